@@ -1,0 +1,267 @@
+//! From broker to effect: deliveries are applied in batches, each batch in one
+//! transaction with its inbox rows, and acknowledged only after the commit.
+//!
+//! A database that is away pauses the consumer and rejects nothing. An event
+//! that fails by itself goes to a retry queue of this consumer with growing
+//! pauses, and after the last to its dead letters; the rest flows on.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use anyhow::Context;
+use futures_util::{FutureExt, StreamExt};
+use lapin::Confirmation;
+use lapin::message::Delivery;
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions};
+use lapin::types::FieldTable;
+use lapin::{BasicProperties, Channel};
+use service::batch::MAX_BATCH;
+use service::telemetry;
+use sqlx::PgConnection;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+use uuid::Uuid;
+
+use crate::envelope::{self, Event};
+use crate::outbox::Outbox;
+use crate::topology::{RETRY_AFTER_SECONDS, Topology, name};
+
+const PREFETCH: u16 = 2 * MAX_BATCH as u16;
+const CONFIRM_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Applies events in the transaction it is given.
+pub trait Handler: Send + Sync + 'static {
+    /// `events` are new to this consumer, in no promised order. A handler
+    /// leaves event types alone that it doesn't know.
+    fn apply(
+        &self,
+        connection: &mut PgConnection,
+        events: &[Event],
+    ) -> impl Future<Output = Result<(), ApplyError>> + Send;
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+    /// The event can't be applied as it is.
+    #[error("{0}")]
+    Rejected(String),
+}
+
+impl ApplyError {
+    /// Nothing is wrong with the events: the same batch is tried again.
+    fn is_transient(&self) -> bool {
+        matches!(self, Self::Database(error) if service::db::is_transient(error))
+    }
+}
+
+pub(crate) async fn run(
+    consumer: &'static str,
+    topology: &Topology,
+    outbox: &Outbox,
+    handler: &impl Handler,
+    stop: &CancellationToken,
+) {
+    let worker = Worker {
+        consumer,
+        topology,
+        outbox,
+        handler,
+        stop,
+    };
+    while !stop.is_cancelled() {
+        if let Err(error) = worker.consume().await {
+            tracing::warn!(error = format!("{error:#}"), "consumer.failed");
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = tokio::time::sleep(Duration::from_millis(500)) => {}
+            }
+        }
+    }
+}
+
+struct Worker<'a, H> {
+    consumer: &'static str,
+    topology: &'a Topology,
+    outbox: &'a Outbox,
+    handler: &'a H,
+    stop: &'a CancellationToken,
+}
+
+impl<H: Handler> Worker<'_, H> {
+    /// One connection's life. What was not acknowledged is delivered again.
+    async fn consume(&self) -> anyhow::Result<()> {
+        let (connection, channel) = self.topology.connect().await?;
+        channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
+        let queue = name(&self.topology.queue(self.consumer));
+        let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
+        let mut deliveries = channel.basic_consume(queue, name(""), options, arguments).await?;
+        tracing::info!("consumer.connected");
+        let applied = telemetry::counter("events.applied");
+        loop {
+            let first = tokio::select! {
+                () = self.stop.cancelled() => break,
+                delivery = deliveries.next() => delivery.context("the broker cancelled the consumer")??,
+            };
+            let mut batch = vec![first];
+            while batch.len() < MAX_BATCH
+                && let Some(Some(delivery)) = deliveries.next().now_or_never()
+            {
+                batch.push(delivery?);
+            }
+            let last = batch[batch.len() - 1].delivery_tag;
+            if !self.settle(&channel, &batch).await? {
+                break;
+            }
+            // Every delivery up to the last is applied or confirmed elsewhere.
+            channel
+                .basic_ack(last, BasicAckOptions { multiple: true })
+                .await?;
+            applied.add(batch.len() as u64, &[]);
+        }
+        connection.close(200, "stopping".into()).await?;
+        Ok(())
+    }
+
+    /// Brings every delivery of the batch to an end; false when stopped before.
+    async fn settle(&self, channel: &Channel, batch: &[Delivery]) -> anyhow::Result<bool> {
+        let mut good: Vec<(Event, &BasicProperties)> = Vec::with_capacity(batch.len());
+        for delivery in batch {
+            match Event::from_delivery(delivery) {
+                Some(event) => good.push((event, &delivery.properties)),
+                None => {
+                    let dead = self.topology.dead_letters(self.consumer);
+                    let properties = envelope::failed(&delivery.properties, 0, "not an event");
+                    self.move_to(channel, &dead, properties, &delivery.data).await?;
+                }
+            }
+        }
+        let events: Vec<Event> = good.iter().map(|(event, _)| event.clone()).collect();
+        let Some(outcome) = self.apply_patiently(&events).await else {
+            return Ok(false);
+        };
+        if outcome.is_ok() {
+            return Ok(true);
+        }
+        // One of them is bad: each in a transaction of its own finds out which.
+        for (event, properties) in good {
+            let Some(outcome) = self.apply_patiently(std::slice::from_ref(&event)).await else {
+                return Ok(false);
+            };
+            if let Err(error) = outcome {
+                self.put_aside(channel, &event, properties, &error).await?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Applies, again and again while the database is away. `None` when stopped.
+    async fn apply_patiently(&self, events: &[Event]) -> Option<Result<(), ApplyError>> {
+        let mut pause = Duration::from_millis(100);
+        loop {
+            match self.apply(events).await {
+                Err(error) if error.is_transient() => {
+                    tracing::warn!(%error, events = events.len(), "consumer.paused");
+                    tokio::select! {
+                        () = self.stop.cancelled() => return None,
+                        () = tokio::time::sleep(pause) => {}
+                    }
+                    pause = (pause * 2).min(Duration::from_secs(5));
+                }
+                outcome => return Some(outcome),
+            }
+        }
+    }
+
+    /// Inbox rows, effects and new events in one transaction. An error at the
+    /// commit leaves open whether it happened; the inbox makes it safe to repeat.
+    async fn apply(&self, events: &[Event]) -> Result<(), ApplyError> {
+        if events.is_empty() {
+            return Ok(());
+        }
+        let mut transaction = self.outbox.pool().begin().await?;
+        let fresh = self.fresh(&mut transaction, events).await?;
+        if !fresh.is_empty() {
+            let span = tracing::info_span!("events.apply", otel.kind = "consumer", events = fresh.len());
+            // A batch has many parents and a span has one: the first event's.
+            telemetry::continue_trace(&span, &fresh[0]);
+            self.handler
+                .apply(&mut transaction, &fresh)
+                .instrument(span)
+                .await?;
+        }
+        transaction.commit().await?;
+        self.outbox.wake();
+        Ok(())
+    }
+
+    /// The events that this consumer has not applied before, each once.
+    async fn fresh(&self, connection: &mut PgConnection, events: &[Event]) -> sqlx::Result<Vec<Event>> {
+        let mut ids: Vec<Uuid> = events.iter().map(|event| event.id).collect();
+        ids.sort_unstable(); // or two replicas with overlapping batches deadlock
+        ids.dedup();
+        let new = sqlx::query_scalar!(
+            "INSERT INTO inbox (consumer, event_id) SELECT $1, id FROM UNNEST($2::uuid[]) AS id
+             ON CONFLICT DO NOTHING RETURNING event_id",
+            self.consumer,
+            &ids,
+        )
+        .fetch_all(connection)
+        .await?;
+        let mut new: HashSet<Uuid> = new.into_iter().collect();
+        Ok(events
+            .iter()
+            .filter(|event| new.remove(&event.id))
+            .cloned()
+            .collect())
+    }
+
+    async fn put_aside(
+        &self,
+        channel: &Channel,
+        event: &Event,
+        properties: &BasicProperties,
+        error: &ApplyError,
+    ) -> anyhow::Result<()> {
+        let attempts = envelope::attempts(properties);
+        let retry = usize::try_from(attempts)
+            .ok()
+            .and_then(|index| RETRY_AFTER_SECONDS.get(index));
+        let queue = match (error, retry) {
+            (ApplyError::Database(_), Some(seconds)) => self.topology.retry_queue(self.consumer, *seconds),
+            _ => self.topology.dead_letters(self.consumer),
+        };
+        tracing::error!(%error, event.id = %event.id, event.kind = event.kind, queue, "event.put_aside");
+        let properties = envelope::failed(properties, attempts + 1, &error.to_string());
+        self.move_to(channel, &queue, properties, &event.payload).await
+    }
+
+    /// Publishes to one queue, never the exchange: other consumers had theirs.
+    async fn move_to(
+        &self,
+        channel: &Channel,
+        queue: &str,
+        properties: BasicProperties,
+        body: &[u8],
+    ) -> anyhow::Result<()> {
+        let options = BasicPublishOptions {
+            mandatory: true,
+            ..BasicPublishOptions::default()
+        };
+        let publish = async {
+            channel
+                .basic_publish(name(""), name(queue), options, body, properties)
+                .await?
+                .await
+        };
+        let outcome = tokio::time::timeout(CONFIRM_DEADLINE, publish)
+            .await
+            .context("no confirmation in time")??;
+        anyhow::ensure!(
+            matches!(outcome, Confirmation::Ack(None)),
+            "{queue} did not take the event"
+        );
+        Ok(())
+    }
+}

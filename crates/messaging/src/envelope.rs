@@ -1,0 +1,114 @@
+//! An event on the wire: AMQP properties and headers around a protobuf body.
+
+use lapin::BasicProperties;
+use lapin::message::Delivery;
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use opentelemetry::propagation::Extractor;
+use uuid::Uuid;
+
+/// A received event.
+#[derive(Clone, Debug)]
+pub struct Event {
+    pub id: Uuid,
+    /// E.g. `order.cancelled.v1`.
+    pub kind: String,
+    pub aggregate_id: Uuid,
+    pub aggregate_version: i64,
+    pub payload: Vec<u8>,
+    pub(crate) traceparent: Option<String>,
+}
+
+impl Event {
+    /// The body; an error names the event, which then ends as a dead letter.
+    pub fn decode<M: prost::Message + Default>(&self) -> Result<M, crate::ApplyError> {
+        M::decode(self.payload.as_slice())
+            .map_err(|error| crate::ApplyError::Rejected(format!("{} does not decode: {error}", self.kind)))
+    }
+
+    /// `None` when a property that every event has is missing or malformed.
+    pub(crate) fn from_delivery(delivery: &Delivery) -> Option<Self> {
+        let properties = &delivery.properties;
+        let headers = properties.headers().as_ref()?;
+        Some(Self {
+            id: properties.message_id().as_ref()?.as_str().parse().ok()?,
+            kind: properties.kind().as_ref()?.to_string(),
+            aggregate_id: text(headers, "aggregate_id")?.parse().ok()?,
+            aggregate_version: number(headers, "aggregate_version")?,
+            payload: delivery.data.clone(),
+            traceparent: text(headers, "traceparent"),
+        })
+    }
+
+    pub(crate) fn properties(&self) -> BasicProperties {
+        let mut headers = FieldTable::default();
+        let mut set = |name: &str, value: AMQPValue| {
+            headers.insert(name.into(), value);
+        };
+        set(
+            "aggregate_id",
+            AMQPValue::LongString(self.aggregate_id.to_string().into()),
+        );
+        set(
+            "aggregate_version",
+            AMQPValue::LongLongInt(self.aggregate_version),
+        );
+        if let Some(traceparent) = &self.traceparent {
+            set("traceparent", AMQPValue::LongString(traceparent.clone().into()));
+        }
+        let short = |text: &str| ShortString::try_new(text).unwrap_or_default();
+        BasicProperties::default()
+            .with_delivery_mode(2) // persistent
+            .with_content_type("application/x-protobuf".into())
+            .with_message_id(short(&self.id.to_string()))
+            .with_type(short(&self.kind))
+            .with_headers(headers)
+    }
+}
+
+const ATTEMPTS: &str = "dockside-attempts";
+
+/// How often the delivery was already tried and put into a retry queue.
+pub(crate) fn attempts(properties: &BasicProperties) -> i64 {
+    properties
+        .headers()
+        .as_ref()
+        .and_then(|headers| number(headers, ATTEMPTS))
+        .unwrap_or(0)
+}
+
+/// The delivery's properties with its count of attempts and why the last one failed.
+pub(crate) fn failed(properties: &BasicProperties, attempts: i64, reason: &str) -> BasicProperties {
+    let mut headers = properties.headers().clone().unwrap_or_default();
+    headers.insert(ATTEMPTS.into(), AMQPValue::LongLongInt(attempts));
+    headers.insert(
+        "dockside-error".into(),
+        AMQPValue::LongString(reason.to_owned().into()),
+    );
+    properties.clone().with_headers(headers).with_delivery_mode(2)
+}
+
+fn text(headers: &FieldTable, name: &str) -> Option<String> {
+    match headers.inner().get(name)? {
+        AMQPValue::LongString(value) => Some(value.to_string()),
+        AMQPValue::ShortString(value) => Some(value.to_string()),
+        _ => None,
+    }
+}
+
+fn number(headers: &FieldTable, name: &str) -> Option<i64> {
+    match headers.inner().get(name)? {
+        AMQPValue::LongLongInt(value) => Some(*value),
+        AMQPValue::LongInt(value) => Some(i64::from(*value)),
+        _ => None,
+    }
+}
+
+impl Extractor for Event {
+    fn get(&self, key: &str) -> Option<&str> {
+        self.traceparent.as_deref().filter(|_| key == "traceparent")
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        vec!["traceparent"]
+    }
+}

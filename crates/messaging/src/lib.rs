@@ -1,0 +1,76 @@
+//! Facts from one service to the others: at least once on the wire, exactly
+//! once in effect.
+//!
+//! A writer puts an event into its [`outbox`] in the transaction of the change.
+//! The [`relay`] publishes it and marks it only when the broker has confirmed.
+//! A [`consumer`] writes an inbox row in the transaction of the effect, so that
+//! an event delivered twice applies once. [`topology`] says who gets what.
+
+mod consumer;
+mod envelope;
+pub mod outbox;
+mod relay;
+mod retention;
+pub mod topology;
+
+use std::sync::Arc;
+
+use service::Lifecycle;
+use sqlx::PgPool;
+use sqlx::migrate::Migrator;
+
+pub use consumer::{ApplyError, Handler};
+pub use envelope::Event;
+pub use outbox::{NewEvent, Outbox};
+use topology::Topology;
+
+/// The tables of outbox and inbox; run it before the service's own migrations.
+pub static MIGRATIONS: Migrator = sqlx::migrate!();
+
+/// Where the broker is, and the name that everything on it starts with.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Naming {
+    /// What the names of the exchange and of all queues start with.
+    #[arg(long, env = "AMQP_NAMESPACE", default_value = "dockside")]
+    pub amqp_namespace: String,
+}
+
+/// Starts the relay of `outbox` and the consumer of `name`'s queue. Both
+/// reconnect by themselves until `lifecycle` stops.
+pub fn start(
+    lifecycle: &Lifecycle,
+    name: &'static str,
+    amqp_url: &str,
+    naming: &Naming,
+    outbox: &Outbox,
+    handler: impl Handler,
+) {
+    let topology = Arc::new(Topology::new(amqp_url, &naming.amqp_namespace));
+    let (stop, relayed) = (lifecycle.stopping(), topology.clone());
+    let events = outbox.clone();
+    lifecycle.spawn("relay", async move {
+        relay::run(&relayed, &events, &stop).await;
+        Ok(())
+    });
+    let (stop, events) = (lifecycle.stopping(), outbox.clone());
+    lifecycle.spawn("consumer", async move {
+        consumer::run(name, &topology, &events, &handler, &stop).await;
+        Ok(())
+    });
+    let (stop, pool) = (lifecycle.stopping(), outbox.pool().clone());
+    lifecycle.spawn("messaging.retention", async move {
+        retention::run(&pool, &stop).await;
+        Ok(())
+    });
+}
+
+/// The outbox rows that wait to be published, and the age of the oldest in seconds.
+pub async fn backlog(pool: &PgPool) -> sqlx::Result<(i64, f64)> {
+    let row = sqlx::query!(
+        r#"SELECT count(*) AS "count!",
+                  COALESCE(EXTRACT(epoch FROM now() - min(created_at)), 0)::float8 AS "age!"
+           FROM outbox WHERE published_at IS NULL"#
+    );
+    let row = row.fetch_one(pool).await?;
+    Ok((row.count, row.age))
+}

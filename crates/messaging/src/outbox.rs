@@ -1,0 +1,89 @@
+//! The writer's side: events are rows of the transaction that they tell of.
+
+use std::sync::Arc;
+
+use prost::Message;
+use sqlx::{PgConnection, PgPool};
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+/// An event to be published once the transaction commits.
+#[derive(Clone, Debug)]
+pub struct NewEvent {
+    pub kind: &'static str,
+    pub aggregate_id: Uuid,
+    /// Grows with every change of the aggregate.
+    pub aggregate_version: i64,
+    pub payload: Vec<u8>,
+}
+
+impl NewEvent {
+    /// `kind` is the event's type and routing key, e.g. `order.placed.v1`.
+    pub fn new(kind: &'static str, aggregate_id: Uuid, aggregate_version: i64, body: &impl Message) -> Self {
+        Self {
+            kind,
+            aggregate_id,
+            aggregate_version,
+            payload: body.encode_to_vec(),
+        }
+    }
+}
+
+/// Writes events in the caller's transaction. Call [`Outbox::wake`] once it
+/// has committed.
+pub async fn enqueue(connection: &mut PgConnection, events: &[NewEvent]) -> sqlx::Result<()> {
+    if events.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<Uuid> = events.iter().map(|_| Uuid::now_v7()).collect();
+    let kinds: Vec<String> = events.iter().map(|event| event.kind.to_owned()).collect();
+    let aggregates: Vec<Uuid> = events.iter().map(|event| event.aggregate_id).collect();
+    let versions: Vec<i64> = events.iter().map(|event| event.aggregate_version).collect();
+    let payloads: Vec<Vec<u8>> = events.iter().map(|event| event.payload.clone()).collect();
+    sqlx::query!(
+        "INSERT INTO outbox (id, type, aggregate_id, aggregate_version, payload, traceparent)
+         SELECT e.*, $6 FROM UNNEST($1::uuid[], $2::text[], $3::uuid[], $4::bigint[], $5::bytea[]) AS e",
+        &ids,
+        &kinds,
+        &aggregates,
+        &versions,
+        &payloads,
+        service::telemetry::traceparent(),
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// The service's outbox and the bell of its relay.
+///
+/// The relay runs in the writer's own process, so a bell in memory wakes it
+/// without a NOTIFY, whose lock would queue up all commits of the database; what
+/// another process left behind is found by polling.
+#[derive(Clone)]
+pub struct Outbox {
+    pool: PgPool,
+    bell: Arc<Notify>,
+}
+
+impl Outbox {
+    pub fn new(pool: PgPool) -> Self {
+        Self {
+            pool,
+            bell: Arc::new(Notify::new()),
+        }
+    }
+
+    /// Tells the relay that a transaction with events has committed.
+    pub fn wake(&self) {
+        self.bell.notify_one();
+    }
+
+    pub(crate) fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    pub(crate) async fn woken(&self) {
+        self.bell.notified().await;
+    }
+}

@@ -1,0 +1,182 @@
+//! Who subscribes to what, and the queues that carry it.
+//!
+//! Every process declares all of it before it publishes: `mandatory` counts a
+//! message as delivered when it reached one of two intended queues, so a
+//! missing binding would lose events silently.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use lapin::options::{ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::{Channel, Connection, ConnectionProperties, ExchangeKind};
+
+pub const ORDER_PLACED: &str = "order.placed.v1";
+pub const ORDER_CONFIRMED: &str = "order.confirmed.v1";
+pub const ORDER_CANCELLED: &str = "order.cancelled.v1";
+pub const PRODUCT_UPDATED: &str = "product.updated.v1";
+pub const USER_REGISTERED: &str = "user.registered.v1";
+
+/// A consuming service and the event types it gets.
+pub const SUBSCRIPTIONS: [(&str, &[&str]); 3] = [
+    ("user", &[ORDER_PLACED, ORDER_CONFIRMED, ORDER_CANCELLED]),
+    ("product", &[ORDER_CANCELLED]),
+    ("order", &[PRODUCT_UPDATED]),
+];
+
+/// Seconds that a failed event waits before its next try; after the last it is
+/// a dead letter. A queue each, as a quorum queue expires messages at its head only.
+pub(crate) const RETRY_AFTER_SECONDS: [u32; 4] = [1, 5, 30, 120];
+
+/// Deliveries of one message, counting those that a crash or a lost
+/// connection cut short, before the broker itself makes it a dead letter:
+/// above any plausible number of restarts, below forever.
+const DELIVERY_LIMIT: u32 = 100;
+
+const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
+
+pub(crate) fn has_subscriber(kind: &str) -> bool {
+    SUBSCRIPTIONS.iter().any(|(_, kinds)| kinds.contains(&kind))
+}
+
+/// The broker's address and the names on it.
+#[derive(Debug)]
+pub struct Topology {
+    url: String,
+    namespace: String,
+}
+
+impl Topology {
+    pub fn new(url: &str, namespace: &str) -> Self {
+        Self {
+            url: url.to_owned(),
+            namespace: namespace.to_owned(),
+        }
+    }
+
+    pub fn exchange(&self) -> String {
+        format!("{}.events", self.namespace)
+    }
+
+    pub fn queue(&self, consumer: &str) -> String {
+        format!("{}.{consumer}", self.namespace)
+    }
+
+    /// Where failed events of `consumer` end.
+    pub fn dead_letters(&self, consumer: &str) -> String {
+        format!("{}.{consumer}.dead", self.namespace)
+    }
+
+    pub(crate) fn retry_queue(&self, consumer: &str, seconds: u32) -> String {
+        format!("{}.{consumer}.retry.{seconds}s", self.namespace)
+    }
+
+    /// A new connection and a channel with confirms on, with everything declared.
+    /// The channel ends with the connection, so keep both.
+    pub async fn connect(&self) -> anyhow::Result<(Connection, Channel)> {
+        let connect = async {
+            let connection = Connection::connect(&self.url, ConnectionProperties::default()).await?;
+            let channel = connection.create_channel().await?;
+            self.declare(&channel)
+                .await
+                .context("declaring exchange and queues failed")?;
+            channel.confirm_select(ConfirmSelectOptions::default()).await?;
+            Ok((connection, channel))
+        };
+        tokio::time::timeout(CONNECT_DEADLINE, connect)
+            .await
+            .context("the broker does not answer")?
+    }
+
+    async fn declare(&self, channel: &Channel) -> lapin::Result<()> {
+        let exchange = name(&self.exchange());
+        let durable = ExchangeDeclareOptions {
+            durable: true,
+            ..ExchangeDeclareOptions::default()
+        };
+        channel
+            .exchange_declare(
+                exchange.clone(),
+                ExchangeKind::Topic,
+                durable,
+                FieldTable::default(),
+            )
+            .await?;
+        for (consumer, kinds) in SUBSCRIPTIONS {
+            let queue = name(&self.queue(consumer));
+            let dead = self.dead_letters(consumer);
+            declare_queue(channel, &dead, quorum()).await?;
+            for seconds in RETRY_AFTER_SECONDS {
+                let mut arguments = dead_lettering(queue.as_str());
+                let milliseconds = i64::from(seconds) * 1000;
+                arguments.insert("x-message-ttl".into(), AMQPValue::LongLongInt(milliseconds));
+                declare_queue(channel, &self.retry_queue(consumer, seconds), arguments).await?;
+            }
+            let mut arguments = dead_lettering(&dead);
+            arguments.insert(
+                "x-delivery-limit".into(),
+                AMQPValue::LongLongInt(i64::from(DELIVERY_LIMIT)),
+            );
+            declare_queue(channel, queue.as_str(), arguments).await?;
+            for kind in kinds {
+                let options = QueueBindOptions::default();
+                channel
+                    .queue_bind(
+                        queue.clone(),
+                        exchange.clone(),
+                        name(kind),
+                        options,
+                        FieldTable::default(),
+                    )
+                    .await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn declare_queue(channel: &Channel, queue: &str, arguments: FieldTable) -> lapin::Result<()> {
+    channel
+        .queue_declare(name(queue), QueueDeclareOptions::durable(), arguments)
+        .await?;
+    Ok(())
+}
+
+/// Quorum queues write to disk before they confirm; classic ones don't.
+/// <https://www.rabbitmq.com/docs/quorum-queues>
+fn quorum() -> FieldTable {
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+    arguments
+}
+
+/// A quorum queue that hands on what expires or is delivered too often, itself
+/// at least once. <https://www.rabbitmq.com/docs/quorum-queues#dead-lettering>
+fn dead_lettering(to_queue: &str) -> FieldTable {
+    let mut arguments = quorum();
+    let mut set = |name: &str, value: &str| {
+        arguments.insert(name.into(), AMQPValue::LongString(value.into()));
+    };
+    set("x-dead-letter-exchange", "");
+    set("x-dead-letter-routing-key", to_queue);
+    set("x-dead-letter-strategy", "at-least-once");
+    set("x-overflow", "reject-publish");
+    arguments
+}
+
+/// Our names are far below AMQP's 255 bytes; a namespace that breaks this
+/// fails at the first declaration.
+pub(crate) fn name(text: &str) -> ShortString {
+    ShortString::try_new(text).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_nobody_subscribed_to_is_known_as_such() {
+        assert!(has_subscriber(ORDER_CANCELLED));
+        assert!(!has_subscriber(USER_REGISTERED));
+    }
+}

@@ -1,0 +1,320 @@
+//! Who is asking: access tokens (RFC 9068 JWTs, EdDSA) checked locally with
+//! the user service's published keys.
+//!
+//! Keys are refreshed every five minutes, and at most once a second for a key
+//! id not seen before; the last good set is kept while the user service is
+//! away. A role or a sign-out takes effect when the token runs out: 15 minutes
+//! at most.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::{Duration, Instant};
+
+use axum::extract::{FromRef, FromRequestParts};
+use axum::http::header;
+use axum::http::request::Parts;
+use jsonwebtoken::jwk::JwkSet;
+use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::{Lifecycle, Problem};
+
+/// `typ` of an access token's header (RFC 9068, section 2.1).
+pub const TOKEN_TYPE: &str = "at+jwt";
+pub const ISSUER: &str = "dockside";
+pub const AUDIENCE: &str = "dockside-api";
+
+const REFRESH_EVERY: Duration = Duration::from_secs(300);
+const REFRESH_AT_MOST_EVERY: Duration = Duration::from_secs(1);
+const FETCH_DEADLINE: Duration = Duration::from_secs(2);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    Customer,
+    Staff,
+    Admin,
+}
+
+impl Role {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Customer => "customer",
+            Self::Staff => "staff",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+impl std::str::FromStr for Role {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "customer" => Ok(Self::Customer),
+            "staff" => Ok(Self::Staff),
+            "admin" => Ok(Self::Admin),
+            _ => Err(format!("{text} is not a role")),
+        }
+    }
+}
+
+/// An access token's claims.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Claims {
+    pub iss: String,
+    pub aud: String,
+    pub sub: Uuid,
+    /// The sign-in that the token came from.
+    pub sid: Uuid,
+    pub role: Role,
+    /// Seconds since the Unix epoch.
+    pub iat: i64,
+    pub exp: i64,
+    pub jti: Uuid,
+}
+
+/// The signed-in caller. As an extractor: 401 without a valid token.
+#[derive(Clone, Copy, Debug)]
+pub struct User {
+    pub id: Uuid,
+    pub role: Role,
+    pub session: Uuid,
+}
+
+impl User {
+    pub fn is_staff(&self) -> bool {
+        self.role >= Role::Staff
+    }
+}
+
+/// A caller who works here; 403 for customers.
+#[derive(Clone, Copy, Debug)]
+pub struct Staff(pub User);
+
+/// 403 for all but admins.
+#[derive(Clone, Copy, Debug)]
+pub struct Admin(pub User);
+
+/// Checks access tokens.
+pub struct Verifier {
+    keys: RwLock<HashMap<String, DecodingKey>>,
+    remote: Option<Remote>,
+}
+
+struct Remote {
+    url: String,
+    client: reqwest::Client,
+    last: Mutex<Option<Instant>>,
+}
+
+impl Verifier {
+    /// With the keys that `url` serves, kept fresh until `lifecycle` stops.
+    pub fn fetching(url: &str, lifecycle: &Lifecycle) -> anyhow::Result<Arc<Self>> {
+        let client = reqwest::Client::builder()
+            .timeout(FETCH_DEADLINE)
+            .redirect(reqwest::redirect::Policy::none())
+            .build()?;
+        let remote = Remote {
+            url: url.to_owned(),
+            client,
+            last: Mutex::new(None),
+        };
+        let verifier = Arc::new(Self {
+            keys: RwLock::default(),
+            remote: Some(remote),
+        });
+        let (refreshed, stop) = (verifier.clone(), lifecycle.stopping());
+        lifecycle.spawn("jwks", async move {
+            loop {
+                let pause = if refreshed.refresh().await {
+                    REFRESH_EVERY
+                } else {
+                    REFRESH_AT_MOST_EVERY
+                };
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    () = stop.cancelled() => return Ok(()),
+                }
+            }
+        });
+        Ok(verifier)
+    }
+
+    /// With a fixed set of keys.
+    pub fn with_keys(keys: &JwkSet) -> Arc<Self> {
+        let verifier = Self {
+            keys: RwLock::default(),
+            remote: None,
+        };
+        verifier.set_keys(keys);
+        Arc::new(verifier)
+    }
+
+    /// Replaces the keys. Only Ed25519 keys with an id are taken.
+    pub fn set_keys(&self, set: &JwkSet) {
+        let usable = set.keys.iter().filter_map(|jwk| {
+            let id = jwk.common.key_id.clone()?;
+            Some((id, DecodingKey::from_jwk(jwk).ok()?))
+        });
+        let usable = usable.collect();
+        *self
+            .keys
+            .write()
+            .unwrap_or_else(std::sync::PoisonError::into_inner) = usable;
+    }
+
+    /// Who the token speaks for; 401 `invalid_token` when it is not one of ours
+    /// or has run out, 503 when no key could be had yet.
+    pub async fn verify(&self, token: &str) -> Result<User, Problem> {
+        let invalid = |detail: &str| Problem::unauthorized("invalid_token", detail);
+        let header = jsonwebtoken::decode_header(token).map_err(|_| invalid("The token is not a JWT."))?;
+        let ours = header.alg == Algorithm::EdDSA && header.typ.as_deref() == Some(TOKEN_TYPE);
+        let id = header
+            .kid
+            .filter(|_| ours)
+            .ok_or_else(|| invalid("Not an access token of this shop."))?;
+        let key = match self.key(&id) {
+            Some(key) => key,
+            None => {
+                self.refresh_for_unknown_key().await;
+                if self.has_no_keys() {
+                    return Err(Problem::unavailable(
+                        "Tokens can't be checked at the moment; try again.",
+                    ));
+                }
+                self.key(&id)
+                    .ok_or_else(|| invalid("The token's key is not known."))?
+            }
+        };
+        let mut validation = Validation::new(Algorithm::EdDSA);
+        validation.set_issuer(&[ISSUER]);
+        validation.set_audience(&[AUDIENCE]);
+        validation.set_required_spec_claims(&["exp", "aud", "iss", "sub"]);
+        validation.leeway = 5;
+        let claims = jsonwebtoken::decode::<Claims>(token, &key, &validation)
+            .map_err(|_| invalid("The token is not valid or has run out."))?
+            .claims;
+        Ok(User {
+            id: claims.sub,
+            role: claims.role,
+            session: claims.sid,
+        })
+    }
+
+    fn key(&self, id: &str) -> Option<DecodingKey> {
+        self.keys
+            .read()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .get(id)
+            .cloned()
+    }
+
+    fn has_no_keys(&self) -> bool {
+        self.keys
+            .read()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .is_empty()
+    }
+
+    async fn refresh_for_unknown_key(&self) {
+        let Some(remote) = &self.remote else { return };
+        let due = {
+            let mut last = remote
+                .last
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            let due = last.is_none_or(|at| at.elapsed() >= REFRESH_AT_MOST_EVERY);
+            if due {
+                *last = Some(Instant::now());
+            }
+            due
+        };
+        if due {
+            self.refresh().await;
+        }
+    }
+
+    /// Fetches the keys; the old ones stay when that fails.
+    async fn refresh(&self) -> bool {
+        let Some(remote) = &self.remote else { return true };
+        let fetched = async {
+            remote
+                .client
+                .get(&remote.url)
+                .send()
+                .await?
+                .error_for_status()?
+                .json::<JwkSet>()
+                .await
+        };
+        match fetched.await {
+            Ok(set) => {
+                self.set_keys(&set);
+                true
+            }
+            Err(error) => {
+                tracing::debug!(%error, "jwks.refresh_failed");
+                false
+            }
+        }
+    }
+}
+
+impl<S> FromRequestParts<S> for User
+where
+    S: Send + Sync,
+    Arc<Verifier>: FromRef<S>,
+{
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let header = parts
+            .headers
+            .get(header::AUTHORIZATION)
+            .and_then(|value| value.to_str().ok());
+        let token = header.and_then(|value| {
+            let (scheme, token) = value.split_once(' ')?;
+            scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+        });
+        let missing = || Problem::unauthorized("missing_token", "Send Authorization: Bearer <access token>.");
+        Arc::<Verifier>::from_ref(state)
+            .verify(token.ok_or_else(missing)?)
+            .await
+    }
+}
+
+impl<S> FromRequestParts<S> for Staff
+where
+    S: Send + Sync,
+    Arc<Verifier>: FromRef<S>,
+{
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let user = User::from_request_parts(parts, state).await?;
+        if user.is_staff() {
+            Ok(Self(user))
+        } else {
+            Err(Problem::forbidden("This is for staff."))
+        }
+    }
+}
+
+impl<S> FromRequestParts<S> for Admin
+where
+    S: Send + Sync,
+    Arc<Verifier>: FromRef<S>,
+{
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let user = User::from_request_parts(parts, state).await?;
+        if user.role == Role::Admin {
+            Ok(Self(user))
+        } else {
+            Err(Problem::forbidden("This is for admins."))
+        }
+    }
+}

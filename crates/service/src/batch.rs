@@ -1,0 +1,106 @@
+//! Work in batches: what has queued up while the last batch was committing
+//! goes into the next one. Waiting is never added to fill a batch.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+use tracing::Instrument;
+
+/// Most items in one batch, so that one transaction stays short.
+pub const MAX_BATCH: usize = 128;
+
+/// Items waiting before more are refused.
+const QUEUE: usize = 1024;
+
+/// Hands items to a worker that processes them in batches and answers each.
+pub struct Batcher<I, O> {
+    queue: mpsc::Sender<(I, oneshot::Sender<O>)>,
+}
+
+impl<I, O> Clone for Batcher<I, O> {
+    fn clone(&self) -> Self {
+        Self {
+            queue: self.queue.clone(),
+        }
+    }
+}
+
+/// The queue is full, or the worker has stopped.
+#[derive(Debug, thiserror::Error)]
+#[error("too much is waiting")]
+pub struct Overloaded;
+
+impl<I: Send + 'static, O: Send + 'static> Batcher<I, O> {
+    /// `process` gets 1..=[`MAX_BATCH`] items and returns an answer for each,
+    /// in order. The worker ends when the last `Batcher` is dropped.
+    pub fn spawn<F, Fut>(process: F) -> Self
+    where
+        F: Fn(Arc<Vec<I>>) -> Fut + Send + 'static,
+        Fut: Future<Output = Vec<O>> + Send + 'static,
+        I: Sync,
+    {
+        let (queue, mut items) = mpsc::channel::<(I, oneshot::Sender<O>)>(QUEUE);
+        let worker = async move {
+            let mut waiting = Vec::with_capacity(MAX_BATCH);
+            while items.recv_many(&mut waiting, MAX_BATCH).await > 0 {
+                let (batch, answers): (Vec<I>, Vec<_>) = waiting.drain(..).unzip();
+                // A task of its own, so that a panic fails one batch and not the worker.
+                let outcomes = tokio::spawn(process(Arc::new(batch)).in_current_span()).await;
+                for (answer, outcome) in answers.into_iter().zip(outcomes.unwrap_or_default()) {
+                    // Whoever asked may have gone; the work is done all the same.
+                    let _ = answer.send(outcome);
+                }
+            }
+        };
+        tokio::spawn(worker);
+        Self { queue }
+    }
+
+    /// The answer for one item. Does not wait for a place in the queue.
+    pub async fn run(&self, item: I) -> Result<O, Overloaded> {
+        let (answer, outcome) = oneshot::channel();
+        self.queue.try_send((item, answer)).map_err(|_| Overloaded)?;
+        outcome.await.map_err(|_| Overloaded)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_queues_up_during_a_batch_makes_the_next_one() {
+        let gate = Arc::new(tokio::sync::Semaphore::new(0));
+        let held = gate.clone();
+        let batcher = Batcher::spawn(move |batch: Arc<Vec<u32>>| {
+            let held = held.clone();
+            async move {
+                held.acquire().await.unwrap().forget();
+                let size = batch.len();
+                batch.iter().map(|n| (*n, size)).collect()
+            }
+        });
+        let asked: Vec<_> = (0..5u32)
+            .map(|n| {
+                let batcher = batcher.clone();
+                tokio::spawn(async move { batcher.run(n).await.unwrap() })
+            })
+            .collect();
+        gate.add_permits(5);
+        for (n, task) in asked.into_iter().enumerate() {
+            let (answered, size) = task.await.unwrap();
+            assert_eq!(answered as usize, n);
+            assert!((1..=5).contains(&size));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_fails_its_batch_only() {
+        let batcher = Batcher::spawn(|batch: Arc<Vec<u32>>| async move {
+            assert!(!batch.contains(&0), "zero");
+            batch.to_vec()
+        });
+        assert!(batcher.run(0).await.is_err());
+        assert_eq!(batcher.run(1).await.unwrap(), 1);
+    }
+}

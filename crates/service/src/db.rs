@@ -1,0 +1,86 @@
+//! PostgreSQL: the pool's limits, and migrations that several replicas may run at once.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use sqlx::migrate::Migrator;
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::{Connection, PgConnection};
+
+use crate::config::Backends;
+
+/// How long a start waits for the database to come up.
+const START_DEADLINE: Duration = Duration::from_secs(60);
+
+/// A pool on `schema` with its migrations applied. Waits up to a minute for
+/// the database to come up.
+pub async fn open(config: &Backends, schema: &str, migrators: &[&Migrator]) -> anyhow::Result<PgPool> {
+    let options = options(&config.database_url, schema)?;
+    let mut connection = connect_patiently(&options).await?;
+    for migrator in migrators {
+        // Takes an advisory lock, so that one replica migrates and the others wait.
+        migrator
+            .run(&mut connection)
+            .await
+            .context("migrating the database failed")?;
+    }
+    connection.close().await?;
+
+    // Limits for requests only: a migration may take its time.
+    let options = options.options([
+        ("statement_timeout", "10s"),
+        ("lock_timeout", "5s"),
+        ("idle_in_transaction_session_timeout", "15s"),
+    ]);
+    let pool = PgPoolOptions::new()
+        .max_connections(config.database_connections)
+        .acquire_timeout(Duration::from_secs(1))
+        .idle_timeout(Duration::from_secs(300))
+        .connect_lazy_with(options);
+    Ok(pool)
+}
+
+/// Connection options with `search_path` set to `schema`, so that the tables of
+/// `crates/messaging`, which every service has, need no qualified names.
+fn options(url: &str, schema: &str) -> anyhow::Result<PgConnectOptions> {
+    let options: PgConnectOptions = url.parse().context("DATABASE_URL is not a PostgreSQL URL")?;
+    Ok(options
+        .application_name(schema)
+        .options([("search_path", schema)]))
+}
+
+async fn connect_patiently(options: &PgConnectOptions) -> anyhow::Result<PgConnection> {
+    let started = tokio::time::Instant::now();
+    loop {
+        match PgConnection::connect_with(options).await {
+            Ok(connection) => return Ok(connection),
+            Err(error) if is_transient(&error) && started.elapsed() < START_DEADLINE => {
+                tracing::warn!(error = %error, "db.waiting");
+                tokio::time::sleep(Duration::from_millis(250)).await;
+            }
+            Err(error) => return Err(error).context("can't connect to PostgreSQL"),
+        }
+    }
+}
+
+/// Whether the same call may well succeed later: the database is away, busy,
+/// or gave this transaction up in favour of another.
+/// Codes: <https://www.postgresql.org/docs/current/errcodes-appendix.html>
+pub fn is_transient(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => true,
+        sqlx::Error::WorkerCrashed | sqlx::Error::Protocol(_) | sqlx::Error::Tls(_) => true,
+        sqlx::Error::Database(database) => database.code().is_some_and(|code| {
+            let class = code.get(..2).unwrap_or_default();
+            matches!(class, "08" | "40" | "53" | "57") || matches!(&*code, "55P03" | "25P03" | "25P04")
+        }),
+        _ => false,
+    }
+}
+
+/// The constraint that a statement broke, by name.
+pub fn violated_constraint(error: &sqlx::Error) -> Option<&str> {
+    error
+        .as_database_error()
+        .and_then(|database| database.constraint())
+}

@@ -1,0 +1,208 @@
+//! Axum's extractors, with problem documents for what they refuse.
+
+use axum::extract::rejection::{BytesRejection, FailedToBufferBody};
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, header};
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::{FieldError, Problem};
+
+/// A JSON body: 415, 400, 413 or 422 when it is not one that fits `T`.
+/// As an answer it is axum's own.
+#[derive(Clone, Debug)]
+pub struct Json<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        Body::from_request(request, state)
+            .await?
+            .json(&["application/json"])
+            .map(Self)
+    }
+}
+
+impl<T: Serialize> axum::response::IntoResponse for Json<T> {
+    fn into_response(self) -> axum::response::Response {
+        axum::Json(self.0).into_response()
+    }
+}
+
+/// A body that is read but not yet looked at, for handlers that check
+/// something else first (404 comes before 422).
+#[derive(Debug)]
+pub struct Body {
+    content_type: Option<String>,
+    bytes: Result<Bytes, Problem>,
+}
+
+impl<S: Send + Sync> FromRequest<S> for Body {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let content_type = media_type(request.headers());
+        let bytes = Bytes::from_request(request, state)
+            .await
+            .map_err(|rejection| match rejection {
+                BytesRejection::FailedToBufferBody(FailedToBufferBody::LengthLimitError(_)) => Problem::new(
+                    StatusCode::PAYLOAD_TOO_LARGE,
+                    "payload_too_large",
+                    "The body is longer than 1 MiB.",
+                ),
+                _ => Problem::bad_request("malformed_body", "The body could not be read."),
+            });
+        Ok(Self { content_type, bytes })
+    }
+}
+
+impl Body {
+    /// The body as `T`: 415 when its media type is none of `accepted`, 413 when
+    /// it is too long, 400 when it is not JSON, 422 when it does not fit.
+    pub fn json<T: DeserializeOwned>(self, accepted: &[&str]) -> Result<T, Problem> {
+        if !self
+            .content_type
+            .as_deref()
+            .is_some_and(|given| accepted.contains(&given))
+        {
+            let detail = format!("Send Content-Type: {}.", accepted.join(" or "));
+            return Err(Problem::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "unsupported_media_type",
+                detail,
+            ));
+        }
+        let value: Value = serde_json::from_slice(&self.bytes?).map_err(|error| {
+            let place = format!("line {}, column {}", error.line(), error.column());
+            Problem::bad_request("malformed_json", format!("The body is not JSON: see {place}."))
+        })?;
+        fit(value)
+    }
+}
+
+fn media_type(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    Some(
+        value
+            .split(';')
+            .next()
+            .unwrap_or_default()
+            .trim()
+            .to_ascii_lowercase(),
+    )
+}
+
+/// `value` as a `T`; 422 with a pointer to what doesn't fit.
+pub fn fit<T: DeserializeOwned>(value: Value) -> Result<T, Problem> {
+    let mut errors = Vec::new();
+    refuse_control_characters(&value, "", &mut errors);
+    if !errors.is_empty() {
+        return Err(Problem::invalid(errors));
+    }
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let pointer = error
+            .path()
+            .iter()
+            .fold(String::new(), |pointer, segment| match segment {
+                serde_path_to_error::Segment::Seq { index } => format!("{pointer}/{index}"),
+                serde_path_to_error::Segment::Map { key } => format!("{pointer}/{}", escape(key)),
+                _ => pointer,
+            });
+        let detail = error.inner().to_string();
+        let code = match detail.split('`').next() {
+            Some("missing field ") => "missing_field",
+            Some("unknown field ") => "unknown_field",
+            _ => "invalid_value",
+        };
+        Problem::invalid(vec![FieldError::new(pointer, code, detail)])
+    })
+}
+
+/// NUL would make PostgreSQL refuse the text, and none belongs into a shop's fields.
+fn refuse_control_characters(value: &Value, pointer: &str, errors: &mut Vec<FieldError>) {
+    let refused = |text: &str| text.chars().any(char::is_control);
+    match value {
+        Value::String(text) if refused(text) => errors.push(FieldError::new(
+            pointer,
+            "control_character",
+            "Control characters are not accepted.",
+        )),
+        Value::Array(items) => {
+            for (index, item) in items.iter().enumerate() {
+                refuse_control_characters(item, &format!("{pointer}/{index}"), errors);
+            }
+        }
+        Value::Object(fields) => {
+            for (key, item) in fields {
+                let pointer = format!("{pointer}/{}", escape(key));
+                if refused(key) {
+                    errors.push(FieldError::new(
+                        &pointer,
+                        "control_character",
+                        "Not in a name either.",
+                    ));
+                }
+                refuse_control_characters(item, &pointer, errors);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// RFC 6901, section 3.
+fn escape(key: &str) -> String {
+    key.replace('~', "~0").replace('/', "~1")
+}
+
+/// A query string: 422 when it doesn't fit `T`. Take fields as
+/// `Option<String>` and parse them, so that messages name the parameter.
+#[derive(Clone, Debug)]
+pub struct Query<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let invalid = |name: &str, detail: &str| {
+            Problem::invalid(vec![FieldError::new(
+                format!("/{}", escape(name)),
+                "invalid_value",
+                detail,
+            )])
+        };
+        let pairs = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(&parts.uri)
+            .map_err(|_| invalid("", "The query string can't be read."))?;
+        let mut fields = serde_json::Map::new();
+        for (name, value) in pairs.0 {
+            if value.chars().any(char::is_control) {
+                return Err(invalid(&name, "Control characters are not accepted."));
+            }
+            if fields.contains_key(&name) {
+                return Err(invalid(&name, "Given more than once."));
+            }
+            fields.insert(name, Value::String(value));
+        }
+        fit(Value::Object(fields)).map(Self)
+    }
+}
+
+/// A path's parameters: 404 when they don't fit, as no such thing can exist.
+#[derive(Clone, Debug)]
+pub struct Path<T>(pub T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let absent = || Problem::not_found("There is nothing at this address.");
+        if parts.uri.path().to_ascii_lowercase().contains("%00") {
+            return Err(absent());
+        }
+        let path = axum::extract::Path::<T>::from_request_parts(parts, state).await;
+        path.map(|path| Self(path.0)).map_err(|_| absent())
+    }
+}

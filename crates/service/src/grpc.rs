@@ -1,0 +1,129 @@
+//! gRPC between services: server and client with trace context and deadlines.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use opentelemetry::propagation::{Extractor, Injector};
+use tonic::metadata::{KeyRef, MetadataMap};
+use tonic::service::Routes;
+use tonic::transport::{Channel, Endpoint, Server, server::Router};
+use tonic::{Code, Request, Status};
+use tower_http::trace::TraceLayer;
+
+use crate::telemetry;
+
+type SpanMaker = fn(&axum::http::Request<tonic::body::Body>) -> tracing::Span;
+type Traced = tower::layer::util::Stack<
+    TraceLayer<tower_http::classify::SharedClassifier<tower_http::classify::GrpcErrorsAsFailures>, SpanMaker>,
+    tower::layer::util::Identity,
+>;
+
+/// A server of `routes` and the standard health service.
+pub async fn server(routes: Routes) -> Router<Traced> {
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter
+        .set_service_status("", tonic_health::ServingStatus::Serving)
+        .await;
+    let trace = TraceLayer::new_for_grpc().make_span_with(span as SpanMaker);
+    Server::builder()
+        .layer(trace)
+        .add_routes(routes.add_service(health))
+}
+
+fn span(request: &axum::http::Request<tonic::body::Body>) -> tracing::Span {
+    let path = request.uri().path();
+    let span = tracing::info_span!(
+        "grpc.request",
+        otel.name = path,
+        otel.kind = "server",
+        rpc.method = path
+    );
+    telemetry::continue_trace(
+        &span,
+        &Metadata(&MetadataMap::from_headers(request.headers().clone())),
+    );
+    span
+}
+
+/// A channel that connects when first used, and again after every loss.
+pub fn channel(address: &str) -> anyhow::Result<Channel> {
+    let endpoint = Endpoint::from_shared(address.to_owned())
+        .with_context(|| format!("{address} is not the address of a gRPC server"))?;
+    Ok(endpoint
+        .connect_timeout(Duration::from_secs(2))
+        .http2_keep_alive_interval(Duration::from_secs(10))
+        .keep_alive_timeout(Duration::from_secs(5))
+        .keep_alive_while_idle(true)
+        .connect_lazy())
+}
+
+/// A request that carries the trace, the caller's token, and its deadline
+/// (`grpc-timeout`, which `Endpoint::timeout` would not send).
+pub fn request<T>(message: T, deadline: Duration, token: &str) -> Result<Request<T>, Status> {
+    let mut request = Request::new(message);
+    request.set_timeout(deadline);
+    telemetry::inject_trace(&mut MetadataMut(request.metadata_mut()));
+    let mut value: tonic::metadata::MetadataValue<_> = format!("Bearer {token}")
+        .parse()
+        .map_err(|_| Status::internal("the token is not a header value"))?;
+    value.set_sensitive(true);
+    request.metadata_mut().insert("authorization", value);
+    Ok(request)
+}
+
+/// Whether the call's outcome is unknown or it was never taken up, so that
+/// the same call may be made again. An expired client deadline shows as `Cancelled`.
+pub fn is_transient(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::Unavailable
+            | Code::DeadlineExceeded
+            | Code::Cancelled
+            | Code::ResourceExhausted
+            | Code::Aborted
+    )
+}
+
+/// A database error at the gRPC boundary.
+pub fn from_sqlx(error: &sqlx::Error) -> Status {
+    if crate::db::is_transient(error) {
+        tracing::warn!(%error, "db.unavailable");
+        return Status::unavailable("the database is busy or away");
+    }
+    tracing::error!(%error, "db.error");
+    Status::internal("internal error")
+}
+
+struct Metadata<'a>(&'a MetadataMap);
+
+impl Extractor for Metadata<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key)?.to_str().ok()
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        self.0
+            .keys()
+            .filter_map(|key| {
+                if let KeyRef::Ascii(key) = key {
+                    Some(key.as_str())
+                } else {
+                    None
+                }
+            })
+            .collect()
+    }
+}
+
+struct MetadataMut<'a>(&'a mut MetadataMap);
+
+impl Injector for MetadataMut<'_> {
+    fn set(&mut self, key: &str, value: String) {
+        if let (Ok(key), Ok(value)) = (
+            key.parse::<tonic::metadata::MetadataKey<tonic::metadata::Ascii>>(),
+            value.parse(),
+        ) {
+            self.0.insert(key, value);
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! The admin port: probes and metrics.
+//!
+//! Readiness follows the database; liveness depends on nothing, so that a
+//! database that is away never gets healthy processes killed.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::StatusCode;
+use axum::routing::get;
+use sqlx::PgPool;
+
+use crate::telemetry;
+
+/// Where in its life the process is.
+#[derive(Debug, Default)]
+pub struct Health(AtomicU8);
+
+const STARTING: u8 = 0;
+const READY: u8 = 1;
+const STOPPING: u8 = 2;
+
+impl Health {
+    pub fn ready(&self) {
+        // Never back from stopping.
+        let _ = self
+            .0
+            .compare_exchange(STARTING, READY, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    pub fn stopping(&self) {
+        self.0.store(STOPPING, Ordering::Relaxed);
+    }
+
+    fn state(&self) -> u8 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// `/livez`, `/readyz`, `/startupz` and `/metrics`.
+pub fn router(health: Arc<Health>, pool: PgPool) -> Router {
+    let startup = health.clone();
+    let ready = move || async move {
+        match health.state() {
+            STARTING => (StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
+            STOPPING => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
+            _ => match tokio::time::timeout(Duration::from_secs(2), ping(pool)).await {
+                Ok(Ok(())) => (StatusCode::OK, "ready\n"),
+                _ => (StatusCode::SERVICE_UNAVAILABLE, "the database is away\n"),
+            },
+        }
+    };
+    let started = move || async move {
+        if startup.state() == STARTING {
+            (StatusCode::SERVICE_UNAVAILABLE, "starting\n")
+        } else {
+            (StatusCode::OK, "started\n")
+        }
+    };
+    Router::new()
+        .route("/livez", get(|| async { "live\n" }))
+        .route("/readyz", get(ready))
+        .route("/startupz", get(started))
+        .route("/metrics", get(|| async { telemetry::metrics_text() }))
+}
+
+async fn ping(pool: PgPool) -> Result<(), sqlx::Error> {
+    sqlx::query("SELECT 1").execute(&pool).await?;
+    Ok(())
+}

@@ -1,0 +1,42 @@
+//! What every Dockside service needs to be one, and nothing about any shop.
+//!
+//! Reading order: a `main` calls [`run`], which loads the settings ([`config`]),
+//! starts logs, traces and metrics ([`telemetry`]), and hands the service a
+//! [`Lifecycle`]. The service connects and migrates ([`db`]), binds its ports
+//! ([`serve`]) and spawns its tasks. A request passes the layers of [`http`],
+//! shows who it is ([`auth`], [`peer`]), and answers with JSON or a [`Problem`].
+
+pub mod auth;
+pub mod batch;
+pub mod config;
+pub mod db;
+pub mod extract;
+pub mod grpc;
+pub mod health;
+pub mod http;
+mod lifecycle;
+pub mod money;
+pub mod page;
+pub mod peer;
+mod problem;
+pub mod serve;
+pub mod telemetry;
+pub mod validate;
+
+pub use lifecycle::{Lifecycle, run};
+pub use money::Money;
+pub use problem::{FieldError, Problem};
+
+/// Runs `work` to its end even when the caller stops waiting.
+///
+/// hyper and tonic drop a handler when its client goes away or its deadline
+/// passes. A transaction dropped in the middle of `BEGIN` can hand the pool a
+/// connection that is still inside it (sqlx issue 4385), so work that writes
+/// runs in a task of its own.
+pub async fn detached<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
+    use tracing::Instrument;
+    match tokio::spawn(work.in_current_span()).await {
+        Ok(value) => value,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}

@@ -1,0 +1,131 @@
+//! From start to drained end.
+//!
+//! SIGTERM: not ready -> wait until load balancers have noticed -> stop taking
+//! work -> let tasks finish -> end. A second signal, or the end of the grace
+//! time, ends the process at once. A task that ends by itself ends the process
+//! with an error: a service never runs on with half of itself missing.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+
+use crate::config::{self, Process};
+use crate::health::Health;
+use crate::telemetry;
+
+/// A running service's tasks, and how they are told to stop.
+#[derive(Clone, Default)]
+pub struct Lifecycle {
+    stop: CancellationToken,
+    failed: CancellationToken,
+    tasks: TaskTracker,
+    health: Arc<Health>,
+}
+
+impl Lifecycle {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Cancelled when the service is to take no more work.
+    pub fn stopping(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
+    pub fn health(&self) -> Arc<Health> {
+        self.health.clone()
+    }
+
+    /// Runs a task that is to live until [`Self::stopping`].
+    pub fn spawn(&self, name: &'static str, task: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
+        let (stop, failed) = (self.stop.clone(), self.failed.clone());
+        let task = tokio::spawn(task.instrument(tracing::info_span!("task", task.name = name)));
+        self.tasks.spawn(async move {
+            let outcome = match task.await {
+                Ok(Ok(())) if stop.is_cancelled() => return,
+                Ok(Ok(())) => "it ended".to_owned(),
+                Ok(Err(error)) => format!("{error:#}"),
+                Err(panic) => panic.to_string(),
+            };
+            tracing::error!(task.name = name, error = outcome, "task.failed");
+            failed.cancel();
+        });
+    }
+
+    /// Stops taking work and waits for the tasks; false when they took longer than `grace`.
+    pub async fn shutdown(&self, grace: Duration) -> bool {
+        self.health.stopping();
+        self.stop.cancel();
+        self.tasks.close();
+        tokio::time::timeout(grace, self.tasks.wait()).await.is_ok()
+    }
+
+    async fn until_stopped(&self, process: &Process) -> anyhow::Result<()> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!(signal = "SIGTERM", "service.stopping"),
+            _ = interrupt.recv() => tracing::info!(signal = "SIGINT", "service.stopping"),
+            () = self.failed.cancelled() => {
+                self.shutdown(process.shutdown_grace()).await;
+                anyhow::bail!("a task ended unexpectedly");
+            }
+        }
+        self.health.stopping();
+        tokio::select! {
+            finished = async {
+                tokio::time::sleep(process.shutdown_delay()).await;
+                self.shutdown(process.shutdown_grace()).await
+            } => anyhow::ensure!(finished, "not everything finished within the grace time"),
+            _ = terminate.recv() => anyhow::bail!("a second signal"),
+            _ = interrupt.recv() => anyhow::bail!("a second signal"),
+        }
+        Ok(())
+    }
+}
+
+/// A service's `main`: settings, telemetry, `start`, then run until told to stop.
+pub fn run<C, S, F>(name: &'static str, process: impl Fn(&C) -> &Process, start: S) -> ExitCode
+where
+    C: Parser,
+    S: FnOnce(C, Lifecycle) -> F,
+    F: Future<Output = anyhow::Result<()>>,
+{
+    let serve = || -> anyhow::Result<()> {
+        let config: C = config::load()?;
+        let process = process(&config).clone();
+        let runtime = tokio::runtime::Runtime::new().context("can't start the async runtime")?;
+        let result = runtime.block_on(async {
+            let telemetry = telemetry::start(name, &process)?;
+            let lifecycle = Lifecycle::new();
+            let served = async {
+                start(config, lifecycle.clone()).await?;
+                lifecycle.until_stopped(&process).await
+            };
+            let result = served.await;
+            match &result {
+                Ok(()) => tracing::info!("service.stopped"),
+                Err(error) => tracing::error!(error = format!("{error:#}"), "service.failed"),
+            }
+            telemetry.flush();
+            result
+        });
+        // Blocking tasks (password hashing) are not waited for.
+        runtime.shutdown_background();
+        result
+    };
+    match serve() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{name}: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Checks that several forms share. Each returns the clean value, or records
+//! what is wrong and returns `None`, so that a form reports all at once.
+
+use crate::{FieldError, Money, Problem};
+
+/// Collects what is wrong with a form.
+#[derive(Debug, Default)]
+pub struct Invalid(Vec<FieldError>);
+
+impl Invalid {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    pub fn push(&mut self, pointer: impl Into<String>, code: &str, detail: impl Into<String>) {
+        self.0.push(FieldError::new(pointer, code, detail));
+    }
+
+    /// 422 with everything recorded, or `Ok` when nothing was.
+    pub fn check(self) -> Result<(), Problem> {
+        if self.0.is_empty() {
+            Ok(())
+        } else {
+            Err(Problem::invalid(self.0))
+        }
+    }
+
+    /// Text of `min..=max` characters, not blank when `min` > 0.
+    pub fn text(&mut self, pointer: &str, value: String, min: usize, max: usize) -> Option<String> {
+        let length = value.chars().count();
+        if length < min || (min > 0 && value.trim().is_empty()) {
+            self.push(
+                pointer,
+                "too_short",
+                format!("At least {min} characters, not all blank."),
+            );
+            None
+        } else if length > max {
+            self.push(pointer, "too_long", format!("At most {max} characters."));
+            None
+        } else {
+            Some(value)
+        }
+    }
+
+    pub fn range<N: PartialOrd + std::fmt::Display>(
+        &mut self,
+        pointer: &str,
+        value: N,
+        min: N,
+        max: N,
+    ) -> Option<N> {
+        if value < min || value > max {
+            self.push(pointer, "out_of_range", format!("From {min} to {max}."));
+            return None;
+        }
+        Some(value)
+    }
+
+    /// A price: from 0 to [`Money::MAX_AMOUNT`].
+    pub fn price(&mut self, pointer: &str, price: Money) -> Option<Money> {
+        self.range(&format!("{pointer}/amount"), price.amount, 0, Money::MAX_AMOUNT)?;
+        Some(price)
+    }
+}

@@ -1,0 +1,131 @@
+//! What the services' tests share: a database each on a real PostgreSQL, a
+//! place of their own on a real broker, and an issuer of access tokens.
+
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+use aws_lc_rs::signature::Ed25519KeyPair;
+use jsonwebtoken::jwk::{Jwk, JwkSet};
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use service::auth::{AUDIENCE, Claims, ISSUER, Role, TOKEN_TYPE};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+use uuid::Uuid;
+
+#[expect(clippy::disallowed_methods, reason = "tests have no settings of their own")]
+fn setting(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run tests with `cargo dockside test`"))
+}
+
+/// The URL of a new database with an empty `schema`.
+pub async fn database(schema: &str) -> String {
+    let admin = setting("TEST_DATABASE_URL");
+    let name = format!("test_{}", Uuid::now_v7().simple());
+    let mut connection = PgConnection::connect(&admin)
+        .await
+        .expect("PostgreSQL for tests answers");
+    let create = format!("CREATE DATABASE {name}");
+    connection
+        .execute(AssertSqlSafe(create))
+        .await
+        .expect("a database can be created");
+    connection.close().await.ok();
+
+    let mut url: reqwest::Url = admin.parse().expect("TEST_DATABASE_URL is a URL");
+    url.set_path(&name);
+    let mut connection = PgConnection::connect(url.as_str())
+        .await
+        .expect("the new database answers");
+    let prepare = format!(
+        "CREATE SCHEMA {schema}; CREATE SCHEMA extensions; CREATE EXTENSION pg_trgm SCHEMA extensions;"
+    );
+    connection
+        .execute(AssertSqlSafe(prepare))
+        .await
+        .expect("the new database can be prepared");
+    connection.close().await.ok();
+    url.to_string()
+}
+
+/// The test broker's URL.
+pub fn amqp_url() -> String {
+    setting("TEST_AMQP_URL")
+}
+
+/// An `AMQP_NAMESPACE` that no other test uses.
+pub fn namespace() -> String {
+    format!("test-{}", Uuid::now_v7().simple())
+}
+
+/// Polls until `condition` gives something; panics with `what` after ten seconds.
+pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, condition: impl Fn() -> F) -> T {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        if let Some(value) = condition().await {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "waited in vain: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Signs access tokens as the user service would, and serves the keys.
+pub struct Issuer {
+    key: EncodingKey,
+    key_id: String,
+    pub jwks_url: String,
+}
+
+impl Issuer {
+    pub async fn start() -> Self {
+        let pair = Ed25519KeyPair::generate().expect("a key can be made");
+        let key = EncodingKey::from_ed_der(pair.to_pkcs8v1().expect("a key can be encoded").as_ref());
+        let mut jwk = Jwk::from_encoding_key(&key, Algorithm::EdDSA).expect("a key has a public half");
+        let key_id = Uuid::now_v7().to_string();
+        jwk.common.key_id = Some(key_id.clone());
+        let set = JwkSet { keys: vec![jwk] };
+
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a port is free");
+        let address = listener.local_addr().expect("a bound port has an address");
+        let serve = move || {
+            let set = set.clone();
+            async move { axum::Json(set) }
+        };
+        let router = axum::Router::new().route("/.well-known/jwks.json", axum::routing::get(serve));
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Self {
+            key,
+            key_id,
+            jwks_url: format!("http://{address}/.well-known/jwks.json"),
+        }
+    }
+
+    /// An access token for the next 15 minutes.
+    pub fn token(&self, user: Uuid, role: Role) -> String {
+        let now = time::OffsetDateTime::now_utc().unix_timestamp();
+        self.sign(
+            TOKEN_TYPE,
+            &Claims {
+                iss: ISSUER.to_owned(),
+                aud: AUDIENCE.to_owned(),
+                sub: user,
+                sid: Uuid::now_v7(),
+                role,
+                iat: now,
+                exp: now + 900,
+                jti: Uuid::now_v7(),
+            },
+        )
+    }
+
+    /// A token with any claims, for tests of what is refused.
+    pub fn sign(&self, typ: &str, claims: &Claims) -> String {
+        let header = Header {
+            typ: Some(typ.to_owned()),
+            kid: Some(self.key_id.clone()),
+            ..Header::new(Algorithm::EdDSA)
+        };
+        jsonwebtoken::encode(&header, claims, &self.key).expect("claims can be signed")
+    }
+}

@@ -1,0 +1,20 @@
+//! The contracts between the services: gRPC calls and event bodies, generated
+//! at build from the `.proto` files beside this crate.
+
+pub mod user {
+    pub mod v1 {
+        tonic::include_proto!("dockside.user.v1");
+    }
+}
+
+pub mod product {
+    pub mod v1 {
+        tonic::include_proto!("dockside.product.v1");
+    }
+}
+
+pub mod order {
+    pub mod v1 {
+        tonic::include_proto!("dockside.order.v1");
+    }
+}
