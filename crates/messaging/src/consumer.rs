@@ -63,13 +63,7 @@ pub(crate) async fn run(
     handler: &impl Handler,
     stop: &CancellationToken,
 ) {
-    let worker = Worker {
-        consumer,
-        topology,
-        outbox,
-        handler,
-        stop,
-    };
+    let worker = Worker { consumer, topology, outbox, handler, stop };
     while !stop.is_cancelled() {
         if let Err(error) = worker.consume().await {
             tracing::warn!(error = format!("{error:#}"), "consumer.failed");
@@ -115,9 +109,7 @@ impl<H: Handler> Worker<'_, H> {
                 break;
             }
             // Every delivery up to the last is applied or confirmed elsewhere.
-            channel
-                .basic_ack(last, BasicAckOptions { multiple: true })
-                .await?;
+            channel.basic_ack(last, BasicAckOptions { multiple: true }).await?;
             applied.add(batch.len() as u64, &[]);
         }
         connection.close(200, "stopping".into()).await?;
@@ -185,11 +177,8 @@ impl<H: Handler> Worker<'_, H> {
         if !fresh.is_empty() {
             let span = tracing::info_span!("events.apply", otel.kind = "consumer", events = fresh.len());
             // A batch has many parents and a span has one: the first event's.
-            telemetry::continue_trace(&span, &fresh[0]);
-            self.handler
-                .apply(&mut transaction, &fresh)
-                .instrument(span)
-                .await?;
+            telemetry::continue_traceparent(&span, fresh[0].traceparent.as_deref());
+            self.handler.apply(&mut transaction, &fresh).instrument(span).await?;
         }
         transaction.commit().await?;
         self.outbox.wake();
@@ -210,11 +199,7 @@ impl<H: Handler> Worker<'_, H> {
         .fetch_all(connection)
         .await?;
         let mut new: HashSet<Uuid> = new.into_iter().collect();
-        Ok(events
-            .iter()
-            .filter(|event| new.remove(&event.id))
-            .cloned()
-            .collect())
+        Ok(events.iter().filter(|event| new.remove(&event.id)).cloned().collect())
     }
 
     async fn put_aside(
@@ -225,9 +210,7 @@ impl<H: Handler> Worker<'_, H> {
         error: &ApplyError,
     ) -> anyhow::Result<()> {
         let attempts = envelope::attempts(properties);
-        let retry = usize::try_from(attempts)
-            .ok()
-            .and_then(|index| RETRY_AFTER_SECONDS.get(index));
+        let retry = usize::try_from(attempts).ok().and_then(|index| RETRY_AFTER_SECONDS.get(index));
         let queue = match (error, retry) {
             (ApplyError::Database(_), Some(seconds)) => self.topology.retry_queue(self.consumer, *seconds),
             _ => self.topology.dead_letters(self.consumer),
@@ -245,23 +228,12 @@ impl<H: Handler> Worker<'_, H> {
         properties: BasicProperties,
         body: &[u8],
     ) -> anyhow::Result<()> {
-        let options = BasicPublishOptions {
-            mandatory: true,
-            ..BasicPublishOptions::default()
-        };
-        let publish = async {
-            channel
-                .basic_publish(name(""), name(queue), options, body, properties)
-                .await?
-                .await
-        };
-        let outcome = tokio::time::timeout(CONFIRM_DEADLINE, publish)
-            .await
-            .context("no confirmation in time")??;
-        anyhow::ensure!(
-            matches!(outcome, Confirmation::Ack(None)),
-            "{queue} did not take the event"
-        );
+        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+        let publish =
+            async { channel.basic_publish(name(""), name(queue), options, body, properties).await?.await };
+        let outcome =
+            tokio::time::timeout(CONFIRM_DEADLINE, publish).await.context("no confirmation in time")??;
+        anyhow::ensure!(matches!(outcome, Confirmation::Ack(None)), "{queue} did not take the event");
         Ok(())
     }
 }

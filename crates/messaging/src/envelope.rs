@@ -3,7 +3,6 @@
 use lapin::BasicProperties;
 use lapin::message::Delivery;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
-use opentelemetry::propagation::Extractor;
 use uuid::Uuid;
 
 /// A received event.
@@ -44,14 +43,8 @@ impl Event {
         let mut set = |name: &str, value: AMQPValue| {
             headers.insert(name.into(), value);
         };
-        set(
-            "aggregate_id",
-            AMQPValue::LongString(self.aggregate_id.to_string().into()),
-        );
-        set(
-            "aggregate_version",
-            AMQPValue::LongLongInt(self.aggregate_version),
-        );
+        set("aggregate_id", AMQPValue::LongString(self.aggregate_id.to_string().into()));
+        set("aggregate_version", AMQPValue::LongLongInt(self.aggregate_version));
         if let Some(traceparent) = &self.traceparent {
             set("traceparent", AMQPValue::LongString(traceparent.clone().into()));
         }
@@ -69,21 +62,14 @@ const ATTEMPTS: &str = "dockside-attempts";
 
 /// How often the delivery was already tried and put into a retry queue.
 pub(crate) fn attempts(properties: &BasicProperties) -> i64 {
-    properties
-        .headers()
-        .as_ref()
-        .and_then(|headers| number(headers, ATTEMPTS))
-        .unwrap_or(0)
+    properties.headers().as_ref().and_then(|headers| number(headers, ATTEMPTS)).unwrap_or(0)
 }
 
 /// The delivery's properties with its count of attempts and why the last one failed.
 pub(crate) fn failed(properties: &BasicProperties, attempts: i64, reason: &str) -> BasicProperties {
     let mut headers = properties.headers().clone().unwrap_or_default();
     headers.insert(ATTEMPTS.into(), AMQPValue::LongLongInt(attempts));
-    headers.insert(
-        "dockside-error".into(),
-        AMQPValue::LongString(reason.to_owned().into()),
-    );
+    headers.insert("dockside-error".into(), AMQPValue::LongString(reason.to_owned().into()));
     properties.clone().with_headers(headers).with_delivery_mode(2)
 }
 
@@ -100,15 +86,5 @@ fn number(headers: &FieldTable, name: &str) -> Option<i64> {
         AMQPValue::LongLongInt(value) => Some(*value),
         AMQPValue::LongInt(value) => Some(i64::from(*value)),
         _ => None,
-    }
-}
-
-impl Extractor for Event {
-    fn get(&self, key: &str) -> Option<&str> {
-        self.traceparent.as_deref().filter(|_| key == "traceparent")
-    }
-
-    fn keys(&self) -> Vec<&str> {
-        vec!["traceparent"]
     }
 }

@@ -15,17 +15,20 @@ pub struct NewEvent {
     /// Grows with every change of the aggregate.
     pub aggregate_version: i64,
     pub payload: Vec<u8>,
+    traceparent: Option<String>,
 }
 
 impl NewEvent {
-    /// `kind` is the event's type and routing key, e.g. `order.placed.v1`.
+    /// `kind` is the event's type and routing key, e.g. `order.placed.v1`. The
+    /// event belongs to the trace of whoever makes it.
     pub fn new(kind: &'static str, aggregate_id: Uuid, aggregate_version: i64, body: &impl Message) -> Self {
-        Self {
-            kind,
-            aggregate_id,
-            aggregate_version,
-            payload: body.encode_to_vec(),
-        }
+        let traceparent = service::telemetry::traceparent();
+        Self { kind, aggregate_id, aggregate_version, payload: body.encode_to_vec(), traceparent }
+    }
+
+    /// The event as part of another trace, for work done in batches.
+    pub fn in_trace(self, traceparent: Option<String>) -> Self {
+        Self { traceparent, ..self }
     }
 }
 
@@ -40,15 +43,16 @@ pub async fn enqueue(connection: &mut PgConnection, events: &[NewEvent]) -> sqlx
     let aggregates: Vec<Uuid> = events.iter().map(|event| event.aggregate_id).collect();
     let versions: Vec<i64> = events.iter().map(|event| event.aggregate_version).collect();
     let payloads: Vec<Vec<u8>> = events.iter().map(|event| event.payload.clone()).collect();
+    let traces: Vec<Option<String>> = events.iter().map(|event| event.traceparent.clone()).collect();
     sqlx::query!(
         "INSERT INTO outbox (id, type, aggregate_id, aggregate_version, payload, traceparent)
-         SELECT e.*, $6 FROM UNNEST($1::uuid[], $2::text[], $3::uuid[], $4::bigint[], $5::bytea[]) AS e",
+         SELECT * FROM UNNEST($1::uuid[], $2::text[], $3::uuid[], $4::bigint[], $5::bytea[], $6::text[])",
         &ids,
         &kinds,
         &aggregates,
         &versions,
         &payloads,
-        service::telemetry::traceparent(),
+        &traces as &[Option<String>],
     )
     .execute(connection)
     .await?;
@@ -68,10 +72,7 @@ pub struct Outbox {
 
 impl Outbox {
     pub fn new(pool: PgPool) -> Self {
-        Self {
-            pool,
-            bell: Arc::new(Notify::new()),
-        }
+        Self { pool, bell: Arc::new(Notify::new()) }
     }
 
     /// Tells the relay that a transaction with events has committed.

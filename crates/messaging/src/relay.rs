@@ -44,11 +44,7 @@ pub(crate) async fn run(topology: &Topology, outbox: &Outbox, stop: &Cancellatio
                     backlog.record(waiting, &[]);
                 }
                 // A full batch: there is probably more.
-                if count == MAX_BATCH {
-                    Duration::ZERO
-                } else {
-                    POLL_EVERY
-                }
+                if count == MAX_BATCH { Duration::ZERO } else { POLL_EVERY }
             }
             Err(error) => {
                 tracing::warn!(error = format!("{error:#}"), "relay.failed");
@@ -73,29 +69,17 @@ async fn publish_batch(channel: &Channel, topology: &Topology, outbox: &Outbox) 
     let (confirmed, failure) =
         match tokio::time::timeout(CONFIRM_DEADLINE, publish(channel, topology, &events)).await {
             Ok(outcome) => outcome,
-            Err(_) => (
-                Vec::new(),
-                Some(anyhow::anyhow!("the broker did not confirm in time")),
-            ),
+            Err(_) => (Vec::new(), Some(anyhow::anyhow!("the broker did not confirm in time"))),
         };
-    let failed: Vec<Uuid> = events
-        .iter()
-        .map(|event| event.id)
-        .filter(|id| !confirmed.contains(id))
-        .collect();
-    sqlx::query!(
-        "UPDATE outbox SET published_at = now() WHERE id = ANY($1)",
-        &confirmed
-    )
-    .execute(outbox.pool())
-    .await?;
-    if !failed.is_empty() {
-        sqlx::query!(
-            "UPDATE outbox SET claimed_until = '-infinity' WHERE id = ANY($1)",
-            &failed
-        )
+    let failed: Vec<Uuid> =
+        events.iter().map(|event| event.id).filter(|id| !confirmed.contains(id)).collect();
+    sqlx::query!("UPDATE outbox SET published_at = now() WHERE id = ANY($1)", &confirmed)
         .execute(outbox.pool())
         .await?;
+    if !failed.is_empty() {
+        sqlx::query!("UPDATE outbox SET claimed_until = '-infinity' WHERE id = ANY($1)", &failed)
+            .execute(outbox.pool())
+            .await?;
     }
     failure.map_or(Ok(confirmed.len()), Err)
 }
@@ -138,10 +122,7 @@ async fn publish(
     for event in events {
         // Without a subscriber `mandatory` would send every event back.
         let mandatory = has_subscriber(&event.kind);
-        let options = BasicPublishOptions {
-            mandatory,
-            ..BasicPublishOptions::default()
-        };
+        let options = BasicPublishOptions { mandatory, ..BasicPublishOptions::default() };
         let sent = channel
             .basic_publish(
                 name(&topology.exchange()),

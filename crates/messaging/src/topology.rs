@@ -48,10 +48,7 @@ pub struct Topology {
 
 impl Topology {
     pub fn new(url: &str, namespace: &str) -> Self {
-        Self {
-            url: url.to_owned(),
-            namespace: namespace.to_owned(),
-        }
+        Self { url: url.to_owned(), namespace: namespace.to_owned() }
     }
 
     pub fn exchange(&self) -> String {
@@ -77,30 +74,18 @@ impl Topology {
         let connect = async {
             let connection = Connection::connect(&self.url, ConnectionProperties::default()).await?;
             let channel = connection.create_channel().await?;
-            self.declare(&channel)
-                .await
-                .context("declaring exchange and queues failed")?;
+            self.declare(&channel).await.context("declaring exchange and queues failed")?;
             channel.confirm_select(ConfirmSelectOptions::default()).await?;
             Ok((connection, channel))
         };
-        tokio::time::timeout(CONNECT_DEADLINE, connect)
-            .await
-            .context("the broker does not answer")?
+        tokio::time::timeout(CONNECT_DEADLINE, connect).await.context("the broker does not answer")?
     }
 
     async fn declare(&self, channel: &Channel) -> lapin::Result<()> {
         let exchange = name(&self.exchange());
-        let durable = ExchangeDeclareOptions {
-            durable: true,
-            ..ExchangeDeclareOptions::default()
-        };
+        let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
         channel
-            .exchange_declare(
-                exchange.clone(),
-                ExchangeKind::Topic,
-                durable,
-                FieldTable::default(),
-            )
+            .exchange_declare(exchange.clone(), ExchangeKind::Topic, durable, FieldTable::default())
             .await?;
         for (consumer, kinds) in SUBSCRIPTIONS {
             let queue = name(&self.queue(consumer));
@@ -113,21 +98,12 @@ impl Topology {
                 declare_queue(channel, &self.retry_queue(consumer, seconds), arguments).await?;
             }
             let mut arguments = dead_lettering(&dead);
-            arguments.insert(
-                "x-delivery-limit".into(),
-                AMQPValue::LongLongInt(i64::from(DELIVERY_LIMIT)),
-            );
+            arguments.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(i64::from(DELIVERY_LIMIT)));
             declare_queue(channel, queue.as_str(), arguments).await?;
             for kind in kinds {
                 let options = QueueBindOptions::default();
                 channel
-                    .queue_bind(
-                        queue.clone(),
-                        exchange.clone(),
-                        name(kind),
-                        options,
-                        FieldTable::default(),
-                    )
+                    .queue_bind(queue.clone(), exchange.clone(), name(kind), options, FieldTable::default())
                     .await?;
             }
         }
@@ -136,9 +112,7 @@ impl Topology {
 }
 
 async fn declare_queue(channel: &Channel, queue: &str, arguments: FieldTable) -> lapin::Result<()> {
-    channel
-        .queue_declare(name(queue), QueueDeclareOptions::durable(), arguments)
-        .await?;
+    channel.queue_declare(name(queue), QueueDeclareOptions::durable(), arguments).await?;
     Ok(())
 }
 

@@ -116,23 +116,12 @@ impl Verifier {
             .timeout(FETCH_DEADLINE)
             .redirect(reqwest::redirect::Policy::none())
             .build()?;
-        let remote = Remote {
-            url: url.to_owned(),
-            client,
-            last: Mutex::new(None),
-        };
-        let verifier = Arc::new(Self {
-            keys: RwLock::default(),
-            remote: Some(remote),
-        });
+        let remote = Remote { url: url.to_owned(), client, last: Mutex::new(None) };
+        let verifier = Arc::new(Self { keys: RwLock::default(), remote: Some(remote) });
         let (refreshed, stop) = (verifier.clone(), lifecycle.stopping());
         lifecycle.spawn("jwks", async move {
             loop {
-                let pause = if refreshed.refresh().await {
-                    REFRESH_EVERY
-                } else {
-                    REFRESH_AT_MOST_EVERY
-                };
+                let pause = if refreshed.refresh().await { REFRESH_EVERY } else { REFRESH_AT_MOST_EVERY };
                 tokio::select! {
                     () = tokio::time::sleep(pause) => {}
                     () = stop.cancelled() => return Ok(()),
@@ -144,10 +133,7 @@ impl Verifier {
 
     /// With a fixed set of keys.
     pub fn with_keys(keys: &JwkSet) -> Arc<Self> {
-        let verifier = Self {
-            keys: RwLock::default(),
-            remote: None,
-        };
+        let verifier = Self { keys: RwLock::default(), remote: None };
         verifier.set_keys(keys);
         Arc::new(verifier)
     }
@@ -159,10 +145,7 @@ impl Verifier {
             Some((id, DecodingKey::from_jwk(jwk).ok()?))
         });
         let usable = usable.collect();
-        *self
-            .keys
-            .write()
-            .unwrap_or_else(std::sync::PoisonError::into_inner) = usable;
+        *self.keys.write().unwrap_or_else(std::sync::PoisonError::into_inner) = usable;
     }
 
     /// Who the token speaks for; 401 `invalid_token` when it is not one of ours
@@ -171,21 +154,15 @@ impl Verifier {
         let invalid = |detail: &str| Problem::unauthorized("invalid_token", detail);
         let header = jsonwebtoken::decode_header(token).map_err(|_| invalid("The token is not a JWT."))?;
         let ours = header.alg == Algorithm::EdDSA && header.typ.as_deref() == Some(TOKEN_TYPE);
-        let id = header
-            .kid
-            .filter(|_| ours)
-            .ok_or_else(|| invalid("Not an access token of this shop."))?;
+        let id = header.kid.filter(|_| ours).ok_or_else(|| invalid("Not an access token of this shop."))?;
         let key = match self.key(&id) {
             Some(key) => key,
             None => {
                 self.refresh_for_unknown_key().await;
                 if self.has_no_keys() {
-                    return Err(Problem::unavailable(
-                        "Tokens can't be checked at the moment; try again.",
-                    ));
+                    return Err(Problem::unavailable("Tokens can't be checked at the moment; try again."));
                 }
-                self.key(&id)
-                    .ok_or_else(|| invalid("The token's key is not known."))?
+                self.key(&id).ok_or_else(|| invalid("The token's key is not known."))?
             }
         };
         let mut validation = Validation::new(Algorithm::EdDSA);
@@ -196,35 +173,21 @@ impl Verifier {
         let claims = jsonwebtoken::decode::<Claims>(token, &key, &validation)
             .map_err(|_| invalid("The token is not valid or has run out."))?
             .claims;
-        Ok(User {
-            id: claims.sub,
-            role: claims.role,
-            session: claims.sid,
-        })
+        Ok(User { id: claims.sub, role: claims.role, session: claims.sid })
     }
 
     fn key(&self, id: &str) -> Option<DecodingKey> {
-        self.keys
-            .read()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .get(id)
-            .cloned()
+        self.keys.read().unwrap_or_else(std::sync::PoisonError::into_inner).get(id).cloned()
     }
 
     fn has_no_keys(&self) -> bool {
-        self.keys
-            .read()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .is_empty()
+        self.keys.read().unwrap_or_else(std::sync::PoisonError::into_inner).is_empty()
     }
 
     async fn refresh_for_unknown_key(&self) {
         let Some(remote) = &self.remote else { return };
         let due = {
-            let mut last = remote
-                .last
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut last = remote.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             let due = last.is_none_or(|at| at.elapsed() >= REFRESH_AT_MOST_EVERY);
             if due {
                 *last = Some(Instant::now());
@@ -239,16 +202,8 @@ impl Verifier {
     /// Fetches the keys; the old ones stay when that fails.
     async fn refresh(&self) -> bool {
         let Some(remote) = &self.remote else { return true };
-        let fetched = async {
-            remote
-                .client
-                .get(&remote.url)
-                .send()
-                .await?
-                .error_for_status()?
-                .json::<JwkSet>()
-                .await
-        };
+        let fetched =
+            async { remote.client.get(&remote.url).send().await?.error_for_status()?.json::<JwkSet>().await };
         match fetched.await {
             Ok(set) => {
                 self.set_keys(&set);
@@ -270,18 +225,13 @@ where
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let header = parts
-            .headers
-            .get(header::AUTHORIZATION)
-            .and_then(|value| value.to_str().ok());
+        let header = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let token = header.and_then(|value| {
             let (scheme, token) = value.split_once(' ')?;
             scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
         });
         let missing = || Problem::unauthorized("missing_token", "Send Authorization: Bearer <access token>.");
-        Arc::<Verifier>::from_ref(state)
-            .verify(token.ok_or_else(missing)?)
-            .await
+        Arc::<Verifier>::from_ref(state).verify(token.ok_or_else(missing)?).await
     }
 }
 
@@ -294,11 +244,7 @@ where
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let user = User::from_request_parts(parts, state).await?;
-        if user.is_staff() {
-            Ok(Self(user))
-        } else {
-            Err(Problem::forbidden("This is for staff."))
-        }
+        if user.is_staff() { Ok(Self(user)) } else { Err(Problem::forbidden("This is for staff.")) }
     }
 }
 
@@ -311,10 +257,6 @@ where
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let user = User::from_request_parts(parts, state).await?;
-        if user.role == Role::Admin {
-            Ok(Self(user))
-        } else {
-            Err(Problem::forbidden("This is for admins."))
-        }
+        if user.role == Role::Admin { Ok(Self(user)) } else { Err(Problem::forbidden("This is for admins.")) }
     }
 }

@@ -95,10 +95,7 @@ fn from_files(
         let Some(path) = env(&format!("{name}_FILE")) else {
             continue;
         };
-        anyhow::ensure!(
-            env(name).is_none(),
-            "{name} and {name}_FILE are both set; unset one"
-        );
+        anyhow::ensure!(env(name).is_none(), "{name} and {name}_FILE are both set; unset one");
         let value = std::fs::read_to_string(&path)
             .with_context(|| format!("{name}_FILE names {}, which can't be read", path.display()))?;
         args.push(format!("--{long}={}", value.trim_end_matches('\n')).into());
@@ -114,12 +111,7 @@ pub fn env_example(command: &clap::Command) -> String {
         let Some(name) = arg.get_env().and_then(|e| e.to_str()) else {
             continue;
         };
-        for line in arg
-            .get_help()
-            .map(ToString::to_string)
-            .unwrap_or_default()
-            .lines()
-        {
+        for line in arg.get_help().map(ToString::to_string).unwrap_or_default().lines() {
             text.push_str(&format!("# {line}\n"));
         }
         match arg.get_default_values().first() {

@@ -19,10 +19,7 @@ pub async fn open(config: &Backends, schema: &str, migrators: &[&Migrator]) -> a
     let mut connection = connect_patiently(&options).await?;
     for migrator in migrators {
         // Takes an advisory lock, so that one replica migrates and the others wait.
-        migrator
-            .run(&mut connection)
-            .await
-            .context("migrating the database failed")?;
+        migrator.run(&mut connection).await.context("migrating the database failed")?;
     }
     connection.close().await?;
 
@@ -44,9 +41,7 @@ pub async fn open(config: &Backends, schema: &str, migrators: &[&Migrator]) -> a
 /// `crates/messaging`, which every service has, need no qualified names.
 fn options(url: &str, schema: &str) -> anyhow::Result<PgConnectOptions> {
     let options: PgConnectOptions = url.parse().context("DATABASE_URL is not a PostgreSQL URL")?;
-    Ok(options
-        .application_name(schema)
-        .options([("search_path", schema)]))
+    Ok(options.application_name(schema).options([("search_path", schema)]))
 }
 
 async fn connect_patiently(options: &PgConnectOptions) -> anyhow::Result<PgConnection> {
@@ -80,7 +75,5 @@ pub fn is_transient(error: &sqlx::Error) -> bool {
 
 /// The constraint that a statement broke, by name.
 pub fn violated_constraint(error: &sqlx::Error) -> Option<&str> {
-    error
-        .as_database_error()
-        .and_then(|database| database.constraint())
+    error.as_database_error().and_then(|database| database.constraint())
 }

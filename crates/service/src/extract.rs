@@ -20,10 +20,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        Body::from_request(request, state)
-            .await?
-            .json(&["application/json"])
-            .map(Self)
+        Body::from_request(request, state).await?.json(&["application/json"]).map(Self)
     }
 }
 
@@ -46,16 +43,14 @@ impl<S: Send + Sync> FromRequest<S> for Body {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         let content_type = media_type(request.headers());
-        let bytes = Bytes::from_request(request, state)
-            .await
-            .map_err(|rejection| match rejection {
-                BytesRejection::FailedToBufferBody(FailedToBufferBody::LengthLimitError(_)) => Problem::new(
-                    StatusCode::PAYLOAD_TOO_LARGE,
-                    "payload_too_large",
-                    "The body is longer than 1 MiB.",
-                ),
-                _ => Problem::bad_request("malformed_body", "The body could not be read."),
-            });
+        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| match rejection {
+            BytesRejection::FailedToBufferBody(FailedToBufferBody::LengthLimitError(_)) => Problem::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "payload_too_large",
+                "The body is longer than 1 MiB.",
+            ),
+            _ => Problem::bad_request("malformed_body", "The body could not be read."),
+        });
         Ok(Self { content_type, bytes })
     }
 }
@@ -64,17 +59,9 @@ impl Body {
     /// The body as `T`: 415 when its media type is none of `accepted`, 413 when
     /// it is too long, 400 when it is not JSON, 422 when it does not fit.
     pub fn json<T: DeserializeOwned>(self, accepted: &[&str]) -> Result<T, Problem> {
-        if !self
-            .content_type
-            .as_deref()
-            .is_some_and(|given| accepted.contains(&given))
-        {
+        if !self.content_type.as_deref().is_some_and(|given| accepted.contains(&given)) {
             let detail = format!("Send Content-Type: {}.", accepted.join(" or "));
-            return Err(Problem::new(
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "unsupported_media_type",
-                detail,
-            ));
+            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail));
         }
         let value: Value = serde_json::from_slice(&self.bytes?).map_err(|error| {
             let place = format!("line {}, column {}", error.line(), error.column());
@@ -86,14 +73,7 @@ impl Body {
 
 fn media_type(headers: &HeaderMap) -> Option<String> {
     let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
-    Some(
-        value
-            .split(';')
-            .next()
-            .unwrap_or_default()
-            .trim()
-            .to_ascii_lowercase(),
-    )
+    Some(value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
 }
 
 /// `value` as a `T`; 422 with a pointer to what doesn't fit.
@@ -104,14 +84,11 @@ pub fn fit<T: DeserializeOwned>(value: Value) -> Result<T, Problem> {
         return Err(Problem::invalid(errors));
     }
     serde_path_to_error::deserialize(value).map_err(|error| {
-        let pointer = error
-            .path()
-            .iter()
-            .fold(String::new(), |pointer, segment| match segment {
-                serde_path_to_error::Segment::Seq { index } => format!("{pointer}/{index}"),
-                serde_path_to_error::Segment::Map { key } => format!("{pointer}/{}", escape(key)),
-                _ => pointer,
-            });
+        let pointer = error.path().iter().fold(String::new(), |pointer, segment| match segment {
+            serde_path_to_error::Segment::Seq { index } => format!("{pointer}/{index}"),
+            serde_path_to_error::Segment::Map { key } => format!("{pointer}/{}", escape(key)),
+            _ => pointer,
+        });
         let detail = error.inner().to_string();
         let code = match detail.split('`').next() {
             Some("missing field ") => "missing_field",
@@ -126,11 +103,9 @@ pub fn fit<T: DeserializeOwned>(value: Value) -> Result<T, Problem> {
 fn refuse_control_characters(value: &Value, pointer: &str, errors: &mut Vec<FieldError>) {
     let refused = |text: &str| text.chars().any(char::is_control);
     match value {
-        Value::String(text) if refused(text) => errors.push(FieldError::new(
-            pointer,
-            "control_character",
-            "Control characters are not accepted.",
-        )),
+        Value::String(text) if refused(text) => {
+            errors.push(FieldError::new(pointer, "control_character", "Control characters are not accepted."))
+        }
         Value::Array(items) => {
             for (index, item) in items.iter().enumerate() {
                 refuse_control_characters(item, &format!("{pointer}/{index}"), errors);
@@ -140,11 +115,7 @@ fn refuse_control_characters(value: &Value, pointer: &str, errors: &mut Vec<Fiel
             for (key, item) in fields {
                 let pointer = format!("{pointer}/{}", escape(key));
                 if refused(key) {
-                    errors.push(FieldError::new(
-                        &pointer,
-                        "control_character",
-                        "Not in a name either.",
-                    ));
+                    errors.push(FieldError::new(&pointer, "control_character", "Not in a name either."));
                 }
                 refuse_control_characters(item, &pointer, errors);
             }
@@ -168,11 +139,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         let invalid = |name: &str, detail: &str| {
-            Problem::invalid(vec![FieldError::new(
-                format!("/{}", escape(name)),
-                "invalid_value",
-                detail,
-            )])
+            Problem::invalid(vec![FieldError::new(format!("/{}", escape(name)), "invalid_value", detail)])
         };
         let pairs = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(&parts.uri)
             .map_err(|_| invalid("", "The query string can't be read."))?;

@@ -21,27 +21,15 @@ type Traced = tower::layer::util::Stack<
 /// A server of `routes` and the standard health service.
 pub async fn server(routes: Routes) -> Router<Traced> {
     let (reporter, health) = tonic_health::server::health_reporter();
-    reporter
-        .set_service_status("", tonic_health::ServingStatus::Serving)
-        .await;
+    reporter.set_service_status("", tonic_health::ServingStatus::Serving).await;
     let trace = TraceLayer::new_for_grpc().make_span_with(span as SpanMaker);
-    Server::builder()
-        .layer(trace)
-        .add_routes(routes.add_service(health))
+    Server::builder().layer(trace).add_routes(routes.add_service(health))
 }
 
 fn span(request: &axum::http::Request<tonic::body::Body>) -> tracing::Span {
     let path = request.uri().path();
-    let span = tracing::info_span!(
-        "grpc.request",
-        otel.name = path,
-        otel.kind = "server",
-        rpc.method = path
-    );
-    telemetry::continue_trace(
-        &span,
-        &Metadata(&MetadataMap::from_headers(request.headers().clone())),
-    );
+    let span = tracing::info_span!("grpc.request", otel.name = path, otel.kind = "server", rpc.method = path);
+    telemetry::continue_trace(&span, &Metadata(&MetadataMap::from_headers(request.headers().clone())));
     span
 }
 
@@ -63,9 +51,8 @@ pub fn request<T>(message: T, deadline: Duration, token: &str) -> Result<Request
     let mut request = Request::new(message);
     request.set_timeout(deadline);
     telemetry::inject_trace(&mut MetadataMut(request.metadata_mut()));
-    let mut value: tonic::metadata::MetadataValue<_> = format!("Bearer {token}")
-        .parse()
-        .map_err(|_| Status::internal("the token is not a header value"))?;
+    let mut value: tonic::metadata::MetadataValue<_> =
+        format!("Bearer {token}").parse().map_err(|_| Status::internal("the token is not a header value"))?;
     value.set_sensitive(true);
     request.metadata_mut().insert("authorization", value);
     Ok(request)
@@ -104,13 +91,7 @@ impl Extractor for Metadata<'_> {
     fn keys(&self) -> Vec<&str> {
         self.0
             .keys()
-            .filter_map(|key| {
-                if let KeyRef::Ascii(key) = key {
-                    Some(key.as_str())
-                } else {
-                    None
-                }
-            })
+            .filter_map(|key| if let KeyRef::Ascii(key) = key { Some(key.as_str()) } else { None })
             .collect()
     }
 }
@@ -119,10 +100,9 @@ struct MetadataMut<'a>(&'a mut MetadataMap);
 
 impl Injector for MetadataMut<'_> {
     fn set(&mut self, key: &str, value: String) {
-        if let (Ok(key), Ok(value)) = (
-            key.parse::<tonic::metadata::MetadataKey<tonic::metadata::Ascii>>(),
-            value.parse(),
-        ) {
+        if let (Ok(key), Ok(value)) =
+            (key.parse::<tonic::metadata::MetadataKey<tonic::metadata::Ascii>>(), value.parse())
+        {
             self.0.insert(key, value);
         }
     }

@@ -25,9 +25,7 @@ const STOPPING: u8 = 2;
 impl Health {
     pub fn ready(&self) {
         // Never back from stopping.
-        let _ = self
-            .0
-            .compare_exchange(STARTING, READY, Ordering::Relaxed, Ordering::Relaxed);
+        let _ = self.0.compare_exchange(STARTING, READY, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     pub fn stopping(&self) {

@@ -30,11 +30,7 @@ pub fn finish(router: Router) -> Router {
     router
         .fallback(|| async { Problem::not_found("There is nothing at this address.") })
         .method_not_allowed_fallback(|| async {
-            Problem::new(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "method_not_allowed",
-                "Not with this method.",
-            )
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "Not with this method.")
         })
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .layer(middleware::from_fn(outlive_the_client))
@@ -64,10 +60,7 @@ fn panicked(panic: Box<dyn std::any::Any + Send>) -> Response {
 async fn observe(request: Request, next: Next, duration: opentelemetry::metrics::Histogram<f64>) -> Response {
     let started = Instant::now();
     let method = request.method().clone();
-    let route = request
-        .extensions()
-        .get::<MatchedPath>()
-        .map(|path| path.as_str().to_owned());
+    let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let route = route.unwrap_or_else(|| "unmatched".to_owned());
     let path = request.uri().path().to_owned();
     let request_id = request_id(request.headers());
@@ -128,10 +121,7 @@ fn known_method(method: &Method) -> &'static str {
 fn request_id(headers: &HeaderMap) -> HeaderValue {
     let sane = |value: &&HeaderValue| {
         (1..=128).contains(&value.len())
-            && value
-                .as_bytes()
-                .iter()
-                .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte))
+            && value.as_bytes().iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte))
     };
     let own = headers.get(&X_REQUEST_ID).filter(sane).cloned();
     own.or_else(|| HeaderValue::from_str(&Uuid::now_v7().to_string()).ok())

@@ -73,10 +73,7 @@ impl Money {
 
     /// `quantity` times this; `None` on overflow.
     pub fn checked_mul(self, quantity: u32) -> Option<Self> {
-        Some(Self::new(
-            self.amount.checked_mul(i64::from(quantity))?,
-            self.currency,
-        ))
+        Some(Self::new(self.amount.checked_mul(i64::from(quantity))?, self.currency))
     }
 }
 
@@ -106,9 +103,6 @@ mod tests {
             assert!(serde_json::from_str::<Money>(bad).is_err(), "{bad}");
         }
         let good = r#"{"amount":1999,"currency":"EUR"}"#;
-        assert_eq!(
-            serde_json::to_string(&serde_json::from_str::<Money>(good).unwrap()).unwrap(),
-            good
-        );
+        assert_eq!(serde_json::to_string(&serde_json::from_str::<Money>(good).unwrap()).unwrap(), good);
     }
 }

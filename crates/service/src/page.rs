@@ -20,11 +20,7 @@ impl PageQuery {
         let Some(text) = &self.limit else { return Ok(20) };
         let limit = text.parse().ok().filter(|limit| (1..=100).contains(limit));
         limit.ok_or_else(|| {
-            Problem::invalid(vec![crate::FieldError::new(
-                "/limit",
-                "out_of_range",
-                "From 1 to 100.",
-            )])
+            Problem::invalid(vec![crate::FieldError::new("/limit", "out_of_range", "From 1 to 100.")])
         })
     }
 
@@ -62,20 +58,13 @@ impl<T> Page<T> {
         let more = rows.len() > limit;
         rows.truncate(limit);
         let last = rows.last().filter(|_| more);
-        let next_cursor = last
-            .and_then(|item| serde_json::to_vec(&key(item)).ok())
-            .map(|json| BASE64.encode(json));
-        Self {
-            items: rows,
-            next_cursor,
-        }
+        let next_cursor =
+            last.and_then(|item| serde_json::to_vec(&key(item)).ok()).map(|json| BASE64.encode(json));
+        Self { items: rows, next_cursor }
     }
 
     pub fn map<U>(self, f: impl FnMut(T) -> U) -> Page<U> {
-        Page {
-            items: self.items.into_iter().map(f).collect(),
-            next_cursor: self.next_cursor,
-        }
+        Page { items: self.items.into_iter().map(f).collect(), next_cursor: self.next_cursor }
     }
 }
 
@@ -87,10 +76,7 @@ mod tests {
     fn a_cursor_comes_back_as_the_key_of_the_last_item() {
         let page = Page::new(vec![1, 2, 3], 2, |n| ("k", *n));
         assert_eq!(page.items, [1, 2]);
-        let query = PageQuery {
-            limit: None,
-            cursor: page.next_cursor,
-        };
+        let query = PageQuery { limit: None, cursor: page.next_cursor };
         assert_eq!(query.after::<(String, i32)>().unwrap(), Some(("k".to_owned(), 2)));
         assert!(query.after::<Vec<bool>>().is_err());
         assert_eq!(Page::new(vec![1, 2], 2, |n| *n).next_cursor, None);
@@ -99,10 +85,7 @@ mod tests {
     #[test]
     fn a_limit_out_of_range_is_refused_not_clamped() {
         for bad in ["0", "101", "-1", "x", ""] {
-            let query = PageQuery {
-                limit: Some(bad.to_owned()),
-                cursor: None,
-            };
+            let query = PageQuery { limit: Some(bad.to_owned()), cursor: None };
             assert_eq!(query.limit().unwrap_err().status, 422, "{bad}");
         }
     }

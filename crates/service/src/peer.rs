@@ -40,10 +40,7 @@ impl ServiceKey {
 
     /// A token that `audience` accepts for the next minute.
     pub fn token(&self, audience: &str) -> Result<String, Status> {
-        let header = Header {
-            typ: Some(TOKEN_TYPE.to_owned()),
-            ..Header::new(Algorithm::EdDSA)
-        };
+        let header = Header { typ: Some(TOKEN_TYPE.to_owned()), ..Header::new(Algorithm::EdDSA) };
         let claims = Claims {
             iss: self.name.to_owned(),
             aud: audience.to_owned(),
@@ -64,36 +61,21 @@ pub struct Callers {
 impl Callers {
     /// From `name=key,name=key`; a key as [`Generated::public_key`] has it.
     pub fn parse(audience: &'static str, list: &str) -> anyhow::Result<Self> {
-        let entries = list
-            .split(',')
-            .map(str::trim)
-            .filter(|entry| !entry.is_empty())
-            .map(|entry| {
-                let (name, key) = entry
-                    .split_once('=')
-                    .context("TRUSTED_CALLERS takes name=key,name=key")?;
-                let key = DecodingKey::from_ed_components(key).with_context(|| {
-                    format!("TRUSTED_CALLERS: the key of {name} is not Ed25519 in base64url")
-                })?;
-                Ok((name.to_owned(), key))
-            });
-        Ok(Self {
-            audience,
-            keys: entries.collect::<anyhow::Result<_>>()?,
-        })
+        let entries = list.split(',').map(str::trim).filter(|entry| !entry.is_empty()).map(|entry| {
+            let (name, key) = entry.split_once('=').context("TRUSTED_CALLERS takes name=key,name=key")?;
+            let key = DecodingKey::from_ed_components(key)
+                .with_context(|| format!("TRUSTED_CALLERS: the key of {name} is not Ed25519 in base64url"))?;
+            Ok((name.to_owned(), key))
+        });
+        Ok(Self { audience, keys: entries.collect::<anyhow::Result<_>>()? })
     }
 
     /// Refuses a call that is not from one of `allowed`: `unauthenticated`
     /// without a good token, `permission_denied` for anybody else.
     pub fn require<T>(&self, request: &Request<T>, allowed: &[&str]) -> Result<(), Status> {
         let refused = || Status::unauthenticated("a service token is needed");
-        let header = request
-            .metadata()
-            .get("authorization")
-            .and_then(|value| value.to_str().ok());
-        let token = header
-            .and_then(|value| value.strip_prefix("Bearer "))
-            .ok_or_else(refused)?;
+        let header = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
+        let token = header.and_then(|value| value.strip_prefix("Bearer ")).ok_or_else(refused)?;
         let typ = jsonwebtoken::decode_header(token).map_err(|_| refused())?.typ;
         if typ.as_deref() != Some(TOKEN_TYPE) {
             return Err(refused());
@@ -141,9 +123,7 @@ mod tests {
 
     fn request(token: &str) -> Request<()> {
         let mut request = Request::new(());
-        request
-            .metadata_mut()
-            .insert("authorization", format!("Bearer {token}").parse().unwrap());
+        request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
         request
     }
 
@@ -159,17 +139,11 @@ mod tests {
         let refused =
             |request: &Request<()>, allowed: &[&str]| callers.require(request, allowed).unwrap_err().code();
         assert_eq!(refused(&good, &["user"]), tonic::Code::PermissionDenied);
-        assert_eq!(
-            refused(&request(&key.token("user").unwrap()), &["order"]),
-            tonic::Code::Unauthenticated
-        );
+        assert_eq!(refused(&request(&key.token("user").unwrap()), &["order"]), tonic::Code::Unauthenticated);
         assert_eq!(
             refused(&request(&forged.token("product").unwrap()), &["order"]),
             tonic::Code::Unauthenticated
         );
-        assert_eq!(
-            refused(&Request::new(()), &["order"]),
-            tonic::Code::Unauthenticated
-        );
+        assert_eq!(refused(&Request::new(()), &["order"]), tonic::Code::Unauthenticated);
     }
 }

@@ -31,22 +31,11 @@ pub struct Addresses {
 
 impl Ports {
     pub async fn bind(config: &Listen) -> anyhow::Result<Self> {
-        let (http, grpc, admin) = (
-            bind(config.http_addr).await?,
-            bind(config.grpc_addr).await?,
-            bind(config.admin_addr).await?,
-        );
-        let addresses = Addresses {
-            http: http.local_addr()?,
-            grpc: grpc.local_addr()?,
-            admin: admin.local_addr()?,
-        };
-        Ok(Self {
-            http,
-            grpc,
-            admin,
-            addresses,
-        })
+        let (http, grpc, admin) =
+            (bind(config.http_addr).await?, bind(config.grpc_addr).await?, bind(config.admin_addr).await?);
+        let addresses =
+            Addresses { http: http.local_addr()?, grpc: grpc.local_addr()?, admin: admin.local_addr()? };
+        Ok(Self { http, grpc, admin, addresses })
     }
 
     /// Serves all three until `lifecycle` stops, and marks the service ready.
@@ -54,19 +43,14 @@ impl Ports {
         let stop = lifecycle.stopping();
         let api = http::finish(api);
         lifecycle.spawn("http", async move {
-            axum::serve(self.http, api)
-                .with_graceful_shutdown(stop.cancelled_owned())
-                .await?;
+            axum::serve(self.http, api).with_graceful_shutdown(stop.cancelled_owned()).await?;
             Ok(())
         });
 
         let stop = lifecycle.stopping();
         lifecycle.spawn("grpc", async move {
             let incoming = TcpListenerStream::new(self.grpc);
-            grpc::server(calls)
-                .await
-                .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
-                .await?;
+            grpc::server(calls).await.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await?;
             Ok(())
         });
 
@@ -82,7 +66,5 @@ impl Ports {
 }
 
 async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .with_context(|| format!("can't listen on {address}"))
+    TcpListener::bind(address).await.with_context(|| format!("can't listen on {address}"))
 }

@@ -26,9 +26,7 @@ use crate::config::{LogFormat, Process};
 static REGISTRY: OnceLock<Registry> = OnceLock::new();
 
 /// Upper bounds of the duration histograms, in seconds.
-const SECONDS: [f64; 12] = [
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
-];
+const SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
 
 /// Keeps the exporters; flush before the process ends.
 pub struct Telemetry {
@@ -77,10 +75,7 @@ pub fn start(name: &'static str, config: &Process) -> anyhow::Result<Telemetry> 
 
     let filter = EnvFilter::try_new(&config.rust_log).context("RUST_LOG is not understood")?;
     let format = match config.log_format {
-        LogFormat::Json => tracing_subscriber::fmt::layer()
-            .json()
-            .flatten_event(true)
-            .boxed(),
+        LogFormat::Json => tracing_subscriber::fmt::layer().json().flatten_event(true).boxed(),
         LogFormat::Pretty => tracing_subscriber::fmt::layer().boxed(),
     };
     tracing_subscriber::registry()
@@ -88,10 +83,7 @@ pub fn start(name: &'static str, config: &Process) -> anyhow::Result<Telemetry> 
         .with(tracing_opentelemetry::layer().with_tracer(traces.tracer("dockside")))
         .with(format)
         .try_init()?;
-    Ok(Telemetry {
-        traces,
-        _metrics: metrics,
-    })
+    Ok(Telemetry { traces, _metrics: metrics })
 }
 
 /// All metrics in Prometheus's text format.
@@ -102,10 +94,7 @@ pub(crate) fn metrics_text() -> String {
 
 /// A duration histogram in seconds, named as OpenTelemetry names them (`a.b.duration`).
 pub fn duration_histogram(name: &'static str) -> opentelemetry::metrics::Histogram<f64> {
-    opentelemetry::global::meter("dockside")
-        .f64_histogram(name)
-        .with_unit("s")
-        .build()
+    opentelemetry::global::meter("dockside").f64_histogram(name).with_unit("s").build()
 }
 
 /// A counter, named as OpenTelemetry names them (`a.b.count`).
@@ -127,6 +116,23 @@ pub fn continue_trace(span: &Span, carrier: &dyn Extractor) {
     if parent.span().span_context().is_valid() {
         // Fails only for a span that no OpenTelemetry layer sees, as in tests.
         let _ = span.set_parent(parent);
+    }
+}
+
+/// The same for a `traceparent` that was stored with a row or a message.
+pub fn continue_traceparent(span: &Span, traceparent: Option<&str>) {
+    struct Stored<'a>(&'a str);
+    impl Extractor for Stored<'_> {
+        fn get(&self, key: &str) -> Option<&str> {
+            (key == "traceparent").then_some(self.0)
+        }
+
+        fn keys(&self) -> Vec<&str> {
+            vec!["traceparent"]
+        }
+    }
+    if let Some(traceparent) = traceparent {
+        continue_trace(span, &Stored(traceparent));
     }
 }
 

@@ -18,22 +18,14 @@ impl Invalid {
 
     /// 422 with everything recorded, or `Ok` when nothing was.
     pub fn check(self) -> Result<(), Problem> {
-        if self.0.is_empty() {
-            Ok(())
-        } else {
-            Err(Problem::invalid(self.0))
-        }
+        if self.0.is_empty() { Ok(()) } else { Err(Problem::invalid(self.0)) }
     }
 
     /// Text of `min..=max` characters, not blank when `min` > 0.
     pub fn text(&mut self, pointer: &str, value: String, min: usize, max: usize) -> Option<String> {
         let length = value.chars().count();
         if length < min || (min > 0 && value.trim().is_empty()) {
-            self.push(
-                pointer,
-                "too_short",
-                format!("At least {min} characters, not all blank."),
-            );
+            self.push(pointer, "too_short", format!("At least {min} characters, not all blank."));
             None
         } else if length > max {
             self.push(pointer, "too_long", format!("At most {max} characters."));

@@ -1,1 +1,14 @@
-fn main() {}
+use std::process::ExitCode;
+
+use order::Config;
+
+fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some("keygen") {
+        return order::keygen();
+    }
+    service::run(
+        "order",
+        |config: &Config| &config.process,
+        async |config, lifecycle| order::start(config, &lifecycle).await.map(drop),
+    )
+}

@@ -1,1 +1,23 @@
+//! The user service: accounts, sign-in, and the tokens that the other services
+//! check.
+//!
+//! The path of a sign-in, as reading order: [`app`] wires the service up;
+//! `http` takes `POST /auth/login`, asks `throttle` whether this address may
+//! try, reads the `account`, and has `password` compare the hash on a blocking
+//! thread; `session` opens a family of refresh tokens; `signing` signs the
+//! access token. Order events come in through `consumer`.
 
+mod account;
+mod app;
+mod config;
+mod consumer;
+mod demo;
+mod http;
+mod password;
+mod retention;
+mod session;
+mod signing;
+mod throttle;
+
+pub use app::start;
+pub use config::Config;

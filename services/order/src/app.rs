@@ -1,0 +1,82 @@
+//! Putting the service together.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use axum::extract::FromRef;
+use messaging::Outbox;
+use service::auth::Verifier;
+use service::peer::{self, ServiceKey};
+use service::serve::{Addresses, Ports};
+use service::{Lifecycle, db};
+use sqlx::PgPool;
+use sqlx::migrate::Migrator;
+use tonic::service::Routes;
+
+use crate::catalogue::Catalogue;
+use crate::claim::sweeper;
+use crate::clients::payment::Payments;
+use crate::clients::product::Products;
+use crate::config::Config;
+use crate::consumer::Consumer;
+use crate::http;
+use crate::place::Placer;
+use crate::saga::runner::Sagas;
+
+static MIGRATIONS: Migrator = sqlx::migrate!();
+
+/// What handlers work with.
+#[derive(Clone, FromRef)]
+pub struct App {
+    pub pool: PgPool,
+    pub verifier: Arc<Verifier>,
+    pub catalogue: Catalogue,
+    pub placer: Placer,
+    pub sagas: Sagas,
+}
+
+/// Connects, migrates, binds and serves until `lifecycle` stops.
+pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addresses> {
+    let times = config.times()?;
+    let ports = Ports::bind(&config.listen).await?;
+    let pool = db::open(&config.backends, "orders", &[&messaging::MIGRATIONS, &MIGRATIONS]).await?;
+    let outbox = Outbox::new(pool.clone());
+    messaging::start(lifecycle, "order", &config.backends.amqp_url, &config.naming, &outbox, Consumer);
+
+    let key = ServiceKey::from_pem("order", &config.service_key)?;
+    let products = Products::new(&config.product_grpc, key, times.product_call)?;
+    let payments = Payments::new(&config.payment_url, &config.payment_secret_key, times.provider_call)?;
+    let sagas = Sagas::new(pool.clone(), outbox.clone(), payments, products.clone(), times);
+    let app = App {
+        pool: pool.clone(),
+        verifier: Verifier::fetching(&config.jwks_url, lifecycle)?,
+        catalogue: Catalogue::new(pool.clone(), products.clone(), config.currency),
+        placer: Placer::new(pool.clone(), outbox, products.clone(), sagas.clone(), times),
+        sagas: sagas.clone(),
+    };
+    let stop = lifecycle.stopping();
+    lifecycle.spawn("sagas", async move {
+        sagas.run(stop).await;
+        Ok(())
+    });
+    let (stop, swept) = (lifecycle.stopping(), pool.clone());
+    lifecycle.spawn("claims", async move {
+        sweeper::run(swept, products, times, stop).await;
+        Ok(())
+    });
+    Ok(ports.serve(lifecycle, pool, http::router(app), Routes::default()))
+}
+
+/// Prints a new service key: `{"private_key_pem", "public_key"}` on one line.
+pub fn keygen() -> ExitCode {
+    match peer::generate().and_then(|key| Ok(serde_json::to_string(&key)?)) {
+        Ok(key) => {
+            println!("{key}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("order: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

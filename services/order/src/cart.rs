@@ -1,0 +1,49 @@
+//! Carts: what a user means to buy, shown at today's prices.
+
+pub mod store;
+
+use serde::Serialize;
+use service::{Money, Problem};
+use uuid::Uuid;
+
+use crate::catalogue::Catalogue;
+use crate::order::Line;
+
+#[derive(Debug, Serialize)]
+pub struct Cart {
+    items: Vec<CartItem>,
+    total: Money,
+}
+
+#[derive(Debug, Serialize)]
+struct CartItem {
+    product_id: Uuid,
+    name: String,
+    unit_price: Money,
+    quantity: u32,
+    available: u32,
+}
+
+/// The cart of these lines with names, prices and stock of now.
+pub async fn show(catalogue: &Catalogue, lines: &[Line]) -> Result<Cart, Problem> {
+    let ids: Vec<Uuid> = lines.iter().map(|line| line.product_id).collect();
+    let products = catalogue.look_up(&ids).await?;
+    let mut items = Vec::with_capacity(lines.len());
+    let mut total = Money::new(0, catalogue.currency());
+    for line in lines {
+        let Some(product) = products.get(&line.product_id) else { continue };
+        if items.is_empty() {
+            total.currency = product.price.currency;
+        }
+        let price = product.price.checked_mul(line.quantity);
+        total = price.and_then(|price| total.checked_add(price)).unwrap_or(total);
+        items.push(CartItem {
+            product_id: product.id,
+            name: product.name.clone(),
+            unit_price: product.price,
+            quantity: line.quantity,
+            available: if product.archived { 0 } else { product.available },
+        });
+    }
+    Ok(Cart { items, total })
+}

@@ -1,0 +1,75 @@
+//! All SQL of carts.
+
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::order::{Line, MAX_LINES};
+
+/// A user's cart, in the order it was filled.
+pub async fn lines(connection: &mut PgConnection, user: Uuid) -> sqlx::Result<Vec<Line>> {
+    let rows = sqlx::query!(
+        "SELECT product_id, quantity FROM orders.cart_items WHERE user_id = $1 ORDER BY added_at, product_id",
+        user
+    )
+    .fetch_all(connection)
+    .await?;
+    let line = |product_id, quantity| Line { product_id, quantity: u32::try_from(quantity).unwrap_or(0) };
+    Ok(rows.into_iter().map(|row| line(row.product_id, row.quantity)).collect())
+}
+
+/// Sets how many of a product are in the cart; false when the cart is full.
+pub async fn put(connection: &mut PgConnection, user: Uuid, line: Line) -> sqlx::Result<bool> {
+    let put = sqlx::query!(
+        "INSERT INTO orders.cart_items (user_id, product_id, quantity)
+         SELECT $1, $2, $3
+         WHERE EXISTS (SELECT FROM orders.cart_items WHERE user_id = $1 AND product_id = $2)
+            OR (SELECT count(*) FROM orders.cart_items WHERE user_id = $1) < $4
+         ON CONFLICT (user_id, product_id) DO UPDATE SET quantity = EXCLUDED.quantity",
+        user,
+        line.product_id,
+        i32::try_from(line.quantity).unwrap_or(i32::MAX),
+        MAX_LINES as i64,
+    )
+    .execute(connection)
+    .await?;
+    Ok(put.rows_affected() == 1)
+}
+
+pub async fn remove(connection: &mut PgConnection, user: Uuid, product: Uuid) -> sqlx::Result<()> {
+    sqlx::query!("DELETE FROM orders.cart_items WHERE user_id = $1 AND product_id = $2", user, product)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+pub async fn clear(connection: &mut PgConnection, user: Uuid) -> sqlx::Result<()> {
+    sqlx::query!("DELETE FROM orders.cart_items WHERE user_id = $1", user).execute(connection).await?;
+    Ok(())
+}
+
+/// Takes out what was bought; what was added meanwhile stays.
+pub async fn take_out(connection: &mut PgConnection, user: Uuid, bought: &[Line]) -> sqlx::Result<()> {
+    let products: Vec<Uuid> = bought.iter().map(|line| line.product_id).collect();
+    let quantities: Vec<i32> =
+        bought.iter().map(|line| i32::try_from(line.quantity).unwrap_or(i32::MAX)).collect();
+    sqlx::query!(
+        "DELETE FROM orders.cart_items c USING UNNEST($2::uuid[], $3::int[]) AS b (product_id, quantity)
+         WHERE c.user_id = $1 AND c.product_id = b.product_id AND c.quantity <= b.quantity",
+        user,
+        &products,
+        &quantities,
+    )
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query!(
+        "UPDATE orders.cart_items c SET quantity = c.quantity - b.quantity
+         FROM UNNEST($2::uuid[], $3::int[]) AS b (product_id, quantity)
+         WHERE c.user_id = $1 AND c.product_id = b.product_id",
+        user,
+        &products,
+        &quantities,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}

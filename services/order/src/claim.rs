@@ -1,0 +1,85 @@
+//! Claims on Idempotency-Keys: one request at a time works on a key, a retry
+//! gets the first answer, and what a dead request left behind is taken over.
+
+pub mod store;
+pub mod sweeper;
+
+use service::Problem;
+use sha2::{Digest, Sha256};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::order::Line;
+use crate::times::Times;
+
+/// A claim that this request holds.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    pub order_id: Uuid,
+    /// Changes hands with the lease; every write names it.
+    pub owner: Uuid,
+    pub lines: Vec<Line>,
+}
+
+/// An answer as it is stored with its key.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub order_id: Uuid,
+    pub status: u16,
+    pub body: String,
+}
+
+/// A claim in the store.
+#[derive(Debug)]
+pub struct Stored {
+    pub body_hash: Vec<u8>,
+    pub answer: Option<Answer>,
+}
+
+/// Whose key it is.
+#[derive(Clone, Debug)]
+pub struct Key {
+    pub user_id: Uuid,
+    pub operation: &'static str,
+    pub key: String,
+    pub body_hash: Vec<u8>,
+}
+
+impl Key {
+    /// `body` is hashed as it was understood, so that white space doesn't matter.
+    pub fn new(
+        user_id: Uuid,
+        operation: &'static str,
+        key: String,
+        body: &impl serde::Serialize,
+    ) -> Result<Self, Problem> {
+        let body = serde_json::to_vec(body).map_err(|_| Problem::internal())?;
+        Ok(Self { user_id, operation, key, body_hash: Sha256::digest(body).to_vec() })
+    }
+}
+
+pub enum Existing {
+    /// Nobody has used this key.
+    None,
+    Mine(Claim),
+    Answered(Answer),
+}
+
+/// Looks the key up: its answer, its lapsed claim (taken over), or nothing yet.
+/// 422 when it came with another body, 409 while another request works on it.
+pub async fn find(connection: &mut PgConnection, key: &Key, times: &Times) -> Result<Existing, Problem> {
+    if let Some(claim) = store::take_over(connection, key, times.claim_lease).await? {
+        return Ok(Existing::Mine(claim));
+    }
+    let Some(stored) = store::read(connection, key).await? else { return Ok(Existing::None) };
+    if stored.body_hash != key.body_hash {
+        let detail = "This Idempotency-Key was used with another body.";
+        return Err(Problem::unprocessable("idempotency_key_reused", detail));
+    }
+    stored.answer.map_or_else(|| Err(in_progress()), |answer| Ok(Existing::Answered(answer)))
+}
+
+pub fn in_progress() -> Problem {
+    let detail = "The first request with this Idempotency-Key is still running.";
+    Problem::conflict("idempotency_in_progress", detail).with_retry_after(1)
+}

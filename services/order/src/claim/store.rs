@@ -1,0 +1,192 @@
+//! All SQL of claims. Leases are timed by the database's clock alone.
+
+use std::time::Duration;
+
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::{Answer, Claim, Key, Stored};
+use crate::order::Line;
+
+/// A new claim; `None` when the key is taken.
+pub async fn insert(
+    connection: &mut PgConnection,
+    key: &Key,
+    lines: Vec<Line>,
+    lease: Duration,
+) -> sqlx::Result<Option<Claim>> {
+    let claim = Claim { order_id: Uuid::now_v7(), owner: Uuid::now_v7(), lines };
+    let lines = serde_json::to_value(&claim.lines).map_err(|error| sqlx::Error::Encode(error.into()))?;
+    let inserted = sqlx::query!(
+        "INSERT INTO orders.claims (user_id, operation, key, body_hash, order_id, lines, owner, lease_until)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, now() + make_interval(secs => $8)) ON CONFLICT DO NOTHING",
+        key.user_id,
+        key.operation,
+        key.key,
+        key.body_hash,
+        claim.order_id,
+        lines,
+        claim.owner,
+        lease.as_secs_f64(),
+    )
+    .execute(connection)
+    .await?;
+    Ok((inserted.rows_affected() == 1).then_some(claim))
+}
+
+/// Takes over a claim whose lease ran out before it had an answer, with the
+/// same lines. Its order id is a new one when the reservation was released.
+pub async fn take_over(
+    connection: &mut PgConnection,
+    key: &Key,
+    lease: Duration,
+) -> sqlx::Result<Option<Claim>> {
+    let row = sqlx::query!(
+        "UPDATE orders.claims
+         SET owner = $5, lease_until = now() + make_interval(secs => $6),
+             order_id = CASE WHEN swept THEN $7 ELSE order_id END, swept = false
+         WHERE user_id = $1 AND operation = $2 AND key = $3 AND body_hash = $4
+           AND answer_status IS NULL AND lease_until < now()
+         RETURNING order_id, owner, lines",
+        key.user_id,
+        key.operation,
+        key.key,
+        key.body_hash,
+        Uuid::now_v7(),
+        lease.as_secs_f64(),
+        Uuid::now_v7(),
+    )
+    .fetch_optional(connection)
+    .await?;
+    row.map(|row| {
+        let lines = serde_json::from_value(row.lines).map_err(|error| sqlx::Error::Decode(error.into()))?;
+        Ok(Claim { order_id: row.order_id, owner: row.owner, lines })
+    })
+    .transpose()
+}
+
+pub async fn read(connection: &mut PgConnection, key: &Key) -> sqlx::Result<Option<Stored>> {
+    let row = sqlx::query!(
+        "SELECT body_hash, order_id, answer_status, answer_body FROM orders.claims
+         WHERE user_id = $1 AND operation = $2 AND key = $3",
+        key.user_id,
+        key.operation,
+        key.key,
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(row.map(|row| Stored {
+        body_hash: row.body_hash,
+        answer: row.answer_status.zip(row.answer_body).map(|(status, body)| Answer {
+            order_id: row.order_id,
+            status: u16::try_from(status).unwrap_or(500),
+            body,
+        }),
+    }))
+}
+
+/// Gives the claim a new order id, as the old one's reservation has ended;
+/// false when the claim was lost.
+pub async fn renew(connection: &mut PgConnection, claim: &Claim, order_id: Uuid) -> sqlx::Result<bool> {
+    let renewed = sqlx::query!(
+        "UPDATE orders.claims SET order_id = $3
+         WHERE order_id = $1 AND owner = $2 AND answer_status IS NULL",
+        claim.order_id,
+        claim.owner,
+        order_id,
+    )
+    .execute(connection)
+    .await?;
+    Ok(renewed.rows_affected() == 1)
+}
+
+/// Stores answers with claims that are still their owners', and returns the
+/// order ids of those.
+pub async fn answer(connection: &mut PgConnection, answers: &[(Claim, Answer)]) -> sqlx::Result<Vec<Uuid>> {
+    let orders: Vec<Uuid> = answers.iter().map(|(claim, _)| claim.order_id).collect();
+    let owners: Vec<Uuid> = answers.iter().map(|(claim, _)| claim.owner).collect();
+    let statuses: Vec<i16> =
+        answers.iter().map(|(_, answer)| i16::try_from(answer.status).unwrap_or(500)).collect();
+    let bodies: Vec<String> = answers.iter().map(|(_, answer)| answer.body.clone()).collect();
+    sqlx::query_scalar!(
+        "WITH held AS MATERIALIZED (
+             SELECT c.order_id, a.status, a.body
+             FROM orders.claims c
+             JOIN UNNEST($1::uuid[], $2::uuid[], $3::smallint[], $4::text[]) AS a (order_id, owner, status, body)
+               ON c.order_id = a.order_id AND c.owner = a.owner
+             WHERE c.answer_status IS NULL
+             ORDER BY c.order_id FOR UPDATE OF c
+         )
+         UPDATE orders.claims c SET answer_status = held.status, answer_body = held.body
+         FROM held WHERE c.order_id = held.order_id
+         RETURNING c.order_id",
+        &orders,
+        &owners,
+        &statuses,
+        &bodies,
+    )
+    .fetch_all(connection)
+    .await
+}
+
+/// Lets a retry have the claim at once.
+pub async fn let_go(connection: &mut PgConnection, claim: &Claim) -> sqlx::Result<()> {
+    sqlx::query!(
+        "UPDATE orders.claims SET lease_until = now() - interval '1 millisecond'
+         WHERE order_id = $1 AND owner = $2 AND answer_status IS NULL",
+        claim.order_id,
+        claim.owner,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Takes over up to 100 claims that nobody came back for, in the name of `owner`.
+pub async fn take_lapsed(
+    connection: &mut PgConnection,
+    owner: Uuid,
+    lease: Duration,
+) -> sqlx::Result<Vec<Uuid>> {
+    sqlx::query_scalar!(
+        "WITH lapsed AS MATERIALIZED (
+             SELECT order_id FROM orders.claims
+             WHERE answer_status IS NULL AND NOT swept AND lease_until < now() - interval '5 seconds'
+             ORDER BY lease_until LIMIT 100 FOR UPDATE SKIP LOCKED
+         )
+         UPDATE orders.claims c SET owner = $1, lease_until = now() + make_interval(secs => $2)
+         FROM lapsed WHERE c.order_id = lapsed.order_id
+         RETURNING c.order_id",
+        owner,
+        lease.as_secs_f64(),
+    )
+    .fetch_all(connection)
+    .await
+}
+
+/// Notes that the reservations of these claims are released; a retry may have them.
+pub async fn swept(connection: &mut PgConnection, owner: Uuid, orders: &[Uuid]) -> sqlx::Result<()> {
+    sqlx::query!(
+        "UPDATE orders.claims SET swept = true, lease_until = now() - interval '1 millisecond'
+         WHERE order_id = ANY($1) AND owner = $2 AND answer_status IS NULL",
+        orders,
+        owner,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Deletes up to 10,000 keys that are past their life.
+pub async fn forget(connection: &mut PgConnection, life: Duration) -> sqlx::Result<()> {
+    sqlx::query!(
+        "DELETE FROM orders.claims WHERE order_id IN (
+             SELECT order_id FROM orders.claims
+             WHERE created_at < now() - make_interval(secs => $1) AND (answer_status IS NOT NULL OR swept)
+             LIMIT 10000)",
+        life.as_secs_f64(),
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,45 @@
+//! Releases the reservations of claims that lapsed without an order: their
+//! process died, and the customer did not come back.
+
+use std::time::Duration;
+
+use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::store;
+use crate::clients::product::Products;
+use crate::times::Times;
+
+const EVERY: Duration = Duration::from_secs(5);
+
+pub async fn run(pool: PgPool, products: Products, times: Times, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(EVERY) => {}
+        }
+        if let Err(error) = sweep(&pool, &products, &times).await {
+            tracing::warn!(error = format!("{error:#}"), "claims.sweep_failed");
+        }
+    }
+}
+
+/// Claims are taken over before the release, so that no retry can place the
+/// order meanwhile; a sweep that fails lets their leases run out again.
+async fn sweep(pool: &PgPool, products: &Products, times: &Times) -> anyhow::Result<()> {
+    let owner = Uuid::now_v7();
+    let lapsed = {
+        let mut connection = pool.acquire().await?;
+        store::forget(&mut connection, times.key_life).await?;
+        store::take_lapsed(&mut connection, owner, times.claim_lease).await?
+    };
+    if lapsed.is_empty() {
+        return Ok(());
+    }
+    products.release(&lapsed).await?;
+    let mut connection = pool.acquire().await?;
+    store::swept(&mut connection, owner, &lapsed).await?;
+    tracing::info!(claims = lapsed.len(), "claims.swept");
+    Ok(())
+}

@@ -1,0 +1,202 @@
+//! The product service's gRPC API. What several orders ask for at once goes in
+//! one call.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use proto::product::v1 as api;
+use proto::product::v1::product_service_client::ProductServiceClient;
+use proto::product::v1::reserve_result::Outcome;
+use service::Money;
+use service::batch::{Batcher, Overloaded};
+use service::money::Currency;
+use service::peer::ServiceKey;
+use tonic::transport::Channel;
+use tonic::{Request, Response, Status};
+use uuid::Uuid;
+
+use crate::order::{Item, Line};
+
+/// A reservation's result.
+#[derive(Clone, Debug)]
+pub enum Reserved {
+    Held {
+        items: Vec<Item>,
+        expires_at_ms: i64,
+    },
+    OutOfStock(Vec<api::ShortLine>),
+    Unknown(Vec<String>),
+    /// The order id's reservation was released or ran out.
+    Ended,
+    /// The order id is reserved with other lines: a defect of ours.
+    Conflict,
+}
+
+#[derive(Clone, Debug)]
+pub struct Product {
+    pub id: Uuid,
+    pub name: String,
+    pub price: Money,
+    pub available: u32,
+    pub archived: bool,
+}
+
+/// Why there is no answer: the service is away, slow, or refuses us.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("the product service does not answer: {0}")]
+pub struct Unavailable(String);
+
+impl From<Status> for Unavailable {
+    fn from(status: Status) -> Self {
+        if !service::grpc::is_transient(&status) {
+            tracing::error!(code = ?status.code(), error = status.message(), "product.call_failed");
+        }
+        Self(status.message().to_owned())
+    }
+}
+
+impl From<Overloaded> for Unavailable {
+    fn from(overloaded: Overloaded) -> Self {
+        Self(overloaded.to_string())
+    }
+}
+
+#[derive(Clone)]
+pub struct Products {
+    caller: Caller,
+    reserve: Batcher<api::Reservation, Result<Reserved, Unavailable>>,
+    commit: Batcher<Uuid, Result<bool, Unavailable>>,
+}
+
+#[derive(Clone)]
+struct Caller {
+    client: ProductServiceClient<Channel>,
+    key: ServiceKey,
+    deadline: Duration,
+}
+
+impl Caller {
+    fn request<T>(&self, message: T) -> Result<Request<T>, Status> {
+        service::grpc::request(message, self.deadline, &self.key.token("product")?)
+    }
+
+    async fn reserve(mut self, reservations: Vec<api::Reservation>) -> Result<Vec<Reserved>, Unavailable> {
+        let request = self.request(api::ReserveRequest { reservations })?;
+        let results = self.client.reserve(request).await.map(Response::into_inner)?.results;
+        results.into_iter().map(|result| result.outcome.and_then(reserved).ok_or_else(malformed)).collect()
+    }
+
+    async fn commit(mut self, orders: &[Uuid]) -> Result<Vec<bool>, Unavailable> {
+        let order_ids = orders.iter().map(ToString::to_string).collect();
+        let request = self.request(api::CommitRequest { order_ids })?;
+        let results = self.client.commit(request).await.map(Response::into_inner)?.results;
+        results
+            .into_iter()
+            .map(|result| match api::CommitResult::try_from(result) {
+                Ok(api::CommitResult::Committed) => Ok(true),
+                Ok(api::CommitResult::Gone) => Ok(false),
+                _ => Err(malformed()),
+            })
+            .collect()
+    }
+}
+
+impl Products {
+    pub fn new(address: &str, key: ServiceKey, deadline: Duration) -> anyhow::Result<Self> {
+        let channel = service::grpc::channel(address).context("PRODUCT_GRPC")?;
+        let caller = Caller { client: ProductServiceClient::new(channel), key, deadline };
+        let reserver = caller.clone();
+        let reserve = Batcher::spawn(move |batch: Arc<Vec<api::Reservation>>| {
+            let caller = reserver.clone();
+            async move { each(caller.reserve(batch.to_vec()).await, batch.len()) }
+        });
+        let committer = caller.clone();
+        let commit = Batcher::spawn(move |batch: Arc<Vec<Uuid>>| {
+            let caller = committer.clone();
+            async move { each(caller.commit(&batch).await, batch.len()) }
+        });
+        Ok(Self { caller, reserve, commit })
+    }
+
+    /// Sets stock aside for an order; safe to repeat.
+    pub async fn reserve(&self, order: Uuid, lines: &[Line]) -> Result<Reserved, Unavailable> {
+        let line =
+            |line: &Line| api::Line { product_id: line.product_id.to_string(), quantity: line.quantity };
+        let lines = lines.iter().map(line).collect();
+        self.reserve.run(api::Reservation { order_id: order.to_string(), lines }).await?
+    }
+
+    /// Makes the reservation a sale; false when it has ended before. Safe to repeat.
+    pub async fn commit(&self, order: Uuid) -> Result<bool, Unavailable> {
+        self.commit.run(order).await?
+    }
+
+    /// Gives reserved stock back; safe to repeat, and before any reservation too.
+    pub async fn release(&self, orders: &[Uuid]) -> Result<(), Unavailable> {
+        let mut caller = self.caller.clone();
+        let order_ids = orders.iter().map(ToString::to_string).collect();
+        let request = caller.request(api::ReleaseRequest { order_ids })?;
+        caller.client.release(request).await?;
+        Ok(())
+    }
+
+    /// The products as they are now; unknown ones are left out.
+    pub async fn get(&self, ids: &[Uuid]) -> Result<Vec<Product>, Unavailable> {
+        let mut caller = self.caller.clone();
+        let product_ids = ids.iter().map(ToString::to_string).collect();
+        let request = caller.request(api::GetProductsRequest { product_ids })?;
+        let products = caller.client.get_products(request).await?.into_inner().products;
+        products.into_iter().map(|product| product_of(product).ok_or_else(malformed)).collect()
+    }
+}
+
+/// One answer for each item asked about, or the failure for all of them.
+fn each<T>(results: Result<Vec<T>, Unavailable>, count: usize) -> Vec<Result<T, Unavailable>> {
+    match results {
+        Ok(results) if results.len() == count => results.into_iter().map(Ok).collect(),
+        Ok(_) => vec![(); count].into_iter().map(|()| Err(malformed())).collect(),
+        Err(error) => vec![(); count].into_iter().map(|()| Err(error.clone())).collect(),
+    }
+}
+
+fn malformed() -> Unavailable {
+    tracing::error!("product.answer_malformed");
+    Unavailable("its answer makes no sense".to_owned())
+}
+
+pub fn product_of(product: api::Product) -> Option<Product> {
+    Some(Product {
+        id: product.id.parse().ok()?,
+        name: product.name,
+        price: money(product.price?)?,
+        available: product.available,
+        archived: product.archived,
+    })
+}
+
+fn money(money: api::Money) -> Option<Money> {
+    Some(Money::new(money.amount, Currency::from_code(&money.currency)?))
+}
+
+fn reserved(outcome: Outcome) -> Option<Reserved> {
+    Some(match outcome {
+        Outcome::Reserved(held) => {
+            let item = |line: api::ReservedLine| {
+                Some(Item {
+                    product_id: line.product_id.parse().ok()?,
+                    sku: line.sku,
+                    name: line.name,
+                    unit_price: money(line.unit_price?)?,
+                    quantity: line.quantity,
+                })
+            };
+            let items = held.lines.into_iter().map(item).collect::<Option<_>>()?;
+            Reserved::Held { items, expires_at_ms: held.expires_at_ms }
+        }
+        Outcome::OutOfStock(short) => Reserved::OutOfStock(short.lines),
+        Outcome::UnknownProducts(unknown) => Reserved::Unknown(unknown.product_ids),
+        Outcome::Conflict(_) => Reserved::Conflict,
+        Outcome::Ended(_) => Reserved::Ended,
+    })
+}

@@ -1,0 +1,80 @@
+use std::time::Duration;
+
+use clap::Parser;
+use service::config::{Backends, Listen, Process};
+use service::money::Currency;
+
+use crate::times::Times;
+
+/// Dockside's order service: carts, orders, payments.
+#[derive(Parser, Clone)]
+#[command(
+    name = "order",
+    version,
+    mut_arg("http_addr", |arg| arg.default_value("0.0.0.0:8083")),
+    mut_arg("grpc_addr", |arg| arg.default_value("0.0.0.0:9083")),
+    mut_arg("admin_addr", |arg| arg.default_value("0.0.0.0:7083"))
+)]
+pub struct Config {
+    #[command(flatten)]
+    pub listen: Listen,
+    #[command(flatten)]
+    pub backends: Backends,
+    #[command(flatten)]
+    pub naming: messaging::Naming,
+    #[command(flatten)]
+    pub process: Process,
+    /// Where the user service publishes the keys of access tokens.
+    #[arg(long, env = "JWKS_URL", default_value = "http://user:8081/.well-known/jwks.json")]
+    pub jwks_url: String,
+    /// The product service's gRPC address.
+    #[arg(long, env = "PRODUCT_GRPC", default_value = "http://product:9082")]
+    pub product_grpc: String,
+    /// This service's own Ed25519 key (PKCS#8 PEM) to call others with; `order keygen` makes one.
+    #[arg(long, env = "SERVICE_KEY", hide_env_values = true)]
+    pub service_key: String,
+    /// The payment provider: anything that speaks Stripe's PaymentIntents API.
+    #[arg(long, env = "PAYMENT_URL", default_value = "http://payment-sandbox:8090")]
+    pub payment_url: String,
+    /// The secret key that the payment provider knows this shop by.
+    #[arg(long, env = "PAYMENT_SECRET_KEY", hide_env_values = true)]
+    pub payment_secret_key: String,
+    /// The secret that the payment provider signs its webhooks with.
+    #[arg(long, env = "PAYMENT_WEBHOOK_SECRET", hide_env_values = true)]
+    pub payment_webhook_secret: String,
+    /// Seconds after which an unpaid order is cancelled.
+    #[arg(long, env = "PAYMENT_DEADLINE_SECONDS", default_value_t = 300)]
+    pub payment_deadline_seconds: u64,
+    /// The product service's setting of the same name: seconds that a reservation lives.
+    #[arg(long, env = "RESERVATION_LIFE_SECONDS", default_value_t = 600)]
+    pub reservation_life_seconds: u64,
+    /// Currency of an empty cart's total, ISO 4217.
+    #[arg(long, env = "CURRENCY", default_value = "EUR")]
+    pub currency: Currency,
+}
+
+impl Config {
+    pub(crate) fn times(&self) -> anyhow::Result<Times> {
+        let times = Times {
+            payment_deadline: Duration::from_secs(self.payment_deadline_seconds),
+            reservation_life: Duration::from_secs(self.reservation_life_seconds),
+            ..Times::default()
+        };
+        times.check().map_err(anyhow::Error::msg)?;
+        Ok(times)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_example_settings_are_current() {
+        let section = service::config::env_example(&Config::command());
+        let example = include_str!("../../../.env.example");
+        assert!(example.contains(&section), ".env.example lacks this, under `# --- order ---`:\n{section}");
+    }
+}

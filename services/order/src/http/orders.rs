@@ -1,0 +1,157 @@
+//! `/orders`: placing, reading and cancelling them.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use serde::Deserialize;
+use service::auth::User;
+use service::extract::{Body, Json, Path, Query};
+use service::page::{Page, PageQuery};
+use service::validate::Invalid;
+use service::{FieldError, Problem};
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use crate::app::App;
+use crate::order::{CancelReason, MAX_LINES, MAX_QUANTITY, Order, Status, View, store};
+use crate::place::{Placer, Request};
+use crate::saga::runner::Sagas;
+use crate::saga::{Input, NotCancellable};
+
+/// How long a cancellation waits for the answer of a capture under way.
+const CANCEL_WAIT: Duration = Duration::from_secs(3);
+
+pub fn router() -> Router<App> {
+    Router::new()
+        .route("/api/v1/orders", get(list).post(place))
+        .route("/api/v1/orders/{id}", get(show))
+        .route("/api/v1/orders/{id}/cancel", post(cancel))
+}
+
+async fn place(
+    user: User,
+    State(placer): State<Placer>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let key = idempotency_key(&headers)?;
+    let request: Request = body.json(&["application/json"])?;
+    check(&request)?;
+    let (answer, replayed) = placer.answer(user.id, key, request).await?;
+
+    let status = StatusCode::from_u16(answer.status).map_err(|_| Problem::internal())?;
+    let mut response = if status == StatusCode::CREATED {
+        let location = format!("/api/v1/orders/{}", answer.order_id);
+        let headers = [(header::CONTENT_TYPE, "application/json".to_owned()), (header::LOCATION, location)];
+        (status, headers, answer.body).into_response()
+    } else {
+        let problem: Problem = serde_json::from_str(&answer.body).map_err(|_| Problem::internal())?;
+        problem.into_response()
+    };
+    if replayed {
+        response.headers_mut().insert("idempotency-replayed", HeaderValue::from_static("true"));
+    }
+    Ok(response)
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<String, Problem> {
+    let missing =
+        || Problem::bad_request("idempotency_key_missing", "Send an Idempotency-Key of your choice.");
+    let key = headers.get("idempotency-key").ok_or_else(missing)?.as_bytes();
+    let visible = key.iter().all(u8::is_ascii_graphic);
+    if key.is_empty() || key.len() > 255 || !visible {
+        let detail = "An Idempotency-Key is 1 to 255 visible ASCII characters.";
+        return Err(Problem::bad_request("idempotency_key_invalid", detail));
+    }
+    Ok(String::from_utf8_lossy(key).into_owned())
+}
+
+fn check(request: &Request) -> Result<(), Problem> {
+    let mut invalid = Invalid::new();
+    request.shipping_address.check("/shipping_address", &mut invalid);
+    if let Some(items) = &request.items {
+        invalid.range("/items", items.len(), 1, MAX_LINES);
+        for (index, line) in items.iter().enumerate() {
+            invalid.range(&format!("/items/{index}/quantity"), line.quantity, 1, MAX_QUANTITY);
+            if items[..index].iter().any(|earlier| earlier.product_id == line.product_id) {
+                invalid.push(format!("/items/{index}/product_id"), "duplicate_item", "Name a product once.");
+            }
+        }
+    }
+    invalid.check()?;
+    let method = &request.payment_method;
+    let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    let known = method.strip_prefix("pm_").is_some_and(|name| !name.is_empty() && name.bytes().all(word));
+    if !known || method.len() > 100 {
+        let error = FieldError::new("/payment_method", "unknown_payment_method", "For example pm_card_visa.");
+        let problem = Problem::unprocessable("unknown_payment_method", "No such payment method.");
+        return Err(problem.with_errors(vec![error]));
+    }
+    Ok(())
+}
+
+#[derive(Deserialize)]
+struct ListQuery {
+    #[serde(flatten)]
+    page: PageQuery,
+    status: Option<String>,
+}
+
+async fn list(
+    user: User,
+    State(pool): State<PgPool>,
+    Query(query): Query<ListQuery>,
+) -> Result<Json<Page<View>>, Problem> {
+    let (limit, after) = (query.page.limit()?, query.page.after()?);
+    let unknown = |detail| Problem::invalid(vec![FieldError::new("/status", "unknown_status", detail)]);
+    let status: Option<Status> = query.status.map(|status| status.parse().map_err(unknown)).transpose()?;
+    let mut connection = pool.acquire().await?;
+    let ids = store::ids_of_user(&mut connection, user.id, status, after, limit + 1).await?;
+    let orders = store::load(&mut connection, &ids).await?;
+    Ok(Json(Page::new(orders, limit, |order| order.id).map(Order::view)))
+}
+
+async fn show(user: User, State(pool): State<PgPool>, Path(id): Path<Uuid>) -> Result<Json<View>, Problem> {
+    Ok(Json(visible(&pool, user, id).await?.view()))
+}
+
+/// The order, if it is the caller's own or the caller is staff.
+async fn visible(pool: &PgPool, user: User, id: Uuid) -> Result<Order, Problem> {
+    let order = store::load(&mut *pool.acquire().await?, &[id]).await?.pop();
+    order
+        .filter(|order| order.user_id == user.id || user.is_staff())
+        .ok_or_else(|| Problem::not_found("There is no such order."))
+}
+
+async fn cancel(
+    user: User,
+    State(pool): State<PgPool>,
+    State(sagas): State<Sagas>,
+    Path(id): Path<Uuid>,
+) -> Result<Json<View>, Problem> {
+    let too_late = || Problem::conflict("not_cancellable", "The order can't be cancelled any more.");
+    let order = visible(&pool, user, id).await?;
+    let reason = if order.user_id == user.id { CancelReason::Customer } else { CancelReason::Staff };
+    let asked = [Some(CancelReason::Customer), Some(CancelReason::Staff)];
+    if order.status == Status::Cancelled && !asked.contains(&order.cancel_reason) {
+        return Err(too_late());
+    }
+    match sagas.tell(id, Input::Cancel(reason)).await? {
+        Some(Ok(_)) => {}
+        Some(Err(NotCancellable)) => return Err(too_late()),
+        None => return Err(Problem::not_found("There is no such order.")),
+    }
+    // At once, unless the money is being captured right now: then the answer comes first.
+    let deadline = tokio::time::Instant::now() + CANCEL_WAIT;
+    loop {
+        let order = visible(&pool, user, id).await?;
+        if order.status == Status::Cancelled || tokio::time::Instant::now() > deadline {
+            return Ok(Json(order.view()));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}

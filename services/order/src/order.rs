@@ -1,0 +1,304 @@
+//! Orders: what they are, how they look, and who may do what with them.
+
+pub mod store;
+
+use serde::{Deserialize, Serialize};
+use service::validate::Invalid;
+use service::{FieldError, Money};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::text::words;
+
+words! {
+    Status {
+        /// Stock is reserved, payment under way.
+        Pending = "pending",
+        /// Payment is captured, the stock taken.
+        Confirmed = "confirmed",
+        Shipped = "shipped",
+        Delivered = "delivered",
+        Cancelled = "cancelled",
+    }
+}
+
+words! {
+    CancelReason {
+        PaymentDeclined = "payment_declined",
+        PaymentTimeout = "payment_timeout",
+        OutOfStock = "out_of_stock",
+        Customer = "customer",
+        Staff = "staff",
+    }
+}
+
+words! {
+    PaymentStatus {
+        Pending = "pending",
+        Authorized = "authorized",
+        Captured = "captured",
+        Voided = "voided",
+        Declined = "declined",
+        Refunded = "refunded",
+        /// The provider has not told yet what happened.
+        Unknown = "unknown",
+    }
+}
+
+/// So many of a product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Line {
+    pub product_id: Uuid,
+    pub quantity: u32,
+}
+
+/// Most of one product in an order or a cart.
+pub const MAX_QUANTITY: u32 = 999;
+
+/// Most different products in an order or a cart.
+pub const MAX_LINES: usize = 100;
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Address {
+    pub name: String,
+    pub line1: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line2: Option<String>,
+    pub city: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+    pub postal_code: String,
+    /// ISO 3166-1 alpha-2.
+    pub country: String,
+}
+
+impl Address {
+    pub fn check(&self, at: &str, invalid: &mut Invalid) {
+        let mut text = |field: &str, value: &str, max: usize| {
+            invalid.text(&format!("{at}/{field}"), value.to_owned(), 1, max);
+        };
+        text("name", &self.name, 100);
+        text("line1", &self.line1, 200);
+        text("city", &self.city, 100);
+        text("postal_code", &self.postal_code, 20);
+        for (field, value) in [("line2", &self.line2), ("region", &self.region)] {
+            if let Some(value) = value {
+                text(field, value, 200);
+            }
+        }
+        if self.country.len() != 2 || !self.country.bytes().all(|byte| byte.is_ascii_uppercase()) {
+            invalid.push(
+                format!("{at}/country"),
+                "invalid_country",
+                "Two capital letters, ISO 3166-1 alpha-2.",
+            );
+        }
+    }
+}
+
+/// A line as it was bought: later changes of the product don't touch it.
+#[derive(Clone, Debug)]
+pub struct Item {
+    pub product_id: Uuid,
+    pub sku: String,
+    pub name: String,
+    pub unit_price: Money,
+    pub quantity: u32,
+}
+
+/// An order that is about to be placed.
+#[derive(Clone, Debug)]
+pub struct Placement {
+    pub id: Uuid,
+    pub user_id: Uuid,
+    pub items: Vec<Item>,
+    pub total: Money,
+    pub shipping_address: Address,
+    pub payment_method: String,
+    /// Seconds from now until an unpaid order is cancelled.
+    pub deadline_seconds: f64,
+    pub placed_at: OffsetDateTime,
+    pub traceparent: Option<String>,
+}
+
+impl Placement {
+    /// The order as it will be read once it is placed.
+    pub fn order(&self) -> Result<Order, serde_json::Error> {
+        Ok(Order {
+            id: self.id,
+            user_id: self.user_id,
+            status: Status::Pending,
+            cancel_reason: None,
+            total: self.total,
+            refunded: 0,
+            payment_status: PaymentStatus::Pending,
+            payment_method: self.payment_method.clone(),
+            shipping_address: Some(serde_json::to_value(&self.shipping_address)?),
+            tracking: None,
+            placed_at: self.placed_at,
+            updated_at: self.placed_at,
+            items: self.items.clone(),
+            history: vec![(Status::Pending, self.placed_at)],
+        })
+    }
+}
+
+/// An order with everything that its readers see.
+#[derive(Clone, Debug)]
+pub struct Order {
+    pub id: Uuid,
+    pub user_id: Uuid,
+    pub status: Status,
+    pub cancel_reason: Option<CancelReason>,
+    pub total: Money,
+    pub refunded: i64,
+    pub payment_status: PaymentStatus,
+    pub payment_method: String,
+    pub shipping_address: Option<serde_json::Value>,
+    pub tracking: Option<serde_json::Value>,
+    pub placed_at: OffsetDateTime,
+    pub updated_at: OffsetDateTime,
+    pub items: Vec<Item>,
+    pub history: Vec<(Status, OffsetDateTime)>,
+}
+
+/// The order as the API shows it.
+#[derive(Debug, Serialize)]
+pub struct View {
+    id: Uuid,
+    status: Status,
+    cancel_reason: Option<CancelReason>,
+    items: Vec<ItemView>,
+    total: Money,
+    refunded: Money,
+    shipping_address: Option<serde_json::Value>,
+    payment: PaymentView,
+    tracking: Option<serde_json::Value>,
+    next_actions: Vec<&'static str>,
+    #[serde(with = "time::serde::rfc3339")]
+    placed_at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339")]
+    updated_at: OffsetDateTime,
+    history: Vec<HistoryView>,
+}
+
+#[derive(Debug, Serialize)]
+struct ItemView {
+    product_id: Uuid,
+    sku: String,
+    name: String,
+    unit_price: Money,
+    quantity: u32,
+    line_total: Money,
+}
+
+#[derive(Debug, Serialize)]
+struct PaymentView {
+    status: PaymentStatus,
+    method: String,
+}
+
+#[derive(Debug, Serialize)]
+struct HistoryView {
+    status: Status,
+    #[serde(with = "time::serde::rfc3339")]
+    at: OffsetDateTime,
+}
+
+impl Order {
+    pub fn view(self) -> View {
+        let next_actions = match self.status {
+            Status::Pending | Status::Confirmed => vec!["cancel"],
+            Status::Shipped | Status::Delivered | Status::Cancelled => vec![],
+        };
+        let item = |item: Item| ItemView {
+            product_id: item.product_id,
+            // Checked when the order was placed: the total is the sum of these.
+            line_total: Money::new(
+                item.unit_price.amount * i64::from(item.quantity),
+                item.unit_price.currency,
+            ),
+            sku: item.sku,
+            name: item.name,
+            unit_price: item.unit_price,
+            quantity: item.quantity,
+        };
+        View {
+            id: self.id,
+            status: self.status,
+            cancel_reason: self.cancel_reason,
+            items: self.items.into_iter().map(item).collect(),
+            total: self.total,
+            refunded: Money::new(self.refunded, self.total.currency),
+            shipping_address: self.shipping_address,
+            payment: PaymentView { status: self.payment_status, method: self.payment_method },
+            tracking: self.tracking,
+            next_actions,
+            placed_at: self.placed_at,
+            updated_at: self.updated_at,
+            history: self.history.into_iter().map(|(status, at)| HistoryView { status, at }).collect(),
+        }
+    }
+}
+
+/// The sum of the lines. An order has one currency, and an amount that card
+/// providers take: more than nothing, at most [`Money::MAX_AMOUNT`].
+pub fn total(items: &[Item]) -> Result<Money, FieldError> {
+    let refuse = |index: usize, code: &str, detail: &str| {
+        Err(FieldError::new(format!("/items/{index}"), code, detail))
+    };
+    let Some(first) = items.first() else {
+        return Err(FieldError::new("/items", "too_short", "At least one item."));
+    };
+    let mut total = Money::new(0, first.unit_price.currency);
+    for (index, item) in items.iter().enumerate() {
+        if item.unit_price.currency != total.currency {
+            return refuse(index, "mixed_currencies", "All items of an order have one currency.");
+        }
+        let sum = item.unit_price.checked_mul(item.quantity).and_then(|line| total.checked_add(line));
+        match sum.filter(|sum| sum.amount <= Money::MAX_AMOUNT) {
+            Some(sum) => total = sum,
+            None => return refuse(index, "total_too_large", "An order comes to at most 999,999.99."),
+        }
+    }
+    if total.amount == 0 {
+        return refuse(0, "total_too_small", "An order that costs nothing can't be paid.");
+    }
+    Ok(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use service::money::Currency;
+
+    use super::*;
+
+    fn item(amount: i64, currency: &str, quantity: u32) -> Item {
+        let currency: Currency = currency.parse().unwrap();
+        Item {
+            product_id: Uuid::now_v7(),
+            sku: "S".to_owned(),
+            name: "N".to_owned(),
+            unit_price: Money::new(amount, currency),
+            quantity,
+        }
+    }
+
+    #[test]
+    fn a_total_is_the_sum_of_its_lines() {
+        let total = total(&[item(1999, "EUR", 2), item(1, "EUR", 3)]).unwrap();
+        assert_eq!(total, Money::new(4001, Currency::EUR));
+    }
+
+    #[test]
+    fn a_total_that_cannot_be_paid_is_refused() {
+        let code = |items: &[Item]| total(items).unwrap_err().code;
+        assert_eq!(code(&[]), "too_short");
+        assert_eq!(code(&[item(1, "EUR", 1), item(1, "USD", 1)]), "mixed_currencies");
+        assert_eq!(code(&[item(Money::MAX_AMOUNT, "EUR", 2)]), "total_too_large");
+        assert_eq!(code(&[item(i64::MAX, "EUR", 999)]), "total_too_large");
+        assert_eq!(code(&[item(0, "EUR", 5)]), "total_too_small");
+    }
+}

@@ -1,0 +1,271 @@
+//! All SQL of orders.
+
+use std::collections::HashMap;
+
+use messaging::NewEvent;
+use messaging::outbox::enqueue;
+use messaging::topology::{ORDER_CANCELLED, ORDER_CONFIRMED, ORDER_PLACED};
+use proto::order::v1 as events;
+use service::Money;
+use service::money::Currency;
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{CancelReason, Item, Order, PaymentStatus, Placement, Status};
+
+/// Writes new orders with their items, history, sagas and `order.placed`.
+pub async fn insert(connection: &mut PgConnection, placements: &[Placement]) -> sqlx::Result<()> {
+    let column = |value: fn(&Placement) -> String| placements.iter().map(value).collect::<Vec<String>>();
+    let ids: Vec<Uuid> = placements.iter().map(|order| order.id).collect();
+    let users: Vec<Uuid> = placements.iter().map(|order| order.user_id).collect();
+    let totals: Vec<i64> = placements.iter().map(|order| order.total.amount).collect();
+    let addresses = placements.iter().map(|order| serde_json::to_value(&order.shipping_address));
+    let addresses: Vec<serde_json::Value> =
+        addresses.collect::<Result<_, _>>().map_err(|error| sqlx::Error::Encode(error.into()))?;
+    let times: Vec<OffsetDateTime> = placements.iter().map(|order| order.placed_at).collect();
+    let traces: Vec<Option<String>> = placements.iter().map(|order| order.traceparent.clone()).collect();
+    let deadlines: Vec<f64> = placements.iter().map(|order| order.deadline_seconds).collect();
+    sqlx::query!(
+        "WITH placed AS (
+             INSERT INTO orders.orders
+                 (id, user_id, status, currency, total, shipping_address, payment_method, placed_at, updated_at)
+             SELECT id, user_id, 'pending', currency, total, address, method, placed_at, placed_at
+             FROM UNNEST($1::uuid[], $2::uuid[], $3::text[], $4::bigint[], $5::jsonb[], $6::text[],
+                         $9::timestamptz[])
+                 AS o (id, user_id, currency, total, address, method, placed_at)
+         ), noted AS (
+             INSERT INTO orders.order_history (order_id, version, status, at)
+             SELECT id, 1, 'pending', at FROM UNNEST($1::uuid[], $9::timestamptz[]) AS h (id, at)
+         )
+         INSERT INTO orders.sagas (order_id, deadline_at, traceparent)
+         SELECT id, now() + make_interval(secs => seconds), traceparent
+         FROM UNNEST($1::uuid[], $7::float8[], $8::text[]) AS s (id, seconds, traceparent)",
+        &ids,
+        &users,
+        &column(|order| order.total.currency.code().to_owned()),
+        &totals,
+        &addresses,
+        &column(|order| order.payment_method.clone()),
+        &deadlines,
+        &traces as &[Option<String>],
+        &times,
+    )
+    .execute(&mut *connection)
+    .await?;
+
+    let mut items = Columns::default();
+    for order in placements {
+        for (position, item) in order.items.iter().enumerate() {
+            items.push(order.id, position, item);
+        }
+    }
+    sqlx::query!(
+        "INSERT INTO orders.order_items (order_id, position, product_id, sku, name, unit_price, quantity)
+         SELECT * FROM UNNEST
+             ($1::uuid[], $2::int[], $3::uuid[], $4::text[], $5::text[], $6::bigint[], $7::int[])",
+        &items.orders,
+        &items.positions,
+        &items.products,
+        &items.skus,
+        &items.names,
+        &items.prices,
+        &items.quantities,
+    )
+    .execute(&mut *connection)
+    .await?;
+
+    let placed: Vec<NewEvent> = placements
+        .iter()
+        .map(|order| {
+            let body = event_body(order.id, order.user_id, &order.items, order.total);
+            NewEvent::new(ORDER_PLACED, order.id, 1, &events::OrderPlaced { order: Some(body) })
+                .in_trace(order.traceparent.clone())
+        })
+        .collect();
+    enqueue(connection, &placed).await
+}
+
+#[derive(Default)]
+struct Columns {
+    orders: Vec<Uuid>,
+    positions: Vec<i32>,
+    products: Vec<Uuid>,
+    skus: Vec<String>,
+    names: Vec<String>,
+    prices: Vec<i64>,
+    quantities: Vec<i32>,
+}
+
+impl Columns {
+    fn push(&mut self, order: Uuid, position: usize, item: &Item) {
+        self.orders.push(order);
+        self.positions.push(i32::try_from(position).unwrap_or(i32::MAX));
+        self.products.push(item.product_id);
+        self.skus.push(item.sku.clone());
+        self.names.push(item.name.clone());
+        self.prices.push(item.unit_price.amount);
+        self.quantities.push(i32::try_from(item.quantity).unwrap_or(i32::MAX));
+    }
+}
+
+fn event_body(id: Uuid, user: Uuid, items: &[Item], total: Money) -> events::Order {
+    let line = |item: &Item| events::Line {
+        product_id: item.product_id.to_string(),
+        sku: item.sku.clone(),
+        name: item.name.clone(),
+        quantity: item.quantity,
+        unit_price: item.unit_price.amount,
+    };
+    events::Order {
+        id: id.to_string(),
+        user_id: user.to_string(),
+        lines: items.iter().map(line).collect(),
+        total: total.amount,
+        currency: total.currency.code().to_owned(),
+    }
+}
+
+/// `order.confirmed` or `order.cancelled`, at the order's version of now.
+pub async fn announce(
+    connection: &mut PgConnection,
+    changes: &[(Uuid, Option<CancelReason>)],
+) -> sqlx::Result<()> {
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<Uuid> = changes.iter().map(|(id, _)| *id).collect();
+    let rows = sqlx::query!(
+        "SELECT o.id, o.user_id, o.total, o.currency, o.version, s.traceparent
+         FROM orders.orders o JOIN orders.sagas s ON s.order_id = o.id WHERE o.id = ANY($1)",
+        &ids
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    let rows: HashMap<Uuid, _> = rows.into_iter().map(|row| (row.id, row)).collect();
+    let mut items = items(connection, &ids).await?;
+    let mut announced = Vec::with_capacity(changes.len());
+    for (id, reason) in changes {
+        let row = rows.get(id).ok_or(sqlx::Error::RowNotFound)?;
+        let lines = items.remove(id).unwrap_or_default();
+        let order =
+            Some(event_body(*id, row.user_id, &lines, Money::new(row.total, currency(&row.currency)?)));
+        let event = match reason {
+            None => NewEvent::new(ORDER_CONFIRMED, *id, row.version, &events::OrderConfirmed { order }),
+            Some(reason) => {
+                let body = events::OrderCancelled { order, reason: reason.as_str().to_owned() };
+                NewEvent::new(ORDER_CANCELLED, *id, row.version, &body)
+            }
+        };
+        announced.push(event.in_trace(row.traceparent.clone()));
+    }
+    enqueue(connection, &announced).await
+}
+
+/// The items of each order, by its id.
+async fn items(connection: &mut PgConnection, orders: &[Uuid]) -> sqlx::Result<HashMap<Uuid, Vec<Item>>> {
+    let rows = sqlx::query!(
+        "SELECT i.order_id, i.product_id, i.sku, i.name, i.unit_price, i.quantity, o.currency
+         FROM orders.order_items i JOIN orders.orders o ON o.id = i.order_id
+         WHERE i.order_id = ANY($1) ORDER BY i.order_id, i.position",
+        orders
+    )
+    .fetch_all(connection)
+    .await?;
+    let mut items: HashMap<Uuid, Vec<Item>> = HashMap::new();
+    for row in rows {
+        items.entry(row.order_id).or_default().push(Item {
+            product_id: row.product_id,
+            sku: row.sku,
+            name: row.name,
+            unit_price: Money::new(row.unit_price, currency(&row.currency)?),
+            quantity: u32::try_from(row.quantity).unwrap_or(0),
+        });
+    }
+    Ok(items)
+}
+
+/// The orders of `ids`, newest first.
+pub async fn load(connection: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<Vec<Order>> {
+    let rows = sqlx::query!(
+        "SELECT id, user_id, status, cancel_reason, currency, total, refunded, payment_status,
+                payment_method, shipping_address, tracking, placed_at, updated_at
+         FROM orders.orders WHERE id = ANY($1) ORDER BY id DESC",
+        ids
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    let mut items = items(connection, ids).await?;
+    let noted = sqlx::query!(
+        "SELECT order_id, status, at FROM orders.order_history
+         WHERE order_id = ANY($1) ORDER BY order_id, version, status DESC",
+        ids
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    let mut history: HashMap<Uuid, Vec<_>> = HashMap::new();
+    for row in noted {
+        history.entry(row.order_id).or_default().push((Status::try_from(row.status)?, row.at));
+    }
+    rows.into_iter()
+        .map(|row| {
+            Ok(Order {
+                id: row.id,
+                user_id: row.user_id,
+                status: Status::try_from(row.status)?,
+                cancel_reason: row.cancel_reason.map(CancelReason::try_from).transpose()?,
+                total: Money::new(row.total, currency(&row.currency)?),
+                refunded: row.refunded,
+                payment_status: PaymentStatus::try_from(row.payment_status)?,
+                payment_method: row.payment_method,
+                shipping_address: row.shipping_address,
+                tracking: row.tracking,
+                placed_at: row.placed_at,
+                updated_at: row.updated_at,
+                items: items.remove(&row.id).unwrap_or_default(),
+                history: history.remove(&row.id).unwrap_or_default(),
+            })
+        })
+        .collect()
+}
+
+/// Ids of a user's orders, newest first, older than `before`.
+pub async fn ids_of_user(
+    connection: &mut PgConnection,
+    user: Uuid,
+    status: Option<Status>,
+    before: Option<Uuid>,
+    limit: i64,
+) -> sqlx::Result<Vec<Uuid>> {
+    // Two statements, so that each has an index of its own.
+    match status {
+        None => {
+            sqlx::query_scalar!(
+                "SELECT id FROM orders.orders WHERE user_id = $1 AND ($2::uuid IS NULL OR id < $2)
+                 ORDER BY id DESC LIMIT $3",
+                user,
+                before,
+                limit
+            )
+            .fetch_all(connection)
+            .await
+        }
+        Some(status) => {
+            sqlx::query_scalar!(
+                "SELECT id FROM orders.orders
+                 WHERE user_id = $1 AND status = $2 AND ($3::uuid IS NULL OR id < $3)
+                 ORDER BY id DESC LIMIT $4",
+                user,
+                status.as_str(),
+                before,
+                limit
+            )
+            .fetch_all(connection)
+            .await
+        }
+    }
+}
+
+fn currency(code: &str) -> sqlx::Result<Currency> {
+    Currency::from_code(code).ok_or_else(|| sqlx::Error::Decode(format!("{code} is no currency").into()))
+}

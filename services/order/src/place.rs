@@ -1,0 +1,264 @@
+//! Placing an order: claim, reserve, place. Safe to repeat from any point.
+
+use std::sync::Arc;
+
+use messaging::Outbox;
+use serde::{Deserialize, Serialize};
+use service::batch::Batcher;
+use service::{FieldError, Problem};
+use sqlx::PgPool;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::cart;
+use crate::claim::{self, Answer, Claim, Existing, Key};
+use crate::clients::product::{Products, Reserved};
+use crate::order::{self, Address, Item, Line, Placement};
+use crate::saga::runner::Sagas;
+use crate::times::Times;
+
+pub const OPERATION: &str = "POST /api/v1/orders";
+
+/// Seconds before a reservation's end by which its order is paid or cancelled.
+const MARGIN_SECONDS: f64 = 5.0;
+
+/// What a customer asks for. Without items the cart is bought.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    pub items: Option<Vec<Line>>,
+    pub shipping_address: Address,
+    pub payment_method: String,
+}
+
+/// An order to be written, under the claim that allows it.
+struct Job {
+    claim: Claim,
+    answer: Answer,
+    placement: Placement,
+    /// The cart that it was bought from.
+    cart: bool,
+}
+
+#[derive(Clone)]
+pub struct Placer {
+    pool: PgPool,
+    products: Products,
+    sagas: Sagas,
+    times: Times,
+    place: Batcher<Job, sqlx::Result<bool>>,
+}
+
+impl Placer {
+    pub fn new(pool: PgPool, outbox: Outbox, products: Products, sagas: Sagas, times: Times) -> Self {
+        let place_pool = pool.clone();
+        let place = Batcher::spawn(move |batch: Arc<Vec<Job>>| {
+            let (pool, outbox) = (place_pool.clone(), outbox.clone());
+            async move { place(&pool, &outbox, &batch).await }
+        });
+        Self { pool, products, sagas, times, place }
+    }
+
+    /// The answer to the request, and whether it is an earlier one's.
+    pub async fn answer(&self, user: Uuid, key: String, request: Request) -> Result<(Answer, bool), Problem> {
+        let key = Key::new(user, OPERATION, key, &request)?;
+        let claim = match self.claim(&key, &request).await? {
+            Ok(claim) => claim,
+            Err(answer) => return Ok((answer, true)),
+        };
+        match self.work(&key, claim.clone(), request).await {
+            Ok(answer) => Ok((answer, false)),
+            Err(problem) => {
+                // No answer is stored for a failure that may pass; a retry starts at once.
+                let mut connection = self.pool.acquire().await?;
+                claim::store::let_go(&mut connection, &claim).await?;
+                Err(problem)
+            }
+        }
+    }
+
+    /// The key's claim, or the answer that it already has.
+    async fn claim(&self, key: &Key, request: &Request) -> Result<Result<Claim, Answer>, Problem> {
+        let mut connection = self.pool.acquire().await?;
+        match claim::find(&mut connection, key, &self.times).await? {
+            Existing::Mine(claim) => return Ok(Ok(claim)),
+            Existing::Answered(answer) => return Ok(Err(answer)),
+            Existing::None => {}
+        }
+        let lines = match &request.items {
+            Some(items) => items.clone(),
+            None => cart::store::lines(&mut connection, key.user_id).await?,
+        };
+        if lines.is_empty() {
+            return Err(Problem::unprocessable("cart_empty", "There is nothing in the cart to buy."));
+        }
+        let claimed = claim::store::insert(&mut connection, key, lines, self.times.claim_lease).await?;
+        // Lost a race for the key: its winner is at work.
+        claimed.map(Ok).ok_or_else(claim::in_progress)
+    }
+
+    async fn work(&self, key: &Key, mut claim: Claim, request: Request) -> Result<Answer, Problem> {
+        let mut reserved = self.reserve(&claim).await?;
+        if matches!(reserved, Reserved::Ended | Reserved::Conflict) {
+            // An ended reservation never revives: the same lines under a new order id.
+            let order_id = Uuid::now_v7();
+            let mut connection = self.pool.acquire().await?;
+            if !claim::store::renew(&mut connection, &claim, order_id).await? {
+                return Err(claim::in_progress());
+            }
+            drop(connection);
+            claim.order_id = order_id;
+            reserved = self.reserve(&claim).await?;
+        }
+        let (items, expires_at_ms) = match reserved {
+            Reserved::Held { items, expires_at_ms } => (items, expires_at_ms),
+            Reserved::OutOfStock(short) => {
+                let errors = short.into_iter().map(|line| {
+                    let detail = format!("{} asked for, {} available.", line.requested, line.available);
+                    FieldError::new(pointer(&claim.lines, &line.product_id), "out_of_stock", detail)
+                });
+                let problem = Problem::conflict("out_of_stock", "Not enough of everything is in stock.");
+                return self.refuse(&claim, problem.with_errors(errors.collect())).await;
+            }
+            Reserved::Unknown(ids) => {
+                let errors = ids.iter().map(|id| {
+                    let at = format!("{}/product_id", pointer(&claim.lines, id));
+                    FieldError::new(at, "unknown_product", "No such product.")
+                });
+                let problem = Problem::unprocessable("unknown_product", "A product does not exist.");
+                return self.refuse(&claim, problem.with_errors(errors.collect())).await;
+            }
+            Reserved::Ended | Reserved::Conflict => {
+                return Err(Problem::unavailable("The stock could not be reserved; try again."));
+            }
+        };
+        let total = match order::total(&items) {
+            Ok(total) => total,
+            Err(error) => {
+                self.products.release(&[claim.order_id]).await.map_err(away)?;
+                return self.refuse(&claim, Problem::invalid(vec![error])).await;
+            }
+        };
+        self.place(key, claim, request, items, total, expires_at_ms).await
+    }
+
+    async fn reserve(&self, claim: &Claim) -> Result<Reserved, Problem> {
+        self.products.reserve(claim.order_id, &claim.lines).await.map_err(away)
+    }
+
+    async fn place(
+        &self,
+        key: &Key,
+        claim: Claim,
+        request: Request,
+        items: Vec<Item>,
+        total: service::Money,
+        expires_at_ms: i64,
+    ) -> Result<Answer, Problem> {
+        let now = now();
+        let left =
+            (expires_at_ms as f64 / 1000.0) - (now.unix_timestamp_nanos() as f64 / 1e9) - MARGIN_SECONDS;
+        let placement = Placement {
+            id: claim.order_id,
+            user_id: key.user_id,
+            items,
+            total,
+            shipping_address: request.shipping_address,
+            payment_method: request.payment_method,
+            deadline_seconds: self.times.payment_deadline.as_secs_f64().min(left).max(1.0),
+            placed_at: now,
+            traceparent: service::telemetry::traceparent(),
+        };
+        let view = placement.order().map(order::Order::view);
+        let body = view.and_then(|view| serde_json::to_string(&view)).map_err(|_| Problem::internal())?;
+        let answer = Answer { order_id: claim.order_id, status: 201, body };
+        let job = Job { claim, answer: answer.clone(), placement, cart: request.items.is_none() };
+        let placed = match self.place.run(job).await {
+            Ok(placed) => placed,
+            Err(_) => return Err(Problem::unavailable("Too many orders at once; try again.")),
+        };
+        match placed {
+            Ok(true) => {
+                self.sagas.wake();
+                Ok(answer)
+            }
+            Ok(false) => Err(claim::in_progress()), // the lease ran out, and somebody took over
+            Err(error) => self.after_unknown_commit(key, error).await,
+        }
+    }
+
+    /// An error at COMMIT leaves open whether the order was placed: the claim tells.
+    async fn after_unknown_commit(&self, key: &Key, error: sqlx::Error) -> Result<Answer, Problem> {
+        let mut connection = self.pool.acquire().await?;
+        match claim::store::read(&mut connection, key).await?.and_then(|stored| stored.answer) {
+            Some(answer) => {
+                self.sagas.wake();
+                Ok(answer)
+            }
+            None => Err(error.into()),
+        }
+    }
+
+    /// Stores a refusal that stays: the same key gets it again.
+    async fn refuse(&self, claim: &Claim, problem: Problem) -> Result<Answer, Problem> {
+        let body = serde_json::to_string(&problem).map_err(|_| Problem::internal())?;
+        let answer = Answer { order_id: claim.order_id, status: problem.status.as_u16(), body };
+        let mut connection = self.pool.acquire().await?;
+        let stored = claim::store::answer(&mut connection, &[(claim.clone(), answer.clone())]).await?;
+        if stored.is_empty() { Err(claim::in_progress()) } else { Ok(answer) }
+    }
+}
+
+fn away(error: crate::clients::product::Unavailable) -> Problem {
+    tracing::warn!(%error, "place.product_away");
+    Problem::unavailable("Stock can't be reserved at the moment; try again.")
+}
+
+fn pointer(lines: &[Line], product_id: &str) -> String {
+    let index = lines.iter().position(|line| line.product_id.to_string() == product_id);
+    index.map_or_else(|| "/items".to_owned(), |index| format!("/items/{index}"))
+}
+
+/// To the microsecond, as PostgreSQL stores it: the first answer shows the
+/// same time as any later one.
+fn now() -> OffsetDateTime {
+    let now = OffsetDateTime::now_utc();
+    now.replace_nanosecond(now.microsecond() * 1000).unwrap_or(now)
+}
+
+/// All orders in one transaction; if that fails for another reason than the
+/// database being away, each in one of its own. True for an order that is now
+/// placed, false when its claim was lost.
+async fn place(pool: &PgPool, outbox: &Outbox, jobs: &[Job]) -> Vec<sqlx::Result<bool>> {
+    let jobs: Vec<&Job> = jobs.iter().collect();
+    let error = match place_together(pool, outbox, &jobs).await {
+        Ok(placed) => return placed.into_iter().map(Ok).collect(),
+        Err(error) => error,
+    };
+    if jobs.len() == 1 {
+        return vec![Err(error)];
+    }
+    let mut outcomes = Vec::with_capacity(jobs.len());
+    for job in jobs {
+        outcomes.push(place_together(pool, outbox, &[job]).await.map(|placed| placed[0]));
+    }
+    outcomes
+}
+
+async fn place_together(pool: &PgPool, outbox: &Outbox, jobs: &[&Job]) -> sqlx::Result<Vec<bool>> {
+    let mut transaction = pool.begin().await?;
+    let answers: Vec<(Claim, Answer)> =
+        jobs.iter().map(|job| (job.claim.clone(), job.answer.clone())).collect();
+    let held = claim::store::answer(&mut transaction, &answers).await?;
+    let placed: Vec<bool> = jobs.iter().map(|job| held.contains(&job.claim.order_id)).collect();
+    let accepted = || jobs.iter().zip(&placed).filter(|(_, placed)| **placed).map(|(job, _)| *job);
+    let mut placements: Vec<Placement> = accepted().map(|job| job.placement.clone()).collect();
+    placements.sort_by_key(|order| order.id); // or two replicas deadlock on unique keys
+    order::store::insert(&mut transaction, &placements).await?;
+    for job in accepted().filter(|job| job.cart) {
+        cart::store::take_out(&mut transaction, job.placement.user_id, &job.claim.lines).await?;
+    }
+    transaction.commit().await?;
+    outbox.wake();
+    Ok(placed)
+}

@@ -1,0 +1,338 @@
+//! The order's way to its end, as one pure function.
+//!
+//! ```text
+//! creating -> authorising -> committing -> capturing -> confirmed
+//!     |            |             |             |            |
+//!     |            +---------> voiding <-------+        refunding
+//!     |                           |                         |
+//!     +----------------------> settled <--------------------+
+//! ```
+//!
+//! The phase says which call comes next ([`State::next_call`]); what comes back
+//! is a fact ([`Input`]), and [`State::apply`] is the whole rule. A fact holds
+//! whoever learned it and however late, so it is applied to the state as it is
+//! when it arrives, under the row's lock; a worker that lost its lease can only
+//! ever report the truth.
+//!
+//! What keeps money right:
+//! - An intent is created unconfirmed and its id stored before it is confirmed,
+//!   so no authorisation can exist that we don't know by id.
+//! - No answer is not a failure: it makes the payment `unknown`, and the next
+//!   call asks the provider what happened.
+//! - The stock is sold before the money is captured: `confirmed` means both.
+//! - A cancelled order keeps its saga until its money is settled.
+
+pub mod runner;
+pub mod store;
+
+use crate::order::{CancelReason, PaymentStatus, Status};
+use crate::text::words;
+
+words! {
+    /// What the saga is at.
+    Phase {
+        /// The intent is to be created; nothing can have been charged.
+        Creating = "creating",
+        /// The intent's id is stored; it is to be confirmed.
+        Authorising = "authorising",
+        /// The money is held; the reservation is to become a sale.
+        Committing = "committing",
+        /// The stock is sold; the money is to be taken.
+        Capturing = "capturing",
+        /// Paid and sold.
+        Confirmed = "confirmed",
+        /// The intent is to be cancelled, which frees held money.
+        Voiding = "voiding",
+        /// Captured money is to be given back.
+        Refunding = "refunding",
+        /// Cancelled, and no money of the customer is held.
+        Settled = "settled",
+    }
+}
+
+/// An order as far as the saga is concerned.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct State {
+    pub status: Status,
+    pub cancel_reason: Option<CancelReason>,
+    pub payment: PaymentStatus,
+    pub phase: Phase,
+    pub intent: Option<String>,
+    /// A cancellation that waits: for the answer of a capture, or, after the
+    /// deadline, for the provider to acknowledge that it won't charge.
+    pub pending_cancel: Option<CancelReason>,
+}
+
+/// The call whose answer the saga waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call {
+    CreateIntent,
+    ConfirmIntent,
+    RetrieveIntent,
+    CommitStock,
+    CaptureIntent,
+    CancelIntent,
+    Refund,
+}
+
+/// What the provider says about an intent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Intent {
+    Unconfirmed,
+    Processing,
+    Declined,
+    Authorised,
+    Captured,
+    Cancelled,
+}
+
+/// A fact.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Input {
+    /// The intent exists, unconfirmed, under this id.
+    Created(String),
+    /// The provider refuses to create the intent.
+    Refused,
+    Intent(Intent),
+    /// A call was made and its outcome is not known.
+    NoAnswer,
+    StockCommitted,
+    /// The reservation ended before it became a sale.
+    StockGone,
+    /// Everything captured has gone back.
+    Refunded,
+    /// Customer or staff want the order cancelled.
+    Cancel(CancelReason),
+    /// The time for paying is over.
+    Deadline,
+}
+
+/// What has to be written together with the new state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Effect {
+    /// History and `order.confirmed`.
+    Confirm,
+    /// History and `order.cancelled`, which gives the stock back.
+    Cancel,
+    /// A refund of all that was captured and not yet returned.
+    OpenRefund,
+    /// That refund has succeeded.
+    CloseRefund,
+}
+
+/// Shipped or delivered: too late to cancel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotCancellable;
+
+impl State {
+    pub fn placed() -> Self {
+        Self {
+            status: Status::Pending,
+            cancel_reason: None,
+            payment: PaymentStatus::Pending,
+            phase: Phase::Creating,
+            intent: None,
+            pending_cancel: None,
+        }
+    }
+
+    /// The next call to make; `None` when the saga rests.
+    pub fn next_call(&self) -> Option<Call> {
+        let unknown = self.payment == PaymentStatus::Unknown;
+        match self.phase {
+            Phase::Creating => Some(Call::CreateIntent),
+            Phase::Authorising | Phase::Capturing if unknown => Some(Call::RetrieveIntent),
+            Phase::Authorising => Some(Call::ConfirmIntent),
+            Phase::Committing => Some(Call::CommitStock),
+            Phase::Capturing => Some(Call::CaptureIntent),
+            Phase::Voiding => Some(Call::CancelIntent),
+            Phase::Refunding => Some(Call::Refund),
+            Phase::Confirmed | Phase::Settled => None,
+        }
+    }
+
+    /// Whether the payment deadline still matters.
+    pub fn has_deadline(&self) -> bool {
+        matches!(self.phase, Phase::Creating | Phase::Authorising | Phase::Committing)
+    }
+
+    /// The state after `input`, and what is to be written with it. An input
+    /// that says nothing new leaves the state as it is.
+    pub fn apply(mut self, input: Input) -> Result<(Self, Vec<Effect>), NotCancellable> {
+        let effects = match input {
+            Input::Cancel(reason) => self.cancelled_by(reason)?,
+            Input::Deadline => self.overdue(),
+            Input::Created(id) => self.created(id),
+            Input::Refused if self.phase == Phase::Creating => {
+                self.payment = PaymentStatus::Declined;
+                self.cancel(CancelReason::PaymentDeclined, Phase::Settled)
+            }
+            Input::NoAnswer => {
+                if matches!(self.phase, Phase::Authorising | Phase::Capturing) {
+                    self.payment = PaymentStatus::Unknown;
+                }
+                vec![]
+            }
+            Input::StockCommitted if self.phase == Phase::Committing => {
+                self.phase = Phase::Capturing;
+                vec![]
+            }
+            Input::StockGone if self.phase == Phase::Committing => {
+                self.cancel(CancelReason::OutOfStock, Phase::Voiding)
+            }
+            Input::Intent(intent) => self.heard(intent),
+            Input::Refunded if self.phase == Phase::Refunding => {
+                self.payment = PaymentStatus::Refunded;
+                self.phase = Phase::Settled;
+                vec![Effect::CloseRefund]
+            }
+            Input::Refused | Input::StockCommitted | Input::StockGone | Input::Refunded => vec![],
+        };
+        Ok((self, effects))
+    }
+
+    fn created(&mut self, id: String) -> Vec<Effect> {
+        match self.phase {
+            Phase::Creating => {
+                self.intent = Some(id);
+                self.phase = Phase::Authorising;
+            }
+            // The order ended while the call was under way: tidy up at the provider.
+            Phase::Settled if self.intent.is_none() => {
+                self.intent = Some(id);
+                self.phase = Phase::Voiding;
+            }
+            _ => {}
+        }
+        vec![]
+    }
+
+    fn cancelled_by(&mut self, reason: CancelReason) -> Result<Vec<Effect>, NotCancellable> {
+        match self.status {
+            Status::Shipped | Status::Delivered => return Err(NotCancellable),
+            Status::Cancelled => return Ok(vec![]),
+            Status::Pending | Status::Confirmed => {}
+        }
+        Ok(match self.phase {
+            // Nothing was confirmed, so nothing can be charged any more.
+            Phase::Creating => {
+                self.payment = PaymentStatus::Voided;
+                self.cancel(reason, Phase::Settled)
+            }
+            Phase::Authorising | Phase::Committing | Phase::Voiding => self.cancel(reason, Phase::Voiding),
+            Phase::Capturing => {
+                self.pending_cancel.get_or_insert(reason);
+                vec![]
+            }
+            Phase::Confirmed => {
+                let mut effects = self.cancel(reason, Phase::Refunding);
+                effects.push(Effect::OpenRefund);
+                effects
+            }
+            Phase::Refunding | Phase::Settled => vec![],
+        })
+    }
+
+    fn overdue(&mut self) -> Vec<Effect> {
+        match self.phase {
+            Phase::Creating => {
+                self.payment = PaymentStatus::Voided;
+                self.cancel(CancelReason::PaymentTimeout, Phase::Settled)
+            }
+            // The order ends once the provider has acknowledged; see `heard`.
+            Phase::Authorising | Phase::Committing => {
+                self.pending_cancel = Some(CancelReason::PaymentTimeout);
+                self.phase = Phase::Voiding;
+                vec![]
+            }
+            _ => vec![],
+        }
+    }
+
+    fn heard(&mut self, intent: Intent) -> Vec<Effect> {
+        match (self.phase, intent) {
+            (Phase::Authorising, Intent::Authorised | Intent::Captured) => {
+                self.payment = PaymentStatus::Authorized;
+                self.phase = Phase::Committing;
+                vec![]
+            }
+            (Phase::Authorising, Intent::Unconfirmed) => {
+                self.payment = PaymentStatus::Pending;
+                vec![]
+            }
+            (Phase::Capturing, Intent::Authorised) => {
+                self.payment = PaymentStatus::Authorized;
+                vec![]
+            }
+            (Phase::Authorising | Phase::Capturing, Intent::Processing)
+            | (Phase::Capturing, Intent::Unconfirmed) => {
+                self.payment = PaymentStatus::Unknown;
+                vec![]
+            }
+            (Phase::Authorising | Phase::Capturing, Intent::Declined) => {
+                self.payment = PaymentStatus::Declined;
+                let reason = self.pending_cancel.unwrap_or(CancelReason::PaymentDeclined);
+                self.cancel(reason, Phase::Voiding)
+            }
+            (Phase::Authorising | Phase::Capturing | Phase::Committing, Intent::Cancelled) => {
+                self.payment = PaymentStatus::Voided;
+                let reason = self.pending_cancel.unwrap_or(CancelReason::PaymentDeclined);
+                self.cancel(reason, Phase::Settled)
+            }
+            (Phase::Capturing, Intent::Captured) => {
+                self.payment = PaymentStatus::Captured;
+                self.status = Status::Confirmed;
+                self.phase = Phase::Confirmed;
+                let mut effects = vec![Effect::Confirm];
+                if let Some(reason) = self.pending_cancel.take() {
+                    effects.extend(self.cancel(reason, Phase::Refunding));
+                    effects.push(Effect::OpenRefund);
+                }
+                effects
+            }
+            (Phase::Voiding, Intent::Cancelled) => {
+                if self.payment != PaymentStatus::Declined {
+                    self.payment = PaymentStatus::Voided;
+                }
+                let reason = self.pending_cancel.unwrap_or(CancelReason::PaymentTimeout);
+                self.cancel(reason, Phase::Settled)
+            }
+            // Taken all the same: it goes back.
+            (Phase::Voiding, Intent::Captured) => self.give_back(),
+            (Phase::Settled, Intent::Captured) if self.payment != PaymentStatus::Refunded => self.give_back(),
+            (Phase::Voiding, Intent::Authorised) => {
+                self.payment = PaymentStatus::Authorized;
+                vec![]
+            }
+            (Phase::Settled, Intent::Authorised) => {
+                self.payment = PaymentStatus::Authorized;
+                self.phase = Phase::Voiding;
+                vec![]
+            }
+            _ => vec![],
+        }
+    }
+
+    fn give_back(&mut self) -> Vec<Effect> {
+        self.payment = PaymentStatus::Captured;
+        let reason = self.pending_cancel.unwrap_or(CancelReason::PaymentTimeout);
+        let mut effects = self.cancel(reason, Phase::Refunding);
+        effects.push(Effect::OpenRefund);
+        effects
+    }
+
+    /// Ends the order if it has not ended; `phase` is what is left to do.
+    fn cancel(&mut self, reason: CancelReason, phase: Phase) -> Vec<Effect> {
+        self.phase = phase;
+        self.pending_cancel = None;
+        if self.status == Status::Cancelled {
+            return vec![];
+        }
+        self.status = Status::Cancelled;
+        self.cancel_reason = Some(reason);
+        vec![Effect::Cancel]
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,45 @@
+//! Enums that are words: in the database, in JSON and in the code.
+
+/// An enum with one word per variant: `as_str`, `FromStr`, `Display`, serde's
+/// `Serialize`, and `TryFrom<String>` for columns.
+macro_rules! words {
+    ($(#[$meta:meta])* $name:ident { $($(#[$note:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $name { $($(#[$note])* $variant),+ }
+
+        impl $name {
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word),+ }
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = String;
+
+            fn from_str(word: &str) -> Result<Self, String> {
+                Self::ALL.iter().copied().find(|value| value.as_str() == word)
+                    .ok_or_else(|| format!("{word:?} is not a {}", stringify!($name)))
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = sqlx::Error;
+
+            /// A column that holds no such word is a corrupt row.
+            fn try_from(word: String) -> Result<Self, sqlx::Error> {
+                word.parse().map_err(|error: String| sqlx::Error::Decode(error.into()))
+            }
+        }
+
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.as_str())
+            }
+        }
+    };
+}
+
+pub(crate) use words;

@@ -1,0 +1,40 @@
+//! The service put together.
+
+use messaging::Outbox;
+use proto::product::v1::product_service_server::ProductServiceServer;
+use service::auth::Verifier;
+use service::peer::Callers;
+use service::serve::{Addresses, Ports};
+use service::{Lifecycle, db};
+use sqlx::migrate::Migrator;
+use tonic::service::Routes;
+
+use crate::config::Config;
+use crate::consumer::Consumer;
+use crate::{demo, grpc, http, stock};
+
+static MIGRATIONS: Migrator = sqlx::migrate!();
+
+/// Starts the service; it runs until `lifecycle` stops. Returns where it listens.
+pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addresses> {
+    let ports = Ports::bind(&config.listen).await?;
+    let callers = Callers::parse("product", &config.trusted_callers)?;
+    let verifier = Verifier::fetching(&config.jwks_url, lifecycle)?;
+    let pool = db::open(&config.backends, "products", &[&messaging::MIGRATIONS, &MIGRATIONS]).await?;
+    if config.demo_data {
+        demo::load(&pool).await?;
+    }
+
+    let outbox = Outbox::new(pool.clone());
+    messaging::start(lifecycle, "product", &config.backends.amqp_url, &config.naming, &outbox, Consumer);
+    let (expiring, stop) = (pool.clone(), lifecycle.stopping());
+    lifecycle.spawn("expiry", async move {
+        stock::expire_until(&expiring, &stop).await;
+        Ok(())
+    });
+
+    let calls = grpc::Calls::new(pool.clone(), callers, config.reservation_life_seconds);
+    let routes = Routes::new(ProductServiceServer::new(calls));
+    let api = http::router(http::App { pool: pool.clone(), outbox, verifier });
+    Ok(ports.serve(lifecycle, pool, api, routes))
+}

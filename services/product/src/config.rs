@@ -1,0 +1,48 @@
+//! The settings; see `.env.example`.
+
+use service::config::{Backends, Listen, Process};
+
+/// The product service.
+#[derive(clap::Parser, Clone)]
+#[command(
+    mut_arg("http_addr", |arg| arg.default_value("0.0.0.0:8082")),
+    mut_arg("grpc_addr", |arg| arg.default_value("0.0.0.0:9082")),
+    mut_arg("admin_addr", |arg| arg.default_value("0.0.0.0:7082"))
+)]
+pub struct Config {
+    #[command(flatten)]
+    pub listen: Listen,
+    #[command(flatten)]
+    pub backends: Backends,
+    #[command(flatten)]
+    pub naming: messaging::Naming,
+    #[command(flatten)]
+    pub process: Process,
+    /// Where the user service publishes the keys that verify access tokens.
+    #[arg(long, env = "JWKS_URL", default_value = "http://localhost:8081/.well-known/jwks.json")]
+    pub jwks_url: String,
+    /// The services that may call, each with its public key: `order=<base64url>`.
+    #[arg(long, env = "TRUSTED_CALLERS")]
+    pub trusted_callers: String,
+    /// Seconds until a reservation that was not committed gives its stock back.
+    #[arg(long, env = "RESERVATION_LIFE_SECONDS", default_value_t = 600,
+          value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub reservation_life_seconds: u32,
+    /// Load the demo catalogue, once per database.
+    #[arg(long, env = "DEMO_DATA", default_value_t = false, action = clap::ArgAction::Set)]
+    pub demo_data: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_example_settings_are_current() {
+        let example = include_str!("../../../.env.example");
+        let settings = service::config::env_example(&Config::command());
+        assert!(example.contains(&settings), ".env.example should contain:\n{settings}");
+    }
+}

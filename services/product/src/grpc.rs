@@ -1,0 +1,231 @@
+//! The calls of other services.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use proto::product::v1 as wire;
+use service::batch::Batcher;
+use service::grpc::from_sqlx;
+use service::peer::Callers;
+use sqlx::{PgConnection, PgPool};
+use tonic::{Request, Response, Status};
+use uuid::Uuid;
+
+use crate::product;
+use crate::stock::{self, Committed, Line, Outcome, Released, Reservation};
+
+/// Who may call anything here.
+const CALLERS: [&str; 1] = ["order"];
+
+/// Most products, reservations or orders in one call.
+const MAX_ITEMS: usize = 200;
+const MAX_LINES: usize = 100;
+const MAX_QUANTITY: u32 = 999;
+
+/// The server. Writes of concurrent calls are decided together, a transaction
+/// for all that queued up during the last one, in a task that outlives the
+/// caller's deadline.
+pub struct Calls {
+    pool: PgPool,
+    callers: Callers,
+    reserve: Batcher<Reservation, Result<Outcome, Status>>,
+    commit: Batcher<Uuid, Result<Committed, Status>>,
+    release: Batcher<Uuid, Result<Released, Status>>,
+}
+
+impl Calls {
+    pub fn new(pool: PgPool, callers: Callers, reservation_life_seconds: u32) -> Self {
+        let life = reservation_life_seconds;
+        Self {
+            callers,
+            reserve: batched(pool.clone(), move |connection, items| {
+                Box::pin(stock::reserve(connection, items, life))
+            }),
+            commit: batched(pool.clone(), |connection, orders| Box::pin(stock::commit(connection, orders))),
+            release: batched(pool.clone(), |connection, orders| Box::pin(stock::release(connection, orders))),
+            pool,
+        }
+    }
+}
+
+type Answers<'a, O> = Pin<Box<dyn Future<Output = sqlx::Result<Vec<O>>> + Send + 'a>>;
+
+/// A queue whose batches `operation` decides, in one transaction each.
+fn batched<I, O, F>(pool: PgPool, operation: F) -> Batcher<I, Result<O, Status>>
+where
+    I: Send + Sync + 'static,
+    O: Send + 'static,
+    F: for<'a> Fn(&'a mut PgConnection, &'a [I]) -> Answers<'a, O> + Send + Sync + 'static,
+{
+    let operation = Arc::new(operation);
+    Batcher::spawn(move |items: Arc<Vec<I>>| {
+        let (pool, operation) = (pool.clone(), operation.clone());
+        async move {
+            match in_transaction(&pool, &items, &*operation).await {
+                Ok(answers) => return answers.into_iter().map(Ok).collect(),
+                Err(error) if items.len() == 1 || service::db::is_transient(&error) => {
+                    let status = from_sqlx(&error);
+                    return items.iter().map(|_| Err(status.clone())).collect();
+                }
+                Err(error) => tracing::warn!(%error, items = items.len(), "batch.split"),
+            }
+            // One of them is bad: each in a transaction of its own finds out which.
+            let mut answers = Vec::with_capacity(items.len());
+            for item in items.chunks(1) {
+                let answer = in_transaction(&pool, item, &*operation).await;
+                let answer = answer.map_err(|error| from_sqlx(&error));
+                answers
+                    .push(answer.and_then(|mut one| one.pop().ok_or_else(|| Status::internal("no answer"))));
+            }
+            answers
+        }
+    })
+}
+
+async fn in_transaction<I, O, F>(pool: &PgPool, items: &[I], operation: &F) -> sqlx::Result<Vec<O>>
+where
+    F: for<'a> Fn(&'a mut PgConnection, &'a [I]) -> Answers<'a, O>,
+{
+    let mut transaction = pool.begin().await?;
+    let answers = operation(&mut transaction, items).await?;
+    transaction.commit().await?;
+    Ok(answers)
+}
+
+/// Queues the items side by side, so that they share a transaction.
+async fn ask<I, O>(queue: &Batcher<I, Result<O, Status>>, items: Vec<I>) -> Result<Vec<O>, Status>
+where
+    I: Send + Sync + 'static,
+    O: Send + 'static,
+{
+    let answers = join_all(items.into_iter().map(|item| queue.run(item))).await;
+    let overloaded = |_| Status::unavailable("too much is waiting");
+    answers.into_iter().map(|answer| answer.map_err(overloaded)?).collect()
+}
+
+#[tonic::async_trait]
+impl wire::product_service_server::ProductService for Calls {
+    async fn get_products(
+        &self,
+        request: Request<wire::GetProductsRequest>,
+    ) -> Result<Response<wire::GetProductsResponse>, Status> {
+        self.callers.require(&request, &CALLERS)?;
+        let ids = ids("product_ids", &request.into_inner().product_ids)?;
+        let mut connection = self.pool.acquire().await.map_err(|error| from_sqlx(&error))?;
+        let products = product::store::by_ids(&mut connection, &ids).await;
+        let products = products.map_err(|error| from_sqlx(&error))?;
+        let products = products.iter().map(wire::Product::from).collect();
+        Ok(Response::new(wire::GetProductsResponse { products }))
+    }
+
+    async fn reserve(
+        &self,
+        request: Request<wire::ReserveRequest>,
+    ) -> Result<Response<wire::ReserveResponse>, Status> {
+        self.callers.require(&request, &CALLERS)?;
+        let asked = request.into_inner().reservations;
+        at_most("reservations", asked.len(), MAX_ITEMS)?;
+        let asked = asked.iter().map(reservation).collect::<Result<_, _>>()?;
+        let outcomes = ask(&self.reserve, asked).await?;
+        let results = outcomes.into_iter().map(wire::ReserveResult::from).collect();
+        Ok(Response::new(wire::ReserveResponse { results }))
+    }
+
+    async fn commit(
+        &self,
+        request: Request<wire::CommitRequest>,
+    ) -> Result<Response<wire::CommitResponse>, Status> {
+        self.callers.require(&request, &CALLERS)?;
+        let orders = ids("order_ids", &request.into_inner().order_ids)?;
+        let results = ask(&self.commit, orders).await?.into_iter();
+        let results = results.map(|result| match result {
+            Committed::Committed => wire::CommitResult::Committed.into(),
+            Committed::Gone => wire::CommitResult::Gone.into(),
+        });
+        Ok(Response::new(wire::CommitResponse { results: results.collect() }))
+    }
+
+    async fn release(
+        &self,
+        request: Request<wire::ReleaseRequest>,
+    ) -> Result<Response<wire::ReleaseResponse>, Status> {
+        self.callers.require(&request, &CALLERS)?;
+        let orders = ids("order_ids", &request.into_inner().order_ids)?;
+        let results = ask(&self.release, orders).await?.into_iter();
+        let results = results.map(|result| match result {
+            Released::Released => wire::ReleaseResult::Released.into(),
+            Released::Committed => wire::ReleaseResult::Committed.into(),
+        });
+        Ok(Response::new(wire::ReleaseResponse { results: results.collect() }))
+    }
+}
+
+fn at_most(field: &str, count: usize, max: usize) -> Result<(), Status> {
+    if count > max {
+        return Err(Status::invalid_argument(format!("{field}: at most {max} in one call")));
+    }
+    Ok(())
+}
+
+fn id(field: &str, text: &str) -> Result<Uuid, Status> {
+    text.parse().map_err(|_| Status::invalid_argument(format!("{field} is not a UUID")))
+}
+
+fn ids(field: &str, texts: &[String]) -> Result<Vec<Uuid>, Status> {
+    at_most(field, texts.len(), MAX_ITEMS)?;
+    texts.iter().map(|text| id(field, text)).collect()
+}
+
+fn reservation(asked: &wire::Reservation) -> Result<Reservation, Status> {
+    if asked.lines.is_empty() {
+        return Err(Status::invalid_argument("lines: at least one"));
+    }
+    at_most("lines", asked.lines.len(), MAX_LINES)?;
+    let lines = asked.lines.iter().map(|line| {
+        if !(1..=MAX_QUANTITY).contains(&line.quantity) {
+            return Err(Status::invalid_argument(format!("quantity: from 1 to {MAX_QUANTITY}")));
+        }
+        let (product_id, quantity) = (id("product_id", &line.product_id)?, line.quantity);
+        Ok(Line { product_id, quantity })
+    });
+    Ok(Reservation { order_id: id("order_id", &asked.order_id)?, lines: lines.collect::<Result<_, _>>()? })
+}
+
+impl From<Outcome> for wire::ReserveResult {
+    fn from(outcome: Outcome) -> Self {
+        use wire::reserve_result::Outcome as Wire;
+        let outcome = match outcome {
+            Outcome::Reserved { lines, expires_at } => Wire::Reserved(wire::Reserved {
+                lines: lines
+                    .into_iter()
+                    .map(|line| wire::ReservedLine {
+                        product_id: line.product_id.to_string(),
+                        sku: line.sku,
+                        name: line.name,
+                        unit_price: Some(product::money(line.unit_price)),
+                        quantity: line.quantity,
+                    })
+                    .collect(),
+                expires_at_ms: i64::try_from(expires_at.unix_timestamp_nanos() / 1_000_000)
+                    .unwrap_or(i64::MAX),
+            }),
+            Outcome::OutOfStock(short) => Wire::OutOfStock(wire::OutOfStock {
+                lines: short
+                    .into_iter()
+                    .map(|line| wire::ShortLine {
+                        product_id: line.product_id.to_string(),
+                        requested: line.requested,
+                        available: line.available,
+                    })
+                    .collect(),
+            }),
+            Outcome::UnknownProducts(ids) => Wire::UnknownProducts(wire::UnknownProducts {
+                product_ids: ids.iter().map(Uuid::to_string).collect(),
+            }),
+            Outcome::Conflict => Wire::Conflict(wire::Conflict {}),
+            Outcome::Ended => Wire::Ended(wire::Ended {}),
+        };
+        Self { outcome: Some(outcome) }
+    }
+}

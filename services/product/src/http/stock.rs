@@ -1,0 +1,84 @@
+//! `/products/{id}/stock-adjustments`: the ledger.
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::get;
+use serde::Deserialize;
+use service::auth::Staff;
+use service::extract::{Body, Json, Path, Query};
+use service::page::{Page, PageQuery};
+use service::validate::Invalid;
+use service::{FieldError, Problem};
+
+use super::App;
+use crate::product::{self, store};
+use crate::stock::{self, AdjustError, Entry, MAX_DELTA};
+
+pub fn router() -> Router<App> {
+    Router::new().route("/api/v1/products/{product}/stock-adjustments", get(list).post(create))
+}
+
+async fn list(
+    State(app): State<App>,
+    _: Staff,
+    Path(name): Path<String>,
+    Query(query): Query<PageQuery>,
+) -> Result<Json<Page<Entry>>, Problem> {
+    let mut connection = app.pool.acquire().await?;
+    let product = store::find(&mut connection, &name).await?.ok_or_else(product::not_found)?;
+    let (limit, before) = (query.limit()?, query.after()?);
+    let entries = stock::ledger_page(&mut connection, product.id, before, limit + 1).await?;
+    Ok(Json(Page::new(entries, limit, |entry| entry.seq)))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Adjustment {
+    /// Units added, or taken when negative.
+    delta: i64,
+    reason: String,
+}
+
+async fn create(
+    State(app): State<App>,
+    Staff(user): Staff,
+    Path(name): Path<String>,
+    body: Body,
+) -> Result<(StatusCode, Json<Entry>), Problem> {
+    let mut transaction = app.pool.begin().await?;
+    let product = store::find_locked(&mut transaction, &name).await?.ok_or_else(product::not_found)?;
+    let (delta, reason) = parse(body.json(&["application/json"])?)?;
+    let entry = stock::adjust(&mut transaction, product.id, delta, &reason, user.id).await?;
+    store::touch(&mut transaction, product.id).await?;
+    product::announced(&mut transaction, product.id).await?;
+    transaction.commit().await?;
+    app.outbox.wake();
+    Ok((StatusCode::CREATED, Json(entry)))
+}
+
+fn parse(adjustment: Adjustment) -> Result<(i32, String), Problem> {
+    let mut invalid = Invalid::new();
+    let delta = invalid.range("/delta", adjustment.delta, -MAX_DELTA, MAX_DELTA);
+    if delta == Some(0) {
+        invalid.push("/delta", "out_of_range", "Not 0.");
+    }
+    let reason = invalid.text("/reason", adjustment.reason, 1, 200);
+    invalid.check()?;
+    let delta = delta.and_then(|delta| i32::try_from(delta).ok());
+    Ok((delta.unwrap_or_default(), reason.unwrap_or_default()))
+}
+
+impl From<AdjustError> for Problem {
+    fn from(error: AdjustError) -> Self {
+        match error {
+            AdjustError::Insufficient => {
+                Self::conflict("insufficient_stock", "Less would be left than is reserved for orders.")
+            }
+            AdjustError::TooMuch => {
+                Self::invalid(vec![FieldError::new("/delta", "out_of_range", "Too many on hand.")])
+            }
+            AdjustError::Database(error) => error.into(),
+        }
+    }
+}

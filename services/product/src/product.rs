@@ -1,0 +1,155 @@
+//! The catalogue: products, what makes one valid, and how they change.
+
+mod form;
+pub mod search;
+pub mod store;
+
+use std::collections::BTreeMap;
+
+use messaging::NewEvent;
+use messaging::topology::PRODUCT_UPDATED;
+use proto::product::v1 as wire;
+use serde::Serialize;
+use service::db::violated_constraint;
+use service::{FieldError, Money, Problem};
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+pub use form::{Form, NewProduct, merge_patch};
+
+use crate::stock;
+
+/// A product as the API shows it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Product {
+    pub id: Uuid,
+    pub sku: String,
+    pub slug: String,
+    pub name: String,
+    pub description: String,
+    pub price: Money,
+    /// A category's slug.
+    pub category: String,
+    pub attributes: BTreeMap<String, String>,
+    pub images: Vec<String>,
+    pub stock: Stock,
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339")]
+    pub updated_at: OffsetDateTime,
+    /// Grows with every change but sales.
+    #[serde(skip)]
+    pub version: i64,
+    #[serde(skip)]
+    pub archived: bool,
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Stock {
+    /// On hand minus reserved.
+    pub available: i32,
+}
+
+impl From<&Product> for wire::Product {
+    fn from(product: &Product) -> Self {
+        Self {
+            id: product.id.to_string(),
+            sku: product.sku.clone(),
+            slug: product.slug.clone(),
+            name: product.name.clone(),
+            price: Some(money(product.price)),
+            available: u32::try_from(product.stock.available).unwrap_or(0),
+            archived: product.archived,
+            version: product.version,
+        }
+    }
+}
+
+pub fn money(money: Money) -> wire::Money {
+    wire::Money { amount: money.amount, currency: money.currency.code().to_owned() }
+}
+
+/// `product.updated.v1` for the product as it now is.
+pub fn updated(product: &Product) -> NewEvent {
+    let body = wire::ProductUpdated { product: Some(product.into()) };
+    NewEvent::new(PRODUCT_UPDATED, product.id, product.version, &body)
+}
+
+/// Adds a product with its stock. 409 `sku_taken`, 422 `unknown_category`.
+pub async fn create(connection: &mut PgConnection, new: NewProduct) -> Result<Product, Problem> {
+    require_category(connection, &new.form.category).await?;
+    let id = Uuid::now_v7();
+    let name = slug(&new.form.name);
+    // The end of a UUIDv7 is random, so one suffix is enough.
+    let unique = format!("{name}-{}", &id.simple().to_string()[20..]);
+    let inserted = store::insert(connection, id, &name, &new.form).await.map_err(refused)?
+        || store::insert(connection, id, &unique, &new.form).await.map_err(refused)?;
+    if !inserted {
+        return Err(Problem::conflict("slug_taken", "A product of this name is being added; try again."));
+    }
+    stock::open(connection, &[(id, new.stock)]).await?;
+    announced(connection, id).await
+}
+
+/// Replaces what the form holds; the slug stays, so that links do.
+pub async fn update(connection: &mut PgConnection, product: Uuid, form: &Form) -> Result<Product, Problem> {
+    store::update(connection, product, form).await.map_err(refused)?;
+    announced(connection, product).await
+}
+
+/// Takes the product out of the shop for good. Its SKU and slug stay taken.
+pub async fn archive(connection: &mut PgConnection, product: Uuid) -> Result<(), Problem> {
+    store::archive(connection, product).await?;
+    announced(connection, product).await.map(drop)
+}
+
+/// The product with its event enqueued.
+pub async fn announced(connection: &mut PgConnection, id: Uuid) -> Result<Product, Problem> {
+    let product = store::by_ids(connection, &[id]).await?.pop();
+    let product = product.ok_or_else(not_found)?;
+    messaging::outbox::enqueue(connection, &[updated(&product)]).await?;
+    Ok(product)
+}
+
+pub fn not_found() -> Problem {
+    Problem::not_found("There is no such product.")
+}
+
+pub fn unknown_category(pointer: &str) -> Problem {
+    let detail = "There is no such category; see GET /api/v1/categories.";
+    Problem::invalid(vec![FieldError::new(pointer, "unknown_category", detail)])
+}
+
+/// 422 comes before 409, so it can't wait for the foreign key to speak up.
+pub async fn require_category(connection: &mut PgConnection, slug: &str) -> Result<(), Problem> {
+    if crate::category::exists(connection, slug).await? { Ok(()) } else { Err(unknown_category("/category")) }
+}
+
+fn refused(error: sqlx::Error) -> Problem {
+    match violated_constraint(&error) {
+        Some("products_sku_key") => Problem::conflict("sku_taken", "Another product has this SKU."),
+        Some("products_category_fkey") => unknown_category("/category"),
+        _ => error.into(),
+    }
+}
+
+/// Letters and digits in lower case, everything else as single hyphens.
+pub fn slug(name: &str) -> String {
+    let lower = name.to_lowercase();
+    let words = lower.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
+    let slug = words.collect::<Vec<_>>().join("-");
+    if slug.is_empty() { "product".to_owned() } else { slug }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slug_is_readable_in_an_address() {
+        assert_eq!(slug("  Skerry Waxed-Cotton Jacket (M)! "), "skerry-waxed-cotton-jacket-m");
+        assert_eq!(slug("Müller's Äpfel"), "müller-s-äpfel");
+        assert_eq!(slug("!?"), "product");
+    }
+}

@@ -1,0 +1,181 @@
+//! What staff send: parsed into values that can't be wrong.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use service::validate::Invalid;
+use service::{FieldError, Money, Problem};
+
+use super::Product;
+use crate::stock::MAX_DELTA;
+
+/// The part of a product that staff decide.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Form {
+    pub sku: String,
+    pub name: String,
+    pub description: String,
+    pub price: Money,
+    pub category: String,
+    #[serde(default)]
+    pub attributes: BTreeMap<String, String>,
+    #[serde(default)]
+    pub images: Vec<String>,
+}
+
+const FIELDS: [&str; 7] = ["sku", "name", "description", "price", "category", "attributes", "images"];
+
+/// A [`Form`] and the units to start with.
+#[derive(Clone, Debug)]
+pub struct NewProduct {
+    pub form: Form,
+    pub stock: i32,
+}
+
+impl NewProduct {
+    /// From the body of a POST.
+    pub fn parse(mut body: Value) -> Result<Self, Problem> {
+        let stock = body.as_object_mut().and_then(|fields| fields.remove("stock"));
+        let form: Form = service::extract::fit(body)?;
+        let mut invalid = Invalid::new();
+        form.check(&mut invalid);
+        let stock = match stock.as_ref().map(Value::as_i64) {
+            None => Some(0),
+            Some(Some(units)) => invalid.range("/stock", units, 0, MAX_DELTA),
+            Some(None) => {
+                invalid.push("/stock", "invalid_value", "A whole number.");
+                None
+            }
+        };
+        invalid.check()?;
+        let stock = stock.and_then(|units| i32::try_from(units).ok()).unwrap_or(0);
+        Ok(Self { form, stock })
+    }
+}
+
+impl From<&Product> for Form {
+    fn from(product: &Product) -> Self {
+        let product = product.clone();
+        Self {
+            sku: product.sku,
+            name: product.name,
+            description: product.description,
+            price: product.price,
+            category: product.category,
+            attributes: product.attributes,
+            images: product.images,
+        }
+    }
+}
+
+impl Form {
+    fn check(&self, invalid: &mut Invalid) {
+        let sku_character = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        if !(1..=64).contains(&self.sku.len()) || !self.sku.chars().all(sku_character) {
+            invalid.push("/sku", "invalid_sku", "1 to 64 of A-Z, a-z, 0-9, '.', '_' and '-'.");
+        }
+        invalid.text("/name", self.name.clone(), 1, 200);
+        invalid.text("/description", self.description.clone(), 0, 5000);
+        invalid.price("/price", self.price);
+        if self.attributes.len() > 50 {
+            invalid.push("/attributes", "too_many", "At most 50.");
+        }
+        for (name, value) in &self.attributes {
+            let pointer = format!("/attributes/{}", name.replace('~', "~0").replace('/', "~1"));
+            invalid.text(&pointer, name.clone(), 1, 64);
+            invalid.text(&pointer, value.clone(), 0, 200);
+        }
+        if self.images.len() > 20 {
+            invalid.push("/images", "too_many", "At most 20.");
+        }
+        for (index, address) in self.images.iter().enumerate() {
+            let web = address.starts_with("https://") || address.starts_with("http://");
+            if !web || address.len() > 2000 || address.parse::<axum::http::Uri>().is_err() {
+                invalid.push(format!("/images/{index}"), "invalid_value", "An http(s) address.");
+            }
+        }
+    }
+}
+
+/// `product`'s form after a merge patch (RFC 7396).
+pub fn merge_patch(product: &Product, patch: Value) -> Result<Form, Problem> {
+    let Value::Object(patch) = patch else {
+        return Err(Problem::invalid(vec![FieldError::new("", "invalid_value", "A JSON object.")]));
+    };
+    // Merging would drop an unknown field whose value is null without a word.
+    if let Some(name) = patch.keys().find(|name| !FIELDS.contains(&name.as_str())) {
+        let detail = format!("A patch may hold {}.", FIELDS.join(", "));
+        let pointer = format!("/{}", name.replace('~', "~0").replace('/', "~1"));
+        return Err(Problem::invalid(vec![FieldError::new(pointer, "unknown_field", detail)]));
+    }
+    let mut target = serde_json::to_value(Form::from(product)).map_err(|error| {
+        tracing::error!(%error, "product.not_json");
+        Problem::internal()
+    })?;
+    merge(&mut target, Value::Object(patch));
+    let form: Form = service::extract::fit(target)?;
+    let mut invalid = Invalid::new();
+    form.check(&mut invalid);
+    invalid.check()?;
+    Ok(form)
+}
+
+/// RFC 7396, section 2. As deep as the patch, which the JSON parser bounds.
+fn merge(target: &mut Value, patch: Value) {
+    let Value::Object(patch) = patch else {
+        *target = patch;
+        return;
+    };
+    if !target.is_object() {
+        *target = Value::Object(Map::new());
+    }
+    if let Value::Object(fields) = target {
+        for (name, value) in patch {
+            if value.is_null() {
+                fields.remove(&name);
+            } else {
+                merge(fields.entry(name).or_insert(Value::Null), value);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// The examples of RFC 7396, appendix A.
+    #[test]
+    fn a_merge_patch_works_as_in_the_rfc() {
+        for (target, patch, result) in [
+            (json!({"a": "b"}), json!({"a": "c"}), json!({"a": "c"})),
+            (json!({"a": "b"}), json!({"b": "c"}), json!({"a": "b", "b": "c"})),
+            (json!({"a": "b"}), json!({"a": null}), json!({})),
+            (json!({"a": "b", "b": "c"}), json!({"a": null}), json!({"b": "c"})),
+            (json!({"a": ["b"]}), json!({"a": "c"}), json!({"a": "c"})),
+            (json!({"a": "c"}), json!({"a": ["b"]}), json!({"a": ["b"]})),
+            (json!({"a": {"b": "c"}}), json!({"a": {"b": "d", "c": null}}), json!({"a": {"b": "d"}})),
+            (json!({"a": [{"b": "c"}]}), json!({"a": [1]}), json!({"a": [1]})),
+            (json!({"a": "foo"}), json!("bar"), json!("bar")),
+            (json!({"e": null}), json!({"a": 1}), json!({"e": null, "a": 1})),
+            (json!({}), json!({"a": {"bb": {"ccc": null}}}), json!({"a": {"bb": {}}})),
+        ] {
+            let mut merged = target.clone();
+            merge(&mut merged, patch.clone());
+            assert_eq!(merged, result, "{target} + {patch}");
+        }
+    }
+
+    #[test]
+    fn everything_wrong_with_a_form_is_said_at_once() {
+        let body = json!({"sku": "no spaces", "name": " ", "description": "", "category": "x",
+            "price": {"amount": -1, "currency": "EUR"}, "stock": -1, "images": ["javascript:alert(1)"]});
+        let problem = NewProduct::parse(body).unwrap_err();
+        let pointers: Vec<_> = problem.errors.iter().map(|error| error.pointer.as_str()).collect();
+        assert_eq!(pointers, ["/sku", "/name", "/price/amount", "/images/0", "/stock"]);
+    }
+}

@@ -1,0 +1,168 @@
+//! The SQL of products, except searches.
+
+use std::collections::BTreeMap;
+
+use service::Money;
+use service::money::Currency;
+use sqlx::PgConnection;
+use sqlx::types::Json;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{Form, Product, Stock};
+
+pub(super) struct Row {
+    pub id: Uuid,
+    pub sku: String,
+    pub slug: String,
+    pub name: String,
+    pub description: String,
+    pub price: i64,
+    pub currency: String,
+    pub category: String,
+    pub attributes: Json<BTreeMap<String, String>>,
+    pub images: Vec<String>,
+    pub available: i32,
+    pub version: i64,
+    pub archived: bool,
+    pub created_at: OffsetDateTime,
+    pub updated_at: OffsetDateTime,
+    /// How well it fits the search, in millionths; 0 without one.
+    pub rank: i64,
+}
+
+/// `SELECT` of a [`Row`] with `$rank`; `$rest` is what follows the FROM of
+/// `products p` and `stock s`.
+macro_rules! select {
+    ($rank:tt, [$($rest:tt)+] $(, $argument:expr)* $(,)?) => {
+        sqlx::query_as!(
+            crate::product::store::Row,
+            r#"SELECT p.id, p.sku, p.slug, p.name, p.description, p.price, p.currency, p.category,
+                      p.attributes AS "attributes: _", p.images, s.on_hand - s.reserved AS "available!",
+                      p.version, p.archived_at IS NOT NULL AS "archived!", p.created_at, p.updated_at, "#
+                + $rank
+                + r#" AS "rank!" FROM products.products p JOIN products.stock s ON s.product_id = p.id "#
+                + $($rest)+,
+            $($argument),*
+        )
+    };
+}
+pub(super) use select;
+
+impl TryFrom<Row> for Product {
+    type Error = sqlx::Error;
+
+    fn try_from(row: Row) -> sqlx::Result<Self> {
+        let currency = Currency::from_code(&row.currency);
+        let currency = currency.ok_or_else(|| sqlx::Error::Decode("not a currency".into()))?;
+        Ok(Self {
+            id: row.id,
+            sku: row.sku,
+            slug: row.slug,
+            name: row.name,
+            description: row.description,
+            price: Money::new(row.price, currency),
+            category: row.category,
+            attributes: row.attributes.0,
+            images: row.images,
+            stock: Stock { available: row.available },
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+            version: row.version,
+            archived: row.archived,
+        })
+    }
+}
+
+/// The named products, archived ones included.
+pub async fn by_ids(connection: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<Vec<Product>> {
+    let rows = select!("0::bigint", ["WHERE p.id = ANY($1) ORDER BY p.id"], ids);
+    let rows = rows.fetch_all(connection).await?;
+    rows.into_iter().map(Product::try_from).collect()
+}
+
+/// The product in the shop with this id or slug.
+pub async fn find(connection: &mut PgConnection, name: &str) -> sqlx::Result<Option<Product>> {
+    let id = name.parse::<Uuid>().ok();
+    let row = select!(
+        "0::bigint",
+        ["WHERE (p.id = $1 OR p.slug = $2) AND p.archived_at IS NULL ORDER BY p.id = $1 DESC LIMIT 1"],
+        id,
+        name
+    );
+    row.fetch_optional(connection).await?.map(Product::try_from).transpose()
+}
+
+/// As [`find`], with the product's row locked. Its stock row is not.
+pub async fn find_locked(connection: &mut PgConnection, name: &str) -> sqlx::Result<Option<Product>> {
+    let id = name.parse::<Uuid>().ok();
+    let row = select!(
+        "0::bigint",
+        ["WHERE (p.id = $1 OR p.slug = $2) AND p.archived_at IS NULL ORDER BY p.id = $1 DESC LIMIT 1
+          FOR NO KEY UPDATE OF p"],
+        id,
+        name
+    );
+    row.fetch_optional(connection).await?.map(Product::try_from).transpose()
+}
+
+/// False when the slug is taken.
+pub async fn insert(connection: &mut PgConnection, id: Uuid, slug: &str, form: &Form) -> sqlx::Result<bool> {
+    let inserted = sqlx::query!(
+        "INSERT INTO products.products
+             (id, sku, slug, name, description, price, currency, category, attributes, images)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+         ON CONFLICT ON CONSTRAINT products_slug_key DO NOTHING",
+        id,
+        form.sku,
+        slug,
+        form.name,
+        form.description,
+        form.price.amount,
+        form.price.currency.code(),
+        form.category,
+        Json(&form.attributes) as _,
+        &form.images,
+    );
+    Ok(inserted.execute(connection).await?.rows_affected() == 1)
+}
+
+pub async fn update(connection: &mut PgConnection, id: Uuid, form: &Form) -> sqlx::Result<()> {
+    sqlx::query!(
+        "UPDATE products.products
+         SET sku = $2, name = $3, description = $4, price = $5, currency = $6, category = $7,
+             attributes = $8, images = $9, version = version + 1, updated_at = now()
+         WHERE id = $1",
+        id,
+        form.sku,
+        form.name,
+        form.description,
+        form.price.amount,
+        form.price.currency.code(),
+        form.category,
+        Json(&form.attributes) as _,
+        &form.images,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Notes that something outside the product's own row changed.
+pub async fn touch(connection: &mut PgConnection, id: Uuid) -> sqlx::Result<()> {
+    sqlx::query!("UPDATE products.products SET version = version + 1, updated_at = now() WHERE id = $1", id)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+pub async fn archive(connection: &mut PgConnection, id: Uuid) -> sqlx::Result<()> {
+    sqlx::query!(
+        "UPDATE products.products
+         SET archived_at = now(), version = version + 1, updated_at = now() WHERE id = $1",
+        id
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}

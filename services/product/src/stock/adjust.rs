@@ -1,0 +1,67 @@
+//! Stock that people put on the shelf or take off it.
+
+use service::db::violated_constraint;
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::ledger::{self, Change, Entry, Kind};
+
+/// Most units on hand: sales and restocks stay far from what an `int` holds.
+const MAX_ON_HAND: i32 = 100_000_000;
+
+#[derive(Debug, thiserror::Error)]
+pub enum AdjustError {
+    #[error("less would be left than is reserved")]
+    Insufficient,
+    #[error("more than a shelf can hold")]
+    TooMuch,
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+}
+
+/// Gives new products, each named once, their stock rows.
+pub async fn open(connection: &mut PgConnection, products: &[(Uuid, i32)]) -> sqlx::Result<()> {
+    let (ids, units): (Vec<Uuid>, Vec<i32>) = products.iter().copied().unzip();
+    sqlx::query!(
+        "INSERT INTO products.stock (product_id, on_hand) SELECT * FROM UNNEST($1::uuid[], $2::int[])",
+        &ids,
+        &units,
+    )
+    .execute(&mut *connection)
+    .await?;
+    let filled = products.iter().filter(|(_, units)| *units > 0);
+    let entries = filled.map(|&(product_id, units)| Change {
+        product_id,
+        delta: units,
+        on_hand: units,
+        order_id: None,
+    });
+    let entries: Vec<Change> = entries.collect();
+    ledger::append(connection, Kind::Initial, &entries).await
+}
+
+/// Adds `delta` units, or takes them when it is negative. On an error the
+/// transaction is spent.
+pub async fn adjust(
+    connection: &mut PgConnection,
+    product_id: Uuid,
+    delta: i32,
+    reason: &str,
+    actor: Uuid,
+) -> Result<Entry, AdjustError> {
+    let on_hand = sqlx::query_scalar!(
+        "UPDATE products.stock SET on_hand = on_hand + $2 WHERE product_id = $1 RETURNING on_hand",
+        product_id,
+        delta,
+    );
+    let on_hand =
+        on_hand.fetch_one(&mut *connection).await.map_err(|error| match violated_constraint(&error) {
+            Some("stock_on_hand" | "stock_reserved_is_on_hand") => AdjustError::Insufficient,
+            _ => AdjustError::Database(error),
+        })?;
+    if on_hand > MAX_ON_HAND {
+        return Err(AdjustError::TooMuch);
+    }
+    let change = Change { product_id, delta, on_hand, order_id: None };
+    Ok(ledger::append_adjustment(connection, change, reason, actor).await?)
+}

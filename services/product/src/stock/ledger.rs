@@ -1,0 +1,119 @@
+//! The ledger: every change of what is on hand, and why.
+
+use serde::Serialize;
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+/// Why stock changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, sqlx::Type)]
+#[serde(rename_all = "snake_case")]
+#[sqlx(type_name = "text", rename_all = "snake_case")]
+pub enum Kind {
+    /// What the product started with.
+    Initial,
+    /// By staff.
+    Adjustment,
+    /// An order's reservation was committed.
+    Sale,
+    /// An order that was sold was cancelled.
+    Restock,
+}
+
+/// An entry as the API shows it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Entry {
+    #[serde(skip)]
+    pub seq: i64,
+    pub id: Uuid,
+    pub product_id: Uuid,
+    pub delta: i32,
+    /// What was on hand after it.
+    pub on_hand: i32,
+    pub kind: Kind,
+    /// What staff gave as the reason.
+    pub reason: Option<String>,
+    pub order_id: Option<Uuid>,
+    /// The user who made the adjustment.
+    pub actor: Option<Uuid>,
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+}
+
+/// A change of several products' stock for a reason of the shop's own.
+#[derive(Clone, Copy, Debug)]
+pub struct Change {
+    pub product_id: Uuid,
+    pub delta: i32,
+    pub on_hand: i32,
+    pub order_id: Option<Uuid>,
+}
+
+/// Appends in the order given. The transaction holds the stock rows locked.
+pub async fn append(connection: &mut PgConnection, kind: Kind, changes: &[Change]) -> sqlx::Result<()> {
+    let ids: Vec<Uuid> = changes.iter().map(|_| Uuid::now_v7()).collect();
+    let products: Vec<Uuid> = changes.iter().map(|change| change.product_id).collect();
+    let deltas: Vec<i32> = changes.iter().map(|change| change.delta).collect();
+    let on_hand: Vec<i32> = changes.iter().map(|change| change.on_hand).collect();
+    let orders: Vec<Option<Uuid>> = changes.iter().map(|change| change.order_id).collect();
+    sqlx::query!(
+        "INSERT INTO products.stock_ledger (kind, id, product_id, delta, on_hand, order_id)
+         SELECT $1, c.id, c.product_id, c.delta, c.on_hand, c.order_id
+         FROM UNNEST($2::uuid[], $3::uuid[], $4::int[], $5::int[], $6::uuid[])
+              WITH ORDINALITY AS c (id, product_id, delta, on_hand, order_id, place)
+         ORDER BY c.place",
+        kind as Kind,
+        &ids,
+        &products,
+        &deltas,
+        &on_hand,
+        &orders as &[Option<Uuid>],
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Appends an adjustment by staff, and returns it.
+pub async fn append_adjustment(
+    connection: &mut PgConnection,
+    change: Change,
+    reason: &str,
+    actor: Uuid,
+) -> sqlx::Result<Entry> {
+    sqlx::query_as!(
+        Entry,
+        r#"INSERT INTO products.stock_ledger (kind, id, product_id, delta, on_hand, reason, actor)
+           VALUES ('adjustment', $1, $2, $3, $4, $5, $6)
+           RETURNING seq, id, product_id, delta, on_hand, kind AS "kind: Kind", reason, order_id, actor,
+                     created_at"#,
+        Uuid::now_v7(),
+        change.product_id,
+        change.delta,
+        change.on_hand,
+        reason,
+        actor,
+    )
+    .fetch_one(connection)
+    .await
+}
+
+/// A product's entries, newest first, from the one before `before`.
+pub async fn page(
+    connection: &mut PgConnection,
+    product: Uuid,
+    before: Option<i64>,
+    rows: i64,
+) -> sqlx::Result<Vec<Entry>> {
+    sqlx::query_as!(
+        Entry,
+        r#"SELECT seq, id, product_id, delta, on_hand, kind AS "kind: Kind", reason, order_id, actor, created_at
+           FROM products.stock_ledger WHERE product_id = $1 AND ($2::bigint IS NULL OR seq < $2)
+           ORDER BY seq DESC LIMIT $3"#,
+        product,
+        before,
+        rows,
+    )
+    .fetch_all(connection)
+    .await
+}

@@ -1,0 +1,127 @@
+//! Giving stock back: released by the order, run out, or cancelled after the sale.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use service::batch::MAX_BATCH;
+use sqlx::{PgConnection, PgPool};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::State;
+use super::ledger::{self, Change, Kind};
+use super::store::{self, Level};
+
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Released {
+    /// Not reserved any more; a reserve that comes later is refused.
+    Released,
+    /// Sold before: nothing was given back.
+    Committed,
+}
+
+/// Ends the orders' reservations; a result each, in order.
+pub async fn release(connection: &mut PgConnection, orders: &[Uuid]) -> sqlx::Result<Vec<Released>> {
+    let held = store::lock_or_bury(connection, orders).await?;
+    let open = held.iter().filter(|held| held.state == State::Reserved);
+    let open: Vec<Uuid> = open.map(|held| held.order_id).collect();
+    give_back(connection, &open, State::Released).await?;
+    let states: HashMap<Uuid, State> = held.iter().map(|held| (held.order_id, held.state)).collect();
+    Ok(orders
+        .iter()
+        .map(|order| match states.get(order) {
+            Some(State::Committed) => Released::Committed,
+            _ => Released::Released,
+        })
+        .collect())
+}
+
+/// The orders were cancelled: what is reserved is released, and what was sold
+/// and not yet put back returns to the shelf.
+pub async fn restock(connection: &mut PgConnection, orders: &[Uuid]) -> sqlx::Result<()> {
+    let held = store::lock_or_bury(connection, orders).await?;
+    let in_state = |state| held.iter().filter(move |held| held.state == state).map(|held| held.order_id);
+    let open: Vec<Uuid> = in_state(State::Reserved).collect();
+    let sold: Vec<Uuid> = in_state(State::Committed).collect();
+    let both: Vec<Uuid> = open.iter().chain(&sold).copied().collect();
+    if both.is_empty() {
+        return Ok(());
+    }
+    let lines = store::lines(connection, &both).await?;
+    let products: Vec<Uuid> = lines.iter().map(|line| line.product_id).collect();
+    let mut levels = store::lock_stock(connection, &products).await?;
+    let mut changes = BTreeMap::<Uuid, Level>::new();
+    let mut entries = Vec::new();
+    for line in &lines {
+        let change = changes.entry(line.product_id).or_default();
+        if open.contains(&line.order_id) {
+            change.reserved -= line.quantity;
+            continue;
+        }
+        let delta = line.quantity - line.restocked;
+        if delta > 0 {
+            change.on_hand += delta;
+            let level = levels.get_mut(&line.product_id).ok_or(sqlx::Error::RowNotFound)?;
+            level.on_hand += delta;
+            let (product_id, on_hand, order_id) = (line.product_id, level.on_hand, Some(line.order_id));
+            entries.push(Change { product_id, delta, on_hand, order_id });
+        }
+    }
+    store::end(connection, &open, State::Released).await?;
+    store::mark_restocked(connection, &sold).await?;
+    ledger::append(connection, Kind::Restock, &entries).await?;
+    store::add_to_stock(connection, &changes).await
+}
+
+/// Ends up to [`MAX_BATCH`] reservations that ran out; returns how many.
+pub async fn expire(connection: &mut PgConnection) -> sqlx::Result<usize> {
+    let lapsed = store::lock_lapsed(connection, MAX_BATCH as i64).await?;
+    give_back(connection, &lapsed, State::Expired).await?;
+    Ok(lapsed.len())
+}
+
+/// Sweeps every second until `stop`. Any number of replicas may do so at once.
+pub async fn expire_until(pool: &PgPool, stop: &CancellationToken) {
+    let expired = service::telemetry::counter("reservations.expired");
+    loop {
+        let pause = match sweep(pool).await {
+            Ok(count) => {
+                expired.add(count as u64, &[]);
+                // A full batch: there is probably more.
+                if count == MAX_BATCH { Duration::ZERO } else { SWEEP_EVERY }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "expiry.failed");
+                SWEEP_EVERY
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+async fn sweep(pool: &PgPool) -> sqlx::Result<usize> {
+    let mut transaction = pool.begin().await?;
+    let count = expire(&mut transaction).await?;
+    transaction.commit().await?;
+    Ok(count)
+}
+
+/// Frees what reservations, locked by this transaction, hold.
+async fn give_back(connection: &mut PgConnection, orders: &[Uuid], end_as: State) -> sqlx::Result<()> {
+    if orders.is_empty() {
+        return Ok(());
+    }
+    let mut changes = BTreeMap::<Uuid, Level>::new();
+    for line in store::lines(connection, orders).await? {
+        changes.entry(line.product_id).or_default().reserved -= line.quantity;
+    }
+    let products: Vec<Uuid> = changes.keys().copied().collect();
+    store::lock_stock(connection, &products).await?;
+    store::end(connection, orders, end_as).await?;
+    store::add_to_stock(connection, &changes).await
+}

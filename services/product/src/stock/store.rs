@@ -1,0 +1,243 @@
+//! The SQL of stock and reservations.
+
+use std::collections::{BTreeMap, HashMap};
+
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::State;
+
+/// What a product sells as, read without a lock.
+#[derive(Clone, Debug)]
+pub struct Offer {
+    pub id: Uuid,
+    pub sku: String,
+    pub name: String,
+    pub price: i64,
+    pub currency: String,
+    pub archived: bool,
+    pub available: i32,
+}
+
+pub async fn offers(connection: &mut PgConnection, products: &[Uuid]) -> sqlx::Result<HashMap<Uuid, Offer>> {
+    let offers = sqlx::query_as!(
+        Offer,
+        r#"SELECT p.id, p.sku, p.name, p.price, p.currency, p.archived_at IS NOT NULL AS "archived!",
+                  s.on_hand - s.reserved AS "available!"
+           FROM products.products p JOIN products.stock s ON s.product_id = p.id
+           WHERE p.id = ANY($1)"#,
+        products,
+    );
+    let offers = offers.fetch_all(connection).await?;
+    Ok(offers.into_iter().map(|offer| (offer.id, offer)).collect())
+}
+
+/// Makes a reservation for each order that has none, and returns those with
+/// their expiry. Waits for a concurrent transaction that makes the same one.
+pub async fn claim(
+    connection: &mut PgConnection,
+    orders: &[Uuid],
+    life_seconds: u32,
+) -> sqlx::Result<HashMap<Uuid, OffsetDateTime>> {
+    let claimed = sqlx::query!(
+        "INSERT INTO products.reservations (order_id, state, expires_at)
+         SELECT id, 'reserved', now() + make_interval(secs => $2)
+         FROM UNNEST($1::uuid[]) AS id ORDER BY id
+         ON CONFLICT DO NOTHING RETURNING order_id, expires_at",
+        orders,
+        f64::from(life_seconds),
+    );
+    let claimed = claimed.fetch_all(connection).await?;
+    Ok(claimed.into_iter().map(|row| (row.order_id, row.expires_at)).collect())
+}
+
+/// Undoes [`claim`] in the same transaction.
+pub async fn unclaim(connection: &mut PgConnection, orders: &[Uuid]) -> sqlx::Result<()> {
+    sqlx::query!("DELETE FROM products.reservations WHERE order_id = ANY($1)", orders)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Held {
+    pub order_id: Uuid,
+    pub state: State,
+    pub expires_at: OffsetDateTime,
+    /// Past its expiry by the database's clock, whether or not it was swept.
+    pub lapsed: bool,
+}
+
+/// The orders' reservations as last committed.
+pub async fn find(connection: &mut PgConnection, orders: &[Uuid]) -> sqlx::Result<Vec<Held>> {
+    sqlx::query_as!(
+        Held,
+        r#"SELECT order_id, state AS "state: State", expires_at, expires_at <= now() AS "lapsed!"
+           FROM products.reservations WHERE order_id = ANY($1)"#,
+        orders,
+    )
+    .fetch_all(connection)
+    .await
+}
+
+/// The orders' reservations, locked.
+pub async fn lock(connection: &mut PgConnection, orders: &[Uuid]) -> sqlx::Result<Vec<Held>> {
+    sqlx::query_as!(
+        Held,
+        r#"SELECT order_id, state AS "state: State", expires_at, expires_at <= now() AS "lapsed!"
+           FROM products.reservations WHERE order_id = ANY($1) ORDER BY order_id FOR UPDATE"#,
+        orders,
+    )
+    .fetch_all(connection)
+    .await
+}
+
+/// The orders' reservations, locked; an order without one gets a `released`
+/// one, so that a reserve that comes late finds it ended.
+pub async fn lock_or_bury(connection: &mut PgConnection, orders: &[Uuid]) -> sqlx::Result<Vec<Held>> {
+    // DO UPDATE locks the row even where its WHERE turns the update down, so
+    // rows are inserted or locked in one sorted pass:
+    // https://www.postgresql.org/docs/current/sql-insert.html#SQL-ON-CONFLICT
+    sqlx::query!(
+        "INSERT INTO products.reservations AS r (order_id, state, expires_at)
+         SELECT DISTINCT id, 'released', now() FROM UNNEST($1::uuid[]) AS id ORDER BY id
+         ON CONFLICT (order_id) DO UPDATE SET state = r.state WHERE false",
+        orders,
+    )
+    .execute(&mut *connection)
+    .await?;
+    find(connection, orders).await
+}
+
+/// Up to `limit` reservations that ran out, locked; passes over those that
+/// another transaction is working on.
+pub async fn lock_lapsed(connection: &mut PgConnection, limit: i64) -> sqlx::Result<Vec<Uuid>> {
+    sqlx::query_scalar!(
+        "SELECT order_id FROM products.reservations
+         WHERE state = 'reserved' AND expires_at <= now()
+         ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED",
+        limit,
+    )
+    .fetch_all(connection)
+    .await
+}
+
+pub async fn end(connection: &mut PgConnection, orders: &[Uuid], state: State) -> sqlx::Result<()> {
+    sqlx::query!(
+        "UPDATE products.reservations SET state = $2 WHERE order_id = ANY($1)",
+        orders,
+        state as State,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+#[derive(Clone, Debug)]
+pub struct LineRow {
+    pub order_id: Uuid,
+    pub product_id: Uuid,
+    pub quantity: i32,
+    pub restocked: i32,
+    pub sku: String,
+    pub name: String,
+    pub unit_price: i64,
+    pub currency: String,
+}
+
+/// The lines of the orders' reservations, sorted by order and product.
+pub async fn lines(connection: &mut PgConnection, orders: &[Uuid]) -> sqlx::Result<Vec<LineRow>> {
+    sqlx::query_as!(
+        LineRow,
+        "SELECT order_id, product_id, quantity, restocked, sku, name, unit_price, currency
+         FROM products.reservation_lines WHERE order_id = ANY($1) ORDER BY order_id, product_id",
+        orders,
+    )
+    .fetch_all(connection)
+    .await
+}
+
+pub async fn insert_lines(connection: &mut PgConnection, lines: &[LineRow]) -> sqlx::Result<()> {
+    let orders: Vec<Uuid> = lines.iter().map(|line| line.order_id).collect();
+    let products: Vec<Uuid> = lines.iter().map(|line| line.product_id).collect();
+    let quantities: Vec<i32> = lines.iter().map(|line| line.quantity).collect();
+    let skus: Vec<String> = lines.iter().map(|line| line.sku.clone()).collect();
+    let names: Vec<String> = lines.iter().map(|line| line.name.clone()).collect();
+    let prices: Vec<i64> = lines.iter().map(|line| line.unit_price).collect();
+    let currencies: Vec<String> = lines.iter().map(|line| line.currency.clone()).collect();
+    sqlx::query!(
+        "INSERT INTO products.reservation_lines
+             (order_id, product_id, quantity, sku, name, unit_price, currency)
+         SELECT * FROM UNNEST($1::uuid[], $2::uuid[], $3::int[], $4::text[], $5::text[], $6::bigint[], $7::text[])",
+        &orders,
+        &products,
+        &quantities,
+        &skus,
+        &names,
+        &prices,
+        &currencies,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Marks every unit of the orders' lines as back on the shelf.
+pub async fn mark_restocked(connection: &mut PgConnection, orders: &[Uuid]) -> sqlx::Result<()> {
+    sqlx::query!(
+        "UPDATE products.reservation_lines SET restocked = quantity
+         WHERE order_id = ANY($1) AND restocked < quantity",
+        orders,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// A stock row, or what is to be added to one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Level {
+    pub on_hand: i32,
+    pub reserved: i32,
+}
+
+/// The products' stock rows, locked.
+pub async fn lock_stock(
+    connection: &mut PgConnection,
+    products: &[Uuid],
+) -> sqlx::Result<HashMap<Uuid, Level>> {
+    let rows = sqlx::query!(
+        "SELECT product_id, on_hand, reserved FROM products.stock
+         WHERE product_id = ANY($1) ORDER BY product_id FOR UPDATE",
+        products,
+    );
+    let rows = rows.fetch_all(connection).await?.into_iter();
+    Ok(rows
+        .map(|row| {
+            let (on_hand, reserved) = (row.on_hand, row.reserved);
+            (row.product_id, Level { on_hand, reserved })
+        })
+        .collect())
+}
+
+/// Adds to stock rows that this transaction holds locked.
+pub async fn add_to_stock(
+    connection: &mut PgConnection,
+    changes: &BTreeMap<Uuid, Level>,
+) -> sqlx::Result<()> {
+    let products: Vec<Uuid> = changes.keys().copied().collect();
+    let on_hand: Vec<i32> = changes.values().map(|change| change.on_hand).collect();
+    let reserved: Vec<i32> = changes.values().map(|change| change.reserved).collect();
+    sqlx::query!(
+        "UPDATE products.stock s SET on_hand = s.on_hand + c.on_hand, reserved = s.reserved + c.reserved
+         FROM UNNEST($1::uuid[], $2::int[], $3::int[]) AS c (product_id, on_hand, reserved)
+         WHERE s.product_id = c.product_id",
+        &products,
+        &on_hand,
+        &reserved,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}

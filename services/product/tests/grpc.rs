@@ -1,0 +1,383 @@
+//! What the other services ask, over gRPC.
+
+mod common;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use common::{Shop, id, reservation, shop, shop_with};
+use proto::product::v1::reserve_result::Outcome;
+use proto::product::v1::{self as wire, CommitResult, ReleaseResult};
+use reqwest::Method;
+use serde_json::json;
+use tonic::Code;
+use uuid::Uuid;
+
+fn is_reserved(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Reserved(_))
+}
+
+#[tokio::test]
+async fn a_reserve_asked_again_gets_the_same_answer_and_takes_nothing_more() {
+    let shop = shop().await;
+    let (lamp, rope) = (shop.stocked(5).await, shop.stocked(9).await);
+    let order = Uuid::now_v7();
+    let first = shop.reserve(order, &[(&rope, 2), (&lamp, 1)]).await;
+    let Outcome::Reserved(reserved) = &first else { panic!("{first:?}") };
+    let lines = reserved.lines.iter().map(|line| (line.product_id.as_str(), line.quantity));
+    assert_eq!(lines.collect::<Vec<_>>(), [(rope.as_str(), 2), (lamp.as_str(), 1)]);
+    assert_eq!(reserved.lines[0].unit_price.as_ref().unwrap().amount, 1999);
+    let patch = json!({"price": {"amount": 1}, "name": "Dearer"});
+    let patched =
+        shop.staff(Method::PATCH, &format!("/products/{rope}")).header("if-match", "*").json(&patch);
+    assert_eq!(patched.send().await.unwrap().status(), 200);
+
+    assert_eq!(shop.reserve(order, &[(&rope, 2), (&lamp, 1)]).await, first);
+    assert_eq!((shop.stock(&lamp).await, shop.stock(&rope).await), ((5, 1), (9, 2)));
+    assert_eq!(shop.commit(order).await, CommitResult::Committed);
+    assert_eq!(shop.reserve(order, &[(&rope, 2), (&lamp, 1)]).await, first);
+    assert_eq!((shop.stock(&lamp).await, shop.stock(&rope).await), ((4, 0), (7, 0)));
+    shop.assert_books_balance().await;
+}
+
+#[tokio::test]
+async fn a_known_order_with_other_lines_is_a_conflict() {
+    let shop = shop().await;
+    let (lamp, rope) = (shop.stocked(5).await, shop.stocked(5).await);
+    let order = Uuid::now_v7();
+    assert!(is_reserved(&shop.reserve(order, &[(&lamp, 2)]).await));
+    for other in [&[(lamp.as_str(), 1)][..], &[(&rope, 2)], &[(&lamp, 2), (&rope, 1)]] {
+        assert!(matches!(shop.reserve(order, other).await, Outcome::Conflict(_)), "{other:?}");
+    }
+    assert!(is_reserved(&shop.reserve(order, &[(&lamp, 1), (&lamp, 1)]).await));
+    assert_eq!((shop.stock(&lamp).await, shop.stock(&rope).await), ((5, 2), (5, 0)));
+}
+
+#[tokio::test]
+async fn an_ended_reservation_never_revives() {
+    let shop = shop().await;
+    let lamp = shop.stocked(5).await;
+    let order = Uuid::now_v7();
+    assert!(is_reserved(&shop.reserve(order, &[(&lamp, 2)]).await));
+    assert_eq!(shop.release(order).await, ReleaseResult::Released);
+    assert_eq!(shop.release(order).await, ReleaseResult::Released);
+    assert!(matches!(shop.reserve(order, &[(&lamp, 2)]).await, Outcome::Ended(_)));
+    assert_eq!(shop.commit(order).await, CommitResult::Gone);
+    assert_eq!(shop.stock(&lamp).await, (5, 0));
+}
+
+#[tokio::test]
+async fn a_release_that_arrives_before_its_reserve_wins() {
+    let shop = shop().await;
+    let lamp = shop.stocked(5).await;
+    let order = Uuid::now_v7();
+    assert_eq!(shop.release(order).await, ReleaseResult::Released);
+    assert!(matches!(shop.reserve(order, &[(&lamp, 2)]).await, Outcome::Ended(_)));
+    assert_eq!(shop.stock(&lamp).await, (5, 0));
+}
+
+#[tokio::test]
+async fn a_short_line_is_named_and_nothing_is_reserved() {
+    let shop = shop().await;
+    let (lamp, rope, net) = (shop.stocked(5).await, shop.stocked(1).await, shop.stocked(0).await);
+    let order = Uuid::now_v7();
+    let outcome = shop.reserve(order, &[(&lamp, 1), (&rope, 1), (&net, 1), (&rope, 1)]).await;
+    let Outcome::OutOfStock(short) = outcome else { panic!("{outcome:?}") };
+    let named = short.lines.iter().map(|line| (line.product_id.as_str(), line.requested, line.available));
+    assert_eq!(named.collect::<Vec<_>>(), [(rope.as_str(), 2, 1), (net.as_str(), 1, 0)]);
+    assert_eq!((shop.stock(&lamp).await, shop.stock(&rope).await), ((5, 0), (1, 0)));
+    assert!(is_reserved(&shop.reserve(order, &[(&lamp, 1), (&rope, 1)]).await), "the order may ask again");
+}
+
+#[tokio::test]
+async fn a_bad_item_fails_alone() {
+    let shop = shop().await;
+    let lamp = shop.stocked(3).await;
+    let archived = shop.stocked(3).await;
+    let gone = shop.staff(Method::DELETE, &format!("/products/{archived}")).header("if-match", "*");
+    assert_eq!(gone.send().await.unwrap().status(), 204);
+    let stranger = Uuid::now_v7().to_string();
+    let [a, b, c, d] = std::array::from_fn(|_| Uuid::now_v7());
+    let asked = vec![
+        reservation(a, &[(&lamp, 2)]),
+        reservation(b, &[(&lamp, 1), (&stranger, 1), (&archived, 1)]),
+        reservation(c, &[(&lamp, 2)]),
+        reservation(a, &[(&lamp, 2)]),
+        reservation(a, &[(&lamp, 1)]),
+        reservation(d, &[(&lamp, 1)]),
+    ];
+    let outcomes = shop.reserve_all(asked).await.unwrap();
+    assert!(is_reserved(&outcomes[0]));
+    let unknown = vec![stranger, archived];
+    assert_eq!(outcomes[1], Outcome::UnknownProducts(wire::UnknownProducts { product_ids: unknown }));
+    assert!(matches!(&outcomes[2], Outcome::OutOfStock(short) if short.lines[0].available == 1));
+    assert_eq!(outcomes[3], outcomes[0]);
+    assert!(matches!(outcomes[4], Outcome::Conflict(_)));
+    assert!(is_reserved(&outcomes[5]));
+    assert_eq!(shop.stock(&lamp).await, (3, 3));
+    shop.assert_books_balance().await;
+}
+
+#[tokio::test]
+async fn a_sale_stays_sold() {
+    let shop = shop().await;
+    let lamp = shop.stocked(5).await;
+    let order = Uuid::now_v7();
+    assert_eq!(shop.commit(order).await, CommitResult::Gone);
+    assert!(is_reserved(&shop.reserve(order, &[(&lamp, 2)]).await));
+    assert_eq!(shop.commit(order).await, CommitResult::Committed);
+    shop.run_out(order).await;
+    assert_eq!(shop.commit(order).await, CommitResult::Committed, "also when replayed after expiry");
+    assert_eq!(shop.release(order).await, ReleaseResult::Committed);
+    assert_eq!(shop.stock(&lamp).await, (3, 0));
+    shop.assert_books_balance().await;
+}
+
+#[tokio::test]
+async fn a_reservation_that_ran_out_is_refused_and_gives_its_stock_back() {
+    let shop = shop().await;
+    let lamp = shop.stocked(5).await;
+    let (swept, prompt) = (Uuid::now_v7(), Uuid::now_v7());
+    for order in [swept, prompt] {
+        assert!(is_reserved(&shop.reserve(order, &[(&lamp, 2)]).await));
+        shop.run_out(order).await;
+        assert_eq!(shop.commit(order).await, CommitResult::Gone, "whether or not it was swept");
+        assert!(matches!(shop.reserve(order, &[(&lamp, 2)]).await, Outcome::Ended(_)));
+    }
+    assert_eq!(shop.release(prompt).await, ReleaseResult::Released);
+    testing::eventually("the sweeper comes by", async || (shop.stock(&lamp).await == (5, 0)).then_some(()))
+        .await;
+    assert_eq!(shop.commit(swept).await, CommitResult::Gone);
+    shop.assert_books_balance().await;
+}
+
+#[tokio::test]
+async fn reservations_run_out_by_themselves() {
+    let shop = shop_with(&["--reservation-life-seconds=1"]).await;
+    let lamp = shop.stocked(5).await;
+    assert!(is_reserved(&shop.reserve(Uuid::now_v7(), &[(&lamp, 2)]).await));
+    testing::eventually("it runs out", async || (shop.stock(&lamp).await == (5, 0)).then_some(())).await;
+    shop.assert_books_balance().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_64_buyers_at_once_exactly_20_get_one_of_20_units() {
+    let shop = Arc::new(shop().await);
+    let lamp = shop.stocked(20).await;
+    let buyers: Vec<_> = (0..64)
+        .map(|_| {
+            let (shop, lamp) = (shop.clone(), lamp.clone());
+            tokio::spawn(async move { is_reserved(&shop.reserve(Uuid::now_v7(), &[(&lamp, 1)]).await) })
+        })
+        .collect();
+    let mut won = 0;
+    for buyer in buyers {
+        won += u32::from(buyer.await.unwrap());
+    }
+    assert_eq!(won, 20);
+    assert_eq!(shop.stock(&lamp).await, (20, 20));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_order_reserved_through_two_replicas_at_once_is_reserved_once() {
+    let shop = Arc::new(shop().await);
+    let replica = shop.replica().await;
+    let lamp = shop.stocked(1000).await;
+    for _ in 0..20 {
+        let order = Uuid::now_v7();
+        let asked: Vec<_> = (0..8)
+            .map(|n| {
+                let mut client = if n % 2 == 0 { shop.grpc.clone() } else { replica.clone() };
+                let reservations = vec![reservation(order, &[(&lamp, 3)])];
+                let request = shop.call(wire::ReserveRequest { reservations });
+                tokio::spawn(async move { client.reserve(request).await.unwrap().into_inner() })
+            })
+            .collect();
+        let mut answers = Vec::new();
+        for task in asked {
+            answers.push(task.await.unwrap());
+        }
+        assert!(is_reserved(answers[0].results[0].outcome.as_ref().unwrap()));
+        assert!(answers.iter().all(|answer| *answer == answers[0]));
+    }
+    assert_eq!(shop.stock(&lamp).await, (1000, 60));
+}
+
+/// A small generator (Knuth's MMIX constants), so that a run can be repeated by its seed.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % sides
+    }
+}
+
+/// Any deadlock shows as a call that failed; any lost or doubled unit in the books.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn under_a_hail_of_all_operations_no_call_fails_and_the_books_balance() {
+    let seed = u64::from(std::process::id());
+    println!("seed {seed}");
+    let shop = Arc::new(shop().await);
+    let replica = shop.replica().await;
+    let mut products = Vec::new();
+    for _ in 0..6 {
+        products.push(shop.stocked(40).await);
+    }
+    let orders: Vec<Uuid> = (0..60).map(|_| Uuid::now_v7()).collect();
+    let until = Instant::now() + Duration::from_secs(5);
+    let workers: Vec<_> = (0..12)
+        .map(|worker: u64| {
+            let (shop, products, orders) = (shop.clone(), products.clone(), orders.clone());
+            let client = if worker % 2 == 0 { shop.grpc.clone() } else { replica.clone() };
+            let dice = Dice(seed + worker);
+            tokio::spawn(async move { hail(&shop, client, &products, &orders, dice, until).await })
+        })
+        .collect();
+    let mut calls = 0;
+    for worker in workers {
+        calls += worker.await.unwrap();
+    }
+    println!("{calls} calls");
+    assert!(calls > 100, "{calls}");
+    common::applied(&shop).await;
+    shop.assert_books_balance().await;
+}
+
+async fn hail(
+    shop: &Shop,
+    mut client: proto::product::v1::product_service_client::ProductServiceClient<tonic::transport::Channel>,
+    products: &[String],
+    orders: &[Uuid],
+    mut dice: Dice,
+    until: Instant,
+) -> usize {
+    let mut calls = 0;
+    while Instant::now() < until {
+        calls += 1;
+        let some: Vec<Uuid> = (0..=dice.roll(8)).map(|_| orders[dice.roll(orders.len())]).collect();
+        let order_ids = some.iter().map(Uuid::to_string).collect();
+        match dice.roll(10) {
+            0..=3 => {
+                let reservations = some.iter().map(|_| {
+                    // New orders too, or all would soon have ended.
+                    let order =
+                        if dice.roll(2) == 0 { Uuid::now_v7() } else { orders[dice.roll(orders.len())] };
+                    let lines: Vec<(&str, u32)> = (0..=dice.roll(4))
+                        .map(|_| (products[dice.roll(products.len())].as_str(), 1 + dice.roll(2) as u32))
+                        .collect();
+                    reservation(order, &lines)
+                });
+                let reservations = reservations.collect();
+                client.reserve(shop.call(wire::ReserveRequest { reservations })).await.unwrap();
+            }
+            4 => drop(client.commit(shop.call(wire::CommitRequest { order_ids })).await.unwrap()),
+            5 => drop(client.release(shop.call(wire::ReleaseRequest { order_ids })).await.unwrap()),
+            6 => {
+                // Runs some out, the open ones being the ones that hold stock.
+                sqlx::query(
+                    "UPDATE products.reservations SET expires_at = now() WHERE order_id IN (
+                         SELECT order_id FROM products.reservations WHERE state = 'reserved'
+                         ORDER BY order_id LIMIT 5 FOR UPDATE SKIP LOCKED)",
+                )
+                .execute(&shop.pool)
+                .await
+                .unwrap();
+            }
+            7 => {
+                // Commits open ones, so that there are sales to cancel.
+                let open: Vec<Uuid> = sqlx::query_scalar(
+                    "SELECT order_id FROM products.reservations WHERE state = 'reserved' LIMIT 4",
+                )
+                .fetch_all(&shop.pool)
+                .await
+                .unwrap();
+                let order_ids = open.iter().map(Uuid::to_string).collect();
+                client.commit(shop.call(wire::CommitRequest { order_ids })).await.unwrap();
+            }
+            8 => {
+                let product = &products[dice.roll(products.len())];
+                let delta = [-3, 5, 10][dice.roll(3)];
+                let adjustment = json!({"delta": delta, "reason": "count"});
+                let (status, body) =
+                    shop.post(&format!("/products/{product}/stock-adjustments"), &adjustment).await;
+                assert!(status == 201 || body["code"] == "insufficient_stock", "{status} {body}");
+            }
+            _ => common::cancel(shop, &some).await,
+        }
+    }
+    calls
+}
+
+#[tokio::test]
+async fn products_are_named_as_they_are_archived_ones_included() {
+    let shop = shop().await;
+    let lamp = shop.product(json!({"sku": "LAMP-1", "name": "Pilot Lamp", "stock": 4})).await;
+    let rope = shop.stocked(1).await;
+    assert!(is_reserved(&shop.reserve(Uuid::now_v7(), &[(&id(&lamp), 1)]).await));
+    let gone = shop.staff(Method::DELETE, &format!("/products/{rope}")).header("if-match", "*");
+    assert_eq!(gone.send().await.unwrap().status(), 204);
+    let product_ids = vec![id(&lamp), rope.clone(), Uuid::now_v7().to_string()];
+    let answer = shop.grpc.clone().get_products(shop.call(wire::GetProductsRequest { product_ids })).await;
+    let products = answer.unwrap().into_inner().products;
+    assert_eq!(products.len(), 2);
+    assert_eq!(
+        products[0],
+        wire::Product {
+            id: id(&lamp),
+            sku: "LAMP-1".to_owned(),
+            slug: "pilot-lamp".to_owned(),
+            name: "Pilot Lamp".to_owned(),
+            price: Some(wire::Money { amount: 1999, currency: "EUR".to_owned() }),
+            available: 3,
+            archived: false,
+            version: 1,
+        }
+    );
+    assert!(products[1].archived && products[1].version == 2);
+}
+
+#[tokio::test]
+async fn what_can_not_be_asked_is_an_invalid_argument() {
+    let shop = shop().await;
+    let lamp = shop.stocked(5).await;
+    let order = Uuid::now_v7();
+    let many = vec![(lamp.as_str(), 1); 101];
+    for bad in [
+        reservation(order, &[]),
+        reservation(order, &[(&lamp, 0)]),
+        reservation(order, &[(&lamp, 1000)]),
+        reservation(order, &[("lamp", 1)]),
+        reservation(order, &many),
+        wire::Reservation { order_id: "1".to_owned(), lines: vec![] },
+    ] {
+        let refused = shop.reserve_all(vec![bad.clone()]).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{bad:?}");
+    }
+    let product_ids = vec![lamp.clone(); 201];
+    let answer = shop.grpc.clone().get_products(shop.call(wire::GetProductsRequest { product_ids })).await;
+    assert_eq!(answer.unwrap_err().code(), Code::InvalidArgument);
+    assert_eq!(shop.stock(&lamp).await, (5, 0));
+}
+
+#[tokio::test]
+async fn only_the_order_service_may_call() {
+    let shop = shop().await;
+    let mut grpc = shop.grpc.clone();
+    let order_ids = vec![Uuid::now_v7().to_string()];
+    let reserve = || wire::ReserveRequest { reservations: vec![] };
+    let (commit, release) =
+        (wire::CommitRequest { order_ids: order_ids.clone() }, wire::ReleaseRequest { order_ids });
+    let products = wire::GetProductsRequest { product_ids: vec![] };
+    let stranger = Code::Unauthenticated;
+    assert_eq!(grpc.reserve(reserve()).await.unwrap_err().code(), stranger);
+    assert_eq!(grpc.commit(commit.clone()).await.unwrap_err().code(), stranger);
+    assert_eq!(grpc.release(release.clone()).await.unwrap_err().code(), stranger);
+    assert_eq!(grpc.get_products(products.clone()).await.unwrap_err().code(), stranger);
+    let denied = Code::PermissionDenied;
+    let user = |code: tonic::Status| assert_eq!(code.code(), denied);
+    user(grpc.reserve(shop.call_as_user_service(reserve())).await.unwrap_err());
+    user(grpc.commit(shop.call_as_user_service(commit)).await.unwrap_err());
+    user(grpc.release(shop.call_as_user_service(release)).await.unwrap_err());
+    user(grpc.get_products(shop.call_as_user_service(products)).await.unwrap_err());
+}

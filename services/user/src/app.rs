@@ -1,0 +1,58 @@
+//! From settings to a running service.
+
+use std::sync::Arc;
+
+use axum::extract::FromRef;
+use messaging::Outbox;
+use service::Lifecycle;
+use service::auth::Verifier;
+use service::serve::{Addresses, Ports};
+use sqlx::PgPool;
+use sqlx::migrate::Migrator;
+use tonic::service::Routes;
+
+use crate::config::Config;
+use crate::password::Hasher;
+use crate::signing::SigningKeys;
+use crate::{consumer, demo, http, retention};
+
+static MIGRATIONS: Migrator = sqlx::migrate!();
+
+/// What a request needs.
+#[derive(Clone)]
+pub(crate) struct App {
+    pub pool: PgPool,
+    pub outbox: Outbox,
+    pub hasher: Arc<Hasher>,
+    pub keys: Arc<SigningKeys>,
+}
+
+impl FromRef<App> for Arc<Verifier> {
+    fn from_ref(app: &App) -> Self {
+        app.keys.verifier()
+    }
+}
+
+/// Starts the service's tasks and returns where it listens; it runs until
+/// `lifecycle` stops. Fails on a taken port, or when the database can't be
+/// reached or migrated.
+pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addresses> {
+    let ports = Ports::bind(&config.listen).await?;
+    let migrations = [&messaging::MIGRATIONS, &MIGRATIONS];
+    let pool = service::db::open(&config.backends, "users", &migrations).await?;
+    let outbox = Outbox::new(pool.clone());
+    let app = App {
+        keys: SigningKeys::start(&pool, lifecycle).await?,
+        hasher: Arc::new(Hasher::new(config.password_hashes_at_once)),
+        outbox: outbox.clone(),
+        pool: pool.clone(),
+    };
+    if config.demo_data {
+        demo::start(app.clone(), lifecycle);
+    }
+    retention::start(pool.clone(), lifecycle);
+    let amqp_url = &config.backends.amqp_url;
+    messaging::start(lifecycle, "user", amqp_url, &config.naming, &outbox, consumer::Notifier);
+    // Other services have nothing to ask yet: the gRPC port answers health checks only.
+    Ok(ports.serve(lifecycle, pool, http::router(app), Routes::default()))
+}

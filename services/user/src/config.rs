@@ -1,0 +1,56 @@
+//! The service's settings.
+
+use std::num::NonZeroUsize;
+
+use clap::{ArgAction, Parser};
+use messaging::Naming;
+use service::config::{Backends, Listen, Process};
+
+#[derive(Parser)]
+#[command(name = "user", about = "Accounts and sign-in")]
+#[command(
+    mut_arg("http_addr", |arg| arg.default_value("0.0.0.0:8081")),
+    mut_arg("grpc_addr", |arg| arg.default_value("0.0.0.0:9081")),
+    mut_arg("admin_addr", |arg| arg.default_value("0.0.0.0:7081"))
+)]
+pub struct Config {
+    #[command(flatten)]
+    pub listen: Listen,
+    #[command(flatten)]
+    pub backends: Backends,
+    #[command(flatten)]
+    pub naming: Naming,
+    /// Passwords hashed at the same time, each taking 19 MiB and one core for
+    /// its time; as many as there are cores when not set.
+    #[arg(long, env = "PASSWORD_HASHES_AT_ONCE")]
+    pub password_hashes_at_once: Option<NonZeroUsize>,
+    /// Creates the demo accounts, whose passwords are public: never in production.
+    #[arg(long, env = "DEMO_DATA", default_value = "false", action = ArgAction::Set)]
+    pub demo_data: bool,
+    #[command(flatten)]
+    pub process: Process,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn env_example_is_current() {
+        let expected = service::config::env_example(&Config::command());
+        assert!(
+            include_str!("../../../.env.example").contains(&expected),
+            ".env.example lacks this, after `# --- user ---`:\n{expected}"
+        );
+    }
+
+    #[test]
+    fn the_ports_have_defaults() {
+        let config = Config::parse_from(["user", "--database-url=postgres://x", "--amqp-url=amqp://x"]);
+        assert_eq!(config.listen.http_addr.port(), 8081);
+        assert_eq!(config.listen.grpc_addr.port(), 9081);
+        assert_eq!(config.listen.admin_addr.port(), 7081);
+    }
+}

@@ -1,0 +1,62 @@
+//! The demo accounts: created once, never reset, and only when asked for.
+
+use std::time::Duration;
+
+use service::auth::Role;
+use service::validate::Invalid;
+use service::{Lifecycle, Problem};
+
+use crate::account::{self, Email};
+use crate::app::App;
+use crate::password::NewPassword;
+
+const ACCOUNTS: [(&str, &str, &str, Role); 3] = [
+    ("demo@dockside.test", "dockside-demo", "Demo Customer", Role::Customer),
+    ("staff@dockside.test", "dockside-staff", "Demo Staff", Role::Staff),
+    ("admin@dockside.test", "dockside-admin", "Demo Admin", Role::Admin),
+];
+
+/// Creates the accounts beside the start, which hashing would hold up.
+pub(crate) fn start(app: App, lifecycle: &Lifecycle) {
+    let stop = lifecycle.stopping();
+    lifecycle.spawn("demo_accounts", async move {
+        for (email, password, name, role) in ACCOUNTS {
+            while let Err(problem) = create(&app, email, password, name, role).await {
+                tracing::warn!(error = problem.code, email, "demo_account.failed");
+                tokio::select! {
+                    () = stop.cancelled() => return Ok(()),
+                    () = tokio::time::sleep(Duration::from_secs(1)) => {}
+                }
+            }
+        }
+        // A task that ends before the service does counts as failed.
+        stop.cancelled().await;
+        Ok(())
+    });
+}
+
+async fn create(app: &App, email: &str, password: &str, name: &str, role: Role) -> Result<(), Problem> {
+    let mut invalid = Invalid::new();
+    let email = Email::parse(&mut invalid, email.to_owned());
+    let password = NewPassword::parse(&mut invalid, "/password", password.to_owned());
+    invalid.check()?;
+    let (Some(email), Some(password)) = (email, password) else {
+        return Err(Problem::internal());
+    };
+    let mut connection = app.pool.acquire().await?;
+    if account::credentials(&mut connection, &email).await?.is_some() {
+        return Ok(());
+    }
+    drop(connection);
+
+    let hash = app.hasher.hash(password).await?;
+    let mut transaction = app.pool.begin().await?;
+    match account::register(&mut transaction, &email, name, role, &hash).await {
+        // Another replica was faster.
+        Err(problem) if problem.code == "email_taken" => return Ok(()),
+        outcome => outcome?,
+    };
+    transaction.commit().await?;
+    app.outbox.wake();
+    Ok(())
+}

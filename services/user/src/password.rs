@@ -1,0 +1,212 @@
+//! Passwords: which are acceptable, and hashing them without holding anybody up.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use argon2::password_hash::phc::{Output, PasswordHash, Salt};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
+use opentelemetry::metrics::Counter;
+use service::validate::Invalid;
+use service::{Problem, telemetry};
+use tokio::sync::Semaphore;
+
+/// Hashes that may wait for their turn, and for how long; more are refused,
+/// since by then their callers have given up or will soon.
+const MOST_WAITING: usize = 64;
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
+
+/// The most used passwords of eight characters and more, in lower case.
+const COMMON: &str = include_str!("password/common.txt");
+
+/// What an unknown address is checked against, so that it costs what a wrong
+/// password costs: current parameters, random salt, a hash of nothing known.
+const DECOY: &str =
+    "$argon2id$v=19$m=19456,t=2,p=1$8tWkN3mRZ0yQ5bVxLhJcCg$mJ4nTqv0cY7rXw2ZbK9sUeHfAoD1iGpL6uEyRtVxWzQ";
+
+/// A password good enough for an account.
+pub(crate) struct NewPassword(String);
+
+impl NewPassword {
+    /// Records what is wrong at `pointer`: not 8 to 128 characters, or
+    /// `password_too_common`.
+    pub fn parse(invalid: &mut Invalid, pointer: &str, text: String) -> Option<Self> {
+        let text = invalid.text(pointer, text, 8, 128)?;
+        let lower = text.to_lowercase();
+        if COMMON.lines().any(|common| common == lower) {
+            let detail = "One of the first passwords that anybody would try.";
+            invalid.push(pointer, "password_too_common", detail);
+            return None;
+        }
+        Some(Self(text))
+    }
+}
+
+/// Argon2id on blocking threads, a bounded number at a time.
+pub(crate) struct Hasher {
+    admitted: Semaphore,
+    at_once: Arc<Semaphore>,
+    hashes: Counter<u64>,
+}
+
+impl Hasher {
+    pub fn new(at_once: Option<NonZeroUsize>) -> Self {
+        let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let at_once = at_once.map_or_else(cores, NonZeroUsize::get);
+        Self {
+            admitted: Semaphore::new(at_once.saturating_add(MOST_WAITING).min(Semaphore::MAX_PERMITS)),
+            at_once: Arc::new(Semaphore::new(at_once.min(Semaphore::MAX_PERMITS))),
+            hashes: telemetry::counter("password.hashes"),
+        }
+    }
+
+    /// A PHC string to store. 503 when too much is waiting.
+    pub async fn hash(&self, password: NewPassword) -> Result<String, Problem> {
+        let hashed = self.run(move || hash(password.0.as_bytes())).await?;
+        hashed.map_err(|error| {
+            tracing::error!(%error, "password.hash_failed");
+            Problem::internal()
+        })
+    }
+
+    /// Whether `password` is the one that `stored` was made of; without
+    /// `stored` it is not, after the same time. 503 when too much is waiting.
+    pub async fn verify(&self, password: String, stored: Option<String>) -> Result<bool, Problem> {
+        let known = stored.is_some();
+        let stored = stored.unwrap_or_else(|| DECOY.to_owned());
+        let matches = self.run(move || matches(password.as_bytes(), &stored)).await?;
+        let matches = matches.map_err(|error| {
+            tracing::error!(%error, "password.stored_hash_unusable");
+            Problem::internal()
+        })?;
+        Ok(known && matches)
+    }
+
+    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
+        let busy = || Problem::unavailable("Too many sign-ins at once; try again.");
+        let _admitted = self.admitted.try_acquire().map_err(|_| busy())?;
+        let turn = tokio::time::timeout(LONGEST_WAIT, self.at_once.clone().acquire_owned());
+        let turn = turn.await.map_err(|_| busy())?.map_err(|_| busy())?;
+        self.hashes.add(1, &[]);
+        // The turn ends with the work, not with whoever waited for it.
+        let work = tokio::task::spawn_blocking(move || {
+            let result = work();
+            drop(turn);
+            result
+        });
+        work.await.map_err(|error| {
+            tracing::error!(%error, "password.task_failed");
+            Problem::internal()
+        })
+    }
+}
+
+/// RFC 9106's second choice scaled down as OWASP advises: 19 MiB, two passes,
+/// one lane, which are this crate's defaults and held by a test.
+/// <https://cheatsheetseries.owasp.org/cheatsheets/Password_Storage_Cheat_Sheet.html>
+fn hash(password: &[u8]) -> anyhow::Result<String> {
+    let params = Params::DEFAULT;
+    let salt = Salt::generate();
+    let hash = argon2id(&params, password, &salt, Params::DEFAULT_OUTPUT_LEN)?;
+    let hash = PasswordHash {
+        algorithm: Algorithm::Argon2id.ident(),
+        version: Some(Version::V0x13.into()),
+        params: params.try_into()?,
+        salt: Some(salt),
+        hash: Some(hash),
+    };
+    Ok(hash.to_string())
+}
+
+fn matches(password: &[u8], stored: &str) -> anyhow::Result<bool> {
+    let stored = PasswordHash::new(stored)?;
+    let supported =
+        stored.algorithm == Algorithm::Argon2id.ident() && stored.version == Some(Version::V0x13.into());
+    let (Some(salt), Some(hash), true) = (&stored.salt, &stored.hash, supported) else {
+        anyhow::bail!("not a hash of ours");
+    };
+    // `Output` compares in constant time.
+    Ok(argon2id(&Params::try_from(&stored)?, password, salt, hash.len())? == *hash)
+}
+
+fn argon2id(params: &Params, password: &[u8], salt: &[u8], length: usize) -> anyhow::Result<Output> {
+    // glibc hands freed memory back to the system only for allocations above
+    // 32 MiB (M_MMAP_THRESHOLD in mallopt(3)); smaller ones it keeps after the
+    // first. Asking for more than is touched costs nothing and lets the
+    // service shrink again after a sign-in.
+    const RETURNED_WHEN_FREED: usize = 33 * 1024 * 1024 / Block::SIZE;
+    let blocks = params.block_count();
+    let mut memory = Vec::with_capacity(blocks.max(RETURNED_WHEN_FREED));
+    memory.resize(blocks, Block::new());
+
+    let mut buffer = [0; Output::MAX_LENGTH];
+    let out = &mut buffer[..length];
+    let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params.clone());
+    argon2.hash_password_into_with_memory(password, salt, out, &mut memory)?;
+    Ok(Output::new(out)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use argon2::PasswordVerifier;
+
+    use super::*;
+
+    #[test]
+    fn hashes_are_standard_argon2id_with_19_mib_two_passes_one_lane() {
+        let stored = hash("pässword-1".as_bytes()).unwrap();
+        assert!(stored.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{stored}");
+        let parsed = PasswordHash::new(&stored).unwrap();
+        let reference = Argon2::default();
+        assert!(reference.verify_password("pässword-1".as_bytes(), &parsed).is_ok());
+        assert!(matches("pässword-1".as_bytes(), &stored).unwrap());
+        assert!(!matches(b"passwort-1", &stored).unwrap());
+    }
+
+    #[test]
+    fn a_password_hashed_twice_gives_two_hashes() {
+        assert_ne!(hash(b"password-1").unwrap(), hash(b"password-1").unwrap());
+    }
+
+    #[test]
+    fn the_decoy_costs_what_a_real_hash_costs() {
+        let decoy = PasswordHash::new(DECOY).unwrap();
+        let real = PasswordHash::new(&hash(b"password-1").unwrap()).unwrap();
+        assert_eq!(decoy.params, real.params);
+        assert_eq!(decoy.salt.unwrap().len(), real.salt.unwrap().len());
+        assert!(!matches(b"", DECOY).unwrap());
+    }
+
+    #[tokio::test]
+    async fn an_unknown_account_matches_nothing() {
+        let hasher = Hasher::new(None);
+        assert!(!hasher.verify("anything".into(), None).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn what_would_wait_too_long_is_refused_at_once() {
+        let hasher = Hasher::new(NonZeroUsize::new(1));
+        let _all = hasher.admitted.try_acquire_many(1 + MOST_WAITING as u32).unwrap();
+        let problem = hasher.verify("anything".into(), None).await.unwrap_err();
+        assert_eq!(problem.code, "service_unavailable");
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_longer_than_two_seconds() {
+        let hasher = Hasher::new(NonZeroUsize::new(1));
+        let _turn = hasher.at_once.clone().acquire_owned().await.unwrap();
+        let started = tokio::time::Instant::now();
+        let problem = hasher.verify("anything".into(), None).await.unwrap_err();
+        assert_eq!(problem.code, "service_unavailable");
+        assert!(started.elapsed() >= LONGEST_WAIT);
+    }
+
+    #[test]
+    fn the_common_passwords_could_all_be_chosen_otherwise() {
+        assert!(COMMON.lines().count() >= 300);
+        for common in COMMON.lines() {
+            assert!((8..=128).contains(&common.chars().count()), "{common}");
+            assert_eq!(common, common.to_lowercase());
+        }
+    }
+}

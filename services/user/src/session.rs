@@ -1,0 +1,134 @@
+//! Sign-ins: a session is a family of refresh tokens, each spent to get the
+//! next (RFC 9700, section 4.14.2).
+//!
+//! A spent token that comes again was stolen, from us or from the thief, so the
+//! family ends. One exception: an answer may get lost, so for ten seconds after
+//! the rotation, and until the successor is used, the same token gets the same
+//! successor. Only hashes are stored, so the successor is derived:
+//! HMAC-SHA256(key = the presented token, message = a random salt in its row).
+//! Neither the row nor an old token alone yields it.
+
+mod store;
+
+use aws_lc_rs::{digest, hmac};
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use service::auth::Role;
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+pub(crate) use store::sweep;
+
+/// An opaque bearer token; only its hash is kept.
+#[derive(PartialEq, Eq)]
+pub(crate) struct RefreshToken([u8; 32]);
+
+impl RefreshToken {
+    fn generate() -> Self {
+        Self(rand::random())
+    }
+
+    /// `None` for what can't be one of ours.
+    pub fn parse(text: &str) -> Option<Self> {
+        let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).ok()?;
+        bytes.try_into().ok().map(Self)
+    }
+
+    pub fn encode(&self) -> String {
+        BASE64_URL_SAFE_NO_PAD.encode(self.0)
+    }
+
+    fn hash(&self) -> Vec<u8> {
+        digest::digest(&digest::SHA256, &self.0).as_ref().to_vec()
+    }
+
+    fn successor(&self, salt: &[u8]) -> Self {
+        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &self.0), salt);
+        let mut token = [0; 32];
+        token.copy_from_slice(tag.as_ref()); // SHA-256's output is 32 bytes
+        Self(token)
+    }
+}
+
+/// What a new access token is made of, and the refresh token that goes with it.
+pub(crate) struct SignedIn {
+    pub account: Uuid,
+    pub role: Role,
+    pub session: Uuid,
+    pub refresh_token: RefreshToken,
+}
+
+/// Opens a session; `None` when the account has gone or was disabled meanwhile.
+pub(crate) async fn open(
+    connection: &mut PgConnection,
+    account: Uuid,
+    role: Role,
+) -> sqlx::Result<Option<SignedIn>> {
+    let refresh_token = RefreshToken::generate();
+    let session = store::insert(connection, account, &refresh_token.hash()).await?;
+    Ok(session.map(|session| SignedIn { account, role, session, refresh_token }))
+}
+
+/// The successor of a presented token; `None` when it is unknown, has run out,
+/// or is spent. Commit either way: a reused token ends its family.
+pub(crate) async fn refresh(
+    connection: &mut PgConnection,
+    presented: &RefreshToken,
+) -> sqlx::Result<Option<SignedIn>> {
+    let hash = presented.hash();
+    let Some(family) = store::lock_family(&mut *connection, &hash).await? else {
+        return Ok(None);
+    };
+    let successor = match store::token(&mut *connection, &hash).await? {
+        Some(token) if !token.spent => {
+            let salt: [u8; 32] = rand::random();
+            let successor = presented.successor(&salt);
+            store::rotate(connection, family.session, &hash, &salt, &successor.hash()).await?;
+            successor
+        }
+        Some(store::Token { grace_salt: Some(salt), .. }) => presented.successor(&salt),
+        _ => {
+            tracing::warn!(session.id = %family.session, user.id = %family.account, "session.token_reused");
+            store::revoke(connection, family.session).await?;
+            return Ok(None);
+        }
+    };
+    Ok(Some(SignedIn {
+        account: family.account,
+        role: family.role,
+        session: family.session,
+        refresh_token: successor,
+    }))
+}
+
+/// Ends the session that the token belongs to, if there is one.
+pub(crate) async fn close(connection: &mut PgConnection, presented: &RefreshToken) -> sqlx::Result<()> {
+    store::revoke_by_token(connection, &presented.hash()).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_survives_its_text_form() {
+        let token = RefreshToken::generate();
+        assert_eq!(token.encode().len(), 43);
+        assert!(RefreshToken::parse(&token.encode()) == Some(token));
+    }
+
+    #[test]
+    fn what_is_no_token_is_refused() {
+        for bad in ["", "x", "!!!!", &"A".repeat(42), &"A".repeat(44), &"é".repeat(43)] {
+            assert!(RefreshToken::parse(bad).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_successor_needs_both_token_and_salt() {
+        let token = RefreshToken([1; 32]);
+        assert!(token.successor(&[7; 32]) == token.successor(&[7; 32]));
+        assert!(token.successor(&[7; 32]) != token.successor(&[8; 32]));
+        assert!(token.successor(&[7; 32]) != RefreshToken([2; 32]).successor(&[7; 32]));
+    }
+}

@@ -1,0 +1,108 @@
+//! Builds the services with cargo, whose own progress is shown as it comes.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use crate::console::{seconds, step};
+use crate::layout::Layout;
+use crate::process::{self, Signal};
+use crate::signals;
+
+/// The programs that make the shop, by package.
+pub const PACKAGES: [&str; 4] = ["user", "product", "order", "payment-sandbox"];
+
+/// `cargo`, as if typed in the checkout: without what `cargo run` put into this process's environment.
+pub fn cargo(layout: &Layout) -> Command {
+    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(program);
+    command.current_dir(&layout.root);
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy();
+        if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&*name);
+        }
+    }
+    command
+}
+
+/// Explains why cargo could not be started.
+pub fn cargo_missing(e: std::io::Error) -> anyhow::Error {
+    match e.kind() {
+        std::io::ErrorKind::NotFound => {
+            anyhow::anyhow!("cargo is not on the PATH: install Rust from https://rustup.rs and try again")
+        }
+        _ => anyhow::Error::new(e).context("cannot run cargo"),
+    }
+}
+
+/// Builds the four programs; returns where each is.
+pub fn services(layout: &Layout, release: bool) -> Result<BTreeMap<String, PathBuf>> {
+    let start = Instant::now();
+    step("build", "user, product, order, payment-sandbox (the first time takes some minutes)");
+    let mut command = cargo(layout);
+    command.arg("build").args(PACKAGES.iter().flat_map(|p| ["-p", p])).arg("--bins");
+    if release {
+        command.arg("--release");
+    }
+    // Artifacts as JSON on stdout; progress and diagnostics stay on stderr.
+    command.arg("--message-format=json-render-diagnostics").stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut child = command.spawn().map_err(cargo_missing)?;
+    let pid = child.id();
+    let out = child.stdout.take().context("cargo's output")?;
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let (binaries, status) = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(std::sync::atomic::Ordering::SeqCst) {
+                if signals::stop_asked() {
+                    process::kill(pid, Signal::TERM);
+                    return;
+                }
+                process::pause(100);
+            }
+        });
+        let binaries: BTreeMap<_, _> =
+            BufReader::new(out).lines().map_while(Result::ok).filter_map(|l| executable(&l)).collect();
+        let status = child.wait();
+        done.store(true, std::sync::atomic::Ordering::SeqCst);
+        (binaries, status)
+    });
+    signals::check()?;
+    if !status?.success() {
+        bail!("the build failed: see cargo's messages above");
+    }
+    if let Some(missing) = PACKAGES.iter().find(|p| !binaries.contains_key(**p)) {
+        bail!("the build made no program named {missing}");
+    }
+    step("build", &format!("done in {}", seconds(start.elapsed())));
+    Ok(binaries)
+}
+
+/// The program that one of cargo's messages announces.
+fn executable(message: &str) -> Option<(String, PathBuf)> {
+    let message: serde_json::Value = serde_json::from_str(message).ok()?;
+    let file = message.get("executable")?.as_str()?;
+    let name = message.get("target")?.get("name")?.as_str()?;
+    Some((name.to_owned(), PathBuf::from(file)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_read_from_cargos_messages() {
+        let made =
+            r#"{"reason":"compiler-artifact","target":{"name":"order"},"executable":"/t/debug/order"}"#;
+        assert_eq!(executable(made), Some(("order".into(), "/t/debug/order".into())));
+        assert_eq!(
+            executable(r#"{"reason":"compiler-artifact","target":{"name":"x"},"executable":null}"#),
+            None
+        );
+        assert_eq!(executable("not json"), None);
+    }
+}

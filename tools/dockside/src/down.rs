@@ -1,0 +1,98 @@
+//! `down`: stops what runs, whether or not its supervisor still lives; `--wipe` forgets the data.
+
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::console::{line, step};
+use crate::layout::{Layout, Lock};
+use crate::process::Signal;
+use crate::state::State;
+use crate::{shutdown, signals};
+
+/// Every process's grace, one after the other, and some more.
+const LIMIT: Duration = Duration::from_secs(180);
+
+pub fn run(layout: &Layout, wipe: bool) -> Result<ExitCode> {
+    if !layout.dir.exists() {
+        line("Nothing is running here.");
+        return Ok(ExitCode::SUCCESS);
+    }
+    stop(layout)?;
+    if wipe {
+        forget(layout)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn stop(layout: &Layout) -> Result<()> {
+    let state = State::load(layout);
+    let mut stopped = false;
+    if let Some(supervisor) = state.supervisor.as_ref().filter(|s| s.alive()) {
+        step("dockside", &format!("stopping the shop (pid {})", supervisor.pid));
+        supervisor.signal(Signal::TERM);
+        if !supervisor.wait_gone(LIMIT) {
+            supervisor.signal(Signal::KILL);
+        }
+        stopped = true;
+    }
+    // What is left when the supervisor was killed.
+    let left: Vec<_> = State::load(layout).processes.into_iter().filter(|p| p.identity.alive()).collect();
+    shutdown::stop_in_order(&left, signals::stop_at_once);
+    if stopped || !left.is_empty() {
+        step("dockside", "stopped");
+    } else {
+        line("Nothing is running here.");
+    }
+    let mut state = State::load(layout);
+    if state != State::default() {
+        state.processes.clear();
+        state.supervisor = None;
+        state.ready = false;
+        state.edge = None;
+        state.save(layout)?;
+    }
+    Ok(())
+}
+
+fn forget(layout: &Layout) -> Result<()> {
+    if Lock::acquire(layout)?.is_none() {
+        bail!("another `cargo dockside` is at work in {}", layout.dir.display());
+    }
+    // Only a folder that is ours: `--dir` could name anything.
+    if !layout.state().exists() {
+        line("There is no data here.");
+        return Ok(());
+    }
+    if let Some(outside) = State::load(layout).outside.filter(|o| *o == layout.outside()) {
+        remove(&outside)?;
+        // Stays while other checkouts have data there.
+        outside.parent().map(fs::remove_dir);
+    }
+    for name in ["postgres", "rabbitmq", "edge", "sandbox", "logs", "test"] {
+        remove(&layout.dir.join(name))?;
+    }
+    for entry in fs::read_dir(&layout.dir)?.flatten() {
+        let name = entry.file_name();
+        let ours = ["secrets.json", "state.json", "lock", "order.key.pem", "order.key.pub"];
+        if ours.iter().any(|o| name == *o) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    // Stays when something that is not ours lies in it.
+    fs::remove_dir(&layout.dir).ok();
+    step("dockside", "all data is forgotten");
+    Ok(())
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(e).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,253 @@
+//! Installs what is missing with the system's package manager, saying what it runs.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::console::{seconds, step};
+use crate::layout::Layout;
+use crate::process::{self, Signal};
+use crate::servers::start::given;
+use crate::servers::{find, is_root, nginx, postgres, rabbitmq};
+use crate::signals;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Need {
+    Postgres,
+    RabbitMq,
+    Nginx,
+}
+
+impl Need {
+    fn missing(self) -> bool {
+        match self {
+            Need::Postgres => postgres::find_bin().is_none(),
+            Need::RabbitMq => rabbitmq::find_programs().is_none(),
+            Need::Nginx => nginx::find_program().is_none(),
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Need::Postgres => "PostgreSQL",
+            Need::RabbitMq => "RabbitMQ",
+            Need::Nginx => "nginx",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Manager {
+    Apt,
+    Dnf,
+    Apk,
+    Pacman,
+    Brew,
+}
+
+const MANAGERS: [(Manager, &str); 5] = [
+    (Manager::Apt, "apt-get"),
+    (Manager::Dnf, "dnf"),
+    (Manager::Apk, "apk"),
+    (Manager::Pacman, "pacman"),
+    (Manager::Brew, "brew"),
+];
+
+/// The package with the server; where extensions such as pg_trgm are packaged apart, with those.
+fn packages(manager: Manager, need: Need) -> &'static str {
+    match (manager, need) {
+        (Manager::Apt, Need::Postgres) => "postgresql",
+        (Manager::Dnf, Need::Postgres) => "postgresql-server postgresql-contrib",
+        (Manager::Apk, Need::Postgres) => "postgresql postgresql-contrib postgresql-client",
+        (Manager::Pacman, Need::Postgres) => "postgresql",
+        (Manager::Brew, Need::Postgres) => "postgresql@17",
+        (Manager::Apt | Manager::Dnf | Manager::Apk, Need::RabbitMq) => "rabbitmq-server",
+        (Manager::Pacman | Manager::Brew, Need::RabbitMq) => "rabbitmq",
+        (_, Need::Nginx) => "nginx",
+    }
+}
+
+/// The command line that installs, as a shell runs it.
+fn command_line(manager: Manager, needs: &[Need]) -> String {
+    let names = needs.iter().map(|n| packages(manager, *n)).collect::<Vec<_>>().join(" ");
+    match manager {
+        Manager::Apt => format!("apt-get install -y --no-install-recommends {names}"),
+        Manager::Dnf => format!("dnf install -y {names}"),
+        Manager::Apk => format!("apk add --no-cache {names}"),
+        Manager::Pacman => format!("pacman -Sy --noconfirm --needed {names}"),
+        Manager::Brew => format!("HOMEBREW_NO_AUTO_UPDATE=1 brew install {names}"),
+    }
+}
+
+/// Debian starts a server once it is installed, creates a PostgreSQL cluster and enables both for the next
+/// boot. None of that is wanted here: policy-rc.d (invoke-rc.d(8)) forbids the start, createcluster.d the
+/// cluster, and what was not installed before is disabled again. What is there already stays as it is.
+const APT_QUIETLY: &str = r#"
+set -eu
+policy=/usr/sbin/policy-rc.d
+cluster=/etc/postgresql-common/createcluster.d/dockside.conf
+undo() { [ -z "${made_policy:-}" ] || rm -f "$policy"; rm -f "$cluster"; }
+trap undo EXIT
+trap 'exit 1' INT TERM HUP
+new=
+for service in postgresql rabbitmq-server nginx; do
+    dpkg -s "$service" >/dev/null 2>&1 || new="$new $service"
+done
+if [ ! -e "$policy" ]; then
+    made_policy=yes
+    printf '#!/bin/sh\nexit 101\n' > "$policy"
+    chmod 755 "$policy"
+fi
+mkdir -p "${cluster%/*}"
+echo 'create_main_cluster = false' > "$cluster"
+export DEBIAN_FRONTEND=noninteractive
+if ! ls /var/lib/apt/lists/*_Packages* >/dev/null 2>&1; then apt-get update; fi
+INSTALL || { apt-get update && INSTALL; }
+if [ -d /run/systemd/system ]; then
+    for service in $new; do systemctl disable "$service" >/dev/null 2>&1 || true; done
+fi
+"#;
+
+/// Installs what the shop needs and does not find; `edge` counts nginx in.
+pub fn missing(layout: &Layout, edge: bool) -> Result<()> {
+    let mut needs = Vec::new();
+    needs.extend(given("DATABASE_URL").is_none().then_some(Need::Postgres));
+    needs.extend(given("AMQP_URL").is_none().then_some(Need::RabbitMq));
+    needs.extend(edge.then_some(Need::Nginx));
+    install(layout, needs)
+}
+
+/// Installs all three servers where they are missing.
+pub fn all(layout: &Layout) -> Result<()> {
+    install(layout, vec![Need::Postgres, Need::RabbitMq, Need::Nginx])
+}
+
+/// Installs PostgreSQL if it is missing.
+pub fn postgres(layout: &Layout) -> Result<()> {
+    install(layout, vec![Need::Postgres])
+}
+
+fn install(layout: &Layout, mut needs: Vec<Need>) -> Result<()> {
+    needs.retain(|n| n.missing());
+    if needs.is_empty() {
+        return Ok(());
+    }
+    let names = needs.iter().map(|n| n.name()).collect::<Vec<_>>().join(", ");
+    let Some((manager, _)) = MANAGERS.into_iter().find(|(_, program)| find(program, &[]).is_some()) else {
+        bail!(
+            "{names} missing, and none of apt-get, dnf, apk, pacman and brew is here to install it: install it \
+             and try again, or name servers that run elsewhere in DATABASE_URL and AMQP_URL"
+        );
+    };
+    let line = command_line(manager, &needs);
+    let mut command = match manager {
+        // Homebrew refuses root.
+        Manager::Brew => Command::new("sh"),
+        _ if is_root() => Command::new("sh"),
+        _ if passwordless_sudo() => {
+            let mut sudo = Command::new("sudo");
+            sudo.args(["-n", "sh"]);
+            sudo
+        }
+        _ => bail!("{names} missing, and installing needs root. Run this, then try again:\n    sudo {line}"),
+    };
+    step("install", &format!("{names}: {line}"));
+    let script = match manager {
+        Manager::Apt => APT_QUIETLY.replace("INSTALL", &line),
+        _ => line.clone(),
+    };
+    layout.rotate_log("install")?;
+    let log = layout.append_log("install")?;
+    let child = command
+        .args(["-c", &script])
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn()
+        .context("cannot run the package manager")?;
+    wait(layout, child, &line)?;
+    if let Some(still) = needs.iter().find(|n| n.missing()) {
+        bail!("{} is still not found after `{line}`: see `cargo dockside logs install`", still.name());
+    }
+    Ok(())
+}
+
+fn wait(layout: &Layout, mut child: std::process::Child, line: &str) -> Result<()> {
+    const LIMIT: Duration = Duration::from_secs(900);
+    let start = Instant::now();
+    let mut said = Duration::ZERO;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            if status.success() {
+                step("install", &format!("done in {}", seconds(start.elapsed())));
+                return Ok(());
+            }
+            let tail = process::tail(&layout.log("install"), 15).join("\n    ");
+            bail!(
+                "installing failed ({status}):\n    {tail}\nInstall it by hand, then try again:\n    {line}"
+            );
+        }
+        if signals::stop_asked() || start.elapsed() > LIMIT {
+            // The package manager finishes what it is at and leaves no half-installed package.
+            process::kill(child.id(), Signal::TERM);
+            child.wait()?;
+            signals::check()?;
+            bail!(
+                "installing took more than {} minutes: see {}",
+                LIMIT.as_secs() / 60,
+                layout.log("install").display()
+            );
+        }
+        if start.elapsed() - said > Duration::from_secs(10) {
+            said = start.elapsed();
+            let now = process::tail(&layout.log("install"), 1).pop().unwrap_or_default();
+            step("install", &now.chars().take(90).collect::<String>());
+        }
+        process::pause(100);
+    }
+}
+
+fn passwordless_sudo() -> bool {
+    Path::new("/usr/bin/sudo").exists()
+        && Command::new("sudo")
+            .args(["-n", "true"])
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .is_ok_and(|s| s.success())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_package_manager_gets_its_own_names_and_asks_nothing() {
+        let needs = [Need::Postgres, Need::RabbitMq, Need::Nginx];
+        assert_eq!(
+            command_line(Manager::Apt, &needs),
+            "apt-get install -y --no-install-recommends postgresql rabbitmq-server nginx"
+        );
+        assert_eq!(
+            command_line(Manager::Dnf, &needs),
+            "dnf install -y postgresql-server postgresql-contrib rabbitmq-server nginx"
+        );
+        assert_eq!(
+            command_line(Manager::Pacman, &[Need::RabbitMq]),
+            "pacman -Sy --noconfirm --needed rabbitmq"
+        );
+        assert_eq!(
+            command_line(Manager::Brew, &[Need::Nginx]),
+            "HOMEBREW_NO_AUTO_UPDATE=1 brew install nginx"
+        );
+    }
+
+    #[test]
+    fn the_debian_script_is_one_that_a_shell_can_read() {
+        let script = APT_QUIETLY.replace("INSTALL", "true");
+        let status = Command::new("sh").args(["-n", "-c", &script]).status().unwrap();
+        assert!(status.success());
+    }
+}

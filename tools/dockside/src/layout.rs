@@ -1,0 +1,199 @@
+//! Where things are: the checkout, the folder that holds what runs, and the servers' data.
+
+use std::collections::hash_map::DefaultHasher;
+use std::fs::{self, File, OpenOptions};
+use std::hash::{Hash, Hasher};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+/// Free space below which nothing is started: a full disk stops PostgreSQL and RabbitMQ in ways that
+/// are hard to read.
+const MIN_FREE: u64 = 1 << 30;
+
+#[derive(Clone)]
+pub struct Layout {
+    /// The root of the checkout.
+    pub root: PathBuf,
+    /// `.dockside`, or what `--dir` names.
+    pub dir: PathBuf,
+}
+
+impl Layout {
+    /// # Errors
+    /// when the checkout cannot be found from the current folder.
+    pub fn new(dir: &Path) -> Result<Layout> {
+        let here = std::env::current_dir().context("cannot read the current folder")?;
+        let root = here
+            .ancestors()
+            .find(|p| p.join("tools/dockside/Cargo.toml").is_file())
+            .map(Path::to_path_buf)
+            .or_else(|| {
+                // Set by `cargo run`, for example with --manifest-path from elsewhere.
+                let manifest = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR")?);
+                Some(manifest.parent()?.parent()?.to_path_buf())
+            })
+            .context("run this inside a checkout of Dockside")?;
+        // `--dir` is relative to where it was typed, the default to the checkout.
+        let dir = if dir == Path::new(crate::DEFAULT_DIR) { root.join(dir) } else { here.join(dir) };
+        Ok(Layout { root, dir })
+    }
+
+    /// Creates the folder and checks that it can be used.
+    pub fn prepare(&self) -> Result<()> {
+        for dir in [&self.dir, &self.logs()] {
+            fs::DirBuilder::new().recursive(true).mode(0o755).create(dir).map_err(|e| self.denied(dir, e))?;
+        }
+        let probe = self.dir.join(".writable");
+        fs::write(&probe, b"x").map_err(|e| self.denied(&probe, e))?;
+        fs::remove_file(&probe).ok();
+        let free = free_space(&self.dir)?;
+        if free < MIN_FREE {
+            bail!(
+                "only {} MiB are free on the disk of {}: at least 1024 MiB are needed. Free some space, or \
+                 choose another place with --dir",
+                free >> 20,
+                self.dir.display()
+            );
+        }
+        Ok(())
+    }
+
+    fn denied(&self, path: &Path, e: std::io::Error) -> anyhow::Error {
+        match e.kind() {
+            std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => anyhow::anyhow!(
+                "no permission to write {}: make it yours (chown), or choose another folder with --dir",
+                path.display()
+            ),
+            std::io::ErrorKind::StorageFull => anyhow::anyhow!(
+                "the disk of {} is full: free some space, or choose another place with --dir",
+                self.dir.display()
+            ),
+            _ => anyhow::Error::new(e).context(format!("cannot write {}", path.display())),
+        }
+    }
+
+    pub fn logs(&self) -> PathBuf {
+        self.dir.join("logs")
+    }
+
+    pub fn log(&self, name: &str) -> PathBuf {
+        self.logs().join(format!("{name}.log"))
+    }
+
+    pub fn state(&self) -> PathBuf {
+        self.dir.join("state.json")
+    }
+
+    /// Opens a fresh log and keeps the one before it as `<name>.log.1`.
+    pub fn rotate_log(&self, name: &str) -> Result<()> {
+        let path = self.log(name);
+        if path.exists() {
+            fs::rename(&path, self.logs().join(format!("{name}.log.1")))
+                .with_context(|| format!("cannot rotate {}", path.display()))?;
+        }
+        self.append_log(name).map(drop)
+    }
+
+    /// The log, for a process to append to.
+    pub fn append_log(&self, name: &str) -> Result<File> {
+        let path = self.log(name);
+        OpenOptions::new().create(true).append(true).open(&path).map_err(|e| self.denied(&path, e))
+    }
+
+    /// Where data goes when the servers' user cannot enter the checkout.
+    pub fn outside(&self) -> PathBuf {
+        let mut hasher = DefaultHasher::new();
+        self.dir.hash(&mut hasher);
+        Path::new("/var/lib/dockside").join(format!("{:016x}", hasher.finish()))
+    }
+}
+
+/// Bytes that an unprivileged process may still write on the disk that holds `path`.
+pub fn free_space(path: &Path) -> Result<u64> {
+    let stat = rustix::fs::statvfs(path).with_context(|| format!("cannot look at {}", path.display()))?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+/// Writes a file whole or not at all, readable by its owner only.
+pub fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
+    let temporary = path.with_extension("tmp");
+    let write = || -> std::io::Result<()> {
+        let _ = fs::remove_file(&temporary);
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+        std::io::Write::write_all(&mut file, bytes)?;
+        file.set_permissions(fs::Permissions::from_mode(0o600))?;
+        fs::rename(&temporary, path)
+    };
+    write().map_err(|e| match e.kind() {
+        std::io::ErrorKind::StorageFull => {
+            anyhow::anyhow!("the disk is full: cannot write {}", path.display())
+        }
+        _ => anyhow::Error::new(e).context(format!("cannot write {}", path.display())),
+    })
+}
+
+/// The one process that may run a folder's shop. Held until the process ends, however it ends.
+pub struct Lock(#[expect(dead_code, reason = "held, not read")] File);
+
+impl Lock {
+    /// `None` when another process holds it.
+    pub fn acquire(layout: &Layout) -> Result<Option<Lock>> {
+        let path = layout.dir.join("lock");
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(|e| layout.denied(&path, e))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Lock(file))),
+            Err(fs::TryLockError::WouldBlock) => Ok(None),
+            Err(fs::TryLockError::Error(e)) => Err(e).context("cannot lock"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scratch(name: &str) -> Layout {
+        let dir = std::env::temp_dir().join(format!("dockside-{name}-{}", std::process::id()));
+        Layout { root: dir.clone(), dir }
+    }
+
+    #[test]
+    fn one_process_holds_the_lock() {
+        let layout = scratch("lock");
+        layout.prepare().unwrap();
+        let held = Lock::acquire(&layout).unwrap();
+        assert!(held.is_some());
+        assert!(Lock::acquire(&layout).unwrap().is_none());
+        drop(held);
+        assert!(Lock::acquire(&layout).unwrap().is_some());
+        fs::remove_dir_all(&layout.dir).unwrap();
+    }
+
+    #[test]
+    fn a_log_keeps_the_one_before_it() {
+        let layout = scratch("log");
+        layout.prepare().unwrap();
+        fs::write(layout.log("x"), "old").unwrap();
+        layout.rotate_log("x").unwrap();
+        assert_eq!(fs::read_to_string(layout.log("x")).unwrap(), "");
+        assert_eq!(fs::read_to_string(layout.logs().join("x.log.1")).unwrap(), "old");
+        fs::remove_dir_all(&layout.dir).unwrap();
+    }
+
+    #[test]
+    fn private_files_are_for_their_owner() {
+        let layout = scratch("private");
+        layout.prepare().unwrap();
+        let path = layout.dir.join("secrets.json");
+        write_private(&path, b"{}").unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        fs::remove_dir_all(&layout.dir).unwrap();
+    }
+}

@@ -1,0 +1,249 @@
+//! `prepare`: keeps the committed query metadata (`.sqlx`) in step with the code and the migrations.
+//!
+//! sqlx's macros, given a database address, check every query against it; given `SQLX_OFFLINE_DIR` too, they
+//! write there what they learnt. So a `cargo check` against a scratch database with all migrations makes the
+//! metadata that builds without a database read.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+
+use crate::compile::{cargo, cargo_missing};
+use crate::console::{line, step};
+use crate::layout::{Layout, Lock};
+use crate::servers::{postgres, start};
+use crate::state::{Secrets, State};
+use crate::supervisor::Supervisor;
+use crate::url::Url;
+use crate::{install, signals, up};
+
+/// A crate with checked queries. Its `sqlx.toml` names the variable.
+struct Checked {
+    package: &'static str,
+    folder: &'static str,
+    schema: &'static str,
+    /// What unqualified names mean, percent-encoded for an address.
+    search_path: &'static str,
+    variable: &'static str,
+}
+
+/// `messaging` first: the services' check reads its metadata.
+const CRATES: [Checked; 4] = [
+    Checked {
+        package: "messaging",
+        folder: MESSAGING,
+        schema: "messaging",
+        search_path: "messaging",
+        variable: "MESSAGING_DATABASE_URL",
+    },
+    Checked {
+        package: "user",
+        folder: "services/user",
+        schema: "users",
+        search_path: "users",
+        variable: "USER_DATABASE_URL",
+    },
+    Checked {
+        package: "product",
+        folder: "services/product",
+        schema: "products",
+        search_path: "products%2Cextensions",
+        variable: "PRODUCT_DATABASE_URL",
+    },
+    Checked {
+        package: "order",
+        folder: "services/order",
+        schema: "orders",
+        search_path: "orders",
+        variable: "ORDER_DATABASE_URL",
+    },
+];
+const MESSAGING: &str = "crates/messaging";
+
+/// Metadata by file name.
+type Metadata = BTreeMap<String, Vec<u8>>;
+
+pub fn run(layout: &Layout, check: bool, only: &[String]) -> Result<ExitCode> {
+    if let Some(unknown) = only.iter().find(|name| CRATES.iter().all(|c| c.package != *name)) {
+        bail!("no crate {unknown} with checked queries: messaging, user, product or order");
+    }
+    layout.prepare()?;
+    signals::install()?;
+    let running = State::load(layout);
+    let current = match running.postgres.as_ref().filter(|_| running.running()) {
+        Some(admin) => all(layout, &Url::parse(admin)?, check, only)?,
+        None => {
+            let Some(_lock) = Lock::acquire(layout)? else {
+                bail!(
+                    "another `cargo dockside` is at work in {}: try again when it is done",
+                    layout.dir.display()
+                );
+            };
+            up::stop_stale(layout);
+            install::postgres(layout)?;
+            let supervisor = Supervisor::new(layout)?;
+            let secrets = Secrets::load_or_create(layout)?;
+            let result = start::postgres(layout, &supervisor, &secrets, None)
+                .and_then(|admin| all(layout, &admin, check, only));
+            supervisor.stop();
+            result?
+        }
+    };
+    if !current {
+        line("The query metadata is out of date: run `cargo dockside prepare` and commit the .sqlx folders.");
+        return Ok(ExitCode::FAILURE);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Works on a scratch database of this server. True when everything is current, which it is after writing.
+pub fn all(layout: &Layout, admin: &Url, check: bool, only: &[String]) -> Result<bool> {
+    let database = format!("prepare_{}", std::process::id());
+    postgres::psql(admin, &["-q", "-c", &format!("CREATE DATABASE {database}")])?;
+    let scratch = layout.dir.join(&database);
+    let result = each(layout, &admin.with_database(&database), &scratch, check, only);
+    fs::remove_dir_all(&scratch).ok();
+    postgres::psql(admin, &["-q", "-c", &format!("DROP DATABASE {database} WITH (FORCE)")])?;
+    result
+}
+
+fn each(layout: &Layout, database: &Url, scratch: &Path, check: bool, only: &[String]) -> Result<bool> {
+    let secrets = Secrets::load_or_create(layout)?;
+    postgres::init_database(layout, database, &secrets)?;
+    let mut current = true;
+    for c in CRATES.iter().filter(|c| only.is_empty() || only.iter().any(|o| o == c.package)) {
+        let url = Url { query: format!("?options=-csearch_path%3D{}", c.search_path), ..database.clone() };
+        migrate(layout, &url, c)?;
+        let fresh = scratch.join(c.package);
+        fs::create_dir_all(&fresh)?;
+        describe(layout, c, &url, &fresh)?;
+        let committed = layout.root.join(c.folder).join(".sqlx");
+        let (old, new) = (read(&committed)?, read(&fresh)?);
+        let changes = differences(&old, &new);
+        let summary =
+            if changes.is_empty() { "current".to_owned() } else { format!("{} changed", changes.len()) };
+        step(c.package, &format!("{} queries, {summary}", new.len()));
+        if check {
+            changes.iter().for_each(|change| line(&format!("         {change}")));
+            current &= changes.is_empty();
+        } else if !changes.is_empty() {
+            replace(&committed, &old, &new)?;
+        }
+    }
+    Ok(current)
+}
+
+/// Applies the migrations of `messaging`, which every service has in its schema, and the crate's own.
+fn migrate(layout: &Layout, url: &Url, c: &Checked) -> Result<()> {
+    postgres::psql(url, &["-q", "-c", &format!("CREATE SCHEMA IF NOT EXISTS {}", c.schema)])?;
+    let mut folders = vec![MESSAGING];
+    folders.extend((c.folder != MESSAGING).then_some(c.folder));
+    for folder in folders {
+        let folder = layout.root.join(folder).join("migrations");
+        let mut files: Vec<PathBuf> =
+            fs::read_dir(&folder).into_iter().flatten().flatten().map(|e| e.path()).collect();
+        files
+            .retain(|f| f.to_string_lossy().ends_with(".sql") && !f.to_string_lossy().ends_with(".down.sql"));
+        files.sort();
+        for file in files {
+            let path = file.display().to_string();
+            postgres::psql(url, &["-q", "-1", "-f", &path]).with_context(|| format!("migration {path}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Compiles the crate with its queries checked against the database; the metadata lands in `fresh`.
+fn describe(layout: &Layout, c: &Checked, url: &Url, fresh: &Path) -> Result<()> {
+    let folder = layout.root.join(c.folder);
+    let source = folder.join("src/lib.rs");
+    let file = File::options().append(true).open(&source).with_context(|| source.display().to_string())?;
+    let before = file.metadata()?.modified()?;
+    // Cargo compiles anew what is newer than its last compilation. The time is put back afterwards, so that
+    // neither `up` nor `test` compiles the crate again; not when someone has edited the file meanwhile.
+    file.set_modified(std::time::SystemTime::now())?;
+    let touched = file.metadata()?.modified()?;
+    let mut command = cargo(layout);
+    command.args(["check", "--quiet", "-p", c.package]);
+    if uses_macros(&folder.join("tests")) {
+        command.arg("--tests");
+    }
+    let status = command.env(c.variable, url.to_string()).env("SQLX_OFFLINE_DIR", fresh).status();
+    if fs::metadata(&source)?.modified()? == touched {
+        file.set_modified(before)?;
+    }
+    signals::check()?;
+    if !status.map_err(cargo_missing)?.success() {
+        bail!("{} does not compile against its schema: see cargo's messages above", c.package);
+    }
+    Ok(())
+}
+
+/// Whether tests have checked queries of their own. If not they need not compile for `prepare` to work.
+fn uses_macros(tests: &Path) -> bool {
+    fs::read_dir(tests).into_iter().flatten().flatten().any(|entry| {
+        let text = fs::read_to_string(entry.path()).unwrap_or_default();
+        ["query!(", "query_as!(", "query_scalar!("].iter().any(|name| text.contains(name))
+    })
+}
+
+fn read(folder: &Path) -> Result<Metadata> {
+    let mut files = Metadata::new();
+    for entry in fs::read_dir(folder).into_iter().flatten() {
+        let entry = entry?;
+        files.insert(entry.file_name().to_string_lossy().into_owned(), fs::read(entry.path())?);
+    }
+    Ok(files)
+}
+
+/// One line per file that is missing, left over or different.
+fn differences(committed: &Metadata, fresh: &Metadata) -> Vec<String> {
+    let query = |bytes: &[u8]| {
+        let value: serde_json::Value = serde_json::from_slice(bytes).unwrap_or_default();
+        let text = value["query"].as_str().unwrap_or("?").split_whitespace().collect::<Vec<_>>().join(" ");
+        text.chars().take(80).collect::<String>()
+    };
+    let mut lines = Vec::new();
+    for (name, bytes) in fresh {
+        match committed.get(name) {
+            None => lines.push(format!("missing: {} ({name})", query(bytes))),
+            Some(old) if old != bytes => lines.push(format!("different: {} ({name})", query(bytes))),
+            Some(_) => {}
+        }
+    }
+    let left_over = committed.iter().filter(|(name, _)| !fresh.contains_key(*name));
+    lines.extend(left_over.map(|(name, bytes)| format!("left over: {} ({name})", query(bytes))));
+    lines
+}
+
+/// New files come before old ones go, so that a build meanwhile finds what it needs.
+fn replace(committed: &Path, old: &Metadata, new: &Metadata) -> Result<()> {
+    fs::create_dir_all(committed)?;
+    for (name, bytes) in new.iter().filter(|(name, bytes)| old.get(*name) != Some(*bytes)) {
+        fs::write(committed.join(name), bytes)?;
+    }
+    for name in old.keys().filter(|name| !new.contains_key(*name)) {
+        fs::remove_file(committed.join(name))?;
+    }
+    // Gone with its last query.
+    fs::remove_dir(committed).ok();
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_different_and_left_over_metadata_is_named_with_its_query() {
+        let file = |query: &str| format!(r#"{{"query": "{query}"}}"#).into_bytes();
+        let old = Metadata::from([("a".into(), file("SELECT 1")), ("b".into(), file("SELECT 2"))]);
+        let new = Metadata::from([("b".into(), file("SELECT  3")), ("c".into(), file("SELECT 4"))]);
+        let lines = differences(&old, &new);
+        assert_eq!(lines, ["different: SELECT 3 (b)", "missing: SELECT 4 (c)", "left over: SELECT 1 (a)"]);
+        assert!(differences(&new, &new).is_empty());
+    }
+}

@@ -1,0 +1,107 @@
+//! The edge: nginx with the one configuration of every mode, `docker/edge/nginx.conf.template`.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+
+use super::{data_dir, find};
+use crate::layout::Layout;
+use crate::net::Probe;
+use crate::state::Addresses;
+use crate::supervisor::Spec;
+
+pub fn find_program() -> Option<PathBuf> {
+    find("nginx", &[])
+}
+
+/// Where the edge listens and what it sends to whom.
+pub struct Edge {
+    pub port: u16,
+    pub user: u16,
+    pub product: u16,
+    pub order: u16,
+}
+
+/// Writes the configuration and says how to run it.
+pub fn spec(layout: &Layout, edge: &Edge) -> Result<Spec> {
+    let program = find_program().context("nginx is not installed")?;
+    // As root, nginx's workers change to an account of their own, which must get to its folder.
+    let user = super::server_user("nobody")?;
+    let dir = data_dir(layout, "edge", user.as_ref())?;
+    let text = layout.root.join("docker/edge/nginx.conf.template");
+    let template = fs::read_to_string(&text).with_context(|| format!("cannot read {}", text.display()))?;
+    let log = if cfg!(target_os = "linux") { "/dev/stdout".into() } else { layout.log("edge-access") };
+    let setting =
+        |name: &str, default: &str| crate::servers::start::given(name).unwrap_or(default.to_owned());
+    let values = [
+        ("EDGE_DIR", dir.display().to_string()),
+        ("EDGE_LISTEN", format!("127.0.0.1:{}", edge.port)),
+        ("EDGE_ACCESS_LOG", setting("EDGE_ACCESS_LOG", &log.display().to_string())),
+        ("EDGE_RESOLVER", "127.0.0.1".to_owned()),
+        ("EDGE_TRUSTED_PROXY", setting("EDGE_TRUSTED_PROXY", "unix:")),
+        ("EDGE_RATE", setting("EDGE_RATE", "2000")),
+        ("EDGE_BURST", setting("EDGE_BURST", "4000")),
+        ("EDGE_AUTH_RATE", setting("EDGE_AUTH_RATE", "20")),
+        ("EDGE_AUTH_BURST", setting("EDGE_AUTH_BURST", "100")),
+        ("USER_UPSTREAM", format!("127.0.0.1:{}", edge.user)),
+        ("PRODUCT_UPSTREAM", format!("127.0.0.1:{}", edge.product)),
+        ("ORDER_UPSTREAM", format!("127.0.0.1:{}", edge.order)),
+    ];
+    let conf = dir.join("nginx.conf");
+    super::write_for(user.as_ref(), &conf, &substitute(&template, &values)?)?;
+    let url = format!("http://localhost:{}", edge.port);
+    Ok(Spec {
+        name: "edge",
+        program,
+        args: vec![
+            "-e".into(),
+            "stderr".into(),
+            "-p".into(),
+            dir.display().to_string(),
+            "-c".into(),
+            conf.display().to_string(),
+            "-g".into(),
+            "daemon off;".into(),
+        ],
+        env: Vec::new(),
+        run_as: user,
+        addresses: Addresses { http: Some(url), ..Addresses::default() },
+        // Answered by the edge itself.
+        probe: Probe::HttpAnswer { url: format!("http://127.0.0.1:{}/", edge.port) },
+        hidden: false,
+    })
+}
+
+/// Replaces every `${NAME}` of the template's lines, except in comments.
+///
+/// # Errors
+/// when a name has no value: nginx would take it for a variable of its own.
+fn substitute(template: &str, values: &[(&str, String)]) -> Result<String> {
+    let mut text = String::new();
+    for line in template.lines().filter(|l| !l.trim_start().starts_with('#')) {
+        let mut line = line.to_owned();
+        for (name, value) in values {
+            line = line.replace(&format!("${{{name}}}"), value);
+        }
+        if let Some(at) = line.find("${") {
+            bail!("the edge's configuration wants a value that is not known: {}", &line[at..]);
+        }
+        text.push_str(&line);
+        text.push('\n');
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_get_their_values_and_nginx_keeps_its_variables() {
+        let values = [("PORT", "8080".to_owned())];
+        let text = substitute("# ${OTHER}\nlisten ${PORT}; set $x $uri;", &values).unwrap();
+        assert_eq!(text, "listen 8080; set $x $uri;\n");
+        assert!(substitute("listen ${OTHER};", &values).is_err());
+    }
+}

@@ -1,0 +1,171 @@
+//! A private RabbitMQ: its own node name, port mapper, cookie, accounts and data, on loopback.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde_json::json;
+
+use super::{User, data_dir, find, server_user, write_for};
+use crate::layout::{Layout, free_space};
+use crate::net::Probe;
+use crate::state::{Addresses, Secrets};
+use crate::supervisor::Spec;
+
+/// Below this much free space the broker stops taking messages. The default, 50 MB, is less than a
+/// busy quorum queue writes in a moment.
+const DISK_FREE_LIMIT: u64 = 1_000_000_000;
+
+/// `rabbitmq-server` and `epmd`.
+pub struct Programs {
+    pub server: PathBuf,
+    pub epmd: PathBuf,
+}
+
+/// Looks in `/usr/lib/rabbitmq` first: Debian's program of that name on the `PATH` insists on the
+/// system's own account and settings.
+pub fn find_programs() -> Option<Programs> {
+    let server = ["/usr/lib/rabbitmq/bin", "/opt/homebrew/sbin", "/usr/local/sbin"]
+        .map(|dir| Path::new(dir).join("rabbitmq-server"))
+        .into_iter()
+        .find(|file| file.is_file())
+        .or_else(|| find("rabbitmq-server", &[]))?;
+    let mut places = vec![PathBuf::from("/usr/lib/erlang/bin"), PathBuf::from("/usr/lib64/erlang/bin")];
+    // Homebrew and Alpine keep it with the runtime: <erlang>/erts-<version>/bin.
+    for lib in ["/usr/lib/erlang", "/usr/lib64/erlang", "/opt/homebrew/lib/erlang", "/usr/local/lib/erlang"] {
+        let inside = fs::read_dir(lib).into_iter().flatten().flatten().map(|e| e.path().join("bin"));
+        places.extend(inside.filter(|p| p.join("epmd").is_file()));
+    }
+    Some(Programs { server, epmd: find("epmd", &places)? })
+}
+
+pub struct Ports {
+    pub amqp: u16,
+    pub epmd: u16,
+    pub distribution: u16,
+}
+
+/// Writes the configuration; returns the port mapper, to be started first, and the broker.
+///
+/// The broker would start a port mapper by itself, as a daemon that outlives it.
+pub fn specs(layout: &Layout, programs: &Programs, secrets: &Secrets, ports: &Ports) -> Result<(Spec, Spec)> {
+    let user = server_user("rabbitmq")?;
+    let home = data_dir(layout, "rabbitmq", user.as_ref())?;
+    configure(&home, user.as_ref(), secrets, ports)?;
+    let file = |name: &str| home.join(name).display().to_string();
+    let env = [
+        ("HOME", home.display().to_string()),
+        ("RABBITMQ_NODENAME", "dockside@localhost".into()),
+        ("RABBITMQ_MNESIA_BASE", file("mnesia")),
+        ("RABBITMQ_LOG_BASE", file("log")),
+        ("RABBITMQ_LOGS", "-".into()),
+        ("RABBITMQ_CONFIG_FILE", file("rabbitmq.conf")),
+        ("RABBITMQ_CONFIG_FILES", file("conf.d")),
+        ("RABBITMQ_ADVANCED_CONFIG_FILE", file("advanced.config")),
+        ("RABBITMQ_GENERATED_CONFIG_DIR", file("generated")),
+        ("RABBITMQ_ENABLED_PLUGINS_FILE", file("enabled_plugins")),
+        // The system's settings file belongs to the system's broker.
+        ("RABBITMQ_CONF_ENV_FILE", file("rabbitmq-env.conf")),
+        ("RABBITMQ_PID_FILE", file("pid")),
+        ("RABBITMQ_DIST_PORT", ports.distribution.to_string()),
+        ("ERL_EPMD_PORT", ports.epmd.to_string()),
+        ("ERL_EPMD_ADDRESS", "127.0.0.1".into()),
+        // Distribution on loopback only; and schedulers that sleep when idle instead of spinning.
+        (
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
+            "-kernel inet_dist_use_interface {127,0,0,1} +sbwt none +sbwtdcpu none +sbwtdio none".into(),
+        ),
+        // Makes the start script become the broker instead of waiting for it, so that the process
+        // watched here is the broker.
+        ("RUNNING_UNDER_SYSTEMD", "true".into()),
+    ];
+    let env: Vec<(String, String)> = env.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
+    let epmd = Spec {
+        name: "epmd",
+        program: programs.epmd.clone(),
+        args: ["-address", "127.0.0.1", "-port", &ports.epmd.to_string()].map(str::to_owned).to_vec(),
+        env: vec![("HOME".into(), home.display().to_string())],
+        run_as: user.clone(),
+        addresses: Addresses::default(),
+        probe: Probe::Tcp { addr: format!("127.0.0.1:{}", ports.epmd) },
+        hidden: true,
+    };
+    let broker = Spec {
+        name: "rabbitmq",
+        program: programs.server.clone(),
+        args: Vec::new(),
+        env,
+        run_as: user,
+        addresses: Addresses::default(),
+        probe: Probe::Amqp { addr: format!("127.0.0.1:{}", ports.amqp) },
+        hidden: false,
+    };
+    Ok((epmd, broker))
+}
+
+fn configure(home: &Path, user: Option<&User>, secrets: &Secrets, ports: &Ports) -> Result<()> {
+    for dir in ["mnesia", "log", "generated", "conf.d"] {
+        let dir = home.join(dir);
+        fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        if let Some(user) = user {
+            std::os::unix::fs::chown(&dir, Some(user.uid), Some(user.gid))?;
+        }
+    }
+    let limit = disk_free_limit(free_space(home)?);
+    let definitions = home.join("definitions.json");
+    let conf = format!(
+        "listeners.tcp.local = 127.0.0.1:{}\nload_definitions = {}\ndisk_free_limit.absolute = {limit}\nlog.console.level = info\n",
+        ports.amqp,
+        definitions.display(),
+    );
+    write_for(user, &home.join("rabbitmq.conf"), &conf)?;
+    write_for(user, &home.join("advanced.config"), "[].\n")?;
+    write_for(user, &home.join("rabbitmq-env.conf"), "")?;
+    write_for(user, &home.join("enabled_plugins"), "[].\n")?;
+    write_for(user, &definitions, &self::definitions(secrets).to_string())?;
+    // Erlang wants it readable by its owner only.
+    let cookie = home.join(".erlang.cookie");
+    if !cookie.exists() {
+        write_for(user, &cookie, &secrets.erlang_cookie)?;
+    }
+    Ok(())
+}
+
+/// On a small disk half of what is free: the shop should still run there.
+pub fn disk_free_limit(free: u64) -> u64 {
+    DISK_FREE_LIMIT.min(free / 2)
+}
+
+/// An account for each service and one for tests. Each service may do everything in the virtual host,
+/// as every one of them declares the whole topology.
+fn definitions(secrets: &Secrets) -> serde_json::Value {
+    let accounts = [
+        ("admin", &secrets.rabbitmq_admin, "administrator"),
+        ("user", &secrets.user, ""),
+        ("product", &secrets.product, ""),
+        ("order", &secrets.order, ""),
+    ];
+    json!({
+        "vhosts": [{"name": "/"}],
+        "users": accounts.map(|(name, password, tags)| json!({"name": name, "password": password, "tags": tags})),
+        "permissions": accounts.map(|(name, ..)| json!({
+            "user": name, "vhost": "/", "configure": ".*", "write": ".*", "read": ".*"
+        })),
+    })
+}
+
+/// The address of an account on the private broker.
+pub fn url(account: &str, password: &str, port: u16) -> String {
+    format!("amqp://{account}:{password}@127.0.0.1:{port}/%2f")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_disk_gets_a_small_limit() {
+        assert_eq!(disk_free_limit(50_000_000_000), 1_000_000_000);
+        assert_eq!(disk_free_limit(1_200_000_000), 600_000_000);
+    }
+}

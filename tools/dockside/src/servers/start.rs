@@ -1,0 +1,144 @@
+//! Starts the two servers that hold data, or takes the ones that the user's environment names.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::{postgres, rabbitmq};
+use crate::console::{seconds, step};
+use crate::layout::Layout;
+use crate::net;
+use crate::state::Secrets;
+use crate::supervisor::Supervisor;
+use crate::url::Url;
+
+/// First start of a broker on a slow disk included.
+const LIMIT: Duration = Duration::from_secs(90);
+
+/// Where the services find the broker.
+#[derive(Clone)]
+pub struct Broker {
+    admin: Url,
+    private: bool,
+}
+
+impl Broker {
+    /// The address for one service: its own account on the private broker, the given one elsewhere.
+    pub fn url_for(&self, service: &str, password: &str) -> String {
+        if self.private {
+            self.admin.with_account(service, password).to_string()
+        } else {
+            self.admin.to_string()
+        }
+    }
+
+    pub fn admin_url(&self) -> String {
+        self.admin.to_string()
+    }
+}
+
+/// A server that the user gave: an address in the environment, not empty.
+pub fn given(variable: &str) -> Option<String> {
+    std::env::var(variable).ok().filter(|v| !v.is_empty())
+}
+
+/// A port for a server: the one it had last time, if that is free.
+fn port(supervisor: &Supervisor, name: &str) -> Result<u16> {
+    let ports = supervisor.state().ports;
+    let others: Vec<u16> = ports.iter().filter(|(n, _)| *n != name).map(|(_, p)| *p).collect();
+    let port = net::choose(ports.get(name).copied(), &others)?;
+    supervisor.update(|s| {
+        s.ports.insert(name.to_owned(), port);
+    })?;
+    Ok(port)
+}
+
+/// Starts PostgreSQL, or takes the server that was given, and creates what the services need in it.
+///
+/// Returns the administrator's address of the services' database.
+pub fn postgres(
+    layout: &Layout,
+    supervisor: &Supervisor,
+    secrets: &Secrets,
+    given: Option<String>,
+) -> Result<Url> {
+    let admin = match given {
+        Some(text) => {
+            let url = Url::parse(&text).context("DATABASE_URL")?;
+            step("postgres", &format!("using {} (DATABASE_URL)", url.host));
+            url
+        }
+        None => {
+            let bin = postgres::find_bin().context("PostgreSQL is not installed")?;
+            let port = port(supervisor, "postgres")?;
+            step("postgres", &format!("starting on port {port}"));
+            let spec = postgres::spec(layout, &bin, secrets, port)?;
+            note_outside(layout, supervisor, Path::new(&spec.args[1]))?;
+            supervisor.start(spec)?;
+            let took = supervisor.wait_ready("postgres", LIMIT)?;
+            step("postgres", &format!("ready in {}", seconds(took)));
+            Url::parse(&postgres::admin_url(secrets, port, "postgres"))?
+        }
+    };
+    postgres::provision(layout, &admin, secrets)?;
+    let admin = admin.with_database(postgres::DATABASE);
+    supervisor.update(|s| s.postgres = Some(admin.to_string()))?;
+    Ok(admin)
+}
+
+/// Starts RabbitMQ, or takes the one that was given, without waiting for it: the services reach it once it is
+/// there.
+pub fn rabbitmq(
+    layout: &Layout,
+    supervisor: &Supervisor,
+    secrets: &Secrets,
+    given: Option<String>,
+) -> Result<Broker> {
+    let broker = match given {
+        Some(text) => {
+            let admin = Url::parse(&text).context("AMQP_URL")?;
+            step("rabbitmq", &format!("using {} (AMQP_URL)", admin.host));
+            Broker { admin, private: false }
+        }
+        None => {
+            let programs = rabbitmq::find_programs().context("RabbitMQ is not installed")?;
+            let ports = rabbitmq::Ports {
+                amqp: port(supervisor, "rabbitmq")?,
+                epmd: port(supervisor, "epmd")?,
+                distribution: port(supervisor, "erlang")?,
+            };
+            step("rabbitmq", &format!("starting on port {}", ports.amqp));
+            let (epmd, broker) = rabbitmq::specs(layout, &programs, secrets, &ports)?;
+            supervisor.start(epmd)?;
+            supervisor.wait_ready("epmd", LIMIT)?;
+            supervisor.start(broker)?;
+            let admin = Url::parse(&rabbitmq::url("admin", &secrets.rabbitmq_admin, ports.amqp))?;
+            Broker { admin, private: true }
+        }
+    };
+    supervisor.update(|s| s.rabbitmq = Some(broker.admin_url()))?;
+    Ok(broker)
+}
+
+/// Waits until the private broker takes connections; one that the user gave is the services' to wait for.
+pub fn rabbitmq_ready(supervisor: &Supervisor, broker: &Broker) -> Result<()> {
+    if broker.private {
+        let took = supervisor.wait_ready("rabbitmq", LIMIT)?;
+        step("rabbitmq", &format!("ready in {}", seconds(took)));
+    }
+    Ok(())
+}
+
+/// Remembers data that had to go outside the checkout, for `down --wipe`, and says so.
+fn note_outside(layout: &Layout, supervisor: &Supervisor, data: &Path) -> Result<()> {
+    if data.starts_with(&layout.dir) {
+        return Ok(());
+    }
+    let outside = layout.outside();
+    step(
+        "postgres",
+        &format!("data is in {}: the servers' accounts cannot enter this folder", outside.display()),
+    );
+    supervisor.update(|s| s.outside = Some(outside))
+}

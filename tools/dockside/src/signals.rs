@@ -1,0 +1,52 @@
+//! Ctrl-C and SIGTERM: the first asks for an orderly end, the second for one at once.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use anyhow::{Context, Result};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+
+/// From here on signals are counted instead of ending the process.
+pub fn install() -> Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("cannot listen for signals")?;
+    thread::spawn(move || {
+        for _ in signals.forever() {
+            COUNT.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    Ok(())
+}
+
+/// Ends what this process waits for, as one Ctrl-C would.
+pub fn give_up() {
+    let _ = COUNT.compare_exchange(0, 1, Ordering::SeqCst, Ordering::SeqCst);
+}
+
+pub fn stop_asked() -> bool {
+    COUNT.load(Ordering::SeqCst) > 0
+}
+
+pub fn stop_at_once() -> bool {
+    COUNT.load(Ordering::SeqCst) > 1
+}
+
+/// # Errors
+/// once a stop was asked for, so that whatever waits gives up.
+pub fn check() -> Result<()> {
+    if stop_asked() { Err(Interrupted.into()) } else { Ok(()) }
+}
+
+/// The error of everything that was given up for a signal.
+#[derive(Debug)]
+pub struct Interrupted;
+
+impl std::fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("interrupted")
+    }
+}
+
+impl std::error::Error for Interrupted {}

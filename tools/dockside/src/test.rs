@@ -1,0 +1,229 @@
+//! `test`: formatting, lints, and all tests against servers of their own, in `.dockside/test`.
+//!
+//! The test programs are built once, for the whole workspace, and then run one by one: `cargo test -p` would
+//! choose other features of the dependencies for each package and compile them again.
+
+mod programs;
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::compile::{self, cargo};
+use crate::console::{bold, green, line, red, seconds, step};
+use crate::layout::{Layout, Lock};
+use crate::servers::{postgres, start};
+use crate::state::Secrets;
+use crate::supervisor::Supervisor;
+use crate::test::programs::finish;
+use crate::url::Url;
+use crate::{install, prepare, services, signals, up};
+
+/// The package with the tests that cross services.
+const SYSTEM: &str = "system-tests";
+
+/// What was asked for.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Plan {
+    fmt: bool,
+    clippy: bool,
+    /// Packages whose tests run; empty for all but the system tests when `unit` is set.
+    packages: Vec<String>,
+    unit: bool,
+    system: bool,
+    /// Parts of names of tests.
+    filters: Vec<String>,
+}
+
+impl Plan {
+    fn new(names: &[String]) -> Plan {
+        if names.is_empty() {
+            return Plan { fmt: true, clippy: true, unit: true, system: true, ..Plan::default() };
+        }
+        let mut plan = Plan::default();
+        for name in names {
+            match name.as_str() {
+                "fmt" => plan.fmt = true,
+                "clippy" => plan.clippy = true,
+                "unit" => plan.unit = true,
+                "system" => plan.system = true,
+                "sandbox" => plan.packages.push("payment-sandbox".to_owned()),
+                "user" | "product" | "order" | "messaging" | "service" | "proto" | "dockside"
+                | "payment-sandbox" => {
+                    plan.packages.push(name.clone());
+                }
+                _ => plan.filters.push(name.clone()),
+            }
+        }
+        if !plan.filters.is_empty() && !plan.unit && !plan.system && plan.packages.is_empty() {
+            (plan.unit, plan.system) = (true, true);
+        }
+        plan
+    }
+
+    fn tests(&self) -> bool {
+        self.unit || self.system || !self.packages.is_empty()
+    }
+
+    fn runs(&self, package: &str) -> bool {
+        self.packages.iter().any(|p| p == package) || (self.unit && package != SYSTEM)
+    }
+}
+
+/// Runs steps, remembers their times and prints the table at the end.
+struct Run {
+    steps: Vec<(String, Duration, bool)>,
+}
+
+impl Run {
+    fn step<T>(&mut self, name: &str, action: impl FnOnce() -> Result<T>) -> Result<T> {
+        step(name, "...");
+        let start = Instant::now();
+        let result = signals::check().and_then(|()| action());
+        self.steps.push((name.to_owned(), start.elapsed(), result.is_ok()));
+        result.with_context(|| name.to_owned())
+    }
+
+    fn table(&self) {
+        line("");
+        for (name, took, ok) in &self.steps {
+            let word = if *ok { green("ok    ") } else { red("FAILED") };
+            line(&format!("  {word}  {name:<20} {:>12}", seconds(*took)));
+        }
+    }
+}
+
+pub fn run(layout: &Layout, names: &[String]) -> Result<ExitCode> {
+    let plan = Plan::new(names);
+    let layout = Layout { dir: layout.dir.join("test"), ..layout.clone() };
+    layout.prepare()?;
+    let Some(_lock) = Lock::acquire(&layout)? else {
+        bail!("another test run is at work in {}", layout.dir.display());
+    };
+    signals::install()?;
+    up::stop_stale(&layout);
+    let supervisor = Supervisor::new(&layout)?;
+    let mut run = Run { steps: Vec::new() };
+    let result = steps(&layout, &supervisor, &plan, &mut run);
+    supervisor.stop();
+    run.table();
+    match result {
+        Err(e) if e.is::<signals::Interrupted>() || signals::stop_asked() => {
+            line("interrupted");
+            Ok(ExitCode::from(130))
+        }
+        Err(e) => Err(e),
+        Ok(()) => {
+            line(&format!("{} in {}", bold(&green("all passed")), seconds(crate::console::since_start())));
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn steps(layout: &Layout, supervisor: &Supervisor, plan: &Plan, run: &mut Run) -> Result<()> {
+    if plan.fmt {
+        run.step("fmt", || finish(cargo(layout).args(["fmt", "--all", "--check"])))?;
+    }
+    if !plan.clippy && !plan.tests() {
+        return Ok(());
+    }
+    let secrets = Secrets::load_or_create(layout)?;
+    // Private servers always: tests create and drop databases.
+    let (admin, broker) = run.step("servers", || {
+        install::all(layout)?;
+        let broker = start::rabbitmq(layout, supervisor, &secrets, None)?;
+        let admin = start::postgres(layout, supervisor, &secrets, None)?;
+        start::rabbitmq_ready(supervisor, &broker)?;
+        drop_leftovers(&admin)?;
+        Ok((admin, broker))
+    })?;
+    if plan.clippy {
+        run.step("prepare --check", || match prepare::all(layout, &admin, true, &[])? {
+            true => Ok(()),
+            false => bail!("the query metadata is out of date: run `cargo dockside prepare`"),
+        })?;
+        let args = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
+        run.step("clippy", || finish(cargo(layout).args(args)))?;
+    }
+    if !plan.tests() {
+        return Ok(());
+    }
+    let mut programs = run.step("build the tests", || programs::build(layout))?;
+    if !plan.filters.is_empty() {
+        programs.retain(|p| {
+            (plan.runs(&p.package) || (plan.system && p.package == SYSTEM)) && p.has(&plan.filters)
+        });
+        if programs.is_empty() {
+            bail!("no test has {} in its name", plan.filters.join(" or "));
+        }
+    }
+    let env = vec![
+        ("TEST_DATABASE_URL".to_owned(), admin.to_string()),
+        ("TEST_AMQP_URL".to_owned(), broker.admin_url()),
+    ];
+    let chosen: Vec<&programs::Program> = programs.iter().filter(|p| plan.runs(&p.package)).collect();
+    if !chosen.is_empty() {
+        run.step("tests", || programs::run(&chosen, &env, &plan.filters, None))?;
+    }
+    if plan.unit && plan.filters.is_empty() {
+        let args = ["test", "--workspace", "--doc", "--quiet"];
+        run.step("doc tests", || finish(cargo(layout).args(args)))?;
+    }
+    if plan.system && programs.iter().any(|p| p.package == SYSTEM) {
+        let shop = run.step("the shop", || {
+            let built = compile::services(layout, false)?;
+            let options = services::Options { port: None, demo: true };
+            services::start(layout, supervisor, &options, &secrets, &admin, &built, &broker)?;
+            supervisor.update(|s| s.ready = true)?;
+            let program = std::env::current_exe().context("cannot find this program")?;
+            // cargo may have built this program anew; the file keeps its place.
+            let program = program.to_string_lossy().trim_end_matches(" (deleted)").to_owned();
+            Ok([
+                ("DOCKSIDE_BIN".to_owned(), program),
+                ("DOCKSIDE_DIR".to_owned(), layout.dir.display().to_string()),
+            ])
+        })?;
+        let env: Vec<_> = env.into_iter().chain(shop).collect();
+        let chosen: Vec<&programs::Program> = programs.iter().filter(|p| p.package == SYSTEM).collect();
+        // One at a time: a test that kills a process would disturb every other one.
+        run.step("system tests", || programs::run(&chosen, &env, &plan.filters, Some(1)))?;
+    }
+    Ok(())
+}
+
+/// Databases that an interrupted run left; the tests' own helper names them `test_...`.
+fn drop_leftovers(admin: &Url) -> Result<()> {
+    let list = r"SELECT datname FROM pg_database WHERE datname LIKE 'test\_%' OR datname LIKE 'prepare\_%'";
+    for name in postgres::psql(admin, &["-tA", "-c", list])?.lines() {
+        postgres::psql(admin, &["-q", "-c", &format!("DROP DATABASE \"{name}\" WITH (FORCE)")])?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(names: &[&str]) -> Plan {
+        Plan::new(&names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn without_names_everything_runs() {
+        let all = plan(&[]);
+        assert!(all.fmt && all.clippy && all.unit && all.system && all.filters.is_empty());
+        assert!(all.runs("order") && !all.runs(SYSTEM));
+    }
+
+    #[test]
+    fn names_choose_steps_packages_or_tests() {
+        assert_eq!(plan(&["fmt"]), Plan { fmt: true, ..Plan::default() });
+        let sandbox = plan(&["sandbox"]);
+        assert!(sandbox.runs("payment-sandbox") && !sandbox.runs("order") && !sandbox.system);
+        let filter = plan(&["oversold"]);
+        assert!(filter.unit && filter.system && filter.filters == ["oversold"]);
+        let narrowed = plan(&["order", "oversold"]);
+        assert!(narrowed.runs("order") && !narrowed.runs("user") && !narrowed.system);
+    }
+}

@@ -1,0 +1,139 @@
+//! Test programs: built once for the whole workspace, listed, run one after the other.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::compile::{cargo, cargo_missing};
+use crate::console::{bold, dim, line};
+use crate::layout::Layout;
+use crate::process::{self, Signal, output};
+use crate::signals;
+
+/// No step of a sound run takes this long.
+const LIMIT: Duration = Duration::from_secs(40 * 60);
+
+/// A built test program.
+pub struct Program {
+    pub package: String,
+    /// As in `src/lib.rs` or `tests/http.rs`.
+    source: String,
+    folder: PathBuf,
+    file: PathBuf,
+}
+
+impl Program {
+    /// Whether any of its tests has one of these parts in its name.
+    pub fn has(&self, filters: &[String]) -> bool {
+        let list = output(Command::new(&self.file).current_dir(&self.folder).arg("--list").args(filters));
+        list.is_ok_and(|text| text.lines().any(|l| l.ends_with(": test")))
+    }
+}
+
+/// Builds every test of the workspace.
+pub fn build(layout: &Layout) -> Result<Vec<Program>> {
+    let mut command = cargo(layout);
+    command.args(["test", "--workspace", "--no-run", "--message-format=json-render-diagnostics"]);
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(cargo_missing)?;
+    let out = child.stdout.take().context("cargo's output")?;
+    let reader = std::thread::spawn(move || {
+        BufReader::new(out).lines().map_while(Result::ok).filter_map(|l| program(&l)).collect::<Vec<_>>()
+    });
+    watch(child, "cargo test --no-run")?;
+    let mut programs = reader.join().map_err(|_| anyhow::anyhow!("reading cargo's output failed"))?;
+    programs.sort_by(|a, b| (&a.package, &a.source).cmp(&(&b.package, &b.source)));
+    Ok(programs)
+}
+
+/// The test program that one of cargo's messages announces.
+fn program(message: &str) -> Option<Program> {
+    let message: serde_json::Value = serde_json::from_str(message).ok()?;
+    if message.get("profile")?.get("test")? != &serde_json::Value::Bool(true) {
+        return None;
+    }
+    let file = PathBuf::from(message.get("executable")?.as_str()?);
+    let folder = Path::new(message.get("manifest_path")?.as_str()?).parent()?.to_path_buf();
+    let source = Path::new(message.get("target")?.get("src_path")?.as_str()?);
+    let source = source.strip_prefix(&folder).unwrap_or(source).display().to_string();
+    let package = package_of(message.get("package_id")?.as_str()?)?;
+    Some(Program { package, source, folder, file })
+}
+
+/// The name in `path+file:///x/services/user#0.1.0` or `path+file:///x/tests#system-tests@0.1.0`.
+fn package_of(id: &str) -> Option<String> {
+    let (path, rest) = id.rsplit_once('#')?;
+    match rest.split_once('@') {
+        Some((name, _)) => Some(name.to_owned()),
+        None => Some(path.rsplit_once('/')?.1.to_owned()),
+    }
+}
+
+/// Runs the programs one after the other, all of them even when one fails.
+pub fn run(
+    programs: &[&Program],
+    env: &[(String, String)],
+    filters: &[String],
+    threads: Option<usize>,
+) -> Result<()> {
+    let mut failed = Vec::new();
+    for p in programs {
+        line(&format!("\n     {} {} {}", bold("Running"), p.package, dim(&p.source)));
+        let mut command = Command::new(&p.file);
+        command.current_dir(&p.folder).env("CARGO_MANIFEST_DIR", &p.folder).args(filters);
+        command.env_remove("DATABASE_URL").env_remove("AMQP_URL").envs(env.iter().cloned());
+        if let Some(threads) = threads {
+            command.arg(format!("--test-threads={threads}"));
+        }
+        let result = finish(&mut command);
+        signals::check()?;
+        if result.is_err() {
+            failed.push(format!("{} {}", p.package, p.source));
+        }
+    }
+    if !failed.is_empty() {
+        bail!("failed: {}", failed.join(", "));
+    }
+    Ok(())
+}
+
+/// Runs a command with its output shown.
+pub fn finish(command: &mut Command) -> Result<()> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let child = command.stdin(Stdio::null()).spawn().map_err(cargo_missing)?;
+    watch(child, &name)
+}
+
+/// Waits for a command; ends it when a signal comes or it takes too long.
+fn watch(mut child: Child, name: &str) -> Result<()> {
+    let start = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait()? {
+            signals::check()?;
+            if !status.success() {
+                bail!("{name} failed ({status})");
+            }
+            return Ok(());
+        }
+        if signals::stop_asked() || start.elapsed() > LIMIT {
+            process::kill(child.id(), Signal::TERM);
+            child.wait()?;
+            signals::check()?;
+            bail!("{name} took more than {} minutes", LIMIT.as_secs() / 60);
+        }
+        process::pause(50);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_package_is_read_from_cargos_id() {
+        assert_eq!(package_of("path+file:///x/services/user#0.1.0"), Some("user".into()));
+        assert_eq!(package_of("path+file:///x/tests#system-tests@0.1.0"), Some("system-tests".into()));
+    }
+}

@@ -1,0 +1,143 @@
+//! `up`: from nothing to a shop that sells, and then its supervisor until it is told to stop.
+
+use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use anyhow::{Result, bail};
+
+use crate::console::{bold, line, seconds, step};
+use crate::layout::{Layout, Lock};
+use crate::servers::start::{self, given};
+use crate::state::{Secrets, State};
+use crate::supervisor::Supervisor;
+use crate::{UpArgs, compile, console, install, process, services, shutdown, signals};
+
+pub fn run(args: &UpArgs) -> Result<ExitCode> {
+    let layout = Layout::new(&args.at.dir)?;
+    layout.prepare()?;
+    if args.detach && !args.detached {
+        return crate::detach::run(&layout, args);
+    }
+    if args.detached {
+        // A session of its own: closing the terminal does not reach it.
+        rustix::process::setsid().ok();
+    }
+    let Some(_lock) = Lock::acquire(&layout)? else {
+        return already_running(&layout, !args.servers);
+    };
+    signals::install()?;
+    stop_stale(&layout);
+    let supervisor = Supervisor::new(&layout)?;
+    let result = bring_up(&layout, &supervisor, args);
+    if result.is_ok() {
+        supervisor.update(|s| s.ready = true)?;
+        summary(&supervisor.state(), args);
+        while !signals::stop_asked() {
+            process::pause(100);
+        }
+        line("");
+        step("dockside", "stopping (again Ctrl-C: at once)");
+    }
+    supervisor.stop();
+    match result {
+        Ok(()) => {
+            step("dockside", "stopped; the data stays (`cargo dockside down --wipe` forgets it)");
+            Ok(ExitCode::SUCCESS)
+        }
+        // Stopped by the user while it came up: no error, but not ready either.
+        Err(e) if e.is::<signals::Interrupted>() => {
+            step("dockside", "interrupted");
+            Ok(ExitCode::from(130))
+        }
+        Err(e) => Err(e),
+    }
+}
+
+/// Says what runs here already; success when that is what was wanted: a shop, or its servers at least.
+pub fn already_running(layout: &Layout, shop: bool) -> Result<ExitCode> {
+    let state = State::load(layout);
+    let pid = state.supervisor.as_ref().map_or(0, |s| s.pid);
+    let servers = state.ready && state.postgres.is_some();
+    match &state.edge {
+        Some(edge) if state.ready => line(&format!("The shop already runs at {} (pid {pid}).", bold(edge))),
+        None if servers && !shop => line(&format!("PostgreSQL and RabbitMQ already run (pid {pid}).")),
+        None if servers => bail!("only PostgreSQL and RabbitMQ run here: `cargo dockside down` first"),
+        _ => bail!("another `cargo dockside` (pid {pid}) is at work in {}", layout.dir.display()),
+    }
+    line("`cargo dockside status` shows what runs, `cargo dockside down` stops it.");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Ends what a supervisor that was killed left running.
+pub fn stop_stale(layout: &Layout) {
+    let stale: Vec<_> = State::load(layout).processes.into_iter().filter(|p| p.identity.alive()).collect();
+    if !stale.is_empty() {
+        step("dockside", "stopping what an earlier run left behind");
+        shutdown::stop_in_order(&stale, signals::stop_at_once);
+    }
+}
+
+fn bring_up(layout: &Layout, supervisor: &Supervisor, args: &UpArgs) -> Result<()> {
+    let shop = !args.servers;
+    if shop {
+        services::check_edge_port(args.port)?;
+    }
+    let secrets = Secrets::load_or_create(layout)?;
+    let options = services::Options { port: Some(args.port), demo: !args.no_demo };
+    let failure = FirstFailure::default();
+    thread::scope(|scope| {
+        let build = shop.then(|| scope.spawn(|| failure.of(compile::services(layout, args.release))));
+        let servers = failure.of(install::missing(layout, shop)).and_then(|()| {
+            let broker = failure.of(start::rabbitmq(layout, supervisor, &secrets, given("AMQP_URL")))?;
+            let ready = broker.clone();
+            scope.spawn({
+                let failure = &failure;
+                move || failure.of(start::rabbitmq_ready(supervisor, &ready))
+            });
+            let database =
+                failure.of(start::postgres(layout, supervisor, &secrets, given("DATABASE_URL")))?;
+            Some((database, broker))
+        });
+        let Some(build) = build else { return };
+        if let (Some((database, broker)), Ok(Some(programs))) = (servers, build.join()) {
+            failure
+                .of(services::start(layout, supervisor, &options, &secrets, &database, &programs, &broker));
+        }
+    });
+    failure.0.into_inner().unwrap_or_default().map_or(Ok(()), Err)
+}
+
+/// Keeps the first thing that went wrong; what else then fails only failed because of it.
+#[derive(Default)]
+struct FirstFailure(Mutex<Option<anyhow::Error>>);
+
+impl FirstFailure {
+    fn of<T>(&self, result: Result<T>) -> Option<T> {
+        result
+            .map_err(|e| {
+                let mut first = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+                first.get_or_insert(e);
+                // Ends what the other threads wait for.
+                signals::give_up();
+            })
+            .ok()
+    }
+}
+
+fn summary(state: &State, args: &UpArgs) {
+    line("");
+    let (Some(postgres), Some(rabbitmq)) = (&state.postgres, &state.rabbitmq) else {
+        return;
+    };
+    if let Some(edge) = &state.edge {
+        services::summary(edge, !args.no_demo);
+    } else {
+        line(&format!("  DATABASE_URL={postgres}"));
+        line(&format!("  AMQP_URL={rabbitmq}"));
+    }
+    line("");
+    let took = seconds(console::since_start());
+    let end = if args.detached { "`cargo dockside down` stops it." } else { "Ctrl-C stops it." };
+    line(&format!("Ready in {took}. {end}"));
+}

@@ -1,0 +1,329 @@
+//! What the provider knows: intents and refunds, as the sum of the events so far. Pure: no clock, no I/O.
+
+use std::collections::{BTreeMap, HashMap};
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+pub type Metadata = BTreeMap<String, String>;
+
+/// A fact, one or more of them to a line of the log. Amounts are in minor units.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Event {
+    IntentCreated {
+        id: String,
+        amount: u64,
+        currency: String,
+        capture_method: CaptureMethod,
+        payment_method: Option<String>,
+        metadata: Metadata,
+    },
+    ConfirmationStarted {
+        id: String,
+        payment_method: String,
+    },
+    Authorized {
+        id: String,
+        payment_method: String,
+        charge: String,
+    },
+    Declined {
+        id: String,
+        charge: String,
+        error: PaymentError,
+    },
+    Captured {
+        id: String,
+        amount: u64,
+    },
+    Canceled {
+        id: String,
+        reason: Option<String>,
+    },
+    Refunded {
+        id: String,
+        intent: String,
+        amount: u64,
+        reason: Option<String>,
+        metadata: Metadata,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CaptureMethod {
+    Automatic,
+    Manual,
+}
+
+/// Why the last confirm failed, as an intent shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PaymentError {
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub code: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decline_code: Option<String>,
+    pub message: String,
+    pub charge: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    RequiresPaymentMethod,
+    RequiresConfirmation,
+    Processing,
+    RequiresCapture,
+    Succeeded,
+    Canceled,
+}
+
+#[derive(Clone, Debug)]
+pub struct Intent {
+    pub id: String,
+    pub amount: u64,
+    pub currency: String,
+    pub status: Status,
+    pub capture_method: CaptureMethod,
+    pub payment_method: Option<String>,
+    pub metadata: Metadata,
+    /// Authorised now, neither captured nor given back.
+    pub capturable: u64,
+    pub received: u64,
+    pub refunded: u64,
+    last_error: Option<PaymentError>,
+    latest_charge: Option<String>,
+    cancellation_reason: Option<String>,
+    /// Unix milliseconds.
+    created: u64,
+    canceled: Option<u64>,
+    /// Ever authorised: what `capturable` was at first.
+    authorized: u64,
+    captures: u64,
+}
+
+impl Intent {
+    /// The intent as the API shows it.
+    pub fn view(&self) -> Value {
+        json!({
+            "id": self.id,
+            "object": "payment_intent",
+            "amount": self.amount,
+            "amount_capturable": self.capturable,
+            "amount_received": self.received,
+            "cancellation_reason": self.cancellation_reason,
+            "canceled_at": self.canceled.map(|at| at / 1000),
+            "capture_method": self.capture_method,
+            "created": self.created / 1000,
+            "currency": self.currency,
+            "last_payment_error": self.last_error,
+            "latest_charge": self.latest_charge,
+            "livemode": false,
+            "metadata": self.metadata,
+            "payment_method": self.payment_method,
+            "status": self.status,
+        })
+    }
+
+    /// The charge as `charge.refunded` shows it.
+    pub fn charge_view(&self) -> Value {
+        json!({
+            "id": self.latest_charge,
+            "object": "charge",
+            "amount": self.authorized,
+            "amount_captured": self.received,
+            "amount_refunded": self.refunded,
+            "captured": self.captures > 0,
+            "created": self.created / 1000,
+            "currency": self.currency,
+            "livemode": false,
+            "metadata": self.metadata,
+            "payment_intent": self.id,
+            "refunded": self.refunded == self.received,
+            "status": "succeeded",
+        })
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Refund {
+    pub id: String,
+    pub intent: String,
+    amount: u64,
+    currency: String,
+    charge: Option<String>,
+    reason: Option<String>,
+    metadata: Metadata,
+    created: u64,
+}
+
+impl Refund {
+    /// The refund as the API shows it.
+    pub fn view(&self) -> Value {
+        json!({
+            "id": self.id,
+            "object": "refund",
+            "amount": self.amount,
+            "charge": self.charge,
+            "created": self.created / 1000,
+            "currency": self.currency,
+            "metadata": self.metadata,
+            "payment_intent": self.intent,
+            "reason": self.reason,
+            "status": "succeeded",
+        })
+    }
+}
+
+/// The money of one order, summed over its intents, in minor units.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct LedgerItem {
+    /// `metadata.order_id`; null sums up the intents without one.
+    pub order_id: Option<String>,
+    /// Ever authorised.
+    pub authorized: u64,
+    pub captured: u64,
+    pub refunded: u64,
+    /// Authorised now, neither captured nor cancelled.
+    pub open: u64,
+    /// How many times a capture took money.
+    pub captures: u64,
+}
+
+/// All intents and refunds.
+#[derive(Default)]
+pub struct Book {
+    intents: HashMap<String, Intent>,
+    /// In the order in which they were made.
+    refunds: Vec<Refund>,
+}
+
+impl Book {
+    pub fn intent(&self, id: &str) -> Option<&Intent> {
+        self.intents.get(id)
+    }
+
+    pub fn intents(&self) -> impl Iterator<Item = &Intent> {
+        self.intents.values()
+    }
+
+    pub fn refund(&self, id: &str) -> Option<&Refund> {
+        self.refunds.iter().rev().find(|refund| refund.id == id)
+    }
+
+    /// The refunds of an intent, or all, newest first.
+    pub fn refunds<'a>(&'a self, intent: Option<&'a str>) -> impl Iterator<Item = &'a Refund> {
+        self.refunds.iter().rev().filter(move |refund| intent.is_none_or(|id| refund.intent == id))
+    }
+
+    /// Sums up every order, or only one, sorted by order id.
+    pub fn ledger(&self, order_id: Option<&str>) -> Vec<LedgerItem> {
+        let mut items: BTreeMap<Option<&str>, LedgerItem> = BTreeMap::new();
+        for intent in self.intents.values() {
+            let order = intent.metadata.get("order_id").map(String::as_str);
+            if order_id.is_some() && order != order_id {
+                continue;
+            }
+            let item = items.entry(order).or_default();
+            item.order_id = order.map(str::to_owned);
+            item.authorized += intent.authorized;
+            item.captured += intent.received;
+            item.refunded += intent.refunded;
+            item.open += intent.capturable;
+            item.captures += intent.captures;
+        }
+        items.into_values().collect()
+    }
+
+    /// Adds one event that took place `at` (Unix milliseconds).
+    /// An error means that the event names an unknown intent: the log is not one that this program wrote.
+    pub fn apply(&mut self, event: &Event, at: u64) -> anyhow::Result<()> {
+        match event {
+            Event::IntentCreated { id, amount, currency, capture_method, payment_method, metadata } => {
+                let status = match payment_method {
+                    Some(_) => Status::RequiresConfirmation,
+                    None => Status::RequiresPaymentMethod,
+                };
+                let intent = Intent {
+                    id: id.clone(),
+                    amount: *amount,
+                    currency: currency.clone(),
+                    status,
+                    capture_method: *capture_method,
+                    payment_method: payment_method.clone(),
+                    metadata: metadata.clone(),
+                    capturable: 0,
+                    received: 0,
+                    refunded: 0,
+                    last_error: None,
+                    latest_charge: None,
+                    cancellation_reason: None,
+                    created: at,
+                    canceled: None,
+                    authorized: 0,
+                    captures: 0,
+                };
+                self.intents.insert(id.clone(), intent);
+            }
+            Event::ConfirmationStarted { id, payment_method } => {
+                let intent = self.known(id)?;
+                intent.status = Status::Processing;
+                intent.payment_method = Some(payment_method.clone());
+                intent.last_error = None;
+            }
+            Event::Authorized { id, payment_method, charge } => {
+                let intent = self.known(id)?;
+                intent.status = Status::RequiresCapture;
+                intent.payment_method = Some(payment_method.clone());
+                intent.latest_charge = Some(charge.clone());
+                intent.last_error = None;
+                intent.authorized = intent.amount;
+                intent.capturable = intent.amount;
+            }
+            Event::Declined { id, charge, error } => {
+                let intent = self.known(id)?;
+                intent.status = Status::RequiresPaymentMethod;
+                intent.payment_method = None;
+                intent.latest_charge = Some(charge.clone());
+                intent.last_error = Some(error.clone());
+            }
+            Event::Captured { id, amount } => {
+                let intent = self.known(id)?;
+                intent.status = Status::Succeeded;
+                intent.received += amount;
+                intent.capturable = 0;
+                intent.captures += 1;
+            }
+            Event::Canceled { id, reason } => {
+                let intent = self.known(id)?;
+                intent.status = Status::Canceled;
+                intent.cancellation_reason = reason.clone();
+                intent.canceled = Some(at);
+                intent.capturable = 0;
+            }
+            Event::Refunded { id, intent, amount, reason, metadata } => {
+                let intent = self.known(intent)?;
+                intent.refunded += amount;
+                let refund = Refund {
+                    id: id.clone(),
+                    intent: intent.id.clone(),
+                    amount: *amount,
+                    currency: intent.currency.clone(),
+                    charge: intent.latest_charge.clone(),
+                    reason: reason.clone(),
+                    metadata: metadata.clone(),
+                    created: at,
+                };
+                self.refunds.push(refund);
+            }
+        }
+        Ok(())
+    }
+
+    fn known(&mut self, id: &str) -> anyhow::Result<&mut Intent> {
+        self.intents.get_mut(id).with_context(|| format!("an event of the unknown intent {id}"))
+    }
+}
