@@ -212,7 +212,9 @@ impl<H: Handler> Worker<'_, H> {
         let attempts = envelope::attempts(properties);
         let retry = usize::try_from(attempts).ok().and_then(|index| RETRY_AFTER_SECONDS.get(index));
         let queue = match (error, retry) {
-            (ApplyError::Database(_), Some(seconds)) => self.topology.retry_queue(self.consumer, *seconds),
+            (ApplyError::Database(_), Some(seconds)) => {
+                self.topology.retry_queue(channel, self.consumer, *seconds).await?
+            }
             _ => self.topology.dead_letters(self.consumer),
         };
         tracing::error!(%error, event.id = %event.id, event.kind = event.kind, queue, "event.put_aside");

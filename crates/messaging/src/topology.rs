@@ -25,7 +25,8 @@ pub const SUBSCRIPTIONS: [(&str, &[&str]); 3] = [
 ];
 
 /// Seconds that a failed event waits before its next try; after the last it is
-/// a dead letter. A queue each, as a quorum queue expires messages at its head only.
+/// a dead letter. A queue each, as a quorum queue expires messages at its head
+/// only, and made when it is first needed: most never are.
 pub(crate) const RETRY_AFTER_SECONDS: [u32; 4] = [1, 5, 30, 120];
 
 /// Deliveries of one message, counting those that a crash or a lost
@@ -64,10 +65,6 @@ impl Topology {
         format!("{}.{consumer}.dead", self.namespace)
     }
 
-    pub(crate) fn retry_queue(&self, consumer: &str, seconds: u32) -> String {
-        format!("{}.{consumer}.retry.{seconds}s", self.namespace)
-    }
-
     /// A new connection and a channel with confirms on, with everything declared.
     /// The channel ends with the connection, so keep both.
     pub async fn connect(&self) -> anyhow::Result<(Connection, Channel)> {
@@ -81,6 +78,20 @@ impl Topology {
         tokio::time::timeout(CONNECT_DEADLINE, connect).await.context("the broker does not answer")?
     }
 
+    /// Declares and names the queue that hands an event back to `consumer` after `seconds`.
+    pub(crate) async fn retry_queue(
+        &self,
+        channel: &Channel,
+        consumer: &str,
+        seconds: u32,
+    ) -> lapin::Result<String> {
+        let queue = format!("{}.{consumer}.retry.{seconds}s", self.namespace);
+        let mut arguments = dead_lettering(&self.queue(consumer));
+        arguments.insert("x-message-ttl".into(), AMQPValue::LongLongInt(i64::from(seconds) * 1000));
+        declare_queue(channel, &queue, arguments).await?;
+        Ok(queue)
+    }
+
     async fn declare(&self, channel: &Channel) -> lapin::Result<()> {
         let exchange = name(&self.exchange());
         let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
@@ -91,12 +102,6 @@ impl Topology {
             let queue = name(&self.queue(consumer));
             let dead = self.dead_letters(consumer);
             declare_queue(channel, &dead, quorum()).await?;
-            for seconds in RETRY_AFTER_SECONDS {
-                let mut arguments = dead_lettering(queue.as_str());
-                let milliseconds = i64::from(seconds) * 1000;
-                arguments.insert("x-message-ttl".into(), AMQPValue::LongLongInt(milliseconds));
-                declare_queue(channel, &self.retry_queue(consumer, seconds), arguments).await?;
-            }
             let mut arguments = dead_lettering(&dead);
             arguments.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(i64::from(DELIVERY_LIMIT)));
             declare_queue(channel, queue.as_str(), arguments).await?;

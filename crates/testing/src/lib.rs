@@ -20,28 +20,18 @@ fn setting(name: &str) -> String {
 pub async fn database(schema: &str) -> String {
     let admin = setting("TEST_DATABASE_URL");
     let name = format!("test_{}", Uuid::now_v7().simple());
-    let mut connection = PgConnection::connect(&admin)
-        .await
-        .expect("PostgreSQL for tests answers");
+    let mut connection = PgConnection::connect(&admin).await.expect("PostgreSQL for tests answers");
     let create = format!("CREATE DATABASE {name}");
-    connection
-        .execute(AssertSqlSafe(create))
-        .await
-        .expect("a database can be created");
+    connection.execute(AssertSqlSafe(create)).await.expect("a database can be created");
     connection.close().await.ok();
 
     let mut url: reqwest::Url = admin.parse().expect("TEST_DATABASE_URL is a URL");
     url.set_path(&name);
-    let mut connection = PgConnection::connect(url.as_str())
-        .await
-        .expect("the new database answers");
+    let mut connection = PgConnection::connect(url.as_str()).await.expect("the new database answers");
     let prepare = format!(
         "CREATE SCHEMA {schema}; CREATE SCHEMA extensions; CREATE EXTENSION pg_trgm SCHEMA extensions;"
     );
-    connection
-        .execute(AssertSqlSafe(prepare))
-        .await
-        .expect("the new database can be prepared");
+    connection.execute(AssertSqlSafe(prepare)).await.expect("the new database can be prepared");
     connection.close().await.ok();
     url.to_string()
 }
@@ -50,6 +40,10 @@ pub async fn database(schema: &str) -> String {
 pub fn amqp_url() -> String {
     setting("TEST_AMQP_URL")
 }
+
+/// The address of no broker, for tests that need none: whatever a client waits
+/// for works without.
+pub const NO_BROKER: &str = "amqp://127.0.0.1:1/%2f";
 
 /// An `AMQP_NAMESPACE` that no other test uses.
 pub fn namespace() -> String {
@@ -84,9 +78,7 @@ impl Issuer {
         jwk.common.key_id = Some(key_id.clone());
         let set = JwkSet { keys: vec![jwk] };
 
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
-            .await
-            .expect("a port is free");
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let address = listener.local_addr().expect("a bound port has an address");
         let serve = move || {
             let set = set.clone();
@@ -94,11 +86,7 @@ impl Issuer {
         };
         let router = axum::Router::new().route("/.well-known/jwks.json", axum::routing::get(serve));
         tokio::spawn(async move { axum::serve(listener, router).await });
-        Self {
-            key,
-            key_id,
-            jwks_url: format!("http://{address}/.well-known/jwks.json"),
-        }
+        Self { key, key_id, jwks_url: format!("http://{address}/.well-known/jwks.json") }
     }
 
     /// An access token for the next 15 minutes.

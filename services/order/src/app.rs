@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use aws_lc_rs::hmac;
 use axum::extract::FromRef;
 use messaging::Outbox;
 use service::auth::Verifier;
@@ -33,7 +34,12 @@ pub struct App {
     pub catalogue: Catalogue,
     pub placer: Placer,
     pub sagas: Sagas,
+    pub webhook_key: WebhookKey,
 }
+
+/// What the payment provider signs its webhooks with.
+#[derive(Clone)]
+pub struct WebhookKey(pub hmac::Key);
 
 /// Connects, migrates, binds and serves until `lifecycle` stops.
 pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addresses> {
@@ -53,6 +59,7 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
         catalogue: Catalogue::new(pool.clone(), products.clone(), config.currency),
         placer: Placer::new(pool.clone(), outbox, products.clone(), sagas.clone(), times),
         sagas: sagas.clone(),
+        webhook_key: WebhookKey(hmac::Key::new(hmac::HMAC_SHA256, config.payment_webhook_secret.as_bytes())),
     };
     let stop = lifecycle.stopping();
     lifecycle.spawn("sagas", async move {

@@ -2,11 +2,12 @@
 
 mod cart;
 mod orders;
+mod webhook;
 
 use axum::Router;
 
 use crate::app::App;
 
 pub fn router(app: App) -> Router {
-    Router::new().merge(cart::router()).merge(orders::router()).with_state(app)
+    Router::new().merge(cart::router()).merge(orders::router()).merge(webhook::router()).with_state(app)
 }

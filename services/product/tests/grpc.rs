@@ -1,5 +1,7 @@
 //! What the other services ask, over gRPC.
 
+#![allow(clippy::unwrap_used, reason = "clippy knows a test by #[test], which helpers don't carry")]
+
 mod common;
 
 use std::sync::Arc;

@@ -1,5 +1,7 @@
 //! The public API.
 
+#![allow(clippy::unwrap_used, reason = "clippy knows a test by #[test], which helpers don't carry")]
+
 mod common;
 
 use std::collections::BTreeSet;

@@ -9,9 +9,9 @@ use service::config::{Backends, Listen, Process};
 #[derive(Parser)]
 #[command(name = "user", about = "Accounts and sign-in")]
 #[command(
-    mut_arg("http_addr", |arg| arg.default_value("0.0.0.0:8081")),
-    mut_arg("grpc_addr", |arg| arg.default_value("0.0.0.0:9081")),
-    mut_arg("admin_addr", |arg| arg.default_value("0.0.0.0:7081"))
+    mut_arg("http_addr", |arg| arg.required(false).default_value("0.0.0.0:8081")),
+    mut_arg("grpc_addr", |arg| arg.required(false).default_value("0.0.0.0:9081")),
+    mut_arg("admin_addr", |arg| arg.required(false).default_value("0.0.0.0:7081"))
 )]
 pub struct Config {
     #[command(flatten)]

@@ -67,7 +67,8 @@ async fn twenty_refreshes_at_once_with_one_token_get_one_successor() {
         let (app, token) = (app.clone(), first.refresh.clone());
         async move { app.refresh(&token).await }
     };
-    let answers = app::at_once(20, refresh).await;
+    let held = app.hold("SELECT FROM users.refresh_tokens FOR UPDATE").await;
+    let (answers, ()) = tokio::join!(app::at_once(20, refresh), app.release(held, 5));
     let successors: HashSet<String> = answers.iter().map(|answer| answer.tokens().refresh).collect();
     assert_eq!(successors.len(), 1);
     assert_eq!(app.count("SELECT count(*) FROM users.refresh_tokens").await, 2);

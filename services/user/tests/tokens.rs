@@ -106,7 +106,8 @@ async fn replicas_started_at_once_share_one_key() {
     let first = App::start().await;
     first.sql("DELETE FROM users.signing_keys").await;
     let start = || App::start_with(&first.database_url, NO_BROKER, "dockside", &[]);
-    let (a, b) = tokio::join!(start(), start());
+    let held = first.hold("LOCK TABLE users.signing_keys IN EXCLUSIVE MODE").await;
+    let (a, b, ()) = tokio::join!(start(), start(), first.release(held, 2));
     assert_eq!(first.count("SELECT count(*) FROM users.signing_keys").await, 1);
     assert_eq!(published(&a).await, published(&b).await);
     let ada = a.signed_in("ada@example.com").await;

@@ -15,7 +15,8 @@ struct Console {
 fn console() -> &'static Console {
     static CONSOLE: OnceLock<Console> = OnceLock::new();
     CONSOLE.get_or_init(|| {
-        let terminal = std::io::stdout().is_terminal();
+        let terminal =
+            std::io::stdout().is_terminal() && std::env::var_os("TERM").is_none_or(|t| t != "dumb");
         // https://no-color.org: set and not empty.
         let no_colour = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
         Console { start: Instant::now(), colour: terminal && !no_colour, terminal, out: Mutex::new(()) }

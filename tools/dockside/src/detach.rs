@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use crate::cli::UpArgs;
 use crate::console::line;
 use crate::layout::{Layout, Lock};
 use crate::process::{self, Identity, Signal};
+use crate::signals;
 use crate::state::State;
-use crate::{UpArgs, signals};
 
 pub fn run(layout: &Layout, args: &UpArgs) -> Result<ExitCode> {
     match Lock::acquire(layout)? {

@@ -36,7 +36,7 @@ impl Layout {
             })
             .context("run this inside a checkout of Dockside")?;
         // `--dir` is relative to where it was typed, the default to the checkout.
-        let dir = if dir == Path::new(crate::DEFAULT_DIR) { root.join(dir) } else { here.join(dir) };
+        let dir = if dir == Path::new(crate::cli::DEFAULT_DIR) { root.join(dir) } else { here.join(dir) };
         Ok(Layout { root, dir })
     }
 

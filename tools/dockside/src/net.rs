@@ -29,8 +29,7 @@ pub fn choose(wanted: Option<u16>, taken: &[u16]) -> io::Result<u16> {
 }
 
 /// How to find out whether a process serves. Kept in the state file, so that `status` can ask too.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Probe {
     /// A GET that answers 200.
     Http { url: String },
@@ -45,6 +44,30 @@ pub enum Probe {
 }
 
 impl Probe {
+    /// As `kind address`; see [`Probe::parse`].
+    pub fn to_text(&self) -> String {
+        match self {
+            Probe::Http { url } => format!("http {url}"),
+            Probe::HttpAnswer { url } => format!("answer {url}"),
+            Probe::Postgres { addr } => format!("postgres {addr}"),
+            Probe::Amqp { addr } => format!("amqp {addr}"),
+            Probe::Tcp { addr } => format!("tcp {addr}"),
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Probe> {
+        let (kind, address) = text.split_once(' ')?;
+        let address = address.to_owned();
+        match kind {
+            "http" => Some(Probe::Http { url: address }),
+            "answer" => Some(Probe::HttpAnswer { url: address }),
+            "postgres" => Some(Probe::Postgres { addr: address }),
+            "amqp" => Some(Probe::Amqp { addr: address }),
+            "tcp" => Some(Probe::Tcp { addr: address }),
+            _ => None,
+        }
+    }
+
     pub fn ready(&self) -> bool {
         match self {
             Probe::Http { url } => get(url).is_ok_and(|a| a.status == 200),

@@ -6,14 +6,13 @@ use std::io::Read;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::layout::{Layout, write_private};
 use crate::net::Probe;
 use crate::process::Identity;
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
     pub supervisor: Option<Identity>,
     /// Set once everything that was asked for is ready.
@@ -29,46 +28,111 @@ pub struct State {
     pub outside: Option<PathBuf>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
     pub name: String,
-    #[serde(flatten)]
     pub identity: Identity,
-    #[serde(flatten)]
     pub addresses: Addresses,
     pub probe: Probe,
     /// A helper of another process, not shown.
-    #[serde(default)]
     pub hidden: bool,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Addresses {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grpc: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admin: Option<String>,
 }
 
 impl State {
     /// The last state written; the default when there is none or it is not readable as one.
     pub fn load(layout: &Layout) -> State {
-        fs::read(layout.state()).ok().and_then(|b| serde_json::from_slice(&b).ok()).unwrap_or_default()
+        let bytes = fs::read(layout.state()).unwrap_or_default();
+        serde_json::from_slice(&bytes).map(|value| State::from_json(&value)).unwrap_or_default()
     }
 
     pub fn save(&self, layout: &Layout) -> Result<()> {
-        write_private(&layout.state(), &serde_json::to_vec_pretty(self)?)
+        write_private(&layout.state(), &serde_json::to_vec_pretty(&self.to_json())?)
     }
 
     pub fn running(&self) -> bool {
         self.supervisor.as_ref().is_some_and(Identity::alive)
     }
+
+    fn to_json(&self) -> Value {
+        json!({
+            "supervisor": self.supervisor.as_ref().map(|s| json!({"pid": s.pid, "started": s.started})),
+            "ready": self.ready,
+            "edge": self.edge,
+            "processes": self.processes.iter().map(Process::to_json).collect::<Vec<_>>(),
+            "postgres": self.postgres,
+            "rabbitmq": self.rabbitmq,
+            "ports": self.ports,
+            "outside": self.outside,
+        })
+    }
+
+    /// Reads as far as it goes: what another version wrote may lack parts.
+    fn from_json(value: &Value) -> State {
+        let ports = value["ports"].as_object().into_iter().flatten();
+        State {
+            supervisor: identity(&value["supervisor"]),
+            ready: value["ready"].as_bool().unwrap_or(false),
+            edge: text(&value["edge"]),
+            processes: value["processes"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(Process::from_json)
+                .collect(),
+            postgres: text(&value["postgres"]),
+            rabbitmq: text(&value["rabbitmq"]),
+            ports: ports.filter_map(|(n, p)| Some((n.clone(), u16::try_from(p.as_u64()?).ok()?))).collect(),
+            outside: text(&value["outside"]).map(PathBuf::from),
+        }
+    }
+}
+
+impl Process {
+    fn to_json(&self) -> Value {
+        json!({
+            "name": self.name,
+            "pid": self.identity.pid,
+            "started": self.identity.started,
+            "http": self.addresses.http,
+            "grpc": self.addresses.grpc,
+            "admin": self.addresses.admin,
+            "probe": self.probe.to_text(),
+            "hidden": self.hidden,
+        })
+    }
+
+    fn from_json(value: &Value) -> Option<Process> {
+        Some(Process {
+            name: text(&value["name"])?,
+            identity: identity(value)?,
+            addresses: Addresses {
+                http: text(&value["http"]),
+                grpc: text(&value["grpc"]),
+                admin: text(&value["admin"]),
+            },
+            probe: Probe::parse(value["probe"].as_str()?)?,
+            hidden: value["hidden"].as_bool().unwrap_or(false),
+        })
+    }
+}
+
+fn text(value: &Value) -> Option<String> {
+    value.as_str().map(str::to_owned)
+}
+
+fn identity(value: &Value) -> Option<Identity> {
+    Some(Identity { pid: u32::try_from(value["pid"].as_u64()?).ok()?, started: text(&value["started"])? })
 }
 
 /// Passwords and keys of this folder's shop, made once.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Secrets {
     pub postgres_admin: String,
     pub rabbitmq_admin: String,
@@ -84,27 +148,38 @@ pub struct Secrets {
 impl Secrets {
     pub fn load_or_create(layout: &Layout) -> Result<Secrets> {
         let path = layout.dir.join("secrets.json");
-        match fs::read(&path) {
+        let mut known = match fs::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes).with_context(|| {
                 format!("{} is damaged: `cargo dockside down --wipe` starts anew", path.display())
-            }),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                let secrets = Secrets {
-                    postgres_admin: random_hex()?,
-                    rabbitmq_admin: random_hex()?,
-                    erlang_cookie: random_hex()?,
-                    user: random_hex()?,
-                    product: random_hex()?,
-                    order: random_hex()?,
-                    // The shapes of Stripe's test keys, so that its client libraries take them.
-                    payment_secret_key: format!("sk_test_{}", random_hex()?),
-                    payment_webhook_secret: format!("whsec_{}", random_hex()?),
-                };
-                write_private(&path, &serde_json::to_vec_pretty(&secrets)?)?;
-                Ok(secrets)
+            })?,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Value::Object(serde_json::Map::new()),
+            Err(e) => return Err(e).with_context(|| format!("cannot read {}", path.display())),
+        };
+        let mut made = false;
+        let mut secret = |name: &str, prefix: &str| -> Result<String> {
+            if let Some(secret) = known[name].as_str() {
+                return Ok(secret.to_owned());
             }
-            Err(e) => Err(e).with_context(|| format!("cannot read {}", path.display())),
+            made = true;
+            let secret = format!("{prefix}{}", random_hex()?);
+            known[name] = json!(secret);
+            Ok(secret)
+        };
+        let secrets = Secrets {
+            postgres_admin: secret("postgres_admin", "")?,
+            rabbitmq_admin: secret("rabbitmq_admin", "")?,
+            erlang_cookie: secret("erlang_cookie", "")?,
+            user: secret("user", "")?,
+            product: secret("product", "")?,
+            order: secret("order", "")?,
+            // The shapes of Stripe's test keys, so that its client libraries take them.
+            payment_secret_key: secret("payment_secret_key", "sk_test_")?,
+            payment_webhook_secret: secret("payment_webhook_secret", "whsec_")?,
+        };
+        if made {
+            write_private(&path, &serde_json::to_vec_pretty(&known)?)?;
         }
+        Ok(secrets)
     }
 }
 
@@ -135,13 +210,17 @@ mod tests {
             ports: BTreeMap::from([("postgres".into(), 5433)]),
             ..State::default()
         };
-        let text = serde_json::to_string(&state).unwrap();
-        assert_eq!(serde_json::from_str::<State>(&text).unwrap(), state);
+        let text = state.to_json().to_string();
+        assert_eq!(State::from_json(&serde_json::from_str(&text).unwrap()), state);
     }
 
     #[test]
     fn an_old_or_empty_state_is_read_as_far_as_it_goes() {
-        assert_eq!(serde_json::from_str::<State>("{}").unwrap(), State::default());
+        assert_eq!(State::from_json(&json!({})), State::default());
+        assert_eq!(
+            State::from_json(&json!({"edge": 1, "processes": [{}], "ports": {"a": 70_000}})),
+            State::default()
+        );
     }
 
     #[test]

@@ -241,7 +241,6 @@ impl Managed {
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
-            .current_dir("/")
             // A group of its own: Ctrl-C reaches this process only, which then ends the others in order.
             .process_group(0);
         for (name, _) in &spec.env {
@@ -249,7 +248,8 @@ impl Managed {
             command.env_remove(format!("{name}_FILE"));
         }
         if let Some(user) = &spec.run_as {
-            command.uid(user.uid).gid(user.gid);
+            // That account may not be able to enter the folder where this was typed.
+            command.uid(user.uid).gid(user.gid).current_dir("/");
         }
         let child = command.spawn().with_context(|| format!("cannot start {}", spec.program.display()))?;
         self.identity = Identity::of(child.id());

@@ -167,7 +167,7 @@ fn steps(layout: &Layout, supervisor: &Supervisor, plan: &Plan, run: &mut Run) -
         run.step("tests", || programs::run(&chosen, &env, &plan.filters, None))?;
     }
     if plan.unit && plan.filters.is_empty() {
-        let args = ["test", "--workspace", "--doc", "--quiet"];
+        let args = ["test", "--workspace", "--exclude", "dockside", "--doc", "--quiet"];
         run.step("doc tests", || finish(cargo(layout).args(args)))?;
     }
     if plan.system && programs.iter().any(|p| p.package == SYSTEM) {

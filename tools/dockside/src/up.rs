@@ -6,30 +6,30 @@ use std::thread;
 
 use anyhow::{Result, bail};
 
+use crate::cli::UpArgs;
 use crate::console::{bold, line, seconds, step};
 use crate::layout::{Layout, Lock};
 use crate::servers::start::{self, given};
 use crate::state::{Secrets, State};
 use crate::supervisor::Supervisor;
-use crate::{UpArgs, compile, console, install, process, services, shutdown, signals};
+use crate::{compile, console, install, process, services, shutdown, signals};
 
-pub fn run(args: &UpArgs) -> Result<ExitCode> {
-    let layout = Layout::new(&args.at.dir)?;
+pub fn run(layout: &Layout, args: &UpArgs) -> Result<ExitCode> {
     layout.prepare()?;
     if args.detach && !args.detached {
-        return crate::detach::run(&layout, args);
+        return crate::detach::run(layout, args);
     }
     if args.detached {
         // A session of its own: closing the terminal does not reach it.
         rustix::process::setsid().ok();
     }
-    let Some(_lock) = Lock::acquire(&layout)? else {
-        return already_running(&layout, !args.servers);
+    let Some(_lock) = Lock::acquire(layout)? else {
+        return already_running(layout, !args.servers);
     };
     signals::install()?;
-    stop_stale(&layout);
-    let supervisor = Supervisor::new(&layout)?;
-    let result = bring_up(&layout, &supervisor, args);
+    stop_stale(layout);
+    let supervisor = Supervisor::new(layout)?;
+    let result = bring_up(layout, &supervisor, args);
     if result.is_ok() {
         supervisor.update(|s| s.ready = true)?;
         summary(&supervisor.state(), args);

@@ -115,12 +115,12 @@ pub async fn release(
     Ok(())
 }
 
-/// Makes a saga due now, whoever works on it.
-pub async fn nudge(connection: &mut PgConnection, order_id: Uuid) -> sqlx::Result<()> {
-    sqlx::query!("UPDATE orders.sagas SET next_at = now() WHERE order_id = $1", order_id)
+/// Makes the saga of an intent due now; false when there is none.
+pub async fn nudge(connection: &mut PgConnection, intent: &str) -> sqlx::Result<bool> {
+    let nudged = sqlx::query!("UPDATE orders.sagas SET next_at = now() WHERE intent_id = $1", intent)
         .execute(connection)
         .await?;
-    Ok(())
+    Ok(nudged.rows_affected() == 1)
 }
 
 /// Applies facts, one after the other, in the caller's transaction. An answer

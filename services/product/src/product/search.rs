@@ -116,6 +116,15 @@ fn price(invalid: &mut Invalid, pointer: &str, text: Option<String>) -> Option<i
     amount
 }
 
+impl Search {
+    /// The words, when they are only that: a search that excludes words or
+    /// quotes a phrase means it to the letter.
+    fn plain_words(&self) -> Option<&str> {
+        let exact = |q: &&str| q.contains('"') || q.split_whitespace().any(|word| word.starts_with('-'));
+        self.q.as_deref().filter(|q| !exact(q))
+    }
+}
+
 impl Cursor {
     fn new(search: &Search, row: &Row) -> Self {
         let number = match search.sort {
@@ -148,14 +157,14 @@ fn from_micros(micros: i64) -> Option<OffsetDateTime> {
         .filter(|time| (0..=9999).contains(&time.year()))
 }
 
-/// What every sort's query filters by: $1 to $5.
+/// What every sort's query filters by, and where the page starts.
 macro_rules! sorted {
     ($rank:tt, $keyset:tt, $order:tt, $search:expr, $categories:expr $(, $key:expr)*) => {
         select!(
             $rank,
             [r#"WHERE p.archived_at IS NULL
                  AND ($1::text IS NULL OR p.search @@ websearch_to_tsquery('english', $1)
-                      OR $1 OPERATOR(extensions.<%) p.name)
+                      OR $8 OPERATOR(extensions.<%) p.name)
                  AND ($2::text[] IS NULL OR p.category = ANY($2))
                  AND ($3::bigint IS NULL OR p.price >= $3)
                  AND ($4::bigint IS NULL OR p.price <= $4)
@@ -167,11 +176,16 @@ macro_rules! sorted {
             $search.max_price,
             $search.in_stock,
             $search.after.as_ref().map(|after| after.id),
-            $search.limit + 1
+            $search.limit + 1,
+            $search.plain_words()
             $(, $key)*
         )
     };
 }
+
+/// How alike a name must be to a misspelt word of a search: one letter off in
+/// six passes ("jaket"), another word with the same ending doesn't ("lamp", "damp").
+const ALIKE: &str = "0.42";
 
 /// One page. 422 for an unknown category.
 pub async fn run(connection: &mut PgConnection, search: &Search) -> Result<Page<Product>, Problem> {
@@ -182,6 +196,13 @@ pub async fn run(connection: &mut PgConnection, search: &Search) -> Result<Page<
     if categories.as_ref().is_some_and(Vec::is_empty) {
         return Err(super::unknown_category("/category"));
     }
+    if search.q.is_some() {
+        // The operator <% takes its threshold from the session:
+        // https://www.postgresql.org/docs/current/pgtrgm.html
+        sqlx::query!("SELECT set_config('pg_trgm.word_similarity_threshold', $1, false)", ALIKE)
+            .fetch_one(&mut *connection)
+            .await?;
+    }
     let categories = categories.as_deref();
     let number = search.after.as_ref().map(|after| after.number);
     let rows = match search.sort {
@@ -189,7 +210,7 @@ pub async fn run(connection: &mut PgConnection, search: &Search) -> Result<Page<
             let time = number.and_then(from_micros);
             sorted!(
                 "0::bigint",
-                "(p.created_at, p.id) < ($8, $6)",
+                "(p.created_at, p.id) < ($9, $6)",
                 "p.created_at DESC, p.id DESC",
                 search,
                 categories,
@@ -199,14 +220,14 @@ pub async fn run(connection: &mut PgConnection, search: &Search) -> Result<Page<
             .await?
         }
         Sort::Price => {
-            sorted!("0::bigint", "(p.price, p.id) > ($8, $6)", "p.price, p.id", search, categories, number)
+            sorted!("0::bigint", "(p.price, p.id) > ($9, $6)", "p.price, p.id", search, categories, number)
                 .fetch_all(connection)
                 .await?
         }
         Sort::PriceDown => {
             sorted!(
                 "0::bigint",
-                "(p.price, p.id) < ($8, $6)",
+                "(p.price, p.id) < ($9, $6)",
                 "p.price DESC, p.id DESC",
                 search,
                 categories,
@@ -219,7 +240,7 @@ pub async fn run(connection: &mut PgConnection, search: &Search) -> Result<Page<
             let name = search.after.as_ref().map(|after| after.name.as_str());
             sorted!(
                 "0::bigint",
-                r#"(lower(p.name) COLLATE "C", p.id) > (lower($8), $6)"#,
+                r#"(lower(p.name) COLLATE "C", p.id) > (lower($9), $6)"#,
                 r#"lower(p.name) COLLATE "C", p.id"#,
                 search,
                 categories,
@@ -247,7 +268,7 @@ async fn by_relevance(
         "(1e6 * (ts_rank(p.search, websearch_to_tsquery('english', $1))
                  + extensions.word_similarity($1, p.name)))::bigint",
         "((1e6 * (ts_rank(p.search, websearch_to_tsquery('english', $1))
-                  + extensions.word_similarity($1, p.name)))::bigint, p.id) < ($8, $6)",
+                  + extensions.word_similarity($1, p.name)))::bigint, p.id) < ($9, $6)",
         "(1e6 * (ts_rank(p.search, websearch_to_tsquery('english', $1))
                  + extensions.word_similarity($1, p.name)))::bigint DESC, p.id DESC",
         search,

@@ -1,6 +1,6 @@
 //! Setting stock aside.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use service::Money;
 use service::money::Currency;
@@ -35,9 +35,10 @@ pub async fn reserve(
     let first_look: Vec<_> = reservations.iter().map(|r| refusal(r, &offers, &available)).collect();
     let plausible = reservations.iter().zip(&first_look).filter(|(_, refused)| refused.is_none());
     let plausible = distinct(plausible.map(|(r, _)| r.order_id));
-    let claimed = match plausible.is_empty() {
-        true => HashMap::new(),
-        false => store::claim(connection, &plausible, life_seconds).await?,
+    let claimed = if plausible.is_empty() {
+        HashMap::new()
+    } else {
+        store::claim(connection, &plausible, life_seconds).await?
     };
     let others = distinct(reservations.iter().map(|r| r.order_id).filter(|id| !claimed.contains_key(id)));
     let mut known = known(connection, &others).await?;
@@ -51,31 +52,34 @@ pub async fn reserve(
     }
 
     let mut outcomes = Vec::with_capacity(reservations.len());
-    let mut taken = std::collections::BTreeMap::<Uuid, Level>::new();
+    let mut taken = BTreeMap::<Uuid, Level>::new();
     let mut rows = Vec::new();
     for (reservation, first_refusal) in reservations.iter().zip(first_look) {
-        if !known.contains_key(&reservation.order_id) {
-            let claim = claimed.get(&reservation.order_id);
-            let refused = match claim {
-                Some(_) => refusal(reservation, &offers, &available),
-                None => first_refusal,
-            };
-            if let Some(refused) = refused {
-                outcomes.push(refused);
-                continue;
-            }
-            // Plausible, not claimed and not there either: no committed reservation is ever deleted.
-            let expires_at = claim.ok_or(sqlx::Error::RowNotFound)?;
-            let lines = snapshot(reservation, &offers);
-            for line in lines.values() {
-                *available.entry(line.product_id).or_default() -= line.quantity;
-                taken.entry(line.product_id).or_default().reserved += line.quantity;
-            }
-            rows.extend(lines.values().cloned());
-            let (ended, expires_at) = (false, *expires_at);
-            known.insert(reservation.order_id, Known { ended, expires_at, lines });
+        let order = reservation.order_id;
+        if let Some(known) = known.get(&order) {
+            outcomes.push(answer(reservation, known)?);
+            continue;
         }
-        outcomes.push(answer(reservation, &known[&reservation.order_id])?);
+        let claim = claimed.get(&order);
+        let refused = match claim {
+            Some(_) => refusal(reservation, &offers, &available),
+            None => first_refusal,
+        };
+        if let Some(refused) = refused {
+            outcomes.push(refused);
+            continue;
+        }
+        // Plausible, not claimed and not there either: no committed reservation is ever deleted.
+        let expires_at = *claim.ok_or(sqlx::Error::RowNotFound)?;
+        let lines = snapshot(reservation, &offers);
+        for line in lines.values() {
+            *available.entry(line.product_id).or_default() -= line.quantity;
+            taken.entry(line.product_id).or_default().reserved += line.quantity;
+        }
+        rows.extend(lines.values().cloned());
+        let made = Known { ended: false, expires_at, lines };
+        outcomes.push(answer(reservation, &made)?);
+        known.insert(order, made);
     }
 
     let refused: Vec<Uuid> = claimed.keys().copied().filter(|id| !known.contains_key(id)).collect();

@@ -1,6 +1,7 @@
 //! The service, started on a database and a broker namespace of its own.
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "clippy knows a test by #[test], which helpers don't carry")]
 
 use std::time::Duration;
 

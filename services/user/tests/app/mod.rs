@@ -6,7 +6,7 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use service::Lifecycle;
 use service::serve::Addresses;
-use sqlx::PgPool;
+use sqlx::{PgPool, Postgres, Transaction};
 
 /// Nothing listens there: what a customer waits for must not need the broker.
 pub const NO_BROKER: &str = "amqp://127.0.0.1:1/%2f";
@@ -91,6 +91,25 @@ impl App {
     /// Changes the database behind the service's back, to let time pass.
     pub async fn sql(&self, statement: &'static str) {
         sqlx::query(statement).execute(&self.pool).await.expect("the statement works");
+    }
+
+    /// A transaction that holds what `lock` locks.
+    pub async fn hold(&self, lock: &'static str) -> Transaction<'static, Postgres> {
+        let mut held = self.pool.begin().await.expect("a transaction begins");
+        sqlx::query(lock).execute(&mut *held).await.expect("the lock is free");
+        held
+    }
+
+    /// Ends the transaction once `enough` connections of the service wait for
+    /// locks: from there they race.
+    pub async fn release(&self, held: Transaction<'static, Postgres>, enough: i64) {
+        testing::eventually("enough wait for locks", || async {
+            let count = "SELECT count(*) FROM pg_stat_activity
+                         WHERE datname = current_database() AND wait_event_type = 'Lock'";
+            (self.count(count).await >= enough).then_some(())
+        })
+        .await;
+        held.rollback().await.expect("the transaction ends");
     }
 
     pub async fn count(&self, query: &'static str) -> i64 {

@@ -1,0 +1,101 @@
+//! `/payments/webhook`: the provider says that something about an intent has
+//! changed. What changed is asked of the provider afresh; the message itself
+//! is never taken for the truth, so late, doubled and shuffled ones do no harm.
+//! Signature scheme: <https://docs.stripe.com/webhooks/signature>
+
+use aws_lc_rs::hmac;
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::post;
+use serde::Deserialize;
+use service::Problem;
+use sqlx::PgPool;
+use time::OffsetDateTime;
+
+use crate::app::{App, WebhookKey};
+use crate::saga::runner::Sagas;
+use crate::saga::store;
+
+/// Seconds that a signature may be old, or ahead of our clock.
+const TOLERANCE: i64 = 300;
+
+pub fn router() -> Router<App> {
+    Router::new().route("/api/v1/payments/webhook", post(receive))
+}
+
+#[derive(Deserialize)]
+struct Event {
+    data: Data,
+}
+
+#[derive(Deserialize)]
+struct Data {
+    object: Object,
+}
+
+/// An intent, or something that names one.
+#[derive(Deserialize)]
+struct Object {
+    id: String,
+    payment_intent: Option<String>,
+}
+
+async fn receive(
+    State(key): State<WebhookKey>,
+    State(pool): State<PgPool>,
+    State(sagas): State<Sagas>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<StatusCode, Problem> {
+    let refused = || Problem::bad_request("invalid_signature", "The signature is missing, wrong or too old.");
+    let signature =
+        headers.get("stripe-signature").and_then(|value| value.to_str().ok()).ok_or_else(refused)?;
+    if !signed(&key.0, signature, &body, OffsetDateTime::now_utc().unix_timestamp()) {
+        return Err(refused());
+    }
+    let event: Event = serde_json::from_slice(&body)
+        .map_err(|_| Problem::bad_request("malformed_json", "The body is not an event of the provider."))?;
+    let object = event.data.object;
+    let intent = object.payment_intent.unwrap_or(object.id);
+    if store::nudge(&mut *pool.acquire().await?, &intent).await? {
+        sagas.wake();
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Whether one of the header's signatures is of this body, made about `now`.
+fn signed(secret: &hmac::Key, header: &str, body: &[u8], now: i64) -> bool {
+    let fields = || header.split(',').filter_map(|field| field.trim().split_once('='));
+    let Some((_, time)) = fields().find(|(name, _)| *name == "t") else { return false };
+    let Ok(signed_at) = time.parse::<i64>() else { return false };
+    if now.abs_diff(signed_at) > TOLERANCE.unsigned_abs() {
+        return false;
+    }
+    let signed = [time.as_bytes(), b".", body].concat();
+    fields()
+        .filter(|(name, _)| *name == "v1")
+        .filter_map(|(_, digest)| hex::decode(digest).ok())
+        .any(|digest| hmac::verify(secret, &signed, &digest).is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_fresh_signature_of_this_body_counts() {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, b"whsec");
+        let sign = |time: i64, body: &str| hex::encode(hmac::sign(&key, format!("{time}.{body}").as_bytes()));
+        let header = format!("t=1000,v1={},v0=ff", sign(1000, "{}"));
+        assert!(signed(&key, &header, b"{}", 1000));
+        assert!(signed(&key, &header, b"{}", 1300));
+        assert!(!signed(&key, &header, b"{}", 1301), "too old");
+        assert!(!signed(&key, &header, b"{ }", 1000), "another body");
+        assert!(!signed(&key, &format!("t=1001,v1={}", sign(1000, "{}")), b"{}", 1000), "another time");
+        for nonsense in ["", "t=1000", "t=x,v1=ff", "v1=ff", "t=1000,v1=zz"] {
+            assert!(!signed(&key, nonsense, b"{}", 1000), "{nonsense}");
+        }
+    }
+}

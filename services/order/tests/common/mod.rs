@@ -1,0 +1,186 @@
+//! An order service with a real database, broker and payment sandbox, and a
+//! product service of a few lines.
+
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+pub mod product;
+
+use clap::Parser;
+use reqwest::{Method, RequestBuilder, StatusCode};
+use serde_json::{Value, json};
+use service::Lifecycle;
+use service::auth::Role;
+use sqlx::PgPool;
+use std::time::Duration;
+use testing::Issuer;
+use uuid::Uuid;
+
+pub use product::{FakeProduct, Stock};
+
+pub struct Shop {
+    pub base: String,
+    pub stock: Stock,
+    pub pool: PgPool,
+    pub issuer: Issuer,
+    pub client: reqwest::Client,
+    ledger: String,
+    lifecycle: Lifecycle,
+}
+
+impl Shop {
+    pub async fn open() -> Self {
+        Self::open_with(&[]).await
+    }
+
+    /// With more settings, as command-line arguments.
+    pub async fn open_with(settings: &[&str]) -> Self {
+        let key = service::peer::generate().unwrap();
+        let stock = Stock::default();
+        let product = FakeProduct::start(stock.clone(), &key.public_key).await;
+        let issuer = Issuer::start().await;
+        let secret = "sk_test_orders";
+        let data = std::env::temp_dir().join(format!("dockside-sandbox-{}", Uuid::now_v7()));
+        let sandbox = payment_sandbox::Config::parse_from([
+            "payment-sandbox",
+            "--http-addr=127.0.0.1:0",
+            &format!("--data-dir={}", data.display()),
+            &format!("--secret-key={secret}"),
+        ]);
+        let sandbox = payment_sandbox::start(sandbox).await.unwrap();
+        let database = testing::database("orders").await;
+        let mut args = vec![
+            "order".to_owned(),
+            "--http-addr=127.0.0.1:0".to_owned(),
+            "--grpc-addr=127.0.0.1:0".to_owned(),
+            "--admin-addr=127.0.0.1:0".to_owned(),
+            format!("--database-url={database}"),
+            format!("--amqp-url={}", testing::NO_BROKER),
+            format!("--jwks-url={}", issuer.jwks_url),
+            format!("--product-grpc={product}"),
+            format!("--service-key={}", key.private_key_pem),
+            format!("--payment-url=http://{}", sandbox.addr),
+            format!("--payment-secret-key={secret}"),
+            "--payment-webhook-secret=whsec_test".to_owned(),
+        ];
+        args.extend(settings.iter().map(ToString::to_string));
+        let lifecycle = Lifecycle::new();
+        let addresses = order::start(order::Config::parse_from(args), &lifecycle).await.unwrap();
+        Self {
+            base: format!("http://{}/api/v1", addresses.http),
+            stock,
+            pool: PgPool::connect(&database).await.unwrap(),
+            issuer,
+            client: reqwest::Client::builder().timeout(Duration::from_secs(20)).build().unwrap(),
+            ledger: format!("http://{}/ledger", sandbox.addr),
+            lifecycle,
+        }
+    }
+
+    pub async fn close(self) {
+        assert!(self.lifecycle.shutdown(Duration::from_secs(15)).await, "tasks end in time");
+    }
+
+    pub fn customer(&self) -> Buyer<'_> {
+        self.signed_in(Role::Customer)
+    }
+
+    pub fn signed_in(&self, role: Role) -> Buyer<'_> {
+        let id = Uuid::now_v7();
+        Buyer { shop: self, id, token: self.issuer.token(id, role) }
+    }
+
+    /// The provider's sums for an order: authorized, captured, refunded, open, captures.
+    pub async fn ledger(&self, order: &str) -> Value {
+        let ledger: Value = self.client.get(&self.ledger).send().await.unwrap().json().await.unwrap();
+        let items = ledger["items"].as_array().unwrap();
+        items.iter().find(|item| item["order_id"] == order).cloned().unwrap_or(Value::Null)
+    }
+}
+
+pub struct Buyer<'a> {
+    shop: &'a Shop,
+    pub id: Uuid,
+    pub token: String,
+}
+
+/// Status, headers and body of an answer.
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: reqwest::header::HeaderMap,
+    pub body: Value,
+}
+
+impl Answer {
+    pub fn id(&self) -> String {
+        self.body["id"].as_str().unwrap_or_else(|| panic!("no id in {}", self.body)).to_owned()
+    }
+
+    /// Status and problem code.
+    pub fn problem(&self) -> (u16, &str) {
+        assert_eq!(self.headers["content-type"], "application/problem+json");
+        (self.status.as_u16(), self.body["code"].as_str().unwrap_or_default())
+    }
+
+    pub fn replayed(&self) -> bool {
+        self.headers.contains_key("idempotency-replayed")
+    }
+}
+
+pub fn address() -> Value {
+    json!({"name": "Ada", "line1": "1 Quay", "city": "Hull", "postal_code": "HU1", "country": "GB"})
+}
+
+pub fn order_of(product: Uuid, quantity: u32, card: &str) -> Value {
+    json!({
+        "items": [{"product_id": product, "quantity": quantity}],
+        "shipping_address": address(),
+        "payment_method": card,
+    })
+}
+
+pub async fn send(request: RequestBuilder) -> Answer {
+    let response = request.send().await.unwrap();
+    let (status, headers) = (response.status(), response.headers().clone());
+    let text = response.text().await.unwrap();
+    let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
+    Answer { status, headers, body }
+}
+
+impl Buyer<'_> {
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.shop.client.request(method, format!("{}{path}", self.shop.base)).bearer_auth(&self.token)
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        send(self.request(Method::GET, path)).await
+    }
+
+    pub async fn post(&self, path: &str) -> Answer {
+        send(self.request(Method::POST, path)).await
+    }
+
+    pub async fn put(&self, path: &str, body: Value) -> Answer {
+        send(self.request(Method::PUT, path).json(&body)).await
+    }
+
+    pub async fn order(&self, key: &str, body: &Value) -> Answer {
+        send(self.request(Method::POST, "/orders").header("Idempotency-Key", key).json(body)).await
+    }
+
+    /// Places an order under a key of its own.
+    pub async fn place(&self, body: &Value) -> Answer {
+        let answer = self.order(&Uuid::now_v7().to_string(), body).await;
+        assert_eq!(answer.status, 201, "{}", answer.body);
+        answer
+    }
+
+    /// Waits until the order and its payment have these states.
+    pub async fn until(&self, order: &str, status: &str, payment: &str) -> Value {
+        let what = format!("{order} to be {status} and {payment}");
+        testing::eventually(&what, || async {
+            let order = self.get(&format!("/orders/{order}")).await.body;
+            (order["status"] == status && order["payment"]["status"] == payment).then_some(order)
+        })
+        .await
+    }
+}

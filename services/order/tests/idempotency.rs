@@ -1,0 +1,169 @@
+//! One effect per Idempotency-Key, and nothing left behind by what failed.
+
+mod common;
+
+use common::product::State;
+use common::{Shop, address, order_of};
+use reqwest::Method;
+use serde_json::json;
+use testing::eventually;
+use uuid::Uuid;
+
+#[tokio::test]
+async fn the_same_request_gets_the_first_answer_again() {
+    let shop = Shop::open().await;
+    let thing = shop.stock.add(100, 10);
+    let buyer = shop.customer();
+    let body = order_of(thing, 1, "pm_card_visa");
+    let (first, second) = (buyer.order("k", &body).await, buyer.order("k", &body).await);
+    assert_eq!((first.status.as_u16(), first.replayed()), (201, false));
+    assert_eq!((second.status.as_u16(), second.replayed()), (201, true));
+    assert_eq!(first.body, second.body);
+    assert_eq!(second.headers["location"], first.headers["location"]);
+
+    let other = buyer.order("k", &order_of(thing, 2, "pm_card_visa")).await;
+    assert_eq!(other.problem(), (422, "idempotency_key_reused"));
+    let stranger = shop.customer().order("k", &body).await;
+    assert_ne!(stranger.id(), first.id(), "keys belong to one user");
+}
+
+#[tokio::test]
+async fn a_refusal_is_repeated_too() {
+    let shop = Shop::open().await;
+    let thing = shop.stock.add(100, 1);
+    let buyer = shop.customer();
+    let body = order_of(thing, 2, "pm_card_visa");
+    let first = buyer.order("k", &body).await;
+    assert_eq!(first.problem(), (409, "out_of_stock"));
+    assert_eq!(first.body["errors"][0]["pointer"], "/items/0");
+    shop.stock.lock().products.get_mut(&thing.to_string()).unwrap().available = 5;
+    let second = buyer.order("k", &body).await;
+    assert_eq!((second.problem(), second.replayed()), ((409, "out_of_stock"), true));
+    assert_eq!(buyer.order("k2", &body).await.status, 201);
+}
+
+#[tokio::test]
+async fn many_requests_at_once_with_one_key_place_one_order() {
+    let shop = Shop::open().await;
+    let thing = shop.stock.add(100, 1000);
+    let buyer = shop.customer();
+    let body = order_of(thing, 1, "pm_card_visa");
+    for round in 0..5 {
+        let key = format!("round-{round}");
+        let requests = (0..32).map(|_| {
+            let request = buyer.request(Method::POST, "/orders").header("Idempotency-Key", &key).json(&body);
+            tokio::spawn(common::send(request))
+        });
+        let mut ids = std::collections::HashSet::new();
+        for request in requests.collect::<Vec<_>>() {
+            let answer = request.await.unwrap();
+            if answer.status == 201 {
+                ids.insert(answer.id());
+            } else {
+                assert_eq!(answer.problem(), (409, "idempotency_in_progress"));
+                assert!(answer.headers.contains_key("retry-after"));
+            }
+        }
+        assert_eq!(ids.len(), 1);
+    }
+    let orders: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM orders.orders").fetch_one(&shop.pool).await.unwrap();
+    assert_eq!(orders, 5);
+    assert_eq!(shop.stock.lock().products[&thing.to_string()].available, 995);
+}
+
+#[tokio::test]
+async fn an_outage_of_the_product_service_is_a_503_and_the_same_key_works_afterwards() {
+    let shop = Shop::open().await;
+    let thing = shop.stock.add(100, 1);
+    let buyer = shop.customer();
+    let body = order_of(thing, 1, "pm_card_visa");
+    shop.stock.lock().away = true;
+    let answer = buyer.order("k", &body).await;
+    assert_eq!(answer.problem(), (503, "service_unavailable"));
+    assert!(answer.headers.contains_key("retry-after"));
+    shop.stock.lock().away = false;
+    let answer = buyer.order("k", &body).await;
+    assert_eq!((answer.status.as_u16(), answer.replayed()), (201, false));
+}
+
+/// What a process leaves that dies between reservation and order.
+async fn a_lapsed_claim(shop: &Shop, key: &str, user: Uuid) {
+    sqlx::query(
+        "UPDATE orders.claims SET answer_status = NULL, answer_body = NULL,
+                lease_until = now() - interval '1 minute'
+         WHERE key = $1 AND user_id = $2",
+    )
+    .bind(key)
+    .bind(user)
+    .execute(&shop.pool)
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn a_reservation_without_an_order_is_released_and_never_revives() {
+    let shop = Shop::open().await;
+    let thing = shop.stock.add(100, 1);
+    let buyer = shop.customer();
+    // A refused order has a claim and no order; give it a reservation, as a crash would leave it.
+    let body = order_of(thing, 2, "pm_card_visa");
+    assert_eq!(buyer.order("k", &body).await.status, 409);
+    let order: Uuid = sqlx::query_scalar("SELECT order_id FROM orders.claims WHERE key = 'k'")
+        .fetch_one(&shop.pool)
+        .await
+        .unwrap();
+    shop.stock.lock().products.get_mut(&thing.to_string()).unwrap().available = 9;
+    let line = proto::product::v1::Line { product_id: thing.to_string(), quantity: 2 };
+    shop.stock.lock().reservations.insert(order.to_string(), (State::Reserved, vec![line]));
+    a_lapsed_claim(&shop, "k", buyer.id).await;
+
+    eventually("the sweeper to release", || async {
+        (shop.stock.reservation(&order.to_string()) == Some(State::Ended)).then_some(())
+    })
+    .await;
+    let swept = || async {
+        sqlx::query_scalar::<_, bool>("SELECT swept FROM orders.claims WHERE key = 'k'")
+            .fetch_one(&shop.pool)
+            .await
+            .unwrap()
+            .then_some(())
+    };
+    eventually("the claim to be swept", swept).await;
+    let answer = buyer.order("k", &body).await;
+    assert_eq!(answer.status, 201, "{}", answer.body);
+    assert_ne!(answer.id(), order.to_string());
+}
+
+#[tokio::test]
+async fn a_retry_takes_over_the_claim_of_a_dead_request_with_the_same_lines() {
+    let shop = Shop::open().await;
+    let thing = shop.stock.add(100, 1);
+    let buyer = shop.customer();
+    let body = order_of(thing, 2, "pm_card_visa");
+    assert_eq!(buyer.order("k", &body).await.status, 409);
+    let order: Uuid = sqlx::query_scalar("SELECT order_id FROM orders.claims WHERE key = 'k'")
+        .fetch_one(&shop.pool)
+        .await
+        .unwrap();
+    shop.stock.lock().products.get_mut(&thing.to_string()).unwrap().available = 9;
+    a_lapsed_claim(&shop, "k", buyer.id).await;
+    let answer = buyer.order("k", &body).await;
+    assert_eq!((answer.status.as_u16(), answer.id()), (201, order.to_string()));
+}
+
+#[tokio::test]
+async fn buying_the_cart_empties_it_once() {
+    let shop = Shop::open().await;
+    let (thing, other) = (shop.stock.add(100, 10), shop.stock.add(250, 10));
+    let buyer = shop.customer();
+    buyer.put(&format!("/cart/items/{thing}"), json!({"quantity": 2})).await;
+    buyer.put(&format!("/cart/items/{other}"), json!({"quantity": 1})).await;
+    let body = json!({"shipping_address": address(), "payment_method": "pm_card_visa"});
+    let first = buyer.order("k", &body).await;
+    assert_eq!((first.status.as_u16(), &first.body["total"]["amount"]), (201, &json!(450)));
+    assert_eq!(buyer.get("/cart").await.body["items"], json!([]));
+    let again = buyer.order("k", &body).await;
+    assert_eq!((again.id(), again.replayed()), (first.id(), true));
+    assert_eq!(buyer.order("k2", &body).await.problem(), (422, "cart_empty"));
+}

@@ -1,0 +1,181 @@
+//! The command line: what can be typed, and what it calls.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+
+use crate::layout::Layout;
+use crate::{down, logs, prepare, smoke, status, test, up};
+
+/// The folder of the shop's data, logs and state, under the checkout.
+pub const DEFAULT_DIR: &str = ".dockside";
+
+/// What `up` was asked for.
+pub struct UpArgs {
+    pub detach: bool,
+    pub port: u16,
+    pub release: bool,
+    pub servers: bool,
+    pub no_demo: bool,
+    /// This is the process in the background of `--detach`.
+    pub detached: bool,
+}
+
+pub fn command() -> Command {
+    let names = |id, name, help| Arg::new(id).value_name(name).help(help).action(ArgAction::Append);
+    Command::new("cargo dockside")
+        .bin_name("cargo dockside")
+        .about("Runs the Dockside shop on this machine")
+        .long_about(
+            "Runs the Dockside shop on this machine.\n\nPostgreSQL, RabbitMQ and nginx run as private instances of \
+             this checkout, on free ports; servers that already run here are left alone.",
+        )
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommands([
+            up_command(),
+            Command::new("down")
+                .about("Stop the shop; its data stays")
+                .arg(flag("wipe", "Forget the data, the logs and the passwords too")),
+            Command::new("status")
+                .about("Show what runs and whether it is ready; exit code 1 when nothing runs")
+                .arg(flag("json", "As one JSON document, with the administrators' addresses of PostgreSQL and RabbitMQ")),
+            Command::new("logs").about("Show what the processes wrote").args([
+                Arg::new("service").value_name("NAME").help(
+                    "user, product, order, payment-sandbox, edge, postgres, rabbitmq or dockside; all when left out",
+                ),
+                flag("follow", "Keep showing what is added, until Ctrl-C").short('f'),
+                Arg::new("lines")
+                    .short('n')
+                    .long("lines")
+                    .value_name("N")
+                    .help("How many lines from the end")
+                    .default_value("20")
+                    .value_parser(value_parser!(usize)),
+            ]),
+            Command::new("smoke")
+                .about("Buy something through the running shop and show how long each step takes")
+                .arg(
+                    Arg::new("url")
+                        .long("url")
+                        .value_name("ADDRESS")
+                        .help("A shop that runs elsewhere, e.g. http://localhost:8080"),
+                ),
+            Command::new("test")
+                .about("Run the checks and tests: all of them, or those named")
+                .long_about(
+                    "Run the checks and tests: all of them, or those named.\n\nPrivate servers are started for it \
+                     under the folder's test/, and stopped at the end.",
+                )
+                .arg(names(
+                    "names",
+                    "NAME",
+                    "fmt, clippy, unit (all but system), system; a package: user, product, order, messaging, \
+                     service, sandbox, dockside; or part of the names of tests",
+                )),
+            Command::new("prepare")
+                .about("Bring the committed query metadata (.sqlx) in step with the code and the migrations")
+                .long_about(
+                    "Bring the committed query metadata (.sqlx) in step with the code and the migrations.\n\nNeeds \
+                     only PostgreSQL: the running one of this folder, or one started for it.",
+                )
+                .arg(flag("check", "Change nothing; fail and say what differs when something is out of date"))
+                .arg(names("crates", "CRATE", "Only these: messaging, user, product, order")),
+        ])
+        .mut_subcommands(|command| {
+            command.arg(
+                Arg::new("dir")
+                    .long("dir")
+                    .value_name("FOLDER")
+                    .help("Folder of the data, logs and state")
+                    .default_value(DEFAULT_DIR)
+                    .env("DOCKSIDE_DIR")
+                    .value_parser(value_parser!(PathBuf)),
+            )
+        })
+}
+
+fn up_command() -> Command {
+    Command::new("up")
+        .about("Build and start the shop, and keep it running until Ctrl-C")
+        .long_about(
+            "Build and start the shop, and keep it running until Ctrl-C.\n\nInstalls PostgreSQL, RabbitMQ and nginx \
+             with the system's package manager when they are missing and it may. DATABASE_URL (an administrator's \
+             address) and AMQP_URL in the environment are used instead of private servers. Other settings of the \
+             services in the environment are passed on.",
+        )
+        .args([
+            flag("detach", "Return once the shop is ready and leave it running in the background"),
+            Arg::new("port")
+                .long("port")
+                .value_name("PORT")
+                .help("Port of the shop's public address; 0 takes a free one")
+                .default_value("8080")
+                .value_parser(value_parser!(u16)),
+            flag("release", "Build optimised programs (slower to build; for figures)"),
+            flag("servers", "Only PostgreSQL and RabbitMQ, for developing against"),
+            flag("no-demo", "No demo catalogue and accounts"),
+            flag("detached", "The process in the background of --detach").hide(true),
+        ])
+}
+
+fn flag(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).help(help).action(ArgAction::SetTrue)
+}
+
+/// Does what was typed.
+pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
+    let Some((name, m)) = matches.subcommand() else { return Ok(ExitCode::FAILURE) };
+    let text = |id: &str| m.get_one::<String>(id).map(String::as_str);
+    let list = |id: &str| m.get_many::<String>(id).into_iter().flatten().cloned().collect::<Vec<_>>();
+    let dir = m.get_one::<PathBuf>("dir").map_or(Path::new(DEFAULT_DIR), PathBuf::as_path);
+    let layout = Layout::new(dir)?;
+    match name {
+        "up" => {
+            let args = UpArgs {
+                detach: m.get_flag("detach"),
+                port: m.get_one("port").copied().unwrap_or_default(),
+                release: m.get_flag("release"),
+                servers: m.get_flag("servers"),
+                no_demo: m.get_flag("no-demo"),
+                detached: m.get_flag("detached"),
+            };
+            up::run(&layout, &args)
+        }
+        "down" => down::run(&layout, m.get_flag("wipe")),
+        "status" => status::run(&layout, m.get_flag("json")),
+        "logs" => logs::run(
+            &layout,
+            text("service"),
+            m.get_flag("follow"),
+            m.get_one("lines").copied().unwrap_or_default(),
+        ),
+        "smoke" => smoke::run(&layout, text("url")),
+        "test" => test::run(&layout, &list("names")),
+        "prepare" => prepare::run(&layout, m.get_flag("check"), &list("crates")),
+        other => anyhow::bail!("no command {other}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn what_is_typed_arrives() {
+        let typed = ["dockside", "up", "--detach", "--port", "8090", "--dir", "x"];
+        let matches = command().try_get_matches_from(typed).unwrap();
+        let (_, up) = matches.subcommand().unwrap();
+        assert!(up.get_flag("detach") && !up.get_flag("servers"));
+        assert_eq!(up.get_one::<u16>("port"), Some(&8090));
+        assert_eq!(up.get_one::<PathBuf>("dir"), Some(&PathBuf::from("x")));
+        assert!(command().try_get_matches_from(["dockside", "up", "--port", "70000"]).is_err());
+    }
+}
