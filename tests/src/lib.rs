@@ -1,1 +1,229 @@
+//! A running shop, seen from outside: through its edge as a client, and, to
+//! check on what the services say, through its database and the payment
+//! sandbox's ledger.
+//!
+//! `cargo dockside test system` starts the shop and runs these tests.
 
+use std::future::Future;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use reqwest::{Method, RequestBuilder, StatusCode};
+use serde_json::{Value, json};
+use sqlx::PgPool;
+use uuid::Uuid;
+
+pub struct Shop {
+    pub edge: String,
+    pub client: reqwest::Client,
+    pub database: PgPool,
+    status: Value,
+}
+
+#[expect(clippy::disallowed_methods, reason = "tests have no settings of their own")]
+fn setting(name: &str) -> String {
+    std::env::var(name)
+        .unwrap_or_else(|_| panic!("{name} is not set: run these with `cargo dockside test system`"))
+}
+
+/// `cargo dockside status --json`, as it is now.
+fn status() -> Value {
+    let output = Command::new(setting("DOCKSIDE_BIN"))
+        .args(["status", "--json", "--dir", &setting("DOCKSIDE_DIR")])
+        .output()
+        .expect("dockside can be run");
+    serde_json::from_slice(&output.stdout).expect("status is JSON")
+}
+
+impl Shop {
+    pub async fn open() -> Self {
+        let status = status();
+        let edge = status["edge"].as_str().expect("the shop runs").to_owned();
+        let url = status["postgres"]["url"].as_str().expect("PostgreSQL runs");
+        Self {
+            edge,
+            client: client(),
+            database: PgPool::connect(url).await.expect("PostgreSQL answers"),
+            status,
+        }
+    }
+
+    fn process(&self, name: &str) -> &Value {
+        let processes = self.status["processes"].as_array().expect("processes are listed");
+        processes.iter().find(|process| process["name"] == name).expect("the process is listed")
+    }
+
+    /// SIGKILL, without a warning.
+    pub fn kill(&self, name: &str) {
+        let pid = status()["processes"]
+            .as_array()
+            .and_then(|all| all.iter().find(|process| process["name"] == name)?["pid"].as_u64());
+        // Not there while the supervisor is starting it again.
+        if let Some(pid) = pid {
+            let _ = Command::new("kill").args(["-9", &pid.to_string()]).status();
+        }
+    }
+
+    pub async fn sign_in(&self, email: &str, password: &str) -> Buyer<'_> {
+        let body = json!({"email": email, "password": password});
+        let answer =
+            send(self.request(Method::POST, "/auth/login").json(&body)).await.expect("login answers");
+        let token =
+            answer.body["access_token"].as_str().unwrap_or_else(|| panic!("{}", answer.body)).to_owned();
+        Buyer { shop: self, token }
+    }
+
+    /// A new customer, signed in.
+    pub async fn customer(&self) -> Buyer<'_> {
+        let email = format!("{}@example.test", Uuid::now_v7());
+        let body = json!({"email": email, "password": "correct horse battery", "name": "Ada"});
+        let answer =
+            send(self.request(Method::POST, "/auth/register").json(&body)).await.expect("register answers");
+        assert_eq!(answer.status, 201, "{}", answer.body);
+        self.sign_in(&email, "correct horse battery").await
+    }
+
+    pub async fn staff(&self) -> Buyer<'_> {
+        self.sign_in("staff@dockside.test", "dockside-staff").await
+    }
+
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, format!("{}/api/v1{path}", self.edge))
+    }
+
+    /// A new product with so much stock; its id.
+    pub async fn product(&self, stock: u32) -> Uuid {
+        let body = json!({
+            "sku": format!("T-{}", Uuid::now_v7()), "name": "Test Lantern", "description": "For tests.",
+            "price": {"amount": 1250, "currency": "EUR"}, "category": "lighting", "stock": stock,
+        });
+        let answer = self.staff().await.post("/products", &body).await;
+        assert_eq!(answer.status, 201, "{}", answer.body);
+        answer.id().parse().expect("an id is a UUID")
+    }
+
+    /// On hand and reserved, as the product service's tables have it.
+    pub async fn stock(&self, product: Uuid) -> (i64, i64) {
+        let stock = "SELECT on_hand::bigint, reserved::bigint FROM products.stock WHERE product_id = $1";
+        sqlx::query_as(stock).bind(product).fetch_one(&self.database).await.expect("the product has stock")
+    }
+
+    /// The provider's sums for an order, if it has heard of it.
+    pub async fn ledger(&self, order: &str) -> Option<Value> {
+        let address = self.process("payment-sandbox")["http"].as_str().expect("the sandbox has an address");
+        let url = format!("{address}/ledger?order_id={order}");
+        let ledger: Value = self.client.get(url).send().await.ok()?.json().await.ok()?;
+        ledger["items"].as_array()?.first().cloned()
+    }
+
+    /// How often a query's only value is as wanted, sooner or later.
+    pub async fn eventually(&self, sql: &'static str, id: Uuid, wanted: i64) {
+        let matches = || async {
+            let count: i64 = sqlx::query_scalar(sql).bind(id).fetch_one(&self.database).await.ok()?;
+            (count == wanted).then_some(())
+        };
+        eventually(&format!("{sql} to be {wanted}"), Duration::from_secs(20), matches).await;
+    }
+}
+
+fn client() -> reqwest::Client {
+    reqwest::Client::builder().timeout(Duration::from_secs(15)).build().expect("a client can be built")
+}
+
+pub struct Buyer<'a> {
+    shop: &'a Shop,
+    pub token: String,
+}
+
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: reqwest::header::HeaderMap,
+    pub body: Value,
+}
+
+impl Answer {
+    pub fn id(&self) -> String {
+        self.body["id"].as_str().unwrap_or_else(|| panic!("no id in {}", self.body)).to_owned()
+    }
+
+    /// Status and problem code.
+    pub fn problem(&self) -> (u16, &str) {
+        (self.status.as_u16(), self.body["code"].as_str().unwrap_or_default())
+    }
+}
+
+/// Sends a request; an error means that there was no whole answer.
+pub async fn send(request: RequestBuilder) -> reqwest::Result<Answer> {
+    let response = request.send().await?;
+    let (status, headers) = (response.status(), response.headers().clone());
+    let text = response.text().await?;
+    let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
+    Ok(Answer { status, headers, body })
+}
+
+impl Buyer<'_> {
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.shop.request(method, path).bearer_auth(&self.token)
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        send(self.request(Method::GET, path)).await.expect("an answer")
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+        send(self.request(Method::POST, path).json(body)).await.expect("an answer")
+    }
+
+    pub fn order(&self, key: &str, product: Uuid, quantity: u32, card: &str) -> RequestBuilder {
+        let body = json!({
+            "items": [{"product_id": product, "quantity": quantity}],
+            "shipping_address": address(),
+            "payment_method": card,
+        });
+        self.request(Method::POST, "/orders").header("Idempotency-Key", key).json(&body)
+    }
+
+    /// Places an order and returns its id.
+    pub async fn place(&self, product: Uuid, quantity: u32, card: &str) -> String {
+        let order = self.order(&Uuid::now_v7().to_string(), product, quantity, card);
+        let answer = send(order).await.expect("an answer");
+        assert_eq!(answer.status, 201, "{}", answer.body);
+        answer.id()
+    }
+
+    /// Waits up to a minute until the order has ended, and its money is settled.
+    pub async fn ended(&self, order: &str) -> Value {
+        let ended = || async {
+            let order = send(self.request(Method::GET, &format!("/orders/{order}"))).await.ok()?.body;
+            let payment = order["payment"]["status"].as_str()?;
+            let settled = match order["status"].as_str()? {
+                "confirmed" => payment == "captured",
+                "cancelled" => ["voided", "declined", "refunded"].contains(&payment),
+                _ => false,
+            };
+            settled.then_some(order)
+        };
+        eventually(&format!("order {order} to end"), Duration::from_secs(60), ended).await
+    }
+}
+
+pub fn address() -> Value {
+    json!({"name": "Ada", "line1": "1 Quay", "city": "Hull", "postal_code": "HU1", "country": "GB"})
+}
+
+/// Polls until `condition` gives something; panics after `deadline`.
+pub async fn eventually<T, F: Future<Output = Option<T>>>(
+    what: &str,
+    deadline: Duration,
+    condition: impl Fn() -> F,
+) -> T {
+    let until = Instant::now() + deadline;
+    loop {
+        if let Some(value) = condition().await {
+            return value;
+        }
+        assert!(Instant::now() < until, "waited in vain for {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}

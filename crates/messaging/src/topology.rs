@@ -34,6 +34,9 @@ pub(crate) const RETRY_AFTER_SECONDS: [u32; 4] = [1, 5, 30, 120];
 /// above any plausible number of restarts, below forever.
 const DELIVERY_LIMIT: u32 = 100;
 
+/// Bytes of one AMQP frame.
+const FRAME_MAX: u32 = 16 * 1024;
+
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 
 pub(crate) fn has_subscriber(kind: &str) -> bool {
@@ -49,7 +52,15 @@ pub struct Topology {
 
 impl Topology {
     pub fn new(url: &str, namespace: &str) -> Self {
-        Self { url: url.to_owned(), namespace: namespace.to_owned() }
+        // lapin keeps buffers of 32 frames each way: 8 MiB a connection at the
+        // broker's 128 KiB. Longer messages go in several frames.
+        let separator = if url.contains('?') { '&' } else { '?' };
+        let url = if url.contains("frame_max=") {
+            url.to_owned()
+        } else {
+            format!("{url}{separator}frame_max={FRAME_MAX}")
+        };
+        Self { url, namespace: namespace.to_owned() }
     }
 
     pub fn exchange(&self) -> String {

@@ -11,9 +11,9 @@ use crate::times::Times;
 #[command(
     name = "order",
     version,
-    mut_arg("http_addr", |arg| arg.default_value("0.0.0.0:8083")),
-    mut_arg("grpc_addr", |arg| arg.default_value("0.0.0.0:9083")),
-    mut_arg("admin_addr", |arg| arg.default_value("0.0.0.0:7083"))
+    mut_arg("http_addr", |arg| arg.required(false).default_value("0.0.0.0:8083")),
+    mut_arg("grpc_addr", |arg| arg.required(false).default_value("0.0.0.0:9083")),
+    mut_arg("admin_addr", |arg| arg.required(false).default_value("0.0.0.0:7083"))
 )]
 pub struct Config {
     #[command(flatten)]

@@ -231,7 +231,7 @@ async fn under_a_hail_of_all_operations_no_call_fails_and_the_books_balance() {
     let workers: Vec<_> = (0..12)
         .map(|worker: u64| {
             let (shop, products, orders) = (shop.clone(), products.clone(), orders.clone());
-            let client = if worker % 2 == 0 { shop.grpc.clone() } else { replica.clone() };
+            let client = if worker.is_multiple_of(2) { shop.grpc.clone() } else { replica.clone() };
             let dice = Dice(seed + worker);
             tokio::spawn(async move { hail(&shop, client, &products, &orders, dice, until).await })
         })
@@ -309,6 +309,58 @@ async fn hail(
         }
     }
     calls
+}
+
+#[tokio::test]
+async fn a_reservation_that_breaks_its_batch_breaks_alone() {
+    let shop = shop().await;
+    let lamp = shop.stocked(5).await;
+    let [a, bad, b] = std::array::from_fn(|_| Uuid::now_v7());
+    let trigger = format!(
+        "CREATE FUNCTION products.refuse() RETURNS trigger LANGUAGE plpgsql AS
+             $$ BEGIN RAISE EXCEPTION 'refused'; END $$;
+         CREATE TRIGGER refuse BEFORE INSERT ON products.reservations FOR EACH ROW
+             WHEN (NEW.order_id = '{bad}') EXECUTE FUNCTION products.refuse();"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(trigger)).execute(&shop.pool).await.unwrap();
+    let asked = [a, bad, b].map(|order| reservation(order, &[(&lamp, 1)]));
+    let failed = shop.reserve_all(asked.into()).await.unwrap_err();
+    assert_eq!((failed.code(), failed.message()), (Code::Internal, "internal error"));
+    assert_eq!(shop.stock(&lamp).await, (5, 2), "the others went through");
+    shop.assert_books_balance().await;
+}
+
+#[tokio::test]
+async fn a_database_that_is_busy_shows_as_unavailable_and_the_call_may_be_repeated() {
+    let shop = shop().await;
+    let lamp = shop.stocked(5).await;
+    let mut busy = shop.pool.begin().await.unwrap();
+    sqlx::query("SELECT FROM products.stock FOR UPDATE").execute(&mut *busy).await.unwrap();
+    let order = Uuid::now_v7();
+    let asked = || vec![reservation(order, &[(&lamp, 1)])];
+    // The pool's lock_timeout ends the wait.
+    assert_eq!(shop.reserve_all(asked()).await.unwrap_err().code(), Code::Unavailable);
+    busy.rollback().await.unwrap();
+    assert!(is_reserved(&shop.reserve_all(asked()).await.unwrap()[0]));
+    assert_eq!(shop.stock(&lamp).await, (5, 1));
+}
+
+#[tokio::test]
+async fn a_caller_who_gives_up_does_not_cut_the_work_short() {
+    let shop = shop().await;
+    let lamp = shop.stocked(5).await;
+    let mut busy = shop.pool.begin().await.unwrap();
+    sqlx::query("SELECT FROM products.stock FOR UPDATE").execute(&mut *busy).await.unwrap();
+    let reservations = vec![reservation(Uuid::now_v7(), &[(&lamp, 1)])];
+    let mut call = shop.call(wire::ReserveRequest { reservations });
+    call.set_timeout(Duration::from_millis(200));
+    let given_up = shop.grpc.clone().reserve(call).await.unwrap_err();
+    assert!(matches!(given_up.code(), Code::Cancelled | Code::DeadlineExceeded), "{given_up:?}");
+    busy.rollback().await.unwrap();
+    testing::eventually("it is done all the same", async || {
+        (shop.stock(&lamp).await == (5, 1)).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -59,20 +59,20 @@ fn stop(layout: &Layout) -> Result<()> {
 }
 
 fn forget(layout: &Layout) -> Result<()> {
-    if Lock::acquire(layout)?.is_none() {
-        bail!("another `cargo dockside` is at work in {}", layout.dir.display());
-    }
-    // Only a folder that is ours: `--dir` could name anything.
-    if !layout.state().exists() {
+    let test = Layout { dir: layout.dir.join("test"), ..layout.clone() };
+    // Only folders that are ours: `--dir` could name anything.
+    let ours: Vec<&Layout> = [&test, layout].into_iter().filter(|l| l.state().exists()).collect();
+    if ours.is_empty() {
         line("There is no data here.");
         return Ok(());
     }
-    if let Some(outside) = State::load(layout).outside.filter(|o| *o == layout.outside()) {
-        remove(&outside)?;
-        // Stays while other checkouts have data there.
-        outside.parent().map(fs::remove_dir);
+    for layout in ours {
+        if Lock::acquire(layout)?.is_none() {
+            bail!("another `cargo dockside` is at work in {}", layout.dir.display());
+        }
+        forget_data(layout)?;
     }
-    for name in ["postgres", "rabbitmq", "edge", "sandbox", "logs", "test"] {
+    for name in ["logs", "test"] {
         remove(&layout.dir.join(name))?;
     }
     for entry in fs::read_dir(&layout.dir)?.flatten() {
@@ -86,6 +86,17 @@ fn forget(layout: &Layout) -> Result<()> {
     fs::remove_dir(&layout.dir).ok();
     step("dockside", "all data is forgotten");
     Ok(())
+}
+
+/// Removes what the servers and the sandbox keep. Nothing of it may run.
+pub fn forget_data(layout: &Layout) -> Result<()> {
+    let outside = layout.outside();
+    if outside.exists() {
+        remove(&outside)?;
+        // Stays while other checkouts have data there.
+        outside.parent().map(fs::remove_dir);
+    }
+    ["postgres", "rabbitmq", "edge", "sandbox"].iter().try_for_each(|name| remove(&layout.dir.join(name)))
 }
 
 fn remove(path: &Path) -> Result<()> {

@@ -1,8 +1,7 @@
 //! Where things are: the checkout, the folder that holds what runs, and the servers' data.
 
-use std::collections::hash_map::DefaultHasher;
 use std::fs::{self, File, OpenOptions};
-use std::hash::{Hash, Hasher};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -102,11 +101,13 @@ impl Layout {
         OpenOptions::new().create(true).append(true).open(&path).map_err(|e| self.denied(&path, e))
     }
 
-    /// Where data goes when the servers' user cannot enter the checkout.
+    /// Where data goes when the servers' user cannot enter the checkout: a place of this folder alone.
     pub fn outside(&self) -> PathBuf {
-        let mut hasher = DefaultHasher::new();
-        self.dir.hash(&mut hasher);
-        Path::new("/var/lib/dockside").join(format!("{:016x}", hasher.finish()))
+        // FNV-1a: the same in every version of Rust, unlike the standard hasher.
+        let hash = self.dir.as_os_str().as_bytes().iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        Path::new("/var/lib/dockside").join(format!("{hash:016x}"))
     }
 }
 
@@ -162,6 +163,13 @@ mod tests {
     fn scratch(name: &str) -> Layout {
         let dir = std::env::temp_dir().join(format!("dockside-{name}-{}", std::process::id()));
         Layout { root: dir.clone(), dir }
+    }
+
+    #[test]
+    fn the_place_outside_depends_on_the_folder_alone() {
+        let of = |dir: &str| Layout { root: PathBuf::from("/"), dir: PathBuf::from(dir) }.outside();
+        assert_eq!(of("a"), Path::new("/var/lib/dockside/af63dc4c8601ec8c"));
+        assert_ne!(of("/x/.dockside"), of("/x/.dockside/test"));
     }
 
     #[test]

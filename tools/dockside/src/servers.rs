@@ -13,6 +13,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
+use crate::console::step;
 use crate::layout::Layout;
 
 /// An account of the system.
@@ -63,6 +64,11 @@ pub fn data_dir(layout: &Layout, name: &str, user: Option<&User>) -> Result<Path
         return Ok(dir);
     };
     let base = if enters(user, &layout.dir) { layout.dir.clone() } else { layout.outside() };
+    if base != layout.dir {
+        let text =
+            format!("its data is in {}: the account {} cannot enter this folder", base.display(), user.name);
+        step(name, &text);
+    }
     let dir = base.join(name);
     fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
     if !enters(user, &base) {

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Read;
-use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -24,8 +23,6 @@ pub struct State {
     pub rabbitmq: Option<String>,
     /// Ports of the servers, kept from one start to the next.
     pub ports: BTreeMap<String, u16>,
-    /// Data outside the folder, for `down --wipe`.
-    pub outside: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,7 +66,6 @@ impl State {
             "postgres": self.postgres,
             "rabbitmq": self.rabbitmq,
             "ports": self.ports,
-            "outside": self.outside,
         })
     }
 
@@ -89,7 +85,6 @@ impl State {
             postgres: text(&value["postgres"]),
             rabbitmq: text(&value["rabbitmq"]),
             ports: ports.filter_map(|(n, p)| Some((n.clone(), u16::try_from(p.as_u64()?).ok()?))).collect(),
-            outside: text(&value["outside"]).map(PathBuf::from),
         }
     }
 }

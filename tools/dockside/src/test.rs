@@ -13,12 +13,11 @@ use anyhow::{Context, Result, bail};
 use crate::compile::{self, cargo};
 use crate::console::{bold, green, line, red, seconds, step};
 use crate::layout::{Layout, Lock};
-use crate::servers::{postgres, start};
+use crate::servers::start;
 use crate::state::Secrets;
 use crate::supervisor::Supervisor;
 use crate::test::programs::finish;
-use crate::url::Url;
-use crate::{install, prepare, services, signals, up};
+use crate::{down, install, prepare, services, signals, up};
 
 /// The package with the tests that cross services.
 const SYSTEM: &str = "system-tests";
@@ -103,6 +102,8 @@ pub fn run(layout: &Layout, names: &[String]) -> Result<ExitCode> {
     };
     signals::install()?;
     up::stop_stale(&layout);
+    // Every run starts from nothing; the data of the last one stays until then, for who wants to look at it.
+    down::forget_data(&layout)?;
     let supervisor = Supervisor::new(&layout)?;
     let mut run = Run { steps: Vec::new() };
     let result = steps(&layout, &supervisor, &plan, &mut run);
@@ -135,7 +136,6 @@ fn steps(layout: &Layout, supervisor: &Supervisor, plan: &Plan, run: &mut Run) -
         let broker = start::rabbitmq(layout, supervisor, &secrets, None)?;
         let admin = start::postgres(layout, supervisor, &secrets, None)?;
         start::rabbitmq_ready(supervisor, &broker)?;
-        drop_leftovers(&admin)?;
         Ok((admin, broker))
     })?;
     if plan.clippy {
@@ -188,15 +188,6 @@ fn steps(layout: &Layout, supervisor: &Supervisor, plan: &Plan, run: &mut Run) -
         let chosen: Vec<&programs::Program> = programs.iter().filter(|p| p.package == SYSTEM).collect();
         // One at a time: a test that kills a process would disturb every other one.
         run.step("system tests", || programs::run(&chosen, &env, &plan.filters, Some(1)))?;
-    }
-    Ok(())
-}
-
-/// Databases that an interrupted run left; the tests' own helper names them `test_...`.
-fn drop_leftovers(admin: &Url) -> Result<()> {
-    let list = r"SELECT datname FROM pg_database WHERE datname LIKE 'test\_%' OR datname LIKE 'prepare\_%'";
-    for name in postgres::psql(admin, &["-tA", "-c", list])?.lines() {
-        postgres::psql(admin, &["-q", "-c", &format!("DROP DATABASE \"{name}\" WITH (FORCE)")])?;
     }
     Ok(())
 }

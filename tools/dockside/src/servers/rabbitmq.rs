@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use serde_json::json;
 
 use super::{User, data_dir, find, server_user, write_for};
+use crate::console::step;
 use crate::layout::{Layout, free_space};
 use crate::net::Probe;
 use crate::state::{Addresses, Secrets};
@@ -112,6 +113,12 @@ fn configure(home: &Path, user: Option<&User>, secrets: &Secrets, ports: &Ports)
         }
     }
     let limit = disk_free_limit(free_space(home)?);
+    if limit < DISK_FREE_LIMIT {
+        step(
+            "rabbitmq",
+            &format!("little space on the disk: it stops taking messages below {} MB", limit / 1_000_000),
+        );
+    }
     let definitions = home.join("definitions.json");
     let conf = format!(
         "listeners.tcp.local = 127.0.0.1:{}\nload_definitions = {}\ndisk_free_limit.absolute = {limit}\nlog.console.level = info\n",

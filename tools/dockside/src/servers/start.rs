@@ -1,6 +1,5 @@
 //! Starts the two servers that hold data, or takes the ones that the user's environment names.
 
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -74,7 +73,6 @@ pub fn postgres(
             let port = port(supervisor, "postgres")?;
             step("postgres", &format!("starting on port {port}"));
             let spec = postgres::spec(layout, &bin, secrets, port)?;
-            note_outside(layout, supervisor, Path::new(&spec.args[1]))?;
             supervisor.start(spec)?;
             let took = supervisor.wait_ready("postgres", LIMIT)?;
             step("postgres", &format!("ready in {}", seconds(took)));
@@ -128,17 +126,4 @@ pub fn rabbitmq_ready(supervisor: &Supervisor, broker: &Broker) -> Result<()> {
         step("rabbitmq", &format!("ready in {}", seconds(took)));
     }
     Ok(())
-}
-
-/// Remembers data that had to go outside the checkout, for `down --wipe`, and says so.
-fn note_outside(layout: &Layout, supervisor: &Supervisor, data: &Path) -> Result<()> {
-    if data.starts_with(&layout.dir) {
-        return Ok(());
-    }
-    let outside = layout.outside();
-    step(
-        "postgres",
-        &format!("data is in {}: the servers' accounts cannot enter this folder", outside.display()),
-    );
-    supervisor.update(|s| s.outside = Some(outside))
 }
