@@ -17,7 +17,7 @@ pub struct Shop {
     pub edge: String,
     pub client: reqwest::Client,
     pub database: PgPool,
-    status: Value,
+    sandbox: String,
 }
 
 #[expect(clippy::disallowed_methods, reason = "tests have no settings of their own")]
@@ -40,17 +40,15 @@ impl Shop {
         let status = status();
         let edge = status["edge"].as_str().expect("the shop runs").to_owned();
         let url = status["postgres"]["url"].as_str().expect("PostgreSQL runs");
+        let processes = status["processes"].as_array().expect("processes are listed");
+        let sandbox = processes.iter().find(|process| process["name"] == "payment-sandbox");
+        let sandbox = sandbox.and_then(|process| process["http"].as_str()).expect("the sandbox is listed");
         Self {
             edge,
             client: client(),
             database: PgPool::connect(url).await.expect("PostgreSQL answers"),
-            status,
+            sandbox: sandbox.to_owned(),
         }
-    }
-
-    fn process(&self, name: &str) -> &Value {
-        let processes = self.status["processes"].as_array().expect("processes are listed");
-        processes.iter().find(|process| process["name"] == name).expect("the process is listed")
     }
 
     /// SIGKILL, without a warning.
@@ -108,15 +106,18 @@ impl Shop {
         sqlx::query_as(stock).bind(product).fetch_one(&self.database).await.expect("the product has stock")
     }
 
-    /// The provider's sums for an order, if it has heard of it.
-    pub async fn ledger(&self, order: &str) -> Option<Value> {
-        let address = self.process("payment-sandbox")["http"].as_str().expect("the sandbox has an address");
-        let url = format!("{address}/ledger?order_id={order}");
-        let ledger: Value = self.client.get(url).send().await.ok()?.json().await.ok()?;
-        ledger["items"].as_array()?.first().cloned()
+    /// The provider's sums for an order; null when it has not heard of it.
+    pub async fn ledger(&self, order: &str) -> Value {
+        // Asked again while the sandbox is being started again.
+        let ask = || async {
+            let url = format!("{}/ledger?order_id={order}", self.sandbox);
+            let ledger: Value = self.client.get(url).send().await.ok()?.json().await.ok()?;
+            Some(ledger["items"].as_array()?.first().cloned().unwrap_or(Value::Null))
+        };
+        eventually("the sandbox's ledger", Duration::from_secs(30), ask).await
     }
 
-    /// How often a query's only value is as wanted, sooner or later.
+    /// Waits until a query's only value is as wanted.
     pub async fn eventually(&self, sql: &'static str, id: Uuid, wanted: i64) {
         let matches = || async {
             let count: i64 = sqlx::query_scalar(sql).bind(id).fetch_one(&self.database).await.ok()?;

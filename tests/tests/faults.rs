@@ -1,5 +1,7 @@
 //! Processes die without a warning; no order is lost, doubled or oversold.
 
+#![allow(clippy::unwrap_used, reason = "a test's helper may panic as the test may")]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -29,7 +31,7 @@ async fn an_order_survives_the_death_of_its_service_between_reservation_and_paym
     shop.kill("order");
     let ended = buyer.ended(&order).await;
     assert_eq!((&ended["status"], &ended["payment"]["status"]), (&json!("confirmed"), &json!("captured")));
-    let ledger = shop.ledger(&order).await.unwrap();
+    let ledger = shop.ledger(&order).await;
     assert_eq!((&ledger["captured"], &ledger["captures"]), (&json!(2500), &json!(1)), "{ledger}");
     assert_eq!(shop.stock(product).await, (3, 0));
 }
@@ -38,7 +40,7 @@ async fn an_order_survives_the_death_of_its_service_between_reservation_and_paym
 /// an answer, while `victims` die in turn.
 async fn orders_while_dying(victims: &[&str]) {
     let shop = Arc::new(Shop::open().await);
-    let product = shop.product(200).await;
+    let product = shop.product(20_000).await;
     let stop = Arc::new(AtomicBool::new(false));
     let buyers: Vec<_> = (0..4)
         .map(|buyer| {
@@ -73,7 +75,7 @@ async fn orders_while_dying(victims: &[&str]) {
                 let mut confirmed = 0;
                 for order in &placed {
                     let ended = customer.ended(order).await;
-                    let ledger = shop.ledger(order).await.unwrap_or_default();
+                    let ledger = shop.ledger(order).await;
                     if ended["status"] == "confirmed" {
                         confirmed += 1;
                         assert_eq!(

@@ -1,6 +1,8 @@
 //! From outbox to effect over a real broker: once in effect, whatever happens
 //! on the way.
 
+#![allow(clippy::unwrap_used, reason = "a test's helper may panic as the test may")]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;

@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 
 use anyhow::Context;
 use axum::Router;
+use axum::serve::ListenerExt;
 use sqlx::PgPool;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
 
@@ -43,15 +44,15 @@ impl Ports {
         let stop = lifecycle.stopping();
         let api = http::finish(api);
         lifecycle.spawn("http", async move {
-            axum::serve(self.http, api).with_graceful_shutdown(stop.cancelled_owned()).await?;
+            axum::serve(self.http.tap_io(no_delay), api)
+                .with_graceful_shutdown(stop.cancelled_owned())
+                .await?;
             Ok(())
         });
 
         let stop = lifecycle.stopping();
         lifecycle.spawn("grpc", async move {
-            // Nagle's algorithm would hold an answer's last part back for a delayed
-            // acknowledgement: 40 ms a call.
-            let incoming = TcpIncoming::from(self.grpc).with_nodelay(Some(true));
+            let incoming = TcpIncoming::from(self.grpc).with_nodelay(Some(true)); // as no_delay
             grpc::server(calls).await.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await?;
             Ok(())
         });
@@ -64,6 +65,14 @@ impl Ports {
         let Addresses { http, grpc, admin } = self.addresses;
         tracing::info!(%http, %grpc, %admin, "service.ready");
         self.addresses
+    }
+}
+
+/// Nagle's algorithm would hold an answer's last part back for a delayed
+/// acknowledgement: 40 ms a call.
+fn no_delay(stream: &mut TcpStream) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "http.nodelay_failed");
     }
 }
 

@@ -1,5 +1,7 @@
 //! One effect per Idempotency-Key, and nothing left behind by what failed.
 
+#![allow(clippy::unwrap_used, reason = "a test's helper may panic as the test may")]
+
 mod common;
 
 use common::product::State;

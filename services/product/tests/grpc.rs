@@ -117,6 +117,8 @@ async fn a_bad_item_fails_alone() {
     assert!(matches!(outcomes[4], Outcome::Conflict(_)));
     assert!(is_reserved(&outcomes[5]));
     assert_eq!(shop.stock(&lamp).await, (3, 3));
+    assert_eq!(shop.release(a).await, ReleaseResult::Released);
+    assert!(is_reserved(&shop.reserve(c, &[(&lamp, 2)]).await), "what was short left no trace");
     shop.assert_books_balance().await;
 }
 
@@ -181,28 +183,40 @@ async fn of_64_buyers_at_once_exactly_20_get_one_of_20_units() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_order_reserved_through_two_replicas_at_once_is_reserved_once() {
+async fn orders_reserved_through_two_replicas_at_once_are_reserved_once() {
     let shop = Arc::new(shop().await);
     let replica = shop.replica().await;
-    let lamp = shop.stocked(1000).await;
-    for _ in 0..20 {
-        let order = Uuid::now_v7();
+    let lamp = shop.stocked(10_000).await;
+    for _ in 0..30 {
+        let orders: Vec<Uuid> = (0..20).map(|_| Uuid::now_v7()).collect();
         let asked: Vec<_> = (0..8)
             .map(|n| {
                 let mut client = if n % 2 == 0 { shop.grpc.clone() } else { replica.clone() };
-                let reservations = vec![reservation(order, &[(&lamp, 3)])];
+                let mut reservations: Vec<_> =
+                    orders.iter().map(|order| reservation(*order, &[(&lamp, 3)])).collect();
+                // From both ends, or the replicas would never stand in each other's way.
+                if n % 2 == 1 {
+                    reservations.reverse();
+                }
                 let request = shop.call(wire::ReserveRequest { reservations });
-                tokio::spawn(async move { client.reserve(request).await.unwrap().into_inner() })
+                tokio::spawn(async move {
+                    let mut results = client.reserve(request).await.unwrap().into_inner().results;
+                    if n % 2 == 1 {
+                        results.reverse();
+                    }
+                    results
+                })
             })
             .collect();
         let mut answers = Vec::new();
         for task in asked {
             answers.push(task.await.unwrap());
         }
-        assert!(is_reserved(answers[0].results[0].outcome.as_ref().unwrap()));
+        assert!(answers[0].iter().all(|result| is_reserved(result.outcome.as_ref().unwrap())));
         assert!(answers.iter().all(|answer| *answer == answers[0]));
     }
-    assert_eq!(shop.stock(&lamp).await, (1000, 60));
+    assert_eq!(shop.stock(&lamp).await, (10_000, 30 * 20 * 3));
+    shop.assert_books_balance().await;
 }
 
 /// A small generator (Knuth's MMIX constants), so that a run can be repeated by its seed.

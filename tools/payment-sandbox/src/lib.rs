@@ -80,6 +80,7 @@ async fn serve(
     let server = axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
     let mut server = tokio::spawn(async move { server.await });
     let failed = tokio::select! {
+        biased; // told to stop, the server may have ended already
         () = stop.cancelled() => false,
         () = sandbox.log().ended() => true,
         ended = &mut server => bail!("the server ended: {ended:?}"),

@@ -8,6 +8,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use serde::Serialize;
@@ -16,6 +17,9 @@ use tokio::sync::{mpsc, watch};
 
 /// Appends that one write takes at most.
 const BATCH: usize = 1024;
+
+/// How long opening waits for the log of another process.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 pub struct Log {
     queue: Mutex<Queue>,
@@ -37,8 +41,7 @@ impl Log {
         mut replay: impl FnMut(T) -> anyhow::Result<()>,
     ) -> anyhow::Result<Self> {
         let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
-        // Two writers would interleave their histories.
-        file.try_lock().context("another process uses this log")?;
+        lock(&file)?;
         let (whole, torn) = read(&file, &mut replay)?;
         if torn > 0 {
             tracing::warn!(bytes = torn, "cut off a torn last line");
@@ -95,6 +98,20 @@ impl Log {
         // Each change of the queue is a single assignment: a panic can't leave it half done.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Two writers would interleave their histories. A predecessor that is just
+/// ending may hold the lock for a moment longer.
+fn lock(file: &File) -> anyhow::Result<()> {
+    let given_up = Instant::now() + PATIENCE;
+    while let Err(error) = file.try_lock() {
+        if Instant::now() > given_up {
+            return Err(error).context("another process uses this log");
+        }
+        #[expect(clippy::disallowed_methods, reason = "at start, before anything is served")]
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
 }
 
 /// Replays the whole lines; returns their length and that of a torn one behind them, in bytes.

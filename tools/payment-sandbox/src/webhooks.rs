@@ -178,8 +178,7 @@ mod tests {
         let url = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(async move { axum::serve(listener, app).await });
 
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("ledger.jsonl");
+        let path = std::env::temp_dir().join(format!("payment-sandbox-{}.jsonl", uuid::Uuid::now_v7()));
         let log = Arc::new(Log::open(&path, |_: Line| Ok(())).unwrap());
         let tasks = TaskTracker::new();
         let stop = CancellationToken::new();
@@ -191,7 +190,8 @@ mod tests {
         tasks.wait().await;
         log.close().await;
         assert_eq!(calls.load(Ordering::Relaxed), TRIES);
-        let line = std::fs::read_to_string(path).unwrap();
+        let line = std::fs::read_to_string(&path).unwrap();
         assert_eq!(line, "{\"webhook\":{\"event\":\"evt_1\",\"delivered\":false}}\n");
+        std::fs::remove_file(path).unwrap();
     }
 }

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use reqwest::StatusCode;
+use support::TempDir;
 use support::{Api, DEADLINE, Sandbox, config, id};
-use tempfile::TempDir;
 use tokio::task::JoinSet;
 
 #[tokio::test]
@@ -163,7 +163,7 @@ impl Drop for Process {
 async fn kill_9_loses_nothing_that_was_answered() {
     const CLIENTS: u32 = 16;
     const BEFORE_THE_KILL: u32 = 300;
-    let dir = TempDir::new().unwrap();
+    let dir = TempDir::new();
     let mut process = Process::start(&dir);
     let create =
         [("amount", "10"), ("currency", "eur"), ("payment_method", "pm_card_visa"), ("confirm", "true")];
@@ -213,7 +213,7 @@ async fn kill_9_loses_nothing_that_was_answered() {
 
 #[tokio::test]
 async fn a_full_disk_ends_the_program_and_nothing_unwritten_was_answered() {
-    let dir = TempDir::new().unwrap();
+    let dir = TempDir::new();
     // A limit on the size of files stands in for a full disk: writes past it fail.
     let mut limited = Command::new("/bin/sh");
     limited.args(["-c", "trap '' XFSZ; ulimit -f 40; exec \"$0\"", PROGRAM]);
@@ -246,7 +246,7 @@ async fn a_full_disk_ends_the_program_and_nothing_unwritten_was_answered() {
 
 #[tokio::test]
 async fn sigterm_ends_the_program_in_time_with_requests_hanging() {
-    let dir = TempDir::new().unwrap();
+    let dir = TempDir::new();
     let mut process = Process::start(&dir);
     let intent = process.api.intent("pm_card_hang").await;
     let hanging = tokio::spawn({
@@ -290,7 +290,7 @@ async fn answers_older_than_a_day_are_forgotten_at_start() {
 
 #[tokio::test]
 async fn a_corrupt_or_missing_setting_is_an_error_at_start() {
-    let dir = TempDir::new().unwrap();
+    let dir = TempDir::new();
     let mut config = config(&dir);
     config.webhook_url = Some("not a url".into());
     let error = payment_sandbox::start(config).await.err().unwrap();

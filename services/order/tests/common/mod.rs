@@ -2,6 +2,7 @@
 //! product service of a few lines.
 
 #![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(clippy::unwrap_used, reason = "a test's helper may panic as the test may")]
 
 pub mod product;
 

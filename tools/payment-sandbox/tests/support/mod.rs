@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use payment_sandbox::{Config, Handle, LogFormat};
 use reqwest::{Client, Method, StatusCode};
 use serde_json::Value;
-use tempfile::TempDir;
 
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -48,7 +47,7 @@ impl Sandbox {
     }
 
     pub async fn with(change: impl FnOnce(&mut Config)) -> Self {
-        let dir = TempDir::new().expect("a temporary directory");
+        let dir = TempDir::new();
         let mut config = config(&dir);
         change(&mut config);
         let handle = payment_sandbox::start(config.clone()).await.expect("the sandbox starts");
@@ -173,4 +172,25 @@ async fn answer(request: reqwest::RequestBuilder) -> Answer {
     let replayed = response.headers().get("Idempotent-Replayed").is_some_and(|value| value == "true");
     let status = response.status();
     (status, replayed, response.json().await.expect("a JSON body"))
+}
+
+/// A directory that goes with the test.
+pub struct TempDir(std::path::PathBuf);
+
+impl TempDir {
+    pub fn new() -> Self {
+        let path = std::env::temp_dir().join(format!("payment-sandbox-{}", uuid::Uuid::now_v7()));
+        std::fs::create_dir(&path).expect("a temporary directory");
+        Self(path)
+    }
+
+    pub fn path(&self) -> &std::path::Path {
+        &self.0
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
