@@ -125,7 +125,7 @@ async fn orders_while_dying(victims: &[&str]) {
     shop.eventually(
         "SELECT on_hand::bigint FROM products.stock WHERE product_id = $1",
         product,
-        200 - confirmed,
+        20_000 - confirmed,
     )
     .await;
     println!("{placed} orders placed, {confirmed} confirmed, through {} deaths", 3 * victims.len());

@@ -35,6 +35,16 @@ impl Shop {
 
     /// With more settings, as command-line arguments.
     pub async fn open_with(settings: &[&str]) -> Self {
+        Self::open_on(testing::NO_BROKER, settings).await
+    }
+
+    /// With a broker, in a namespace of its own.
+    pub async fn open_with_broker() -> Self {
+        let namespace = format!("--amqp-namespace={}", testing::namespace());
+        Self::open_on(&testing::amqp_url(), &[&namespace]).await
+    }
+
+    async fn open_on(amqp_url: &str, settings: &[&str]) -> Self {
         let key = service::peer::generate().unwrap();
         let stock = Stock::default();
         let product = FakeProduct::start(stock.clone(), &key.public_key).await;
@@ -55,7 +65,7 @@ impl Shop {
             "--grpc-addr=127.0.0.1:0".to_owned(),
             "--admin-addr=127.0.0.1:0".to_owned(),
             format!("--database-url={database}"),
-            format!("--amqp-url={}", testing::NO_BROKER),
+            format!("--amqp-url={amqp_url}"),
             format!("--jwks-url={}", issuer.jwks_url),
             format!("--product-grpc={product}"),
             format!("--service-key={}", key.private_key_pem),
