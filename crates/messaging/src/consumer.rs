@@ -218,6 +218,7 @@ impl<H: Handler> Worker<'_, H> {
             _ => self.topology.dead_letters(self.consumer),
         };
         tracing::error!(%error, event.id = %event.id, event.kind = event.kind, queue, "event.put_aside");
+        telemetry::counter("events.put_aside").add(1, &[telemetry::label("queue", queue.clone())]);
         let properties = envelope::failed(properties, attempts + 1, &error.to_string());
         self.move_to(channel, &queue, properties, &event.payload).await
     }

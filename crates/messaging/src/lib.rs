@@ -53,6 +53,11 @@ pub fn start(
         Ok(())
     });
     let (stop, events) = (lifecycle.stopping(), outbox.clone());
+    lifecycle.spawn("outbox.watch", async move {
+        relay::watch(&events, &stop).await;
+        Ok(())
+    });
+    let (stop, events) = (lifecycle.stopping(), outbox.clone());
     lifecycle.spawn("consumer", async move {
         consumer::run(name, &topology, &events, &handler, &stop).await;
         Ok(())

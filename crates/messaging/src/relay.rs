@@ -21,12 +21,12 @@ use crate::outbox::Outbox;
 use crate::topology::{Topology, has_subscriber, name};
 
 const POLL_EVERY: Duration = Duration::from_millis(500);
+const MEASURE_EVERY: Duration = Duration::from_secs(5);
 const CONFIRM_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Publishes until `stop`, reconnecting after every failure.
 pub(crate) async fn run(topology: &Topology, outbox: &Outbox, stop: &CancellationToken) {
     let published = telemetry::counter("events.published");
-    let backlog = telemetry::gauge("outbox.backlog");
     let mut link: Option<(Connection, Channel)> = None;
     loop {
         let step = async {
@@ -40,9 +40,6 @@ pub(crate) async fn run(topology: &Topology, outbox: &Outbox, stop: &Cancellatio
         let pause = match step.await {
             Ok(count) => {
                 published.add(count as u64, &[]);
-                if let Ok((waiting, _)) = crate::backlog(outbox.pool()).await {
-                    backlog.record(waiting, &[]);
-                }
                 // A full batch: there is probably more.
                 if count == MAX_BATCH { Duration::ZERO } else { POLL_EVERY }
             }
@@ -56,6 +53,24 @@ pub(crate) async fn run(topology: &Topology, outbox: &Outbox, stop: &Cancellatio
             () = stop.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
             () = outbox.woken(), if link.is_some() => {}
+        }
+    }
+}
+
+/// Measures until `stop` how many events wait and for how long, in seconds.
+pub(crate) async fn watch(outbox: &Outbox, stop: &CancellationToken) {
+    let (backlog, lag) = (telemetry::gauge("outbox.backlog"), telemetry::gauge("outbox.lag"));
+    loop {
+        match crate::backlog(outbox.pool()).await {
+            Ok((waiting, age)) => {
+                backlog.record(waiting as f64, &[]);
+                lag.record(age, &[]);
+            }
+            Err(error) => tracing::debug!(%error, "outbox.not_measured"),
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(MEASURE_EVERY) => {}
         }
     }
 }

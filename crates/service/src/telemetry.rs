@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
 use opentelemetry::trace::{TraceContextExt, TracerProvider};
 use opentelemetry::{Context, KeyValue};
+use opentelemetry_otlp::WithExportConfig;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::metrics::{Aggregation, Instrument, InstrumentKind, SdkMeterProvider, Stream};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
@@ -46,8 +47,9 @@ impl Telemetry {
 pub fn start(name: &'static str, config: &Process) -> anyhow::Result<Telemetry> {
     let resource = Resource::builder().with_service_name(name).build();
     let mut traces = SdkTracerProvider::builder().with_resource(resource.clone());
-    if config.otel_exporter_otlp_endpoint.is_some() {
-        let exporter = opentelemetry_otlp::SpanExporter::builder().with_tonic().build()?;
+    if let Some(endpoint) = &config.otel_exporter_otlp_endpoint {
+        let exporter =
+            opentelemetry_otlp::SpanExporter::builder().with_tonic().with_endpoint(endpoint).build()?;
         traces = traces.with_batch_exporter(exporter);
     }
     let traces = traces.build();
@@ -102,8 +104,9 @@ pub fn counter(name: &'static str) -> opentelemetry::metrics::Counter<u64> {
     opentelemetry::global::meter("dockside").u64_counter(name).build()
 }
 
-pub fn gauge(name: &'static str) -> opentelemetry::metrics::Gauge<i64> {
-    opentelemetry::global::meter("dockside").i64_gauge(name).build()
+/// A value that goes up and down.
+pub fn gauge(name: &'static str) -> opentelemetry::metrics::Gauge<f64> {
+    opentelemetry::global::meter("dockside").f64_gauge(name).build()
 }
 
 pub fn label(key: &'static str, value: impl Into<opentelemetry::Value>) -> KeyValue {
