@@ -19,6 +19,8 @@ pub struct UpArgs {
     pub release: bool,
     pub servers: bool,
     pub no_demo: bool,
+    /// PostgreSQL, RabbitMQ and nginx as containers.
+    pub docker: bool,
     /// This is the process in the background of `--detach`.
     pub detached: bool,
 }
@@ -102,7 +104,8 @@ fn up_command() -> Command {
         .about("Build and start the shop, and keep it running until Ctrl-C")
         .long_about(
             "Build and start the shop, and keep it running until Ctrl-C.\n\nInstalls PostgreSQL, RabbitMQ and nginx \
-             with the system's package manager when they are missing and it may. DATABASE_URL (an administrator's \
+             with the system's package manager when they are missing and it may; where it may not and a Docker engine \
+             runs, they are containers. DATABASE_URL (an administrator's \
              address) and AMQP_URL in the environment are used instead of private servers. Other settings of the \
              services in the environment are passed on.",
         )
@@ -117,6 +120,7 @@ fn up_command() -> Command {
             flag("release", "Build optimised programs (slower to build; for figures)"),
             flag("servers", "Only PostgreSQL and RabbitMQ, for developing against"),
             flag("no-demo", "No demo catalogue and accounts"),
+            flag("docker", "Run PostgreSQL, RabbitMQ and nginx as containers, also where they are installed"),
             flag("detached", "The process in the background of --detach").hide(true),
         ])
 }
@@ -140,6 +144,7 @@ pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
                 release: m.get_flag("release"),
                 servers: m.get_flag("servers"),
                 no_demo: m.get_flag("no-demo"),
+                docker: m.get_flag("docker"),
                 detached: m.get_flag("detached"),
             };
             up::run(&layout, &args)

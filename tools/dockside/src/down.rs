@@ -40,7 +40,7 @@ fn stop(layout: &Layout) -> Result<()> {
         stopped = true;
     }
     // What is left when the supervisor was killed.
-    let left: Vec<_> = State::load(layout).processes.into_iter().filter(|p| p.identity.alive()).collect();
+    let left: Vec<_> = State::load(layout).processes.into_iter().filter(|p| p.live().is_some()).collect();
     shutdown::stop_in_order(&left, signals::stop_at_once);
     if stopped || !left.is_empty() {
         step("dockside", "stopped");
@@ -96,7 +96,9 @@ pub fn forget_data(layout: &Layout) -> Result<()> {
         // Stays while other checkouts have data there.
         outside.parent().map(fs::remove_dir);
     }
-    ["postgres", "rabbitmq", "edge", "sandbox"].iter().try_for_each(|name| remove(&layout.dir.join(name)))
+    ["postgres", "rabbitmq", "docker-postgres", "docker-rabbitmq", "edge", "sandbox"]
+        .iter()
+        .try_for_each(|name| remove(&layout.dir.join(name)))
 }
 
 fn remove(path: &Path) -> Result<()> {

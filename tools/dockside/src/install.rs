@@ -10,11 +10,12 @@ use crate::console::{seconds, step};
 use crate::layout::Layout;
 use crate::process::{self, Signal};
 use crate::servers::start::given;
-use crate::servers::{find, is_root, nginx, postgres, rabbitmq};
+use crate::servers::{docker, find, is_root, nginx, postgres, rabbitmq};
 use crate::signals;
 
+/// A server that the shop needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Need {
+pub enum Need {
     Postgres,
     RabbitMq,
     Nginx,
@@ -34,6 +35,14 @@ impl Need {
             Need::Postgres => "PostgreSQL",
             Need::RabbitMq => "RabbitMQ",
             Need::Nginx => "nginx",
+        }
+    }
+
+    fn image(self) -> &'static str {
+        match self {
+            Need::Postgres => docker::POSTGRES,
+            Need::RabbitMq => docker::RABBITMQ,
+            Need::Nginx => docker::NGINX,
         }
     }
 }
@@ -110,68 +119,105 @@ if [ -d /run/systemd/system ]; then
 fi
 "#;
 
-/// Installs what the shop needs and does not find; `edge` counts nginx in.
-pub fn missing(layout: &Layout, edge: bool) -> Result<()> {
+/// Installs what the shop needs and does not find; `edge` counts nginx in, `contained` asks for containers.
+///
+/// Returns what is to run as a container, whose image is there then.
+pub fn missing(layout: &Layout, edge: bool, contained: bool) -> Result<Vec<Need>> {
     let mut needs = Vec::new();
     needs.extend(given("DATABASE_URL").is_none().then_some(Need::Postgres));
     needs.extend(given("AMQP_URL").is_none().then_some(Need::RabbitMq));
     needs.extend(edge.then_some(Need::Nginx));
+    if contained {
+        docker::usable().context("--docker: this machine's Docker engine cannot run the servers")?;
+        return pull(layout, needs);
+    }
     install(layout, needs)
 }
 
-/// Installs all three servers where they are missing.
-pub fn all(layout: &Layout) -> Result<()> {
+/// Installs all three servers where they are missing; see [`missing`].
+pub fn all(layout: &Layout) -> Result<Vec<Need>> {
     install(layout, vec![Need::Postgres, Need::RabbitMq, Need::Nginx])
 }
 
-/// Installs PostgreSQL if it is missing.
-pub fn postgres(layout: &Layout) -> Result<()> {
+/// Installs PostgreSQL if it is missing; see [`missing`].
+pub fn postgres(layout: &Layout) -> Result<Vec<Need>> {
     install(layout, vec![Need::Postgres])
 }
 
-fn install(layout: &Layout, mut needs: Vec<Need>) -> Result<()> {
+fn install(layout: &Layout, mut needs: Vec<Need>) -> Result<Vec<Need>> {
     needs.retain(|n| n.missing());
     if needs.is_empty() {
-        return Ok(());
+        return Ok(needs);
     }
     let names = needs.iter().map(|n| n.name()).collect::<Vec<_>>().join(", ");
-    let Some((manager, _)) = MANAGERS.into_iter().find(|(_, program)| find(program, &[]).is_some()) else {
-        bail!(
-            "{names} missing, and none of apt-get, dnf, apk, pacman and brew is here to install it: install it \
-             and try again, or name servers that run elsewhere in DATABASE_URL and AMQP_URL"
-        );
+    let (manager, mut command) = match installer(&needs, &names) {
+        Ok(found) => found,
+        Err(cannot) => match docker::usable() {
+            Ok(()) => {
+                step("install", &format!("{names}: missing, and cannot be installed here; Docker runs them"));
+                return pull(layout, needs);
+            }
+            Err(why) if find("docker", &[]).is_some() => {
+                bail!("{cannot}\nDocker does not help here: {why:#}");
+            }
+            Err(_) => return Err(cannot),
+        },
     };
     let line = command_line(manager, &needs);
-    let mut command = match manager {
-        // Homebrew refuses root.
-        Manager::Brew => Command::new("sh"),
-        _ if is_root() => Command::new("sh"),
-        _ if passwordless_sudo() => {
-            let mut sudo = Command::new("sudo");
-            sudo.args(["-n", "sh"]);
-            sudo
-        }
-        _ => bail!("{names} missing, and installing needs root. Run this, then try again:\n    sudo {line}"),
-    };
     step("install", &format!("{names}: {line}"));
     let script = match manager {
         Manager::Apt => APT_QUIETLY.replace("INSTALL", &line),
         _ => line.clone(),
     };
     layout.rotate_log("install")?;
-    let log = layout.append_log("install")?;
-    let child = command
-        .args(["-c", &script])
-        .stdin(Stdio::null())
-        .stdout(log.try_clone()?)
-        .stderr(log)
-        .spawn()
-        .context("cannot run the package manager")?;
-    wait(layout, child, &line)?;
+    run(layout, command.args(["-c", &script]), &line)?;
     if let Some(still) = needs.iter().find(|n| n.missing()) {
         bail!("{} is still not found after `{line}`: see `cargo dockside logs install`", still.name());
     }
-    Ok(())
+    Ok(Vec::new())
+}
+
+/// The package manager of this machine, and the shell that may use it.
+///
+/// # Errors
+/// when there is none or it may not be used, with what to do by hand.
+fn installer(needs: &[Need], names: &str) -> Result<(Manager, Command)> {
+    let Some((manager, _)) = MANAGERS.into_iter().find(|(_, program)| find(program, &[]).is_some()) else {
+        bail!(
+            "{names} missing, and none of apt-get, dnf, apk, pacman and brew is here to install it: install it \
+             or start a Docker engine and try again, or name servers that run elsewhere in DATABASE_URL and AMQP_URL"
+        );
+    };
+    // Homebrew refuses root.
+    if manager == Manager::Brew || is_root() {
+        return Ok((manager, Command::new("sh")));
+    }
+    if !passwordless_sudo() {
+        let line = command_line(manager, needs);
+        bail!("{names} missing, and installing needs root. Run this, then try again:\n    sudo {line}");
+    }
+    let mut sudo = Command::new("sudo");
+    sudo.args(["-n", "sh"]);
+    Ok((manager, sudo))
+}
+
+/// Fetches the images that are not there yet.
+fn pull(layout: &Layout, needs: Vec<Need>) -> Result<Vec<Need>> {
+    layout.rotate_log("install")?;
+    for image in needs.iter().map(|n| n.image()).filter(|image| !docker::has_image(image)) {
+        let line = format!("docker pull {image}");
+        step("install", &line);
+        run(layout, Command::new("docker").args(["pull", image]), &line)?;
+    }
+    Ok(needs)
+}
+
+/// Runs a command, its output in the log `install`.
+fn run(layout: &Layout, command: &mut Command, line: &str) -> Result<()> {
+    let log = layout.append_log("install")?;
+    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    let child = command.spawn().with_context(|| format!("cannot run `{line}`"))?;
+    wait(layout, child, line)
 }
 
 fn wait(layout: &Layout, mut child: std::process::Child, line: &str) -> Result<()> {

@@ -103,11 +103,16 @@ impl Layout {
 
     /// Where data goes when the servers' user cannot enter the checkout: a place of this folder alone.
     pub fn outside(&self) -> PathBuf {
+        Path::new("/var/lib/dockside").join(self.hash())
+    }
+
+    /// Tells this folder from every other one of this machine.
+    pub fn hash(&self) -> String {
         // FNV-1a: the same in every version of Rust, unlike the standard hasher.
         let hash = self.dir.as_os_str().as_bytes().iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
         });
-        Path::new("/var/lib/dockside").join(format!("{hash:016x}"))
+        format!("{hash:016x}")
     }
 }
 

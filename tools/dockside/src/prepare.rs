@@ -15,6 +15,7 @@ use anyhow::{Context, Result, bail};
 use self::metadata::{differences, read, replace};
 use crate::compile::{cargo, cargo_missing};
 use crate::console::{line, step};
+use crate::install::Need;
 use crate::layout::{Layout, Lock};
 use crate::servers::{postgres, start};
 use crate::state::{Secrets, State};
@@ -82,10 +83,10 @@ pub fn run(layout: &Layout, check: bool, only: &[String]) -> Result<ExitCode> {
                 );
             };
             up::stop_stale(layout);
-            install::postgres(layout)?;
+            let contained = install::postgres(layout)?.contains(&Need::Postgres);
             let supervisor = Supervisor::new(layout)?;
             let secrets = Secrets::load_or_create(layout)?;
-            let result = start::postgres(layout, &supervisor, &secrets, None)
+            let result = start::postgres(layout, &supervisor, &secrets, None, contained)
                 .and_then(|admin| all(layout, &admin, check, only));
             supervisor.stop();
             result?
@@ -148,8 +149,7 @@ fn migrate(layout: &Layout, url: &Url, c: &Checked) -> Result<()> {
             .retain(|f| f.to_string_lossy().ends_with(".sql") && !f.to_string_lossy().ends_with(".down.sql"));
         files.sort();
         for file in files {
-            let path = file.display().to_string();
-            postgres::psql(url, &["-q", "-1", "-f", &path]).with_context(|| format!("migration {path}"))?;
+            postgres::psql_file(url, &file).with_context(|| format!("migration {}", file.display()))?;
         }
     }
     Ok(())

@@ -1,5 +1,6 @@
 //! The private servers: PostgreSQL, RabbitMQ and nginx as this checkout's own instances.
 
+pub mod docker;
 pub mod nginx;
 pub mod postgres;
 pub mod rabbitmq;

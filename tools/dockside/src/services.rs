@@ -38,6 +38,8 @@ pub struct Options {
     pub port: Option<u16>,
     /// Demo catalogue and accounts.
     pub demo: bool,
+    /// The edge as a container.
+    pub contained: bool,
 }
 
 /// The wanted ports where they are free, else free ones.
@@ -104,6 +106,7 @@ pub fn start(
         addresses: Addresses { http: Some(sandbox_http.clone()), ..Addresses::default() },
         probe: Probe::HttpAnswer { url: format!("{sandbox_http}/livez") },
         hidden: false,
+        container: None,
     })?;
 
     let service =
@@ -131,6 +134,7 @@ pub fn start(
             },
             probe: Probe::Http { url: format!("http://{}/readyz", loopback(ports[2])) },
             hidden: false,
+            container: None,
         };
     let own = demo.clone().into_iter().collect();
     supervisor.start(service("user", program("user")?, ports.user, &secrets.user, own))?;
@@ -152,7 +156,7 @@ pub fn start(
         _ => net::choose(None, &taken)?,
     };
     let [user, product, order] = [ports.user[0], ports.product[0], ports.order[0]];
-    supervisor.start(nginx::spec(layout, &nginx::Edge { port, user, product, order })?)?;
+    supervisor.start(nginx::spec(layout, &nginx::Edge { port, user, product, order }, options.contained)?)?;
     thread::scope(|scope| {
         let waiting = ["payment-sandbox", "user", "product", "order", "edge"].map(|name| {
             scope.spawn(move || -> Result<()> {

@@ -24,27 +24,27 @@ const GRACE: Duration = Duration::from_secs(25);
 /// Stops all of them; those that outlive their grace, or all once `at_once` says so, are killed.
 pub fn stop_in_order(processes: &[Process], at_once: impl Fn() -> bool) {
     for row in ORDER {
-        let stopping: Vec<&Process> =
-            processes.iter().filter(|p| row.contains(&p.name.as_str()) && p.identity.alive()).collect();
-        for p in &stopping {
-            p.identity.signal(stop_signal(&p.name));
+        let named = processes.iter().filter(|p| row.contains(&p.name.as_str()));
+        let stopping: Vec<_> = named.filter_map(|p| Some((p, p.live()?))).collect();
+        for (p, identity) in &stopping {
+            identity.signal(stop_signal(&p.name));
             // A stopped (SIGSTOP) process could not act on it.
-            p.identity.signal(Signal::CONT);
+            identity.signal(Signal::CONT);
         }
         let mut waited = Duration::ZERO;
-        while stopping.iter().any(|p| p.identity.alive()) && waited < GRACE && !at_once() {
+        while stopping.iter().any(|(_, identity)| identity.alive()) && waited < GRACE && !at_once() {
             process::pause(20);
             waited += Duration::from_millis(20);
         }
-        for p in &stopping {
-            if p.identity.alive() {
+        for (p, identity) in &stopping {
+            if identity.alive() {
                 if !at_once() {
                     let text = format!("did not end within {} s: killed", GRACE.as_secs());
                     console::event(&p.name, &text);
                 }
-                process::kill(p.identity.pid, Signal::KILL);
-                process::kill_group(p.identity.pid);
-                p.identity.wait_gone(Duration::from_secs(5));
+                process::kill(identity.pid, Signal::KILL);
+                process::kill_group(identity.pid);
+                identity.wait_gone(Duration::from_secs(5));
             } else if !p.hidden {
                 console::step(&p.name, "stopped");
             }

@@ -28,7 +28,8 @@ pub struct State {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
     pub name: String,
-    pub identity: Identity,
+    /// `None` while it is being started again.
+    pub identity: Option<Identity>,
     pub addresses: Addresses,
     pub probe: Probe,
     /// A helper of another process, not shown.
@@ -90,11 +91,16 @@ impl State {
 }
 
 impl Process {
+    /// The process itself, while it lives.
+    pub fn live(&self) -> Option<&Identity> {
+        self.identity.as_ref().filter(|i| i.alive())
+    }
+
     fn to_json(&self) -> Value {
         json!({
             "name": self.name,
-            "pid": self.identity.pid,
-            "started": self.identity.started,
+            "pid": self.identity.as_ref().map(|i| i.pid),
+            "started": self.identity.as_ref().map(|i| &i.started),
             "http": self.addresses.http,
             "grpc": self.addresses.grpc,
             "admin": self.addresses.admin,
@@ -106,7 +112,7 @@ impl Process {
     fn from_json(value: &Value) -> Option<Process> {
         Some(Process {
             name: text(&value["name"])?,
-            identity: identity(value)?,
+            identity: identity(value),
             addresses: Addresses {
                 http: text(&value["http"]),
                 grpc: text(&value["grpc"]),
@@ -197,7 +203,7 @@ mod tests {
             edge: Some("http://localhost:8080".into()),
             processes: vec![Process {
                 name: "order".into(),
-                identity: Identity { pid: 3, started: "4".into() },
+                identity: Some(Identity { pid: 3, started: "4".into() }),
                 addresses: Addresses { http: Some("http://127.0.0.1:8083".into()), ..Addresses::default() },
                 probe: Probe::Http { url: "http://127.0.0.1:7083/readyz".into() },
                 hidden: false,

@@ -33,7 +33,7 @@ impl Supervisor {
         let mut state = State::load(layout);
         state.supervisor = Identity::of(std::process::id());
         state.ready = false;
-        state.edge = None;
+        (state.edge, state.postgres, state.rabbitmq) = (None, None, None);
         state.processes.clear();
         state.save(layout)?;
         let inner = Mutex::new(Inner { state, managed: Vec::new(), stopping: false });
@@ -148,10 +148,7 @@ impl Supervisor {
         shutdown::stop_in_order(&processes, signals::stop_at_once);
         let mut inner = self.lock();
         for managed in &mut inner.managed {
-            // Collects the exit status, so that no zombie stays while this process lives on.
-            if let Some(child) = &mut managed.child {
-                let _ = child.wait();
-            }
+            managed.reap();
         }
         inner.managed.clear();
         inner.state.processes.clear();
@@ -169,14 +166,12 @@ impl Inner {
         self.state.processes = self
             .managed
             .iter()
-            .filter_map(|m| {
-                Some(Process {
-                    name: m.spec.name.to_owned(),
-                    identity: m.identity.clone()?,
-                    addresses: m.spec.addresses.clone(),
-                    probe: m.spec.probe.clone(),
-                    hidden: m.spec.hidden,
-                })
+            .map(|m| Process {
+                name: m.spec.name.to_owned(),
+                identity: m.identity.clone(),
+                addresses: m.spec.addresses.clone(),
+                probe: m.spec.probe.clone(),
+                hidden: m.spec.hidden,
             })
             .collect();
         self.state.save(layout)

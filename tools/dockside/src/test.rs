@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::compile::{self, cargo};
 use crate::console::{bold, green, line, red, seconds, step};
+use crate::install::Need;
 use crate::layout::{Layout, Lock};
 use crate::servers::start;
 use crate::state::Secrets;
@@ -131,12 +132,13 @@ fn steps(layout: &Layout, supervisor: &Supervisor, plan: &Plan, run: &mut Run) -
     }
     let secrets = Secrets::load_or_create(layout)?;
     // Private servers always: tests create and drop databases.
-    let (admin, broker) = run.step("servers", || {
-        install::all(layout)?;
-        let broker = start::rabbitmq(layout, supervisor, &secrets, None)?;
-        let admin = start::postgres(layout, supervisor, &secrets, None)?;
+    let (admin, broker, contained) = run.step("servers", || {
+        let contained = install::all(layout)?;
+        let within = |need| contained.contains(&need);
+        let broker = start::rabbitmq(layout, supervisor, &secrets, None, within(Need::RabbitMq))?;
+        let admin = start::postgres(layout, supervisor, &secrets, None, within(Need::Postgres))?;
         start::rabbitmq_ready(supervisor, &broker)?;
-        Ok((admin, broker))
+        Ok((admin, broker, within(Need::Nginx)))
     })?;
     if plan.clippy {
         run.step("prepare --check", || match prepare::all(layout, &admin, true, &[])? {
@@ -173,7 +175,7 @@ fn steps(layout: &Layout, supervisor: &Supervisor, plan: &Plan, run: &mut Run) -
     if plan.system && programs.iter().any(|p| p.package == SYSTEM) {
         let shop = run.step("the shop", || {
             let built = compile::services(layout, false)?;
-            let options = services::Options { port: None, demo: true };
+            let options = services::Options { port: None, demo: true, contained };
             services::start(layout, supervisor, &options, &secrets, &admin, &built, &broker)?;
             supervisor.update(|s| s.ready = true)?;
             let program = std::env::current_exe().context("cannot find this program")?;

@@ -8,6 +8,7 @@ use anyhow::{Result, bail};
 
 use crate::cli::UpArgs;
 use crate::console::{bold, line, seconds, step};
+use crate::install::Need;
 use crate::layout::{Layout, Lock};
 use crate::servers::start::{self, given};
 use crate::state::{Secrets, State};
@@ -27,6 +28,7 @@ pub fn run(layout: &Layout, args: &UpArgs) -> Result<ExitCode> {
         return already_running(layout, !args.servers);
     };
     signals::install()?;
+    step("dockside", &format!("starting; data and logs are in {}", layout.dir.display()));
     stop_stale(layout);
     let supervisor = Supervisor::new(layout)?;
     let result = bring_up(layout, &supervisor, args);
@@ -71,7 +73,7 @@ pub fn already_running(layout: &Layout, shop: bool) -> Result<ExitCode> {
 
 /// Ends what a supervisor that was killed left running.
 pub fn stop_stale(layout: &Layout) {
-    let stale: Vec<_> = State::load(layout).processes.into_iter().filter(|p| p.identity.alive()).collect();
+    let stale: Vec<_> = State::load(layout).processes.into_iter().filter(|p| p.live().is_some()).collect();
     if !stale.is_empty() {
         step("dockside", "stopping what an earlier run left behind");
         shutdown::stop_in_order(&stale, signals::stop_at_once);
@@ -84,23 +86,27 @@ fn bring_up(layout: &Layout, supervisor: &Supervisor, args: &UpArgs) -> Result<(
         services::check_edge_port(args.port)?;
     }
     let secrets = Secrets::load_or_create(layout)?;
-    let options = services::Options { port: Some(args.port), demo: !args.no_demo };
     let failure = FirstFailure::default();
     thread::scope(|scope| {
         let build = shop.then(|| scope.spawn(|| failure.of(compile::services(layout, args.release))));
-        let servers = failure.of(install::missing(layout, shop)).and_then(|()| {
-            let broker = failure.of(start::rabbitmq(layout, supervisor, &secrets, given("AMQP_URL")))?;
+        let servers = failure.of(install::missing(layout, shop, args.docker)).and_then(|contained| {
+            let within = |need| contained.contains(&need);
+            let amqp = given("AMQP_URL");
+            let broker =
+                failure.of(start::rabbitmq(layout, supervisor, &secrets, amqp, within(Need::RabbitMq)))?;
             let ready = broker.clone();
             scope.spawn({
                 let failure = &failure;
                 move || failure.of(start::rabbitmq_ready(supervisor, &ready))
             });
+            let url = given("DATABASE_URL");
             let database =
-                failure.of(start::postgres(layout, supervisor, &secrets, given("DATABASE_URL")))?;
-            Some((database, broker))
+                failure.of(start::postgres(layout, supervisor, &secrets, url, within(Need::Postgres)))?;
+            Some((database, broker, within(Need::Nginx)))
         });
         let Some(build) = build else { return };
-        if let (Some((database, broker)), Ok(Some(programs))) = (servers, build.join()) {
+        if let (Some((database, broker, contained)), Ok(Some(programs))) = (servers, build.join()) {
+            let options = services::Options { port: Some(args.port), demo: !args.no_demo, contained };
             failure
                 .of(services::start(layout, supervisor, &options, &secrets, &database, &programs, &broker));
         }

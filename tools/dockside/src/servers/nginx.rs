@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
-use super::{data_dir, find};
+use super::{data_dir, docker, find};
 use crate::layout::Layout;
 use crate::net::Probe;
 use crate::state::Addresses;
@@ -23,9 +23,10 @@ pub struct Edge {
     pub order: u16,
 }
 
-/// Writes the configuration and says how to run it.
-pub fn spec(layout: &Layout, edge: &Edge) -> Result<Spec> {
-    let program = find_program().context("nginx is not installed")?;
+/// Writes the configuration and says how to run it, `contained` as a container.
+pub fn spec(layout: &Layout, edge: &Edge, contained: bool) -> Result<Spec> {
+    let program =
+        if contained { "nginx".into() } else { find_program().context("nginx is not installed")? };
     // As root, nginx's workers change to an account of their own, which must get to its folder.
     let user = super::server_user("nobody")?;
     let dir = data_dir(layout, "edge", user.as_ref())?;
@@ -51,7 +52,7 @@ pub fn spec(layout: &Layout, edge: &Edge) -> Result<Spec> {
     let conf = dir.join("nginx.conf");
     super::write_for(user.as_ref(), &conf, &substitute(&template, &values)?)?;
     let url = format!("http://localhost:{}", edge.port);
-    Ok(Spec {
+    let spec = Spec {
         name: "edge",
         program,
         args: vec![
@@ -70,7 +71,9 @@ pub fn spec(layout: &Layout, edge: &Edge) -> Result<Spec> {
         // Answered by the edge itself.
         probe: Probe::HttpAnswer { url: format!("http://127.0.0.1:{}/", edge.port) },
         hidden: false,
-    })
+        container: None,
+    };
+    if contained { docker::contain(layout, spec, docker::NGINX, &dir) } else { Ok(spec) }
 }
 
 /// Replaces every `${NAME}` of the template's lines, except in comments.

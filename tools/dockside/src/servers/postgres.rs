@@ -1,13 +1,13 @@
 //! A private PostgreSQL: its own cluster, on loopback, with one role and schema per service.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 
-use super::{User, data_dir, find, server_user, write_for};
+use super::{User, data_dir, docker, find, server_user, write_for};
 use crate::layout::Layout;
 use crate::net::Probe;
 use crate::process::output;
@@ -48,10 +48,12 @@ fn version_of(dir: &Path) -> u32 {
     text.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok()).max().unwrap_or(0)
 }
 
-/// Prepares the cluster (once) and says how to run it on `port`.
-pub fn spec(layout: &Layout, bin: &Path, secrets: &Secrets, port: u16) -> Result<Spec> {
+/// Prepares the cluster (once) and says how to run it on `port`: with the programs in `bin`, else as a container.
+pub fn spec(layout: &Layout, bin: Option<&Path>, secrets: &Secrets, port: u16) -> Result<Spec> {
     let user = server_user("postgres")?;
-    let home = data_dir(layout, "postgres", user.as_ref())?;
+    // Apart, since a cluster is for one major version of PostgreSQL.
+    let name = if bin.is_some() { "postgres" } else { "docker-postgres" };
+    let home = data_dir(layout, name, user.as_ref())?;
     let data = home.join("data");
     // Written last by initdb; a folder without it is what an interrupted one left.
     if !data.join("dockside-initialised").exists() {
@@ -72,24 +74,29 @@ pub fn spec(layout: &Layout, bin: &Path, secrets: &Secrets, port: u16) -> Result
     ];
     let mut args = vec!["-D".to_owned(), data.display().to_string()];
     args.extend(settings.into_iter().flat_map(|s| ["-c".to_owned(), s]));
-    Ok(Spec {
+    let spec = Spec {
         name: "postgres",
-        program: bin.join("postgres"),
+        program: bin.unwrap_or(Path::new("")).join("postgres"),
         args,
         env: vec![("LC_ALL".into(), "C".into())],
         run_as: user,
         addresses: Addresses::default(),
         probe: Probe::Postgres { addr: format!("127.0.0.1:{port}") },
         hidden: false,
-    })
+        container: None,
+    };
+    if bin.is_some() { Ok(spec) } else { docker::contain(layout, spec, docker::POSTGRES, &home) }
 }
 
-fn init(bin: &Path, home: &Path, data: &Path, user: Option<&User>, secrets: &Secrets) -> Result<()> {
+fn init(bin: Option<&Path>, home: &Path, data: &Path, user: Option<&User>, secrets: &Secrets) -> Result<()> {
     let password = home.join("password");
     write_for(user, &password, &secrets.postgres_admin)?;
     // An UTF-8 locale: with plain C, pg_trgm would drop every letter outside ASCII.
     let locale = if cfg!(target_os = "macos") { "en_US.UTF-8" } else { "C.UTF-8" };
-    let mut initdb = Command::new(bin.join("initdb"));
+    let mut initdb = match bin {
+        Some(bin) => Command::new(bin.join("initdb")),
+        None => docker::once(docker::POSTGRES, "initdb", home, user)?,
+    };
     initdb
         .arg("-D")
         .arg(data)
@@ -97,7 +104,7 @@ fn init(bin: &Path, home: &Path, data: &Path, user: Option<&User>, secrets: &Sec
         .arg(format!("--pwfile={}", password.display()))
         .current_dir(home)
         .stdin(Stdio::null());
-    if let Some(user) = user {
+    if let Some(user) = user.filter(|_| bin.is_some()) {
         initdb.uid(user.uid).gid(user.gid);
     }
     let result = output(&mut initdb).context("cannot create the PostgreSQL cluster");
@@ -122,29 +129,40 @@ pub fn provision(layout: &Layout, admin: &Url, secrets: &Secrets) -> Result<()> 
 
 /// Creates the roles, their schemas and the extensions in this database; safe to repeat.
 pub fn init_database(layout: &Layout, database: &Url, secrets: &Secrets) -> Result<()> {
-    let script = layout.root.join("docker/postgres/init.sql").display().to_string();
+    let script = layout.root.join("docker/postgres/init.sql");
     // In the environment, not on the command line, where every account could read them.
     let passwords = [
         ("USER_SERVICE_PASSWORD", &secrets.user),
         ("PRODUCT_SERVICE_PASSWORD", &secrets.product),
         ("ORDER_SERVICE_PASSWORD", &secrets.order),
     ];
-    let mut command = psql_command(database)?;
-    command.args(["-q", "-f", &script]).envs(passwords);
+    let mut command = psql_command(database, &passwords.map(|(name, _)| name))?;
+    command.args(["-q", "-f", "-"]).stdin(open(&script)?).envs(passwords);
     output(&mut command).context("cannot create the services' roles and schemas").map(drop)
+}
+
+/// Runs a file of statements in one transaction.
+pub fn psql_file(url: &Url, file: &Path) -> Result<()> {
+    // As its input: psql in a container sees no files of this machine.
+    output(psql_command(url, &[])?.args(["-q", "-1", "-f", "-"]).stdin(open(file)?)).map(drop)
+}
+
+fn open(file: &Path) -> Result<File> {
+    File::open(file).with_context(|| format!("cannot read {}", file.display()))
 }
 
 /// Runs psql, which stops at the first error, and returns what it printed.
 pub fn psql(url: &Url, args: &[&str]) -> Result<String> {
-    output(psql_command(url)?.args(args))
+    output(psql_command(url, &[])?.args(args))
 }
 
-fn psql_command(url: &Url) -> Result<Command> {
+/// psql, found here or in a container, to which `variables` of the environment are passed on.
+fn psql_command(url: &Url, variables: &[&str]) -> Result<Command> {
     let beside = find_bin().map(|dir| vec![dir]).unwrap_or_default();
-    let program = find("psql", &beside).context(
+    let variables = [&["PGPASSWORD", "PGCONNECT_TIMEOUT", "PGOPTIONS"], variables].concat();
+    let mut command = find("psql", &beside).map(Command::new).or_else(|| docker::psql(&variables)).context(
         "psql is needed to set the database up: install PostgreSQL's client (Debian: postgresql-client)",
     )?;
-    let mut command = Command::new(program);
     command
         .args(["-X", "-v", "ON_ERROR_STOP=1", "-d", &url.without_password()])
         .env("PGPASSWORD", &url.password)

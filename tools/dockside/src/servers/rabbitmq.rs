@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde_json::json;
 
-use super::{User, data_dir, find, server_user, write_for};
+use super::{User, data_dir, docker, find, server_user, write_for};
 use crate::console::step;
 use crate::layout::{Layout, free_space};
 use crate::net::Probe;
@@ -48,10 +48,18 @@ pub struct Ports {
 
 /// Writes the configuration; returns the port mapper, to be started first, and the broker.
 ///
-/// The broker would start a port mapper by itself, as a daemon that outlives it.
-pub fn specs(layout: &Layout, programs: &Programs, secrets: &Secrets, ports: &Ports) -> Result<(Spec, Spec)> {
+/// The broker would start a port mapper by itself, as a daemon that outlives it; in a container (without
+/// `programs`) it may, as that ends with the container.
+pub fn specs(
+    layout: &Layout,
+    programs: Option<&Programs>,
+    secrets: &Secrets,
+    ports: &Ports,
+) -> Result<(Option<Spec>, Spec)> {
     let user = server_user("rabbitmq")?;
-    let home = data_dir(layout, "rabbitmq", user.as_ref())?;
+    // Apart, since data of a newer version cannot be taken back to an older one.
+    let name = if programs.is_some() { "rabbitmq" } else { "docker-rabbitmq" };
+    let home = data_dir(layout, name, user.as_ref())?;
     configure(&home, user.as_ref(), secrets, ports)?;
     let file = |name: &str| home.join(name).display().to_string();
     let env = [
@@ -71,17 +79,19 @@ pub fn specs(layout: &Layout, programs: &Programs, secrets: &Secrets, ports: &Po
         ("RABBITMQ_DIST_PORT", ports.distribution.to_string()),
         ("ERL_EPMD_PORT", ports.epmd.to_string()),
         ("ERL_EPMD_ADDRESS", "127.0.0.1".into()),
-        // Distribution on loopback only; and schedulers that sleep when idle instead of spinning.
+        // Distribution on loopback only; schedulers that sleep when idle instead of spinning; and no table for as
+        // many ports as files may be opened, which in a container can be a billion.
         (
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
-            "-kernel inet_dist_use_interface {127,0,0,1} +sbwt none +sbwtdcpu none +sbwtdio none".into(),
+            "-kernel inet_dist_use_interface {127,0,0,1} +sbwt none +sbwtdcpu none +sbwtdio none +Q 65536"
+                .into(),
         ),
         // Makes the start script become the broker instead of waiting for it, so that the process
         // watched here is the broker.
         ("RUNNING_UNDER_SYSTEMD", "true".into()),
     ];
     let env: Vec<(String, String)> = env.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
-    let epmd = Spec {
+    let epmd = programs.map(|programs| Spec {
         name: "epmd",
         program: programs.epmd.clone(),
         args: ["-address", "127.0.0.1", "-port", &ports.epmd.to_string()].map(str::to_owned).to_vec(),
@@ -90,18 +100,23 @@ pub fn specs(layout: &Layout, programs: &Programs, secrets: &Secrets, ports: &Po
         addresses: Addresses::default(),
         probe: Probe::Tcp { addr: format!("127.0.0.1:{}", ports.epmd) },
         hidden: true,
-    };
+        container: None,
+    });
     let broker = Spec {
         name: "rabbitmq",
-        program: programs.server.clone(),
+        program: programs.map_or("rabbitmq-server".into(), |programs| programs.server.clone()),
         args: Vec::new(),
         env,
         run_as: user,
         addresses: Addresses::default(),
         probe: Probe::Amqp { addr: format!("127.0.0.1:{}", ports.amqp) },
         hidden: false,
+        container: None,
     };
-    Ok((epmd, broker))
+    match programs {
+        Some(_) => Ok((epmd, broker)),
+        None => Ok((None, docker::contain(layout, broker, docker::RABBITMQ, &home)?)),
+    }
 }
 
 fn configure(home: &Path, user: Option<&User>, secrets: &Secrets, ports: &Ports) -> Result<()> {

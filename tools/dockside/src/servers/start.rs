@@ -42,6 +42,10 @@ pub fn given(variable: &str) -> Option<String> {
     std::env::var(variable).ok().filter(|v| !v.is_empty())
 }
 
+fn as_container(contained: bool) -> &'static str {
+    if contained { ", as a container" } else { "" }
+}
+
 /// A port for a server: the one it had last time, if that is free.
 fn port(supervisor: &Supervisor, name: &str) -> Result<u16> {
     let ports = supervisor.state().ports;
@@ -53,7 +57,8 @@ fn port(supervisor: &Supervisor, name: &str) -> Result<u16> {
     Ok(port)
 }
 
-/// Starts PostgreSQL, or takes the server that was given, and creates what the services need in it.
+/// Starts PostgreSQL, `contained` as a container, or takes the server that was given, and creates what the services
+/// need in it.
 ///
 /// Returns the administrator's address of the services' database.
 pub fn postgres(
@@ -61,6 +66,7 @@ pub fn postgres(
     supervisor: &Supervisor,
     secrets: &Secrets,
     given: Option<String>,
+    contained: bool,
 ) -> Result<Url> {
     let admin = match given {
         Some(text) => {
@@ -69,10 +75,13 @@ pub fn postgres(
             url
         }
         None => {
-            let bin = postgres::find_bin().context("PostgreSQL is not installed")?;
+            let bin = match contained {
+                true => None,
+                false => Some(postgres::find_bin().context("PostgreSQL is not installed")?),
+            };
             let port = port(supervisor, "postgres")?;
-            step("postgres", &format!("starting on port {port}"));
-            let spec = postgres::spec(layout, &bin, secrets, port)?;
+            step("postgres", &format!("starting on port {port}{}", as_container(contained)));
+            let spec = postgres::spec(layout, bin.as_deref(), secrets, port)?;
             supervisor.start(spec)?;
             let took = supervisor.wait_ready("postgres", LIMIT)?;
             step("postgres", &format!("ready in {}", seconds(took)));
@@ -85,13 +94,14 @@ pub fn postgres(
     Ok(admin)
 }
 
-/// Starts RabbitMQ, or takes the one that was given, without waiting for it: the services reach it once it is
-/// there.
+/// Starts RabbitMQ, `contained` as a container, or takes the one that was given, without waiting for it: the
+/// services reach it once it is there.
 pub fn rabbitmq(
     layout: &Layout,
     supervisor: &Supervisor,
     secrets: &Secrets,
     given: Option<String>,
+    contained: bool,
 ) -> Result<Broker> {
     let broker = match given {
         Some(text) => {
@@ -100,16 +110,21 @@ pub fn rabbitmq(
             Broker { admin, private: false }
         }
         None => {
-            let programs = rabbitmq::find_programs().context("RabbitMQ is not installed")?;
+            let programs = match contained {
+                true => None,
+                false => Some(rabbitmq::find_programs().context("RabbitMQ is not installed")?),
+            };
             let ports = rabbitmq::Ports {
                 amqp: port(supervisor, "rabbitmq")?,
                 epmd: port(supervisor, "epmd")?,
                 distribution: port(supervisor, "erlang")?,
             };
-            step("rabbitmq", &format!("starting on port {}", ports.amqp));
-            let (epmd, broker) = rabbitmq::specs(layout, &programs, secrets, &ports)?;
-            supervisor.start(epmd)?;
-            supervisor.wait_ready("epmd", LIMIT)?;
+            step("rabbitmq", &format!("starting on port {}{}", ports.amqp, as_container(contained)));
+            let (epmd, broker) = rabbitmq::specs(layout, programs.as_ref(), secrets, &ports)?;
+            if let Some(epmd) = epmd {
+                supervisor.start(epmd)?;
+                supervisor.wait_ready("epmd", LIMIT)?;
+            }
             supervisor.start(broker)?;
             let admin = Url::parse(&rabbitmq::url("admin", &secrets.rabbitmq_admin, ports.amqp))?;
             Broker { admin, private: true }

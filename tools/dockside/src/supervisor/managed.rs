@@ -11,7 +11,7 @@ use crate::console;
 use crate::layout::Layout;
 use crate::net::Probe;
 use crate::process::{self, Identity};
-use crate::servers::User;
+use crate::servers::{User, docker};
 use crate::state::Addresses;
 
 /// How a process is started, asked and stopped.
@@ -25,6 +25,8 @@ pub struct Spec {
     pub addresses: Addresses,
     pub probe: Probe,
     pub hidden: bool,
+    /// The name of the container that `program` (docker) runs.
+    pub container: Option<String>,
 }
 
 pub struct Managed {
@@ -86,8 +88,15 @@ impl Managed {
             // That account may not be able to enter the folder where this was typed.
             command.uid(user.uid).gid(user.gid).current_dir("/");
         }
-        let child = command.spawn().with_context(|| format!("cannot start {}", spec.program.display()))?;
-        self.identity = Identity::of(child.id());
+        if let Some(container) = &spec.container {
+            docker::remove(container);
+        }
+        let mut child =
+            command.spawn().with_context(|| format!("cannot start {}", spec.program.display()))?;
+        self.identity = match &spec.container {
+            Some(container) => docker::identity(container, &mut child)?,
+            None => Identity::of(child.id()),
+        };
         self.child = Some(child);
         self.since = Instant::now();
         self.exit = None;
@@ -118,8 +127,8 @@ impl Managed {
         }
         match self.spawn(layout) {
             Ok(()) => {
-                let pid = self.identity.as_ref().map_or(0, |i| i.pid);
-                console::event(self.spec.name, &format!("restarted, pid {pid}"));
+                let pid = self.identity.as_ref().map(|i| format!(", pid {}", i.pid)).unwrap_or_default();
+                console::event(self.spec.name, &format!("restarted{pid}"));
             }
             Err(e) => {
                 self.failures += 1;
@@ -127,6 +136,19 @@ impl Managed {
             }
         }
         true
+    }
+
+    /// Collects the exit status of what was stopped, so that no zombie stays while this process lives on.
+    pub fn reap(&mut self) {
+        let Some(child) = &mut self.child else { return };
+        // `docker run` ends once the engine has removed the container.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while matches!(child.try_wait(), Ok(None)) && Instant::now() < deadline {
+            process::pause(10);
+        }
+        // Without effect on one that has ended.
+        let _ = child.kill();
+        let _ = child.wait();
     }
 
     fn schedule(&mut self, why: &str) {
