@@ -36,6 +36,33 @@ async fn an_order_survives_the_death_of_its_service_between_reservation_and_paym
     assert_eq!(shop.stock(product).await, (3, 0));
 }
 
+#[tokio::test]
+async fn a_reservation_made_by_a_dead_request_is_taken_over_by_its_retry() {
+    let shop = Shop::open().await;
+    let product = shop.product(5).await;
+    let buyer = shop.customer().await;
+    let key = Uuid::now_v7().to_string();
+    // Holds the request up between its reservation and its order.
+    let mut gate = shop.database.begin().await.unwrap();
+    sqlx::query("LOCK TABLE orders.orders IN SHARE MODE").execute(&mut *gate).await.unwrap();
+    let request = tokio::spawn(send(buyer.order(&key, product, 2, "pm_card_visa")));
+    shop.eventually("SELECT reserved::bigint FROM products.stock WHERE product_id = $1", product, 2).await;
+    shop.kill("order");
+    assert!(request.await.unwrap().map_or(true, |answer| answer.status.is_server_error()));
+    gate.rollback().await.unwrap();
+    back(&shop).await;
+
+    let answered = || async {
+        let answer = send(buyer.order(&key, product, 2, "pm_card_visa")).await.ok()?;
+        (answer.status == 201).then(|| answer.id())
+    };
+    let order = eventually("the retry to get its order", Duration::from_secs(60), answered).await;
+    assert_eq!(buyer.ended(&order).await["status"], "confirmed");
+    assert_eq!(buyer.get("/orders").await.body["items"].as_array().unwrap().len(), 1);
+    shop.eventually("SELECT reserved::bigint FROM products.stock WHERE product_id = $1", product, 0).await;
+    assert_eq!(shop.stock(product).await, (3, 0));
+}
+
 /// Four buyers place orders, each again and again under its key until it has
 /// an answer, while `victims` die in turn.
 async fn orders_while_dying(victims: &[&str]) {

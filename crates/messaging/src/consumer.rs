@@ -50,9 +50,11 @@ pub enum ApplyError {
 }
 
 impl ApplyError {
-    /// Nothing is wrong with the events: the same batch is tried again.
+    /// Nothing is wrong with the events: the same batch is tried again. A
+    /// statement that took too long may be theirs.
     fn is_transient(&self) -> bool {
-        matches!(self, Self::Database(error) if service::db::is_transient(error))
+        let Self::Database(error) = self else { return false };
+        service::db::is_transient(error) && !service::db::timed_out(error)
     }
 }
 

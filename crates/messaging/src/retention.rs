@@ -5,6 +5,9 @@ use std::time::Duration;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
+/// As in the statements below.
+const BATCH: u64 = 10_000;
+
 const EVERY: Duration = Duration::from_secs(60);
 
 pub(crate) async fn run(pool: &PgPool, stop: &CancellationToken) {
@@ -13,25 +16,34 @@ pub(crate) async fn run(pool: &PgPool, stop: &CancellationToken) {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(EVERY) => {}
         }
-        if let Err(error) = sweep(pool).await {
-            tracing::warn!(%error, "retention.failed");
+        // As long as there is a full batch, there is probably more.
+        while !stop.is_cancelled() {
+            match sweep(pool).await {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => {
+                    tracing::warn!(%error, "retention.failed");
+                    break;
+                }
+            }
         }
     }
 }
 
-/// Inbox rows outlive the outbox rows that could be replayed.
-async fn sweep(pool: &PgPool) -> sqlx::Result<()> {
-    sqlx::query!(
+/// Whether a full batch was deleted. Inbox rows outlive the outbox rows that
+/// could be replayed.
+async fn sweep(pool: &PgPool) -> sqlx::Result<bool> {
+    let sent = sqlx::query!(
         "DELETE FROM outbox WHERE id IN (
              SELECT id FROM outbox WHERE published_at < now() - interval '7 days' LIMIT 10000)"
     )
     .execute(pool)
     .await?;
-    sqlx::query!(
+    let applied = sqlx::query!(
         "DELETE FROM inbox WHERE (consumer, event_id) IN (
              SELECT consumer, event_id FROM inbox WHERE applied_at < now() - interval '30 days' LIMIT 10000)"
     )
     .execute(pool)
     .await?;
-    Ok(())
+    Ok(sent.rows_affected().max(applied.rows_affected()) == BATCH)
 }

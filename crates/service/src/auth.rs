@@ -7,7 +7,7 @@
 //! at most.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
 use axum::extract::{FromRef, FromRequestParts};
@@ -16,6 +16,7 @@ use axum::http::request::Parts;
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use crate::{Lifecycle, Problem};
@@ -106,7 +107,8 @@ pub struct Verifier {
 struct Remote {
     url: String,
     client: reqwest::Client,
-    last: Mutex<Option<Instant>>,
+    /// When the keys were last asked for; held while they are.
+    asked: Mutex<Option<Instant>>,
 }
 
 impl Verifier {
@@ -116,7 +118,7 @@ impl Verifier {
             .timeout(FETCH_DEADLINE)
             .redirect(reqwest::redirect::Policy::none())
             .build()?;
-        let remote = Remote { url: url.to_owned(), client, last: Mutex::new(None) };
+        let remote = Remote { url: url.to_owned(), client, asked: Mutex::new(None) };
         let verifier = Arc::new(Self { keys: RwLock::default(), remote: Some(remote) });
         let (refreshed, stop) = (verifier.clone(), lifecycle.stopping());
         lifecycle.spawn("jwks", async move {
@@ -158,7 +160,7 @@ impl Verifier {
         let key = match self.key(&id) {
             Some(key) => key,
             None => {
-                self.refresh_for_unknown_key().await;
+                self.refresh().await;
                 if self.has_no_keys() {
                     return Err(Problem::unavailable("Tokens can't be checked at the moment; try again."));
                 }
@@ -184,27 +186,21 @@ impl Verifier {
         self.keys.read().unwrap_or_else(std::sync::PoisonError::into_inner).is_empty()
     }
 
-    async fn refresh_for_unknown_key(&self) {
-        let Some(remote) = &self.remote else { return };
-        let due = {
-            let mut last = remote.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            let due = last.is_none_or(|at| at.elapsed() >= REFRESH_AT_MOST_EVERY);
-            if due {
-                *last = Some(Instant::now());
-            }
-            due
-        };
-        if due {
-            self.refresh().await;
-        }
-    }
-
-    /// Fetches the keys; the old ones stay when that fails.
+    /// Fetches the keys, unless that was just done; the old ones stay when it
+    /// fails. Everybody waits for one fetch, so that none is turned away during it.
     async fn refresh(&self) -> bool {
         let Some(remote) = &self.remote else { return true };
+        let mut asked = remote.asked.lock().await;
+        if asked.is_some_and(|at| at.elapsed() < REFRESH_AT_MOST_EVERY) {
+            return !self.has_no_keys();
+        }
         let fetched =
             async { remote.client.get(&remote.url).send().await?.error_for_status()?.json::<JwkSet>().await };
-        match fetched.await {
+        let fetched = fetched.await;
+        *asked = Some(Instant::now());
+        match fetched {
+            // An empty answer is a fault, not a revocation of everything.
+            Ok(set) if set.keys.is_empty() => false,
             Ok(set) => {
                 self.set_keys(&set);
                 true

@@ -2,6 +2,7 @@
 //! goes into the next one. Waiting is never added to fill a batch.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tracing::Instrument;
@@ -23,7 +24,11 @@ impl<I, O> Clone for Batcher<I, O> {
     }
 }
 
-/// The queue is full, or the worker has stopped.
+/// Longest wait for an answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The queue is full, or no answer came in ten seconds. In the latter case the
+/// work may be done all the same.
 #[derive(Debug, thiserror::Error)]
 #[error("too much is waiting")]
 pub struct Overloaded;
@@ -58,7 +63,10 @@ impl<I: Send + 'static, O: Send + 'static> Batcher<I, O> {
     pub async fn run(&self, item: I) -> Result<O, Overloaded> {
         let (answer, outcome) = oneshot::channel();
         self.queue.try_send((item, answer)).map_err(|_| Overloaded)?;
-        outcome.await.map_err(|_| Overloaded)
+        match tokio::time::timeout(PATIENCE, outcome).await {
+            Ok(Ok(outcome)) => Ok(outcome),
+            _ => Err(Overloaded),
+        }
     }
 }
 

@@ -44,7 +44,7 @@ pub struct Process {
     #[arg(long, env = "LOG_FORMAT", default_value = "json")]
     pub log_format: LogFormat,
     /// Which logs are written, as tracing-subscriber's directives.
-    #[arg(long, env = "RUST_LOG", default_value = "info,lapin=warn")]
+    #[arg(long, env = "RUST_LOG", default_value = "info,lapin=warn,lapin::returned_messages=off")]
     pub rust_log: String,
     /// OTLP/gRPC endpoint that traces are sent to; none are sent without it.
     /// The other standard `OTEL_*` variables apply too.

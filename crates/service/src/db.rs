@@ -12,6 +12,8 @@ use crate::config::Backends;
 /// How long a start waits for the database to come up.
 const START_DEADLINE: Duration = Duration::from_secs(60);
 
+const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+
 /// A pool on `schema` with its migrations applied. Waits up to a minute for
 /// the database to come up.
 pub async fn open(config: &Backends, schema: &str, migrators: &[&Migrator]) -> anyhow::Result<PgPool> {
@@ -47,7 +49,8 @@ fn options(url: &str, schema: &str) -> anyhow::Result<PgConnectOptions> {
 async fn connect_patiently(options: &PgConnectOptions) -> anyhow::Result<PgConnection> {
     let started = tokio::time::Instant::now();
     loop {
-        match PgConnection::connect_with(options).await {
+        let connect = tokio::time::timeout(CONNECT_DEADLINE, PgConnection::connect_with(options)).await;
+        match connect.unwrap_or(Err(sqlx::Error::PoolTimedOut)) {
             Ok(connection) => return Ok(connection),
             Err(error) if is_transient(&error) && started.elapsed() < START_DEADLINE => {
                 tracing::warn!(error = %error, "db.waiting");
@@ -71,6 +74,11 @@ pub fn is_transient(error: &sqlx::Error) -> bool {
         }),
         _ => false,
     }
+}
+
+/// Whether a statement was ended by its time limit.
+pub fn timed_out(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(|database| database.code()).as_deref() == Some("57014")
 }
 
 /// The constraint that a statement broke, by name.

@@ -6,7 +6,8 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use bytes::Bytes;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::value::{MapDeserializer, SeqDeserializer};
+use serde::de::{DeserializeOwned, Deserializer, IntoDeserializer, Visitor};
 use serde_json::Value;
 
 use crate::{FieldError, Problem};
@@ -83,7 +84,7 @@ pub fn fit<T: DeserializeOwned>(value: Value) -> Result<T, Problem> {
     if !errors.is_empty() {
         return Err(Problem::invalid(errors));
     }
-    serde_path_to_error::deserialize(value).map_err(|error| {
+    serde_path_to_error::deserialize(Strict(value)).map_err(|error| {
         let pointer = error.path().iter().fold(String::new(), |pointer, segment| match segment {
             serde_path_to_error::Segment::Seq { index } => format!("{pointer}/{index}"),
             serde_path_to_error::Segment::Map { key } => format!("{pointer}/{}", escape(key)),
@@ -97,6 +98,71 @@ pub fn fit<T: DeserializeOwned>(value: Value) -> Result<T, Problem> {
         };
         Problem::invalid(vec![FieldError::new(pointer, code, detail)])
     })
+}
+
+/// serde_json takes an array for an object, field by field; a client that sends
+/// one has made a mistake.
+struct Strict(Value);
+
+impl<'de> Deserializer<'de> for Strict {
+    type Error = serde_json::Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
+        match self.0 {
+            Value::Array(items) => visitor.visit_seq(SeqDeserializer::new(items.into_iter().map(Strict))),
+            Value::Object(fields) => {
+                let fields = fields.into_iter().map(|(name, value)| (name, Strict(value)));
+                visitor.visit_map(MapDeserializer::new(fields))
+            }
+            plain => plain.deserialize_any(visitor),
+        }
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Self::Error> {
+        if !self.0.is_object() {
+            return Err(serde::de::Error::custom("an object is expected"));
+        }
+        self.deserialize_any(visitor)
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
+        if self.0.is_null() { visitor.visit_none() } else { visitor.visit_some(self) }
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Self::Error> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Self::Error> {
+        self.0.deserialize_enum(name, variants, visitor)
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit
+        unit_struct seq tuple tuple_struct map identifier ignored_any
+    }
+}
+
+impl<'de> IntoDeserializer<'de, serde_json::Error> for Strict {
+    type Deserializer = Self;
+
+    fn into_deserializer(self) -> Self {
+        self
+    }
 }
 
 /// NUL would make PostgreSQL refuse the text, and none belongs into a shop's fields.
@@ -171,5 +237,54 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
         }
         let path = axum::extract::Path::<T>::from_request_parts(parts, state).await;
         path.map(|path| Self(path.0)).map_err(|_| absent())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+    use serde_json::json;
+
+    use super::*;
+    use crate::Money;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Form {
+        name: String,
+        price: Option<Money>,
+        #[serde(default)]
+        tags: Vec<u8>,
+    }
+
+    fn first_error(value: Value) -> (String, String) {
+        let error = fit::<Form>(value).unwrap_err().errors.remove(0);
+        (error.pointer, error.code)
+    }
+
+    #[test]
+    fn what_fits_is_taken_as_it_is() {
+        let price = json!({"amount": 5, "currency": "EUR"});
+        let form: Form = fit(json!({"name": "é🚢", "price": price, "tags": [1, 255]})).unwrap();
+        assert_eq!((form.name.as_str(), form.price.unwrap().amount, form.tags), ("é🚢", 5, vec![1, 255]));
+        assert!(fit::<Form>(json!({"name": "n", "price": null})).unwrap().price.is_none());
+    }
+
+    #[test]
+    fn what_does_not_fit_is_pointed_at() {
+        let at = |pointer: &str, code: &str| (pointer.to_owned(), code.to_owned());
+        assert_eq!(first_error(json!({})), at("", "missing_field"));
+        assert_eq!(first_error(json!({"name": "n", "role": "admin"})), at("/role", "unknown_field"));
+        assert_eq!(first_error(json!({"name": 1})), at("/name", "invalid_value"));
+        assert_eq!(first_error(json!({"name": "n", "tags": [1, 256]})), at("/tags/1", "invalid_value"));
+        assert_eq!(first_error(json!({"name": "a\u{0}b"})), at("/name", "control_character"));
+        assert_eq!(first_error(json!({"name": "n", "a/b~c": "\n"})), at("/a~1b~0c", "control_character"));
+    }
+
+    #[test]
+    fn an_array_is_no_object() {
+        let at = |pointer: &str| (pointer.to_owned(), "invalid_value".to_owned());
+        assert_eq!(first_error(json!(["n", null, []])), at(""));
+        assert_eq!(first_error(json!({"name": "n", "price": [5, "EUR"]})), at("/price"));
     }
 }

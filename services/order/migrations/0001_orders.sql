@@ -111,8 +111,7 @@ CREATE TABLE orders.refunds (
     order_id    uuid        NOT NULL REFERENCES orders.orders,
     amount      bigint      NOT NULL CHECK (amount > 0),
     reason      text        NOT NULL,
-    status      text        NOT NULL DEFAULT 'pending' CHECK (status IN ('pending', 'succeeded', 'failed')),
-    provider_id text,
+    status      text        NOT NULL DEFAULT 'pending' CHECK (status IN ('pending', 'succeeded')),
     created_at  timestamptz NOT NULL DEFAULT now()
 );
 

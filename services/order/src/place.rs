@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::cart;
 use crate::claim::{self, Answer, Claim, Existing, Key};
 use crate::clients::product::{Products, Reserved};
-use crate::order::{self, Address, Item, Line, Placement};
+use crate::order::{self, Address, Item, Line, MAX_LINES, Placement};
 use crate::saga::runner::Sagas;
 use crate::times::Times;
 
@@ -92,6 +92,10 @@ impl Placer {
         if lines.is_empty() {
             return Err(Problem::unprocessable("cart_empty", "There is nothing in the cart to buy."));
         }
+        if lines.len() > MAX_LINES {
+            let detail = format!("An order has at most {MAX_LINES} different products.");
+            return Err(Problem::unprocessable("too_many_items", detail));
+        }
         let claimed = claim::store::insert(&mut connection, key, lines, self.times.claim_lease).await?;
         // Lost a race for the key: its winner is at work.
         claimed.map(Ok).ok_or_else(claim::in_progress)
@@ -110,8 +114,8 @@ impl Placer {
             claim.order_id = order_id;
             reserved = self.reserve(&claim).await?;
         }
-        let (items, expires_at_ms) = match reserved {
-            Reserved::Held { items, expires_at_ms } => (items, expires_at_ms),
+        let (items, remaining_ms) = match reserved {
+            Reserved::Held { items, remaining_ms } => (items, remaining_ms),
             Reserved::OutOfStock(short) => {
                 let errors = short.into_iter().map(|line| {
                     let detail = format!("{} asked for, {} available.", line.requested, line.available);
@@ -139,7 +143,7 @@ impl Placer {
                 return self.refuse(&claim, Problem::invalid(vec![error])).await;
             }
         };
-        self.place(key, claim, request, items, total, expires_at_ms).await
+        self.place(key, claim, request, items, total, remaining_ms).await
     }
 
     async fn reserve(&self, claim: &Claim) -> Result<Reserved, Problem> {
@@ -153,11 +157,9 @@ impl Placer {
         request: Request,
         items: Vec<Item>,
         total: service::Money,
-        expires_at_ms: i64,
+        remaining_ms: i64,
     ) -> Result<Answer, Problem> {
-        let now = now();
-        let left =
-            (expires_at_ms as f64 / 1000.0) - (now.unix_timestamp_nanos() as f64 / 1e9) - MARGIN_SECONDS;
+        let left = remaining_ms as f64 / 1000.0 - MARGIN_SECONDS;
         let placement = Placement {
             id: claim.order_id,
             user_id: key.user_id,
@@ -166,7 +168,7 @@ impl Placer {
             shipping_address: request.shipping_address,
             payment_method: request.payment_method,
             deadline_seconds: self.times.payment_deadline.as_secs_f64().min(left).max(1.0),
-            placed_at: now,
+            placed_at: now(),
             traceparent: service::telemetry::traceparent(),
         };
         let view = placement.order().map(order::Order::view);
@@ -182,21 +184,18 @@ impl Placer {
                 self.sagas.wake();
                 Ok(answer)
             }
-            Ok(false) => Err(claim::in_progress()), // the lease ran out, and somebody took over
-            Err(error) => self.after_unknown_commit(key, error).await,
+            Ok(false) => self.stored_answer(key).await?.ok_or_else(claim::in_progress),
+            Err(error) => self.stored_answer(key).await?.ok_or_else(|| error.into()),
         }
     }
 
-    /// An error at COMMIT leaves open whether the order was placed: the claim tells.
-    async fn after_unknown_commit(&self, key: &Key, error: sqlx::Error) -> Result<Answer, Problem> {
+    /// An error at COMMIT leaves open whether the order was placed, and a claim
+    /// that is lost may have been answered by its new owner: the claim tells.
+    async fn stored_answer(&self, key: &Key) -> Result<Option<Answer>, Problem> {
         let mut connection = self.pool.acquire().await?;
-        match claim::store::read(&mut connection, key).await?.and_then(|stored| stored.answer) {
-            Some(answer) => {
-                self.sagas.wake();
-                Ok(answer)
-            }
-            None => Err(error.into()),
-        }
+        let stored = claim::store::read(&mut connection, key).await?;
+        self.sagas.wake();
+        Ok(stored.and_then(|stored| stored.answer))
     }
 
     /// Stores a refusal that stays: the same key gets it again.
@@ -228,15 +227,16 @@ fn now() -> OffsetDateTime {
 
 /// All orders in one transaction; if that fails for another reason than the
 /// database being away, each in one of its own. True for an order that is now
-/// placed, false when its claim was lost.
+/// placed, false when its claim was lost or answered.
 async fn place(pool: &PgPool, outbox: &Outbox, jobs: &[Job]) -> Vec<sqlx::Result<bool>> {
     let jobs: Vec<&Job> = jobs.iter().collect();
     let error = match place_together(pool, outbox, &jobs).await {
         Ok(placed) => return placed.into_iter().map(Ok).collect(),
         Err(error) => error,
     };
-    if jobs.len() == 1 {
-        return vec![Err(error)];
+    if service::db::is_transient(&error) {
+        tracing::warn!(%error, orders = jobs.len(), "place.failed");
+        return jobs.iter().map(|_| Err(sqlx::Error::PoolTimedOut)).collect();
     }
     let mut outcomes = Vec::with_capacity(jobs.len());
     for job in jobs {

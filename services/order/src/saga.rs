@@ -138,7 +138,8 @@ impl State {
 
     /// The next call to make; `None` when the saga rests.
     pub fn next_call(&self) -> Option<Call> {
-        let unknown = self.payment == PaymentStatus::Unknown;
+        // A cancellation that came before the capture: was the money taken yet?
+        let unknown = self.payment == PaymentStatus::Unknown || self.pending_cancel.is_some();
         match self.phase {
             Phase::Creating => Some(Call::CreateIntent),
             Phase::Authorising | Phase::Capturing if unknown => Some(Call::RetrieveIntent),
@@ -262,7 +263,8 @@ impl State {
             }
             (Phase::Capturing, Intent::Authorised) => {
                 self.payment = PaymentStatus::Authorized;
-                vec![]
+                // Not taken, and not wanted any more.
+                self.pending_cancel.map_or(vec![], |reason| self.cancel(reason, Phase::Voiding))
             }
             (Phase::Authorising | Phase::Capturing, Intent::Processing)
             | (Phase::Capturing, Intent::Unconfirmed) => {

@@ -4,6 +4,8 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::product::State;
 use common::{Shop, address, order_of};
 use reqwest::Method;
@@ -168,4 +170,57 @@ async fn buying_the_cart_empties_it_once() {
     let again = buyer.order("k", &body).await;
     assert_eq!((again.id(), again.replayed()), (first.id(), true));
     assert_eq!(buyer.order("k2", &body).await.problem(), (422, "cart_empty"));
+}
+
+#[tokio::test]
+async fn a_client_that_hangs_up_leaves_no_half_done_work_behind() {
+    let shop = Shop::open().await;
+    let thing = shop.stock.add(100, 1000);
+    let buyer = shop.customer();
+    let body = order_of(thing, 1, "pm_card_visa");
+    for n in 0..100 {
+        let hasty = reqwest::Client::builder().timeout(Duration::from_micros(200 + 60 * n)).build().unwrap();
+        let request = hasty.post(format!("{}/orders", shop.base)).bearer_auth(&buyer.token);
+        let _ = request.header("Idempotency-Key", format!("k{n}")).json(&body).send().await;
+    }
+    // Whatever was begun runs to its end, though nobody waits for it.
+    let open = || async {
+        let open: i64 = sqlx::query_scalar("SELECT count(*) FROM orders.claims WHERE answer_status IS NULL")
+            .fetch_one(&shop.pool)
+            .await
+            .unwrap();
+        (open == 0).then_some(())
+    };
+    eventually("every claim to be answered", open).await;
+    let idle: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM pg_stat_activity
+         WHERE datname = current_database() AND state LIKE 'idle in transaction%'
+           AND state_change < now() - interval '1 second'",
+    )
+    .fetch_one(&shop.pool)
+    .await
+    .unwrap();
+    assert_eq!(idle, 0, "a pooled connection is still in a transaction");
+    let answers: (i64, i64) =
+        sqlx::query_as("SELECT (SELECT count(*) FROM orders.claims), (SELECT count(*) FROM orders.orders)")
+            .fetch_one(&shop.pool)
+            .await
+            .unwrap();
+    assert!(answers.0 > 0 && answers.0 == answers.1, "claims and orders: {answers:?}");
+}
+
+#[tokio::test]
+async fn a_cart_that_grew_too_long_is_refused_and_harms_nobody() {
+    let shop = Shop::open().await;
+    let buyer = shop.customer();
+    let ids: Vec<Uuid> = (0..101).map(|_| shop.stock.add(100, 1000)).collect();
+    // More than the API lets in, as requests at once may manage.
+    sqlx::query("INSERT INTO orders.cart_items (user_id, product_id, quantity) SELECT $1, id, 1 FROM UNNEST($2) AS id")
+        .bind(buyer.id)
+        .bind(&ids)
+        .execute(&shop.pool)
+        .await
+        .unwrap();
+    let body = json!({"shipping_address": address(), "payment_method": "pm_card_visa"});
+    assert_eq!(buyer.order("k", &body).await.problem(), (422, "too_many_items"));
 }

@@ -163,3 +163,40 @@ async fn orders_are_listed_newest_first_and_seen_by_their_owner_and_staff_only()
     assert_eq!(shop.signed_in(service::auth::Role::Staff).get(&path).await.status, 200);
     assert_eq!(shop.customer().get("/orders").await.body["items"], json!([]));
 }
+
+#[tokio::test]
+async fn a_signed_webhook_makes_the_saga_ask_again() {
+    let shop = Shop::open().await;
+    let thing = shop.stock.add(100, 100);
+    let buyer = shop.customer();
+    let id = buyer.place(&order_of(thing, 1, "pm_card_visa")).await.id();
+    buyer.until(&id, "confirmed", "captured").await;
+    let intent: String =
+        sqlx::query_scalar("UPDATE orders.sagas SET next_at = now() + interval '1 hour' RETURNING intent_id")
+            .fetch_one(&shop.pool)
+            .await
+            .unwrap();
+
+    let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, b"whsec_test");
+    let body = json!({"type": "payment_intent.succeeded", "data": {"object": {"id": intent}}}).to_string();
+    let post = |time: i64, body: String| {
+        let signature = aws_lc_rs::hmac::sign(&key, format!("{time}.{body}").as_bytes());
+        let header = format!("t={time},v1={}", hex::encode(signature));
+        let request = shop.client.post(format!("{}/payments/webhook", shop.base));
+        common::send(request.header("Stripe-Signature", header).body(body))
+    };
+    let now = time::OffsetDateTime::now_utc().unix_timestamp();
+    assert_eq!(post(now - 3600, body.clone()).await.problem(), (400, "invalid_signature"));
+    let unsigned = shop.client.post(format!("{}/payments/webhook", shop.base)).body(body.clone());
+    assert_eq!(common::send(unsigned).await.problem(), (400, "invalid_signature"));
+    assert_eq!(post(now, "{}".to_owned()).await.problem(), (400, "malformed_json"));
+    let due = || async {
+        let due = "SELECT next_at <= now() FROM orders.sagas";
+        sqlx::query_scalar::<_, bool>(due).fetch_one(&shop.pool).await.unwrap()
+    };
+    assert!(!due().await);
+    for _ in 0..2 {
+        assert_eq!(post(now, body.clone()).await.status, 204);
+    }
+    assert!(due().await);
+}

@@ -196,7 +196,7 @@ impl From<Outcome> for wire::ReserveResult {
     fn from(outcome: Outcome) -> Self {
         use wire::reserve_result::Outcome as Wire;
         let outcome = match outcome {
-            Outcome::Reserved { lines, expires_at } => Wire::Reserved(wire::Reserved {
+            Outcome::Reserved { lines, remaining_ms } => Wire::Reserved(wire::Reserved {
                 lines: lines
                     .into_iter()
                     .map(|line| wire::ReservedLine {
@@ -207,8 +207,7 @@ impl From<Outcome> for wire::ReserveResult {
                         quantity: line.quantity,
                     })
                     .collect(),
-                expires_at_ms: i64::try_from(expires_at.unix_timestamp_nanos() / 1_000_000)
-                    .unwrap_or(i64::MAX),
+                remaining_ms,
             }),
             Outcome::OutOfStock(short) => Wire::OutOfStock(wire::OutOfStock {
                 lines: short

@@ -16,7 +16,6 @@ mod reserve;
 mod store;
 
 use service::Money;
-use time::OffsetDateTime;
 use uuid::Uuid;
 
 pub use adjust::{AdjustError, adjust, open};
@@ -45,8 +44,8 @@ pub struct Line {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// All lines are set aside, in the order asked for. The same again for the
-    /// same question, prices and expiry included.
-    Reserved { lines: Vec<ReservedLine>, expires_at: OffsetDateTime },
+    /// same question, prices included.
+    Reserved { lines: Vec<ReservedLine>, remaining_ms: i64 },
     /// Nothing was set aside; every short product is named.
     OutOfStock(Vec<Short>),
     /// Nothing was set aside: these don't exist or are archived.

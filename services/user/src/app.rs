@@ -48,7 +48,7 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
         pool: pool.clone(),
     };
     if config.demo_data {
-        demo::start(app.clone(), lifecycle);
+        demo::load(&app).await?;
     }
     retention::start(pool.clone(), lifecycle);
     let amqp_url = &config.backends.amqp_url;

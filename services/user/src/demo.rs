@@ -1,10 +1,8 @@
 //! The demo accounts: created once, never reset, and only when asked for.
 
-use std::time::Duration;
-
+use service::Problem;
 use service::auth::Role;
 use service::validate::Invalid;
-use service::{Lifecycle, Problem};
 
 use crate::account::{self, Email};
 use crate::app::App;
@@ -16,23 +14,13 @@ const ACCOUNTS: [(&str, &str, &str, Role); 3] = [
     ("admin@dockside.test", "dockside-admin", "Demo Admin", Role::Admin),
 ];
 
-/// Creates the accounts beside the start, which hashing would hold up.
-pub(crate) fn start(app: App, lifecycle: &Lifecycle) {
-    let stop = lifecycle.stopping();
-    lifecycle.spawn("demo_accounts", async move {
-        for (email, password, name, role) in ACCOUNTS {
-            while let Err(problem) = create(&app, email, password, name, role).await {
-                tracing::warn!(error = problem.code, email, "demo_account.failed");
-                tokio::select! {
-                    () = stop.cancelled() => return Ok(()),
-                    () = tokio::time::sleep(Duration::from_secs(1)) => {}
-                }
-            }
-        }
-        // A task that ends before the service does counts as failed.
-        stop.cancelled().await;
-        Ok(())
-    });
+/// Creates the accounts that are missing.
+pub(crate) async fn load(app: &App) -> anyhow::Result<()> {
+    for (email, password, name, role) in ACCOUNTS {
+        let created = create(app, email, password, name, role).await;
+        created.map_err(|problem| anyhow::anyhow!("demo account {email}: {}", problem.detail))?;
+    }
+    Ok(())
 }
 
 async fn create(app: &App, email: &str, password: &str, name: &str, role: Role) -> Result<(), Problem> {

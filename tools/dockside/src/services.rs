@@ -195,8 +195,8 @@ pub fn summary(edge: &str, demo: bool) {
     if demo {
         line("");
         line("  demo@dockside.test   dockside-demo    a customer");
-        line("  staff@dockside.test  dockside-staff   sees and ships all orders, keeps the catalogue");
-        line("  admin@dockside.test  dockside-admin   manages accounts");
+        line("  staff@dockside.test  dockside-staff   keeps the catalogue, may see any order");
+        line("  admin@dockside.test  dockside-admin   staff too");
     }
     line("");
     line(&format!("  {}", dim("# look around, then buy something")));

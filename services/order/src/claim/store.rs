@@ -164,13 +164,20 @@ pub async fn take_lapsed(
     .await
 }
 
-/// Notes that the reservations of these claims are released; a retry may have them.
-pub async fn swept(connection: &mut PgConnection, owner: Uuid, orders: &[Uuid]) -> sqlx::Result<()> {
+/// Lets a retry have these claims of `owner`, noting whether their reservations
+/// are released.
+pub async fn give_up(
+    connection: &mut PgConnection,
+    owner: Uuid,
+    orders: &[Uuid],
+    released: bool,
+) -> sqlx::Result<()> {
     sqlx::query!(
-        "UPDATE orders.claims SET swept = true, lease_until = now() - interval '1 millisecond'
+        "UPDATE orders.claims SET swept = $3, lease_until = now() - interval '1 millisecond'
          WHERE order_id = ANY($1) AND owner = $2 AND answer_status IS NULL",
         orders,
         owner,
+        released,
     )
     .execute(connection)
     .await?;

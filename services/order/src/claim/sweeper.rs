@@ -26,7 +26,7 @@ pub async fn run(pool: PgPool, products: Products, times: Times, stop: Cancellat
 }
 
 /// Claims are taken over before the release, so that no retry can place the
-/// order meanwhile; a sweep that fails lets their leases run out again.
+/// order meanwhile, and let go at once if it fails.
 async fn sweep(pool: &PgPool, products: &Products, times: &Times) -> anyhow::Result<()> {
     let owner = Uuid::now_v7();
     let lapsed = {
@@ -37,9 +37,10 @@ async fn sweep(pool: &PgPool, products: &Products, times: &Times) -> anyhow::Res
     if lapsed.is_empty() {
         return Ok(());
     }
-    products.release(&lapsed).await?;
+    let released = products.release(&lapsed).await;
     let mut connection = pool.acquire().await?;
-    store::swept(&mut connection, owner, &lapsed).await?;
+    store::give_up(&mut connection, owner, &lapsed, released.is_ok()).await?;
+    released?;
     tracing::info!(claims = lapsed.len(), "claims.swept");
     Ok(())
 }

@@ -39,7 +39,6 @@ struct ProviderError {
 
 #[derive(Debug, Deserialize)]
 struct RefundBody {
-    id: String,
     status: String,
     #[serde(default)]
     metadata: std::collections::HashMap<String, String>,
@@ -89,17 +88,17 @@ impl Payments {
 
     /// Asks for the money to be held. `attempt` tells attempts at one intent
     /// apart; the intent itself can be authorised once only.
-    pub async fn confirm(&self, intent: &str, attempt: i64) -> Input {
+    pub async fn confirm(&self, intent: &str, attempt: &str) -> Input {
         self.act(intent, "confirm", attempt).await
     }
 
     /// Takes the money that is held.
-    pub async fn capture(&self, intent: &str, attempt: i64) -> Input {
+    pub async fn capture(&self, intent: &str, attempt: &str) -> Input {
         self.act(intent, "capture", attempt).await
     }
 
     /// Ends the intent, which frees held money.
-    pub async fn cancel(&self, intent: &str, attempt: i64) -> Input {
+    pub async fn cancel(&self, intent: &str, attempt: &str) -> Input {
         self.act(intent, "cancel", attempt).await
     }
 
@@ -109,42 +108,38 @@ impl Payments {
         self.fact(self.send(request).await)
     }
 
-    /// Gives captured money back; `refund` is our id of it. A refund that was
-    /// made before is found by that id.
-    pub async fn refund(&self, intent: &str, refund: Uuid, amount: i64) -> Input {
+    /// Gives captured money back; `refund` is our id of it. One that was asked
+    /// for before is found by that id; only after it has failed for good is it
+    /// asked for under another key.
+    pub async fn refund(&self, intent: &str, refund: Uuid, amount: i64, attempts: i32) -> Input {
+        let made = if attempts == 0 { None } else { self.find_refund(intent, refund).await };
+        let key = match made.as_deref() {
+            Some("succeeded") => return Input::Refunded,
+            Some("failed" | "canceled") => format!("{refund}-{attempts}"),
+            Some(_) => return Input::NoAnswer, // under way
+            None => refund.to_string(),
+        };
         let form = [
             ("payment_intent", intent.to_owned()),
             ("amount", amount.to_string()),
             ("metadata[refund_id]", refund.to_string()),
         ];
-        match self.post("/v1/refunds", &form, refund.to_string()).await {
-            Answer::Done(body) => match parse::<RefundBody>(&body) {
-                Some(body) if body.status == "succeeded" => {
-                    tracing::info!(refund.id = %refund, provider.id = body.id, "refund.succeeded");
-                    Input::Refunded
-                }
-                _ => Input::NoAnswer,
-            },
-            Answer::Refused(_) | Answer::None => self.find_refund(intent, refund).await,
-        }
+        let Answer::Done(body) = self.post("/v1/refunds", &form, key).await else { return Input::NoAnswer };
+        let succeeded = parse::<RefundBody>(&body).is_some_and(|made| made.status == "succeeded");
+        if succeeded { Input::Refunded } else { Input::NoAnswer }
     }
 
-    async fn find_refund(&self, intent: &str, refund: Uuid) -> Input {
-        let request = self
-            .client
-            .get(format!("{}/v1/refunds", self.url))
-            .query(&[("payment_intent", intent), ("limit", "100")]);
-        let Answer::Done(body) = self.send(request).await else { return Input::NoAnswer };
+    /// The status of the latest refund that was made under our id.
+    async fn find_refund(&self, intent: &str, refund: Uuid) -> Option<String> {
+        let query = [("payment_intent", intent), ("limit", "100")];
+        let request = self.client.get(format!("{}/v1/refunds", self.url)).query(&query);
+        let Answer::Done(body) = self.send(request).await else { return None };
         let ours = refund.to_string();
-        let made = parse::<List<RefundBody>>(&body).is_some_and(|list| {
-            list.data
-                .iter()
-                .any(|made| made.status == "succeeded" && made.metadata.get("refund_id") == Some(&ours))
-        });
-        if made { Input::Refunded } else { Input::NoAnswer }
+        let made = parse::<List<RefundBody>>(&body)?.data.into_iter(); // newest first
+        made.filter(|made| made.metadata.get("refund_id") == Some(&ours)).map(|made| made.status).next()
     }
 
-    async fn act(&self, intent: &str, verb: &str, attempt: i64) -> Input {
+    async fn act(&self, intent: &str, verb: &str, attempt: &str) -> Input {
         let path = format!("/v1/payment_intents/{intent}/{verb}");
         self.fact(self.post(&path, &[], format!("{intent}-{verb}-{attempt}")).await)
     }
@@ -166,6 +161,10 @@ impl Payments {
     }
 
     async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
+        let request = match service::telemetry::traceparent() {
+            Some(traceparent) => request.header("traceparent", traceparent),
+            None => request,
+        };
         let exchange = async {
             let response = request.bearer_auth(&self.secret_key).send().await?;
             Ok::<_, reqwest::Error>((response.status(), response.text().await?))

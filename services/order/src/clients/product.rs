@@ -23,7 +23,7 @@ use crate::order::{Item, Line};
 pub enum Reserved {
     Held {
         items: Vec<Item>,
-        expires_at_ms: i64,
+        remaining_ms: i64,
     },
     OutOfStock(Vec<api::ShortLine>),
     Unknown(Vec<String>),
@@ -44,21 +44,26 @@ pub struct Product {
 
 /// Why there is no answer: the service is away, slow, or refuses us.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("the product service does not answer: {0}")]
-pub struct Unavailable(String);
+#[error("the product service does not answer: {why}")]
+pub struct Unavailable {
+    why: String,
+    /// It answered, but will not do this.
+    refused: bool,
+}
 
 impl From<Status> for Unavailable {
     fn from(status: Status) -> Self {
-        if !service::grpc::is_transient(&status) {
+        let refused = !service::grpc::is_transient(&status);
+        if refused {
             tracing::error!(code = ?status.code(), error = status.message(), "product.call_failed");
         }
-        Self(status.message().to_owned())
+        Self { why: status.message().to_owned(), refused }
     }
 }
 
 impl From<Overloaded> for Unavailable {
     fn from(overloaded: Overloaded) -> Self {
-        Self(overloaded.to_string())
+        Self { why: overloaded.to_string(), refused: false }
     }
 }
 
@@ -87,7 +92,7 @@ impl Caller {
         results.into_iter().map(|result| result.outcome.and_then(reserved).ok_or_else(malformed)).collect()
     }
 
-    async fn commit(mut self, orders: &[Uuid]) -> Result<Vec<bool>, Unavailable> {
+    async fn commit(mut self, orders: Vec<Uuid>) -> Result<Vec<bool>, Unavailable> {
         let order_ids = orders.iter().map(ToString::to_string).collect();
         let request = self.request(api::CommitRequest { order_ids })?;
         let results = self.client.commit(request).await.map(Response::into_inner)?.results;
@@ -109,12 +114,12 @@ impl Products {
         let reserver = caller.clone();
         let reserve = Batcher::spawn(move |batch: Arc<Vec<api::Reservation>>| {
             let caller = reserver.clone();
-            async move { each(caller.reserve(batch.to_vec()).await, batch.len()) }
+            async move { each(&batch, |batch| caller.clone().reserve(batch)).await }
         });
         let committer = caller.clone();
         let commit = Batcher::spawn(move |batch: Arc<Vec<Uuid>>| {
             let caller = committer.clone();
-            async move { each(caller.commit(&batch).await, batch.len()) }
+            async move { each(&batch, |batch| caller.clone().commit(batch)).await }
         });
         Ok(Self { caller, reserve, commit })
     }
@@ -151,18 +156,32 @@ impl Products {
     }
 }
 
-/// One answer for each item asked about, or the failure for all of them.
-fn each<T>(results: Result<Vec<T>, Unavailable>, count: usize) -> Vec<Result<T, Unavailable>> {
-    match results {
-        Ok(results) if results.len() == count => results.into_iter().map(Ok).collect(),
-        Ok(_) => vec![(); count].into_iter().map(|()| Err(malformed())).collect(),
-        Err(error) => vec![(); count].into_iter().map(|()| Err(error.clone())).collect(),
+/// One answer for each item. A call that is refused for what is in it is made
+/// again for each item alone, so that a bad one fails alone.
+async fn each<I: Clone, T, F>(items: &[I], call: impl Fn(Vec<I>) -> F) -> Vec<Result<T, Unavailable>>
+where
+    F: Future<Output = Result<Vec<T>, Unavailable>>,
+{
+    let failure = match call(items.to_vec()).await {
+        Ok(results) if results.len() == items.len() => return results.into_iter().map(Ok).collect(),
+        Ok(_) => malformed(),
+        Err(error) => error,
+    };
+    let mut answers = Vec::with_capacity(items.len());
+    for item in items {
+        if failure.refused && items.len() > 1 {
+            let answer = call(vec![item.clone()]).await;
+            answers.push(answer.and_then(|mut results| results.pop().ok_or_else(malformed)));
+        } else {
+            answers.push(Err(failure.clone()));
+        }
     }
+    answers
 }
 
 fn malformed() -> Unavailable {
     tracing::error!("product.answer_malformed");
-    Unavailable("its answer makes no sense".to_owned())
+    Unavailable { why: "its answer makes no sense".to_owned(), refused: false }
 }
 
 pub fn product_of(product: api::Product) -> Option<Product> {
@@ -192,7 +211,7 @@ fn reserved(outcome: Outcome) -> Option<Reserved> {
                 })
             };
             let items = held.lines.into_iter().map(item).collect::<Option<_>>()?;
-            Reserved::Held { items, expires_at_ms: held.expires_at_ms }
+            Reserved::Held { items, remaining_ms: held.remaining_ms }
         }
         Outcome::OutOfStock(short) => Reserved::OutOfStock(short.lines),
         Outcome::UnknownProducts(unknown) => Reserved::Unknown(unknown.product_ids),

@@ -115,8 +115,9 @@ impl Sagas {
             self.release(lease, Duration::ZERO, false).await
         };
         if let Err(error) = worked.instrument(span.clone()).await {
-            // The lease runs out and somebody takes over.
             span.in_scope(|| tracing::warn!(%error, "saga.step_failed"));
+            // If that fails too, the lease runs out and somebody takes over.
+            let _ = self.release(lease, LONGEST_PAUSE / 10, true).await;
         }
     }
 
@@ -138,11 +139,12 @@ impl Sagas {
         } else {
             let span = tracing::info_span!("saga.call", otel.kind = "client", call = ?call);
             telemetry::continue_traceparent(&span, job.traceparent.as_deref());
-            self.call(lease.order_id, &job, call).instrument(span).await
+            let call = self.call(lease.order_id, &job, call).instrument(span);
+            // A step may be two calls; the lease is longer than one deadline.
+            tokio::time::timeout(self.times.provider_call, call).await.unwrap_or(Input::NoAnswer)
         };
         let in_vain = input == Input::NoAnswer;
-        let applied = self.facts.run((lease.order_id, input.clone())).await;
-        let state = match applied.unwrap_or(Err(sqlx::Error::PoolTimedOut))? {
+        let state = match self.learn(lease.order_id, &input).await? {
             Some(Ok(state)) => state,
             None | Some(Err(NotCancellable)) => return Ok(Some((LONGEST_PAUSE, true))),
         };
@@ -160,18 +162,33 @@ impl Sagas {
         Ok(None)
     }
 
+    /// Applies a fact; tries a few times, as it may be dear to learn it again.
+    async fn learn(&self, order: Uuid, input: &Input) -> Applied {
+        for pause in [100, 500, 2000] {
+            match self.facts.run((order, input.clone())).await {
+                Ok(Err(error)) if service::db::is_transient(&error) => {}
+                Ok(applied) => return applied,
+                Err(_) => {}
+            }
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+        }
+        self.facts.run((order, input.clone())).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+    }
+
     async fn call(&self, order: Uuid, job: &Job, call: Call) -> Input {
         let intent = job.state.intent.as_deref();
+        // Each attempt has a key of its own, and a crash in the middle of one uses it again.
+        let attempt = format!("{}.{}", job.version, job.attempts);
         match (call, intent) {
             (Call::CreateIntent, _) => {
                 self.payments.create(order, job.total, &job.currency, &job.payment_method).await
             }
-            (Call::ConfirmIntent, Some(intent)) => self.payments.confirm(intent, job.version).await,
+            (Call::ConfirmIntent, Some(intent)) => self.payments.confirm(intent, &attempt).await,
             (Call::RetrieveIntent, Some(intent)) => self.payments.retrieve(intent).await,
-            (Call::CaptureIntent, Some(intent)) => self.payments.capture(intent, job.version).await,
-            (Call::CancelIntent, Some(intent)) => self.payments.cancel(intent, job.version).await,
+            (Call::CaptureIntent, Some(intent)) => self.payments.capture(intent, &attempt).await,
+            (Call::CancelIntent, Some(intent)) => self.payments.cancel(intent, &attempt).await,
             (Call::Refund, Some(intent)) => match job.refund {
-                Some((refund, amount)) => self.payments.refund(intent, refund, amount).await,
+                Some((refund, amount)) => self.payments.refund(intent, refund, amount, job.attempts).await,
                 None => Input::Refunded, // nothing was left to give back
             },
             (Call::CommitStock, _) => match self.products.commit(order).await {

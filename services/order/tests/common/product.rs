@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
 
 use proto::product::v1::product_service_server::{ProductService, ProductServiceServer};
 use proto::product::v1::reserve_result::Outcome;
@@ -118,8 +117,7 @@ fn reserve(inner: &mut Inner, reservation: Reservation) -> Outcome {
         });
     }
     inner.reservations.entry(reservation.order_id).or_insert((State::Reserved, reservation.lines));
-    let expires = time::OffsetDateTime::now_utc() + Duration::from_secs(600);
-    Outcome::Reserved(Reserved { lines, expires_at_ms: expires.unix_timestamp() * 1000 })
+    Outcome::Reserved(Reserved { lines, remaining_ms: 600_000 })
 }
 
 #[tonic::async_trait]

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use service::Money;
 use service::money::Currency;
 use sqlx::PgConnection;
-use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::store::{self, Level, LineRow, Offer};
@@ -14,7 +13,7 @@ use super::{Line, Outcome, Reservation, ReservedLine, Short, State};
 /// A reservation that exists, by this batch or an earlier one.
 struct Known {
     ended: bool,
-    expires_at: OffsetDateTime,
+    remaining_ms: i64,
     lines: HashMap<Uuid, LineRow>,
 }
 
@@ -70,14 +69,14 @@ pub async fn reserve(
             continue;
         }
         // Plausible, not claimed and not there either: no committed reservation is ever deleted.
-        let expires_at = *claim.ok_or(sqlx::Error::RowNotFound)?;
+        let remaining_ms = *claim.ok_or(sqlx::Error::RowNotFound)?;
         let lines = snapshot(reservation, &offers);
         for line in lines.values() {
             *available.entry(line.product_id).or_default() -= line.quantity;
             taken.entry(line.product_id).or_default().reserved += line.quantity;
         }
         rows.extend(lines.values().cloned());
-        let made = Known { ended: false, expires_at, lines };
+        let made = Known { ended: false, remaining_ms, lines };
         outcomes.push(answer(reservation, &made)?);
         known.insert(order, made);
     }
@@ -162,8 +161,8 @@ async fn known(connection: &mut PgConnection, orders: &[Uuid]) -> sqlx::Result<H
                 State::Reserved => held.lapsed,
                 State::Committed => false,
             };
-            let (expires_at, lines) = (held.expires_at, HashMap::new());
-            (held.order_id, Known { ended, expires_at, lines })
+            let (remaining_ms, lines) = (held.remaining_ms, HashMap::new());
+            (held.order_id, Known { ended, remaining_ms, lines })
         })
         .collect();
     if !known.is_empty() {
@@ -200,5 +199,5 @@ fn answer(reservation: &Reservation, known: &Known) -> sqlx::Result<Outcome> {
             quantity: line.quantity,
         }))
     });
-    Ok(Outcome::Reserved { lines: lines.collect::<sqlx::Result<_>>()?, expires_at: known.expires_at })
+    Ok(Outcome::Reserved { lines: lines.collect::<sqlx::Result<_>>()?, remaining_ms: known.remaining_ms })
 }

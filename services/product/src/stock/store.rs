@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashMap};
 
 use sqlx::PgConnection;
-use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::State;
@@ -34,22 +33,22 @@ pub async fn offers(connection: &mut PgConnection, products: &[Uuid]) -> sqlx::R
 }
 
 /// Makes a reservation for each order that has none, and returns those with
-/// their expiry. Waits for a concurrent transaction that makes the same one.
+/// the milliseconds left to them. Waits for a concurrent transaction that makes the same one.
 pub async fn claim(
     connection: &mut PgConnection,
     orders: &[Uuid],
     life_seconds: u32,
-) -> sqlx::Result<HashMap<Uuid, OffsetDateTime>> {
+) -> sqlx::Result<HashMap<Uuid, i64>> {
     let claimed = sqlx::query!(
         "INSERT INTO products.reservations (order_id, state, expires_at)
          SELECT id, 'reserved', now() + make_interval(secs => $2)
          FROM UNNEST($1::uuid[]) AS id ORDER BY id
-         ON CONFLICT DO NOTHING RETURNING order_id, expires_at",
+         ON CONFLICT DO NOTHING RETURNING order_id",
         orders,
         f64::from(life_seconds),
     );
     let claimed = claimed.fetch_all(connection).await?;
-    Ok(claimed.into_iter().map(|row| (row.order_id, row.expires_at)).collect())
+    Ok(claimed.into_iter().map(|row| (row.order_id, i64::from(life_seconds) * 1000)).collect())
 }
 
 /// Undoes [`claim`] in the same transaction.
@@ -64,7 +63,8 @@ pub async fn unclaim(connection: &mut PgConnection, orders: &[Uuid]) -> sqlx::Re
 pub struct Held {
     pub order_id: Uuid,
     pub state: State,
-    pub expires_at: OffsetDateTime,
+    /// Until it runs out, by the database's clock.
+    pub remaining_ms: i64,
     /// Past its expiry by the database's clock, whether or not it was swept.
     pub lapsed: bool,
 }
@@ -73,7 +73,8 @@ pub struct Held {
 pub async fn find(connection: &mut PgConnection, orders: &[Uuid]) -> sqlx::Result<Vec<Held>> {
     sqlx::query_as!(
         Held,
-        r#"SELECT order_id, state AS "state: State", expires_at, expires_at <= now() AS "lapsed!"
+        r#"SELECT order_id, state AS "state: State", expires_at <= now() AS "lapsed!",
+                  (EXTRACT(epoch FROM expires_at - now()) * 1000)::bigint AS "remaining_ms!"
            FROM products.reservations WHERE order_id = ANY($1)"#,
         orders,
     )
@@ -85,7 +86,8 @@ pub async fn find(connection: &mut PgConnection, orders: &[Uuid]) -> sqlx::Resul
 pub async fn lock(connection: &mut PgConnection, orders: &[Uuid]) -> sqlx::Result<Vec<Held>> {
     sqlx::query_as!(
         Held,
-        r#"SELECT order_id, state AS "state: State", expires_at, expires_at <= now() AS "lapsed!"
+        r#"SELECT order_id, state AS "state: State", expires_at <= now() AS "lapsed!",
+                  (EXTRACT(epoch FROM expires_at - now()) * 1000)::bigint AS "remaining_ms!"
            FROM products.reservations WHERE order_id = ANY($1) ORDER BY order_id FOR UPDATE"#,
         orders,
     )
