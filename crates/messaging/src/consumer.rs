@@ -66,9 +66,13 @@ pub(crate) async fn run(
     stop: &CancellationToken,
 ) {
     let worker = Worker { consumer, topology, outbox, handler, stop };
+    let mut warned = false;
     while !stop.is_cancelled() {
-        if let Err(error) = worker.consume().await {
-            tracing::warn!(error = format!("{error:#}"), "consumer.failed");
+        if let Err(error) = worker.consume(&mut warned).await {
+            // Said once: the broker may be away for long.
+            if !std::mem::replace(&mut warned, true) {
+                tracing::warn!(error = format!("{error:#}"), "consumer.failed");
+            }
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = tokio::time::sleep(Duration::from_millis(500)) => {}
@@ -87,8 +91,9 @@ struct Worker<'a, H> {
 
 impl<H: Handler> Worker<'_, H> {
     /// One connection's life. What was not acknowledged is delivered again.
-    async fn consume(&self) -> anyhow::Result<()> {
+    async fn consume(&self, warned: &mut bool) -> anyhow::Result<()> {
         let (connection, channel) = self.topology.connect().await?;
+        *warned = false;
         channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
         let queue = name(&self.topology.queue(self.consumer));
         let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());

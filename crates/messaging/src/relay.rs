@@ -28,6 +28,7 @@ const CONFIRM_DEADLINE: Duration = Duration::from_secs(5);
 pub(crate) async fn run(topology: &Topology, outbox: &Outbox, stop: &CancellationToken) {
     let published = telemetry::counter("events.published");
     let mut link: Option<(Connection, Channel)> = None;
+    let mut warned = false;
     loop {
         let step = async {
             if link.is_none() {
@@ -40,11 +41,15 @@ pub(crate) async fn run(topology: &Topology, outbox: &Outbox, stop: &Cancellatio
         let pause = match step.await {
             Ok(count) => {
                 published.add(count as u64, &[]);
+                warned = false;
                 // A full batch: there is probably more.
                 if count == MAX_BATCH { Duration::ZERO } else { POLL_EVERY }
             }
             Err(error) => {
-                tracing::warn!(error = format!("{error:#}"), "relay.failed");
+                // Said once: the broker may be away for long.
+                if !std::mem::replace(&mut warned, true) {
+                    tracing::warn!(error = format!("{error:#}"), "relay.failed");
+                }
                 link = None;
                 POLL_EVERY
             }

@@ -90,14 +90,35 @@ pub fn fit<T: DeserializeOwned>(value: Value) -> Result<T, Problem> {
             serde_path_to_error::Segment::Map { key } => format!("{pointer}/{}", escape(key)),
             _ => pointer,
         });
-        let detail = error.inner().to_string();
-        let code = match detail.split('`').next() {
-            Some("missing field ") => "missing_field",
-            Some("unknown field ") => "unknown_field",
-            _ => "invalid_value",
+        let message = error.inner().to_string();
+        let mut quoted = message.split('`').skip(1);
+        let (pointer, code, detail) = if message.starts_with("missing field `") {
+            let name = quoted.next().unwrap_or_default();
+            (format!("{pointer}/{}", escape(name)), "missing_field", "This field is required.".to_owned())
+        } else if message.starts_with("unknown field `") {
+            (pointer, "unknown_field", "There is no such field here.".to_owned())
+        } else {
+            (pointer, "invalid_value", plain(message))
         };
         Problem::invalid(vec![FieldError::new(pointer, code, detail)])
     })
+}
+
+/// What serde says of a value, without Rust's names of types and without the value.
+fn plain(message: String) -> String {
+    let Some((_, expected)) = message.rsplit_once("expected ") else {
+        let ours = !message.contains("UUID") && !message.starts_with("invalid ");
+        return if ours { message } else { "This is not a UUID.".to_owned() };
+    };
+    let kind = match expected {
+        "an object" | "a map" => "An object",
+        "a string" | "a character" => "Text",
+        "a boolean" => "true or false",
+        "a sequence" => "A list",
+        float if float.starts_with('f') => "A number",
+        _ => "A whole number in range",
+    };
+    format!("{kind} is expected here.")
 }
 
 /// serde_json takes an array for an object, field by field; a client that sends
@@ -125,7 +146,7 @@ impl<'de> Deserializer<'de> for Strict {
         visitor: V,
     ) -> Result<V::Value, Self::Error> {
         if !self.0.is_object() {
-            return Err(serde::de::Error::custom("an object is expected"));
+            return Err(serde::de::Error::custom("expected an object"));
         }
         self.deserialize_any(visitor)
     }
@@ -273,12 +294,31 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_pointed_at() {
         let at = |pointer: &str, code: &str| (pointer.to_owned(), code.to_owned());
-        assert_eq!(first_error(json!({})), at("", "missing_field"));
+        assert_eq!(first_error(json!({})), at("/name", "missing_field"));
         assert_eq!(first_error(json!({"name": "n", "role": "admin"})), at("/role", "unknown_field"));
         assert_eq!(first_error(json!({"name": 1})), at("/name", "invalid_value"));
         assert_eq!(first_error(json!({"name": "n", "tags": [1, 256]})), at("/tags/1", "invalid_value"));
         assert_eq!(first_error(json!({"name": "a\u{0}b"})), at("/name", "control_character"));
         assert_eq!(first_error(json!({"name": "n", "a/b~c": "\n"})), at("/a~1b~0c", "control_character"));
+    }
+
+    #[test]
+    fn details_are_for_people_and_do_not_repeat_the_value() {
+        #[derive(Debug, Deserialize)]
+        #[expect(dead_code, reason = "only parsed")]
+        struct Ids {
+            id: uuid::Uuid,
+        }
+        let detail = |value: Value| fit::<Form>(value).unwrap_err().errors.remove(0).detail;
+        assert_eq!(detail(json!({"name": 31_415_926})), "Text is expected here.");
+        assert_eq!(detail(json!({"name": "n", "tags": [1.5]})), "A whole number in range is expected here.");
+        assert_eq!(detail(json!({"name": "n", "tags": [256]})), "A whole number in range is expected here.");
+        assert_eq!(detail(json!({"name": "n", "tags": 1})), "A list is expected here.");
+        assert_eq!(detail(json!([])), "An object is expected here.");
+        let price = json!({"amount": 1, "currency": "EURO"});
+        assert_eq!(detail(json!({"name": "n", "price": price})), "EURO is not an ISO 4217 currency code");
+        let error = fit::<Ids>(json!({"id": "x"})).unwrap_err().errors.remove(0);
+        assert_eq!((error.pointer.as_str(), error.detail.as_str()), ("/id", "This is not a UUID."));
     }
 
     #[test]

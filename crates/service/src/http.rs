@@ -64,6 +64,7 @@ async fn observe(request: Request, next: Next, duration: opentelemetry::metrics:
     let route = route.unwrap_or_else(|| "unmatched".to_owned());
     let path = request.uri().path().to_owned();
     let request_id = request_id(request.headers());
+    let signed_in = request.headers().contains_key(header::AUTHORIZATION);
 
     let span = tracing::info_span!(
         "http.request",
@@ -89,6 +90,10 @@ async fn observe(request: Request, next: Next, duration: opentelemetry::metrics:
         }
     }
     response.headers_mut().insert(X_REQUEST_ID.clone(), request_id);
+    if signed_in {
+        let private = HeaderValue::from_static("no-store");
+        response.headers_mut().entry(header::CACHE_CONTROL).or_insert(private);
+    }
 
     let status = response.status().as_u16();
     span.record("http.response.status_code", status);

@@ -25,7 +25,11 @@ impl Invalid {
     pub fn text(&mut self, pointer: &str, value: String, min: usize, max: usize) -> Option<String> {
         let length = value.chars().count();
         if length < min || (min > 0 && value.trim().is_empty()) {
-            self.push(pointer, "too_short", format!("At least {min} characters, not all blank."));
+            let detail = match min {
+                1 => "This must not be blank.".to_owned(),
+                _ => format!("At least {min} characters, not all blank."),
+            };
+            self.push(pointer, "too_short", detail);
             None
         } else if length > max {
             self.push(pointer, "too_long", format!("At most {max} characters."));

@@ -50,7 +50,7 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
     messaging::start(lifecycle, "order", &config.backends.amqp_url, &config.naming, &outbox, Consumer);
 
     let key = ServiceKey::from_pem("order", &config.service_key)?;
-    let products = Products::new(&config.product_grpc, key, times.product_call)?;
+    let products = Products::new(&config.product_grpc, key, times)?;
     let payments = Payments::new(&config.payment_url, &config.payment_secret_key, times.provider_call)?;
     let sagas = Sagas::new(pool.clone(), outbox.clone(), payments, products.clone(), times);
     let app = App {

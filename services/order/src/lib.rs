@@ -7,6 +7,7 @@
 //! transition function, a store that applies facts to it, and a runner that
 //! asks product and payment provider for the next fact.
 
+mod address;
 mod app;
 mod cart;
 mod catalogue;

@@ -3,11 +3,11 @@
 pub mod store;
 
 use serde::{Deserialize, Serialize};
-use service::validate::Invalid;
 use service::{FieldError, Money};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use crate::address::Address;
 use crate::text::words;
 
 words! {
@@ -58,45 +58,6 @@ pub const MAX_QUANTITY: u32 = 999;
 
 /// Most different products in an order or a cart.
 pub const MAX_LINES: usize = 100;
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Address {
-    pub name: String,
-    pub line1: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub line2: Option<String>,
-    pub city: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub region: Option<String>,
-    pub postal_code: String,
-    /// ISO 3166-1 alpha-2.
-    pub country: String,
-}
-
-impl Address {
-    pub fn check(&self, at: &str, invalid: &mut Invalid) {
-        let mut text = |field: &str, value: &str, max: usize| {
-            invalid.text(&format!("{at}/{field}"), value.to_owned(), 1, max);
-        };
-        text("name", &self.name, 100);
-        text("line1", &self.line1, 200);
-        text("city", &self.city, 100);
-        text("postal_code", &self.postal_code, 20);
-        for (field, value) in [("line2", &self.line2), ("region", &self.region)] {
-            if let Some(value) = value {
-                text(field, value, 200);
-            }
-        }
-        if self.country.len() != 2 || !self.country.bytes().all(|byte| byte.is_ascii_uppercase()) {
-            invalid.push(
-                format!("{at}/country"),
-                "invalid_country",
-                "Two capital letters, ISO 3166-1 alpha-2.",
-            );
-        }
-    }
-}
 
 /// A line as it was bought: later changes of the product don't touch it.
 #[derive(Clone, Debug)]

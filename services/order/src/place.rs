@@ -10,10 +10,11 @@ use sqlx::PgPool;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use crate::address::Address;
 use crate::cart;
 use crate::claim::{self, Answer, Claim, Existing, Key};
 use crate::clients::product::{Products, Reserved};
-use crate::order::{self, Address, Item, Line, MAX_LINES, Placement};
+use crate::order::{self, Item, Line, MAX_LINES, Placement};
 use crate::saga::runner::Sagas;
 use crate::times::Times;
 
@@ -26,9 +27,18 @@ const MARGIN_SECONDS: f64 = 5.0;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Request {
+    #[serde(default, deserialize_with = "given")]
     pub items: Option<Vec<Line>>,
     pub shipping_address: Address,
     pub payment_method: String,
+}
+
+/// A field that may be left out, but not be null: `"items": null` is a client's
+/// mistake, and must not buy the cart.
+fn given<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
 }
 
 /// An order to be written, under the claim that allows it.
@@ -40,13 +50,23 @@ struct Job {
     cart: bool,
 }
 
+/// What became of a [`Job`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Placed {
+    Yes,
+    /// The claim was taken over, or has its answer.
+    ClaimLost,
+    /// The cart no longer holds what was read from it.
+    CartChanged,
+}
+
 #[derive(Clone)]
 pub struct Placer {
     pool: PgPool,
     products: Products,
     sagas: Sagas,
     times: Times,
-    place: Batcher<Job, sqlx::Result<bool>>,
+    place: Batcher<Job, sqlx::Result<Placed>>,
 }
 
 impl Placer {
@@ -174,17 +194,23 @@ impl Placer {
         let view = placement.order().map(order::Order::view);
         let body = view.and_then(|view| serde_json::to_string(&view)).map_err(|_| Problem::internal())?;
         let answer = Answer { order_id: claim.order_id, status: 201, body };
-        let job = Job { claim, answer: answer.clone(), placement, cart: request.items.is_none() };
+        let job =
+            Job { claim: claim.clone(), answer: answer.clone(), placement, cart: request.items.is_none() };
         let placed = match self.place.run(job).await {
             Ok(placed) => placed,
             Err(_) => return Err(Problem::unavailable("Too many orders at once; try again.")),
         };
         match placed {
-            Ok(true) => {
+            Ok(Placed::Yes) => {
                 self.sagas.wake();
                 Ok(answer)
             }
-            Ok(false) => self.stored_answer(key).await?.ok_or_else(claim::in_progress),
+            Ok(Placed::ClaimLost) => self.stored_answer(key).await?.ok_or_else(claim::in_progress),
+            Ok(Placed::CartChanged) => {
+                self.products.release(&[claim.order_id]).await.map_err(away)?;
+                let detail = "The cart has changed since it was read; look at it again.";
+                self.refuse(&claim, Problem::conflict("cart_changed", detail)).await
+            }
             Err(error) => self.stored_answer(key).await?.ok_or_else(|| error.into()),
         }
     }
@@ -226,9 +252,8 @@ fn now() -> OffsetDateTime {
 }
 
 /// All orders in one transaction; if that fails for another reason than the
-/// database being away, each in one of its own. True for an order that is now
-/// placed, false when its claim was lost or answered.
-async fn place(pool: &PgPool, outbox: &Outbox, jobs: &[Job]) -> Vec<sqlx::Result<bool>> {
+/// database being away, each in one of its own.
+async fn place(pool: &PgPool, outbox: &Outbox, jobs: &[Job]) -> Vec<sqlx::Result<Placed>> {
     let jobs: Vec<&Job> = jobs.iter().collect();
     let error = match place_together(pool, outbox, &jobs).await {
         Ok(placed) => return placed.into_iter().map(Ok).collect(),
@@ -245,19 +270,29 @@ async fn place(pool: &PgPool, outbox: &Outbox, jobs: &[Job]) -> Vec<sqlx::Result
     outcomes
 }
 
-async fn place_together(pool: &PgPool, outbox: &Outbox, jobs: &[&Job]) -> sqlx::Result<Vec<bool>> {
+async fn place_together(pool: &PgPool, outbox: &Outbox, jobs: &[&Job]) -> sqlx::Result<Vec<Placed>> {
     let mut transaction = pool.begin().await?;
-    let answers: Vec<(Claim, Answer)> =
-        jobs.iter().map(|job| (job.claim.clone(), job.answer.clone())).collect();
-    let held = claim::store::answer(&mut transaction, &answers).await?;
-    let placed: Vec<bool> = jobs.iter().map(|job| held.contains(&job.claim.order_id)).collect();
-    let accepted = || jobs.iter().zip(&placed).filter(|(_, placed)| **placed).map(|(job, _)| *job);
-    let mut placements: Vec<Placement> = accepted().map(|job| job.placement.clone()).collect();
-    placements.sort_by_key(|order| order.id); // or two replicas deadlock on unique keys
-    order::store::insert(&mut transaction, &placements).await?;
-    for job in accepted().filter(|job| job.cart) {
-        cart::store::take_out(&mut transaction, job.placement.user_id, &job.claim.lines).await?;
+    let claims: Vec<&Claim> = jobs.iter().map(|job| &job.claim).collect();
+    let held = claim::store::lock_held(&mut transaction, &claims).await?;
+    let mut placed = Vec::with_capacity(jobs.len());
+    for job in jobs {
+        let (user, lines) = (job.placement.user_id, &job.claim.lines);
+        placed.push(if !held.contains(&job.claim.order_id) {
+            Placed::ClaimLost
+        } else if job.cart && !cart::store::take_out(&mut transaction, user, lines).await? {
+            Placed::CartChanged
+        } else {
+            Placed::Yes
+        });
     }
+    let mut accepted: Vec<&Job> =
+        jobs.iter().zip(&placed).filter(|(_, placed)| **placed == Placed::Yes).map(|(job, _)| *job).collect();
+    accepted.sort_by_key(|job| job.placement.id); // or two replicas deadlock on unique keys
+    let answers: Vec<(Claim, Answer)> =
+        accepted.iter().map(|job| (job.claim.clone(), job.answer.clone())).collect();
+    claim::store::answer(&mut transaction, &answers).await?;
+    let placements: Vec<Placement> = accepted.iter().map(|job| job.placement.clone()).collect();
+    order::store::insert(&mut transaction, &placements).await?;
     transaction.commit().await?;
     outbox.wake();
     Ok(placed)

@@ -15,8 +15,10 @@ pub struct Times {
     pub saga_lease: Duration,
     /// One call to the payment provider.
     pub provider_call: Duration,
-    /// One call to the product service.
+    /// One call to the product service that reserves, commits or releases.
     pub product_call: Duration,
+    /// One look at the catalogue, for which there is a copy to fall back to.
+    pub catalogue_look: Duration,
     /// How long an Idempotency-Key is kept.
     pub key_life: Duration,
 }
@@ -30,6 +32,7 @@ impl Default for Times {
             saga_lease: Duration::from_secs(15),
             provider_call: Duration::from_secs(10),
             product_call: Duration::from_secs(3),
+            catalogue_look: Duration::from_secs(1),
             key_life: Duration::from_secs(24 * 60 * 60),
         }
     }

@@ -224,3 +224,36 @@ async fn a_cart_that_grew_too_long_is_refused_and_harms_nobody() {
     let body = json!({"shipping_address": address(), "payment_method": "pm_card_visa"});
     assert_eq!(buyer.order("k", &body).await.problem(), (422, "too_many_items"));
 }
+
+#[tokio::test]
+async fn a_cart_is_bought_once_however_many_ask_at_once() {
+    let shop = Shop::open().await;
+    let thing = shop.stock.add(100, 1000);
+    let buyer = shop.customer();
+    let body = json!({"shipping_address": address(), "payment_method": "pm_card_visa"});
+    for round in 0..5 {
+        buyer.put(&format!("/cart/items/{thing}"), json!({"quantity": 3})).await;
+        let requests = (0..8).map(|n| {
+            let key = format!("{round}-{n}");
+            let request = buyer.request(Method::POST, "/orders").header("Idempotency-Key", key).json(&body);
+            tokio::spawn(common::send(request))
+        });
+        let mut bought = 0;
+        for request in requests.collect::<Vec<_>>() {
+            let answer = request.await.unwrap();
+            if answer.status == 201 {
+                bought += 1;
+            } else {
+                let refusals = [(409, "cart_changed"), (422, "cart_empty")];
+                assert!(refusals.contains(&answer.problem()), "{}", answer.body);
+            }
+        }
+        assert_eq!(bought, 1);
+        assert_eq!(buyer.get("/cart").await.body["items"], json!([]));
+    }
+    let available = || async {
+        let available = shop.stock.lock().products[&thing.to_string()].available;
+        (available == 1000 - 5 * 3).then_some(())
+    };
+    eventually("what was not bought to be released", available).await;
+}

@@ -23,8 +23,9 @@ pub fn run(layout: &Layout, url: Option<&str>) -> Result<ExitCode> {
     };
     let start = Instant::now();
     let shop = Shop { api: format!("{edge}/api/v1") };
-    let products =
-        timed("browse products", || shop.call("GET", "/products?in_stock=true&limit=5", None, &[], 200))?;
+    let products = timed("browse products", || {
+        shop.call("GET", "/products?in_stock=true&sort=price&limit=5", None, &[], 200)
+    })?;
     let product = products["items"].get(0).context("the catalogue is empty: start with demo data")?;
     let (id, name) = (text(product, "id")?, text(product, "name")?);
 
@@ -60,7 +61,8 @@ pub fn run(layout: &Layout, url: Option<&str>) -> Result<ExitCode> {
         }
     })?;
     let total = &order["total"];
-    let total = format!("{} {} (minor units)", total["amount"], total["currency"].as_str().unwrap_or("?"));
+    let amount = total["amount"].as_u64().unwrap_or_default();
+    let total = format!("{}.{:02} {}", amount / 100, amount % 100, total["currency"].as_str().unwrap_or("?"));
     line(&format!(
         "{} order {} confirmed and paid, {total}, in {}",
         green("ok"),

@@ -47,11 +47,27 @@ pub async fn clear(connection: &mut PgConnection, user: Uuid) -> sqlx::Result<()
     Ok(())
 }
 
-/// Takes out what was bought; what was added meanwhile stays.
-pub async fn take_out(connection: &mut PgConnection, user: Uuid, bought: &[Line]) -> sqlx::Result<()> {
+/// Takes out what is bought; what was added meanwhile stays. False, and nothing
+/// is taken, when the cart no longer holds all of it: it was bought already, or
+/// its owner thought better of it.
+pub async fn take_out(connection: &mut PgConnection, user: Uuid, bought: &[Line]) -> sqlx::Result<bool> {
     let products: Vec<Uuid> = bought.iter().map(|line| line.product_id).collect();
     let quantities: Vec<i32> =
         bought.iter().map(|line| i32::try_from(line.quantity).unwrap_or(i32::MAX)).collect();
+    let held = sqlx::query!(
+        "SELECT product_id, quantity FROM orders.cart_items
+         WHERE user_id = $1 AND product_id = ANY($2) ORDER BY product_id FOR UPDATE",
+        user,
+        &products,
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    let holds = |product: &Uuid, quantity: &i32| {
+        held.iter().any(|row| row.product_id == *product && row.quantity >= *quantity)
+    };
+    if !products.iter().zip(&quantities).all(|(product, quantity)| holds(product, quantity)) {
+        return Ok(false);
+    }
     sqlx::query!(
         "DELETE FROM orders.cart_items c USING UNNEST($2::uuid[], $3::int[]) AS b (product_id, quantity)
          WHERE c.user_id = $1 AND c.product_id = b.product_id AND c.quantity <= b.quantity",
@@ -71,5 +87,5 @@ pub async fn take_out(connection: &mut PgConnection, user: Uuid, bought: &[Line]
     )
     .execute(connection)
     .await?;
-    Ok(())
+    Ok(true)
 }

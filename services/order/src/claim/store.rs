@@ -100,6 +100,23 @@ pub async fn renew(connection: &mut PgConnection, claim: &Claim, order_id: Uuid)
     Ok(renewed.rows_affected() == 1)
 }
 
+/// Those of the claims that are still their owners' and have no answer, locked;
+/// by order id.
+pub async fn lock_held(connection: &mut PgConnection, claims: &[&Claim]) -> sqlx::Result<Vec<Uuid>> {
+    let orders: Vec<Uuid> = claims.iter().map(|claim| claim.order_id).collect();
+    let owners: Vec<Uuid> = claims.iter().map(|claim| claim.owner).collect();
+    sqlx::query_scalar!(
+        "SELECT c.order_id FROM orders.claims c
+         JOIN UNNEST($1::uuid[], $2::uuid[]) AS h (order_id, owner)
+           ON c.order_id = h.order_id AND c.owner = h.owner
+         WHERE c.answer_status IS NULL ORDER BY c.order_id FOR UPDATE OF c",
+        &orders,
+        &owners,
+    )
+    .fetch_all(connection)
+    .await
+}
+
 /// Stores answers with claims that are still their owners', and returns the
 /// order ids of those.
 pub async fn answer(connection: &mut PgConnection, answers: &[(Claim, Answer)]) -> sqlx::Result<Vec<Uuid>> {

@@ -2,7 +2,6 @@
 //! one call.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context;
 use proto::product::v1 as api;
@@ -17,6 +16,7 @@ use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use crate::order::{Item, Line};
+use crate::times::Times;
 
 /// A reservation's result.
 #[derive(Clone, Debug)]
@@ -78,12 +78,12 @@ pub struct Products {
 struct Caller {
     client: ProductServiceClient<Channel>,
     key: ServiceKey,
-    deadline: Duration,
+    times: Times,
 }
 
 impl Caller {
     fn request<T>(&self, message: T) -> Result<Request<T>, Status> {
-        service::grpc::request(message, self.deadline, &self.key.token("product")?)
+        service::grpc::request(message, self.times.product_call, &self.key.token("product")?)
     }
 
     async fn reserve(mut self, reservations: Vec<api::Reservation>) -> Result<Vec<Reserved>, Unavailable> {
@@ -108,9 +108,9 @@ impl Caller {
 }
 
 impl Products {
-    pub fn new(address: &str, key: ServiceKey, deadline: Duration) -> anyhow::Result<Self> {
+    pub fn new(address: &str, key: ServiceKey, times: Times) -> anyhow::Result<Self> {
         let channel = service::grpc::channel(address).context("PRODUCT_GRPC")?;
-        let caller = Caller { client: ProductServiceClient::new(channel), key, deadline };
+        let caller = Caller { client: ProductServiceClient::new(channel), key, times };
         let reserver = caller.clone();
         let reserve = Batcher::spawn(move |batch: Arc<Vec<api::Reservation>>| {
             let caller = reserver.clone();
@@ -150,7 +150,9 @@ impl Products {
     pub async fn get(&self, ids: &[Uuid]) -> Result<Vec<Product>, Unavailable> {
         let mut caller = self.caller.clone();
         let product_ids = ids.iter().map(ToString::to_string).collect();
-        let request = caller.request(api::GetProductsRequest { product_ids })?;
+        let message = api::GetProductsRequest { product_ids };
+        let token = caller.key.token("product")?;
+        let request = service::grpc::request(message, caller.times.catalogue_look, &token)?;
         let products = caller.client.get_products(request).await?.into_inner().products;
         products.into_iter().map(|product| product_of(product).ok_or_else(malformed)).collect()
     }

@@ -107,7 +107,11 @@ async fn list(
     Query(query): Query<ListQuery>,
 ) -> Result<Json<Page<View>>, Problem> {
     let (limit, after) = (query.page.limit()?, query.page.after()?);
-    let unknown = |detail| Problem::invalid(vec![FieldError::new("/status", "unknown_status", detail)]);
+    let unknown = |_| {
+        let words: Vec<&str> = Status::ALL.iter().map(|status| status.as_str()).collect();
+        let detail = format!("One of {}.", words.join(", "));
+        Problem::invalid(vec![FieldError::new("/status", "unknown_status", detail)])
+    };
     let status: Option<Status> = query.status.map(|status| status.parse().map_err(unknown)).transpose()?;
     let mut connection = pool.acquire().await?;
     let ids = store::ids_of_user(&mut connection, user.id, status, after, limit + 1).await?;
