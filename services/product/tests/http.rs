@@ -90,7 +90,7 @@ async fn a_product_that_can_not_be_is_refused_and_nothing_changes() {
         (json!({"category": "nowhere"}), "/category", "unknown_category"),
         (json!({"category": "nowhere", "sku": "TAKEN"}), "/category", "unknown_category"),
         (json!({"slug": "mine"}), "/slug", "unknown_field"),
-        (json!({"name": null}), "", "missing_field"),
+        (json!({"name": null}), "/name", "missing_field"),
     ] {
         let (status, problem) = refused(fields.clone()).await;
         assert_eq!((status, &problem["code"]), (422, &json!("validation_failed")), "{fields} {problem}");
@@ -200,7 +200,8 @@ async fn a_patch_is_checked_in_the_order_of_the_contract() {
     assert_eq!(send(&absent, json!({"sku": ""}), stale).await, said(404, "not_found null null"));
     for (bad, pointer, code) in [
         (json!({"sku": ""}), "/sku", "invalid_sku"),
-        (json!({"name": null}), "", "missing_field"),
+        (json!({"name": null}), "/name", "missing_field"),
+        (json!({"price": {"currency": "USD"}}), "/price/currency", "currency_fixed"),
         (json!({"stock": 5}), "/stock", "unknown_field"),
         (json!({"id": null}), "/id", "unknown_field"),
         (json!([1]), "", "invalid_value"),

@@ -29,10 +29,26 @@ mod url;
 
 use std::process::ExitCode;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Open files that the servers may need: RabbitMQ keeps some for every queue, and stops answering without.
+const OPEN_FILES: u64 = 65_536;
+
 fn main() -> ExitCode {
     console::init();
+    raise_open_files();
     cli::run(&cli::command().get_matches()).unwrap_or_else(|e| {
         console::error(&format!("{e:#}"));
         ExitCode::FAILURE
     })
+}
+
+/// Shells often allow 1,024 open files and more when asked; what runs from here inherits it.
+fn raise_open_files() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let wanted = maximum.map_or(OPEN_FILES, |most| most.min(OPEN_FILES));
+    if current.is_some_and(|now| now < wanted) {
+        // Refused or not, the servers start; they say so when it is too few.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum });
+    }
 }

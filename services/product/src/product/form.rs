@@ -118,6 +118,11 @@ pub fn merge_patch(product: &Product, patch: Value) -> Result<Form, Problem> {
     let form: Form = service::extract::fit(target)?;
     let mut invalid = Invalid::new();
     form.check(&mut invalid);
+    if form.price.currency != product.price.currency {
+        // A cart has one currency, and the product may be in some.
+        let detail = "A product keeps its currency; create another product.";
+        invalid.push("/price/currency", "currency_fixed", detail);
+    }
     invalid.check()?;
     Ok(form)
 }

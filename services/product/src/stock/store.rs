@@ -74,7 +74,7 @@ pub async fn find(connection: &mut PgConnection, orders: &[Uuid]) -> sqlx::Resul
     sqlx::query_as!(
         Held,
         r#"SELECT order_id, state AS "state: State", expires_at <= now() AS "lapsed!",
-                  (EXTRACT(epoch FROM expires_at - now()) * 1000)::bigint AS "remaining_ms!"
+                  (EXTRACT(epoch FROM expires_at - clock_timestamp()) * 1000)::bigint AS "remaining_ms!"
            FROM products.reservations WHERE order_id = ANY($1)"#,
         orders,
     )
@@ -87,7 +87,7 @@ pub async fn lock(connection: &mut PgConnection, orders: &[Uuid]) -> sqlx::Resul
     sqlx::query_as!(
         Held,
         r#"SELECT order_id, state AS "state: State", expires_at <= now() AS "lapsed!",
-                  (EXTRACT(epoch FROM expires_at - now()) * 1000)::bigint AS "remaining_ms!"
+                  (EXTRACT(epoch FROM expires_at - clock_timestamp()) * 1000)::bigint AS "remaining_ms!"
            FROM products.reservations WHERE order_id = ANY($1) ORDER BY order_id FOR UPDATE"#,
         orders,
     )
