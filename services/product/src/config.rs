@@ -5,9 +5,9 @@ use service::config::{Backends, Listen, Process};
 /// The product service.
 #[derive(clap::Parser, Clone)]
 #[command(
-    mut_arg("http_addr", |arg| arg.default_value("0.0.0.0:8082")),
-    mut_arg("grpc_addr", |arg| arg.default_value("0.0.0.0:9082")),
-    mut_arg("admin_addr", |arg| arg.default_value("0.0.0.0:7082"))
+    mut_arg("http_addr", |arg| arg.required(false).default_value("0.0.0.0:8082")),
+    mut_arg("grpc_addr", |arg| arg.required(false).default_value("0.0.0.0:9082")),
+    mut_arg("admin_addr", |arg| arg.required(false).default_value("0.0.0.0:7082"))
 )]
 pub struct Config {
     #[command(flatten)]
@@ -35,7 +35,7 @@ pub struct Config {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use clap::{CommandFactory, Parser};
 
     use super::*;
 
@@ -44,5 +44,17 @@ mod tests {
         let example = include_str!("../../../.env.example");
         let settings = service::config::env_example(&Config::command());
         assert!(example.contains(&settings), ".env.example should contain:\n{settings}");
+    }
+    #[test]
+    fn the_ports_have_defaults() {
+        let config = Config::parse_from([
+            "product",
+            "--database-url=postgres://x",
+            "--amqp-url=amqp://x",
+            "--trusted-callers=order=x",
+        ]);
+        assert_eq!(config.listen.http_addr.port(), 8082);
+        assert_eq!(config.listen.grpc_addr.port(), 9082);
+        assert_eq!(config.listen.admin_addr.port(), 7082);
     }
 }
