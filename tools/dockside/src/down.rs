@@ -59,7 +59,7 @@ fn stop(layout: &Layout) -> Result<()> {
 }
 
 fn forget(layout: &Layout) -> Result<()> {
-    let test = Layout { dir: layout.dir.join("test"), ..layout.clone() };
+    let test = layout.for_tests();
     // Only folders that are ours: `--dir` could name anything.
     let ours: Vec<&Layout> = [&test, layout].into_iter().filter(|l| l.state().exists()).collect();
     if ours.is_empty() {

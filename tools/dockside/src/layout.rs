@@ -17,9 +17,16 @@ pub struct Layout {
     pub root: PathBuf,
     /// `.dockside`, or what `--dir` names.
     pub dir: PathBuf,
+    /// For a test run: what is in it goes with it.
+    pub passing: bool,
 }
 
 impl Layout {
+    /// The place of test runs.
+    pub fn for_tests(&self) -> Layout {
+        Layout { root: self.root.clone(), dir: self.dir.join("test"), passing: true }
+    }
+
     /// # Errors
     /// when the checkout cannot be found from the current folder.
     pub fn new(dir: &Path) -> Result<Layout> {
@@ -36,7 +43,7 @@ impl Layout {
             .context("run this inside a checkout of Dockside")?;
         // `--dir` is relative to where it was typed, the default to the checkout.
         let dir = if dir == Path::new(crate::cli::DEFAULT_DIR) { root.join(dir) } else { here.join(dir) };
-        Ok(Layout { root, dir })
+        Ok(Layout { root, dir, passing: false })
     }
 
     /// Creates the folder and checks that it can be used.
@@ -167,12 +174,14 @@ mod tests {
 
     fn scratch(name: &str) -> Layout {
         let dir = std::env::temp_dir().join(format!("dockside-{name}-{}", std::process::id()));
-        Layout { root: dir.clone(), dir }
+        Layout { root: dir.clone(), dir, passing: false }
     }
 
     #[test]
     fn the_place_outside_depends_on_the_folder_alone() {
-        let of = |dir: &str| Layout { root: PathBuf::from("/"), dir: PathBuf::from(dir) }.outside();
+        let of = |dir: &str| {
+            Layout { root: PathBuf::from("/"), dir: PathBuf::from(dir), passing: false }.outside()
+        };
         assert_eq!(of("a"), Path::new("/var/lib/dockside/af63dc4c8601ec8c"));
         assert_ne!(of("/x/.dockside"), of("/x/.dockside/test"));
     }

@@ -96,7 +96,7 @@ impl Run {
 
 pub fn run(layout: &Layout, names: &[String]) -> Result<ExitCode> {
     let plan = Plan::new(names);
-    let layout = Layout { dir: layout.dir.join("test"), ..layout.clone() };
+    let layout = layout.for_tests();
     layout.prepare()?;
     let Some(_lock) = Lock::acquire(&layout)? else {
         bail!("another test run is at work in {}", layout.dir.display());
