@@ -1,0 +1,23 @@
+#!/bin/bash
+# Writes RabbitMQ's configuration, with an account for each service.
+set -euo pipefail
+mkdir -p /etc/rabbitmq/conf.d
+cat >/etc/rabbitmq/conf.d/90-dockside.conf <<'CONF'
+load_definitions = /etc/rabbitmq/definitions.json
+# Below the container's limit, so that publishers wait before the kernel kills the broker.
+vm_memory_high_watermark.absolute = 300MB
+disk_free_limit.absolute = 200MB
+log.console.level = info
+CONF
+account() {
+    printf '{"name":"%s","password":"%s","tags":""}' "$1" "$2"
+}
+# Each service may do everything in the virtual host, as every one of them declares the whole topology.
+may() {
+    printf '{"user":"%s","vhost":"/","configure":".*","write":".*","read":".*"}' "$1"
+}
+cat >/etc/rabbitmq/definitions.json <<JSON
+{"vhosts":[{"name":"/"}],
+ "users":[$(account user "$USER_PASSWORD"),$(account product "$PRODUCT_PASSWORD"),$(account order "$ORDER_PASSWORD")],
+ "permissions":[$(may user),$(may product),$(may order)]}
+JSON
