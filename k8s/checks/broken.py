@@ -1,0 +1,104 @@
+"""Breaks the local overlay, one thing at a time: each must be noticed, or the checks check nothing."""
+
+import copy
+
+
+def unnoticed(objects, problems):
+    """What was broken without a new problem being found, and how many things were broken."""
+    known, missed = set(problems(objects)), []
+    for name, break_it in BREAKS.items():
+        broken = copy.deepcopy(objects)
+        break_it({(o["kind"], plain(o)): o for o in broken}, broken)
+        if broken == objects:
+            missed.append(f"{name}: nothing was changed")
+        elif not set(problems(broken)) - known:
+            missed.append(f"{name}: not noticed")
+    return missed, len(BREAKS)
+
+
+def plain(thing):
+    """The name without the hash of a ConfigMap."""
+    name = thing["metadata"]["name"]
+    return name.rpartition("-")[0] if thing["kind"] == "ConfigMap" else name
+
+
+def pod(by_name, kind="Deployment", name="order"):
+    return by_name[kind, name]["spec"]["template"]["spec"]
+
+
+def container(by_name, kind="Deployment", name="order"):
+    return pod(by_name, kind, name)["containers"][0]
+
+
+def variable(by_name, wanted, name="order"):
+    return next(v for v in container(by_name, name=name)["env"] if v["name"] == wanted)
+
+
+def policy(by_name, name):
+    return by_name["NetworkPolicy", name]["spec"]
+
+
+BREAKS = {
+    # Pods
+    "a field that does not exist": lambda n, _: pod(n).update(restartpolicy="Always"),
+    "a field of the wrong type": lambda n, _: pod(n).update(terminationGracePeriodSeconds="long"),
+    "root": lambda n, _: pod(n)["securityContext"].update(runAsUser=0),
+    "no runAsNonRoot": lambda n, _: pod(n)["securityContext"].pop("runAsNonRoot"),
+    "no seccomp": lambda n, _: pod(n, "StatefulSet", "postgres")["securityContext"].pop("seccompProfile"),
+    "a capability": lambda n, _: container(n)["securityContext"]["capabilities"].update(add=["NET_RAW"]),
+    "a writable root": lambda n, _: container(n, name="edge")["securityContext"].update(readOnlyRootFilesystem=False),
+    "more privileges": lambda n, _: container(n)["securityContext"].pop("allowPrivilegeEscalation"),
+    "privileges of an init container": lambda n, _: pod(n, "StatefulSet", "rabbitmq")["initContainers"][0].pop("securityContext"),
+    "the host's network": lambda n, _: pod(n).update(hostNetwork=True),
+    "a token": lambda n, _: pod(n).pop("automountServiceAccountToken"),
+    "the default account": lambda n, _: pod(n).pop("serviceAccountName"),
+    "no memory limit": lambda n, _: container(n)["resources"]["limits"].pop("memory"),
+    "no requests": lambda n, _: container(n, "Job", "make-secrets")["resources"].pop("requests"),
+    "latest": lambda n, _: container(n).update(image="dockside/order:latest"),
+    "no tag": lambda n, _: container(n).update(image="registry.example.com:5000/order"),
+    # Life
+    "no startup probe": lambda n, _: container(n).pop("startupProbe"),
+    "liveness that depends on the database": lambda n, _: container(n)["livenessProbe"]["httpGet"].update(path="/readyz"),
+    "no preStop": lambda n, _: container(n).pop("lifecycle"),
+    "too little grace": lambda n, _: pod(n).update(terminationGracePeriodSeconds=30),
+    "a longer shutdown": lambda n, _: n["ConfigMap", "user"]["data"].update(SHUTDOWN_GRACE_SECONDS="60"),
+    "an update with a gap": lambda n, _: n["Deployment", "user"]["spec"]["strategy"]["rollingUpdate"].update(maxUnavailable=1),
+    # Scale
+    "no autoscaler": lambda n, all: all.remove(n["HorizontalPodAutoscaler", "product"]),
+    "one replica": lambda n, _: n["HorizontalPodAutoscaler", "product"]["spec"].update(minReplicas=1),
+    "replicas beside the autoscaler": lambda n, _: n["Deployment", "product"]["spec"].update(replicas=3),
+    "no disruption budget": lambda n, all: all.remove(n["PodDisruptionBudget", "user"]),
+    "a budget that allows nothing": lambda n, _: n["PodDisruptionBudget", "user"]["spec"].update(maxUnavailable=0),
+    "a budget for nobody": lambda n, _: n["PodDisruptionBudget", "user"]["spec"]["selector"]["matchLabels"].update(app="x"),
+    "a spread that counts nobody": lambda n, _: pod(n)["topologySpreadConstraints"][0]["labelSelector"]["matchLabels"].update(app="x"),
+    "more replicas than connections": lambda n, _: n["HorizontalPodAutoscaler", "order"]["spec"].update(maxReplicas=40),
+    # Settings
+    "a setting that does not exist": lambda n, _: n["ConfigMap", "order"]["data"].update(PAYMENT_ADDRESS="x"),
+    "a required setting left out": lambda n, _: container(n)["env"].remove(variable(n, "SERVICE_KEY")),
+    "a field of the Secret that nothing makes": lambda n, _: variable(n, "PASSWORD")["valueFrom"]["secretKeyRef"].update(key="order-passwort"),
+    "a password in the manifest": lambda n, all: container(n)["env"].append({"name": "DB_PASSWORD", "value": "x"}),
+    "a committed Secret": lambda _, all: all.append({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "x", "namespace": "dockside"}}),
+    "too many hashes at once": lambda n, _: n["ConfigMap", "user"]["data"].update(PASSWORD_HASHES_AT_ONCE="3"),
+    "the edge's setting left out": lambda n, _: n["ConfigMap", "edge"]["data"].pop("EDGE_RATE"),
+    "a namespace that enforces nothing": lambda n, _: n["Namespace", "dockside"]["metadata"].pop("labels"),
+    "a right to read Secrets": lambda n, _: n["Role", "make-secrets"]["rules"][0]["verbs"].append("get"),
+    # Network
+    "a setting that leads nowhere": lambda n, _: n["ConfigMap", "order"]["data"].update(PRODUCT_GRPC="http://produkt:9082"),
+    "a setting with a wrong port": lambda n, _: n["ConfigMap", "order"]["data"].update(PRODUCT_GRPC="http://product-grpc:9083"),
+    "a connection without a policy": lambda n, _: n["ConfigMap", "user"]["data"].update(OTEL_EXPORTER_OTLP_ENDPOINT="http://order:8083"),
+    "a Service for another port": lambda n, _: n["Service", "product"]["spec"]["ports"][0].update(targetPort="admin"),
+    "no way out": lambda n, _: policy(n, "order")["egress"].pop(0),
+    "no way in": lambda n, _: policy(n, "product")["ingress"].pop(1),
+    "a way out that nobody needs": lambda n, _: policy(n, "user")["egress"].append({"to": [{"podSelector": {"matchLabels": {"app": "order"}}}], "ports": [{"protocol": "TCP", "port": 8083}]}),
+    "a way out to everywhere": lambda n, _: policy(n, "user")["egress"].append({}),
+    "a way in from everywhere": lambda n, _: policy(n, "user")["ingress"].append({"ports": [{"protocol": "TCP", "port": 8081}]}),
+    "a way to all ports": lambda n, _: policy(n, "postgres")["ingress"][0].pop("ports"),
+    "a way for all of UDP": lambda n, _: policy(n, "postgres")["ingress"][0]["ports"].append({"protocol": "UDP"}),
+    "a range of ports": lambda n, _: policy(n, "rabbitmq")["ingress"][0]["ports"][0].update(endPort=6000),
+    "another namespace's Pods": lambda n, _: policy(n, "rabbitmq")["ingress"][0]["from"][0].update(namespaceSelector={}),
+    "the admin port": lambda n, _: policy(n, "user")["ingress"][0]["ports"].append({"protocol": "TCP", "port": 7081}),
+    "no denial by default": lambda n, all: all.remove(n["NetworkPolicy", "default-deny"]),
+    "no denial of what goes out": lambda n, _: policy(n, "default-deny").update(policyTypes=["Ingress"]),
+    "a policy that opens all Pods": lambda n, _: policy(n, "default-deny").update(ingress=[{}]),
+    "names asked of anybody": lambda n, _: policy(n, "names")["egress"][0].pop("to"),
+}

@@ -1,0 +1,149 @@
+"""The network policies allow what the settings say that somebody connects to, and nothing else."""
+
+import re
+from urllib.parse import urlsplit
+
+from shop import selects
+
+PORTS = {"https": 443, "http": 80, "postgres": 5432, "amqp": 5672}
+# Who takes requests from everywhere.
+PUBLIC = {("edge", 8080)}
+# What stores and the maker of secrets need beside their clients, by (policy, direction, app, port); no setting names
+# these. The app is `*` where Kubernetes or an operator is the other side.
+OWN = {
+    ("make-secrets", "out", "*", 443), ("make-secrets", "out", "*", 6443),
+    ("make-secrets", "out", "*", 8443), ("make-secrets", "out", "*", 16443),
+    ("postgres-cluster", "out", "*", 443), ("postgres-cluster", "out", "*", 6443),
+    ("postgres-cluster", "in", "*", 5432), ("postgres-cluster", "in", "*", 8000),
+    ("postgres-cluster", "out", "postgres", 5432), ("postgres-cluster", "out", "postgres", 8000),
+    ("postgres-cluster", "in", "postgres", 5432), ("postgres-cluster", "in", "postgres", 8000),
+    ("rabbitmq-cluster", "out", "*", 443), ("rabbitmq-cluster", "out", "*", 6443),
+    ("rabbitmq-cluster", "in", "*", 15672),
+    ("rabbitmq-cluster", "out", "rabbitmq", 4369), ("rabbitmq-cluster", "out", "rabbitmq", 25672),
+    ("rabbitmq-cluster", "in", "rabbitmq", 4369), ("rabbitmq-cluster", "in", "rabbitmq", 25672),
+}
+
+
+def check(shop):
+    wanted, problems = declared(shop)
+    yield from problems
+    allowed = {"out": set(), "in": set()}
+    denied = False
+    for policy in shop.all("NetworkPolicy"):
+        name, spec = policy["metadata"]["name"], policy["spec"]
+        if spec["podSelector"] == {}:
+            if name == "default-deny" and set(spec["policyTypes"]) == {"Ingress", "Egress"} and spec.keys() == {"podSelector", "policyTypes"}:
+                denied = True
+            elif name != "names" or not names_only(spec):
+                yield f"NetworkPolicy/{name}: opens something for every Pod"
+            continue
+        app = spec["podSelector"].get("matchLabels", {}).get("app")
+        if spec["podSelector"] != {"matchLabels": {"app": app}}:
+            yield f"NetworkPolicy/{name}: is not for one app"
+            continue
+        for direction, rules, peers in (("out", "egress", "to"), ("in", "ingress", "from")):
+            if (rules in spec) != (rules.capitalize() in spec["policyTypes"]):
+                yield f"NetworkPolicy/{name}: policyTypes does not go with its rules"
+            for rule in spec.get(rules, []):
+                for other, port in ends(rule, peers):
+                    if (name, direction, other, port) in OWN:
+                        continue
+                    if direction == "in" and other == "*" and (app, port) in PUBLIC and "from" not in rule:
+                        continue
+                    allowed[direction].add((app, other, port) if direction == "out" else (other, app, port))
+    if not denied:
+        yield "no NetworkPolicy denies by default, in and out"
+    inside = {path for path in wanted if path[1] != "outside"}
+    for direction, needed in (("out", wanted), ("in", inside)):
+        for source, target, port in sorted(needed - allowed[direction], key=str):
+            yield f"network: {source} connects to {target}:{port}, but no policy lets it {direction}"
+        for source, target, port in sorted(allowed[direction] - needed, key=str):
+            yield f"network: a policy lets {source} {direction} to {target}:{port}, which no setting names"
+
+
+def names_only(spec):
+    """Whether a policy allows nothing but asking the cluster's DNS."""
+    dns = {
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}},
+        "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}},
+    }
+    ports = [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]
+    return spec["policyTypes"] == ["Egress"] and spec["egress"] == [{"to": [dns], "ports": ports}]
+
+
+def ends(rule, peers):
+    """(app, port) of each end that a rule opens; `*` for what is no app of this namespace, None for any port."""
+    ports = [
+        entry.get("port") if entry.get("protocol", "TCP") == "TCP" and "endPort" not in entry else None
+        for entry in rule.get("ports") or [{}]
+    ]
+    for peer in rule.get(peers) or [{}]:
+        app = peer.get("podSelector", {}).get("matchLabels", {}).get("app")
+        other = app if peer == {"podSelector": {"matchLabels": {"app": app}}} else "*"
+        if "ipBlock" in peer:
+            block = peer["ipBlock"]
+            private = {"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"}
+            other = "outside" if private <= set(block.get("except", [])) else "*"
+        for port in ports:
+            yield other, port
+
+
+def declared(shop):
+    """The connections that the settings name, as {(app, app, port of the Pod)}, and settings that lead nowhere."""
+    wanted, problems = set(), []
+    for workload in shop.workloads:
+        for name, value in shop.effective(workload).items():
+            target = address(name, value, shop.effective(workload))
+            if not target:
+                continue
+            host, port = target
+            found = resolve(shop, host, port)
+            if found:
+                wanted.add((workload.app, *found))
+            elif "." in host and "svc" not in host.split("."):
+                wanted.add((workload.app, "outside", port))
+            else:
+                problems.append(f"{workload}: {name} names {host}:{port}, which no Service offers")
+    return wanted, problems
+
+
+def address(name, value, env):
+    """(host, port) if a setting is an address to connect to."""
+    if not value or name.endswith(("_ADDR", "_LISTEN")):
+        return None
+    if name == "PGHOST":
+        return value, int(env.get("PGPORT", 5432))
+    if "://" in value:
+        # The passwords are filled in later, and need not be parsed.
+        url = urlsplit(re.sub(r"\$\(\w+\)", "x", value))
+        return (url.hostname, url.port or PORTS.get(url.scheme)) if url.hostname else None
+    if name.endswith("_UPSTREAM"):
+        host, port = value.removesuffix(" resolve").rsplit(":", 1)
+        return host, int(port)
+    return None
+
+
+def resolve(shop, host, port):
+    """(app, port) of the Pods behind an address."""
+    name = host.split(".")[0] if host.split(".")[1:3] in ([], ["dockside"], ["dockside", "svc"]) else None
+    for service in shop.all("Service"):
+        if service["metadata"]["name"] != name:
+            continue
+        for entry in service["spec"]["ports"]:
+            if entry["port"] != port:
+                continue
+            for workload in shop.workloads:
+                if selects(service["spec"]["selector"], workload.labels):
+                    for container in workload.pod["containers"]:
+                        for opened in container.get("ports", []):
+                            if entry["targetPort"] in (opened["name"], opened["containerPort"]):
+                                return workload.app, opened["containerPort"]
+    # The operators make these Services, for Pods with the label that the resource passes on.
+    for cluster in shop.all("Cluster"):
+        for service in cluster["spec"]["managed"]["services"]["additional"]:
+            if (service["serviceTemplate"]["metadata"]["name"], 5432) == (name, port):
+                return cluster["spec"]["inheritedMetadata"]["labels"]["app"], port
+    for cluster in shop.all("RabbitmqCluster"):
+        if (cluster["metadata"]["name"], 5672) == (name, port):
+            return cluster["metadata"]["labels"]["app"], port
+    return None

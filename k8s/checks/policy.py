@@ -1,0 +1,210 @@
+"""What every Pod and every service must have."""
+
+import re
+
+from shop import mebibytes, selects
+
+# A password hash takes 19 MiB and the idle user service 20: docs/deploy.md.
+HASH, IDLE_USER = 19, 20
+SERVICES = ("user", "product", "order")
+# The one workload that may talk to Kubernetes, with the one right it has.
+TALKS_TO_KUBERNETES = "make-secrets"
+# CoreDNS lets resolvers keep a name for 5 s, and kube-proxy hears of a change within a second or two.
+NAMES_LAST = 5
+
+
+def check(shop):
+    for workload in shop.workloads:
+        yield from locked_down(shop, workload)
+        if workload.serves:
+            yield from probed(workload)
+        if workload.kind == "Deployment":
+            yield from replicated(shop, workload)
+            yield from ends_in_time(shop, workload)
+        if workload.app in SERVICES:
+            yield from configured(shop, workload)
+    yield from edge_template(shop)
+    yield from namespace_and_rights(shop)
+    yield from secrets(shop)
+    yield from connections_fit(shop)
+
+
+def locked_down(shop, workload):
+    """Pod Security `restricted`, and more: a read-only root, resources, an image that says which it is."""
+    pod = workload.pod.get("securityContext", {})
+    if pod.get("seccompProfile", {}).get("type") != "RuntimeDefault":
+        yield f"{workload}: seccompProfile is not RuntimeDefault"
+    if pod.get("runAsNonRoot") is not True or not pod.get("runAsUser"):
+        yield f"{workload}: may run as root"
+    if any(workload.pod.get(field) for field in ("hostNetwork", "hostPID", "hostIPC")):
+        yield f"{workload}: shares a namespace of the host"
+    if any("hostPath" in volume for volume in workload.pod.get("volumes", [])):
+        yield f"{workload}: mounts a path of the host"
+    account = shop.by_name.get(("ServiceAccount", workload.pod.get("serviceAccountName")))
+    if account is None or account.get("automountServiceAccountToken") is not False:
+        yield f"{workload}: has no ServiceAccount of its own without a token"
+    token = workload.pod.get("automountServiceAccountToken") is not False
+    if token != (workload.app == TALKS_TO_KUBERNETES):
+        yield f"{workload}: {'gets' if token else 'lacks'} a ServiceAccount token"
+    if workload.pod.get("enableServiceLinks") is not False:
+        yield f"{workload}: gets variables of every Service, which could be taken for settings"
+    for container in workload.containers:
+        name = f"{workload}, {container['name']}"
+        context = container.get("securityContext", {})
+        if context.get("allowPrivilegeEscalation") is not False or context.get("privileged"):
+            yield f"{name}: may gain privileges"
+        if context.get("capabilities") != {"drop": ["ALL"]}:
+            yield f"{name}: keeps capabilities"
+        if context.get("readOnlyRootFilesystem") is not True:
+            yield f"{name}: can write to its image"
+        if context.get("runAsUser") == 0 or context.get("runAsNonRoot") is False:
+            yield f"{name}: may run as root"
+        for part in ("requests", "limits"):
+            if not {"cpu", "memory"} <= container.get("resources", {}).get(part, {}).keys():
+                yield f"{name}: lacks {part} for CPU and memory"
+        image = container["image"].rpartition("/")[2]
+        if ":" not in image or image.endswith(":latest"):
+            yield f"{name}: image {container['image']} has no fixed tag"
+        if container.get("imagePullPolicy") != "IfNotPresent":
+            yield f"{name}: imagePullPolicy is not IfNotPresent"
+        for mount in container.get("volumeMounts", []):
+            claims = workload.thing["spec"].get("volumeClaimTemplates", [])
+            volumes = [v["name"] for v in workload.pod.get("volumes", [])] + [c["metadata"]["name"] for c in claims]
+            if mount["name"] not in volumes:
+                yield f"{name}: mounts the volume {mount['name']}, which the Pod does not have"
+
+
+def probed(workload):
+    """All three probes; the services' on the admin port, each at its own path."""
+    paths = {"startupProbe": "/startupz", "readinessProbe": "/readyz", "livenessProbe": "/livez"}
+    container = workload.pod["containers"][0]
+    for probe, path in paths.items():
+        if probe not in container:
+            yield f"{workload}: has no {probe}"
+        elif workload.app in SERVICES and container[probe].get("httpGet") != {"path": path, "port": "admin"}:
+            yield f"{workload}: {probe} does not ask {path} on the admin port"
+
+
+def replicated(shop, workload):
+    """Autoscaler, disruption budget, spread and rolling update agree with each other."""
+    spec = workload.thing["spec"]
+    rolling = spec.get("strategy", {}).get("rollingUpdate", {})
+    if rolling.get("maxUnavailable") != 0 or not rolling.get("maxSurge"):
+        yield f"{workload}: an update takes a replica away before the next is ready"
+    scalers = [
+        h for h in shop.all("HorizontalPodAutoscaler")
+        if (h["spec"]["scaleTargetRef"]["kind"], h["spec"]["scaleTargetRef"]["name"]) == (workload.kind, workload.name)
+    ]
+    if len(scalers) != 1:
+        return (yield f"{workload}: has {len(scalers)} autoscalers")
+    scaler = scalers[0]["spec"]
+    if "replicas" in spec:
+        yield f"{workload}: sets replicas, which undoes the autoscaler's number at every apply"
+    if not 2 <= scaler["minReplicas"] < scaler["maxReplicas"]:
+        yield f"{workload}: the autoscaler has no room, or no second replica"
+    budgets = [b["spec"] for b in shop.all("PodDisruptionBudget") if selects(b["spec"]["selector"], workload.labels)]
+    if len(budgets) != 1:
+        return (yield f"{workload}: {len(budgets)} disruption budgets select it, and with two no eviction works")
+    lost, kept = budgets[0].get("maxUnavailable"), budgets[0].get("minAvailable")
+    if not (lost and lost < scaler["minReplicas"]) and not (kept and kept < scaler["minReplicas"]):
+        yield f"{workload}: the budget forbids every eviction, or allows losing all replicas"
+    if not workload.pod.get("topologySpreadConstraints"):
+        yield f"{workload}: is not spread over nodes"
+    for spread in workload.pod.get("topologySpreadConstraints", []):
+        if not selects(spread["labelSelector"], workload.labels):
+            yield f"{workload}: its spread over {spread['topologyKey']} counts other Pods than its own"
+
+
+def ends_in_time(shop, workload):
+    """preStop outlasts the news of the end; the Pod's grace covers preStop and what the program takes by itself."""
+    env = shop.effective(workload)
+    sleep = workload.pod["containers"][0].get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
+    grace = workload.pod.get("terminationGracePeriodSeconds", 30)
+    delay, own = int(env.get("SHUTDOWN_DELAY_SECONDS", 0)), int(env.get("SHUTDOWN_GRACE_SECONDS", 0))
+    if workload.app == "edge":
+        template = (shop.root / "docker/edge/nginx.conf.template").read_text()
+        own = int(re.search(r"worker_shutdown_timeout (\d+)s;", template)[1])
+    if sleep + delay < NAMES_LAST + 2:
+        yield f"{workload}: ends {sleep + delay} s after it was told to, before everybody has heard"
+    if grace < sleep + delay + own + 5:
+        yield f"{workload}: is killed after {grace} s, but takes up to {sleep} + {delay} + {own}"
+
+
+def configured(shop, workload):
+    """Exactly the settings that the service has, and all that it requires."""
+    known, env = shop.settings[workload.app], shop.env(workload)
+    values = [value for value in env.values() if value]
+    for name in env:
+        expanded = any(f"$({name})" in value for value in values)
+        if name not in known and name.removesuffix("_FILE") not in known and not expanded and not name.startswith("OTEL_"):
+            yield f"{workload}: {name} is no setting of {workload.app}"
+    for name, default in known.items():
+        if default is None and name not in env and f"{name}_FILE" not in env:
+            yield f"{workload}: lacks the setting {name}"
+    for value in values:
+        for name in re.findall(r"\$\((\w+)\)", value):
+            if name not in env:
+                yield f"{workload}: $({name}) is not defined"
+    if workload.app == "user":
+        limit = mebibytes(workload.pod["containers"][0]["resources"]["limits"]["memory"])
+        if IDLE_USER + HASH * int(env.get("PASSWORD_HASHES_AT_ONCE") or 99) > limit:
+            yield f"{workload}: {limit} MiB are too little for PASSWORD_HASHES_AT_ONCE"
+    if shop.env(workload).get("DEMO_DATA") == "true" and shop.all("ExternalSecret"):
+        yield f"{workload}: demo accounts in production"
+
+
+def edge_template(shop):
+    """Every name that the edge's configuration wants has a value."""
+    template = (shop.root / "docker/edge/nginx.conf.template").read_text()
+    text = "\n".join(line for line in template.splitlines() if not line.lstrip().startswith("#"))
+    for workload in shop.workloads:
+        if workload.app == "edge":
+            for name in sorted(set(re.findall(r"\$\{(\w+)\}", text)) - shop.env(workload).keys()):
+                yield f"{workload}: nginx.conf.template wants {name}"
+
+
+def namespace_and_rights(shop):
+    labels = [n["metadata"].get("labels", {}) for n in shop.all("Namespace")]
+    if [n.get("pod-security.kubernetes.io/enforce") for n in labels] != ["restricted"]:
+        yield "the namespace does not enforce Pod Security `restricted`"
+    if shop.all("ClusterRole") or shop.all("ClusterRoleBinding"):
+        yield "something has rights in the whole cluster"
+    for role in shop.all("Role"):
+        for rule in role["rules"]:
+            if (role["metadata"]["name"], rule.get("resources"), rule["verbs"]) != (TALKS_TO_KUBERNETES, ["secrets"], ["create"]):
+                yield f"Role/{role['metadata']['name']}: allows more than to create Secrets"
+    for thing in shop.objects:
+        if thing["kind"] not in ("Namespace",) and thing["metadata"].get("namespace") != "dockside":
+            yield f"{thing['kind']}/{thing['metadata']['name']}: is not in the namespace"
+
+
+def secrets(shop):
+    """None is committed; those referred to have the fields that `make-secrets.sh` makes."""
+    for secret in shop.all("Secret"):
+        yield f"Secret/{secret['metadata']['name']}: is committed"
+    script = (shop.root / "k8s/overlays/local/make-secrets.sh").read_text()
+    made = set(re.findall(r"\b(?:[a-z]+-)+(?:password|key|secret)\b", script))
+    for workload in shop.workloads:
+        for container in workload.containers:
+            for variable in container.get("env", []):
+                ref = variable.get("valueFrom", {}).get("secretKeyRef")
+                if ref and ref["name"] == "dockside" and ref["key"] not in made:
+                    yield f"{workload}: nothing makes the field {ref['key']} of the Secret"
+                if re.search(r"PASSWORD$|SECRET|_KEY$", variable["name"]) and variable.get("value"):
+                    yield f"{workload}: {variable['name']} is written in the manifest"
+
+
+def connections_fit(shop):
+    """The database takes the connections of as many replicas as the autoscalers may start during an update."""
+    wanted = 0
+    for workload in shop.workloads:
+        scaler = shop.by_name.get(("HorizontalPodAutoscaler", workload.name))
+        if workload.app in SERVICES and scaler:
+            # One more while it migrates.
+            wanted += (scaler["spec"]["maxReplicas"] + 1) * (int(shop.effective(workload)["DATABASE_CONNECTIONS"]) + 1)
+    limits = [c["spec"]["postgresql"]["parameters"]["max_connections"] for c in shop.all("Cluster")]
+    for workload in shop.workloads:
+        if workload.app == "postgres":
+            limits += re.findall(r"max_connections=(\d+)", " ".join(workload.pod["containers"][0].get("args", [])))
+    if len(limits) != 1 or wanted > int(limits[0]) - 10:
+        yield f"the services may open {wanted} connections, PostgreSQL takes {', '.join(limits) or 'an unknown number'}"
