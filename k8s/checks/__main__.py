@@ -6,6 +6,7 @@ Every overlay is rendered, validated against the Kubernetes schemas and checked 
 """
 
 import functools
+import importlib.util
 import json
 import os
 import re
@@ -31,6 +32,9 @@ def installed():
     python, stamp = WORK / "bin" / "python", WORK / "installed.txt"
     if not (stamp.exists() and stamp.read_text() == wanted):
         print(f"installing kubernetes-validate and shellcheck into {WORK}", flush=True)
+        # Debian packages it apart.
+        if not importlib.util.find_spec("ensurepip"):
+            sys.exit("manifest checks: Python lacks its venv module (Debian: apt-get install python3-venv)")
         venv.create(WORK, clear=True, with_pip=True)
         pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
         subprocess.run([*pip, "-r", HERE / "requirements.txt"], check=True, timeout=600)

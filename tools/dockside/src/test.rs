@@ -1,11 +1,11 @@
-//! `test`: formatting, lints, and all tests against servers of their own, in `.dockside/test`.
+//! `test`: formatting, manifests, lints, and all tests against servers of their own, in `.dockside/test`.
 //!
 //! The test programs are built once, for the whole workspace, and then run one by one: `cargo test -p` would
 //! choose other features of the dependencies for each package and compile them again.
 
 mod programs;
 
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -14,7 +14,7 @@ use crate::compile::{self, cargo};
 use crate::console::{bold, green, line, red, seconds, step};
 use crate::install::Need;
 use crate::layout::{Layout, Lock};
-use crate::servers::start;
+use crate::servers::{find, start};
 use crate::state::Secrets;
 use crate::supervisor::Supervisor;
 use crate::test::programs::finish;
@@ -27,6 +27,7 @@ const SYSTEM: &str = "system-tests";
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Plan {
     fmt: bool,
+    manifests: bool,
     clippy: bool,
     /// Packages whose tests run; empty for all but the system tests when `unit` is set.
     packages: Vec<String>,
@@ -39,12 +40,20 @@ struct Plan {
 impl Plan {
     fn new(names: &[String]) -> Plan {
         if names.is_empty() {
-            return Plan { fmt: true, clippy: true, unit: true, system: true, ..Plan::default() };
+            return Plan {
+                fmt: true,
+                manifests: true,
+                clippy: true,
+                unit: true,
+                system: true,
+                ..Plan::default()
+            };
         }
         let mut plan = Plan::default();
         for name in names {
             match name.as_str() {
                 "fmt" => plan.fmt = true,
+                "manifests" => plan.manifests = true,
                 "clippy" => plan.clippy = true,
                 "unit" => plan.unit = true,
                 "system" => plan.system = true,
@@ -127,6 +136,9 @@ fn steps(layout: &Layout, supervisor: &Supervisor, plan: &Plan, run: &mut Run) -
     if plan.fmt {
         run.step("fmt", || finish(cargo(layout).args(["fmt", "--all", "--check"])))?;
     }
+    if plan.manifests {
+        run.step("manifests", || manifests(layout))?;
+    }
     if !plan.clippy && !plan.tests() {
         return Ok(());
     }
@@ -194,6 +206,14 @@ fn steps(layout: &Layout, supervisor: &Supervisor, plan: &Plan, run: &mut Run) -
     Ok(())
 }
 
+/// Checks `k8s/`. What that needs is kept beside this run's data, which is forgotten each time.
+fn manifests(layout: &Layout) -> Result<()> {
+    let python = ["python3", "python"].into_iter().find_map(|name| find(name, &[]));
+    let python = python.context("the checks of k8s/ are in Python: install python3")?;
+    let dir = layout.dir.parent().unwrap_or(&layout.dir);
+    finish(Command::new(python).arg(layout.root.join("k8s/checks")).env("DOCKSIDE_DIR", dir))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -205,13 +225,14 @@ mod tests {
     #[test]
     fn without_names_everything_runs() {
         let all = plan(&[]);
-        assert!(all.fmt && all.clippy && all.unit && all.system && all.filters.is_empty());
+        assert!(all.fmt && all.manifests && all.clippy && all.unit && all.system && all.filters.is_empty());
         assert!(all.runs("order") && !all.runs(SYSTEM));
     }
 
     #[test]
     fn names_choose_steps_packages_or_tests() {
         assert_eq!(plan(&["fmt"]), Plan { fmt: true, ..Plan::default() });
+        assert_eq!(plan(&["manifests"]), Plan { manifests: true, ..Plan::default() });
         let sandbox = plan(&["sandbox"]);
         assert!(sandbox.runs("payment-sandbox") && !sandbox.runs("order") && !sandbox.system);
         let filter = plan(&["oversold"]);
