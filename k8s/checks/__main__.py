@@ -96,11 +96,13 @@ def canaries_of_every_service(command):
         for part in ["k8s", "docker/edge", "docker/postgres"]:
             shutil.copytree(ROOT / part, Path(copy) / part)
         for overlay in ["canary-gateway", "canary-ingress"]:
-            file = Path(copy) / "k8s/overlays" / overlay / "kustomization.yaml"
-            committed = file.read_text()
+            folder = Path(copy) / "k8s/overlays" / overlay
+            committed = {file: file.read_text() for file in folder.iterdir()}
             for service in SERVICES:
-                file.write_text(committed.replace("canary/order", f"canary/{service}"))
-                yield f"{overlay}, {service}", render(command, file.parent)
+                # As docs/deploy.md says to do it.
+                for file, text in committed.items():
+                    file.write_text(re.sub(r"\border\b", service, text))
+                yield f"{overlay}, {service}", render(command, folder)
 
 
 def validate(objects):

@@ -86,6 +86,7 @@ BREAKS = {
     "a setting that leads nowhere": lambda n, _: n["ConfigMap", "order"]["data"].update(PRODUCT_GRPC="http://produkt:9082"),
     "a setting with a wrong port": lambda n, _: n["ConfigMap", "order"]["data"].update(PRODUCT_GRPC="http://product-grpc:9083"),
     "a connection without a policy": lambda n, _: n["ConfigMap", "user"]["data"].update(OTEL_EXPORTER_OTLP_ENDPOINT="http://order:8083"),
+    "a share of requests that leads nowhere": lambda n, _: n["ConfigMap", "edge"]["data"].update(ORDER_SHARE="10% order-canary:8083;"),
     "a Service for another port": lambda n, _: n["Service", "product"]["spec"]["ports"][0].update(targetPort="admin"),
     "no way out": lambda n, _: policy(n, "order")["egress"].pop(0),
     "no way in": lambda n, _: policy(n, "product")["ingress"].pop(1),

@@ -93,34 +93,30 @@ def declared(shop):
     wanted, problems = set(), []
     for workload in shop.workloads:
         for name, value in shop.effective(workload).items():
-            target = address(name, value, shop.effective(workload))
-            if not target:
-                continue
-            host, port = target
-            found = resolve(shop, host, port)
-            if found:
-                wanted.add((workload.app, *found))
-            elif "." in host and "svc" not in host.split("."):
-                wanted.add((workload.app, "outside", port))
-            else:
-                problems.append(f"{workload}: {name} names {host}:{port}, which no Service offers")
+            for host, port in addresses(name, value, shop.effective(workload)):
+                found = resolve(shop, host, port)
+                if found:
+                    wanted.add((workload.app, *found))
+                elif "." in host and "svc" not in host.split("."):
+                    wanted.add((workload.app, "outside", port))
+                else:
+                    problems.append(f"{workload}: {name} names {host}:{port}, which no Service offers")
     return wanted, problems
 
 
-def address(name, value, env):
-    """(host, port) if a setting is an address to connect to."""
+def addresses(name, value, env):
+    """(host, port) of everything that a setting says to connect to."""
     if not value or name.endswith(("_ADDR", "_LISTEN")):
-        return None
+        return []
     if name == "PGHOST":
-        return value, int(env.get("PGPORT", 5432))
+        return [(value, int(env.get("PGPORT", 5432)))]
     if "://" in value:
         # The passwords are filled in later, and need not be parsed.
         url = urlsplit(re.sub(r"\$\(\w+\)", "x", value))
-        return (url.hostname, url.port or PORTS.get(url.scheme)) if url.hostname else None
-    if name.endswith("_UPSTREAM"):
-        host, port = value.removesuffix(" resolve").rsplit(":", 1)
-        return host, int(port)
-    return None
+        return [(url.hostname, url.port or PORTS.get(url.scheme))] if url.hostname else []
+    if name.endswith(("_UPSTREAM", "_ROUTE", "_CANARY", "_SHARE")):
+        return [(host, int(port)) for host, port in re.findall(r"([\w.-]+):(\d+)", value)]
+    return []
 
 
 def resolve(shop, host, port):
