@@ -83,7 +83,7 @@ pub fn load<C: Parser>() -> anyhow::Result<C> {
     Ok(C::parse_from(args))
 }
 
-fn from_files(
+pub(crate) fn from_files(
     command: &clap::Command,
     env: impl Fn(&str) -> Option<OsString>,
 ) -> anyhow::Result<Vec<OsString>> {

@@ -13,6 +13,7 @@ pub mod db;
 pub mod extract;
 pub mod grpc;
 pub mod health;
+mod healthcheck;
 pub mod http;
 mod lifecycle;
 pub mod money;
@@ -23,6 +24,7 @@ pub mod serve;
 pub mod telemetry;
 pub mod validate;
 
+pub use healthcheck::healthcheck;
 pub use lifecycle::{Lifecycle, run};
 pub use money::Money;
 pub use problem::{FieldError, Problem};

@@ -18,6 +18,7 @@ use tracing::Instrument;
 
 use crate::config::{self, Process};
 use crate::health::Health;
+use crate::healthcheck;
 use crate::telemetry;
 
 /// A running service's tasks, and how they are told to stop.
@@ -92,12 +93,16 @@ impl Lifecycle {
 }
 
 /// A service's `main`: settings, telemetry, `start`, then run until told to stop.
+/// `<service> healthcheck` asks the running one whether it is ready instead.
 pub fn run<C, S, F>(name: &'static str, process: impl Fn(&C) -> &Process, start: S) -> ExitCode
 where
     C: Parser,
     S: FnOnce(C, Lifecycle) -> F,
     F: Future<Output = anyhow::Result<()>>,
 {
+    if let Some(asked) = healthcheck::<C>("ADMIN_ADDR", "/readyz") {
+        return asked;
+    }
     let serve = || -> anyhow::Result<()> {
         let config: C = config::load()?;
         let process = process(&config).clone();
