@@ -48,6 +48,16 @@ pub fn spec(layout: &Layout, edge: &Edge, contained: bool) -> Result<Spec> {
         ("USER_UPSTREAM", format!("127.0.0.1:{}", edge.user)),
         ("PRODUCT_UPSTREAM", format!("127.0.0.1:{}", edge.product)),
         ("ORDER_UPSTREAM", format!("127.0.0.1:{}", edge.order)),
+        // By the groups, whose connections are kept; no canary.
+        ("USER_ROUTE", "user".to_owned()),
+        ("PRODUCT_ROUTE", "product".to_owned()),
+        ("ORDER_ROUTE", "order".to_owned()),
+        ("USER_CANARY", "user".to_owned()),
+        ("PRODUCT_CANARY", "product".to_owned()),
+        ("ORDER_CANARY", "order".to_owned()),
+        ("USER_SHARE", String::new()),
+        ("PRODUCT_SHARE", String::new()),
+        ("ORDER_SHARE", String::new()),
     ];
     let conf = dir.join("nginx.conf");
     super::write_for(user.as_ref(), &conf, &substitute(&template, &values)?)?;
