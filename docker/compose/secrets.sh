@@ -1,0 +1,39 @@
+#!/bin/sh
+# Makes the passwords and keys of docker-compose.yml, once: a folder under /secrets for each container that needs some,
+# each a volume that only that container mounts. `docker compose down --volumes` forgets them with the data.
+set -eu
+umask 022
+cd /secrets
+# Written last: what a run that was cut short left is made anew, which nobody can have used yet.
+[ ! -e postgres/complete ] || exit 0
+
+secret() { od -An -N16 -tx1 /dev/urandom | tr -d ' \n'; }
+put() { printf '%s\n' "$2" >"$1"; }
+
+put postgres/superuser "$(secret)"
+accounts='' permissions=''
+for service in user product order; do
+    password=$(secret)
+    put "postgres/$service" "$password"
+    put "$service/database_url" "postgres://${service}_service:$password@postgres:5432/dockside"
+    password=$(secret)
+    put "$service/amqp_url" "amqp://$service:$password@rabbitmq:5672/%2f"
+    accounts="$accounts${accounts:+,}{\"name\":\"$service\",\"password\":\"$password\",\"tags\":\"\"}"
+    # Every service declares the whole topology.
+    permissions="$permissions${permissions:+,}{\"user\":\"$service\",\"vhost\":\"/\",\"configure\":\".*\",\"write\":\".*\",\"read\":\".*\"}"
+done
+put rabbitmq/definitions.json "{\"vhosts\":[{\"name\":\"/\"}],\"users\":[$accounts],\"permissions\":[$permissions]}"
+
+# {"private_key_pem":"...\n...","public_key":"..."}; the private half never leaves order's folder.
+pair=$(order keygen)
+printf '%b\n' "$(printf '%s' "$pair" | sed 's/.*"private_key_pem":"\([^"]*\)".*/\1/')" >order/service_key
+put product/trusted_callers "order=$(printf '%s' "$pair" | sed 's/.*"public_key":"\([^"]*\)".*/\1/')"
+
+# The shapes of Stripe's test keys.
+key=sk_test_$(secret) webhook=whsec_$(secret)
+put payment-sandbox/secret_key "$key"
+put payment-sandbox/webhook_secret "$webhook"
+put order/payment_secret_key "$key"
+put order/payment_webhook_secret "$webhook"
+
+put postgres/complete yes
