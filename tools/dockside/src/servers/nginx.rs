@@ -55,9 +55,6 @@ pub fn spec(layout: &Layout, edge: &Edge, contained: bool) -> Result<Spec> {
         ("USER_CANARY", "user".to_owned()),
         ("PRODUCT_CANARY", "product".to_owned()),
         ("ORDER_CANARY", "order".to_owned()),
-        ("USER_SHARE", String::new()),
-        ("PRODUCT_SHARE", String::new()),
-        ("ORDER_SHARE", String::new()),
     ];
     let conf = dir.join("nginx.conf");
     super::write_for(user.as_ref(), &conf, &substitute(&template, &values)?)?;
