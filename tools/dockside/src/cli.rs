@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use crate::layout::Layout;
-use crate::{down, logs, prepare, smoke, status, test, up};
+use crate::{deploy_test, down, logs, prepare, smoke, status, test, up};
 
 /// The folder of the shop's data, logs and state, under the checkout.
 pub const DEFAULT_DIR: &str = ".dockside";
@@ -77,6 +77,8 @@ pub fn command() -> Command {
                     "fmt, clippy, unit (all but system), system; a package: user, product, order, messaging, \
                      service, sandbox, dockside; or part of the names of tests",
                 )),
+            Command::new("deploy-test")
+                .about("Test the images and docker-compose.yml: builds, replaces, shifts traffic (needs a Docker engine)"),
             Command::new("prepare")
                 .about("Bring the committed query metadata (.sqlx) in step with the code and the migrations")
                 .long_about(
@@ -159,6 +161,7 @@ pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
         ),
         "smoke" => smoke::run(&layout, text("url")),
         "test" => test::run(&layout, &list("names")),
+        "deploy-test" => deploy_test::run(&layout),
         "prepare" => prepare::run(&layout, m.get_flag("check"), &list("crates")),
         other => anyhow::bail!("no command {other}"),
     }
