@@ -1,6 +1,6 @@
 //! Installs what is missing with the system's package manager, saying what it runs.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -13,12 +13,14 @@ use crate::servers::start::given;
 use crate::servers::{docker, find, is_root, nginx, postgres, rabbitmq};
 use crate::signals;
 
-/// A server that the shop needs.
+/// What the shop needs, or its tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
     Postgres,
     RabbitMq,
     Nginx,
+    /// With its module venv, for the checks of `k8s/`.
+    Python,
 }
 
 impl Need {
@@ -27,6 +29,7 @@ impl Need {
             Need::Postgres => postgres::find_bin().is_none(),
             Need::RabbitMq => rabbitmq::find_programs().is_none(),
             Need::Nginx => nginx::find_program().is_none(),
+            Need::Python => python().is_none(),
         }
     }
 
@@ -35,15 +38,18 @@ impl Need {
             Need::Postgres => "PostgreSQL",
             Need::RabbitMq => "RabbitMQ",
             Need::Nginx => "nginx",
+            Need::Python => "Python",
         }
     }
 
-    fn image(self) -> &'static str {
-        match self {
+    /// The image of a server, which can run as a container.
+    fn image(self) -> Option<&'static str> {
+        Some(match self {
             Need::Postgres => docker::POSTGRES,
             Need::RabbitMq => docker::RABBITMQ,
             Need::Nginx => docker::NGINX,
-        }
+            Need::Python => return None,
+        })
     }
 }
 
@@ -75,6 +81,10 @@ fn packages(manager: Manager, need: Need) -> &'static str {
         (Manager::Apt | Manager::Dnf | Manager::Apk, Need::RabbitMq) => "rabbitmq-server",
         (Manager::Pacman | Manager::Brew, Need::RabbitMq) => "rabbitmq",
         (_, Need::Nginx) => "nginx",
+        // Debian packages venv apart.
+        (Manager::Apt, Need::Python) => "python3 python3-venv",
+        (Manager::Dnf | Manager::Apk, Need::Python) => "python3",
+        (Manager::Pacman | Manager::Brew, Need::Python) => "python",
     }
 }
 
@@ -139,6 +149,23 @@ pub fn all(layout: &Layout) -> Result<Vec<Need>> {
     install(layout, vec![Need::Postgres, Need::RabbitMq, Need::Nginx])
 }
 
+/// Python with its module venv, installed where it is missing.
+pub fn with_python(layout: &Layout) -> Result<PathBuf> {
+    install(layout, vec![Need::Python])?;
+    python().context("python3 and its module venv are missing")
+}
+
+fn python() -> Option<PathBuf> {
+    let python = ["python3", "python"].into_iter().find_map(|name| find(name, &[]))?;
+    let mut probe = Command::new(&python);
+    probe
+        .args(["-c", "import ensurepip, venv"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    probe.status().is_ok_and(|status| status.success()).then_some(python)
+}
+
 /// Installs PostgreSQL if it is missing; see [`missing`].
 pub fn postgres(layout: &Layout) -> Result<Vec<Need>> {
     install(layout, vec![Need::Postgres])
@@ -152,6 +179,7 @@ fn install(layout: &Layout, mut needs: Vec<Need>) -> Result<Vec<Need>> {
     let names = needs.iter().map(|n| n.name()).collect::<Vec<_>>().join(", ");
     let (manager, mut command) = match installer(&needs, &names) {
         Ok(found) => found,
+        Err(cannot) if needs.contains(&Need::Python) => return Err(cannot),
         Err(cannot) => match docker::usable() {
             Ok(()) => {
                 step("install", &format!("{names}: missing, and cannot be installed here; Docker runs them"));
@@ -204,7 +232,7 @@ fn installer(needs: &[Need], names: &str) -> Result<(Manager, Command)> {
 /// Fetches the images that are not there yet.
 fn pull(layout: &Layout, needs: Vec<Need>) -> Result<Vec<Need>> {
     layout.rotate_log("install")?;
-    for image in needs.iter().map(|n| n.image()).filter(|image| !docker::has_image(image)) {
+    for image in needs.iter().filter_map(|n| n.image()).filter(|image| !docker::has_image(image)) {
         let line = format!("docker pull {image}");
         step("install", &line);
         run(layout, Command::new("docker").args(["pull", image]), &line)?;

@@ -14,7 +14,7 @@ use crate::compile::{self, cargo};
 use crate::console::{bold, green, line, red, seconds, step};
 use crate::install::Need;
 use crate::layout::{Layout, Lock};
-use crate::servers::{find, start};
+use crate::servers::start;
 use crate::state::Secrets;
 use crate::supervisor::Supervisor;
 use crate::test::programs::finish;
@@ -208,8 +208,7 @@ fn steps(layout: &Layout, supervisor: &Supervisor, plan: &Plan, run: &mut Run) -
 
 /// Checks `k8s/`. What that needs is kept beside this run's data, which is forgotten each time.
 fn manifests(layout: &Layout) -> Result<()> {
-    let python = ["python3", "python"].into_iter().find_map(|name| find(name, &[]));
-    let python = python.context("the checks of k8s/ are in Python: install python3")?;
+    let python = install::with_python(layout)?;
     let dir = layout.dir.parent().unwrap_or(&layout.dir);
     finish(Command::new(python).arg(layout.root.join("k8s/checks")).env("DOCKSIDE_DIR", dir))
 }
