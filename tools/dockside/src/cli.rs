@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use crate::layout::Layout;
-use crate::{deploy_test, down, logs, prepare, smoke, status, test, up};
+use crate::{deploy_test, down, images, logs, prepare, smoke, status, test, up};
 
 /// The folder of the shop's data, logs and state, under the checkout.
 pub const DEFAULT_DIR: &str = ".dockside";
@@ -79,6 +79,7 @@ pub fn command() -> Command {
                 )),
             Command::new("deploy-test")
                 .about("Test the images and docker-compose.yml: builds, replaces, shifts traffic (needs a Docker engine)"),
+            images_command(),
             Command::new("prepare")
                 .about("Bring the committed query metadata (.sqlx) in step with the code and the migrations")
                 .long_about(
@@ -127,6 +128,26 @@ fn up_command() -> Command {
         ])
 }
 
+fn images_command() -> Command {
+    Command::new("images")
+        .about("Build the container images; show their sizes and layers, and what is in them")
+        .long_about(
+            "Build the container images; show their sizes and layers, and what is in them.\n\nWrites a bill of \
+             materials of each (CycloneDX 1.6, JSON) into the folder's images/: its crates, and the packages of its \
+             base image. Where trivy or grype is installed, image and bill of materials are scanned for known \
+             vulnerabilities. Fails when an image is larger than 20 MiB compressed, or when the scanner finds \
+             something serious that has a fix. Needs a Docker engine.",
+        )
+        .args([
+            Arg::new("tag").long("tag").value_name("TAG").help("Of dockside/NAME:TAG").default_value("dev"),
+            Arg::new("platform")
+                .long("platform")
+                .value_name("OS/ARCH")
+                .help("One of linux/amd64 and linux/arm64; the engine's own when left out"),
+            flag("no-build", "Look at the images that are there"),
+        ])
+}
+
 fn flag(name: &'static str, help: &'static str) -> Arg {
     Arg::new(name).long(name).help(help).action(ArgAction::SetTrue)
 }
@@ -162,6 +183,14 @@ pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
         "smoke" => smoke::run(&layout, text("url")),
         "test" => test::run(&layout, &list("names")),
         "deploy-test" => deploy_test::run(&layout),
+        "images" => {
+            let args = images::Args {
+                tag: text("tag").unwrap_or_default().to_owned(),
+                platform: text("platform").map(str::to_owned),
+                no_build: m.get_flag("no-build"),
+            };
+            images::run(&layout, &args)
+        }
         "prepare" => prepare::run(&layout, m.get_flag("check"), &list("crates")),
         other => anyhow::bail!("no command {other}"),
     }

@@ -10,6 +10,7 @@ mod console;
 mod deploy_test;
 mod detach;
 mod down;
+mod images;
 mod install;
 mod layout;
 mod logs;
