@@ -21,7 +21,7 @@ pub async fn open(config: &Backends, schema: &str, migrators: &[&Migrator]) -> a
     let mut connection = connect_patiently(&options).await?;
     for migrator in migrators {
         // Takes an advisory lock, so that one replica migrates and the others wait.
-        migrator.run(&mut connection).await.context("migrating the database failed")?;
+        of_any_version(migrator).run(&mut connection).await.context("migrating the database failed")?;
     }
     connection.close().await?;
 
@@ -37,6 +37,15 @@ pub async fn open(config: &Backends, schema: &str, migrators: &[&Migrator]) -> a
         .idle_timeout(Duration::from_secs(300))
         .connect_lazy_with(options);
     Ok(pool)
+}
+
+/// The same migrations, but content with a schema that a later version has migrated further: replicas of this one are
+/// still started during an update, and by a rollback.
+fn of_any_version(migrator: &Migrator) -> Migrator {
+    let mut patient = Migrator::with_migrations(migrator.iter().cloned().collect());
+    patient.dangerous_set_table_name(migrator.table_name.clone());
+    patient.set_ignore_missing(true);
+    patient
 }
 
 /// Connection options with `search_path` set to `schema`, so that the tables of
