@@ -114,7 +114,7 @@ def addresses(name, value, env):
         # The passwords are filled in later, and need not be parsed.
         url = urlsplit(re.sub(r"\$\(\w+\)", "x", value))
         return [(url.hostname, url.port or PORTS.get(url.scheme))] if url.hostname else []
-    if name.endswith(("_UPSTREAM", "_ROUTE", "_CANARY", "_SHARE")):
+    if name.endswith(("_UPSTREAM", "_ROUTE", "_CANARY")):
         return [(host, int(port)) for host, port in re.findall(r"([\w.-]+):(\d+)", value)]
     return []
 

@@ -154,13 +154,17 @@ def configured(shop, workload):
 
 
 def edge_template(shop):
-    """Every name that the edge's configuration wants has a value."""
+    """Exactly the names that the edge's configuration wants have a value."""
     template = (shop.root / "docker/edge/nginx.conf.template").read_text()
     text = "\n".join(line for line in template.splitlines() if not line.lstrip().startswith("#"))
+    wanted = set(re.findall(r"\$\{(\w+)\}", text))
     for workload in shop.workloads:
         if workload.app == "edge":
-            for name in sorted(set(re.findall(r"\$\{(\w+)\}", text)) - shop.env(workload).keys()):
+            given = shop.env(workload).keys()
+            for name in sorted(wanted - given):
                 yield f"{workload}: nginx.conf.template wants {name}"
+            for name in sorted(given - wanted):
+                yield f"{workload}: nginx.conf.template has no {name}"
 
 
 def namespace_and_rights(shop):
