@@ -80,6 +80,7 @@ BREAKS = {
     "a committed Secret": lambda _, all: all.append({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "x", "namespace": "dockside"}}),
     "too many hashes at once": lambda n, _: n["ConfigMap", "user"]["data"].update(PASSWORD_HASHES_AT_ONCE="3"),
     "the edge's setting left out": lambda n, _: n["ConfigMap", "edge"]["data"].pop("EDGE_RATE"),
+    "a worker of the edge for each core": lambda n, _: n["ConfigMap", "edge"]["data"].update(EDGE_WORKERS="auto"),
     "a setting that the edge does not have": lambda n, _: n["ConfigMap", "edge"]["data"].update(ORDER_SHARE=""),
     "a namespace that enforces nothing": lambda n, _: n["Namespace", "dockside"]["metadata"].pop("labels"),
     "a right to read Secrets": lambda n, _: n["Role", "make-secrets"]["rules"][0]["verbs"].append("get"),

@@ -165,6 +165,8 @@ def edge_template(shop):
                 yield f"{workload}: nginx.conf.template wants {name}"
             for name in sorted(given - wanted):
                 yield f"{workload}: nginx.conf.template has no {name}"
+            if not (shop.env(workload).get("EDGE_WORKERS") or "").isdecimal():
+                yield f"{workload}: as many workers as the node has cores may not fit under the memory limit"
 
 
 def namespace_and_rights(shop):

@@ -38,6 +38,7 @@ pub fn spec(layout: &Layout, edge: &Edge, contained: bool) -> Result<Spec> {
     let values = [
         ("EDGE_DIR", dir.display().to_string()),
         ("EDGE_LISTEN", format!("127.0.0.1:{}", edge.port)),
+        ("EDGE_WORKERS", "auto".to_owned()),
         ("EDGE_ACCESS_LOG", setting("EDGE_ACCESS_LOG", &log.display().to_string())),
         ("EDGE_RESOLVER", "127.0.0.1".to_owned()),
         ("EDGE_TRUSTED_PROXY", setting("EDGE_TRUSTED_PROXY", "unix:")),
