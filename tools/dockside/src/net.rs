@@ -146,7 +146,7 @@ pub fn request(
 ) -> Result<Answer> {
     let rest = url.strip_prefix("http://").with_context(|| format!("not an http address: {url}"))?;
     let (host, path) = rest.split_once('/').map_or((rest, String::new()), |(h, p)| (h, p.to_owned()));
-    let mut stream = connect(host).with_context(|| format!("cannot reach {url}"))?;
+    let mut stream = connect(&with_port(host)).with_context(|| format!("cannot reach {url}"))?;
     stream.set_read_timeout(Some(time_out))?;
     let mut head = format!("{method} /{path} HTTP/1.0\r\nHost: {host}\r\nConnection: close\r\n");
     for (name, value) in headers {
@@ -161,6 +161,15 @@ pub fn request(
     let mut bytes = Vec::new();
     stream.take(4 << 20).read_to_end(&mut bytes).with_context(|| format!("no whole answer from {url}"))?;
     parse(&String::from_utf8_lossy(&bytes)).with_context(|| format!("answer of {url}"))
+}
+
+/// The host of an http address with its port, which is 80 where none is given.
+fn with_port(host: &str) -> String {
+    // An IPv6 address has its colons in brackets.
+    match host.rsplit(']').next() {
+        Some(end) if end.contains(':') => host.to_owned(),
+        _ => format!("{host}:80"),
+    }
 }
 
 fn parse(text: &str) -> Result<Answer> {
@@ -182,6 +191,15 @@ mod tests {
         drop(held);
         assert_eq!(choose(Some(port), &[]).unwrap(), port);
         assert_ne!(choose(Some(port), &[port]).unwrap(), port);
+    }
+
+    #[test]
+    fn an_address_without_a_port_means_80() {
+        assert_eq!(with_port("shop.example.com"), "shop.example.com:80");
+        assert_eq!(with_port("10.96.0.20"), "10.96.0.20:80");
+        assert_eq!(with_port("localhost:8080"), "localhost:8080");
+        assert_eq!(with_port("[::1]"), "[::1]:80");
+        assert_eq!(with_port("[::1]:8080"), "[::1]:8080");
     }
 
     #[test]
