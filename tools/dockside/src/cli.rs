@@ -74,8 +74,8 @@ pub fn command() -> Command {
                 .arg(names(
                     "names",
                     "NAME",
-                    "fmt, clippy, unit (all but system), system; a package: user, product, order, messaging, \
-                     service, sandbox, dockside; or part of the names of tests",
+                    "fmt, manifests, clippy, unit (all but system), system; a package: user, product, order, \
+                     messaging, service, sandbox, dockside; or part of the names of tests",
                 )),
             Command::new("deploy-test")
                 .about("Test the images and docker-compose.yml: builds, replaces, shifts traffic (needs a Docker engine)"),
