@@ -1,13 +1,14 @@
 //! gRPC between services: server and client with trace context and deadlines.
 
-use std::time::Duration;
+use std::error::Error;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use opentelemetry::propagation::{Extractor, Injector};
 use tonic::metadata::{KeyRef, MetadataMap};
 use tonic::service::Routes;
 use tonic::transport::{Channel, Endpoint, Server, server::Router};
-use tonic::{Code, Request, Status};
+use tonic::{Code, Request, Response, Status};
 use tower_http::trace::TraceLayer;
 
 use crate::telemetry;
@@ -43,6 +44,32 @@ pub fn channel(address: &str) -> anyhow::Result<Channel> {
         .keep_alive_timeout(Duration::from_secs(5))
         .keep_alive_while_idle(true)
         .connect_lazy())
+}
+
+/// Makes a call that is safe to repeat, with [`request`]'s parameters, and makes
+/// it once more in the time that is left if its connection failed. A server that
+/// stops tells its clients to leave (GOAWAY), but a call that was about to go out
+/// is not moved to the next connection: hyper fails it, unsent.
+pub async fn call<M: Clone, R, F>(
+    message: M,
+    deadline: Duration,
+    token: &str,
+    call: impl Fn(Request<M>) -> F,
+) -> Result<R, Status>
+where
+    F: Future<Output = Result<Response<R>, Status>>,
+{
+    let until = Instant::now() + deadline;
+    let mut result = call(request(message.clone(), deadline, token)?).await;
+    if let Err(status) = &result
+        // A server's answer, and a deadline, have another source or none.
+        && status.source().is_some_and(|source| source.is::<tonic::transport::Error>())
+    {
+        tracing::debug!(error = status.message(), "grpc.call_again");
+        let left = until.saturating_duration_since(Instant::now());
+        result = call(request(message, left, token)?).await;
+    }
+    result.map(Response::into_inner)
 }
 
 /// A request that carries the trace, the caller's token, and its deadline

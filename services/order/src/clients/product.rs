@@ -2,6 +2,7 @@
 //! one call.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use proto::product::v1 as api;
@@ -82,20 +83,34 @@ struct Caller {
 }
 
 impl Caller {
-    fn request<T>(&self, message: T) -> Result<Request<T>, Status> {
-        service::grpc::request(message, self.times.product_call, &self.key.token("product")?)
+    /// Every call here is safe to repeat.
+    async fn call<M: Clone, R, F>(
+        &self,
+        message: M,
+        deadline: Duration,
+        call: impl Fn(ProductServiceClient<Channel>, Request<M>) -> F,
+    ) -> Result<R, Status>
+    where
+        F: Future<Output = Result<Response<R>, Status>>,
+    {
+        let token = self.key.token("product")?;
+        service::grpc::call(message, deadline, &token, |request| call(self.client.clone(), request)).await
     }
 
-    async fn reserve(mut self, reservations: Vec<api::Reservation>) -> Result<Vec<Reserved>, Unavailable> {
-        let request = self.request(api::ReserveRequest { reservations })?;
-        let results = self.client.reserve(request).await.map(Response::into_inner)?.results;
+    async fn reserve(self, reservations: Vec<api::Reservation>) -> Result<Vec<Reserved>, Unavailable> {
+        let message = api::ReserveRequest { reservations };
+        let reserve =
+            |mut client: ProductServiceClient<_>, request| async move { client.reserve(request).await };
+        let results = self.call(message, self.times.product_call, reserve).await?.results;
         results.into_iter().map(|result| result.outcome.and_then(reserved).ok_or_else(malformed)).collect()
     }
 
-    async fn commit(mut self, orders: Vec<Uuid>) -> Result<Vec<bool>, Unavailable> {
+    async fn commit(self, orders: Vec<Uuid>) -> Result<Vec<bool>, Unavailable> {
         let order_ids = orders.iter().map(ToString::to_string).collect();
-        let request = self.request(api::CommitRequest { order_ids })?;
-        let results = self.client.commit(request).await.map(Response::into_inner)?.results;
+        let message = api::CommitRequest { order_ids };
+        let commit =
+            |mut client: ProductServiceClient<_>, request| async move { client.commit(request).await };
+        let results = self.call(message, self.times.product_call, commit).await?.results;
         results
             .into_iter()
             .map(|result| match api::CommitResult::try_from(result) {
@@ -139,21 +154,21 @@ impl Products {
 
     /// Gives reserved stock back; safe to repeat, and before any reservation too.
     pub async fn release(&self, orders: &[Uuid]) -> Result<(), Unavailable> {
-        let mut caller = self.caller.clone();
         let order_ids = orders.iter().map(ToString::to_string).collect();
-        let request = caller.request(api::ReleaseRequest { order_ids })?;
-        caller.client.release(request).await?;
+        let message = api::ReleaseRequest { order_ids };
+        let release =
+            |mut client: ProductServiceClient<_>, request| async move { client.release(request).await };
+        self.caller.call(message, self.caller.times.product_call, release).await?;
         Ok(())
     }
 
     /// The products as they are now; unknown ones are left out.
     pub async fn get(&self, ids: &[Uuid]) -> Result<Vec<Product>, Unavailable> {
-        let mut caller = self.caller.clone();
         let product_ids = ids.iter().map(ToString::to_string).collect();
         let message = api::GetProductsRequest { product_ids };
-        let token = caller.key.token("product")?;
-        let request = service::grpc::request(message, caller.times.catalogue_look, &token)?;
-        let products = caller.client.get_products(request).await?.into_inner().products;
+        let look =
+            |mut client: ProductServiceClient<_>, request| async move { client.get_products(request).await };
+        let products = self.caller.call(message, self.caller.times.catalogue_look, look).await?.products;
         products.into_iter().map(|product| product_of(product).ok_or_else(malformed)).collect()
     }
 }
