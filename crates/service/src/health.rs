@@ -32,6 +32,10 @@ impl Health {
         self.0.store(STOPPING, Ordering::Relaxed);
     }
 
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.state() == STOPPING
+    }
+
     fn state(&self) -> u8 {
         self.0.load(Ordering::Relaxed)
     }

@@ -1,14 +1,15 @@
-//! The layers that every HTTP request passes, outermost first: request id,
-//! span and metrics, problem documents' finish, panics, writes that outlive
+//! The layers that every HTTP request passes, outermost first: the connection's
+//! end when the service stops, request id, span and metrics, problem documents' finish, panics, writes that outlive
 //! their client, body limit.
 //!
 //! Slow clients are the edge's to cut: hyper's header time-out is not set here.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use opentelemetry::propagation::Extractor;
@@ -16,6 +17,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tracing::Instrument;
 use uuid::Uuid;
 
+use crate::health::Health;
 use crate::{Problem, detached, telemetry};
 
 /// JSON bodies may be this long, in bytes.
@@ -25,7 +27,7 @@ static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Adds the shared layers and fallbacks. Call it last, with all routes merged:
 /// a router merged later would lose them.
-pub fn finish(router: Router) -> Router {
+pub fn finish(router: Router, health: Arc<Health>) -> Router {
     let duration = telemetry::duration_histogram("http.server.request.duration");
     router
         .fallback(|| async { Problem::not_found("There is nothing at this address.") })
@@ -39,6 +41,23 @@ pub fn finish(router: Router) -> Router {
             let duration = duration.clone();
             async move { observe(request, next, duration).await }
         }))
+        .layer(middleware::from_fn(move |request: Request, next: Next| {
+            let health = health.clone();
+            async move { let_go(request, next, &health).await }
+        }))
+}
+
+/// While the service stops, each answer is its connection's last (hyper closes
+/// it after `Connection: close`): a connection that is still kept when the port
+/// closes would be cut, perhaps with a request on its way.
+async fn let_go(request: Request, next: Next, health: &Health) -> Response {
+    // HTTP/2 has no such field; its connections end by GOAWAY.
+    let kept = request.version() <= Version::HTTP_11;
+    let mut response = next.run(request).await;
+    if kept && health.is_stopping() {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 /// A handler that writes runs to its end even when its client hangs up.

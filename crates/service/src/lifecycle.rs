@@ -1,9 +1,10 @@
 //! From start to drained end.
 //!
-//! SIGTERM: not ready -> wait until load balancers have noticed -> stop taking
-//! work -> let tasks finish -> end. A second signal, or the end of the grace
-//! time, ends the process at once. A task that ends by itself ends the process
-//! with an error: a service never runs on with half of itself missing.
+//! SIGTERM: not ready -> wait until load balancers have noticed -> let no new
+//! connection in -> stop taking work -> let tasks finish -> end. A second signal,
+//! or the end of the grace time, ends the process at once. A task that ends by
+//! itself ends the process with an error: a service never runs on with half of
+//! itself missing.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -21,9 +22,15 @@ use crate::health::Health;
 use crate::healthcheck;
 use crate::telemetry;
 
+/// Between letting no new connection in and stopping: time for the last one to
+/// complete its handshake and to send its request. Under one second, after which
+/// whoever was not let in knocks again and is to find the port closed.
+const LAST_ARRIVALS: Duration = Duration::from_millis(250);
+
 /// A running service's tasks, and how they are told to stop.
 #[derive(Clone, Default)]
 pub struct Lifecycle {
+    closing: CancellationToken,
     stop: CancellationToken,
     failed: CancellationToken,
     tasks: TaskTracker,
@@ -33,6 +40,11 @@ pub struct Lifecycle {
 impl Lifecycle {
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Cancelled when ports are to let no new connection in, a moment before [`Self::stopping`].
+    pub(crate) fn closing(&self) -> CancellationToken {
+        self.closing.clone()
     }
 
     /// Cancelled when the service is to take no more work.
@@ -63,6 +75,8 @@ impl Lifecycle {
     /// Stops taking work and waits for the tasks; false when they took longer than `grace`.
     pub async fn shutdown(&self, grace: Duration) -> bool {
         self.health.stopping();
+        self.closing.cancel();
+        tokio::time::sleep(LAST_ARRIVALS).await;
         self.stop.cancel();
         self.tasks.close();
         tokio::time::timeout(grace, self.tasks.wait()).await.is_ok()

@@ -1,10 +1,12 @@
 //! Binding the three ports and serving them until shutdown.
 
+use std::io;
 use std::net::SocketAddr;
 
 use anyhow::Context;
 use axum::Router;
 use axum::serve::ListenerExt;
+use socket2::{SockRef, Socket};
 use sqlx::PgPool;
 use tokio::net::{TcpListener, TcpStream};
 use tonic::service::Routes;
@@ -41,19 +43,17 @@ impl Ports {
 
     /// Serves all three until `lifecycle` stops, and marks the service ready.
     pub fn serve(self, lifecycle: &Lifecycle, pool: PgPool, api: Router, calls: Routes) -> Addresses {
-        let stop = lifecycle.stopping();
-        let api = http::finish(api);
+        let api = http::finish(api, lifecycle.health());
+        let stop = last_served(&self.http, lifecycle);
         lifecycle.spawn("http", async move {
-            axum::serve(self.http.tap_io(no_delay), api)
-                .with_graceful_shutdown(stop.cancelled_owned())
-                .await?;
+            axum::serve(self.http.tap_io(no_delay), api).with_graceful_shutdown(stop).await?;
             Ok(())
         });
 
-        let stop = lifecycle.stopping();
+        let stop = last_served(&self.grpc, lifecycle);
         lifecycle.spawn("grpc", async move {
             let incoming = TcpIncoming::from(self.grpc).with_nodelay(Some(true)); // as no_delay
-            grpc::server(calls).await.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await?;
+            grpc::server(calls).await.serve_with_incoming_shutdown(incoming, stop).await?;
             Ok(())
         });
 
@@ -66,6 +66,42 @@ impl Ports {
         tracing::info!(%http, %grpc, %admin, "service.ready");
         self.addresses
     }
+}
+
+/// Ends when a port's server is to stop, having served those who came last:
+/// closing a port resets connections that wait to be accepted, whatever they have
+/// sent, and hyper cuts those that have not sent anything yet.
+fn last_served(port: &TcpListener, lifecycle: &Lifecycle) -> impl Future<Output = ()> + use<> {
+    let port = SockRef::from(port).try_clone();
+    let (closing, stopping) = (lifecycle.closing(), lifecycle.stopping());
+    async move {
+        closing.cancelled().await;
+        // The clone goes here: it would keep the port open.
+        if let Err(error) = port.and_then(|port| let_nobody_in(&port)) {
+            tracing::warn!(%error, "port.filter_failed");
+        }
+        stopping.cancelled().await;
+    }
+}
+
+/// Makes a port ignore who wants to connect, while handshakes under way go on.
+/// To be ignored is better than to be reset: the client knows that it has sent
+/// nothing, and comes to a closed port, or another replica, a second later.
+#[cfg(target_os = "linux")]
+fn let_nobody_in(port: &Socket) -> io::Result<()> {
+    use socket2::SockFilter;
+    // Classic BPF on the TCP header, <https://docs.kernel.org/networking/filter.html>.
+    port.attach_filter(&[
+        SockFilter::new(0x30, 0, 0, 13),       // load the byte with the flags
+        SockFilter::new(0x45, 0, 1, 0x02),     // SYN?
+        SockFilter::new(0x06, 0, 0, 0),        // then drop the packet
+        SockFilter::new(0x06, 0, 0, u32::MAX), // else let it through
+    ])
+}
+
+#[cfg(not(target_os = "linux"))]
+fn let_nobody_in(_: &Socket) -> io::Result<()> {
+    Ok(())
 }
 
 /// Nagle's algorithm would hold an answer's last part back for a delayed

@@ -1,0 +1,146 @@
+//! A service that stops loses no request: who got a connection gets an answer.
+
+#![allow(clippy::unwrap_used, reason = "a test's helper may panic as the test may")]
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::post;
+use service::Lifecycle;
+use service::config::Listen;
+use service::serve::{Addresses, Ports};
+use sqlx::PgPool;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tonic::service::Routes;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+
+const GRACE: Duration = Duration::from_secs(10);
+
+/// A service whose POST /work takes a moment.
+async fn start() -> (Lifecycle, Addresses) {
+    let any: SocketAddr = ([127, 0, 0, 1], 0).into();
+    let lifecycle = Lifecycle::new();
+    let ports = Ports::bind(&Listen { http_addr: any, grpc_addr: any, admin_addr: any }).await.unwrap();
+    let work = post(async || {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        "done"
+    });
+    let pool = PgPool::connect_lazy("postgres://nobody@localhost/none").unwrap();
+    let addresses = ports.serve(&lifecycle, pool, Router::new().route("/work", work), Routes::default());
+    (lifecycle, addresses)
+}
+
+async fn ask(stream: &mut TcpStream) -> io::Result<()> {
+    stream.write_all(b"POST /work HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n").await
+}
+
+/// One answer's head and body. Fails when the connection ends before it is there.
+async fn answer(stream: &mut TcpStream) -> io::Result<String> {
+    let mut read = Vec::new();
+    while !read.ends_with(b"\r\n\r\ndone") {
+        if stream.read_buf(&mut read).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    Ok(String::from_utf8_lossy(&read).into_owned())
+}
+
+#[tokio::test]
+async fn while_a_service_stops_each_answer_is_its_connections_last() {
+    let (lifecycle, addresses) = start().await;
+    let mut kept = TcpStream::connect(addresses.http).await.unwrap();
+    ask(&mut kept).await.unwrap();
+    assert!(!answer(&mut kept).await.unwrap().contains("connection:"));
+
+    lifecycle.health().stopping();
+    for mut stream in [kept, TcpStream::connect(addresses.http).await.unwrap()] {
+        ask(&mut stream).await.unwrap();
+        let last = answer(&mut stream).await.unwrap();
+        assert!(
+            last.starts_with("HTTP/1.1 200 OK\r\n") && last.contains("\r\nconnection: close\r\n"),
+            "{last}"
+        );
+        assert_eq!(stream.read(&mut [0]).await.unwrap(), 0, "the end, and no reset");
+    }
+    assert!(lifecycle.shutdown(GRACE).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_gets_a_connection_while_the_port_closes_gets_an_answer() {
+    for _ in 0..10 {
+        let (lifecycle, addresses) = start().await;
+        let mut clients = JoinSet::new();
+        for _ in 0..16 {
+            clients.spawn(async move {
+                let mut answered = 0;
+                // Not let in any more: neither lost nor in doubt, as nothing was sent.
+                while let Ok(Ok(mut stream)) =
+                    tokio::time::timeout(Duration::from_millis(500), TcpStream::connect(addresses.http)).await
+                {
+                    ask(&mut stream).await.expect("a connection that takes a request");
+                    answer(&mut stream).await.expect("an answer");
+                    answered += 1;
+                }
+                answered
+            });
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(lifecycle.shutdown(GRACE).await);
+        assert!(clients.join_all().await.into_iter().all(|answered| answered > 0));
+    }
+}
+
+/// An address behind which there are two replicas: connections go to the first while it takes them.
+async fn either(first: SocketAddr, second: SocketAddr) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let patience = Duration::from_millis(100);
+            let replica = match tokio::time::timeout(patience, TcpStream::connect(first)).await {
+                Ok(Ok(replica)) => Ok(replica),
+                _ => TcpStream::connect(second).await,
+            };
+            tokio::spawn(
+                async move { tokio::io::copy_bidirectional(&mut client, &mut replica.unwrap()).await },
+            );
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_on_a_kept_channel_go_on_at_another_replica() {
+    let (survivor, other) = start().await;
+    for _ in 0..10 {
+        let (lifecycle, addresses) = start().await;
+        let channel =
+            service::grpc::channel(&format!("http://{}", either(addresses.grpc, other.grpc).await)).unwrap();
+        let mut clients = JoinSet::new();
+        let done = tokio_util::sync::CancellationToken::new();
+        for _ in 0..8 {
+            let (client, done) = (HealthClient::new(channel.clone()), done.clone());
+            clients.spawn(async move {
+                let check = |request| {
+                    let mut client = client.clone();
+                    async move { client.check(request).await }
+                };
+                while !done.is_cancelled() {
+                    let message = HealthCheckRequest::default();
+                    service::grpc::call(message, GRACE, "", check).await.expect("an answer");
+                }
+            });
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(lifecycle.shutdown(GRACE).await);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        done.cancel();
+        clients.join_all().await;
+    }
+    assert!(survivor.shutdown(GRACE).await);
+}
