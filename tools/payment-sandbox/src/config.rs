@@ -19,7 +19,7 @@ pub struct Config {
     #[arg(long, env = "DATA_DIR", default_value = ".dockside/payment-sandbox")]
     pub data_dir: PathBuf,
 
-    /// The key that clients send as `Authorization: Bearer <key>`.
+    /// The key that clients send as `Authorization: Bearer <key>`; or `SECRET_KEY_FILE`, a file that holds it.
     #[arg(long, env = "SECRET_KEY", default_value = "sk_test_dockside", hide_env_values = true)]
     pub secret_key: String,
 
@@ -27,7 +27,7 @@ pub struct Config {
     #[arg(long, env = "WEBHOOK_URL")]
     pub webhook_url: Option<String>,
 
-    /// Signs the events (`Stripe-Signature`).
+    /// Signs the events (`Stripe-Signature`); or `WEBHOOK_SECRET_FILE`.
     #[arg(long, env = "WEBHOOK_SECRET", default_value = "whsec_dockside", hide_env_values = true)]
     pub webhook_secret: String,
 

@@ -123,12 +123,13 @@ struct Process {
 
 impl Process {
     fn start(dir: &TempDir) -> Self {
-        Self::run(Command::new(PROGRAM), dir)
+        let mut command = Command::new(PROGRAM);
+        command.env_clear();
+        Self::run(command, dir)
     }
 
     fn run(mut command: Command, dir: &TempDir) -> Self {
         let mut child = command
-            .env_clear()
             .env("HTTP_ADDR", "127.0.0.1:0")
             .env("DATA_DIR", dir.path())
             .env("LOG_FORMAT", "json")
@@ -216,7 +217,7 @@ async fn a_full_disk_ends_the_program_and_nothing_unwritten_was_answered() {
     let dir = TempDir::new();
     // A limit on the size of files stands in for a full disk: writes past it fail.
     let mut limited = Command::new("/bin/sh");
-    limited.args(["-c", "trap '' XFSZ; ulimit -f 40; exec \"$0\"", PROGRAM]);
+    limited.env_clear().args(["-c", "trap '' XFSZ; ulimit -f 40; exec \"$0\"", PROGRAM]);
     let mut process = Process::run(limited, &dir);
     let create =
         [("amount", "10"), ("currency", "eur"), ("payment_method", "pm_card_visa"), ("confirm", "true")];
@@ -295,4 +296,35 @@ async fn a_corrupt_or_missing_setting_is_an_error_at_start() {
     config.webhook_url = Some("not a url".into());
     let error = payment_sandbox::start(config).await.err().unwrap();
     assert!(format!("{error:#}").contains("WEBHOOK_URL"), "{error:#}");
+}
+
+#[tokio::test]
+async fn secrets_come_from_files_and_healthcheck_asks_the_running_program() {
+    let dir = TempDir::new();
+    let secret = dir.path().join("secret");
+    std::fs::write(&secret, "sk_from_file\n").unwrap();
+    let mut command = Command::new(PROGRAM);
+    command.env_clear().env("DATA_DIR", dir.path()).env("SECRET_KEY", "x").env("SECRET_KEY_FILE", &secret);
+    let both = command.output().unwrap();
+    assert!(String::from_utf8_lossy(&both.stderr).contains("both set") && !both.status.success());
+
+    command.env_remove("SECRET_KEY");
+    let mut process = Process::run(command, &dir);
+    let path = format!("{}/v1/payment_intents/pi_x", process.api.base);
+    for (key, status) in
+        [("sk_from_file", StatusCode::NOT_FOUND), ("sk_test_dockside", StatusCode::UNAUTHORIZED)]
+    {
+        let answer = process.api.http.get(&path).bearer_auth(key).send().await.unwrap();
+        assert_eq!(answer.status(), status);
+    }
+
+    let address = process.api.base.trim_start_matches("http://").to_owned();
+    let healthy = || {
+        let asked = Command::new(PROGRAM).arg("healthcheck").env_clear().env("HTTP_ADDR", &address).output();
+        asked.unwrap().status.success()
+    };
+    assert!(healthy());
+    process.child.kill().unwrap();
+    process.child.wait().unwrap();
+    assert!(!healthy());
 }
