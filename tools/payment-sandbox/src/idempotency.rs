@@ -1,11 +1,13 @@
 //! One effect per `Idempotency-Key`: <https://docs.stripe.com/api/idempotent_requests>.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
@@ -43,7 +45,8 @@ impl IntoResponse for Answer {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Key {
     pub key: String,
-    pub fingerprint: String,
+    #[serde(serialize_with = "to_hex", deserialize_with = "from_hex")]
+    pub fingerprint: [u8; 32],
 }
 
 impl Key {
@@ -54,8 +57,18 @@ impl Key {
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part);
         }
-        Self { key, fingerprint: hex::encode(hash.finalize()) }
+        Self { key, fingerprint: hash.finalize().into() }
     }
+}
+
+fn to_hex<S: Serializer>(bytes: &[u8; 32], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&hex::encode(bytes))
+}
+
+fn from_hex<'de, D: Deserializer<'de>>(deserializer: D) -> Result<[u8; 32], D::Error> {
+    let mut bytes = [0; 32];
+    hex::decode_to_slice(String::deserialize(deserializer)?, &mut bytes).map_err(D::Error::custom)?;
+    Ok(bytes)
 }
 
 /// A key's answer as it stands in the log.
@@ -73,8 +86,8 @@ enum State {
 /// All keys of the last 24 hours.
 #[derive(Default)]
 pub struct Keys {
-    entries: HashMap<String, (String, State)>,
-    by_age: VecDeque<(u64, String)>,
+    entries: HashMap<Arc<str>, ([u8; 32], State)>,
+    by_age: VecDeque<(u64, Arc<str>)>,
 }
 
 impl Keys {
@@ -82,9 +95,9 @@ impl Keys {
     /// Returns None when the request is to be run, or the stored answer of the first one.
     pub fn claim(&mut self, key: &Key, now: u64) -> Result<Option<Answer>, ApiError> {
         self.forget_old(now);
-        match self.entries.get(&key.key) {
+        match self.entries.get(&*key.key) {
             None => {
-                self.entries.insert(key.key.clone(), (key.fingerprint.clone(), State::InFlight));
+                self.entries.insert(key.key.as_str().into(), (key.fingerprint, State::InFlight));
                 Ok(None)
             }
             Some((fingerprint, _)) if *fingerprint != key.fingerprint => Err(ApiError::key_reused(&key.key)),
@@ -95,15 +108,16 @@ impl Keys {
 
     /// Keeps the first answer (`at` in Unix milliseconds).
     pub fn answered(&mut self, key: &Key, answer: Answer, at: u64) {
-        let state = State::Answered { at, answer };
-        self.entries.insert(key.key.clone(), (key.fingerprint.clone(), state));
-        self.by_age.push_back((at, key.key.clone()));
+        let taken = self.entries.remove_entry(&*key.key);
+        let name = taken.map_or_else(|| key.key.as_str().into(), |(name, _)| name);
+        self.by_age.push_back((at, Arc::clone(&name)));
+        self.entries.insert(name, (key.fingerprint, State::Answered { at, answer }));
     }
 
     /// Frees a key whose request ended without an answer to keep.
     pub fn release(&mut self, key: &Key) {
-        if matches!(self.entries.get(&key.key), Some((_, State::InFlight))) {
-            self.entries.remove(&key.key);
+        if matches!(self.entries.get(&*key.key), Some((_, State::InFlight))) {
+            self.entries.remove(&*key.key);
         }
     }
 

@@ -8,6 +8,13 @@ use serde_json::{Value, json};
 
 pub type Metadata = BTreeMap<String, String>;
 
+/// Metadata as it is kept: a map takes 500 bytes for its first entry.
+type Pairs = Box<[(String, String)]>;
+
+fn object(pairs: &Pairs) -> Value {
+    pairs.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect()
+}
+
 /// A fact, one or more of them to a line of the log. Amounts are in minor units.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -89,7 +96,7 @@ pub struct Intent {
     pub status: Status,
     pub capture_method: CaptureMethod,
     pub payment_method: Option<String>,
-    pub metadata: Metadata,
+    metadata: Pairs,
     /// Authorised now, neither captured nor given back.
     pub capturable: u64,
     pub received: u64,
@@ -122,7 +129,7 @@ impl Intent {
             "last_payment_error": self.last_error,
             "latest_charge": self.latest_charge,
             "livemode": false,
-            "metadata": self.metadata,
+            "metadata": object(&self.metadata),
             "payment_method": self.payment_method,
             "status": self.status,
         })
@@ -140,7 +147,7 @@ impl Intent {
             "created": self.created / 1000,
             "currency": self.currency,
             "livemode": false,
-            "metadata": self.metadata,
+            "metadata": object(&self.metadata),
             "payment_intent": self.id,
             "refunded": self.refunded == self.received,
             "status": "succeeded",
@@ -156,7 +163,7 @@ pub struct Refund {
     currency: String,
     charge: Option<String>,
     reason: Option<String>,
-    metadata: Metadata,
+    metadata: Pairs,
     created: u64,
 }
 
@@ -170,7 +177,7 @@ impl Refund {
             "charge": self.charge,
             "created": self.created / 1000,
             "currency": self.currency,
-            "metadata": self.metadata,
+            "metadata": object(&self.metadata),
             "payment_intent": self.intent,
             "reason": self.reason,
             "status": "succeeded",
@@ -223,7 +230,8 @@ impl Book {
     pub fn ledger(&self, order_id: Option<&str>) -> Vec<LedgerItem> {
         let mut items: BTreeMap<Option<&str>, LedgerItem> = BTreeMap::new();
         for intent in self.intents.values() {
-            let order = intent.metadata.get("order_id").map(String::as_str);
+            let order = intent.metadata.iter().find(|(name, _)| name == "order_id");
+            let order = order.map(|(_, id)| id.as_str());
             if order_id.is_some() && order != order_id {
                 continue;
             }
@@ -254,7 +262,7 @@ impl Book {
                     status,
                     capture_method: *capture_method,
                     payment_method: payment_method.clone(),
-                    metadata: metadata.clone(),
+                    metadata: metadata.clone().into_iter().collect(),
                     capturable: 0,
                     received: 0,
                     refunded: 0,
@@ -314,7 +322,7 @@ impl Book {
                     currency: intent.currency.clone(),
                     charge: intent.latest_charge.clone(),
                     reason: reason.clone(),
-                    metadata: metadata.clone(),
+                    metadata: metadata.clone().into_iter().collect(),
                     created: at,
                 };
                 self.refunds.push(refund);
