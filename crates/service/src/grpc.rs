@@ -19,12 +19,16 @@ type Traced = tower::layer::util::Stack<
     tower::layer::util::Identity,
 >;
 
+/// A client's calls all go through one connection, to one replica. That it ends
+/// now and then, between calls, lets clients find replicas that are new.
+const CONNECTION_AGE: Duration = Duration::from_secs(60);
+
 /// A server of `routes` and the standard health service.
 pub async fn server(routes: Routes) -> Router<Traced> {
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_service_status("", tonic_health::ServingStatus::Serving).await;
     let trace = TraceLayer::new_for_grpc().make_span_with(span as SpanMaker);
-    Server::builder().layer(trace).add_routes(routes.add_service(health))
+    Server::builder().max_connection_age(CONNECTION_AGE).layer(trace).add_routes(routes.add_service(health))
 }
 
 fn span(request: &axum::http::Request<tonic::body::Body>) -> tracing::Span {

@@ -3,8 +3,8 @@
 //! Readiness follows the database; liveness depends on nothing, so that a
 //! database that is away never gets healthy processes killed.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -14,41 +14,51 @@ use sqlx::PgPool;
 
 use crate::telemetry;
 
-/// Where in its life the process is.
+/// Where in its life the process is, and, once it is ready, on which database.
 #[derive(Debug, Default)]
-pub struct Health(AtomicU8);
+pub struct Health {
+    state: AtomicU8,
+    pool: OnceLock<PgPool>,
+}
 
 const STARTING: u8 = 0;
 const READY: u8 = 1;
 const STOPPING: u8 = 2;
 
 impl Health {
-    pub fn ready(&self) {
+    pub fn ready(&self, pool: PgPool) {
+        let _ = self.pool.set(pool);
         // Never back from stopping.
-        let _ = self.0.compare_exchange(STARTING, READY, Ordering::Relaxed, Ordering::Relaxed);
+        let _ = self.state.compare_exchange(STARTING, READY, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     pub fn stopping(&self) {
-        self.0.store(STOPPING, Ordering::Relaxed);
+        self.state.store(STOPPING, Ordering::Relaxed);
     }
 
     pub(crate) fn is_stopping(&self) -> bool {
         self.state() == STOPPING
     }
 
+    async fn ping(&self) -> Result<(), sqlx::Error> {
+        let pool = self.pool.get().ok_or(sqlx::Error::PoolClosed)?;
+        sqlx::query("SELECT 1").execute(pool).await?;
+        Ok(())
+    }
+
     fn state(&self) -> u8 {
-        self.0.load(Ordering::Relaxed)
+        self.state.load(Ordering::Relaxed)
     }
 }
 
 /// `/livez`, `/readyz`, `/startupz` and `/metrics`.
-pub fn router(health: Arc<Health>, pool: PgPool) -> Router {
+pub fn router(health: Arc<Health>) -> Router {
     let startup = health.clone();
     let ready = move || async move {
         match health.state() {
             STARTING => (StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
             STOPPING => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
-            _ => match tokio::time::timeout(Duration::from_secs(2), ping(pool)).await {
+            _ => match tokio::time::timeout(Duration::from_secs(2), health.ping()).await {
                 Ok(Ok(())) => (StatusCode::OK, "ready\n"),
                 _ => (StatusCode::SERVICE_UNAVAILABLE, "the database is away\n"),
             },
@@ -66,9 +76,4 @@ pub fn router(health: Arc<Health>, pool: PgPool) -> Router {
         .route("/readyz", get(ready))
         .route("/startupz", get(started))
         .route("/metrics", get(|| async { telemetry::metrics_text() }))
-}
-
-async fn ping(pool: PgPool) -> Result<(), sqlx::Error> {
-    sqlx::query("SELECT 1").execute(&pool).await?;
-    Ok(())
 }

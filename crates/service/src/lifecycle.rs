@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
@@ -82,12 +82,9 @@ impl Lifecycle {
         tokio::time::timeout(grace, self.tasks.wait()).await.is_ok()
     }
 
-    async fn until_stopped(&self, process: &Process) -> anyhow::Result<()> {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
+    async fn until_stopped(&self, process: &Process, signals: &mut Signals) -> anyhow::Result<()> {
         tokio::select! {
-            _ = terminate.recv() => tracing::info!(signal = "SIGTERM", "service.stopping"),
-            _ = interrupt.recv() => tracing::info!(signal = "SIGINT", "service.stopping"),
+            name = signals.next() => tracing::info!(signal = name, "service.stopping"),
             () = self.failed.cancelled() => {
                 self.shutdown(process.shutdown_grace()).await;
                 anyhow::bail!("a task ended unexpectedly");
@@ -99,10 +96,30 @@ impl Lifecycle {
                 tokio::time::sleep(process.shutdown_delay()).await;
                 self.shutdown(process.shutdown_grace()).await
             } => anyhow::ensure!(finished, "not everything finished within the grace time"),
-            _ = terminate.recv() => anyhow::bail!("a second signal"),
-            _ = interrupt.recv() => anyhow::bail!("a second signal"),
+            _ = signals.next() => anyhow::bail!("a second signal"),
         }
         Ok(())
+    }
+}
+
+/// The signals that end a service.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// From here on they no longer end the process by themselves; as the first
+    /// process of a container it would not even notice them.
+    fn listen() -> anyhow::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
     }
 }
 
@@ -125,8 +142,16 @@ where
             let telemetry = telemetry::start(name, &process)?;
             let lifecycle = Lifecycle::new();
             let served = async {
-                start(config, lifecycle.clone()).await?;
-                lifecycle.until_stopped(&process).await
+                let mut signals = Signals::listen()?;
+                tokio::select! {
+                    started = start(config, lifecycle.clone()) => started?,
+                    // Nobody has been served yet, and a migration rolls back with its connection.
+                    name = signals.next() => {
+                        tracing::info!(signal = name, "service.stopping_before_ready");
+                        return Ok(());
+                    }
+                }
+                lifecycle.until_stopped(&process, &mut signals).await
             };
             let result = served.await;
             match &result {

@@ -8,19 +8,22 @@ use axum::Router;
 use axum::serve::ListenerExt;
 use socket2::{SockRef, Socket};
 use sqlx::PgPool;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
 
 use crate::config::Listen;
 use crate::{Lifecycle, grpc, health, http};
 
-/// Bound ports, before anything is served on them: a start that fails on a
-/// taken port fails at once.
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 1024;
+
+/// Bound ports, before the service is ready: a start that fails on a taken port
+/// fails at once. The admin port answers already; the other two refuse
+/// connections, so that who finds this replica too early goes to another.
 pub struct Ports {
-    http: TcpListener,
-    grpc: TcpListener,
-    admin: TcpListener,
+    http: TcpSocket,
+    grpc: TcpSocket,
     pub addresses: Addresses,
 }
 
@@ -33,38 +36,45 @@ pub struct Addresses {
 }
 
 impl Ports {
-    pub async fn bind(config: &Listen) -> anyhow::Result<Self> {
-        let (http, grpc, admin) =
-            (bind(config.http_addr).await?, bind(config.grpc_addr).await?, bind(config.admin_addr).await?);
+    pub fn bind(config: &Listen, lifecycle: &Lifecycle) -> anyhow::Result<Self> {
+        let [http, grpc, admin] =
+            [bind(config.http_addr)?, bind(config.grpc_addr)?, bind(config.admin_addr)?];
         let addresses =
             Addresses { http: http.local_addr()?, grpc: grpc.local_addr()?, admin: admin.local_addr()? };
-        Ok(Self { http, grpc, admin, addresses })
+        // Not stopped with the rest: it answers "stopping" until the process ends.
+        let (admin, probes) = (listen(admin)?, health::router(lifecycle.health()));
+        tokio::spawn(async move { axum::serve(admin, probes).await });
+        Ok(Self { http, grpc, addresses })
     }
 
     /// Serves all three until `lifecycle` stops, and marks the service ready.
-    pub fn serve(self, lifecycle: &Lifecycle, pool: PgPool, api: Router, calls: Routes) -> Addresses {
+    pub fn serve(
+        self,
+        lifecycle: &Lifecycle,
+        pool: PgPool,
+        api: Router,
+        calls: Routes,
+    ) -> anyhow::Result<Addresses> {
         let api = http::finish(api, lifecycle.health());
-        let stop = last_served(&self.http, lifecycle);
+        let http = listen(self.http)?;
+        let stop = last_served(&http, lifecycle);
         lifecycle.spawn("http", async move {
-            axum::serve(self.http.tap_io(no_delay), api).with_graceful_shutdown(stop).await?;
+            axum::serve(http.tap_io(no_delay), api).with_graceful_shutdown(stop).await?;
             Ok(())
         });
 
-        let stop = last_served(&self.grpc, lifecycle);
+        let grpc = listen(self.grpc)?;
+        let stop = last_served(&grpc, lifecycle);
         lifecycle.spawn("grpc", async move {
-            let incoming = TcpIncoming::from(self.grpc).with_nodelay(Some(true)); // as no_delay
+            let incoming = TcpIncoming::from(grpc).with_nodelay(Some(true)); // as no_delay
             grpc::server(calls).await.serve_with_incoming_shutdown(incoming, stop).await?;
             Ok(())
         });
 
-        // Not stopped with the rest: it answers "stopping" until the process ends.
-        let admin = health::router(lifecycle.health(), pool);
-        tokio::spawn(async move { axum::serve(self.admin, admin).await });
-
-        lifecycle.health().ready();
+        lifecycle.health().ready(pool);
         let Addresses { http, grpc, admin } = self.addresses;
         tracing::info!(%http, %grpc, %admin, "service.ready");
-        self.addresses
+        Ok(self.addresses)
     }
 }
 
@@ -112,6 +122,15 @@ fn no_delay(stream: &mut TcpStream) {
     }
 }
 
-async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("can't listen on {address}"))
+fn bind(address: SocketAddr) -> anyhow::Result<TcpSocket> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // Connections of a process that has just ended may still hold the port.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address).with_context(|| format!("can't listen on {address}"))?;
+    Ok(socket)
+}
+
+fn listen(socket: TcpSocket) -> anyhow::Result<TcpListener> {
+    let address = socket.local_addr()?;
+    socket.listen(BACKLOG).with_context(|| format!("can't listen on {address}"))
 }

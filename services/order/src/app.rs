@@ -44,7 +44,7 @@ pub struct WebhookKey(pub hmac::Key);
 /// Connects, migrates, binds and serves until `lifecycle` stops.
 pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addresses> {
     let times = config.times()?;
-    let ports = Ports::bind(&config.listen).await?;
+    let ports = Ports::bind(&config.listen, lifecycle)?;
     let pool = db::open(&config.backends, "orders", &[&messaging::MIGRATIONS, &MIGRATIONS]).await?;
     let outbox = Outbox::new(pool.clone());
     messaging::start(lifecycle, "order", &config.backends.amqp_url, &config.naming, &outbox, Consumer);
@@ -71,7 +71,7 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
         sweeper::run(swept, products, times, stop).await;
         Ok(())
     });
-    Ok(ports.serve(lifecycle, pool, http::router(app), Routes::default()))
+    ports.serve(lifecycle, pool, http::router(app), Routes::default())
 }
 
 /// Prints a new service key: `{"private_key_pem", "public_key"}` on one line.

@@ -17,7 +17,7 @@ static MIGRATIONS: Migrator = sqlx::migrate!();
 
 /// Starts the service; it runs until `lifecycle` stops. Returns where it listens.
 pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addresses> {
-    let ports = Ports::bind(&config.listen).await?;
+    let ports = Ports::bind(&config.listen, lifecycle)?;
     let callers = Callers::parse("product", &config.trusted_callers)?;
     let verifier = Verifier::fetching(&config.jwks_url, lifecycle)?;
     let pool = db::open(&config.backends, "products", &[&messaging::MIGRATIONS, &MIGRATIONS]).await?;
@@ -36,5 +36,5 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
     let calls = grpc::Calls::new(pool.clone(), callers, config.reservation_life_seconds);
     let routes = Routes::new(ProductServiceServer::new(calls));
     let api = http::router(http::App { pool: pool.clone(), outbox, verifier });
-    Ok(ports.serve(lifecycle, pool, api, routes))
+    ports.serve(lifecycle, pool, api, routes)
 }

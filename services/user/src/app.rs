@@ -37,7 +37,7 @@ impl FromRef<App> for Arc<Verifier> {
 /// `lifecycle` stops. Fails on a taken port, or when the database can't be
 /// reached or migrated.
 pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addresses> {
-    let ports = Ports::bind(&config.listen).await?;
+    let ports = Ports::bind(&config.listen, lifecycle)?;
     let migrations = [&messaging::MIGRATIONS, &MIGRATIONS];
     let pool = service::db::open(&config.backends, "users", &migrations).await?;
     let outbox = Outbox::new(pool.clone());
@@ -54,5 +54,5 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
     let amqp_url = &config.backends.amqp_url;
     messaging::start(lifecycle, "user", amqp_url, &config.naming, &outbox, consumer::Notifier);
     // Other services have nothing to ask yet: the gRPC port answers health checks only.
-    Ok(ports.serve(lifecycle, pool, http::router(app), Routes::default()))
+    ports.serve(lifecycle, pool, http::router(app), Routes::default())
 }

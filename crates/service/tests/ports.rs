@@ -1,4 +1,4 @@
-//! A service that stops loses no request: who got a connection gets an answer.
+//! A service that starts or stops loses no request: who gets a connection gets an answer.
 
 #![allow(clippy::unwrap_used, reason = "a test's helper may panic as the test may")]
 
@@ -25,13 +25,14 @@ const GRACE: Duration = Duration::from_secs(10);
 async fn start() -> (Lifecycle, Addresses) {
     let any: SocketAddr = ([127, 0, 0, 1], 0).into();
     let lifecycle = Lifecycle::new();
-    let ports = Ports::bind(&Listen { http_addr: any, grpc_addr: any, admin_addr: any }).await.unwrap();
+    let ports = Ports::bind(&Listen { http_addr: any, grpc_addr: any, admin_addr: any }, &lifecycle).unwrap();
     let work = post(async || {
         tokio::time::sleep(Duration::from_millis(2)).await;
         "done"
     });
     let pool = PgPool::connect_lazy("postgres://nobody@localhost/none").unwrap();
-    let addresses = ports.serve(&lifecycle, pool, Router::new().route("/work", work), Routes::default());
+    let addresses =
+        ports.serve(&lifecycle, pool, Router::new().route("/work", work), Routes::default()).unwrap();
     (lifecycle, addresses)
 }
 
@@ -48,6 +49,25 @@ async fn answer(stream: &mut TcpStream) -> io::Result<String> {
         }
     }
     Ok(String::from_utf8_lossy(&read).into_owned())
+}
+
+#[tokio::test]
+async fn until_it_is_ready_a_service_answers_its_probes_and_refuses_connections() {
+    let any: SocketAddr = ([127, 0, 0, 1], 0).into();
+    let lifecycle = Lifecycle::new();
+    let ports = Ports::bind(&Listen { http_addr: any, grpc_addr: any, admin_addr: any }, &lifecycle).unwrap();
+    let Addresses { http, grpc, admin } = ports.addresses;
+    let startup = async || reqwest::get(format!("http://{admin}/startupz")).await.unwrap().status();
+    assert_eq!(startup().await, 503);
+    for refused in [TcpStream::connect(http).await, TcpStream::connect(grpc).await] {
+        assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+    }
+
+    let pool = PgPool::connect_lazy("postgres://nobody@localhost/none").unwrap();
+    ports.serve(&lifecycle, pool, Router::new(), Routes::default()).unwrap();
+    assert_eq!(startup().await, 200);
+    TcpStream::connect(http).await.unwrap();
+    assert!(lifecycle.shutdown(GRACE).await);
 }
 
 #[tokio::test]
