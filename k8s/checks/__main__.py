@@ -1,6 +1,6 @@
 """Checks the manifests: `python3 k8s/checks`.
 
-Every overlay is rendered, validated against the Kubernetes schemas and checked against the rules of `policy.py` and
+Scripts and the Dockerfile are linted (`lint.py`). Every overlay is rendered, validated against the Kubernetes schemas and checked against the rules of `policy.py` and
 `network.py`; then `broken.py` breaks the local overlay in many ways, each of which must be noticed. Uses `kubectl` or
 `kustomize`, or unpacks Debian's; what it needs goes to `.dockside/manifest-checks`.
 """
@@ -31,7 +31,7 @@ def installed():
     wanted = (HERE / "requirements.txt").read_text()
     python, stamp = WORK / "bin" / "python", WORK / "installed.txt"
     if not (stamp.exists() and stamp.read_text() == wanted):
-        print(f"installing kubernetes-validate and shellcheck into {WORK}", flush=True)
+        print(f"installing kubernetes-validate, shellcheck and hadolint into {WORK}", flush=True)
         # Debian packages it apart.
         if not importlib.util.find_spec("ensurepip"):
             sys.exit("manifest checks: Python lacks its venv module (Debian: apt-get install python3-venv)")
@@ -153,6 +153,7 @@ def problems(objects):
 def main():
     installed()
     import broken
+    import lint
 
     command = renderer()
     failed = False
@@ -164,9 +165,8 @@ def main():
         for problem in found:
             print(f"        {problem}")
 
-    scripts = sorted(str(path) for path in (ROOT / "k8s").rglob("*.sh"))
-    shellcheck = subprocess.run([WORK / "bin" / "shellcheck", *scripts], capture_output=True, text=True, timeout=60)
-    report("shellcheck", shellcheck.stdout.splitlines() if shellcheck.returncode else [], f", {len(scripts)} scripts")
+    for name, found, note in lint.results(ROOT, WORK / "bin"):
+        report(name, found, note)
     local = None
     for overlay in OVERLAYS:
         objects = render(command, ROOT / "k8s/overlays" / overlay)
