@@ -78,7 +78,10 @@ pub fn command() -> Command {
                      messaging, service, sandbox, dockside; or part of the names of tests",
                 )),
             Command::new("deploy-test")
-                .about("Test the images and docker-compose.yml: builds, replaces, shifts traffic (needs a Docker engine)"),
+                .about("Test the images and docker-compose.yml under load on a Docker engine: all steps, or the one named")
+                .long_about(deploy_test::help())
+                .arg(Arg::new("step").value_name("STEP").value_parser(deploy_test::names()))
+                .arg(flag("keep", "Leave the shop running, to look at it")),
             images_command(),
             Command::new("prepare")
                 .about("Bring the committed query metadata (.sqlx) in step with the code and the migrations")
@@ -182,7 +185,7 @@ pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
         ),
         "smoke" => smoke::run(&layout, text("url")),
         "test" => test::run(&layout, &list("names")),
-        "deploy-test" => deploy_test::run(&layout),
+        "deploy-test" => deploy_test::run(&layout, text("step"), m.get_flag("keep")),
         "images" => {
             let args = images::Args {
                 tag: text("tag").unwrap_or_default().to_owned(),

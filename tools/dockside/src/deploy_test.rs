@@ -1,189 +1,140 @@
 //! `deploy-test`: the images and docker-compose.yml on a real engine, as a shop of its own that is removed at the end.
 
-use std::process::{Command, ExitCode};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::thread;
+mod books;
+mod canary;
+mod customers;
+mod limits;
+mod load;
+mod memory;
+mod ready;
+mod replace;
+mod restore;
+mod shop;
+
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 
-use crate::console::{seconds, step};
-use crate::layout::Layout;
-use crate::net;
-use crate::process::{output, pause};
-use crate::smoke;
+use crate::console::{bold, green, line, red, seconds, since_start, step};
+use crate::layout::{Layout, Lock};
+use crate::signals;
+use shop::Shop;
 
-/// Compose's name for this shop, so that another one is left alone; also the images' tag.
-const PROJECT: &str = "dockside-deploy-test";
-const REPLACEMENTS: u32 = 3;
-const LOAD_THREADS: u32 = 10;
-/// Between two requests of a thread: 100 requests a second in all.
-const LOAD_PAUSE_MILLIS: u64 = 100;
-const CANARY_REQUESTS: u32 = 400;
-
-struct Shop<'a> {
-    layout: &'a Layout,
-    port: u16,
+/// One thing that is proven.
+struct Step {
+    name: &'static str,
+    proves: &'static str,
+    /// Returns what was found, in one line.
+    run: fn(&Shop) -> Result<String>,
 }
 
-pub fn run(layout: &Layout) -> Result<ExitCode> {
-    let shop = Shop { layout, port: net::choose(None, &[])? };
-    type Test<'a> = fn(&Shop<'a>) -> Result<String>;
-    let steps: [(&str, Test); 6] = [
-        ("up", Shop::up),
-        ("heal", Shop::heals),
-        ("replace", Shop::replaces_without_loss),
-        ("canary", Shop::canary_takes_its_share),
-        ("limits", Shop::stays_within_its_limits),
-        ("keep", Shop::keeps_its_data),
-    ];
-    let tested = steps.iter().try_for_each(|(name, test)| {
+const STEPS: [Step; 9] = [
+    Step { name: "up", proves: "builds the images, starts the shop and buys something", run: replace::up },
+    Step {
+        name: "ready",
+        proves: "each service is ready within 1 s of its container's start",
+        run: ready::run,
+    },
+    Step { name: "heal", proves: "a service that is killed comes back and sells again", run: replace::heal },
+    Step {
+        name: "scale",
+        proves: "100 requests/s lose none while order gets a second replica and loses it; both serve",
+        run: replace::scale,
+    },
+    Step {
+        name: "replace",
+        proves: "100 requests/s lose none over ten replacements of order, product and user",
+        run: replace::replace,
+    },
+    Step {
+        name: "canary",
+        proves: "under load, a canary gets who asks for it, then 10 % and 50 %, and nothing once rolled back",
+        run: canary::run,
+    },
+    Step {
+        name: "limits",
+        proves: "400 requests/s for a minute stay within the limits of memory, and all peaks below 1 GiB",
+        run: limits::run,
+    },
+    Step {
+        name: "restore",
+        proves: "the commands of docs/deploy.md bring every order back after the stores' disks are lost",
+        run: restore::restore,
+    },
+    Step { name: "keep", proves: "orders survive down and up", run: restore::keep },
+];
+
+/// What can be named on the command line.
+pub fn names() -> [&'static str; 9] {
+    STEPS.map(|s| s.name)
+}
+
+/// The long help.
+pub fn help() -> String {
+    let steps = STEPS.map(|s| format!("  {:<8} {}\n", s.name, s.proves)).concat();
+    format!(
+        "Test the images and docker-compose.yml on a Docker engine.\n\nRuns all steps, or up and the one named. The load \
+         is that of signed-in customers: catalogue, search, carts, order lists, a tenth new orders, sign-ins. Every \
+         answer counts once, none is asked for again; afterwards each order that was answered must be there, paid \
+         and sold exactly once, in the shop's API, in its database and in the payment sandbox' ledger.\n\n{steps}\n\
+         Needs a Docker engine on this machine with Compose 2.24 or later, and root or membership in the group \
+         docker. It takes some ten minutes, the first build apart. The shop has a name, a port and images of its \
+         own and is removed at the end, with its data."
+    )
+}
+
+pub fn run(layout: &Layout, named: Option<&str>, keep: bool) -> Result<ExitCode> {
+    let layout = Layout { dir: layout.dir.join("deploy-test"), ..layout.clone() };
+    layout.prepare()?;
+    let Some(_lock) = Lock::acquire(&layout)? else {
+        bail!("another deploy-test is at work in {}", layout.dir.display());
+    };
+    signals::install()?;
+    let shop = Shop::new(&layout)?;
+    // What --keep or a killed run left.
+    shop.remove()?;
+    let mut done = Vec::new();
+    let chosen = STEPS.iter().filter(|s| named.is_none_or(|name| s.name == name || s.name == "up"));
+    let tested = chosen.into_iter().try_for_each(|s| {
+        step(s.name, s.proves);
         let start = Instant::now();
-        let found = test(&shop).with_context(|| (*name).to_owned())?;
-        step(name, &format!("{found}, {}", seconds(start.elapsed())));
+        let found = signals::check().and_then(|()| (s.run)(&shop));
+        done.push((s.name, start.elapsed(), found.as_ref().ok().cloned()));
+        step(s.name, &format!("{}, {}", found.with_context(|| s.name.to_owned())?, seconds(start.elapsed())));
         Ok(())
     });
-    shop.compose(&["--profile", "canary", "down", "--volumes", "--remove-orphans"])?;
-    tested.map(|()| ExitCode::SUCCESS)
-}
-
-impl Shop<'_> {
-    fn compose(&self, args: &[&str]) -> Result<String> {
-        let mut command = Command::new("docker");
-        command.current_dir(&self.layout.root).args(["compose", "--project-name", PROJECT]).args(args);
-        command.env("DOCKSIDE_PORT", self.port.to_string());
-        command.env("DOCKSIDE_TAG", PROJECT).env("CANARY_TAG", PROJECT);
-        output(&mut command)
+    let interrupted = signals::stop_asked();
+    if tested.is_err() && !interrupted {
+        step("logs", &format!("of the containers are in {}", shop.save_logs()?.display()));
     }
-
-    fn edge(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+    if keep && !interrupted {
+        line(&format!("the shop runs on {}; {} removes it", shop.edge(), bold(&shop.removal())));
+    } else {
+        shop.remove()?;
     }
-
-    fn container(&self, service: &str) -> Result<String> {
-        let ids = self.compose(&["--profile", "canary", "ps", "--quiet", service])?;
-        let id = ids.lines().next().with_context(|| format!("no container of {service}"))?;
-        Ok(id.to_owned())
-    }
-
-    fn up(&self) -> Result<String> {
-        self.compose(&["up", "--build", "--detach", "--wait"])?;
-        smoke::run(self.layout, Some(&self.edge()))?;
-        Ok("built, healthy, and an order is paid".to_owned())
-    }
-
-    /// The process dies, not by the engine's hand, which would keep it down.
-    fn heals(&self) -> Result<String> {
-        let id = self.container("order")?;
-        let pid = inspect(&id, "{{.State.Pid}}")?;
-        output(Command::new("kill").args(["-KILL", &pid]))
-            .context("killing a container's process (as root)")?;
-        let start = Instant::now();
-        while inspect(&id, "{{.RestartCount}} {{.State.Health.Status}}")? != "1 healthy" {
-            ensure!(start.elapsed() < Duration::from_secs(30), "order is not healthy again");
-            pause(50);
+    table(&done);
+    match tested {
+        Err(_) if interrupted => {
+            line("interrupted");
+            Ok(ExitCode::from(130))
         }
-        smoke::run(self.layout, Some(&self.edge()))?;
-        Ok(format!("order is healthy again {} after SIGKILL", seconds(start.elapsed())))
-    }
-
-    fn replaces_without_loss(&self) -> Result<String> {
-        let (sent, lost, stop) = (AtomicU32::new(0), AtomicU32::new(0), AtomicBool::new(false));
-        thread::scope(|scope| {
-            for _ in 0..LOAD_THREADS {
-                scope.spawn(|| {
-                    while !stop.load(Ordering::Relaxed) {
-                        // Without a token: 401 is order's own answer.
-                        // The edge gives an address that has vanished 2 s before it tries the next.
-                        let url = format!("{}/api/v1/orders", self.edge());
-                        let answer = net::request("GET", &url, &[], None, Duration::from_secs(10));
-                        sent.fetch_add(1, Ordering::Relaxed);
-                        if !answer.is_ok_and(|a| a.status == 401) {
-                            lost.fetch_add(1, Ordering::Relaxed);
-                        }
-                        pause(LOAD_PAUSE_MILLIS);
-                    }
-                });
-            }
-            let replaced = (0..REPLACEMENTS).try_for_each(|_| {
-                let old = self.container("order")?;
-                let scale = ["--no-deps", "--no-recreate", "--scale", "order=2", "order"];
-                self.compose(&[["up", "--detach", "--wait"].as_slice(), &scale].concat())?;
-                output(Command::new("docker").args(["stop", &old]))?;
-                output(Command::new("docker").args(["rm", &old])).map(drop)
-            });
-            stop.store(true, Ordering::Relaxed);
-            replaced
-        })?;
-        let (sent, lost) = (sent.into_inner(), lost.into_inner());
-        ensure!(lost == 0, "{lost} of {sent} requests were lost over {REPLACEMENTS} replacements");
-        Ok(format!("{REPLACEMENTS} replacements of order under load, none of {sent} requests lost"))
-    }
-
-    fn canary_takes_its_share(&self) -> Result<String> {
-        let up =
-            ["--profile", "canary", "up", "--detach", "--wait", "--no-deps", "--no-build", "order-canary"];
-        self.compose(&up)?;
-        let network = format!("{{{{(index .NetworkSettings.Networks \"{PROJECT}_edge\").IPAddress}}}}");
-        let address = format!("\"upstream\":\"{}:", inspect(&self.container("order-canary")?, &network)?);
-        let half = self.share("50", &address)?;
-        ensure!((CANARY_REQUESTS * 2 / 5..=CANARY_REQUESTS * 3 / 5).contains(&half), "a half is {half}");
-        let none = self.share("off", &address)?;
-        ensure!(none == 0, "{none} requests reached the canary after the roll-back");
-        Ok(format!("{half} of {CANARY_REQUESTS} requests at 50 %, none after the roll-back"))
-    }
-
-    /// How many of the requests made with that share went to the canary, by the edge's log.
-    fn share(&self, share: &str, address: &str) -> Result<u32> {
-        self.compose(&["exec", "-T", "edge", "canary", "order", share])?;
-        let mark = format!("/api/v1/orders/{share}");
-        for _ in 0..CANARY_REQUESTS {
-            let answer = net::get(&format!("{}{mark}", self.edge()))?;
-            ensure!(answer.status == 401, "{mark} answered {}", answer.status);
+        Err(e) => Err(e),
+        Ok(()) => {
+            line(&format!("{} in {}", bold(&green("all passed")), seconds(since_start())));
+            Ok(ExitCode::SUCCESS)
         }
-        let deadline = Instant::now() + Duration::from_secs(10);
-        let mark = format!("\"path\":\"{mark}\"");
-        loop {
-            let log = self.compose(&["logs", "--no-color", "edge"])?;
-            let lines: Vec<&str> = log.lines().filter(|line| line.contains(&mark)).collect();
-            if lines.len() == CANARY_REQUESTS as usize {
-                return Ok(lines.iter().filter(|line| line.contains(address)).count() as u32);
-            }
-            ensure!(Instant::now() < deadline, "{} of the requests are in the edge's log", lines.len());
-            pause(100);
-        }
-    }
-
-    fn keeps_its_data(&self) -> Result<String> {
-        let count = || -> Result<String> {
-            let sql = "SELECT count(*) FROM orders.orders WHERE status = 'confirmed'";
-            let psql = ["exec", "-T", "postgres", "psql", "-U", "postgres", "-d", "dockside", "-Atc", sql];
-            Ok(self.compose(&psql)?.trim().to_owned())
-        };
-        let before = count()?;
-        self.compose(&["--profile", "canary", "down"])?;
-        self.compose(&["up", "--detach", "--wait"])?;
-        let after = count()?;
-        ensure!(before != "0" && before == after, "{before} orders before, {after} after");
-        smoke::run(self.layout, Some(&self.edge()))?;
-        Ok(format!("{after} orders are still there after down and up"))
-    }
-
-    fn stays_within_its_limits(&self) -> Result<String> {
-        for id in self.compose(&["ps", "--quiet"])?.lines() {
-            let state =
-                inspect(id, "{{.Name}} {{.State.OOMKilled}} {{.RestartCount}} {{.HostConfig.Memory}}")?;
-            let [name, killed, restarts, limit] = state.split(' ').collect::<Vec<_>>()[..] else {
-                bail!("not a container's state: {state}");
-            };
-            ensure!(killed == "false" && restarts == "0", "{name} was killed or restarted: {state}");
-            ensure!(limit != "0", "{name} has no limit of memory");
-        }
-        Ok("every container has a limit of memory, and none was restarted since".to_owned())
     }
 }
 
-fn inspect(id: &str, format: &str) -> Result<String> {
-    let text = output(Command::new("docker").args(["inspect", "--format", format, id]))?;
-    Ok(text.trim().to_owned())
+fn table(done: &[(&str, Duration, Option<String>)]) {
+    line("");
+    for (name, took, found) in done {
+        let word = if found.is_some() { green("ok    ") } else { red("FAILED") };
+        line(&format!(
+            "  {word}  {name:<8} {:>12}  {}",
+            seconds(*took),
+            found.as_deref().unwrap_or_default()
+        ));
+    }
 }

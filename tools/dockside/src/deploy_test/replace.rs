@@ -1,0 +1,121 @@
+//! Starting, killing, scaling and replacing services.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use super::books;
+use super::customers::{Customer, stocked};
+use super::load::Load;
+use super::shop::{Shop, docker, inspect, wait};
+use crate::console::{line, seconds};
+use crate::process::{output, pause};
+use crate::{signals, smoke};
+
+/// Requests a second: the usual load.
+pub const RATE: u32 = 100;
+/// One after the other, each new beside old.
+const REPLACED: [&str; 10] =
+    ["order", "product", "user", "order", "product", "user", "order", "product", "user", "order"];
+
+pub fn up(shop: &Shop) -> Result<String> {
+    let start = Instant::now();
+    shop.compose(&["build"])?;
+    let built = start.elapsed();
+    shop.start()?;
+    let started = start.elapsed().saturating_sub(built);
+    smoke::run(&shop.layout, Some(&shop.edge()))?;
+    Ok(format!("built in {}, healthy {} later, and an order is paid", seconds(built), seconds(started)))
+}
+
+/// The process dies, not by the engine's hand, which would keep it down.
+pub fn heal(shop: &Shop) -> Result<String> {
+    let product = stocked(shop, 1, 10)?.remove(0);
+    let customer = Customer::new(shop)?;
+    let mut found = Vec::new();
+    for service in ["user", "product", "order"] {
+        let id = shop.container(service)?;
+        let before: u32 = inspect(&id, "{{.RestartCount}}")?.parse().context("no number of restarts")?;
+        let pid = inspect(&id, "{{.State.Pid}}")?;
+        output(std::process::Command::new("kill").args(["-KILL", &pid]))
+            .context("killing a container's process (as root)")?;
+        let start = Instant::now();
+        let wanted = format!("{} healthy", before + 1);
+        wait(Duration::from_secs(30), || {
+            Ok(inspect(&id, "{{.RestartCount}} {{.State.Health.Status}}")? == wanted)
+        })
+        .with_context(|| format!("waiting until {service} is healthy again"))?;
+        let took = start.elapsed();
+        customer.sign_in(shop)?;
+        customer.buys(shop, &product)?;
+        found.push(format!("{service} {}", seconds(took)));
+    }
+    Ok(format!("healthy again after SIGKILL: {}", found.join(", ")))
+}
+
+pub fn scale(shop: &Shop) -> Result<String> {
+    let load = Load::new(shop, RATE)?;
+    let scaled = |count: &str| {
+        let scale = format!("order={count}");
+        shop.compose(&["up", "--detach", "--wait", "--no-recreate", "--scale", &scale]).map(drop)
+    };
+    let (addresses, report) = load.during(|| {
+        scaled("2")?;
+        let addresses =
+            shop.containers("order")?.iter().map(|id| shop.address(id)).collect::<Result<Vec<_>>>()?;
+        let both = Instant::now();
+        while both.elapsed() < Duration::from_secs(10) {
+            signals::check()?;
+            pause(100);
+        }
+        scaled("1")?;
+        Ok(addresses)
+    })?;
+    report.none_lost()?;
+    books::check(shop, &load, &report.placed)?;
+    let log = shop.requests(&load.run, report.sent)?;
+    // The last one tried is the one that answered.
+    let answered = |address: &str| {
+        log.iter().filter(|l| l.contains(&format!("{address}:8083\",\"upstream_seconds"))).count()
+    };
+    let [first, second] = addresses.iter().map(|a| answered(a)).collect::<Vec<_>>()[..] else {
+        anyhow::bail!("order has {} replicas, not 2", addresses.len());
+    };
+    // In ten seconds some 350 requests are for order.
+    ensure!(first > 100 && second > 100, "the replicas of order answered {first} and {second} requests");
+    Ok(format!("{}, none lost; the replicas of order answered {first} and {second}", report.summary()))
+}
+
+pub fn replace(shop: &Shop) -> Result<String> {
+    let load = Load::new(shop, RATE)?;
+    let ((), report) = load.during(|| {
+        for service in REPLACED {
+            let start = Instant::now();
+            let old = shop.container(service)?;
+            let scale = format!("{service}=2");
+            shop.compose(&[
+                "up",
+                "--detach",
+                "--wait",
+                "--no-deps",
+                "--no-recreate",
+                "--scale",
+                &scale,
+                service,
+            ])?;
+            docker(&["stop", &old])?;
+            let code = inspect(&old, "{{.State.ExitCode}}")?;
+            ensure!(code == "0", "{service} ended with code {code} when it was told to stop");
+            docker(&["rm", &old])?;
+            line(&format!("  {service} replaced in {}", seconds(start.elapsed())));
+        }
+        Ok(())
+    })?;
+    report.none_lost()?;
+    books::check(shop, &load, &report.placed)?;
+    let (count, orders) = (REPLACED.len(), report.placed.len());
+    Ok(format!(
+        "{count} replacements, {}, none lost; {orders} orders confirmed, paid and sold once",
+        report.summary()
+    ))
+}

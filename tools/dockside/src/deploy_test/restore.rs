@@ -1,0 +1,129 @@
+//! Orders outlive the shop: by their dump, and by `down` and `up`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::books;
+use super::customers::{Customer, stocked};
+use super::shop::{PROJECT, Shop, docker, finish, wait};
+use crate::console::seconds;
+use crate::signals;
+
+const ORDERS: usize = 5;
+
+pub fn restore(shop: &Shop) -> Result<String> {
+    let [back_up, bring_back] =
+        &documented(&fs::read_to_string(shop.layout.root.join("docs/deploy.md"))?)[..]
+    else {
+        anyhow::bail!("docs/deploy.md has not two commands under \"Back up and restore\" on a laptop");
+    };
+    let before = Bought::new(shop)?;
+    run(shop, back_up)?;
+    shop.compose(&["down"])?;
+    // The disks of both stores; the secrets and the card provider are elsewhere.
+    docker(&["volume", "rm", &format!("{PROJECT}_postgres-data"), &format!("{PROJECT}_rabbitmq-data")])?;
+    shop.start()?;
+    ensure!(before.customer.sign_in(shop).is_err(), "the wiped shop still knows its customer");
+    let start = Instant::now();
+    run(shop, bring_back)?;
+    let took = start.elapsed();
+    before.check(shop)?;
+    Ok(format!("{ORDERS} orders as they were, {} after the commands began; a new one is paid", seconds(took)))
+}
+
+pub fn keep(shop: &Shop) -> Result<String> {
+    let before = Bought::new(shop)?;
+    shop.compose(&["down"])?;
+    shop.start()?;
+    before.check(shop)?;
+    Ok(format!("{ORDERS} orders as they were after down and up; a new one is paid"))
+}
+
+/// A customer with orders.
+struct Bought {
+    customer: Customer,
+    product: String,
+    orders: Vec<Value>,
+    /// Units of the product on the shelf.
+    left: u64,
+    ledger: BTreeMap<String, Value>,
+}
+
+impl Bought {
+    /// One of the orders is cancelled and its money given back.
+    fn new(shop: &Shop) -> Result<Bought> {
+        let product = stocked(shop, 1, 100)?.remove(0);
+        let customer = Customer::new(shop)?;
+        let units = stock(shop, &customer, &product)?;
+        let orders = (0..ORDERS).map(|_| customer.buys(shop, &product)).collect::<Result<Vec<_>>>()?;
+        let path = format!("/orders/{}", orders[0]["id"].as_str().context("no id")?);
+        customer.call(shop, "POST", &format!("{path}/cancel"), None, 200)?;
+        // Its units go back to the shelf after that.
+        let left = units.saturating_sub(ORDERS as u64 - 1);
+        wait(Duration::from_secs(30), || {
+            let refunded = customer.call(shop, "GET", &path, None, 200)?["payment"]["status"] == "refunded";
+            Ok(refunded && stock(shop, &customer, &product)? == left)
+        })
+        .context("waiting until a cancelled order is refunded and its units are back")?;
+        let (orders, ledger) = (customer.orders(shop)?, books::ledger(shop)?);
+        Ok(Bought { customer, product, orders, left, ledger })
+    }
+
+    /// # Errors
+    /// when the customer cannot sign in, an order differs in anything, or a new one is not bought.
+    fn check(&self, shop: &Shop) -> Result<()> {
+        self.customer.sign_in(shop)?;
+        let orders = self.customer.orders(shop)?;
+        ensure!(orders.len() == ORDERS, "{} of {ORDERS} orders are there", orders.len());
+        for (was, is) in self.orders.iter().zip(&orders) {
+            ensure!(was == is, "an order was {was} and is {is}");
+        }
+        let left = stock(shop, &self.customer, &self.product)?;
+        ensure!(left == self.left, "{} units were left and {left} are", self.left);
+        self.customer.buys(shop, &self.product)?;
+        let ledger = books::ledger(shop)?;
+        ensure!(
+            self.ledger.iter().all(|(id, entry)| ledger.get(id) == Some(entry)),
+            "payments were made again"
+        );
+        ensure!(
+            ledger.len() == self.ledger.len() + 1,
+            "{} payments for one order",
+            ledger.len() - self.ledger.len()
+        );
+        Ok(())
+    }
+}
+
+fn stock(shop: &Shop, customer: &Customer, product: &str) -> Result<u64> {
+    let product = customer.call(shop, "GET", &format!("/products/{product}"), None, 200)?;
+    product["stock"]["available"].as_u64().context("no stock")
+}
+
+/// The commands of the laptop's section "Back up and restore", as they stand there.
+fn documented(text: &str) -> Vec<String> {
+    let section = text.split("\n### Back up and restore\n").nth(1).unwrap_or_default();
+    let section = section.split("\n#").next().unwrap_or_default();
+    let blocks = section.split("```sh\n").skip(1);
+    blocks.filter_map(|block| Some(block.split_once("```")?.0.to_owned())).collect()
+}
+
+/// Runs commands as somebody would who pastes them, but stops at the first that fails.
+fn run(shop: &Shop, commands: &str) -> Result<()> {
+    finish(shop.command("sh").args(["-euc", commands]), signals::stop_asked).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_commands_of_the_first_section_are_read() {
+        let text = "# A\n\n### Back up and restore\n\n```sh\na\n```\n\nor\n\n```sh\nb\nc\n```\n\n### X\n\n```sh\nd\n```\n";
+        assert_eq!(documented(text), ["a\n", "b\nc\n"]);
+    }
+}
