@@ -6,25 +6,44 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use super::load::{Load, Placed};
+use super::load::{Load, Placed, Report};
 use super::shop::{PROJECT, Shop, docker, wait};
 
 /// A saga whose worker was stopped goes on once its lease of 15 s has run out.
 const SETTLED_WITHIN: Duration = Duration::from_secs(60);
 
+/// Orders without an answer may be there or not, but not twice.
+///
 /// # Errors
 /// naming the first order that is missing, doubled, or not paid and sold once.
-pub fn check(shop: &Shop, load: &Load, placed: &[Placed]) -> Result<()> {
+pub fn check(shop: &Shop, load: &Load, report: &Report) -> Result<()> {
+    let placed = &report.placed;
     ensure!(!placed.is_empty(), "no order was placed");
     let ids: BTreeSet<&str> = placed.iter().map(|p| p.id.as_str()).collect();
     ensure!(ids.len() == placed.len(), "two answers name the same order");
-    confirmed(shop, load, placed)?;
-    written_once(shop, load, placed)?;
+    let mut listed = confirmed(shop, load)?;
+    for p in placed {
+        let found = listed.remove(&p.id).with_context(|| format!("order {} is missing", p.id))?;
+        let wanted = Listed { customer: p.customer, status: "confirmed".to_owned(), total: p.total };
+        ensure!(found == wanted, "order {} is {found:?}, not {wanted:?}", p.id);
+    }
+    let unanswered = written_once(shop, load, report)?;
+    if let Some(id) = listed.keys().find(|id| !unanswered.contains(*id)) {
+        bail!("nobody was answered order {id}");
+    }
     paid_once(shop, placed)
 }
 
-/// Each customer's list has the orders that were answered and no other, all of them confirmed.
-fn confirmed(shop: &Shop, load: &Load, placed: &[Placed]) -> Result<()> {
+#[derive(Debug, PartialEq, Eq)]
+struct Listed {
+    customer: usize,
+    status: String,
+    total: u64,
+}
+
+/// What the customers' own lists have, once no order is pending.
+fn confirmed(shop: &Shop, load: &Load) -> Result<BTreeMap<String, Listed>> {
+    let mut listed = BTreeMap::new();
     for (number, customer) in load.customers.iter().enumerate() {
         let mut orders = Vec::new();
         wait(SETTLED_WITHIN, || {
@@ -32,44 +51,40 @@ fn confirmed(shop: &Shop, load: &Load, placed: &[Placed]) -> Result<()> {
             Ok(orders.iter().all(|order| order["status"] != "pending"))
         })
         .context("waiting until no order is pending")?;
-        let field = |order: &Value| -> Result<(String, (String, u64))> {
-            let text = |name: &str| {
-                order[name].as_str().map(str::to_owned).with_context(|| format!("no {name}: {order}"))
-            };
-            Ok((text("id")?, (text("status")?, order["total"]["amount"].as_u64().context("no total")?)))
-        };
-        let found = orders.iter().map(field).collect::<Result<BTreeMap<_, _>>>()?;
-        ensure!(found.len() == orders.len(), "an order is listed twice");
-        let mine: Vec<&Placed> = placed.iter().filter(|p| p.customer == number).collect();
-        for p in &mine {
-            let (status, total) = found.get(&p.id).with_context(|| format!("order {} is missing", p.id))?;
-            ensure!(status == "confirmed" && *total == p.total, "order {} is {status}, {total}", p.id);
+        for order in &orders {
+            let text =
+                |name: &str| order[name].as_str().map(str::to_owned).with_context(|| format!("no {name}"));
+            let total = order["total"]["amount"].as_u64().context("no total")?;
+            let entry = Listed { customer: number, status: text("status")?, total };
+            ensure!(listed.insert(text("id")?, entry).is_none(), "an order is listed twice: {order}");
         }
-        ensure!(found.len() == mine.len(), "{} orders are there, {} were answered", found.len(), mine.len());
     }
-    Ok(())
+    Ok(listed)
 }
 
 /// In the database: one order for each key, confirmed once, its units taken from the stock once.
-fn written_once(shop: &Shop, load: &Load, placed: &[Placed]) -> Result<()> {
+///
+/// Returns the orders of the keys without an answer.
+fn written_once(shop: &Shop, load: &Load, report: &Report) -> Result<BTreeSet<String>> {
     let rows = shop.query(&format!(
         "SELECT c.key, c.order_id,
                 (SELECT count(*) FROM orders.orders o WHERE o.id = c.order_id),
                 (SELECT count(*) FROM orders.order_history h WHERE h.order_id = c.order_id AND h.status = 'confirmed'),
                 (SELECT sum(-delta) FROM products.stock_ledger l WHERE l.order_id = c.order_id)
-         FROM orders.claims c WHERE c.key LIKE '{}-%' ORDER BY c.key",
+         FROM orders.claims c WHERE c.key LIKE '{}-%'",
         load.run
     ))?;
-    let mut wanted: Vec<String> =
-        placed.iter().map(|p| format!("{}|{}|1|1|{}", p.key, p.id, p.units)).collect();
-    wanted.sort();
-    let (mut rows, count) = (rows.clone(), rows.len());
-    rows.sort();
-    if let Some((row, wanted)) = rows.iter().zip(&wanted).find(|(row, wanted)| row != wanted) {
-        bail!("the database has key|order|orders|confirmations|units {row}, not {wanted}");
+    let lost: BTreeSet<&str> = report.lost.iter().filter_map(|l| l.key.as_deref()).collect();
+    let key = |row: &str| row.split('|').next().unwrap_or_default().to_owned();
+    let (unanswered, answered): (Vec<_>, Vec<_>) =
+        rows.into_iter().partition(|row| lost.contains(&*key(row)));
+    let placed = report.placed.iter().map(|p| format!("{}|{}|1|1|{}", p.key, p.id, p.units));
+    let (answered, placed) = (answered.into_iter().collect::<BTreeSet<_>>(), placed.collect::<BTreeSet<_>>());
+    if let Some(row) = answered.symmetric_difference(&placed).next() {
+        let side = if placed.contains(row) { "does not have" } else { "has" };
+        bail!("the database {side} key|order|orders|confirmations|units {row}");
     }
-    ensure!(count == wanted.len(), "the database has {count} keys, {} were answered", wanted.len());
-    Ok(())
+    Ok(unanswered.iter().filter_map(|row| Some(row.split('|').nth(1)?.to_owned())).collect())
 }
 
 /// In the provider's ledger: one capture of the whole total, nothing refunded or left open.

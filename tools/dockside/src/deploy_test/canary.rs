@@ -42,7 +42,7 @@ pub fn run(shop: &Shop) -> Result<String> {
         Ok(found.join(", "))
     })?;
     report.none_lost()?;
-    books::check(shop, &load, &report.placed)?;
+    books::check(shop, &load, &report)?;
     Ok(format!(
         "of {REQUESTS} requests the canary got {found}, all that asked for it, none after the roll-back; {}, none lost",
         report.summary()

@@ -42,12 +42,19 @@ pub struct Placed {
     pub units: u32,
 }
 
+/// A request that did not get the answer that it should.
+pub struct Lost {
+    what: String,
+    status: Option<u16>,
+    /// Of an order, which may be there or not.
+    pub key: Option<String>,
+}
+
 /// What became of a load.
 #[derive(Default)]
 pub struct Report {
     pub sent: usize,
-    /// What was wrong with each that did not get the answer that it should.
-    pub lost: Vec<String>,
+    pub lost: Vec<Lost>,
     pub placed: Vec<Placed>,
     /// From when a request was due to its whole answer, sorted.
     latencies: Vec<Duration>,
@@ -118,20 +125,19 @@ impl<'a> Load<'a> {
         Some((number, due))
     }
 
-    fn send(&self, number: u32) -> Result<Option<Placed>> {
+    fn send(&self, number: u32) -> Result<Option<Placed>, Lost> {
         let customer = number as usize % self.customers.len();
         let (id, request) = (format!("{}-{number}", self.run), self.request(number, customer));
         let bearer = self.customers[customer].bearer();
+        let ordering = matches!(request.keep, Keep::Order(_));
         let mut headers = vec![("X-Request-Id", id.as_str())];
-        if request.signed {
-            headers.push(("Authorization", &bearer));
-        }
-        if matches!(request.keep, Keep::Order(_)) {
-            headers.push(("Idempotency-Key", &id));
-        }
-        let judge = || -> Result<Option<Placed>> {
+        headers.extend(request.signed.then_some(("Authorization", bearer.as_str())));
+        headers.extend(ordering.then_some(("Idempotency-Key", id.as_str())));
+        let mut status = None;
+        let mut judge = || -> Result<Option<Placed>> {
             let url = self.shop.api(&request.path);
             let answer = net::request(request.method, &url, &headers, request.body.as_ref(), TIME_OUT)?;
+            status = Some(answer.status);
             ensure!(answer.status == request.wanted, "answered {}: {}", answer.status, answer.body);
             // An answer that was cut off is no JSON.
             let answer = answer.json()?;
@@ -146,7 +152,10 @@ impl<'a> Load<'a> {
             }
             Ok(None)
         };
-        judge().with_context(|| format!("{} {}, request {id}", request.method, request.path))
+        judge().map_err(|e| {
+            let what = format!("{} {}, request {id}: {e:#}", request.method, request.path);
+            Lost { what, status, key: ordering.then(|| id.clone()) }
+        })
     }
 
     /// A hundred requests in a row are 46 looks at the catalogue, 19 searches, 25 at cart and orders, ten new orders.
@@ -200,24 +209,38 @@ impl<'a> Load<'a> {
 }
 
 impl Report {
-    fn add(&mut self, answer: Result<Option<Placed>>, took: Duration) {
+    fn add(&mut self, answer: Result<Option<Placed>, Lost>, took: Duration) {
         self.sent += 1;
         self.latencies.push(took);
         match answer {
             Ok(placed) => self.placed.extend(placed),
-            Err(e) => self.lost.push(format!("{e:#} (after {} ms)", took.as_millis())),
+            Err(lost) => {
+                let what = format!("{} (after {} ms)", lost.what, took.as_millis());
+                self.lost.push(Lost { what, ..lost });
+            }
         }
     }
 
-    /// Requests a second.
+    /// Right answers a second.
     pub fn rate(&self) -> f64 {
-        self.sent as f64 / self.took.as_secs_f64()
+        (self.sent - self.lost.len()) as f64 / self.took.as_secs_f64()
+    }
+
+    /// How many were answered 503: too busy.
+    ///
+    /// # Errors
+    /// when one was lost in any other way.
+    pub fn only_refused(&self) -> Result<usize> {
+        if self.lost.iter().any(|l| l.status != Some(503)) {
+            self.none_lost()?;
+        }
+        Ok(self.lost.len())
     }
 
     /// # Errors
     /// when one was lost, with the first of them.
     pub fn none_lost(&self) -> Result<()> {
-        let shown: String = self.lost.iter().take(SHOWN).map(|l| format!("\n    {l}")).collect();
+        let shown: String = self.lost.iter().take(SHOWN).map(|l| format!("\n    {}", l.what)).collect();
         ensure!(self.lost.is_empty(), "{} of {} requests were lost:{shown}", self.lost.len(), self.sent);
         Ok(())
     }
@@ -244,7 +267,10 @@ mod tests {
         }
         assert_eq!(report.summary(), "100 requests (50/s, p50 51 ms, p99 100 ms)");
         report.none_lost().unwrap();
-        report.add(Err(anyhow::anyhow!("answered 503")), Duration::ZERO);
-        assert!(report.none_lost().unwrap_err().to_string().contains("answered 503"));
+        report.add(Err(Lost { what: "too busy".into(), status: Some(503), key: None }), Duration::ZERO);
+        assert!(report.none_lost().unwrap_err().to_string().contains("too busy"));
+        assert_eq!(report.only_refused().unwrap(), 1);
+        report.add(Err(Lost { what: "cut off".into(), status: None, key: None }), Duration::ZERO);
+        assert!(report.only_refused().is_err());
     }
 }

@@ -72,7 +72,7 @@ pub fn scale(shop: &Shop) -> Result<String> {
         Ok(addresses)
     })?;
     report.none_lost()?;
-    books::check(shop, &load, &report.placed)?;
+    books::check(shop, &load, &report)?;
     let log = shop.requests(&load.run, report.sent)?;
     // The last one tried is the one that answered.
     let answered = |address: &str| {
@@ -112,7 +112,7 @@ pub fn replace(shop: &Shop) -> Result<String> {
         Ok(())
     })?;
     report.none_lost()?;
-    books::check(shop, &load, &report.placed)?;
+    books::check(shop, &load, &report)?;
     let (count, orders) = (REPLACED.len(), report.placed.len());
     Ok(format!(
         "{count} replacements, {}, none lost; {orders} orders confirmed, paid and sold once",
