@@ -103,9 +103,9 @@ fn paid_once(shop: &Shop, placed: &[Placed]) -> Result<()> {
     Ok(())
 }
 
-/// The sandbox' ledger by order id, asked from inside its network, which nothing else reaches: the edge's image has curl.
+/// The sandbox' ledger by order id, asked from inside its network, which nothing else reaches.
 pub fn ledger(shop: &Shop) -> Result<BTreeMap<String, Value>> {
-    let image = super::shop::inspect(&shop.container("edge")?, "{{.Config.Image}}")?;
+    let image = shop.tools()?;
     let network = format!("--network={PROJECT}_services");
     let url = "http://payment-sandbox:8090/ledger";
     let text =

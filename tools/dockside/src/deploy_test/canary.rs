@@ -44,7 +44,7 @@ pub fn run(shop: &Shop) -> Result<String> {
     report.none_lost()?;
     books::check(shop, &load, &report)?;
     Ok(format!(
-        "of {REQUESTS} requests the canary got {found}, all that asked for it, none after the roll-back; {}, none lost",
+        "the canary got {found} of {REQUESTS}, all that asked for it, none once rolled back; {}, none lost",
         report.summary()
     ))
 }

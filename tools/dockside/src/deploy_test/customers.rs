@@ -10,7 +10,7 @@ use super::shop::{Shop, wait};
 use crate::net::{self, Answer};
 use crate::state::random_hex;
 
-/// The edge gives an address that has vanished 2 s before it tries the next, and the services some seconds of their own.
+/// The edge gives an address that has vanished 2 s before it tries the next, and the services have their own.
 pub const TIME_OUT: Duration = Duration::from_secs(15);
 
 pub struct Customer {

@@ -1,4 +1,4 @@
-//! A load at a fixed rate, of what signed-in customers do. Every answer is judged; nothing is asked for twice.
+//! A load at a fixed rate, of what signed-in customers do. Every answer is judged, nothing is sent twice.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -17,7 +17,7 @@ const CUSTOMERS: usize = 10;
 const PRODUCTS: usize = 20;
 /// Of each product, so that nothing is sold out: 2,400 orders a minute at the highest rate.
 const STOCK: u32 = 1000;
-/// Requests that may wait for their answers at a time; with fewer, a pause of the shop would slow the load down.
+/// Requests that may wait for their answers at a time: with fewer, a pause of the shop would slow the load.
 const WORKERS: usize = 256;
 /// Of those that failed, how many are told of.
 const SHOWN: usize = 5;
@@ -158,7 +158,7 @@ impl<'a> Load<'a> {
         })
     }
 
-    /// A hundred requests in a row are 46 looks at the catalogue, 19 searches, 25 at cart and orders, ten new orders.
+    /// A hundred in a row: 46 looks at the catalogue, 19 searches, 24 at cart and orders, a sign-in, ten orders.
     fn request(&self, number: u32, customer: usize) -> Request<'static> {
         let get = |path: String, field| Request {
             method: "GET",

@@ -96,6 +96,11 @@ impl Shop {
         ids.pop().context("no container")
     }
 
+    /// The edge's image, which has a shell and curl, as the services' have not.
+    pub fn tools(&self) -> Result<String> {
+        inspect(&self.container("edge")?, "{{.Config.Image}}")
+    }
+
     /// A container's address as the edge's log has it.
     pub fn address(&self, id: &str) -> Result<String> {
         inspect(id, &format!("{{{{(index .NetworkSettings.Networks \"{PROJECT}_edge\").IPAddress}}}}"))
@@ -131,7 +136,7 @@ impl Shop {
     }
 }
 
-/// Whether Compose has `!reset`-free merging and `--wait` for one-shot containers, as docker-compose.yml needs.
+/// What docs/deploy.md asks for.
 fn new_enough(version: &str) -> bool {
     let mut numbers =
         version.trim().trim_start_matches('v').split(['.', '-', '+']).map_while(|n| n.parse::<u32>().ok());
