@@ -27,7 +27,8 @@ pub fn restore(shop: &Shop) -> Result<String> {
     // The disks of both stores; the secrets and the card provider are elsewhere.
     docker(&["volume", "rm", &format!("{PROJECT}_postgres-data"), &format!("{PROJECT}_rabbitmq-data")])?;
     shop.start()?;
-    let nobody = before.customer.call(shop, "POST", "/auth/login", Some(&before.customer.credentials()), 401)?;
+    let nobody =
+        before.customer.call(shop, "POST", "/auth/login", Some(&before.customer.credentials()), 401)?;
     ensure!(nobody["code"] == "invalid_credentials", "the wiped shop answers its customer {nobody}");
     let start = Instant::now();
     run(shop, bring_back)?;
