@@ -50,8 +50,12 @@ pub fn channel(address: &str) -> anyhow::Result<Channel> {
         .connect_lazy())
 }
 
+/// Pauses before a call whose connection ended is made again. At once it may
+/// still meet the connection that is going.
+const CALL_AGAIN_AFTER: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(50)];
+
 /// Makes a call that is safe to repeat, with [`request`]'s parameters, and makes
-/// it once more in the time that is left if its connection failed. A server that
+/// it again in the time that is left if its connection ended. A server that
 /// stops tells its clients to leave (GOAWAY), but a call that was about to go out
 /// is not moved to the next connection: hyper fails it, unsent.
 pub async fn call<M: Clone, R, F>(
@@ -65,13 +69,17 @@ where
 {
     let until = Instant::now() + deadline;
     let mut result = call(request(message.clone(), deadline, token)?).await;
-    if let Err(status) = &result
+    for pause in CALL_AGAIN_AFTER {
+        let Err(status) = &result else { break };
         // A server's answer, and a deadline, have another source or none.
-        && status.source().is_some_and(|source| source.is::<tonic::transport::Error>())
-    {
+        let ended = status.source().is_some_and(|source| source.is::<tonic::transport::Error>());
+        let left = until.saturating_duration_since(Instant::now()).saturating_sub(pause);
+        if !ended || left.is_zero() {
+            break;
+        }
         tracing::debug!(error = status.message(), "grpc.call_again");
-        let left = until.saturating_duration_since(Instant::now());
-        result = call(request(message, left, token)?).await;
+        tokio::time::sleep(pause).await;
+        result = call(request(message.clone(), left, token)?).await;
     }
     result.map(Response::into_inner)
 }

@@ -25,7 +25,7 @@ use crate::telemetry;
 /// Between letting no new connection in and stopping: time for the last one to
 /// complete its handshake and to send its request. Under one second, after which
 /// whoever was not let in knocks again and is to find the port closed.
-const LAST_ARRIVALS: Duration = Duration::from_millis(250);
+const LAST_ARRIVALS: Duration = Duration::from_millis(750);
 
 /// A running service's tasks, and how they are told to stop.
 #[derive(Clone, Default)]

@@ -4,6 +4,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -14,7 +15,9 @@ use service::serve::{Addresses, Ports};
 use sqlx::PgPool;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Barrier;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
@@ -95,7 +98,9 @@ async fn who_gets_a_connection_while_the_port_closes_gets_an_answer() {
     for _ in 0..10 {
         let (lifecycle, addresses) = start().await;
         let mut clients = JoinSet::new();
+        let all_at_it = Arc::new(Barrier::new(17));
         for _ in 0..16 {
+            let all_at_it = all_at_it.clone();
             clients.spawn(async move {
                 let mut answered = 0;
                 // Not let in any more: neither lost nor in doubt, as nothing was sent.
@@ -105,13 +110,15 @@ async fn who_gets_a_connection_while_the_port_closes_gets_an_answer() {
                     ask(&mut stream).await.expect("a connection that takes a request");
                     answer(&mut stream).await.expect("an answer");
                     answered += 1;
+                    if answered == 1 {
+                        all_at_it.wait().await;
+                    }
                 }
-                answered
             });
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        all_at_it.wait().await;
         assert!(lifecycle.shutdown(GRACE).await);
-        assert!(clients.join_all().await.into_iter().all(|answered| answered > 0));
+        clients.join_all().await;
     }
 }
 
@@ -142,24 +149,30 @@ async fn calls_on_a_kept_channel_go_on_at_another_replica() {
         let channel =
             service::grpc::channel(&format!("http://{}", either(addresses.grpc, other.grpc).await)).unwrap();
         let mut clients = JoinSet::new();
-        let done = tokio_util::sync::CancellationToken::new();
+        let (all_at_it, stopped) = (Arc::new(Barrier::new(9)), CancellationToken::new());
         for _ in 0..8 {
-            let (client, done) = (HealthClient::new(channel.clone()), done.clone());
+            let client = HealthClient::new(channel.clone());
+            let (all_at_it, stopped) = (all_at_it.clone(), stopped.clone());
             clients.spawn(async move {
-                let check = |request| {
-                    let mut client = client.clone();
-                    async move { client.check(request).await }
-                };
-                while !done.is_cancelled() {
+                let call = async || {
                     let message = HealthCheckRequest::default();
+                    let check = |request| {
+                        let mut client = client.clone();
+                        async move { client.check(request).await }
+                    };
                     service::grpc::call(message, GRACE, "", check).await.expect("an answer");
+                };
+                call().await;
+                all_at_it.wait().await;
+                while !stopped.is_cancelled() {
+                    call().await;
                 }
+                call().await;
             });
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        all_at_it.wait().await;
         assert!(lifecycle.shutdown(GRACE).await);
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        done.cancel();
+        stopped.cancel();
         clients.join_all().await;
     }
     assert!(survivor.shutdown(GRACE).await);
