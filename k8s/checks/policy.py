@@ -24,6 +24,7 @@ def check(shop):
         if workload.app in SERVICES:
             yield from configured(shop, workload)
     yield from edge_template(shop)
+    yield from one_proxy(shop)
     yield from namespace_and_rights(shop)
     yield from secrets(shop)
     yield from connections_fit(shop)
@@ -120,7 +121,8 @@ def ends_in_time(shop, workload):
     env = shop.effective(workload)
     sleep = workload.pod["containers"][0].get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
     grace = workload.pod.get("terminationGracePeriodSeconds", 30)
-    delay, own = int(env.get("SHUTDOWN_DELAY_SECONDS", 0)), int(env.get("SHUTDOWN_GRACE_SECONDS", 0))
+    # And one for who comes last: crates/service/src/lifecycle.rs.
+    delay, own = int(env.get("SHUTDOWN_DELAY_SECONDS", 0)), int(env.get("SHUTDOWN_GRACE_SECONDS", 0)) + 1
     if workload.app == "edge":
         template = (shop.root / "docker/edge/nginx.conf.template").read_text()
         own = int(re.search(r"worker_shutdown_timeout (\d+)s;", template)[1])
@@ -151,6 +153,14 @@ def configured(shop, workload):
             yield f"{workload}: {limit} MiB are too little for PASSWORD_HASHES_AT_ONCE"
     if shop.env(workload).get("DEMO_DATA") == "true" and shop.all("ExternalSecret"):
         yield f"{workload}: demo accounts in production"
+
+
+def one_proxy(shop):
+    """Edges behind one Gateway or Ingress believe the same proxy, or all clients of one of them look alike."""
+    if shop.all("Gateway") or shop.all("Ingress"):
+        edges = {shop.env(w)["EDGE_TRUSTED_PROXY"] for w in shop.workloads if w.app == "edge"}
+        if len(edges) != 1 or edges == {"unix:"}:
+            yield f"the edges believe different proxies, or none: {', '.join(sorted(edges))}"
 
 
 def edge_template(shop):
@@ -207,8 +217,8 @@ def connections_fit(shop):
     for workload in shop.workloads:
         scaler = shop.by_name.get(("HorizontalPodAutoscaler", workload.name))
         if workload.app in SERVICES and scaler:
-            # One more while it migrates.
-            wanted += (scaler["spec"]["maxReplicas"] + 1) * (int(shop.effective(workload)["DATABASE_CONNECTIONS"]) + 1)
+            # One more for its readiness, and one while it migrates.
+            wanted += (scaler["spec"]["maxReplicas"] + 1) * (int(shop.effective(workload)["DATABASE_CONNECTIONS"]) + 2)
     limits = [c["spec"]["postgresql"]["parameters"]["max_connections"] for c in shop.all("Cluster")]
     for workload in shop.workloads:
         if workload.app == "postgres":

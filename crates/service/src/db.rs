@@ -39,8 +39,9 @@ pub async fn open(config: &Backends, schema: &str, migrators: &[&Migrator]) -> a
     Ok(pool)
 }
 
-/// The same migrations, but content with a schema that a later version has migrated further: replicas of this one are
-/// still started during an update, and by a rollback.
+/// The same migrations, but content with a schema that a later version has
+/// migrated further: replicas of this one are still started during an update,
+/// and by a rollback. Keeps the table's name; ours have the defaults of all else.
 fn of_any_version(migrator: &Migrator) -> Migrator {
     let mut patient = Migrator::with_migrations(migrator.iter().cloned().collect());
     patient.dangerous_set_table_name(migrator.table_name.clone());

@@ -11,23 +11,30 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::get;
 use sqlx::PgPool;
+use sqlx::postgres::PgPoolOptions;
 
 use crate::telemetry;
 
-/// Where in its life the process is, and, once it is ready, on which database.
+/// Where in its life the process is, and, once it is ready, how to ask its database.
 #[derive(Debug, Default)]
 pub struct Health {
     state: AtomicU8,
     pool: OnceLock<PgPool>,
 }
 
+/// How long the database may take to answer.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 const STARTING: u8 = 0;
 const READY: u8 = 1;
 const STOPPING: u8 = 2;
 
 impl Health {
-    pub fn ready(&self, pool: PgPool) {
-        let _ = self.pool.set(pool);
+    /// From here on readiness follows the database of `pool`, by a connection of
+    /// its own: that requests wait for one doesn't mean that the database is away.
+    pub fn ready(&self, pool: &PgPool) {
+        let own = PgPoolOptions::new().max_connections(1).acquire_timeout(PATIENCE);
+        let _ = self.pool.set(own.connect_lazy_with((*pool.connect_options()).clone()));
         // Never back from stopping.
         let _ = self.state.compare_exchange(STARTING, READY, Ordering::Relaxed, Ordering::Relaxed);
     }
@@ -58,7 +65,7 @@ pub fn router(health: Arc<Health>) -> Router {
         match health.state() {
             STARTING => (StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
             STOPPING => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
-            _ => match tokio::time::timeout(Duration::from_secs(2), health.ping()).await {
+            _ => match tokio::time::timeout(PATIENCE, health.ping()).await {
                 Ok(Ok(())) => (StatusCode::OK, "ready\n"),
                 _ => (StatusCode::SERVICE_UNAVAILABLE, "the database is away\n"),
             },

@@ -83,21 +83,22 @@ impl Lifecycle {
     }
 
     async fn until_stopped(&self, process: &Process, signals: &mut Signals) -> anyhow::Result<()> {
-        tokio::select! {
-            name = signals.next() => tracing::info!(signal = name, "service.stopping"),
-            () = self.failed.cancelled() => {
-                self.shutdown(process.shutdown_grace()).await;
-                anyhow::bail!("a task ended unexpectedly");
+        let delay = tokio::select! {
+            name = signals.next() => {
+                tracing::info!(signal = name, "service.stopping");
+                process.shutdown_delay()
             }
-        }
+            () = self.failed.cancelled() => Duration::ZERO,
+        };
         self.health.stopping();
         tokio::select! {
             finished = async {
-                tokio::time::sleep(process.shutdown_delay()).await;
+                tokio::time::sleep(delay).await;
                 self.shutdown(process.shutdown_grace()).await
             } => anyhow::ensure!(finished, "not everything finished within the grace time"),
             _ = signals.next() => anyhow::bail!("a second signal"),
         }
+        anyhow::ensure!(!self.failed.is_cancelled(), "a task ended unexpectedly");
         Ok(())
     }
 }

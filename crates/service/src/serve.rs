@@ -51,7 +51,7 @@ impl Ports {
     pub fn serve(
         self,
         lifecycle: &Lifecycle,
-        pool: PgPool,
+        pool: &PgPool,
         api: Router,
         calls: Routes,
     ) -> anyhow::Result<Addresses> {

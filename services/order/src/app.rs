@@ -71,7 +71,7 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
         sweeper::run(swept, products, times, stop).await;
         Ok(())
     });
-    ports.serve(lifecycle, pool, http::router(app), Routes::default())
+    ports.serve(lifecycle, &pool, http::router(app), Routes::default())
 }
 
 /// Prints a new service key: `{"private_key_pem", "public_key"}` on one line.

@@ -36,5 +36,5 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
     let calls = grpc::Calls::new(pool.clone(), callers, config.reservation_life_seconds);
     let routes = Routes::new(ProductServiceServer::new(calls));
     let api = http::router(http::App { pool: pool.clone(), outbox, verifier });
-    ports.serve(lifecycle, pool, api, routes)
+    ports.serve(lifecycle, &pool, api, routes)
 }

@@ -54,5 +54,5 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
     let amqp_url = &config.backends.amqp_url;
     messaging::start(lifecycle, "user", amqp_url, &config.naming, &outbox, consumer::Notifier);
     // Other services have nothing to ask yet: the gRPC port answers health checks only.
-    ports.serve(lifecycle, pool, http::router(app), Routes::default())
+    ports.serve(lifecycle, &pool, http::router(app), Routes::default())
 }
