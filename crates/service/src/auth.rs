@@ -28,6 +28,8 @@ pub const AUDIENCE: &str = "dockside-api";
 
 const REFRESH_EVERY: Duration = Duration::from_secs(300);
 const REFRESH_AT_MOST_EVERY: Duration = Duration::from_secs(1);
+/// Until there are any keys: the user service may be ready a moment later.
+const FIRST_KEYS_EVERY: Duration = Duration::from_millis(100);
 const FETCH_DEADLINE: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -123,7 +125,7 @@ impl Verifier {
         let (refreshed, stop) = (verifier.clone(), lifecycle.stopping());
         lifecycle.spawn("jwks", async move {
             loop {
-                let pause = if refreshed.refresh().await { REFRESH_EVERY } else { REFRESH_AT_MOST_EVERY };
+                let pause = if refreshed.refresh().await { REFRESH_EVERY } else { refreshed.at_most_every() };
                 tokio::select! {
                     () = tokio::time::sleep(pause) => {}
                     () = stop.cancelled() => return Ok(()),
@@ -186,12 +188,16 @@ impl Verifier {
         self.keys.read().unwrap_or_else(std::sync::PoisonError::into_inner).is_empty()
     }
 
+    fn at_most_every(&self) -> Duration {
+        if self.has_no_keys() { FIRST_KEYS_EVERY } else { REFRESH_AT_MOST_EVERY }
+    }
+
     /// Fetches the keys, unless that was just done; the old ones stay when it
     /// fails. Everybody waits for one fetch, so that none is turned away during it.
     async fn refresh(&self) -> bool {
         let Some(remote) = &self.remote else { return true };
         let mut asked = remote.asked.lock().await;
-        if asked.is_some_and(|at| at.elapsed() < REFRESH_AT_MOST_EVERY) {
+        if asked.is_some_and(|at| at.elapsed() < self.at_most_every()) {
             return !self.has_no_keys();
         }
         let fetched =
