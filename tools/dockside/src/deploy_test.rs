@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::console::{bold, green, line, red, seconds, since_start, step};
+use crate::console::{self, bold, green, line, red, seconds, since_start, step};
 use crate::layout::{Layout, Lock};
 use crate::signals;
 use shop::Shop;
@@ -105,14 +105,19 @@ pub fn run(layout: &Layout, named: Option<&str>, keep: bool) -> Result<ExitCode>
     });
     let interrupted = signals::stop_asked();
     if tested.is_err() && !interrupted {
-        step("logs", &format!("of the containers are in {}", shop.save_logs()?.display()));
+        let saved = shop.save_logs().map(|file| format!("of the containers are in {}", file.display()));
+        step("logs", &saved.unwrap_or_else(|e| format!("of the containers are not saved: {e:#}")));
     }
+    let mut removed = Ok(());
     if keep && !interrupted {
         line(&format!("the shop runs on {}; {} removes it", shop.edge(), bold(&shop.removal())));
     } else {
-        shop.remove()?;
+        removed = shop.remove();
     }
     table(&done);
+    if let (Err(_), Err(e)) = (&tested, &removed) {
+        console::error(&format!("{e:#}"));
+    }
     match tested {
         Err(_) if interrupted => {
             line("interrupted");
@@ -120,6 +125,7 @@ pub fn run(layout: &Layout, named: Option<&str>, keep: bool) -> Result<ExitCode>
         }
         Err(e) => Err(e),
         Ok(()) => {
+            removed?;
             line(&format!("{} in {}", bold(&green("all passed")), seconds(since_start())));
             Ok(ExitCode::SUCCESS)
         }
