@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 pub use rustix::process::Signal;
-use rustix::process::{Pid, kill_process, kill_process_group};
+use rustix::process::{Pid, kill_process, kill_process_group, test_kill_process_group};
 
 /// A process as remembered on disk. The start time tells it from a later process with the same id.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,16 +79,30 @@ fn start_time(pid: u32) -> Option<String> {
 
 /// Errors are left out: the process may have ended meanwhile, which is what a signal is for.
 pub fn kill(pid: u32, signal: Signal) {
-    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+    if let Some(pid) = id(pid) {
         let _ = kill_process(pid, signal);
+    }
+}
+
+/// The same for all of a process group.
+pub fn signal_group(leader: u32, signal: Signal) {
+    if let Some(pid) = id(leader) {
+        let _ = kill_process_group(pid, signal);
     }
 }
 
 /// Ends what a dead leader left behind in its process group.
 pub fn kill_group(leader: u32) {
-    if let Some(pid) = i32::try_from(leader).ok().and_then(Pid::from_raw) {
-        let _ = kill_process_group(pid, Signal::KILL);
-    }
+    signal_group(leader, Signal::KILL);
+}
+
+/// Whether anyone is in it, also a leader that nobody has waited for yet.
+pub fn group_alive(leader: u32) -> bool {
+    id(leader).is_some_and(|pid| test_kill_process_group(pid).is_ok())
+}
+
+fn id(pid: u32) -> Option<Pid> {
+    i32::try_from(pid).ok().and_then(Pid::from_raw)
 }
 
 /// The last `n` lines of a log; nothing when it cannot be read.

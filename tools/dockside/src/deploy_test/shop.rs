@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,8 @@ use crate::{net, signals};
 pub const PROJECT: &str = "dockside-deploy-test";
 /// The first build compiles the workspace.
 const LIMIT: Duration = Duration::from_secs(40 * 60);
+/// What is stopped has so long to end by itself.
+const GRACE: Duration = Duration::from_secs(10);
 
 pub struct Shop {
     pub layout: Layout,
@@ -181,8 +183,7 @@ pub fn finish(command: &mut Command, stop: fn() -> bool) -> Result<String> {
             break status;
         }
         if stop() || start.elapsed() > LIMIT {
-            process::kill(child.id(), Signal::TERM);
-            child.wait()?;
+            end(&mut child, GRACE).with_context(|| format!("stopping {name}"))?;
             signals::check()?;
             bail!("{name} took more than {} minutes", LIMIT.as_secs() / 60);
         }
@@ -197,6 +198,29 @@ pub fn finish(command: &mut Command, stop: fn() -> bool) -> Result<String> {
         if err.is_empty() { &out } else { &err }.trim()
     );
     Ok(out)
+}
+
+/// Ends the child's process group: a shell that is stopped goes at once, and what it runs goes on.
+fn end(child: &mut Child, grace: Duration) -> Result<()> {
+    process::signal_group(child.id(), Signal::TERM);
+    if !gone(child, grace)? {
+        process::kill_group(child.id());
+        ensure!(gone(child, GRACE)?, "process {} does not end", child.id());
+    }
+    Ok(())
+}
+
+/// Waits until nobody is left in the child's group; false at the deadline.
+fn gone(child: &mut Child, limit: Duration) -> Result<bool> {
+    let deadline = Instant::now() + limit;
+    // The child counts until it is waited for.
+    while child.try_wait()?.is_none() || process::group_alive(child.id()) {
+        if Instant::now() >= deadline {
+            return Ok(false);
+        }
+        pause(10);
+    }
+    Ok(true)
 }
 
 fn read(mut pipe: impl Read) -> String {
@@ -220,5 +244,24 @@ mod tests {
         let run = |script: &str| finish(Command::new("sh").args(["-c", script]), || false);
         assert_eq!(run("echo yes").unwrap(), "yes\n");
         assert!(run("echo why >&2; exit 3").unwrap_err().to_string().contains("why"));
+    }
+
+    #[test]
+    fn what_a_stopped_shell_runs_is_waited_for_and_killed_if_it_stays() {
+        let stopped = |script: &str, grace| {
+            let mut command = Command::new("sh");
+            command.args(["-c", script]).process_group(0).stdout(Stdio::piped()).stderr(Stdio::null());
+            let mut child = command.spawn().unwrap();
+            // From then on it acts on the signal.
+            let mut out = child.stdout.take().unwrap();
+            out.read_exact(&mut [0; 6]).unwrap();
+            end(&mut child, grace).unwrap();
+            assert!(!process::group_alive(child.id()));
+            read(out)
+        };
+        let tidy = "(trap 'sleep 0.2; echo tidied; exit' TERM; echo ready; while :; do sleep 1; done) & wait";
+        assert_eq!(stopped(tidy, GRACE), "tidied\n");
+        let stubborn = "(trap '' TERM; echo ready; sleep 60; echo stayed) & wait";
+        assert_eq!(stopped(stubborn, Duration::from_millis(200)), "");
     }
 }
