@@ -13,7 +13,8 @@ use super::shop::Shop;
 use crate::net;
 use crate::state::random_hex;
 
-const CUSTOMERS: usize = 10;
+/// No divisor in common with the hundred [kinds](role), so that each customer sends all of them.
+const CUSTOMERS: usize = 11;
 const PRODUCTS: usize = 20;
 /// Of each product, so that nothing is sold out: 2,400 orders a minute at the highest rate.
 const STOCK: u32 = 1000;
@@ -126,8 +127,8 @@ impl<'a> Load<'a> {
     }
 
     fn send(&self, number: u32) -> Result<Option<Placed>, Lost> {
-        let customer = number as usize % self.customers.len();
-        let (id, request) = (format!("{}-{number}", self.run), self.request(number, customer));
+        let (customer, kind) = role(number);
+        let (id, request) = (format!("{}-{number}", self.run), self.request(number, customer, kind));
         let bearer = self.customers[customer].bearer();
         let ordering = matches!(request.keep, Keep::Order(_));
         let mut headers = vec![("X-Request-Id", id.as_str())];
@@ -159,7 +160,7 @@ impl<'a> Load<'a> {
     }
 
     /// A hundred in a row: 46 looks at the catalogue, 19 searches, 24 at cart and orders, a sign-in, ten orders.
-    fn request(&self, number: u32, customer: usize) -> Request<'static> {
+    fn request(&self, number: u32, customer: usize, kind: u32) -> Request<'static> {
         let get = |path: String, field| Request {
             method: "GET",
             path,
@@ -169,8 +170,7 @@ impl<'a> Load<'a> {
             keep: Keep::Field(field),
         };
         let product = self.products[number as usize / 7 % PRODUCTS].as_str();
-        // Any number without a divisor in common with 100 mixes the kinds.
-        match number * 37 % 100 {
+        match kind {
             0..22 => get("/products?in_stock=true&limit=20".to_owned(), "items"),
             22..42 => get(format!("/products/{product}"), "stock"),
             42..46 => get("/categories".to_owned(), "items"),
@@ -206,6 +206,12 @@ impl<'a> Load<'a> {
             }
         }
     }
+}
+
+/// Which customer sends a request, and which of a hundred kinds it is. Any factor without a divisor in common with 100
+/// mixes the kinds.
+fn role(number: u32) -> (usize, u32) {
+    (number as usize % CUSTOMERS, number * 37 % 100)
 }
 
 impl Report {
@@ -257,7 +263,17 @@ impl Report {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+
+    #[test]
+    fn each_customer_sends_each_kind_of_request() {
+        let number = 100 * CUSTOMERS as u32;
+        let roles: BTreeSet<_> = (0..number).map(role).collect();
+        assert_eq!(roles.len(), 100 * CUSTOMERS);
+        assert!(roles.iter().all(|(customer, kind)| *customer < CUSTOMERS && *kind < 100));
+    }
 
     #[test]
     fn a_report_names_what_was_lost_and_the_slowest() {
