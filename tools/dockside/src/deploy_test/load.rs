@@ -88,6 +88,9 @@ impl<'a> Load<'a> {
     }
 
     /// Keeps the load up while `action` runs, and ends with it.
+    ///
+    /// # Errors
+    /// of `action`, with what became of the load until then.
     pub fn during<T>(&self, action: impl FnOnce() -> Result<T>) -> Result<(T, Report)> {
         let (stop, schedule, report) = (AtomicBool::new(false), Mutex::new(0), Mutex::new(Report::default()));
         let start = Instant::now();
@@ -105,10 +108,13 @@ impl<'a> Load<'a> {
             stop.store(true, Ordering::Relaxed);
             (done, start.elapsed())
         });
-        let done = done?;
         let mut report = report.into_inner().unwrap_or_else(PoisonError::into_inner);
         report.took = took;
         report.latencies.sort_unstable();
+        let done = done.with_context(|| match report.none_lost() {
+            Ok(()) => format!("under {}, none lost", report.summary()),
+            Err(lost) => format!("under {}; {lost}\n  the step itself", report.summary()),
+        })?;
         Ok((done, report))
     }
 
