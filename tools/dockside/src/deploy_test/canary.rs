@@ -42,6 +42,7 @@ pub fn run(shop: &Shop) -> Result<String> {
         Ok(found.join(", "))
     })?;
     report.none_lost()?;
+    report.kept_up(RATE)?;
     books::check(shop, &load, &report)?;
     Ok(format!(
         "the canary got {found} of {REQUESTS}, all that asked for it, none once rolled back; {}, none lost",

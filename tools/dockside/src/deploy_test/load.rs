@@ -20,6 +20,10 @@ const PRODUCTS: usize = 20;
 const STOCK: u32 = 1000;
 /// Requests that may wait for their answers at a time: with fewer, a pause of the shop would slow the load.
 const WORKERS: usize = 256;
+/// What has to be reached of the rate that is claimed.
+const LEAST_SHARE: f64 = 0.95;
+/// No request may wait longer: the edge tries another replica after 2 s.
+const SLOWEST: Duration = Duration::from_secs(5);
 /// Of those that failed, how many are told of.
 const SHOWN: usize = 5;
 
@@ -257,13 +261,30 @@ impl Report {
         Ok(())
     }
 
-    /// `12,001 requests (100/s, p50 4 ms, p99 31 ms)`.
+    /// # Errors
+    /// when fewer than so many requests a second were answered right, or one had to wait too long.
+    pub fn kept_up(&self, rate: u32) -> Result<()> {
+        let wanted = f64::from(rate) * LEAST_SHARE;
+        ensure!(self.rate() >= wanted, "only {:.1} requests/s were answered, not {rate}", self.rate());
+        let slowest = self.latencies.last().copied().unwrap_or_default();
+        ensure!(slowest <= SLOWEST, "a request waited {slowest:?} for its answer: {}", self.summary());
+        Ok(())
+    }
+
+    /// `12,001 requests (100/s, p50 4 ms, p99 31 ms, slowest 210 ms)`.
     pub fn summary(&self) -> String {
         let at = |share: usize| {
             let nth = (self.latencies.len() * share / 100).min(self.latencies.len().saturating_sub(1));
             self.latencies.get(nth).map_or(0, Duration::as_millis)
         };
-        format!("{} requests ({:.0}/s, p50 {} ms, p99 {} ms)", self.sent, self.rate(), at(50), at(99))
+        format!(
+            "{} requests ({:.0}/s, p50 {} ms, p99 {} ms, slowest {} ms)",
+            self.sent,
+            self.rate(),
+            at(50),
+            at(99),
+            at(100)
+        )
     }
 }
 
@@ -282,12 +303,25 @@ mod tests {
     }
 
     #[test]
+    fn a_load_keeps_up_when_it_reaches_its_rate_and_nobody_waits_long() {
+        let report = |answered: usize, slowest: u64| {
+            let mut report = Report { took: Duration::from_secs(1), ..Report::default() };
+            (1..answered).for_each(|_| report.add(Ok(None), Duration::from_millis(1)));
+            report.add(Ok(None), Duration::from_millis(slowest));
+            report.kept_up(100)
+        };
+        report(95, 5_000).unwrap();
+        assert!(report(94, 1).unwrap_err().to_string().contains("only 94.0 requests/s"));
+        assert!(report(100, 5_001).unwrap_err().to_string().contains("waited 5.001s"));
+    }
+
+    #[test]
     fn a_report_names_what_was_lost_and_the_slowest() {
         let mut report = Report { took: Duration::from_secs(2), ..Report::default() };
         for millis in 1..=100 {
             report.add(Ok(None), Duration::from_millis(millis));
         }
-        assert_eq!(report.summary(), "100 requests (50/s, p50 51 ms, p99 100 ms)");
+        assert_eq!(report.summary(), "100 requests (50/s, p50 51 ms, p99 100 ms, slowest 100 ms)");
         report.none_lost().unwrap();
         report.add(Err(Lost { what: "too busy".into(), status: Some(503), key: None }), Duration::ZERO);
         assert!(report.none_lost().unwrap_err().to_string().contains("too busy"));

@@ -74,6 +74,7 @@ pub fn scale(shop: &Shop) -> Result<String> {
         Ok(addresses)
     })?;
     report.none_lost()?;
+    report.kept_up(RATE)?;
     books::check(shop, &load, &report)?;
     let log = shop.requests(&load.run, report.sent)?;
     // The last one tried is the one that answered.
@@ -114,6 +115,7 @@ pub fn replace(shop: &Shop) -> Result<String> {
         Ok(())
     })?;
     report.none_lost()?;
+    report.kept_up(RATE)?;
     books::check(shop, &load, &report)?;
     let (count, orders) = (REPLACED.len(), report.placed.len());
     Ok(format!(
