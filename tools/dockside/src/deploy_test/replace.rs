@@ -9,11 +9,12 @@ use super::customers::{Customer, stocked};
 use super::load::Load;
 use super::shop::{Shop, docker, inspect, wait};
 use crate::console::{line, seconds};
-use crate::process::pause;
-use crate::{signals, smoke};
+use crate::smoke;
 
 /// Requests a second: the usual load.
 pub const RATE: u32 = 100;
+/// Requests that each replica of order has to answer, of some 35 a second for both.
+const SERVED: usize = 100;
 /// One after the other, each new beside old.
 const REPLACED: [&str; 10] =
     ["order", "product", "user", "order", "product", "user", "order", "product", "user", "order"];
@@ -61,32 +62,32 @@ pub fn scale(shop: &Shop) -> Result<String> {
         let scale = format!("order={count}");
         shop.compose(&["up", "--detach", "--wait", "--no-recreate", "--scale", &scale]).map(drop)
     };
-    let (addresses, report) = load.during(|| {
+    let (replicas, report) = load.during(|| {
         scaled("2")?;
-        let addresses =
+        let replicas =
             shop.containers("order")?.iter().map(|id| shop.address(id)).collect::<Result<Vec<_>>>()?;
-        let both = Instant::now();
-        while both.elapsed() < Duration::from_secs(10) {
-            signals::check()?;
-            pause(100);
-        }
+        ensure!(replicas.len() == 2, "order has {} replicas, not 2", replicas.len());
+        wait(Duration::from_secs(30), || {
+            let log = shop.logged(&load.run)?;
+            Ok(replicas.iter().all(|address| answered(&log, address) >= SERVED))
+        })
+        .with_context(|| format!("waiting until both replicas of order have answered {SERVED} requests"))?;
         scaled("1")?;
-        Ok(addresses)
+        Ok(replicas)
     })?;
     report.none_lost()?;
     report.kept_up(RATE)?;
     books::check(shop, &load, &report)?;
     let log = shop.requests(&load.run, report.sent)?;
+    let counts: Vec<String> = replicas.iter().map(|address| answered(&log, address).to_string()).collect();
+    Ok(format!("{}, none lost; the replicas of order answered {}", report.summary(), counts.join(" and ")))
+}
+
+/// How many of these requests the replica of order with that address answered.
+fn answered(log: &[String], address: &str) -> usize {
     // The last one tried is the one that answered.
-    let answered = |address: &str| {
-        log.iter().filter(|l| l.contains(&format!("{address}:8083\",\"upstream_seconds"))).count()
-    };
-    let [first, second] = addresses.iter().map(|a| answered(a)).collect::<Vec<_>>()[..] else {
-        anyhow::bail!("order has {} replicas, not 2", addresses.len());
-    };
-    // In ten seconds some 350 requests are for order.
-    ensure!(first > 100 && second > 100, "the replicas of order answered {first} and {second} requests");
-    Ok(format!("{}, none lost; the replicas of order answered {first} and {second}", report.summary()))
+    let mark = format!("{address}:8083\",\"upstream_seconds");
+    log.iter().filter(|line| line.contains(&mark)).count()
 }
 
 pub fn replace(shop: &Shop) -> Result<String> {

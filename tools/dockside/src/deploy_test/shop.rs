@@ -114,14 +114,18 @@ impl Shop {
         Ok(self.compose(&psql)?.lines().map(str::to_owned).collect())
     }
 
-    /// The lines of the edge's log for requests whose id starts so, once there are `count`.
-    pub fn requests(&self, id: &str, count: usize) -> Result<Vec<String>> {
+    /// The lines that the edge's log has by now for requests whose id starts so. It is written each second.
+    pub fn logged(&self, id: &str) -> Result<Vec<String>> {
         let mark = format!("\"request_id\":\"{id}");
-        // The edge writes its log each second.
+        let log = self.compose(&["logs", "--no-color", "--no-log-prefix", "edge"])?;
+        Ok(log.lines().filter(|line| line.contains(&mark)).map(str::to_owned).collect())
+    }
+
+    /// The same, once there are `count`.
+    pub fn requests(&self, id: &str, count: usize) -> Result<Vec<String>> {
         let mut found = Vec::new();
         wait(Duration::from_secs(15), || {
-            let log = self.compose(&["logs", "--no-color", "--no-log-prefix", "edge"])?;
-            found = log.lines().filter(|line| line.contains(&mark)).map(str::to_owned).collect();
+            found = self.logged(id)?;
             Ok(found.len() >= count)
         })
         .with_context(|| format!("waiting for {count} requests in the edge's log"))?;
