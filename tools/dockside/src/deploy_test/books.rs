@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use super::load::{Load, Placed, Report};
-use super::shop::{PROJECT, Shop, docker, wait};
+use super::shop::{Shop, docker, wait};
 
 /// A saga whose worker was stopped goes on once its lease of 15 s has run out.
 const SETTLED_WITHIN: Duration = Duration::from_secs(60);
@@ -106,7 +106,7 @@ fn paid_once(shop: &Shop, placed: &[Placed]) -> Result<()> {
 /// The sandbox' ledger by order id, asked from inside its network, which nothing else reaches.
 pub fn ledger(shop: &Shop) -> Result<BTreeMap<String, Value>> {
     let image = shop.tools()?;
-    let network = format!("--network={PROJECT}_services");
+    let network = format!("--network={}_services", shop.project);
     let url = "http://payment-sandbox:8090/ledger";
     let text =
         docker(&["run", "--rm", &network, "--entrypoint=curl", &image, "-fsS", "--max-time", "30", url])?;

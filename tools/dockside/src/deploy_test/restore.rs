@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::books;
 use super::customers::{Customer, stocked};
-use super::shop::{PROJECT, Shop, docker, finish, wait};
+use super::shop::{Shop, docker, finish, wait};
 use crate::console::seconds;
 use crate::signals;
 
@@ -25,7 +25,8 @@ pub fn restore(shop: &Shop) -> Result<String> {
     run(shop, back_up)?;
     shop.compose(&["down"])?;
     // The disks of both stores; the secrets and the card provider are elsewhere.
-    docker(&["volume", "rm", &format!("{PROJECT}_postgres-data"), &format!("{PROJECT}_rabbitmq-data")])?;
+    let [postgres, rabbitmq] = ["postgres", "rabbitmq"].map(|name| format!("{}_{name}-data", shop.project));
+    docker(&["volume", "rm", &postgres, &rabbitmq])?;
     shop.start()?;
     let nobody =
         before.customer.call(shop, "POST", "/auth/login", Some(&before.customer.credentials()), 401)?;

@@ -14,8 +14,6 @@ use crate::layout::Layout;
 use crate::process::{self, Signal, pause};
 use crate::{net, signals};
 
-/// Compose's name for this shop, so that another one is left alone; also the images' tag.
-pub const PROJECT: &str = "dockside-deploy-test";
 /// The first build compiles the workspace.
 const LIMIT: Duration = Duration::from_secs(40 * 60);
 /// What is stopped has so long to end by itself.
@@ -23,6 +21,8 @@ const GRACE: Duration = Duration::from_secs(10);
 
 pub struct Shop {
     pub layout: Layout,
+    /// Compose's name for it, and the images' tag: another shop, or another checkout's test, is left alone.
+    pub project: String,
     port: u16,
 }
 
@@ -34,7 +34,8 @@ impl Shop {
         let version =
             docker(&["compose", "version", "--short"]).context("deploy-test needs Docker Compose")?;
         ensure!(new_enough(&version), "deploy-test needs Docker Compose 2.24 or later, this is {version}");
-        Ok(Shop { layout: layout.clone(), port: net::choose(None, &[])? })
+        let project = format!("dockside-deploy-test-{}", layout.hash());
+        Ok(Shop { layout: layout.clone(), project, port: net::choose(None, &[])? })
     }
 
     pub fn edge(&self) -> String {
@@ -55,9 +56,9 @@ impl Shop {
         let mut command = Command::new(program);
         command.current_dir(&self.layout.dir);
         command.env("COMPOSE_FILE", self.layout.root.join("docker-compose.yml"));
-        command.env("COMPOSE_PROJECT_NAME", PROJECT).env_remove("COMPOSE_PROFILES");
+        command.env("COMPOSE_PROJECT_NAME", &self.project).env_remove("COMPOSE_PROFILES");
         command.env("DOCKSIDE_PORT", self.port.to_string());
-        command.env("DOCKSIDE_TAG", PROJECT).env("CANARY_TAG", PROJECT);
+        command.env("DOCKSIDE_TAG", &self.project).env("CANARY_TAG", &self.project);
         command
     }
 
@@ -72,7 +73,7 @@ impl Shop {
 
     /// What removes it by hand.
     pub fn removal(&self) -> String {
-        format!("docker compose --project-name {PROJECT} --profile canary down --volumes")
+        format!("docker compose --project-name {} --profile canary down --volumes", self.project)
     }
 
     /// Starts whatever does not run, and waits until all of it is healthy.
@@ -105,7 +106,8 @@ impl Shop {
 
     /// A container's address as the edge's log has it.
     pub fn address(&self, id: &str) -> Result<String> {
-        inspect(id, &format!("{{{{(index .NetworkSettings.Networks \"{PROJECT}_edge\").IPAddress}}}}"))
+        let network = format!("{}_edge", self.project);
+        inspect(id, &format!("{{{{(index .NetworkSettings.Networks \"{network}\").IPAddress}}}}"))
     }
 
     /// The rows of a query, as `a|b|c`.
