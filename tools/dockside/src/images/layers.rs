@@ -1,6 +1,8 @@
 //! What an image is made of, as `docker save` writes it.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
+use std::iter;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -57,9 +59,7 @@ fn read(folder: &Path) -> Result<Image> {
     let manifest = document("manifest.json")?;
     let config = document(manifest[0]["Config"].as_str().context("no configuration")?)?;
     let files = manifest[0]["Layers"].as_array().context("no layers")?;
-    let made_by = instructions(&config);
-    ensure!(made_by.len() == files.len(), "{} layers, but a history of {}", files.len(), made_by.len());
-    let layers = made_by.into_iter().zip(files).map(|(made_by, file)| {
+    let layers = instructions(&config, files.len()).into_iter().zip(files).map(|(made_by, file)| {
         let file = folder.join(file.as_str().context("a layer without a file")?);
         let (compressed, unpacked) = sizes(&file)?;
         Ok(Layer { made_by, compressed, unpacked })
@@ -70,22 +70,27 @@ fn read(folder: &Path) -> Result<Image> {
     })
 }
 
-/// What made each layer, the lowest first.
-fn instructions(config: &Value) -> Vec<String> {
+/// What made each of so many layers, the lowest first. A history is optional, and that of a base may name fewer layers
+/// or more than it has: those of the Dockerfile are the last ones.
+fn instructions(config: &Value, layers: usize) -> Vec<String> {
     let history = config["history"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let with_layer = history.iter().filter(|step| step["empty_layer"] != true);
-    with_layer
-        .map(|step| {
-            let text = step["created_by"].as_str().unwrap_or_default().trim_end_matches(" # buildkit");
-            if text.is_empty() { "(base image)".to_owned() } else { text.chars().take(80).collect() }
-        })
-        .collect()
+    let with_layer = history.iter().rev().filter(|step| step["empty_layer"] != true);
+    let texts = with_layer.map(|step| step["created_by"].as_str().unwrap_or_default());
+    let shown = |text: &str| match text.trim_end_matches(" # buildkit") {
+        "" => "(base image)".to_owned(),
+        text => text.chars().take(80).collect(),
+    };
+    let mut made_by: Vec<String> = texts.chain(iter::repeat("")).take(layers).map(shown).collect();
+    made_by.reverse();
+    made_by
 }
 
 /// Compressed and unpacked; engines differ in which of both they save.
 fn sizes(file: &Path) -> Result<(u64, u64)> {
     let on_disk = fs::metadata(file)?.len();
-    let packed = fs::read(file)?.starts_with(&[0x1f, 0x8b]);
+    let mut magic = Vec::new();
+    File::open(file)?.take(2).read_to_end(&mut magic)?;
+    let packed = magic == [0x1f, 0x8b];
     let how = if packed { "gzip -dc" } else { "gzip -c" };
     // The name as an argument of the shell, not as a part of its text.
     let counted = output(Command::new("sh").args(["-c", &format!("{how} <\"$1\" | wc -c"), "sh"]).arg(file))?;
@@ -105,7 +110,11 @@ mod tests {
             {"created_by": "ENV A=b", "empty_layer": true},
             {"created_by": "COPY /out/order /usr/local/bin/ # buildkit"},
         ]});
-        assert_eq!(instructions(&config), ["(base image)", "COPY /out/order /usr/local/bin/"]);
+        let copy = "COPY /out/order /usr/local/bin/";
+        assert_eq!(instructions(&config, 2), ["(base image)", copy]);
+        assert_eq!(instructions(&config, 1), [copy]);
+        assert_eq!(instructions(&config, 3), ["(base image)", "(base image)", copy]);
+        assert_eq!(instructions(&json!({}), 1), ["(base image)"]);
     }
 
     #[test]
