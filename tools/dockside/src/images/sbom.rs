@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use super::layers::Image;
-use crate::compile::cargo;
+use crate::compile::{PACKAGES, cargo};
 use crate::layout::Layout;
 use crate::process::output;
 
@@ -37,16 +37,11 @@ pub fn of(layout: &Layout, program: &str, image: &str, found: &Image) -> Result<
         "arm64" => "aarch64-unknown-linux-gnu",
         other => bail!("no bill of materials for {other}"),
     };
-    let tree =
-        output(cargo(layout).args(["tree", "--locked", "--package", program, "--target", target]).args([
-            "--edges",
-            "normal,no-proc-macro",
-            "--prefix",
-            "depth",
-            "--format",
-            "|{p}|{l}",
-        ]))?;
-    let (root, crates) = graph(&tree).context("cargo tree")?;
+    // All of them at once, as the Dockerfile builds them: features that one asks for are those of all.
+    let mut tree = cargo(layout);
+    tree.args(["tree", "--locked", "--target", target]).args(PACKAGES.iter().flat_map(|p| ["--package", p]));
+    tree.args(["--edges", "normal,no-proc-macro", "--prefix", "depth", "--format", "|{p}|{l}"]);
+    let (root, crates) = graph(&output(&mut tree)?, program).context("cargo tree")?;
     let lock = fs::read_to_string(layout.root.join("Cargo.lock")).context("cannot read Cargo.lock")?;
     let checksums = checksums(&lock);
     let packages = base_packages(image)?;
@@ -96,15 +91,16 @@ pub fn of(layout: &Layout, program: &str, image: &str, found: &Image) -> Result<
     Ok(Bill { document, crates: crates.len(), packages: packages.len() })
 }
 
-/// Reads `cargo tree --prefix depth --format '|{p}|{l}'`: the program's package URL, and every crate by its own.
-fn graph(tree: &str) -> Option<(String, BTreeMap<String, Crate>)> {
+/// Reads `cargo tree --prefix depth --format '|{p}|{l}'` of some programs: the package URL of one, and by its own each
+/// crate that this one is linked from.
+fn graph(tree: &str, program: &str) -> Option<(String, BTreeMap<String, Crate>)> {
     let mut crates = BTreeMap::<String, Crate>::new();
-    let mut path = Vec::<String>::new();
+    let (mut root, mut path) = (None, Vec::<String>::new());
     for line in tree.lines().filter(|line| !line.is_empty()) {
         let mut fields = line.splitn(3, '|');
         let depth: usize = fields.next()?.parse().ok()?;
         let mut package = fields.next()?.split(' ');
-        // ` (*)`: what it uses was listed before.
+        // ` (*)`: what it uses was listed before, maybe for another program.
         let license = fields.next()?.trim_end_matches(" (*)").replace('/', " OR ");
         let (name, version) = (package.next()?, package.next()?.strip_prefix('v')?);
         // A folder follows where it does not come from crates.io, which has others of the same names.
@@ -115,12 +111,22 @@ fn graph(tree: &str) -> Option<(String, BTreeMap<String, Crate>)> {
         path.truncate(depth);
         if let Some(parent) = path.last() {
             crates.get_mut(parent)?.uses.insert(purl.clone());
+        } else if name == program {
+            root = Some(purl.clone());
         }
         let entry = crates.entry(purl.clone()).or_default();
         (entry.name, entry.version, entry.license) = (name.to_owned(), version.to_owned(), license);
         path.push(purl);
     }
-    Some((path.into_iter().next()?, crates))
+    let (root, mut linked) = (root?, BTreeMap::new());
+    let mut open = vec![root.clone()];
+    while let Some(purl) = open.pop() {
+        if let Some(found) = crates.remove(&purl) {
+            open.extend(found.uses.iter().cloned());
+            linked.insert(purl, found);
+        }
+    }
+    Some((root, linked))
 }
 
 /// SHA-256 by name and version.
@@ -214,7 +220,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tree_becomes_crates_with_what_each_is_linked_with() {
+    fn a_tree_becomes_a_programs_crates_with_what_each_is_linked_with() {
         let tree = "\
 0|order v0.1.0 (/src/services/order)|Apache-2.0 OR MIT
 1|axum v0.8.9|MIT
@@ -222,8 +228,18 @@ mod tests {
 1|service v0.1.0 (/src/crates/service)|MIT
 2|axum v0.8.9|MIT (*)
 2|zstd-sys v2.0.1+zstd.1.5.2|
+
+0|user v0.1.0 (/src/services/user)|Apache-2.0 OR MIT
+1|argon2 v0.6.0|MIT
+1|axum v0.8.9|MIT (*)
 ";
-        let (root, crates) = graph(tree).unwrap();
+        let (root, crates) = graph(tree, "user").unwrap();
+        assert_eq!(root, "pkg:generic/dockside/user@0.1.0");
+        assert_eq!(
+            crates.keys().collect::<Vec<_>>(),
+            ["pkg:cargo/argon2@0.6.0", "pkg:cargo/axum@0.8.9", "pkg:cargo/bytes@1.12.2", root.as_str()]
+        );
+        let (root, crates) = graph(tree, "order").unwrap();
         assert_eq!(root, "pkg:generic/dockside/order@0.1.0");
         assert_eq!(crates.len(), 5);
         let uses = |purl: &str| crates[purl].uses.iter().map(String::as_str).collect::<Vec<_>>();
@@ -234,7 +250,8 @@ mod tests {
             ["pkg:cargo/axum@0.8.9", "pkg:cargo/zstd-sys@2.0.1%2Bzstd.1.5.2"]
         );
         assert_eq!(crates["pkg:cargo/bytes@1.12.2"].license, "MIT OR Apache-2.0");
-        assert!(graph("error: no such package").is_none());
+        assert!(graph(tree, "product").is_none());
+        assert!(graph("error: no such package", "order").is_none());
     }
 
     #[test]
