@@ -56,12 +56,11 @@ pub fn run(layout: &Layout, args: &Args) -> Result<ExitCode> {
         let bill = sbom::of(layout, program, &image, &found)?;
         fs::write(&file, format!("{:#}\n", bill.document))
             .with_context(|| format!("cannot write {}", file.display()))?;
-        line(&format!(
-            "  {}: {} crates, {} packages of the base",
-            file.display(),
-            bill.crates,
-            bill.packages
-        ));
+        let base = match bill.packages {
+            Some(count) => format!("{count} packages of the base"),
+            None => "the base has no list of Debian packages".to_owned(),
+        };
+        line(&format!("  {}: {} crates, {base}", file.display(), bill.crates));
         if let Some(scanner) = scanner {
             for what in scanner.targets(&image, &file.to_string_lossy()) {
                 let mut command = Command::new(scanner.program());

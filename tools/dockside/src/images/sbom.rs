@@ -6,9 +6,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use super::layers::Image;
@@ -19,7 +19,8 @@ use crate::process::output;
 pub struct Bill {
     pub document: Value,
     pub crates: usize,
-    pub packages: usize,
+    /// Of the base; `None` when it has no list of them.
+    pub packages: Option<usize>,
 }
 
 /// A crate, and what it is linked with, both as package URLs (<https://github.com/package-url/purl-spec>).
@@ -44,7 +45,8 @@ pub fn of(layout: &Layout, program: &str, image: &str, found: &Image) -> Result<
     let (root, crates) = graph(&output(&mut tree)?, program).context("cargo tree")?;
     let lock = fs::read_to_string(layout.root.join("Cargo.lock")).context("cannot read Cargo.lock")?;
     let checksums = checksums(&lock);
-    let packages = base_packages(image)?;
+    let listed = base_packages(image).with_context(|| format!("reading the packages of {image}"))?;
+    let (packages, count) = (listed.as_deref().unwrap_or_default(), listed.as_ref().map(Vec::len));
 
     let mut components = Vec::new();
     for (purl, found) in &crates {
@@ -58,7 +60,7 @@ pub fn of(layout: &Layout, program: &str, image: &str, found: &Image) -> Result<
         }
         components.push(component);
     }
-    for package in &packages {
+    for package in packages {
         let purl = package.purl();
         components.push(json!({
             "type": "library", "bom-ref": purl, "purl": purl, "name": package.name, "version": package.version,
@@ -88,7 +90,7 @@ pub fn of(layout: &Layout, program: &str, image: &str, found: &Image) -> Result<
         "components": components,
         "dependencies": dependencies,
     });
-    Ok(Bill { document, crates: crates.len(), packages: packages.len() })
+    Ok(Bill { document, crates: crates.len(), packages: count })
 }
 
 /// Reads `cargo tree --prefix depth --format '|{p}|{l}'` of some programs: the package URL of one, and by its own each
@@ -165,21 +167,50 @@ fn encoded(text: &str) -> String {
 }
 
 /// What the base says that it has: `/var/lib/dpkg/status` in Debian's images, a file each in `status.d` in
-/// distroless ones. None in one that has neither.
-fn base_packages(image: &str) -> Result<Vec<Package>> {
+/// distroless ones. `None` in one that has neither.
+fn base_packages(image: &str) -> Result<Option<Vec<Package>>> {
     let container = output(Command::new("docker").args(["create", image]))?;
     let container = container.trim();
-    let read = |path: &str| {
-        // A tar; the files' text is among its blocks. `sh` for the pipe, the names as its arguments.
-        let script = "docker cp --follow-link \"$1:$2\" - 2>/dev/null | tar -xO 2>/dev/null";
-        output(Command::new("sh").args(["-c", script, "sh", container, path])).unwrap_or_default()
+    let read = || -> Result<_> {
+        let text = |path| text_of(container, path);
+        Ok((text("/etc/os-release")?, text("/var/lib/dpkg/status")?, text("/var/lib/dpkg/status.d")?))
     };
-    let (release, status, parts) =
-        (read("/etc/os-release"), read("/var/lib/dpkg/status"), read("/var/lib/dpkg/status.d"));
-    output(Command::new("docker").args(["rm", container]))?;
+    let found = read();
+    let removed = output(Command::new("docker").args(["rm", container]));
+    let (release, status, parts) = found?;
+    removed?;
+    if status.is_none() && parts.is_none() {
+        return Ok(None);
+    }
+    let [release, status, parts] = [release, status, parts].map(Option::unwrap_or_default);
     let mut packages = packages(&format!("{status}\n\n{parts}"), &distribution(&release));
     packages.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(packages)
+    Ok(Some(packages))
+}
+
+/// The text of a file, or of all files in a folder; `None` when there is no such path.
+fn text_of(container: &str, path: &str) -> Result<Option<String>> {
+    let source = format!("{container}:{path}");
+    let mut docker = Command::new("docker")
+        .args(["cp", "--follow-link", &source, "-"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    // A tar.
+    let archive = docker.stdout.take().context("docker's output")?;
+    let text = output(Command::new("tar").arg("-xO").stdin(archive));
+    let docker = docker.wait_with_output()?;
+    if docker.status.success() {
+        return text.map(Some);
+    }
+    let why = String::from_utf8_lossy(&docker.stderr);
+    ensure!(no_such_path(&why), "docker cp failed ({}): {}", docker.status, why.trim());
+    Ok(None)
+}
+
+/// Docker's words for it; there is no status of its own.
+fn no_such_path(message: &str) -> bool {
+    ["Could not find the file ", "No such container:path: "].iter().any(|words| message.contains(words))
 }
 
 fn distribution(os_release: &str) -> String {
@@ -259,6 +290,14 @@ mod tests {
         let lock = "version = 4\n\n[[package]]\nname = \"a\"\nversion = \"1.0.0\"\nchecksum = \"00ff\"\n\n\
                     [[package]]\nname = \"order\"\nversion = \"0.1.0\"\n";
         assert_eq!(checksums(lock), BTreeMap::from([(("a", "1.0.0"), "00ff")]));
+    }
+
+    #[test]
+    fn a_path_that_is_not_there_is_told_from_other_failures() {
+        assert!(no_such_path("Error response from daemon: Could not find the file /x in container 1f"));
+        assert!(no_such_path("Error: No such container:path: 1f:/x"));
+        assert!(!no_such_path("Error response from daemon: No such container: 1f"));
+        assert!(!no_such_path("Cannot connect to the Docker daemon at unix:///var/run/docker.sock."));
     }
 
     #[test]
