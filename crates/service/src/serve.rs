@@ -44,6 +44,8 @@ impl Ports {
         // Not stopped with the rest: it answers "stopping" until the process ends.
         let (admin, probes) = (listen(admin)?, health::router(lifecycle.health()));
         tokio::spawn(async move { axum::serve(admin, probes).await });
+        let at = addresses;
+        tracing::debug!(http = %at.http, grpc = %at.grpc, admin = %at.admin, "service.bound");
         Ok(Self { http, grpc, addresses })
     }
 
