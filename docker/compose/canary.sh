@@ -1,21 +1,33 @@
 #!/bin/sh
-# canary SERVICE PERCENT: how much of a service's traffic its canary gets; `canary SERVICE off` takes it all back.
+# canary SERVICE PERCENT: how much of a service's traffic its canary gets; `canary SERVICE off` takes it all back;
+# `canary` says what each gets.
 #
 # Run in the edge: docker compose exec edge canary order 10
 # From 0 on, requests with the header `X-Canary: order` go there too. A new edge container starts with every canary off.
 # The files it writes are read at each request: "gray release" in docker/edge/nginx.conf.template.
 set -eu
 usage() {
-    echo "usage: canary user|product|order 0..100|off" >&2
+    echo "usage: canary [user|product|order 0..100|off]" >&2
     exit 2
 }
+say() {
+    if [ ! -e "$EDGE_DIR/canary/$1/asked" ]; then
+        echo "$1: no canary"
+    else
+        echo "$1: $1-canary gets who asks for it and $((($(find "$EDGE_DIR/canary/$1" -name '??' | wc -l) * 100 + 128) / 256)) % of the others"
+    fi
+}
+if [ $# = 0 ]; then
+    for service in user product order; do say $service; done
+    exit
+fi
 [ $# = 2 ] || usage
 case $1 in
     user | product | order) folder=$EDGE_DIR/canary/$1 ;;
     *) usage ;;
 esac
 case $2 in
-    off) rm -rf "$folder" && exit ;;
+    off) rm -rf "$folder" && say "$1" && exit ;;
     [0-9] | [1-9][0-9] | 100) ;;
     *) usage ;;
 esac
@@ -33,3 +45,4 @@ while [ $dice -lt 256 ]; do
     if [ $dice -lt $wanted ]; then touch "$file"; else rm -f "$file"; fi
     dice=$((dice + 1))
 done
+say "$1"

@@ -3,6 +3,7 @@
 -- Plain psql: `cargo dockside` runs it, and so does PostgreSQL's official image from
 -- /docker-entrypoint-initdb.d. Passwords come from the environment.
 \set ON_ERROR_STOP on
+SET client_min_messages = warning;
 \getenv user_password USER_SERVICE_PASSWORD
 \getenv product_password PRODUCT_SERVICE_PASSWORD
 \getenv order_password ORDER_SERVICE_PASSWORD

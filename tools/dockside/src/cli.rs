@@ -46,7 +46,7 @@ pub fn command() -> Command {
                 .arg(flag("json", "As one JSON document, with the administrators' addresses of PostgreSQL and RabbitMQ")),
             Command::new("logs").about("Show what the processes wrote").args([
                 Arg::new("service").value_name("NAME").help(
-                    "user, product, order, payment-sandbox, edge, postgres, rabbitmq or dockside; all when left out",
+                    "user, product, order, payment-sandbox, edge, postgres, rabbitmq, or dockside after --detach; all when left out",
                 ),
                 flag("follow", "Keep showing what is added, until Ctrl-C").short('f'),
                 Arg::new("lines")
@@ -146,7 +146,8 @@ fn images_command() -> Command {
             Arg::new("platform")
                 .long("platform")
                 .value_name("OS/ARCH")
-                .help("One of linux/amd64 and linux/arm64; the engine's own when left out"),
+                .value_parser(["linux/amd64", "linux/arm64"])
+                .help("The engine's own when left out"),
             flag("no-build", "Look at the images that are there"),
         ])
 }

@@ -77,7 +77,7 @@ pub fn help() -> String {
         "Test the images and docker-compose.yml on a Docker engine.\n\nRuns all steps, or up and the one named. The load \
          is that of signed-in customers: catalogue, search, carts, order lists, a tenth new orders, sign-ins. Every \
          answer counts once, none is asked for again; afterwards each order that was answered must be there, paid \
-         and sold exactly once, in the shop's API, in its database and in the payment sandbox' ledger.\n\n{steps}\n\
+         and sold exactly once, in the shop's API, in its database and in the payment sandbox's ledger.\n\n{steps}\n\
          Needs a Docker engine on this machine with Compose 2.24 or later. It takes some ten minutes, the first build apart. The shop has a name, a port and images of its \
          own and is removed at the end, with its data."
     )

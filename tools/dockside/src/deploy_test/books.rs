@@ -103,7 +103,7 @@ fn paid_once(shop: &Shop, placed: &[Placed]) -> Result<()> {
     Ok(())
 }
 
-/// The sandbox' ledger by order id, asked from inside its network, which nothing else reaches.
+/// The sandbox's ledger by order id, asked from inside its network, which nothing else reaches.
 pub fn ledger(shop: &Shop) -> Result<BTreeMap<String, Value>> {
     let image = shop.tools()?;
     let network = format!("--network={}_services", shop.project);

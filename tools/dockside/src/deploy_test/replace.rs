@@ -97,16 +97,7 @@ pub fn replace(shop: &Shop) -> Result<String> {
             let start = Instant::now();
             let old = shop.container(service)?;
             let scale = format!("{service}=2");
-            shop.compose(&[
-                "up",
-                "--detach",
-                "--wait",
-                "--no-deps",
-                "--no-recreate",
-                "--scale",
-                &scale,
-                service,
-            ])?;
+            shop.compose(&["up", "--detach", "--wait", "--no-recreate", "--scale", &scale, service])?;
             docker(&["stop", &old])?;
             let code = inspect(&old, "{{.State.ExitCode}}")?;
             ensure!(code == "0", "{service} ended with code {code} when it was told to stop");
