@@ -14,7 +14,7 @@ use lapin::Confirmation;
 use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions};
 use lapin::types::FieldTable;
-use lapin::{BasicProperties, Channel};
+use lapin::{BasicProperties, Channel, Connection, Consumer};
 use service::batch::MAX_BATCH;
 use service::telemetry;
 use sqlx::PgConnection;
@@ -27,7 +27,13 @@ use crate::outbox::Outbox;
 use crate::topology::{RETRY_AFTER_SECONDS, Topology, name};
 
 const PREFETCH: u16 = 2 * MAX_BATCH as u16;
-const CONFIRM_DEADLINE: Duration = Duration::from_secs(5);
+const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Waits for the broker, but not forever.
+async fn answered<T>(answer: impl Future<Output = lapin::Result<T>>) -> anyhow::Result<T> {
+    let answer = tokio::time::timeout(ANSWER_DEADLINE, answer).await;
+    Ok(answer.context("the broker did not answer in time")??)
+}
 
 /// Applies events in the transaction it is given.
 pub trait Handler: Send + Sync + 'static {
@@ -92,12 +98,12 @@ struct Worker<'a, H> {
 impl<H: Handler> Worker<'_, H> {
     /// One connection's life. What was not acknowledged is delivered again.
     async fn consume(&self, warned: &mut bool) -> anyhow::Result<()> {
-        let (connection, channel) = self.topology.connect().await?;
+        let subscribed = tokio::select! {
+            () = self.stop.cancelled() => return Ok(()),
+            subscribed = self.subscribe() => subscribed?,
+        };
+        let (connection, channel, mut deliveries) = subscribed;
         *warned = false;
-        channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
-        let queue = name(&self.topology.queue(self.consumer));
-        let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
-        let mut deliveries = channel.basic_consume(queue, name(""), options, arguments).await?;
         tracing::info!("consumer.connected");
         let applied = telemetry::counter("events.applied");
         loop {
@@ -116,11 +122,23 @@ impl<H: Handler> Worker<'_, H> {
                 break;
             }
             // Every delivery up to the last is applied or confirmed elsewhere.
-            channel.basic_ack(last, BasicAckOptions { multiple: true }).await?;
+            let acknowledged = channel.basic_ack(last, BasicAckOptions { multiple: true });
+            answered(acknowledged).await?;
             applied.add(batch.len() as u64, &[]);
         }
-        connection.close(200, "stopping".into()).await?;
-        Ok(())
+        answered(connection.close(200, "stopping".into())).await
+    }
+
+    /// A connection, its channel and the queue's deliveries.
+    async fn subscribe(&self) -> anyhow::Result<(Connection, Channel, Consumer)> {
+        let (connection, channel) = self.topology.connect().await?;
+        answered(channel.basic_qos(PREFETCH, BasicQosOptions::default())).await?;
+        let queue = self.topology.queue(self.consumer);
+        let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
+        // A quorum queue without a leader does not answer until it has one.
+        let consume = channel.basic_consume(name(&queue), name(""), options, arguments);
+        let deliveries = answered(consume).await.with_context(|| format!("cannot consume from {queue}"))?;
+        Ok((connection, channel, deliveries))
     }
 
     /// Brings every delivery of the batch to an end; false when stopped before.
@@ -241,8 +259,7 @@ impl<H: Handler> Worker<'_, H> {
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
         let publish =
             async { channel.basic_publish(name(""), name(queue), options, body, properties).await?.await };
-        let outcome =
-            tokio::time::timeout(CONFIRM_DEADLINE, publish).await.context("no confirmation in time")??;
+        let outcome = answered(publish).await?;
         anyhow::ensure!(matches!(outcome, Confirmation::Ack(None)), "{queue} did not take the event");
         Ok(())
     }
