@@ -1,6 +1,7 @@
 //! Compiles the contracts in `dockside/` with protox, so that no `protoc` is needed.
 
-const FILES: [&str; 5] = [
+const FILES: [&str; 6] = [
+    "dockside/user/v1/service.proto",
     "dockside/user/v1/events.proto",
     "dockside/product/v1/types.proto",
     "dockside/product/v1/service.proto",
