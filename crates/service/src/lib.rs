@@ -17,6 +17,7 @@ mod healthcheck;
 pub mod http;
 mod lifecycle;
 pub mod money;
+pub mod openapi;
 pub mod page;
 pub mod peer;
 mod problem;

@@ -2,6 +2,7 @@
 
 use iso_currency::Currency as Iso;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// An ISO 4217 currency, e.g. `EUR`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,10 +49,13 @@ impl<'de> Deserialize<'de> for Currency {
 }
 
 /// An amount in minor units (cents) of a currency.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"amount": 1999, "currency": "EUR"}))]
 pub struct Money {
     pub amount: i64,
+    /// ISO 4217.
+    #[schema(value_type = String, pattern = "^[A-Z]{3}$")]
     pub currency: Currency,
 }
 

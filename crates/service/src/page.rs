@@ -4,6 +4,7 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD as BASE64;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use crate::Problem;
 
@@ -43,10 +44,24 @@ pub fn invalid_cursor() -> Problem {
     Problem::bad_request("invalid_cursor", "The cursor is not one that this list gave.")
 }
 
+/// [`PageQuery`] in the OpenAPI document.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "only described")]
+pub struct PageParams {
+    /// How many items at most.
+    #[param(minimum = 1, maximum = 100, default = 20)]
+    limit: Option<u8>,
+    /// `next_cursor` of the page before.
+    cursor: Option<String>,
+}
+
 /// One page of a list.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Page<T> {
     pub items: Vec<T>,
+    /// Where the next page begins; null on the last one.
+    #[schema(required)]
     pub next_cursor: Option<String>,
 }
 

@@ -1,0 +1,185 @@
+//! A service's OpenAPI 3.1 document, made from its routes.
+//!
+//! A handler's `#[utoipa::path]` says what is its own, the codes of its own problems among it (`x-problems`). What
+//! follows from the kind of operation is added here: a body can be malformed, a token missing, a path lead nowhere.
+
+use std::collections::BTreeMap;
+
+use axum::Router;
+use axum::http::{StatusCode, header};
+use axum::routing::get;
+use serde_json::{Map, Value, json};
+use utoipa_axum::router::OpenApiRouter;
+
+type Problems = BTreeMap<u16, Vec<String>>;
+
+/// The document of `routes`, named `title`.
+pub fn document<S: Clone + Send + Sync + 'static>(title: &str, routes: OpenApiRouter<S>) -> Value {
+    let mut document = serde_json::to_value(routes.into_openapi()).unwrap_or_default();
+    document["info"] = json!({
+        "title": title,
+        "version": "1",
+        "license": {"name": "Apache-2.0 OR MIT", "identifier": "Apache-2.0 OR MIT"},
+    });
+    document["components"]["securitySchemes"] = json!({
+        "token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT",
+            "description": "An access token of `POST /api/v1/auth/login`. Roles: customer, staff, admin; an admin may do what staff may."},
+    });
+    document["components"]["schemas"]["Problem"] = problem_schema();
+    let paths = document["paths"].as_object_mut();
+    let operations = paths.into_iter().flatten().filter_map(|(_, path)| path.as_object_mut());
+    for operation in operations.flat_map(Map::values_mut).filter(|operation| operation.is_object()) {
+        complete(operation);
+    }
+    document
+}
+
+/// The routes as axum takes them, and the document at `/openapi.json`.
+pub fn router<S: Clone + Send + Sync + 'static>(title: &str, routes: OpenApiRouter<S>) -> Router<S> {
+    let (router, openapi) = routes.split_for_parts();
+    let text = document::<S>(title, OpenApiRouter::with_openapi(openapi)).to_string();
+    let answer = move || async move { ([(header::CONTENT_TYPE, "application/json")], text) };
+    router.route("/openapi.json", get(answer))
+}
+
+/// Adds the answers that an operation has for being one of its kind, and writes out its own problems.
+fn complete(operation: &mut Value) {
+    let mut problems = Problems::new();
+    let mut add = |status: u16, code: &str| {
+        let codes: &mut Vec<String> = problems.entry(status).or_default();
+        if !codes.iter().any(|known| known == code) {
+            codes.push(code.to_owned());
+        }
+    };
+    let own = operation.as_object_mut().and_then(|fields| fields.remove("x-problems"));
+    for (status, codes) in own.as_ref().and_then(Value::as_object).into_iter().flatten() {
+        for code in codes.as_array().into_iter().flatten().filter_map(Value::as_str) {
+            add(status.parse().unwrap_or(500), code);
+        }
+    }
+    if let Some(kinds) = operation.pointer("/requestBody/content").and_then(Value::as_object) {
+        add(413, "payload_too_large");
+        add(415, "unsupported_media_type");
+        if kinds.keys().any(|kind| kind.ends_with("json") && !kind.contains("ndjson")) {
+            add(400, "malformed_json");
+            add(400, "malformed_body");
+            add(422, "validation_failed");
+        }
+    }
+    let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
+    for parameter in &parameters {
+        match (parameter["in"].as_str(), parameter["name"].as_str()) {
+            (Some("path"), _) => add(404, "not_found"),
+            (Some("query"), Some("cursor")) => add(400, "invalid_cursor"),
+            (Some("query"), _) => add(422, "validation_failed"),
+            _ => {}
+        }
+    }
+    let needs = operation["security"].as_array().cloned().unwrap_or_default();
+    if let Some(roles) = needs.first().and_then(|need| need["token"].as_array()) {
+        add(401, "missing_token");
+        add(401, "invalid_token");
+        if !roles.is_empty() {
+            add(403, "forbidden");
+        }
+    }
+    add(429, "rate_limited");
+    add(500, "internal_error");
+    add(503, "service_unavailable");
+    for (status, codes) in problems {
+        operation["responses"][status.to_string()] = problem_response(status, &codes);
+    }
+}
+
+fn problem_response(status: u16, codes: &[String]) -> Value {
+    let title =
+        StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("Error");
+    let mut response = json!({
+        "description": format!("`{}`", codes.join("`, `")),
+        "content": {"application/problem+json": {
+            "schema": {"$ref": "#/components/schemas/Problem"},
+            "example": {
+                "type": "about:blank",
+                "title": title,
+                "status": status,
+                "code": codes.first(),
+                "detail": "What is wrong, for people.",
+                "instance": "/api/v1/example",
+                "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+            },
+        }},
+    });
+    let text = |description: &str| json!({"description": description, "schema": {"type": "string"}});
+    match status {
+        401 => response["headers"]["WWW-Authenticate"] = text("RFC 6750."),
+        429 | 503 => response["headers"]["Retry-After"] = text("Seconds."),
+        _ => {}
+    }
+    response
+}
+
+/// RFC 9457, and what this API adds.
+fn problem_schema() -> Value {
+    json!({
+        "type": "object",
+        "description": "A problem document (RFC 9457). Programs go by `code`, which is stable.",
+        "required": ["type", "title", "status", "detail", "code"],
+        "properties": {
+            "type": {"type": "string"},
+            "title": {"type": "string"},
+            "status": {"type": "integer", "minimum": 400, "maximum": 599},
+            "detail": {"type": "string"},
+            "instance": {"type": "string"},
+            "code": {"type": "string", "pattern": "^[a-z][a-z0-9_]*$"},
+            "trace_id": {"type": "string"},
+            "errors": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "required": ["pointer", "code", "detail"],
+                    "properties": {
+                        "pointer": {"type": "string", "description": "A JSON pointer (RFC 6901) into the body, or `/name` of a parameter."},
+                        "code": {"type": "string"},
+                        "detail": {"type": "string"},
+                    },
+                },
+            },
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::extract::State;
+    use utoipa_axum::routes;
+
+    use super::*;
+
+    /// Buy it.
+    #[utoipa::path(
+        post,
+        path = "/things/{id}",
+        operation_id = "buy_thing",
+        params(("id" = String, Path)),
+        request_body(content = String, content_type = "application/json"),
+        responses((status = 204, description = "Bought.")),
+        security(("token" = ["staff"])),
+        extensions(("x-problems" = json!({"409": ["sold_out"], "422": ["unknown_thing"]})))
+    )]
+    async fn buy(State(()): State<()>) {}
+
+    #[test]
+    fn an_operation_has_its_own_problems_and_those_of_its_kind() {
+        let document = document("Test", OpenApiRouter::new().routes(routes!(buy)));
+        let operation = &document["paths"]["/things/{id}"]["post"];
+        assert_eq!(operation["summary"], "Buy it.");
+        let statuses: Vec<&String> = operation["responses"].as_object().unwrap().keys().collect();
+        assert_eq!(
+            statuses,
+            ["204", "400", "401", "403", "404", "409", "413", "415", "422", "429", "500", "503"]
+        );
+        assert_eq!(operation["responses"]["422"]["description"], "`unknown_thing`, `validation_failed`");
+        assert!(operation.get("x-problems").is_none());
+        assert_eq!(document["openapi"], "3.1.0");
+    }
+}
