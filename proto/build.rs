@@ -9,9 +9,13 @@ const FILES: [&str; 6] = [
     "dockside/order/v1/events.proto",
 ];
 
+use prost::Message;
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=dockside");
     let descriptors = protox::compile(FILES, ["."])?;
+    let file = std::path::Path::new(&std::env::var("OUT_DIR")?).join("descriptors.bin");
+    std::fs::write(file, descriptors.encode_to_vec())?;
     tonic_prost_build::configure().compile_fds(descriptors)?;
     Ok(())
 }

@@ -18,3 +18,6 @@ pub mod order {
         tonic::include_proto!("dockside.order.v1");
     }
 }
+
+/// All of it as an encoded `FileDescriptorSet`, for servers' reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -23,12 +23,17 @@ type Traced = tower::layer::util::Stack<
 /// now and then, between calls, lets clients find replicas that are new.
 const CONNECTION_AGE: Duration = Duration::from_secs(60);
 
-/// A server of `routes` and the standard health service.
-pub async fn server(routes: Routes) -> Router<Traced> {
+/// A server of `routes`, the standard health service, and reflection, which lets tools such as grpcurl make calls.
+pub async fn server(routes: Routes) -> anyhow::Result<Router<Traced>> {
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_service_status("", tonic_health::ServingStatus::Serving).await;
     let trace = TraceLayer::new_for_grpc().make_span_with(span as SpanMaker);
-    Server::builder().max_connection_age(CONNECTION_AGE).layer(trace).add_routes(routes.add_service(health))
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()?;
+    let routes = routes.add_service(health).add_service(reflection);
+    Ok(Server::builder().max_connection_age(CONNECTION_AGE).layer(trace).add_routes(routes))
 }
 
 fn span(request: &axum::http::Request<tonic::body::Body>) -> tracing::Span {

@@ -69,7 +69,7 @@ impl Ports {
         let stop = last_served(&grpc, lifecycle);
         lifecycle.spawn("grpc", async move {
             let incoming = TcpIncoming::from(grpc).with_nodelay(Some(true)); // as no_delay
-            grpc::server(calls).await.serve_with_incoming_shutdown(incoming, stop).await?;
+            grpc::server(calls).await?.serve_with_incoming_shutdown(incoming, stop).await?;
             Ok(())
         });
 
