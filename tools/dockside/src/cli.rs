@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use crate::layout::Layout;
-use crate::{deploy_test, down, images, logs, prepare, smoke, status, test, up};
+use crate::{deploy_test, down, images, logs, openapi, prepare, smoke, status, test, up};
 
 /// The folder of the shop's data, logs and state, under the checkout.
 pub const DEFAULT_DIR: &str = ".dockside";
@@ -83,6 +83,9 @@ pub fn command() -> Command {
                 .arg(Arg::new("step").value_name("STEP").value_parser(deploy_test::names()))
                 .arg(flag("keep", "Leave the shop running, to look at it")),
             images_command(),
+            Command::new("openapi")
+                .about("Write docs/openapi.json, the API's document, from the services' code")
+                .arg(flag("check", "Change nothing; fail when it is out of date")),
             Command::new("prepare")
                 .about("Bring the committed query metadata (.sqlx) in step with the code and the migrations")
                 .long_about(
@@ -195,6 +198,7 @@ pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
             };
             images::run(&layout, &args)
         }
+        "openapi" => openapi::run(&layout, m.get_flag("check")),
         "prepare" => prepare::run(&layout, m.get_flag("check"), &list("crates")),
         other => anyhow::bail!("no command {other}"),
     }

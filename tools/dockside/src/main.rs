@@ -15,6 +15,7 @@ mod install;
 mod layout;
 mod logs;
 mod net;
+mod openapi;
 mod prepare;
 mod process;
 mod servers;
