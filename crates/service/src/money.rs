@@ -19,6 +19,11 @@ impl Currency {
     pub fn code(self) -> &'static str {
         self.0.code()
     }
+
+    /// Decimal places of the major unit: 2 for euros, 0 for yen.
+    pub fn decimals(self) -> u16 {
+        self.0.exponent().unwrap_or(0)
+    }
 }
 
 impl std::str::FromStr for Currency {
@@ -81,6 +86,17 @@ impl Money {
     }
 }
 
+/// In major units, for people: `19.99 EUR`.
+impl std::fmt::Display for Money {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let decimals = usize::from(self.currency.decimals());
+        let digits = format!("{:0>width$}", self.amount.unsigned_abs(), width = decimals + 1);
+        let (major, minor) = digits.split_at(digits.len() - decimals);
+        let (sign, point) = (if self.amount < 0 { "-" } else { "" }, if decimals > 0 { "." } else { "" });
+        write!(f, "{sign}{major}{point}{minor} {}", self.currency)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -108,5 +124,22 @@ mod tests {
         }
         let good = r#"{"amount":1999,"currency":"EUR"}"#;
         assert_eq!(serde_json::to_string(&serde_json::from_str::<Money>(good).unwrap()).unwrap(), good);
+    }
+
+    #[test]
+    fn people_read_amounts_in_major_units() {
+        for (amount, currency, text) in [
+            (1999, "EUR", "19.99 EUR"),
+            (5, "EUR", "0.05 EUR"),
+            (0, "USD", "0.00 USD"),
+            (-250, "GBP", "-2.50 GBP"),
+            (1999, "JPY", "1999 JPY"),
+            (0, "JPY", "0 JPY"),
+            (1999, "KWD", "1.999 KWD"),
+            (12, "CLF", "0.0012 CLF"),
+            (i64::MIN, "EUR", "-92233720368547758.08 EUR"),
+        ] {
+            assert_eq!(Money::new(amount, currency.parse().unwrap()).to_string(), text);
+        }
     }
 }

@@ -3,6 +3,16 @@
 
 use crate::{FieldError, Money, Problem};
 
+/// The assigned codes of ISO 3166-1 alpha-2.
+const COUNTRIES: &str = "AD AE AF AG AI AL AM AO AQ AR AS AT AU AW AX AZ BA BB BD BE BF BG BH BI BJ BL BM BN BO BQ BR BS \
+    BT BV BW BY BZ CA CC CD CF CG CH CI CK CL CM CN CO CR CU CV CW CX CY CZ DE DJ DK DM DO DZ EC EE \
+    EG EH ER ES ET FI FJ FK FM FO FR GA GB GD GE GF GG GH GI GL GM GN GP GQ GR GS GT GU GW GY HK HM \
+    HN HR HT HU ID IE IL IM IN IO IQ IR IS IT JE JM JO JP KE KG KH KI KM KN KP KR KW KY KZ LA LB LC \
+    LI LK LR LS LT LU LV LY MA MC MD ME MF MG MH MK ML MM MN MO MP MQ MR MS MT MU MV MW MX MY MZ NA \
+    NC NE NF NG NI NL NO NP NR NU NZ OM PA PE PF PG PH PK PL PM PN PR PS PT PW PY QA RE RO RS RU RW \
+    SA SB SC SD SE SG SH SI SJ SK SL SM SN SO SR SS ST SV SX SY SZ TC TD TF TG TH TJ TK TL TM TN TO \
+    TR TT TV TW TZ UA UG UM US UY UZ VA VC VE VG VI VN VU WF WS YE YT ZA ZM ZW";
+
 /// Collects what is wrong with a form.
 #[derive(Debug, Default)]
 pub struct Invalid(Vec<FieldError>);
@@ -57,5 +67,31 @@ impl Invalid {
     pub fn price(&mut self, pointer: &str, price: Money) -> Option<Money> {
         self.range(&format!("{pointer}/amount"), price.amount, 0, Money::MAX_AMOUNT)?;
         Some(price)
+    }
+
+    /// A country: an assigned code of ISO 3166-1 alpha-2, in upper case.
+    pub fn country(&mut self, pointer: &str, code: &str) {
+        if !COUNTRIES.split(' ').any(|assigned| assigned == code) {
+            self.push(pointer, "invalid_country", "An ISO 3166-1 alpha-2 code, like GB.");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_country_is_one_of_the_249() {
+        assert_eq!(COUNTRIES.split(' ').count(), 249);
+        let accepted = |code: &str| {
+            let mut invalid = Invalid::new();
+            invalid.country("/country", code);
+            invalid.check().is_ok()
+        };
+        assert!(accepted("GB"));
+        for bad in ["", "UK", "gb", "GBR", "ZZ", " ", "AD AE"] {
+            assert!(!accepted(bad), "{bad:?}");
+        }
     }
 }
