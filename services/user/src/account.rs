@@ -1,9 +1,10 @@
-//! Accounts: what may be one, opening one, changing its name.
+//! Accounts: what may be one, opening and changing one, erasing it.
 
+mod administration;
 mod store;
 
 use messaging::{NewEvent, outbox, topology};
-use proto::user::v1::UserRegistered;
+use proto::user::v1::{UserDeleted, UserRegistered};
 use serde::Serialize;
 use service::auth::Role;
 use service::validate::Invalid;
@@ -14,7 +15,10 @@ use uuid::Uuid;
 
 use crate::password::NewPassword;
 
-pub(crate) use store::{credentials, find, rename};
+pub(crate) use administration::{Change, Managed, administer};
+pub(crate) use store::{
+    Credentials, change_password, credentials, find, list, managed, own_password, rename, with_email,
+};
 
 /// RFC 5321, section 4.5.3.1.3 allows a path of 256 octets, brackets included.
 const MAX_EMAIL_OCTETS: usize = 254;
@@ -127,6 +131,23 @@ pub(crate) async fn register(
     let event = NewEvent::new(topology::USER_REGISTERED, account.id, 1, &registered);
     outbox::enqueue(connection, &[event]).await?;
     Ok(account)
+}
+
+/// Removes the account with everything that is kept of its owner, and tells
+/// the others to forget them too. False when it has gone already; 409
+/// `last_admin` when nobody could administer the shop afterwards.
+pub(crate) async fn erase(connection: &mut PgConnection, id: Uuid) -> Result<bool, Problem> {
+    // Before the account is locked, as sign-ins do.
+    store::forget_failures(connection, id).await?;
+    let Some(account) = administration::lock(connection, id).await? else {
+        return Ok(false);
+    };
+    account.may_leave()?;
+    store::delete(connection, id).await?;
+    let deleted = UserDeleted { user_id: id.to_string() };
+    let event = NewEvent::new(topology::USER_DELETED, id, account.version + 1, &deleted);
+    outbox::enqueue(connection, &[event]).await?;
+    Ok(true)
 }
 
 #[cfg(test)]

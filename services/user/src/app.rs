@@ -4,14 +4,17 @@ use std::sync::Arc;
 
 use axum::extract::FromRef;
 use messaging::Outbox;
+use proto::user::v1::user_service_server::UserServiceServer;
 use service::Lifecycle;
 use service::auth::Verifier;
+use service::peer::Callers;
 use service::serve::{Addresses, Ports};
 use sqlx::PgPool;
 use sqlx::migrate::Migrator;
 use tonic::service::Routes;
 
 use crate::config::Config;
+use crate::grpc::Calls;
 use crate::password::Hasher;
 use crate::signing::SigningKeys;
 use crate::{consumer, demo, http, retention};
@@ -34,9 +37,10 @@ impl FromRef<App> for Arc<Verifier> {
 }
 
 /// Starts the service's tasks and returns where it listens; it runs until
-/// `lifecycle` stops. Fails on a taken port, or when the database can't be
-/// reached or migrated.
+/// `lifecycle` stops. Fails on a taken port, a bad setting, or when the database
+/// can't be reached or migrated.
 pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addresses> {
+    let callers = Callers::parse("user", &config.trusted_callers)?;
     let ports = Ports::bind(&config.listen, lifecycle)?;
     let migrations = [&messaging::MIGRATIONS, &MIGRATIONS];
     let pool = service::db::open(&config.backends, "users", &migrations).await?;
@@ -53,6 +57,6 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
     retention::start(pool.clone(), lifecycle);
     let amqp_url = &config.backends.amqp_url;
     messaging::start(lifecycle, "user", amqp_url, &config.naming, &outbox, consumer::Notifier);
-    // Other services have nothing to ask yet: the gRPC port answers health checks only.
-    ports.serve(lifecycle, &pool, http::router(app), Routes::default())
+    let calls = Routes::new(UserServiceServer::new(Calls::new(pool.clone(), callers)));
+    ports.serve(lifecycle, &pool, http::router(app), calls)
 }

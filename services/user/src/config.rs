@@ -24,6 +24,9 @@ pub struct Config {
     /// its time; as many as there are cores when not set.
     #[arg(long, env = "PASSWORD_HASHES_AT_ONCE")]
     pub password_hashes_at_once: Option<NonZeroUsize>,
+    /// The services that may call, each with its public key: `order=<base64url>`.
+    #[arg(long, env = "TRUSTED_CALLERS", default_value = "")]
+    pub trusted_callers: String,
     /// Creates the demo accounts, whose passwords are public: never in production.
     #[arg(long, env = "DEMO_DATA", default_value = "false", action = ArgAction::Set)]
     pub demo_data: bool,

@@ -8,16 +8,19 @@
 //! access token. Order events come in through `consumer`.
 
 mod account;
+mod address;
 mod app;
 mod config;
 mod consumer;
 mod demo;
+mod grpc;
 mod http;
 mod password;
 mod retention;
 mod session;
 mod signing;
 mod throttle;
+mod user_agent;
 
 pub use app::start;
 pub use config::Config;

@@ -13,11 +13,30 @@ mod store;
 use aws_lc_rs::{digest, hmac};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use serde::Serialize;
 use service::auth::Role;
 use sqlx::PgConnection;
+use time::OffsetDateTime;
 use uuid::Uuid;
 
-pub(crate) use store::sweep;
+use crate::account::Credentials;
+
+pub(crate) use store::{current_role, list, revoke_all, revoke_others, revoke_own, sweep};
+
+/// A sign-in, as the account's owner sees it.
+#[derive(Debug, Serialize)]
+pub(crate) struct Session {
+    pub id: Uuid,
+    /// Whether the request came from it.
+    pub current: bool,
+    /// Such as `Firefox on Linux`.
+    pub user_agent: Option<String>,
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    /// The sign-in or the last refresh.
+    #[serde(with = "time::serde::rfc3339")]
+    pub last_used_at: OffsetDateTime,
+}
 
 /// An opaque bearer token; only its hash is kept.
 #[derive(PartialEq, Eq)]
@@ -58,15 +77,21 @@ pub(crate) struct SignedIn {
     pub refresh_token: RefreshToken,
 }
 
-/// Opens a session; `None` when the account has gone or was disabled meanwhile.
+/// Opens a session; `None` when the account has gone, was disabled or got
+/// another password meanwhile.
 pub(crate) async fn open(
     connection: &mut PgConnection,
-    account: Uuid,
-    role: Role,
+    account: &Credentials,
+    user_agent: Option<&str>,
 ) -> sqlx::Result<Option<SignedIn>> {
     let refresh_token = RefreshToken::generate();
-    let session = store::insert(connection, account, &refresh_token.hash()).await?;
-    Ok(session.map(|session| SignedIn { account, role, session, refresh_token }))
+    let family = store::insert(connection, account, &refresh_token.hash(), user_agent).await?;
+    Ok(family.map(|family| SignedIn {
+        account: family.account,
+        role: family.role,
+        session: family.session,
+        refresh_token,
+    }))
 }
 
 /// The successor of a presented token; `None` when it is unknown, has run out,

@@ -55,9 +55,11 @@ async fn a_token_that_is_not_quite_right_is_refused() {
     let (kid, der): (String, Vec<u8>) =
         sqlx::query_as("SELECT kid, private_key FROM users.signing_keys").fetch_one(&app.pool).await.unwrap();
     let now = time::OffsetDateTime::now_utc().unix_timestamp();
+    let session: Uuid =
+        sqlx::query_scalar("SELECT id FROM users.sessions").fetch_one(&app.pool).await.unwrap();
     // What the service itself would sign, but for `change`.
     let signed = |typ: &str, change: Value| {
-        let mut claims = json!({"iss": "dockside", "aud": "dockside-api", "sub": id, "sid": id,
+        let mut claims = json!({"iss": "dockside", "aud": "dockside-api", "sub": id, "sid": session,
             "role": "customer", "iat": now, "exp": now + 900, "jti": id});
         for (name, value) in change.as_object().unwrap() {
             claims[name] = value.clone();
@@ -87,6 +89,7 @@ async fn a_token_that_is_not_quite_right_is_refused() {
         ("another issuer", signed("at+jwt", json!({"iss": "somebody"}))),
         ("an unknown role", signed("at+jwt", json!({"role": "root"}))),
         ("a stranger's key", stranger),
+        ("a session that has ended", signed("at+jwt", json!({"sid": id}))),
     ] {
         let answer = app.get("/api/v1/me", &token).await;
         assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{what}");

@@ -5,7 +5,7 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Account, Email};
+use super::{Account, Email, Managed};
 
 struct Row {
     id: Uuid,
@@ -82,10 +82,153 @@ pub(crate) async fn rename(
     row.fetch_optional(connection).await?.map(Account::try_from).transpose()
 }
 
+/// An account as admins see it.
+pub(crate) async fn managed(connection: &mut PgConnection, id: Uuid) -> sqlx::Result<Option<Managed>> {
+    let row = sqlx::query_as!(
+        ManagedRow,
+        "SELECT id, email, name, role, created_at, disabled FROM users.accounts WHERE id = $1",
+        id,
+    );
+    row.fetch_optional(connection).await?.map(Managed::try_from).transpose()
+}
+
+/// Up to `limit` accounts, newest first, from the one after `after` on.
+pub(crate) async fn list(
+    connection: &mut PgConnection,
+    after: Option<Uuid>,
+    limit: i64,
+) -> sqlx::Result<Vec<Managed>> {
+    let rows = sqlx::query_as!(
+        ManagedRow,
+        "SELECT id, email, name, role, created_at, disabled FROM users.accounts
+         WHERE id < $1 ORDER BY id DESC LIMIT $2",
+        after.unwrap_or(Uuid::max()),
+        limit,
+    );
+    rows.fetch_all(connection).await?.into_iter().map(Managed::try_from).collect()
+}
+
+/// The account with this address, as a list.
+pub(crate) async fn with_email(
+    connection: &mut PgConnection,
+    email: &str,
+    after: Option<Uuid>,
+) -> sqlx::Result<Vec<Managed>> {
+    let rows = sqlx::query_as!(
+        ManagedRow,
+        "SELECT id, email, name, role, created_at, disabled FROM users.accounts
+         WHERE email_key = $1 AND id < $2",
+        email.to_lowercase(),
+        after.unwrap_or(Uuid::max()),
+    );
+    rows.fetch_all(connection).await?.into_iter().map(Managed::try_from).collect()
+}
+
+struct ManagedRow {
+    id: Uuid,
+    email: String,
+    name: String,
+    role: String,
+    created_at: OffsetDateTime,
+    disabled: bool,
+}
+
+impl TryFrom<ManagedRow> for Managed {
+    type Error = sqlx::Error;
+
+    fn try_from(row: ManagedRow) -> sqlx::Result<Self> {
+        let ManagedRow { id, email, name, role, created_at, disabled } = row;
+        Ok(Self { account: Row { id, email, name, role, created_at }.try_into()?, disabled })
+    }
+}
+
+/// What an admin's change rests on.
+pub(super) struct Locked {
+    pub id: Uuid,
+    pub role: Role,
+    pub disabled: bool,
+    pub version: i64,
+}
+
+/// Locks the account and every admin's, in one order.
+pub(super) async fn lock_with_admins(connection: &mut PgConnection, id: Uuid) -> sqlx::Result<Vec<Locked>> {
+    let rows = sqlx::query!(
+        "SELECT id, role, disabled, version FROM users.accounts
+         WHERE id = ANY($1::uuid || ARRAY(SELECT id FROM users.accounts WHERE role = 'admin' AND NOT disabled))
+         ORDER BY id FOR UPDATE",
+        id,
+    );
+    let rows = rows.fetch_all(connection).await?.into_iter().map(|row| {
+        Ok(Locked { id: row.id, role: role(&row.role)?, disabled: row.disabled, version: row.version })
+    });
+    rows.collect()
+}
+
+pub(super) async fn administer(
+    connection: &mut PgConnection,
+    id: Uuid,
+    role: Role,
+    disabled: bool,
+) -> sqlx::Result<()> {
+    let update = sqlx::query!(
+        "UPDATE users.accounts SET role = $2, disabled = $3, version = version + 1, updated_at = now()
+         WHERE id = $1",
+        id,
+        role.as_str(),
+        disabled,
+    );
+    update.execute(connection).await?;
+    Ok(())
+}
+
+/// Sessions, addresses and notifications go with it.
+pub(super) async fn delete(connection: &mut PgConnection, id: Uuid) -> sqlx::Result<()> {
+    sqlx::query!("DELETE FROM users.accounts WHERE id = $1", id).execute(connection).await?;
+    Ok(())
+}
+
+/// The failed sign-ins at the account's address.
+pub(super) async fn forget_failures(connection: &mut PgConnection, id: Uuid) -> sqlx::Result<()> {
+    sqlx::query!(
+        "DELETE FROM users.sign_in_failures
+         WHERE email_key = (SELECT email_key FROM users.accounts WHERE id = $1)",
+        id,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// The account's address and the hash of its password, unless it is disabled.
+pub(crate) async fn own_password(
+    connection: &mut PgConnection,
+    id: Uuid,
+) -> sqlx::Result<Option<(Email, String)>> {
+    let row =
+        sqlx::query!("SELECT email, password_hash FROM users.accounts WHERE id = $1 AND NOT disabled", id);
+    Ok(row.fetch_optional(connection).await?.map(|row| (Email(row.email), row.password_hash)))
+}
+
+/// Replaces the password's hash; false when it is no longer `current`.
+pub(crate) async fn change_password(
+    connection: &mut PgConnection,
+    id: Uuid,
+    current: &str,
+    new: &str,
+) -> sqlx::Result<bool> {
+    let update = sqlx::query!(
+        "UPDATE users.accounts SET password_hash = $3, version = version + 1, updated_at = now()
+         WHERE id = $1 AND password_hash = $2 AND NOT disabled",
+        id,
+        current,
+        new,
+    );
+    Ok(update.execute(connection).await?.rows_affected() == 1)
+}
+
 /// What a sign-in is checked against.
 pub(crate) struct Credentials {
     pub id: Uuid,
-    pub role: Role,
     pub password_hash: String,
     pub disabled: bool,
 }
@@ -94,17 +237,10 @@ pub(crate) async fn credentials(
     connection: &mut PgConnection,
     email: &Email,
 ) -> sqlx::Result<Option<Credentials>> {
-    let row = sqlx::query!(
-        "SELECT id, role, password_hash, disabled FROM users.accounts WHERE email_key = $1",
+    let row = sqlx::query_as!(
+        Credentials,
+        "SELECT id, password_hash, disabled FROM users.accounts WHERE email_key = $1",
         email.key(),
     );
-    let Some(row) = row.fetch_optional(connection).await? else {
-        return Ok(None);
-    };
-    Ok(Some(Credentials {
-        id: row.id,
-        role: role(&row.role)?,
-        password_hash: row.password_hash,
-        disabled: row.disabled,
-    }))
+    row.fetch_optional(connection).await
 }

@@ -1,8 +1,11 @@
 //! The rows of `users.sessions` and `users.refresh_tokens`.
 
-use service::auth::Role;
+use service::auth::{Role, User};
 use sqlx::PgConnection;
 use uuid::Uuid;
+
+use super::Session;
+use crate::account::Credentials;
 
 /// A session and whose it is.
 pub(super) struct Family {
@@ -17,23 +20,93 @@ pub(super) struct Token {
     pub grace_salt: Option<Vec<u8>>,
 }
 
+/// Share-locks the account, so that whoever changes its password or role sees
+/// this session and ends it, or this sees the change and opens none.
 pub(super) async fn insert(
     connection: &mut PgConnection,
-    account: Uuid,
+    account: &Credentials,
     token_hash: &[u8],
-) -> sqlx::Result<Option<Uuid>> {
-    let session = sqlx::query_scalar!(
-        "WITH session AS (
-             INSERT INTO users.sessions (id, account_id, expires_at)
-             SELECT $1, id, now() + interval '30 days' FROM users.accounts WHERE id = $2 AND NOT disabled
-             RETURNING id)
-         INSERT INTO users.refresh_tokens (token_hash, session_id)
-         SELECT $3, id FROM session RETURNING session_id",
+    user_agent: Option<&str>,
+) -> sqlx::Result<Option<Family>> {
+    let row = sqlx::query!(
+        "WITH account AS (
+             SELECT id, role FROM users.accounts
+             WHERE id = $2 AND password_hash = $3 AND NOT disabled FOR SHARE),
+         session AS (
+             INSERT INTO users.sessions (id, account_id, user_agent, expires_at)
+             SELECT $1, id, $5, now() + interval '30 days' FROM account
+             RETURNING id),
+         token AS (
+             INSERT INTO users.refresh_tokens (token_hash, session_id) SELECT $4, id FROM session)
+         SELECT session.id, role FROM session, account",
         Uuid::now_v7(),
-        account,
+        account.id,
+        account.password_hash,
         token_hash,
+        user_agent,
     );
-    session.fetch_optional(connection).await
+    let Some(row) = row.fetch_optional(connection).await? else {
+        return Ok(None);
+    };
+    Ok(Some(Family { session: row.id, account: account.id, role: role(&row.role)? }))
+}
+
+fn role(text: &str) -> sqlx::Result<Role> {
+    text.parse().map_err(|error: String| sqlx::Error::Decode(error.into()))
+}
+
+/// The caller's role as of now; `None` when the session has ended.
+pub(crate) async fn current_role(connection: &mut PgConnection, user: &User) -> sqlx::Result<Option<Role>> {
+    let row = sqlx::query_scalar!(
+        "SELECT a.role FROM users.sessions s JOIN users.accounts a ON a.id = s.account_id
+         WHERE s.id = $1 AND a.id = $2 AND s.expires_at > now() AND NOT a.disabled",
+        user.session,
+        user.id,
+    );
+    row.fetch_optional(connection).await?.map(|text| role(&text)).transpose()
+}
+
+/// Up to `limit` of the caller's sessions, newest first, from the one after `after` on.
+pub(crate) async fn list(
+    connection: &mut PgConnection,
+    user: &User,
+    after: Option<Uuid>,
+    limit: i64,
+) -> sqlx::Result<Vec<Session>> {
+    let rows = sqlx::query_as!(
+        Session,
+        r#"SELECT id, id = $2 AS "current!", user_agent, created_at, last_used_at FROM users.sessions
+           WHERE account_id = $1 AND id < $3 AND expires_at > now() ORDER BY id DESC LIMIT $4"#,
+        user.id,
+        user.session,
+        after.unwrap_or(Uuid::max()),
+        limit,
+    );
+    rows.fetch_all(connection).await
+}
+
+/// Ends one of the account's sessions; false when it has none such.
+pub(crate) async fn revoke_own(
+    connection: &mut PgConnection,
+    account: Uuid,
+    session: Uuid,
+) -> sqlx::Result<bool> {
+    let delete =
+        sqlx::query!("DELETE FROM users.sessions WHERE id = $2 AND account_id = $1", account, session);
+    Ok(delete.execute(connection).await?.rows_affected() == 1)
+}
+
+pub(crate) async fn revoke_all(connection: &mut PgConnection, account: Uuid) -> sqlx::Result<()> {
+    sqlx::query!("DELETE FROM users.sessions WHERE account_id = $1", account).execute(connection).await?;
+    Ok(())
+}
+
+/// Ends the caller's sessions but for the one that asks.
+pub(crate) async fn revoke_others(connection: &mut PgConnection, user: &User) -> sqlx::Result<()> {
+    let delete =
+        sqlx::query!("DELETE FROM users.sessions WHERE account_id = $1 AND id <> $2", user.id, user.session,);
+    delete.execute(connection).await?;
+    Ok(())
 }
 
 /// Locks the session that a token belongs to, spent or not. `None` when there
@@ -53,11 +126,7 @@ pub(super) async fn lock_family(
     let Some(row) = row.fetch_optional(connection).await? else {
         return Ok(None);
     };
-    Ok(Some(Family {
-        session: row.id,
-        account: row.account_id,
-        role: row.role.parse().map_err(|error: String| sqlx::Error::Decode(error.into()))?,
-    }))
+    Ok(Some(Family { session: row.id, account: row.account_id, role: role(&row.role)? }))
 }
 
 /// The token's state. Read it in a statement after the lock: the one that

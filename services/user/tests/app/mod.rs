@@ -63,6 +63,35 @@ impl App {
         Answer::of(request.send().await.expect("the service answers")).await
     }
 
+    /// A request with this token, and with this body unless it is null.
+    pub async fn call(&self, method: Method, path: &str, token: &str, body: Value) -> Answer {
+        let request = self.request(method, path).bearer_auth(token);
+        let request = if body.is_null() { request } else { request.json(&body) };
+        Answer::of(request.send().await.expect("the service answers")).await
+    }
+
+    pub async fn delete(&self, path: &str, token: &str) -> Answer {
+        self.call(Method::DELETE, path, token, Value::Null).await
+    }
+
+    /// The tokens of a new account that is an admin.
+    pub async fn admin(&self, email: &str) -> Tokens {
+        assert_eq!(self.register(email).await.status, StatusCode::CREATED);
+        let promote = sqlx::query("UPDATE users.accounts SET role = 'admin' WHERE email = $1").bind(email);
+        promote.execute(&self.pool).await.expect("the account can be changed");
+        self.login(email, PASSWORD).await.tokens()
+    }
+
+    /// Asserts that each of these needs a token, and a good one.
+    pub async fn needs_a_token(&self, operations: &[(Method, &str)]) {
+        for (method, path) in operations {
+            let send = self.request(method.clone(), path).body("{").send();
+            Answer::of(send.await.expect("the service answers")).await.is_problem(401, "missing_token");
+            let send = self.request(method.clone(), path).bearer_auth("x").body("{").send();
+            Answer::of(send.await.expect("the service answers")).await.is_problem(401, "invalid_token");
+        }
+    }
+
     pub async fn get(&self, path: &str, token: &str) -> Answer {
         let request = self.request(Method::GET, path).bearer_auth(token);
         Answer::of(request.send().await.expect("the service answers")).await

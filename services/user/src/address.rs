@@ -1,0 +1,72 @@
+//! The addresses that a customer keeps for the next order.
+
+mod store;
+
+use serde::{Deserialize, Serialize};
+use service::Problem;
+use service::validate::Invalid;
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+pub(crate) use store::{find, list, remove, replace};
+
+/// Most addresses of one account.
+const MOST: i64 = 50;
+
+/// Where somebody can be reached by post.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Place {
+    pub name: String,
+    pub line1: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line2: Option<String>,
+    pub city: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+    pub postal_code: String,
+    /// ISO 3166-1 alpha-2.
+    pub country: String,
+}
+
+impl Place {
+    /// 422 naming each field that is not acceptable. As for the address of an order.
+    pub fn check(&self) -> Result<(), Problem> {
+        let mut invalid = Invalid::new();
+        let mut text = |pointer: &str, value: &str, min: usize, max: usize| {
+            invalid.text(pointer, value.to_owned(), min, max);
+        };
+        text("/name", &self.name, 1, 100);
+        text("/line1", &self.line1, 1, 200);
+        text("/line2", self.line2.as_deref().unwrap_or_default(), 0, 200);
+        text("/city", &self.city, 1, 100);
+        text("/region", self.region.as_deref().unwrap_or_default(), 0, 200);
+        text("/postal_code", &self.postal_code, 1, 20);
+        invalid.country("/country", &self.country);
+        invalid.check()
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Address {
+    pub id: Uuid,
+    #[serde(flatten)]
+    pub place: Place,
+}
+
+/// Keeps an address; `None` when the account has gone. 409 `too_many_addresses`
+/// when it has 50.
+pub(crate) async fn add(
+    connection: &mut PgConnection,
+    account: Uuid,
+    place: Place,
+) -> Result<Option<Address>, Problem> {
+    let Some(kept) = store::lock_and_count(connection, account).await? else {
+        return Ok(None);
+    };
+    if kept >= MOST {
+        let detail = "There are 50 addresses already: remove one first.";
+        return Err(Problem::conflict("too_many_addresses", detail));
+    }
+    Ok(Some(store::insert(connection, account, place).await?))
+}

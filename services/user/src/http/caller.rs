@@ -1,0 +1,40 @@
+//! Who is asking, as of now: this service has the sessions at hand, so that
+//! here a sign-out, a changed role or a closed account counts at once.
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use service::Problem;
+use service::auth::{Role, User};
+
+use crate::app::App;
+use crate::session;
+
+/// The signed-in caller: 401 `invalid_token` also when the session has ended.
+pub(super) struct Caller(pub User);
+
+/// 403 for all but admins.
+pub(super) struct Admin(pub User);
+
+impl FromRequestParts<App> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let user = User::from_request_parts(parts, app).await?;
+        let role = session::current_role(&mut *app.pool.acquire().await?, &user).await?;
+        Ok(Self(User { role: role.ok_or_else(signed_out)?, ..user }))
+    }
+}
+
+impl FromRequestParts<App> for Admin {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let Caller(user) = Caller::from_request_parts(parts, app).await?;
+        if user.role == Role::Admin { Ok(Self(user)) } else { Err(Problem::forbidden("This is for admins.")) }
+    }
+}
+
+/// The token outlives its session by up to 15 minutes.
+pub(super) fn signed_out() -> Problem {
+    Problem::unauthorized("invalid_token", "The session has ended; sign in again.")
+}
