@@ -15,9 +15,10 @@ use tonic::service::Routes;
 
 use crate::config::Config;
 use crate::grpc::Calls;
+use crate::mailer::Mailer;
 use crate::password::Hasher;
 use crate::signing::SigningKeys;
-use crate::{consumer, demo, http, retention};
+use crate::{consumer, demo, http, notification, retention};
 
 static MIGRATIONS: Migrator = sqlx::migrate!();
 
@@ -41,6 +42,7 @@ impl FromRef<App> for Arc<Verifier> {
 /// can't be reached or migrated.
 pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addresses> {
     let callers = Callers::parse("user", &config.trusted_callers)?;
+    let mailer = Mailer::new(&config.mail)?;
     let ports = Ports::bind(&config.listen, lifecycle)?;
     let migrations = [&messaging::MIGRATIONS, &MIGRATIONS];
     let pool = service::db::open(&config.backends, "users", &migrations).await?;
@@ -56,7 +58,12 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
     }
     retention::start(pool.clone(), lifecycle);
     let amqp_url = &config.backends.amqp_url;
-    messaging::start(lifecycle, "user", amqp_url, &config.naming, &outbox, consumer::Notifier);
+    let notifier = consumer::Notifier { mails: mailer.is_some() };
+    messaging::start(lifecycle, "user", amqp_url, &config.naming, &outbox, notifier);
+    match mailer {
+        Some(mailer) => notification::start(pool.clone(), mailer, lifecycle),
+        None => tracing::info!("mail.recorded_only"),
+    }
     let calls = Routes::new(UserServiceServer::new(Calls::new(pool.clone(), callers)));
     ports.serve(lifecycle, &pool, http::router(app), calls)
 }

@@ -27,11 +27,32 @@ pub struct Config {
     /// The services that may call, each with its public key: `order=<base64url>`.
     #[arg(long, env = "TRUSTED_CALLERS", default_value = "")]
     pub trusted_callers: String,
+    #[command(flatten)]
+    pub mail: Mail,
     /// Creates the demo accounts, whose passwords are public: never in production.
     #[arg(long, env = "DEMO_DATA", default_value = "false", action = ArgAction::Set)]
     pub demo_data: bool,
     #[command(flatten)]
     pub process: Process,
+}
+
+/// How mail leaves; without server and folder it is recorded, and not sent.
+#[derive(clap::Args, Clone)]
+pub struct Mail {
+    /// The mail server: `smtp://host:25`, or `smtps://account:password@host`, or with STARTTLS
+    /// `smtp://account:password@host:587?tls=required`; a path is the name to greet with.
+    #[arg(long, env = "SMTP_URL", hide_env_values = true)]
+    pub smtp_url: Option<String>,
+    /// Seconds that handing over one mail may take.
+    #[arg(long, env = "SMTP_DEADLINE_SECONDS", default_value_t = 15,
+          value_parser = clap::value_parser!(u64).range(1..=20))]
+    pub smtp_deadline_seconds: u64,
+    /// A folder to write mails to instead, a file each: for development.
+    #[arg(long, env = "MAIL_DIR")]
+    pub mail_dir: Option<String>,
+    /// Who mails come from.
+    #[arg(long, env = "MAIL_FROM", default_value = "Dockside <shop@dockside.test>")]
+    pub mail_from: String,
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@
 //! `http` takes `POST /auth/login`, asks `throttle` whether this address may
 //! try, reads the `account`, and has `password` compare the hash on a blocking
 //! thread; `session` opens a family of refresh tokens; `signing` signs the
-//! access token. Order events come in through `consumer`.
+//! access token. Order events come in through `consumer`, become rows of
+//! `notification`, and leave as mail through `mailer`.
 
 mod account;
 mod address;
@@ -15,6 +16,8 @@ mod consumer;
 mod demo;
 mod grpc;
 mod http;
+mod mailer;
+mod notification;
 mod password;
 mod retention;
 mod session;

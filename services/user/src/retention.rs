@@ -5,7 +5,7 @@ use std::time::Duration;
 use service::Lifecycle;
 use sqlx::PgPool;
 
-use crate::{session, throttle};
+use crate::{notification, session, throttle};
 
 const EVERY: Duration = Duration::from_secs(60);
 
@@ -27,5 +27,6 @@ pub(crate) fn start(pool: PgPool, lifecycle: &Lifecycle) {
 async fn sweep(pool: &PgPool) -> sqlx::Result<()> {
     let mut connection = pool.acquire().await?;
     session::sweep(&mut connection).await?;
-    throttle::sweep(&mut connection).await
+    throttle::sweep(&mut connection).await?;
+    notification::sweep(&mut connection).await
 }

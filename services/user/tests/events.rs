@@ -8,7 +8,9 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel};
 use messaging::topology::Topology;
 use prost::Message;
-use proto::order::v1::{Order, OrderCancelled, OrderConfirmed, OrderPlaced};
+use proto::order::v1::{
+    Order, OrderCancelled, OrderConfirmed, OrderDelivered, OrderPlaced, OrderRefunded, OrderShipped,
+};
 use proto::user::v1::UserRegistered;
 use uuid::Uuid;
 
@@ -33,18 +35,37 @@ async fn order_events_become_notifications_once_each() {
     let (_connection, channel) = topology.connect().await.unwrap();
     let app = App::start_with(&testing::database("users").await, &amqp_url, &namespace, &[]).await;
 
-    let (user, order) = (Uuid::now_v7(), Uuid::now_v7());
-    let body = || Some(Order { id: order.to_string(), user_id: user.to_string(), ..Default::default() });
+    let user = app.register("ada@example.com").await.body["id"].as_str().unwrap().to_owned();
+    let order = Uuid::now_v7();
+    let of =
+        |user: &str| Some(Order { id: order.to_string(), user_id: user.to_owned(), ..Default::default() });
+    let body = || of(&user);
     let placed = OrderPlaced { order: body() }.encode_to_vec();
-    let confirmed = OrderConfirmed { order: body() }.encode_to_vec();
-    let cancelled = OrderCancelled { order: body(), reason: "customer".into() }.encode_to_vec();
+    let stranger = OrderPlaced { order: of(&Uuid::now_v7().to_string()) }.encode_to_vec();
     let (exchange, duplicated) = (topology.exchange(), Uuid::now_v7());
     for (kind, id, body) in [
         ("order.placed.v1", duplicated, placed.clone()),
         ("order.placed.v1", duplicated, placed),
-        ("order.confirmed.v1", Uuid::now_v7(), confirmed),
+        ("order.confirmed.v1", Uuid::now_v7(), OrderConfirmed { order: body() }.encode_to_vec()),
         ("order.placed.v1", Uuid::now_v7(), OrderPlaced { order: None }.encode_to_vec()),
-        ("order.cancelled.v1", Uuid::now_v7(), cancelled),
+        // Of an account that has gone.
+        ("order.placed.v1", Uuid::now_v7(), stranger),
+        (
+            "order.shipped.v1",
+            Uuid::now_v7(),
+            OrderShipped { order: body(), ..Default::default() }.encode_to_vec(),
+        ),
+        ("order.delivered.v1", Uuid::now_v7(), OrderDelivered { order: body() }.encode_to_vec()),
+        (
+            "order.refunded.v1",
+            Uuid::now_v7(),
+            OrderRefunded { order: body(), ..Default::default() }.encode_to_vec(),
+        ),
+        (
+            "order.cancelled.v1",
+            Uuid::now_v7(),
+            OrderCancelled { order: body(), reason: "customer".into() }.encode_to_vec(),
+        ),
     ] {
         publish(&channel, &exchange, kind, id, body).await;
     }
@@ -60,13 +81,50 @@ async fn order_events_become_notifications_once_each() {
             .fetch_all(&app.pool)
             .await
             .unwrap();
-    let expected = ["order.cancelled.v1", "order.confirmed.v1", "order.placed.v1"];
-    assert_eq!(told, expected.map(|kind| (user, order, kind.to_owned())));
+    let expected = ["cancelled", "confirmed", "delivered", "placed", "refunded", "shipped"];
+    let user: Uuid = user.parse().unwrap();
+    assert_eq!(told, expected.map(|what| (user, order, format!("order.{what}.v1"))));
+    // Without a mail server they are recorded, and no more is kept than that.
+    let recorded = "SELECT count(*) FROM users.notifications WHERE status = 'recorded' AND payload IS NULL";
+    assert_eq!(app.count(recorded).await, 6);
 
     // The one without an order blocked nothing and did not vanish.
     let dead = topology.dead_letters("user");
     testing::eventually("the dead letter", || async {
         channel.basic_get(dead.as_str().into(), BasicGetOptions { no_ack: true }).await.unwrap()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn events_flow_while_the_mail_server_hangs() {
+    // Connections are taken, and never answered.
+    let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("smtp://{}", server.local_addr().unwrap());
+    let (amqp_url, namespace) = (testing::amqp_url(), testing::namespace());
+    let topology = Topology::new(&amqp_url, &namespace);
+    let (_connection, channel) = topology.connect().await.unwrap();
+    let settings = ["--smtp-url", &url, "--smtp-deadline-seconds=20"];
+    let app = App::start_with(&testing::database("users").await, &amqp_url, &namespace, &settings).await;
+    let user = app.register("ada@example.com").await.body["id"].as_str().unwrap().to_owned();
+    let exchange = topology.exchange();
+    let publish_one = async || {
+        let order = Order { id: Uuid::now_v7().to_string(), user_id: user.clone(), ..Default::default() };
+        let body = OrderPlaced { order: Some(Order { currency: "EUR".into(), ..order }) }.encode_to_vec();
+        publish(&channel, &exchange, "order.placed.v1", Uuid::now_v7(), body).await;
+    };
+    publish_one().await;
+    testing::eventually("the sender is held up", || async {
+        let claimed = "SELECT count(*) FROM users.notifications WHERE attempts = 1";
+        (app.count(claimed).await == 1).then_some(())
+    })
+    .await;
+    for _ in 0..300 {
+        publish_one().await;
+    }
+    testing::eventually("all events are applied", || async {
+        let pending = "SELECT count(*) FROM users.notifications WHERE status = 'pending'";
+        (app.count(pending).await == 301).then_some(())
     })
     .await;
 }

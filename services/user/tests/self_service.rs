@@ -217,6 +217,11 @@ async fn erasure_leaves_nothing_of_a_person_and_tells_the_others() {
     let place = json!({"name": "Ada Lovelace", "line1": "12 St James's Square", "city": "London",
         "postal_code": "SW1Y 4JH", "country": "GB"});
     app.call(Method::POST, "/api/v1/me/addresses", &ada.access, place).await;
+    app.sql(
+        "INSERT INTO users.notifications (event_id, user_id, order_id, kind, payload)
+         SELECT gen_random_uuid(), id, gen_random_uuid(), 'order.placed.v1', 'Ada'::bytea FROM users.accounts",
+    )
+    .await;
     app.login("ada@example.com", "wrong").await;
     let event = "SELECT count(*) FROM users.outbox WHERE type = 'user.deleted.v1'";
     assert_eq!(app.count(event).await, 0);
@@ -258,6 +263,7 @@ async fn erasure_leaves_nothing_of_a_person_and_tells_the_others() {
         }
     }
     // Another one's stays.
+    assert_eq!(app.count("SELECT count(*) FROM users.notifications").await, 1);
     assert_eq!(app.get("/api/v1/me", &eve.access).await.status, StatusCode::OK);
     // And the address is free again.
     assert_eq!(app.register("ada@example.com").await.status, StatusCode::CREATED);

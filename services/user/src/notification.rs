@@ -1,0 +1,67 @@
+//! What customers are told about their orders: a row per event, and a mail of
+//! each, which leaves later and by itself.
+//!
+//! The consumer only writes the row, so that a mail server that is away or
+//! slow holds up no event. The sender claims rows that are due (`SKIP LOCKED`,
+//! a lease of a minute), talks to the server outside any transaction, and
+//! marks them. One mail per event, then, unless a process or its database dies
+//! between handing a mail over and marking it, or the server's last answer is
+//! lost: it goes out again with the same Message-ID.
+
+mod letter;
+mod sender;
+mod store;
+
+use std::time::Duration;
+
+use crate::mailer::Failure;
+
+pub(crate) use sender::start;
+pub(crate) use store::{NewNotification, insert, sweep};
+
+/// How often a server may turn down a mail for good before it is believed.
+const MOST_REFUSALS: i32 = 3;
+
+/// How long a server may be away before its mails are given up. RFC 5321,
+/// section 4.5.4.1 asks for four or five days; by then an order has arrived.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(3 * 24 * 3600);
+
+const FIRST_PAUSE: Duration = Duration::from_secs(30);
+const LONGEST_PAUSE: Duration = Duration::from_secs(15 * 60);
+
+/// The pause before the next try of a mail that failed now, for the
+/// `attempts`-th time; `None` to give up. `refusals` are those before this one.
+fn pause_after(failure: &Failure, attempts: i32, refusals: i32, age: Duration) -> Option<Duration> {
+    let hopeless = match failure {
+        Failure::Refused(_) => refusals + 1 >= MOST_REFUSALS,
+        Failure::Later(_) | Failure::Unreachable(_) => age >= GIVE_UP_AFTER,
+    };
+    let doublings = u32::try_from(attempts - 1).unwrap_or(0).min(16);
+    (!hopeless).then(|| (FIRST_PAUSE * 2_u32.pow(doublings)).min(LONGEST_PAUSE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_a_quarter_of_an_hour() {
+        let pause = |attempts| {
+            let failure = Failure::Later(String::new());
+            pause_after(&failure, attempts, 0, Duration::ZERO).unwrap().as_secs()
+        };
+        assert_eq!([1, 2, 3, 4, 5, 6, 7, i32::MAX].map(pause), [30, 60, 120, 240, 480, 900, 900, 900]);
+    }
+
+    #[test]
+    fn a_refusal_is_believed_the_third_time_and_an_absence_after_three_days() {
+        let refused = Failure::Refused(String::new());
+        assert!(pause_after(&refused, 9, 1, GIVE_UP_AFTER).is_some());
+        assert!(pause_after(&refused, 3, 2, Duration::ZERO).is_none());
+        for failure in [Failure::Later(String::new()), Failure::Unreachable(String::new())] {
+            let almost = GIVE_UP_AFTER - Duration::from_secs(1);
+            assert!(pause_after(&failure, 500, 2, almost).is_some());
+            assert!(pause_after(&failure, 2, 0, GIVE_UP_AFTER).is_none());
+        }
+    }
+}

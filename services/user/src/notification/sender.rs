@@ -1,0 +1,162 @@
+//! From row to mail: claim, send, mark.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use futures_util::future::join_all;
+use lettre::Message;
+use lettre::message::header::{HeaderName, HeaderValue};
+use lettre::message::{Mailbox, MultiPart};
+use service::{Lifecycle, telemetry};
+use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::store::{self, Due};
+use super::{letter, pause_after};
+use crate::mailer::{Failure, Mailer};
+
+/// Mails handed over at the same time. Each takes no longer than its deadline,
+/// which is far below the lease.
+const AT_ONCE: usize = 8;
+
+const POLL_EVERY: Duration = Duration::from_millis(500);
+const MEASURE_EVERY: Duration = Duration::from_secs(5);
+
+/// Between tries of a server that can't be reached.
+const LONGEST_REST: Duration = Duration::from_secs(30);
+
+/// Sends what is due until `lifecycle` stops.
+pub(crate) fn start(pool: PgPool, mailer: Mailer, lifecycle: &Lifecycle) {
+    let stop = lifecycle.stopping();
+    lifecycle.spawn("mail.sender", async move {
+        run(&pool, &mailer, &stop).await;
+        Ok(())
+    });
+}
+
+async fn run(pool: &PgPool, mailer: &Mailer, stop: &CancellationToken) {
+    let mut rest = POLL_EVERY;
+    let mut measured: Option<Instant> = None;
+    loop {
+        let pause = match send_due(pool, mailer).await {
+            Ok(Step { reachable: false, .. }) => {
+                rest = (rest * 2).min(LONGEST_REST);
+                rest
+            }
+            Ok(Step { claimed, .. }) => {
+                if claimed > 0 {
+                    rest = POLL_EVERY;
+                }
+                // All there was room for: there is probably more.
+                if claimed == AT_ONCE { Duration::ZERO } else { POLL_EVERY }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "mail.paused");
+                rest = (rest * 2).min(LONGEST_REST);
+                rest
+            }
+        };
+        if measured.is_none_or(|at| at.elapsed() >= MEASURE_EVERY) {
+            measure(pool).await;
+            measured = Some(Instant::now());
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+async fn measure(pool: &PgPool) {
+    let backlog = async { store::backlog(&mut *pool.acquire().await?).await };
+    match backlog.await {
+        Ok((waiting, age)) => {
+            telemetry::gauge("mail.backlog").record(waiting as f64, &[]);
+            telemetry::gauge("mail.lag").record(age, &[]);
+        }
+        Err(error) => tracing::debug!(%error, "mail.not_measured"),
+    }
+}
+
+struct Step {
+    claimed: usize,
+    /// False when no mail got through to the server.
+    reachable: bool,
+}
+
+async fn send_due(pool: &PgPool, mailer: &Mailer) -> sqlx::Result<Step> {
+    let due = store::claim(&mut *pool.acquire().await?, AT_ONCE as i64).await?;
+    let outcomes = join_all(due.iter().map(async |mail| match compose(mailer, mail) {
+        Ok(message) => mailer.send(mail.event_id, message).await,
+        Err(error) => Err(Failure::Refused(format!("{error:#}"))),
+    }));
+    let outcomes = outcomes.await;
+    let unreachable = outcomes.iter().filter(|one| matches!(one, Err(Failure::Unreachable(_)))).count();
+    let reachable = unreachable == 0 || unreachable < due.len();
+
+    let settled = due.iter().zip(&outcomes);
+    let sent: Vec<Uuid> =
+        settled.clone().filter(|(_, outcome)| outcome.is_ok()).map(|(mail, _)| mail.event_id).collect();
+    mark_sent(pool, &sent).await;
+    for (mail, outcome) in settled {
+        let result = match outcome {
+            Ok(()) => "sent",
+            Err(failure) => put_off(pool, mail, failure).await?,
+        };
+        telemetry::counter("mail.attempts").add(1, &[telemetry::label("result", result)]);
+    }
+    Ok(Step { claimed: due.len(), reachable })
+}
+
+/// Tries for longer than others do: what is not marked goes out again.
+async fn mark_sent(pool: &PgPool, sent: &[Uuid]) {
+    if sent.is_empty() {
+        return;
+    }
+    for pause in [1, 2, 4, 8, 0] {
+        let marked = async { store::sent(&mut *pool.acquire().await?, sent).await };
+        match marked.await {
+            Ok(()) => return,
+            Err(error) => tracing::warn!(%error, mails = sent.len(), "mail.sent_but_not_marked"),
+        }
+        tokio::time::sleep(Duration::from_secs(pause)).await;
+    }
+}
+
+async fn put_off(pool: &PgPool, mail: &Due, failure: &Failure) -> sqlx::Result<&'static str> {
+    let detail: String = failure.detail().chars().take(500).collect();
+    let mut connection = pool.acquire().await?;
+    let (event, kind, attempts) = (mail.event_id, failure.kind(), mail.attempts);
+    match pause_after(failure, attempts, mail.refusals, mail.age()) {
+        Some(pause) => {
+            let refused = matches!(failure, Failure::Refused(_));
+            tracing::info!(event.id = %event, failure = kind, attempts, "mail.put_off");
+            store::retry(&mut connection, mail, pause, refused, &detail).await?;
+            Ok("put_off")
+        }
+        None => {
+            tracing::error!(event.id = %event, failure = kind, attempts, "mail.given_up");
+            store::give_up(&mut connection, mail, &detail).await?;
+            Ok("failed")
+        }
+    }
+}
+
+/// The mail for an event: the same Message-ID whenever it is made.
+fn compose(mailer: &Mailer, due: &Due) -> anyhow::Result<Message> {
+    let letter = letter::write(&due.kind, &due.payload, &due.name)?;
+    let address = due.email.parse().context("mail can't be sent to this address")?;
+    let id = format!("<{}@{}>", due.event_id, mailer.from.email.domain());
+    // RFC 3834, section 5: keeps holiday notices from answering.
+    let automatic = HeaderName::new_from_ascii_str("Auto-Submitted");
+    let message = Message::builder()
+        .from(mailer.from.clone())
+        .to(Mailbox::new(Some(due.name.clone()), address))
+        .subject(letter.subject)
+        .message_id(Some(id))
+        .date(due.created_at.into())
+        .raw_header(HeaderValue::new(automatic, "auto-generated".to_owned()))
+        .multipart(MultiPart::alternative_plain_html(letter.text, letter.html))?;
+    Ok(message)
+}

@@ -1,0 +1,165 @@
+//! The rows of `users.notifications`.
+
+use std::time::Duration;
+
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+/// Something to tell a customer of.
+pub(crate) struct NewNotification {
+    pub event: Uuid,
+    pub user: Uuid,
+    pub order: Uuid,
+    pub kind: String,
+    pub payload: Vec<u8>,
+}
+
+/// Writes those whose account is still there, each once. With `mails` they
+/// are to be sent; otherwise they are only recorded.
+pub(crate) async fn insert(
+    connection: &mut PgConnection,
+    mut new: Vec<NewNotification>,
+    mails: bool,
+) -> sqlx::Result<()> {
+    if new.is_empty() {
+        return Ok(());
+    }
+    new.sort_unstable_by_key(|one| one.event); // or two replicas deadlock
+    let events: Vec<Uuid> = new.iter().map(|one| one.event).collect();
+    let users: Vec<Uuid> = new.iter().map(|one| one.user).collect();
+    let orders: Vec<Uuid> = new.iter().map(|one| one.order).collect();
+    let (kinds, payloads): (Vec<String>, Vec<Vec<u8>>) =
+        new.into_iter().map(|one| (one.kind, one.payload)).unzip();
+    // An account that is being erased is waited for: then there is none.
+    sqlx::query!(
+        "WITH known AS MATERIALIZED (
+             SELECT id FROM users.accounts WHERE id = ANY($2) ORDER BY id FOR KEY SHARE)
+         INSERT INTO users.notifications (event_id, user_id, order_id, kind, payload, status)
+         SELECT event_id, user_id, order_id, kind,
+                CASE WHEN $6 THEN payload END, CASE WHEN $6 THEN 'pending' ELSE 'recorded' END
+         FROM UNNEST($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::bytea[])
+                AS new (event_id, user_id, order_id, kind, payload)
+         JOIN known ON known.id = new.user_id
+         ORDER BY event_id
+         ON CONFLICT (event_id) DO NOTHING",
+        &events,
+        &users,
+        &orders,
+        &kinds,
+        &payloads,
+        mails,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// A mail to be sent now, to where the account's owner is reached today.
+pub(super) struct Due {
+    pub event_id: Uuid,
+    pub kind: String,
+    pub payload: Vec<u8>,
+    pub email: String,
+    pub name: String,
+    /// With this one.
+    pub attempts: i32,
+    pub refusals: i32,
+    pub created_at: OffsetDateTime,
+    pub age_seconds: f64,
+}
+
+impl Due {
+    pub fn age(&self) -> Duration {
+        Duration::from_secs_f64(self.age_seconds.max(0.0))
+    }
+}
+
+/// Leases up to `limit` of the mails that are due.
+pub(super) async fn claim(connection: &mut PgConnection, limit: i64) -> sqlx::Result<Vec<Due>> {
+    let rows = sqlx::query_as!(
+        Due,
+        r#"WITH due AS MATERIALIZED (
+               SELECT event_id FROM users.notifications
+               WHERE status = 'pending' AND due_at <= now()
+               ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED)
+           UPDATE users.notifications n
+           SET due_at = now() + interval '60 seconds', attempts = n.attempts + 1
+           FROM due, users.accounts a WHERE n.event_id = due.event_id AND a.id = n.user_id
+           RETURNING n.event_id, n.kind, COALESCE(n.payload, '') AS "payload!", a.email, a.name,
+                     n.attempts, n.refusals, n.created_at,
+                     EXTRACT(epoch FROM now() - n.created_at)::float8 AS "age_seconds!""#,
+        limit,
+    );
+    rows.fetch_all(connection).await
+}
+
+pub(super) async fn sent(connection: &mut PgConnection, events: &[Uuid]) -> sqlx::Result<()> {
+    let update = sqlx::query!(
+        "UPDATE users.notifications SET status = 'sent', settled_at = now(), payload = NULL, error = NULL
+         WHERE event_id = ANY($1)",
+        events,
+    );
+    update.execute(connection).await?;
+    Ok(())
+}
+
+/// Due again after about `pause`, unless somebody else has claimed it since.
+pub(super) async fn retry(
+    connection: &mut PgConnection,
+    mail: &Due,
+    pause: Duration,
+    refused: bool,
+    error: &str,
+) -> sqlx::Result<()> {
+    // Spread, so that what failed together does not come back together.
+    let update = sqlx::query!(
+        "UPDATE users.notifications
+         SET due_at = now() + make_interval(secs => $3 * (0.9 + 0.2 * random())),
+             refusals = refusals + $4, error = $5
+         WHERE event_id = $1 AND attempts = $2 AND status = 'pending'",
+        mail.event_id,
+        mail.attempts,
+        pause.as_secs_f64(),
+        i32::from(refused),
+        error,
+    );
+    update.execute(connection).await?;
+    Ok(())
+}
+
+/// The payload stays, for whoever sets the row to `pending` again.
+pub(super) async fn give_up(connection: &mut PgConnection, mail: &Due, error: &str) -> sqlx::Result<()> {
+    let update = sqlx::query!(
+        "UPDATE users.notifications SET status = 'failed', settled_at = now(), error = $3
+         WHERE event_id = $1 AND attempts = $2 AND status = 'pending'",
+        mail.event_id,
+        mail.attempts,
+        error,
+    );
+    update.execute(connection).await?;
+    Ok(())
+}
+
+/// The mails that wait, and the age of the oldest in seconds.
+pub(super) async fn backlog(connection: &mut PgConnection) -> sqlx::Result<(i64, f64)> {
+    let row = sqlx::query!(
+        r#"SELECT count(*) AS "count!",
+                  COALESCE(EXTRACT(epoch FROM now() - min(created_at)), 0)::float8 AS "age!"
+           FROM users.notifications WHERE status = 'pending'"#
+    );
+    let row = row.fetch_one(connection).await?;
+    Ok((row.count, row.age))
+}
+
+/// Removes what was settled three months ago.
+pub(crate) async fn sweep(connection: &mut PgConnection) -> sqlx::Result<()> {
+    sqlx::query!(
+        "DELETE FROM users.notifications WHERE event_id IN (
+             SELECT event_id FROM users.notifications
+             WHERE created_at < now() - interval '90 days' AND status <> 'pending' LIMIT 10000)"
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
