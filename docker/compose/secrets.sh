@@ -27,7 +27,9 @@ put rabbitmq/definitions.json "{\"vhosts\":[{\"name\":\"/\"}],\"users\":[$accoun
 # {"private_key_pem":"...\n...","public_key":"..."}; the private half never leaves order's folder.
 pair=$(order keygen)
 printf '%b\n' "$(printf '%s' "$pair" | sed 's/.*"private_key_pem":"\([^"]*\)".*/\1/')" >order/service_key
-put product/trusted_callers "order=$(printf '%s' "$pair" | sed 's/.*"public_key":"\([^"]*\)".*/\1/')"
+for callee in user product; do
+    put "$callee/trusted_callers" "order=$(printf '%s' "$pair" | sed 's/.*"public_key":"\([^"]*\)".*/\1/')"
+done
 
 # The shapes of Stripe's test keys.
 key=sk_test_$(secret) webhook=whsec_$(secret)

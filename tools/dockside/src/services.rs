@@ -136,9 +136,13 @@ pub fn start(
             hidden: false,
             container: None,
         };
-    let own = demo.clone().into_iter().collect();
+    let trusted = ("TRUSTED_CALLERS", format!("order={public_key}"));
+    // A mail server of the user's own wins over files.
+    let sends = std::env::var_os("SMTP_URL").is_some_and(|url| !url.is_empty());
+    let mail = (!sends).then(|| ("MAIL_DIR", layout.dir.join("mail").display().to_string()));
+    let own = [trusted.clone()].into_iter().chain(mail).chain(demo.clone()).collect();
     supervisor.start(service("user", program("user")?, ports.user, &secrets.user, own))?;
-    let own = [jwks.clone(), ("TRUSTED_CALLERS", format!("order={public_key}"))];
+    let own = [jwks.clone(), trusted];
     let own = own.into_iter().chain(demo).collect();
     supervisor.start(service("product", program("product")?, ports.product, &secrets.product, own))?;
     let own = vec![
@@ -175,7 +179,7 @@ fn settings<'a>(pairs: impl IntoIterator<Item = (&'a str, String)>) -> Vec<(Stri
     pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
-/// The key with which order proves to product who it is: made once. Returns its file and the public half.
+/// The key with which order proves to product and user who it is: made once. Returns its file and the public half.
 fn order_key(layout: &Layout, order: &Path) -> Result<(PathBuf, String)> {
     let (private, public) = (layout.dir.join("order.key.pem"), layout.dir.join("order.key.pub"));
     if !private.exists() || !public.exists() {
