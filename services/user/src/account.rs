@@ -11,6 +11,7 @@ use service::validate::Invalid;
 use service::{Problem, db};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::password::NewPassword;
@@ -24,13 +25,14 @@ pub(crate) use store::{
 const MAX_EMAIL_OCTETS: usize = 254;
 
 /// An account as its owner sees it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Account {
     pub id: Uuid,
     pub email: String,
     pub name: String,
     pub role: Role,
     #[serde(with = "time::serde::rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
     pub created_at: OffsetDateTime,
 }
 

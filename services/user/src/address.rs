@@ -6,7 +6,12 @@ use serde::{Deserialize, Serialize};
 use service::Problem;
 use service::validate::Invalid;
 use sqlx::PgConnection;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::Schema;
+use utoipa::{PartialSchema, ToSchema};
 use uuid::Uuid;
+
+use crate::schema;
 
 pub(crate) use store::{find, list, remove, replace};
 
@@ -14,18 +19,25 @@ pub(crate) use store::{find, list, remove, replace};
 const MOST: i64 = 50;
 
 /// Where somebody can be reached by post.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Place {
+    #[schema(schema_with = schema::up_to_100)]
     pub name: String,
+    #[schema(schema_with = schema::up_to_200)]
     pub line1: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 200, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$")]
     pub line2: Option<String>,
+    #[schema(schema_with = schema::up_to_100)]
     pub city: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 200, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$")]
     pub region: Option<String>,
+    #[schema(schema_with = schema::up_to_20)]
     pub postal_code: String,
     /// ISO 3166-1 alpha-2.
+    #[schema(schema_with = schema::country)]
     pub country: String,
 }
 
@@ -53,6 +65,22 @@ pub(crate) struct Address {
     #[serde(flatten)]
     pub place: Place,
 }
+
+/// A place and its id. Not put together of the two, since a place takes no
+/// other fields.
+impl PartialSchema for Address {
+    fn schema() -> RefOr<Schema> {
+        let mut schema = Place::schema();
+        if let RefOr::T(Schema::Object(place)) = &mut schema {
+            place.properties.insert("id".to_owned(), schema::id().into());
+            place.required.push("id".to_owned());
+            place.additional_properties = None;
+        }
+        schema
+    }
+}
+
+impl ToSchema for Address {}
 
 /// Keeps an address; `None` when the account has gone. 409 `too_many_addresses`
 /// when it has 50.

@@ -20,6 +20,7 @@ mod mailer;
 mod notification;
 mod password;
 mod retention;
+mod schema;
 mod session;
 mod signing;
 mod throttle;
@@ -27,3 +28,4 @@ mod user_agent;
 
 pub use app::start;
 pub use config::Config;
+pub use http::document as openapi;

@@ -3,6 +3,10 @@ use std::process::ExitCode;
 use user::Config;
 
 fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some("openapi") {
+        println!("{}", user::openapi());
+        return ExitCode::SUCCESS;
+    }
     service::run(
         "user",
         |config: &Config| &config.process,

@@ -17,6 +17,7 @@ use serde::Serialize;
 use service::auth::Role;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::account::Credentials;
@@ -24,17 +25,20 @@ use crate::account::Credentials;
 pub(crate) use store::{current_role, list, revoke_all, revoke_others, revoke_own, sweep};
 
 /// A sign-in, as the account's owner sees it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Session {
     pub id: Uuid,
     /// Whether the request came from it.
     pub current: bool,
-    /// Such as `Firefox on Linux`.
+    /// Such as `Firefox on Linux`; null when the client did not say.
+    #[schema(required)]
     pub user_agent: Option<String>,
     #[serde(with = "time::serde::rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
     pub created_at: OffsetDateTime,
     /// The sign-in or the last refresh.
     #[serde(with = "time::serde::rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
     pub last_used_at: OffsetDateTime,
 }
 

@@ -1,4 +1,4 @@
-//! The gRPC port, which answers health checks only.
+//! The gRPC port is up. Its calls are tested with what they read: see addresses.rs.
 
 mod app;
 

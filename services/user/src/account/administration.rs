@@ -8,13 +8,14 @@ use serde::Serialize;
 use service::Problem;
 use service::auth::Role;
 use sqlx::PgConnection;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{Account, store};
 use crate::session;
 
 /// An account as admins see it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Managed {
     #[serde(flatten)]
     pub account: Account,

@@ -1,26 +1,32 @@
 //! The caller's addresses.
 
-use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
-use axum::routing::get;
 use service::Problem;
 use service::extract::{Body, Json, Path, Query};
-use service::page::{Page, PageQuery};
+use service::page::{Page, PageParams, PageQuery};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::caller::{Caller, signed_out};
 use crate::address::{self, Address, Place};
 use crate::app::App;
 
-pub(crate) fn router() -> Router<App> {
-    Router::new()
-        .route("/api/v1/me/addresses", get(list).post(add))
-        .route("/api/v1/me/addresses/{id}", get(show).put(replace).delete(remove))
+pub(crate) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(list, add)).routes(routes!(show, replace, remove))
 }
 
+/// List the own addresses
+///
 /// Newest first.
+#[utoipa::path(
+    get, path = "/api/v1/me/addresses", operation_id = "list_addresses", tag = "accounts",
+    params(PageParams),
+    responses((status = 200, description = "A page of addresses.", body = Page<Address>, example = json!({"items": [{"id": "018f5c3e-7a00-7000-8000-000000000001", "name": "Ada Lovelace", "line1": "12 St James's Square", "city": "London", "postal_code": "SW1Y 4JH", "country": "GB"}], "next_cursor": null}))),
+    security(("token" = [])),
+)]
 async fn list(
     State(app): State<App>,
     Caller(user): Caller,
@@ -32,6 +38,16 @@ async fn list(
     Ok(Json(Page::new(addresses, limit, |address| address.id)))
 }
 
+/// Add an address
+///
+/// At most fifty are kept.
+#[utoipa::path(
+    post, path = "/api/v1/me/addresses", operation_id = "create_address", tag = "accounts",
+    request_body(content = Place, example = json!({"name": "Ada Lovelace", "line1": "12 St James's Square", "city": "London", "postal_code": "SW1Y 4JH", "country": "GB"})),
+    responses((status = 201, description = "The address.", body = Address, headers(("Location" = String, description = "Where the address is.")), example = json!({"id": "018f5c3e-7a00-7000-8000-000000000001", "name": "Ada Lovelace", "line1": "12 St James's Square", "city": "London", "postal_code": "SW1Y 4JH", "country": "GB"}))),
+    security(("token" = [])),
+    extensions(("x-problems" = json!({"409": ["too_many_addresses"]}))),
+)]
 async fn add(
     State(app): State<App>,
     Caller(user): Caller,
@@ -45,6 +61,13 @@ async fn add(
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(address)))
 }
 
+/// Get an address
+#[utoipa::path(
+    get, path = "/api/v1/me/addresses/{id}", operation_id = "get_address", tag = "accounts",
+    params(("id" = Uuid, Path, description = "The address.")),
+    responses((status = 200, description = "The address.", body = Address, example = json!({"id": "018f5c3e-7a00-7000-8000-000000000001", "name": "Ada Lovelace", "line1": "12 St James's Square", "city": "London", "postal_code": "SW1Y 4JH", "country": "GB"}))),
+    security(("token" = [])),
+)]
 async fn show(
     State(app): State<App>,
     Caller(user): Caller,
@@ -55,6 +78,14 @@ async fn show(
     address.map(Json).ok_or_else(absent)
 }
 
+/// Replace an address
+#[utoipa::path(
+    put, path = "/api/v1/me/addresses/{id}", operation_id = "replace_address", tag = "accounts",
+    params(("id" = Uuid, Path, description = "The address.")),
+    request_body(content = Place, example = json!({"name": "Ada Lovelace", "line1": "12 St James's Square", "city": "London", "postal_code": "SW1Y 4JH", "country": "GB"})),
+    responses((status = 200, description = "The address as it is now.", body = Address, example = json!({"id": "018f5c3e-7a00-7000-8000-000000000001", "name": "Ada Lovelace", "line1": "12 St James's Square", "city": "London", "postal_code": "SW1Y 4JH", "country": "GB"}))),
+    security(("token" = [])),
+)]
 async fn replace(
     State(app): State<App>,
     Caller(user): Caller,
@@ -69,6 +100,13 @@ async fn replace(
     address.map(Json).ok_or_else(absent)
 }
 
+/// Remove an address
+#[utoipa::path(
+    delete, path = "/api/v1/me/addresses/{id}", operation_id = "delete_address", tag = "accounts",
+    params(("id" = Uuid, Path, description = "The address.")),
+    responses((status = 204, description = "It is removed.")),
+    security(("token" = [])),
+)]
 async fn remove(
     State(app): State<App>,
     Caller(user): Caller,

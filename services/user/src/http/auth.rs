@@ -1,39 +1,50 @@
 //! Sign-up, sign-in, sign-out, and the public keys.
 
-use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
-use axum::routing::{get, post};
 use serde::{Deserialize, Serialize};
 use service::Problem;
 use service::auth::Role;
 use service::extract::Json;
 use service::validate::Invalid;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::account::{self, Account, Email, NewAccount};
 use crate::app::App;
 use crate::session::{self, RefreshToken, SignedIn};
 use crate::signing::TOKEN_LIFETIME;
-use crate::{throttle, user_agent};
+use crate::{schema, throttle, user_agent};
 
-pub(crate) fn router() -> Router<App> {
-    Router::new()
-        .route("/api/v1/auth/register", post(register))
-        .route("/api/v1/auth/login", post(login))
-        .route("/api/v1/auth/refresh", post(refresh))
-        .route("/api/v1/auth/logout", post(logout))
-        .route("/.well-known/jwks.json", get(jwks))
+pub(crate) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(register))
+        .routes(routes!(login))
+        .routes(routes!(refresh))
+        .routes(routes!(logout))
+        .routes(routes!(jwks))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Registration {
+    #[schema(format = Email, max_length = 254)]
     email: String,
+    #[schema(schema_with = schema::new_password)]
     password: String,
+    #[schema(schema_with = schema::up_to_100)]
     name: String,
 }
 
+/// Open an account
+#[utoipa::path(
+    post, path = "/api/v1/auth/register", operation_id = "register", tag = "accounts",
+    request_body(content = Registration, example = json!({"email": "ada@example.com", "password": "correct horse 7", "name": "Ada Lovelace"})),
+    responses((status = 201, description = "The account.", body = Account, example = json!({"id": "018f5c3e-7a00-7000-8000-000000000001", "email": "ada@example.com", "name": "Ada Lovelace", "role": "customer", "created_at": "2026-11-23T09:00:00Z"}))),
+    extensions(("x-problems" = json!({"409": ["email_taken"]}))),
+)]
 async fn register(
     State(app): State<App>,
     Json(form): Json<Registration>,
@@ -47,13 +58,24 @@ async fn register(
     Ok((StatusCode::CREATED, Json(account)))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Login {
+    #[schema(format = Email, max_length = 254)]
     email: String,
+    #[schema(schema_with = schema::text)]
     password: String,
 }
 
+/// Sign in
+///
+/// An unknown address and a wrong password get the same answer in the same time.
+#[utoipa::path(
+    post, path = "/api/v1/auth/login", operation_id = "login", tag = "sessions",
+    request_body(content = Login, example = json!({"email": "ada@example.com", "password": "correct horse 7"})),
+    responses((status = 200, description = "An access token, and a refresh token to get the next.", body = Tokens, headers(("Cache-Control" = String, description = "`no-store`.")), example = json!({"access_token": "eyJ0eXAiOiJhdCtqd3QifQ.e30.c2ln", "token_type": "Bearer", "expires_in": 900, "refresh_token": "q0fH0fZ3V1y8w1mQm2b7cA3xk5s9d6e4r2t1u0i8o7p"}))),
+    extensions(("x-problems" = json!({"401": ["invalid_credentials"], "429": ["too_many_attempts"]}))),
+)]
 async fn login(
     State(app): State<App>,
     headers: HeaderMap,
@@ -87,12 +109,23 @@ async fn login(
     tokens(&app, &signed_in.ok_or_else(refused)?)
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Presented {
+    #[schema(schema_with = schema::text)]
     refresh_token: String,
 }
 
+/// Get the next pair of tokens
+///
+/// The refresh token is spent by it. A retry within ten seconds gets the same successor; a spent token
+/// that comes later ends the session.
+#[utoipa::path(
+    post, path = "/api/v1/auth/refresh", operation_id = "refresh", tag = "sessions",
+    request_body(content = Presented, example = json!({"refresh_token": "q0fH0fZ3V1y8w1mQm2b7cA3xk5s9d6e4r2t1u0i8o7p"})),
+    responses((status = 200, description = "A new pair.", body = Tokens, headers(("Cache-Control" = String, description = "`no-store`.")), example = json!({"access_token": "eyJ0eXAiOiJhdCtqd3QifQ.e30.c2ln", "token_type": "Bearer", "expires_in": 900, "refresh_token": "q0fH0fZ3V1y8w1mQm2b7cA3xk5s9d6e4r2t1u0i8o7p"}))),
+    extensions(("x-problems" = json!({"401": ["invalid_refresh_token"]}))),
+)]
 async fn refresh(State(app): State<App>, Json(form): Json<Presented>) -> Result<impl IntoResponse, Problem> {
     let refused =
         || Problem::unauthorized("invalid_refresh_token", "The refresh token is not valid; sign in again.");
@@ -103,7 +136,14 @@ async fn refresh(State(app): State<App>, Json(form): Json<Presented>) -> Result<
     tokens(&app, &signed_in.ok_or_else(refused)?)
 }
 
-/// 204 for a token that is unknown or spent too: it opens nothing any more.
+/// Sign out
+///
+/// Also 204 for a token that is unknown or spent: it opens nothing any more.
+#[utoipa::path(
+    post, path = "/api/v1/auth/logout", operation_id = "logout", tag = "sessions",
+    request_body(content = Presented, example = json!({"refresh_token": "q0fH0fZ3V1y8w1mQm2b7cA3xk5s9d6e4r2t1u0i8o7p"})),
+    responses((status = 204, description = "The session has ended.")),
+)]
 async fn logout(State(app): State<App>, Json(form): Json<Presented>) -> Result<StatusCode, Problem> {
     if let Some(presented) = RefreshToken::parse(&form.refresh_token) {
         let mut connection = app.pool.acquire().await?;
@@ -112,9 +152,10 @@ async fn logout(State(app): State<App>, Json(form): Json<Presented>) -> Result<S
     Ok(StatusCode::NO_CONTENT)
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Tokens {
     access_token: String,
+    #[schema(pattern = "^Bearer$")]
     token_type: &'static str,
     /// Seconds.
     expires_in: i64,
@@ -132,6 +173,28 @@ fn tokens(app: &App, signed_in: &SignedIn) -> Result<impl IntoResponse + use<>, 
     Ok(([(header::CACHE_CONTROL, "no-store")], Json(tokens)))
 }
 
+/// Get the keys that verify access tokens
+#[utoipa::path(
+    get, path = "/.well-known/jwks.json", operation_id = "get_public_keys", tag = "sessions",
+    responses((status = 200, description = "A set of keys (RFC 7517).", body = PublicKeys, example = json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo", "kid": "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k", "alg": "EdDSA", "use": "sig"}]}))),
+)]
 async fn jwks(State(app): State<App>) -> impl IntoResponse {
     ([(header::CACHE_CONTROL, "public, max-age=300")], Json(app.keys.published()))
+}
+
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "only described")]
+struct PublicKeys {
+    keys: Vec<PublicKey>,
+}
+
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "only described")]
+struct PublicKey {
+    kty: String,
+    crv: String,
+    x: String,
+    kid: String,
+    alg: String,
+    r#use: String,
 }

@@ -1,38 +1,51 @@
 //! The caller's own account: profile, password, erasure.
 
-use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::routing::{get, post};
 use serde::Deserialize;
 use service::extract::{Body, Json};
 use service::validate::Invalid;
 use service::{FieldError, Problem};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::caller::{Caller, signed_out};
 use crate::account::{self, Account};
 use crate::app::App;
 use crate::password::NewPassword;
-use crate::{session, throttle};
+use crate::{schema, session, throttle};
 
-pub(crate) fn router() -> Router<App> {
-    Router::new()
-        .route("/api/v1/me", get(show).patch(rename).delete(erase))
-        .route("/api/v1/me/password", post(change_password))
+pub(crate) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(show, rename, erase)).routes(routes!(change_password))
 }
 
+/// Get the own account
+#[utoipa::path(
+    get, path = "/api/v1/me", operation_id = "get_me", tag = "accounts",
+    responses((status = 200, description = "The account.", body = Account, example = json!({"id": "018f5c3e-7a00-7000-8000-000000000001", "email": "ada@example.com", "name": "Ada Lovelace", "role": "customer", "created_at": "2026-11-23T09:00:00Z"}))),
+    security(("token" = [])),
+)]
 async fn show(State(app): State<App>, Caller(user): Caller) -> Result<Json<Account>, Problem> {
     let mut connection = app.pool.acquire().await?;
     let account = account::find(&mut connection, user.id).await?;
     account.map(Json).ok_or_else(signed_out)
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Profile {
+    #[schema(schema_with = schema::up_to_100)]
     name: String,
 }
 
+/// Change the own name
+#[utoipa::path(
+    patch, path = "/api/v1/me", operation_id = "update_me", tag = "accounts",
+    request_body(content((Profile = "application/json", example = json!({"name": "Ada King"})), (Profile = "application/merge-patch+json", example = json!({"name": "Ada King"})))),
+    responses((status = 200, description = "The account.", body = Account, example = json!({"id": "018f5c3e-7a00-7000-8000-000000000001", "email": "ada@example.com", "name": "Ada Lovelace", "role": "customer", "created_at": "2026-11-23T09:00:00Z"}))),
+    security(("token" = [])),
+)]
 async fn rename(State(app): State<App>, Caller(user): Caller, body: Body) -> Result<Json<Account>, Problem> {
     let form: Profile = body.json(&["application/json", "application/merge-patch+json"])?;
     let mut invalid = Invalid::new();
@@ -44,7 +57,15 @@ async fn rename(State(app): State<App>, Caller(user): Caller, body: Body) -> Res
     account.map(Json).ok_or_else(signed_out)
 }
 
-/// Erases the account. Repeated it is a 401, since the token went with it.
+/// Erase the own account
+///
+/// Personal data goes; orders stay without it. The token ends too, so that a repetition gets 401.
+#[utoipa::path(
+    delete, path = "/api/v1/me", operation_id = "delete_me", tag = "accounts",
+    responses((status = 204, description = "Nothing is kept of this person.")),
+    security(("token" = [])),
+    extensions(("x-problems" = json!({"409": ["last_admin"]}))),
+)]
 async fn erase(State(app): State<App>, Caller(user): Caller) -> Result<StatusCode, Problem> {
     let mut transaction = app.pool.begin().await?;
     let erased = account::erase(&mut transaction, user.id).await?;
@@ -53,14 +74,25 @@ async fn erase(State(app): State<App>, Caller(user): Caller) -> Result<StatusCod
     if erased { Ok(StatusCode::NO_CONTENT) } else { Err(signed_out()) }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct PasswordChange {
+    #[schema(schema_with = schema::text)]
     current_password: String,
+    #[schema(schema_with = schema::new_password)]
     new_password: String,
 }
 
+/// Change the own password
+///
 /// Signs out everywhere but here. Wrong guesses count like failed sign-ins.
+#[utoipa::path(
+    post, path = "/api/v1/me/password", operation_id = "change_password", tag = "accounts",
+    request_body(content = PasswordChange, example = json!({"current_password": "correct horse 7", "new_password": "another horse 8"})),
+    responses((status = 204, description = "It is changed.")),
+    security(("token" = [])),
+    extensions(("x-problems" = json!({"422": ["wrong_password"], "429": ["too_many_attempts"]}))),
+)]
 async fn change_password(
     State(app): State<App>,
     Caller(user): Caller,

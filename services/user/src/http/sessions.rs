@@ -1,23 +1,31 @@
 //! Where the caller is signed in.
 
-use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::routing::{delete, get};
 use service::Problem;
 use service::extract::{Json, Path, Query};
-use service::page::{Page, PageQuery};
+use service::page::{Page, PageParams, PageQuery};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::caller::Caller;
 use crate::app::App;
 use crate::session::{self, Session};
 
-pub(crate) fn router() -> Router<App> {
-    Router::new().route("/api/v1/me/sessions", get(list)).route("/api/v1/me/sessions/{id}", delete(sign_out))
+pub(crate) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(sign_out))
 }
 
+/// List where the caller is signed in
+///
 /// Newest first.
+#[utoipa::path(
+    get, path = "/api/v1/me/sessions", operation_id = "list_sessions", tag = "sessions",
+    params(PageParams),
+    responses((status = 200, description = "A page of sessions.", body = Page<Session>, example = json!({"items": [{"id": "018f5c3e-7a00-7000-8000-000000000001", "current": true, "user_agent": "Firefox on Linux", "created_at": "2026-11-23T09:00:00Z", "last_used_at": "2026-11-23T09:15:00Z"}], "next_cursor": null}))),
+    security(("token" = [])),
+)]
 async fn list(
     State(app): State<App>,
     Caller(user): Caller,
@@ -29,6 +37,13 @@ async fn list(
     Ok(Json(Page::new(sessions, limit, |session| session.id)))
 }
 
+/// Sign out one session
+#[utoipa::path(
+    delete, path = "/api/v1/me/sessions/{id}", operation_id = "delete_session", tag = "sessions",
+    params(("id" = Uuid, Path, description = "The session.")),
+    responses((status = 204, description = "It has ended.")),
+    security(("token" = [])),
+)]
 async fn sign_out(
     State(app): State<App>,
     Caller(user): Caller,

@@ -1,21 +1,22 @@
 //! What admins do with accounts.
 
-use axum::Router;
 use axum::extract::State;
-use axum::routing::get;
 use serde::{Deserialize, Deserializer};
 use service::Problem;
 use service::auth::Role;
 use service::extract::{Body, Json, Path, Query};
-use service::page::{Page, PageQuery};
+use service::page::{Page, PageParams, PageQuery};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::caller::Admin;
 use crate::account::{self, Change, Managed};
 use crate::app::App;
 
-pub(crate) fn router() -> Router<App> {
-    Router::new().route("/api/v1/users", get(list)).route("/api/v1/users/{id}", get(show).patch(change))
+pub(crate) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(show, change))
 }
 
 #[derive(Deserialize)]
@@ -26,7 +27,15 @@ struct ListQuery {
     email: Option<String>,
 }
 
+/// List accounts
+///
 /// Newest first.
+#[utoipa::path(
+    get, path = "/api/v1/users", operation_id = "list_users", tag = "users",
+    params(PageParams, ("email" = Option<String>, Query, description = "The whole address, in any case.")),
+    responses((status = 200, description = "A page of accounts.", body = Page<Managed>, example = json!({"items": [{"id": "018f5c3e-7a00-7000-8000-000000000001", "email": "ada@example.com", "name": "Ada Lovelace", "role": "customer", "created_at": "2026-11-23T09:00:00Z", "disabled": false}], "next_cursor": null}))),
+    security(("token" = ["admin"])),
+)]
 async fn list(
     _: Admin,
     State(app): State<App>,
@@ -41,17 +50,26 @@ async fn list(
     Ok(Json(Page::new(accounts, limit, |account| account.id())))
 }
 
+/// Get an account
+#[utoipa::path(
+    get, path = "/api/v1/users/{id}", operation_id = "get_user", tag = "users",
+    params(("id" = Uuid, Path, description = "The account.")),
+    responses((status = 200, description = "The account.", body = Managed, example = json!({"id": "018f5c3e-7a00-7000-8000-000000000001", "email": "ada@example.com", "name": "Ada Lovelace", "role": "customer", "created_at": "2026-11-23T09:00:00Z", "disabled": false}))),
+    security(("token" = ["admin"])),
+)]
 async fn show(_: Admin, State(app): State<App>, Path(id): Path<Uuid>) -> Result<Json<Managed>, Problem> {
     let mut connection = app.pool.acquire().await?;
     account::managed(&mut connection, id).await?.map(Json).ok_or_else(absent)
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Patch {
     #[serde(default, deserialize_with = "given")]
+    #[schema(nullable = false)]
     role: Option<Role>,
     #[serde(default, deserialize_with = "given")]
+    #[schema(nullable = false)]
     disabled: Option<bool>,
 }
 
@@ -60,7 +78,17 @@ fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Res
     T::deserialize(deserializer).map(Some)
 }
 
-/// Signs the account out everywhere when anything changes.
+/// Change the role of an account, or disable it
+///
+/// Signs the account out everywhere when anything changes. An admin does not change the own account.
+#[utoipa::path(
+    patch, path = "/api/v1/users/{id}", operation_id = "update_user", tag = "users",
+    params(("id" = Uuid, Path, description = "The account.")),
+    request_body(content((Patch = "application/json", example = json!({"role": "staff"})), (Patch = "application/merge-patch+json", example = json!({"role": "staff"})))),
+    responses((status = 200, description = "The account.", body = Managed, example = json!({"id": "018f5c3e-7a00-7000-8000-000000000001", "email": "ada@example.com", "name": "Ada Lovelace", "role": "customer", "created_at": "2026-11-23T09:00:00Z", "disabled": false}))),
+    security(("token" = ["admin"])),
+    extensions(("x-problems" = json!({"409": ["own_account", "last_admin"]}))),
+)]
 async fn change(
     Admin(admin): Admin,
     State(app): State<App>,
