@@ -56,6 +56,11 @@ pub struct PageParams {
     cursor: Option<String>,
 }
 
+/// The cursor for `key`, which [`PageQuery::after`] gives back. `None` for what JSON can't hold.
+pub fn encode(key: &impl Serialize) -> Option<String> {
+    serde_json::to_vec(key).ok().map(|json| BASE64.encode(json))
+}
+
 /// One page of a list.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Page<T> {
@@ -73,8 +78,7 @@ impl<T> Page<T> {
         let more = rows.len() > limit;
         rows.truncate(limit);
         let last = rows.last().filter(|_| more);
-        let next_cursor =
-            last.and_then(|item| serde_json::to_vec(&key(item)).ok()).map(|json| BASE64.encode(json));
+        let next_cursor = last.and_then(|item| encode(&key(item)));
         Self { items: rows, next_cursor }
     }
 

@@ -1,5 +1,8 @@
 //! What the services' tests share: a database each on a real PostgreSQL, a
-//! place of their own on a real broker, and an issuer of access tokens.
+//! place of their own on a real broker, an issuer of access tokens, and a look
+//! at plans.
+
+pub mod plans;
 
 use std::future::Future;
 use std::time::{Duration, Instant};

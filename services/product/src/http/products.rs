@@ -9,7 +9,6 @@ use serde_json::Value;
 use service::Problem;
 use service::auth::Staff;
 use service::extract::{Body, Json, Path, Query};
-use service::page::Page;
 
 use super::{App, etag};
 use crate::product::{self, Form, NewProduct, Product, search, store};
@@ -23,10 +22,9 @@ pub fn router() -> Router<App> {
 async fn list(
     State(app): State<App>,
     Query(params): Query<search::Params>,
-) -> Result<Json<Page<Product>>, Problem> {
+) -> Result<Json<search::Answer>, Problem> {
     let search = params.parse()?;
-    let mut connection = app.pool.acquire().await?;
-    Ok(Json(search::run(&mut connection, &search).await?))
+    Ok(Json(search::run(&app.pool, &search).await?))
 }
 
 async fn read(

@@ -7,9 +7,10 @@ use axum::routing::get;
 use serde::Deserialize;
 use service::auth::Staff;
 use service::extract::{Body, Json, Path, Query};
-use service::page::{Page, PageQuery};
+use service::page::{Page, PageQuery, invalid_cursor};
 use service::validate::Invalid;
 use service::{FieldError, Problem};
+use uuid::Uuid;
 
 use super::App;
 use crate::product::{self, store};
@@ -27,9 +28,14 @@ async fn list(
 ) -> Result<Json<Page<Entry>>, Problem> {
     let mut connection = app.pool.acquire().await?;
     let product = store::find(&mut connection, &name).await?.ok_or_else(product::not_found)?;
-    let (limit, before) = (query.limit()?, query.after()?);
+    let limit = query.limit()?;
+    let before = match query.after::<(Uuid, i64)>()? {
+        Some((of, seq)) if of == product.id => seq,
+        Some(_) => return Err(invalid_cursor()),
+        None => i64::MAX,
+    };
     let entries = stock::ledger_page(&mut connection, product.id, before, limit + 1).await?;
-    Ok(Json(Page::new(entries, limit, |entry| entry.seq)))
+    Ok(Json(Page::new(entries, limit, |entry| (entry.product_id, entry.seq))))
 }
 
 #[derive(Deserialize)]

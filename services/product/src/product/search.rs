@@ -1,15 +1,20 @@
 //! Finding products: what a query string may ask, and a page of answers.
 
+mod facets;
+mod lists;
+mod spelling;
+
 use serde::{Deserialize, Serialize};
 use service::Problem;
 use service::page::{Page, PageQuery, invalid_cursor};
 use service::validate::Invalid;
-use sqlx::PgConnection;
+use sqlx::{PgConnection, PgPool};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::Product;
-use super::store::{Row, select};
+pub use facets::Facets;
+
+use super::{Product, store};
 
 /// The parameters of `GET /products` as they came.
 #[derive(Debug, Default, Deserialize)]
@@ -20,6 +25,7 @@ pub struct Params {
     max_price: Option<String>,
     in_stock: Option<String>,
     sort: Option<String>,
+    facets: Option<String>,
     #[serde(flatten)]
     page: PageQuery,
 }
@@ -34,28 +40,67 @@ enum Sort {
     Name,
 }
 
-/// A search that can be run.
-#[derive(Debug)]
-pub struct Search {
+/// What is looked for, and in which order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Filters {
     q: Option<String>,
     category: Option<String>,
     min_price: Option<i64>,
     max_price: Option<i64>,
     in_stock: Option<bool>,
     sort: Sort,
+}
+
+/// A search that can be run.
+#[derive(Debug)]
+pub struct Search {
+    filters: Filters,
+    facets: bool,
     limit: i64,
     after: Option<Cursor>,
 }
 
 /// The place of a page's last item, and the search that it is a place in.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Cursor {
-    sort: Sort,
-    q: Option<String>,
-    /// Price, rank, or microseconds since the Unix epoch.
-    number: i64,
-    name: String,
+    filters: Filters,
+    /// What was looked for in place of a misspelt `q`.
+    respelt: Option<Vec<String>>,
+    place: Place,
     id: Uuid,
+}
+
+/// A product's place in a sort, but for its id.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Place {
+    /// Microseconds since the Unix epoch.
+    Newest(i64),
+    /// Where the words were found, then the time as above.
+    Relevance(Tier, i64),
+    Price(i64),
+    Name(String),
+}
+
+/// Where a product holds the words, best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Tier {
+    /// All in its name or SKU.
+    Name,
+    /// All there or in its attributes.
+    Facts,
+    /// Some only in its description.
+    Description,
+}
+
+/// A page, and the counts that were asked for with it.
+#[derive(Debug, Serialize)]
+pub struct Answer {
+    #[serde(flatten)]
+    page: Page<Product>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    facets: Option<Facets>,
 }
 
 impl Params {
@@ -88,22 +133,16 @@ impl Params {
         {
             invalid.push("/min_price", "out_of_range", "Not above max_price.");
         }
-        let in_stock = match self.in_stock.as_deref() {
-            None => None,
-            Some("true") => Some(true),
-            Some("false") => Some(false),
-            Some(_) => {
-                invalid.push("/in_stock", "invalid_value", "true or false.");
-                None
-            }
-        };
+        let in_stock = yes_or_no(&mut invalid, "/in_stock", self.in_stock.as_deref());
+        let facets = yes_or_no(&mut invalid, "/facets", self.facets.as_deref()).unwrap_or(false);
         let limit = self.page.limit();
         invalid.check()?;
+        let filters = Filters { q, category: self.category, min_price, max_price, in_stock, sort };
         let after: Option<Cursor> = self.page.after()?;
-        if after.as_ref().is_some_and(|after| !after.fits(sort, q.as_deref())) {
+        if after.as_ref().is_some_and(|after| !after.fits(&filters)) {
             return Err(invalid_cursor());
         }
-        Ok(Search { q, category: self.category, min_price, max_price, in_stock, sort, limit: limit?, after })
+        Ok(Search { filters, facets, limit: limit?, after })
     }
 }
 
@@ -116,34 +155,31 @@ fn price(invalid: &mut Invalid, pointer: &str, text: Option<String>) -> Option<i
     amount
 }
 
-impl Search {
-    /// The words, when they are only that: a search that excludes words or
-    /// quotes a phrase means it to the letter.
-    fn plain_words(&self) -> Option<&str> {
-        let exact = |q: &&str| q.contains('"') || q.split_whitespace().any(|word| word.starts_with('-'));
-        self.q.as_deref().filter(|q| !exact(q))
+fn yes_or_no(invalid: &mut Invalid, pointer: &str, text: Option<&str>) -> Option<bool> {
+    match text {
+        None => None,
+        Some("true") => Some(true),
+        Some("false") => Some(false),
+        Some(_) => {
+            invalid.push(pointer, "invalid_value", "true or false.");
+            None
+        }
     }
 }
 
 impl Cursor {
-    fn new(search: &Search, row: &Row) -> Self {
-        let number = match search.sort {
-            Sort::Relevance => row.rank,
-            Sort::Newest => micros(row.created_at),
-            Sort::Price | Sort::PriceDown => row.price,
-            Sort::Name => 0,
-        };
-        let name = if search.sort == Sort::Name { row.name.clone() } else { String::new() };
-        Self { sort: search.sort, q: search.q.clone(), number, name, id: row.id }
-    }
-
     /// A cursor is the client's to tamper with: what the database could not
     /// take (a NUL, a year that no calendar has) is refused here.
-    fn fits(&self, sort: Sort, q: Option<&str>) -> bool {
-        self.sort == sort
-            && self.q.as_deref() == q
-            && !self.name.chars().any(char::is_control)
-            && (sort != Sort::Newest || from_micros(self.number).is_some())
+    fn fits(&self, filters: &Filters) -> bool {
+        let time = |micros: i64| from_micros(micros).is_some();
+        let place = match (&self.place, filters.sort) {
+            (Place::Newest(micros), Sort::Newest) => time(*micros),
+            (Place::Relevance(_, micros), Sort::Relevance) => time(*micros),
+            (Place::Price(_), Sort::Price | Sort::PriceDown) => true,
+            (Place::Name(name), Sort::Name) => !name.chars().any(char::is_control),
+            _ => false,
+        };
+        place && self.filters == *filters && self.respelt.as_deref().is_none_or(spelling::is_sane)
     }
 }
 
@@ -157,124 +193,114 @@ fn from_micros(micros: i64) -> Option<OffsetDateTime> {
         .filter(|time| (0..=9999).contains(&time.year()))
 }
 
-/// What every sort's query filters by, and where the page starts.
-macro_rules! sorted {
-    ($rank:tt, $keyset:tt, $order:tt, $search:expr, $categories:expr $(, $key:expr)*) => {
-        select!(
-            $rank,
-            [r#"WHERE p.archived_at IS NULL
-                 AND ($1::text IS NULL OR p.search @@ websearch_to_tsquery('english', $1)
-                      OR $8 OPERATOR(extensions.<%) p.name)
-                 AND ($2::text[] IS NULL OR p.category = ANY($2))
-                 AND ($3::bigint IS NULL OR p.price >= $3)
-                 AND ($4::bigint IS NULL OR p.price <= $4)
-                 AND ($5::bool IS NULL OR (s.on_hand > s.reserved) = $5)
-                 AND ($6::uuid IS NULL OR "# + $keyset + ") ORDER BY " + $order + " LIMIT $7"],
-            $search.q,
-            $categories as _,
-            $search.min_price,
-            $search.max_price,
-            $search.in_stock,
-            $search.after.as_ref().map(|after| after.id),
-            $search.limit + 1,
-            $search.plain_words()
-            $(, $key)*
-        )
-    };
-}
-
-/// How alike a name must be to a misspelt word of a search: one letter off in
-/// six passes ("jaket"), another word with the same ending doesn't ("lamp", "damp").
-const ALIKE: &str = "0.42";
+/// One snapshot for all statements of a search, and settings for them alone:
+/// plans made for the values at hand, as each filter may be absent; and no
+/// sequential scans, which a LIMIT makes look cheaper than they turn out.
+const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY;
+    SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL enable_seqscan = off; SET LOCAL jit = off";
 
 /// One page. 422 for an unknown category.
-pub async fn run(connection: &mut PgConnection, search: &Search) -> Result<Page<Product>, Problem> {
-    let categories = match &search.category {
+pub async fn run(pool: &PgPool, search: &Search) -> Result<Answer, Problem> {
+    let mut transaction = pool.begin_with(BEGIN).await?;
+    let answer = find(&mut transaction, search).await?;
+    transaction.commit().await?;
+    Ok(answer)
+}
+
+async fn find(connection: &mut PgConnection, search: &Search) -> Result<Answer, Problem> {
+    let filters = &search.filters;
+    let categories = match &filters.category {
         None => None,
         Some(slug) => Some(crate::category::with_descendants(connection, slug).await?),
     };
     if categories.as_ref().is_some_and(Vec::is_empty) {
         return Err(super::unknown_category("/category"));
     }
-    if search.q.is_some() {
-        // The operator <% takes its threshold from the session:
-        // https://www.postgresql.org/docs/current/pgtrgm.html
-        sqlx::query!("SELECT set_config('pg_trgm.word_similarity_threshold', $1, false)", ALIKE)
-            .fetch_one(&mut *connection)
-            .await?;
-    }
-    let categories = categories.as_deref();
-    let number = search.after.as_ref().map(|after| after.number);
-    let rows = match search.sort {
-        Sort::Newest => {
-            let time = number.and_then(from_micros);
-            sorted!(
-                "0::bigint",
-                "(p.created_at, p.id) < ($9, $6)",
-                "p.created_at DESC, p.id DESC",
-                search,
-                categories,
-                time
-            )
-            .fetch_all(connection)
-            .await?
-        }
-        Sort::Price => {
-            sorted!("0::bigint", "(p.price, p.id) > ($9, $6)", "p.price, p.id", search, categories, number)
-                .fetch_all(connection)
-                .await?
-        }
-        Sort::PriceDown => {
-            sorted!(
-                "0::bigint",
-                "(p.price, p.id) < ($9, $6)",
-                "p.price DESC, p.id DESC",
-                search,
-                categories,
-                number
-            )
-            .fetch_all(connection)
-            .await?
-        }
-        Sort::Name => {
-            let name = search.after.as_ref().map(|after| after.name.as_str());
-            sorted!(
-                "0::bigint",
-                r#"(lower(p.name) COLLATE "C", p.id) > (lower($9), $6)"#,
-                r#"lower(p.name) COLLATE "C", p.id"#,
-                search,
-                categories,
-                name
-            )
-            .fetch_all(connection)
-            .await?
-        }
-        Sort::Relevance => by_relevance(connection, search, categories, number).await?,
+    let mut respelt = search.after.as_ref().and_then(|after| after.respelt.clone());
+    let words = match (&filters.q, &respelt) {
+        (None, _) => None,
+        (Some(_), Some(words)) => Some(spelling::query(words)),
+        (Some(q), None) => Some(spelling::parse(connection, q).await?),
     };
-    let page = Page::new(rows, search.limit, |row| Cursor::new(search, row));
-    let (items, next_cursor) = (page.items.into_iter(), page.next_cursor);
-    let items = items.map(Product::try_from).collect::<sqlx::Result<_>>()?;
-    Ok(Page { items, next_cursor })
+    let mut scope = lists::Scope { filters, words, categories };
+    let (mut found, mut tiers) = page(connection, &scope, search).await?;
+    if let Some(q) = filters.q.as_deref()
+        && found.is_empty()
+        && search.after.is_none()
+    {
+        respelt = spelling::correct(connection, q, scope.words.as_deref().unwrap_or_default()).await?;
+        if let Some(words) = &respelt {
+            scope.words = Some(spelling::query(words));
+            (found, tiers) = page(connection, &scope, search).await?;
+        }
+    }
+    let facets = match search.facets {
+        true => Some(facets::count(connection, &scope).await?),
+        false => None,
+    };
+
+    let limit = usize::try_from(search.limit).unwrap_or(0);
+    let more = found.len() > limit;
+    found.truncate(limit);
+    let items = store::in_order(connection, &found).await?;
+    let last = items.last().filter(|_| more).map(|product| Cursor {
+        filters: filters.clone(),
+        respelt,
+        place: match filters.sort {
+            Sort::Newest => Place::Newest(micros(product.created_at)),
+            Sort::Relevance => Place::Relevance(tiers.of(items.len() - 1), micros(product.created_at)),
+            Sort::Price | Sort::PriceDown => Place::Price(product.price.amount),
+            Sort::Name => Place::Name(product.name.clone()),
+        },
+        id: product.id,
+    });
+    let page = Page { next_cursor: last.and_then(|cursor| service::page::encode(&cursor)), items };
+    Ok(Answer { page, facets })
 }
 
-async fn by_relevance(
+/// How many of a page's ids belong to each tier.
+#[derive(Debug, Default)]
+struct Tiers(Vec<(Tier, usize)>);
+
+impl Tiers {
+    fn of(&self, mut index: usize) -> Tier {
+        for &(tier, ids) in &self.0 {
+            if index < ids {
+                return tier;
+            }
+            index -= ids;
+        }
+        Tier::Description
+    }
+}
+
+/// Up to `limit + 1` ids.
+async fn page(
     connection: &mut PgConnection,
+    scope: &lists::Scope<'_>,
     search: &Search,
-    categories: Option<&[String]>,
-    rank: Option<i64>,
-) -> sqlx::Result<Vec<Row>> {
-    // An integer, so that a cursor gives back exactly the rank that it was made of.
-    sorted!(
-        "(1e6 * (ts_rank(p.search, websearch_to_tsquery('english', $1))
-                 + extensions.word_similarity($1, p.name)))::bigint",
-        "((1e6 * (ts_rank(p.search, websearch_to_tsquery('english', $1))
-                  + extensions.word_similarity($1, p.name)))::bigint, p.id) < ($9, $6)",
-        "(1e6 * (ts_rank(p.search, websearch_to_tsquery('english', $1))
-                 + extensions.word_similarity($1, p.name)))::bigint DESC, p.id DESC",
-        search,
-        categories,
-        rank
-    )
-    .fetch_all(connection)
-    .await
+) -> sqlx::Result<(Vec<Uuid>, Tiers)> {
+    let (after, wanted) = (search.after.as_ref(), search.limit + 1);
+    if scope.words.as_deref().is_some_and(str::is_empty) {
+        return Ok((Vec::new(), Tiers::default()));
+    }
+    if search.filters.sort != Sort::Relevance {
+        return Ok((lists::page(connection, scope, after, wanted).await?, Tiers::default()));
+    }
+    let place = after.and_then(|after| match after.place {
+        Place::Relevance(tier, micros) => Some((tier, (from_micros(micros)?, after.id))),
+        _ => None,
+    });
+    let (mut found, mut tiers) = (Vec::new(), Tiers::default());
+    for tier in [Tier::Name, Tier::Facts, Tier::Description] {
+        let left = wanted - i64::try_from(found.len()).unwrap_or(wanted);
+        let after = place.filter(|(at, _)| *at == tier).map(|(_, after)| after);
+        let passed = place.is_some_and(|(at, _)| at as u8 > tier as u8);
+        if left > 0 && !passed {
+            let ids = lists::tier(connection, scope, tier, after, left).await?;
+            tiers.0.push((tier, ids.len()));
+            found.extend(ids);
+        }
+    }
+    Ok((found, tiers))
 }

@@ -1,4 +1,4 @@
-//! The SQL of products, except searches.
+//! The SQL of products, except lists of them.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::{Form, Product, Stock};
 
-pub(super) struct Row {
+struct Row {
     pub id: Uuid,
     pub sku: String,
     pub slug: String,
@@ -27,27 +27,22 @@ pub(super) struct Row {
     pub archived: bool,
     pub created_at: OffsetDateTime,
     pub updated_at: OffsetDateTime,
-    /// How well it fits the search, in millionths; 0 without one.
-    pub rank: i64,
 }
 
-/// `SELECT` of a [`Row`] with `$rank`; `$rest` is what follows the FROM of
-/// `products p` and `stock s`.
+/// `SELECT` of a [`Row`]; `$rest` is what follows the FROM of `products p` and
+/// `stock s`.
 macro_rules! select {
-    ($rank:tt, [$($rest:tt)+] $(, $argument:expr)* $(,)?) => {
+    ($rest:tt, $($argument:expr),+) => {
         sqlx::query_as!(
-            crate::product::store::Row,
+            Row,
             r#"SELECT p.id, p.sku, p.slug, p.name, p.description, p.price, p.currency, p.category,
                       p.attributes AS "attributes: _", p.images, s.on_hand - s.reserved AS "available!",
-                      p.version, p.archived_at IS NOT NULL AS "archived!", p.created_at, p.updated_at, "#
-                + $rank
-                + r#" AS "rank!" FROM products.products p JOIN products.stock s ON s.product_id = p.id "#
-                + $($rest)+,
-            $($argument),*
+                      p.version, p.archived_at IS NOT NULL AS "archived!", p.created_at, p.updated_at
+               FROM products.products p JOIN products.stock s ON s.product_id = p.id "# + $rest,
+            $($argument),+
         )
     };
 }
-pub(super) use select;
 
 impl TryFrom<Row> for Product {
     type Error = sqlx::Error;
@@ -76,17 +71,23 @@ impl TryFrom<Row> for Product {
 
 /// The named products, archived ones included.
 pub async fn by_ids(connection: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<Vec<Product>> {
-    let rows = select!("0::bigint", ["WHERE p.id = ANY($1) ORDER BY p.id"], ids);
+    let rows = select!("WHERE p.id = ANY($1) ORDER BY p.id", ids);
     let rows = rows.fetch_all(connection).await?;
     rows.into_iter().map(Product::try_from).collect()
+}
+
+/// The named products in the order named.
+pub async fn in_order(connection: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<Vec<Product>> {
+    let mut products = by_ids(connection, ids).await?;
+    products.sort_by_cached_key(|product| ids.iter().position(|id| *id == product.id));
+    Ok(products)
 }
 
 /// The product in the shop with this id or slug.
 pub async fn find(connection: &mut PgConnection, name: &str) -> sqlx::Result<Option<Product>> {
     let id = name.parse::<Uuid>().ok();
     let row = select!(
-        "0::bigint",
-        ["WHERE (p.id = $1 OR p.slug = $2) AND p.archived_at IS NULL ORDER BY p.id = $1 DESC LIMIT 1"],
+        "WHERE (p.id = $1 OR p.slug = $2) AND p.archived_at IS NULL ORDER BY p.id = $1 DESC LIMIT 1",
         id,
         name
     );
@@ -97,9 +98,8 @@ pub async fn find(connection: &mut PgConnection, name: &str) -> sqlx::Result<Opt
 pub async fn find_locked(connection: &mut PgConnection, name: &str) -> sqlx::Result<Option<Product>> {
     let id = name.parse::<Uuid>().ok();
     let row = select!(
-        "0::bigint",
-        ["WHERE (p.id = $1 OR p.slug = $2) AND p.archived_at IS NULL ORDER BY p.id = $1 DESC LIMIT 1
-          FOR NO KEY UPDATE OF p"],
+        "WHERE (p.id = $1 OR p.slug = $2) AND p.archived_at IS NULL ORDER BY p.id = $1 DESC LIMIT 1
+         FOR NO KEY UPDATE OF p",
         id,
         name
     );

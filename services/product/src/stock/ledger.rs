@@ -98,17 +98,17 @@ pub async fn append_adjustment(
     .await
 }
 
-/// A product's entries, newest first, from the one before `before`.
+/// A product's entries before `before`, newest first.
 pub async fn page(
     connection: &mut PgConnection,
     product: Uuid,
-    before: Option<i64>,
+    before: i64,
     rows: i64,
 ) -> sqlx::Result<Vec<Entry>> {
     sqlx::query_as!(
         Entry,
         r#"SELECT seq, id, product_id, delta, on_hand, kind AS "kind: Kind", reason, order_id, actor, created_at
-           FROM products.stock_ledger WHERE product_id = $1 AND ($2::bigint IS NULL OR seq < $2)
+           FROM products.stock_ledger WHERE product_id = $1 AND seq < $2
            ORDER BY seq DESC LIMIT $3"#,
         product,
         before,
