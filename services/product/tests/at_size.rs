@@ -113,7 +113,7 @@ fn examples(busiest: &str) -> Vec<Example> {
             for (id, key) in [("NULL", "NULL"), (id, key)] {
                 for categories in ["NULL", SHELF, DEPARTMENT] {
                     for words in words {
-                        let arguments = [words, categories, min, max, stock, id, "21", key, "3001"];
+                        let arguments = [words, categories, min, max, stock, id, "21", key, "2001"];
                         examples.push(example(&["WITH found", keyset], &arguments));
                     }
                 }

@@ -79,7 +79,7 @@ pub async fn count(connection: &mut PgConnection, scope: &Scope<'_>) -> sqlx::Re
         // Few of the shop's products, it is to be hoped.
         (Some(_), _) | (None, Some(false)) => together(connection, scope).await?,
     };
-    let tree = category::tree(connection).await?;
+    let tree = category::uncounted(connection).await?;
     let categories = tree.into_iter().filter_map(|category| node(category, &mut categories)).collect();
     let bands = bands.into_iter().enumerate().map(|(index, count)| {
         let next = FLOORS.get(index + 1);

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::{Cursor, Filters, Place, Sort, Tier, from_micros};
 
 /// Matches that are sorted at most; more are found soon enough by walking.
-const BROAD: i64 = 3_000;
+const BROAD: i64 = 2_000;
 
 /// One statement: `$keyset` is what comes after the product `$6` with sort value `$8`.
 macro_rules! ids {
