@@ -199,6 +199,8 @@ async fn browse(shop: &Shop) {
             let (status, page) = shop.get(&format!("/products{query}{joint}{cursor}")).await;
             times.push(asked.elapsed());
             assert_eq!(status, 200, "{query} {page}");
+            let found = page["items"].as_array().is_some_and(|items| !items.is_empty());
+            assert!(found || pages > 3 || kind == "nothing found", "{query} {page}");
             pages += 1;
             // Three pages, then one from the middle, and the three after that.
             cursor = match page["next_cursor"].as_str() {

@@ -128,6 +128,61 @@ async fn only_staff_change_the_catalogue() {
 }
 
 #[tokio::test]
+async fn admins_may_what_staff_may_and_anybody_may_look() {
+    let shop = shop().await;
+    let path = format!("/products/{}", shop.stocked(1).await);
+    let ledger = format!("{path}/stock-adjustments");
+    let admin = |method: Method, path: &str| shop.as_role(Role::Admin, method, path).header("if-match", "*");
+    let adjust = json!({"delta": 1, "reason": "found"});
+    for (request, status) in [
+        (admin(Method::PATCH, &path).json(&json!({"name": "Renamed"})), 200),
+        (admin(Method::POST, &ledger).json(&adjust), 201),
+        (admin(Method::GET, &ledger), 200),
+        (shop.anyone(Method::GET, "/products"), 200),
+        (shop.as_role(Role::Customer, Method::GET, "/products"), 200),
+        (shop.as_role(Role::Customer, Method::GET, &path), 200),
+        (shop.anyone(Method::GET, "/categories"), 200),
+        (shop.as_role(Role::Customer, Method::GET, "/categories"), 200),
+        (admin(Method::PUT, &path), 405),
+        (admin(Method::DELETE, "/categories"), 405),
+        (admin(Method::DELETE, &path), 204),
+        (admin(Method::DELETE, &path), 404),
+        (admin(Method::POST, &ledger).json(&adjust), 404),
+        (admin(Method::GET, &ledger), 404),
+    ] {
+        let (given, body) = answer(request.send().await.unwrap()).await;
+        assert_eq!(given, status, "{body}");
+    }
+}
+
+#[tokio::test]
+async fn a_slug_stays_and_is_never_given_twice() {
+    let shop = shop().await;
+    let first = shop.product(json!({"name": "Storm Lamp"})).await;
+    assert_eq!(first["slug"], "storm-lamp");
+    let rename = shop.staff(Method::PATCH, "/products/storm-lamp").header("if-match", "*");
+    let (status, renamed) = answer(rename.json(&json!({"name": "Calm Lamp"})).send().await.unwrap()).await;
+    assert_eq!(
+        (status, &renamed["slug"], &renamed["name"]),
+        (200, &json!("storm-lamp"), &json!("Calm Lamp"))
+    );
+    let archive = shop.staff(Method::DELETE, "/products/storm-lamp").header("if-match", "*");
+    assert_eq!(archive.send().await.unwrap().status(), 204);
+    assert_eq!(shop.get("/products/storm-lamp").await.0, 404);
+    let mut slugs = BTreeSet::from(["storm-lamp".to_owned()]);
+    for _ in 0..3 {
+        let twin = shop.product(json!({"name": "Storm Lamp"})).await;
+        let slug = twin["slug"].as_str().unwrap().to_owned();
+        assert_eq!(shop.get(&format!("/products/{slug}")).await.1["id"], twin["id"]);
+        assert!(slug.starts_with("storm-lamp-") && slugs.insert(slug), "{twin}");
+    }
+    // A name may read like another product's id.
+    let id = id(&renamed);
+    let posing = shop.product(json!({ "name": id })).await;
+    assert_eq!(shop.get(&format!("/products/{}", posing["id"].as_str().unwrap())).await.1["name"], id);
+}
+
+#[tokio::test]
 async fn a_body_that_is_not_json_or_too_long_is_refused_as_such() {
     let shop = shop().await;
     let post = || shop.staff(Method::POST, "/products");
