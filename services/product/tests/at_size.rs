@@ -111,7 +111,7 @@ fn examples(busiest: &str) -> Vec<Example> {
     for (keyset, key) in keys {
         for [min, max, stock] in filters {
             for (id, key) in [("NULL", "NULL"), (id, key)] {
-                for categories in ["NULL", SHELF, DEPARTMENT] {
+                for categories in ["NULL", DEPARTMENT] {
                     for words in words {
                         let arguments = [words, categories, min, max, stock, id, "21", key, "2001"];
                         examples.push(example(&["WITH found", keyset], &arguments));
