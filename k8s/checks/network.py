@@ -113,6 +113,9 @@ def addresses(name, value, env):
     if "://" in value:
         # The passwords are filled in later, and need not be parsed.
         url = urlsplit(re.sub(r"\$\(\w+\)", "x", value))
+        # A bucket's name; its address is AWS_ENDPOINT_URL.
+        if url.scheme == "s3":
+            return []
         return [(url.hostname, url.port or PORTS.get(url.scheme))] if url.hostname else []
     if name.endswith(("_UPSTREAM", "_ROUTE", "_CANARY")):
         return [(host, int(port)) for host, port in re.findall(r"([\w.-]+):(\d+)", value)]

@@ -72,7 +72,8 @@ impl Body {
     }
 }
 
-fn media_type(headers: &HeaderMap) -> Option<String> {
+/// The media type of `Content-Type`, without parameters, in lower case.
+pub fn media_type(headers: &HeaderMap) -> Option<String> {
     let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
     Some(value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
 }

@@ -11,7 +11,8 @@ use tonic::service::Routes;
 
 use crate::config::Config;
 use crate::consumer::Consumer;
-use crate::{demo, grpc, http, stock};
+use crate::objects::Objects;
+use crate::{demo, grpc, http, image, stock};
 
 static MIGRATIONS: Migrator = sqlx::migrate!();
 
@@ -20,6 +21,7 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
     let ports = Ports::bind(&config.listen, lifecycle)?;
     let callers = Callers::parse("product", &config.trusted_callers)?;
     let verifier = Verifier::fetching(&config.jwks_url, lifecycle)?;
+    let objects = Objects::open(&config.objects)?;
     let pool = db::open(&config.backends, "products", &[&messaging::MIGRATIONS, &MIGRATIONS]).await?;
     if config.demo_data {
         demo::load(&pool).await?;
@@ -33,8 +35,14 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
         Ok(())
     });
 
+    let (swept, store, stop) = (pool.clone(), objects.clone(), lifecycle.stopping());
+    lifecycle.spawn("images", async move {
+        image::sweep_until(&swept, &store, &stop).await;
+        Ok(())
+    });
+
     let calls = grpc::Calls::new(pool.clone(), callers, config.reservation_life_seconds);
     let routes = Routes::new(ProductServiceServer::new(calls));
-    let api = http::router(http::App { pool: pool.clone(), outbox, verifier });
+    let api = http::router(http::App::new(pool.clone(), outbox, verifier, objects));
     ports.serve(lifecycle, &pool, api, routes)
 }

@@ -2,6 +2,8 @@
 
 use service::config::{Backends, Listen, Process};
 
+use crate::objects;
+
 /// The product service.
 #[derive(clap::Parser, Clone)]
 #[command(
@@ -28,6 +30,8 @@ pub struct Config {
     #[arg(long, env = "RESERVATION_LIFE_SECONDS", default_value_t = 600,
           value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub reservation_life_seconds: u32,
+    #[command(flatten)]
+    pub objects: objects::Settings,
     /// Load the demo catalogue, once per database.
     #[arg(long, env = "DEMO_DATA", default_value_t = false, action = clap::ArgAction::Set)]
     pub demo_data: bool,

@@ -1,6 +1,7 @@
 //! The public API's door.
 
 mod etag;
+mod images;
 mod products;
 mod stock;
 
@@ -15,14 +16,26 @@ use service::Problem;
 use service::auth::Verifier;
 use service::extract::Json;
 use sqlx::PgPool;
+use tokio::sync::Semaphore;
 
 use crate::category::{self, Category};
+use crate::objects::Objects;
 
 #[derive(Clone)]
 pub struct App {
     pub pool: PgPool,
     pub outbox: Outbox,
     pub verifier: Arc<Verifier>,
+    pub objects: Objects,
+    /// KiB of images that may still be received.
+    image_room: Arc<Semaphore>,
+}
+
+impl App {
+    pub fn new(pool: PgPool, outbox: Outbox, verifier: Arc<Verifier>, objects: Objects) -> Self {
+        let image_room = Arc::new(Semaphore::new(images::ROOM));
+        Self { pool, outbox, verifier, objects, image_room }
+    }
 }
 
 impl FromRef<App> for Arc<Verifier> {
@@ -35,6 +48,7 @@ pub fn router(app: App) -> Router {
     Router::new()
         .route("/api/v1/categories", get(categories))
         .merge(products::router())
+        .merge(images::router())
         .merge(stock::router())
         .with_state(app)
 }

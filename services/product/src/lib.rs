@@ -14,6 +14,8 @@ mod consumer;
 mod demo;
 mod grpc;
 mod http;
+mod image;
+mod objects;
 mod product;
 mod stock;
 

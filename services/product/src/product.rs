@@ -16,7 +16,7 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-pub use form::{Form, NewProduct, merge_patch};
+pub use form::{Form, MAX_IMAGES, NewProduct, merge_patch};
 
 use crate::stock;
 
@@ -92,9 +92,11 @@ pub async fn create(connection: &mut PgConnection, new: NewProduct) -> Result<Pr
     announced(connection, id).await
 }
 
-/// Replaces what the form holds; the slug stays, so that links do.
+/// Replaces what the form holds; the slug stays, so that links do. Uploaded
+/// images that it leaves out are gone.
 pub async fn update(connection: &mut PgConnection, product: Uuid, form: &Form) -> Result<Product, Problem> {
     store::update(connection, product, form).await.map_err(refused)?;
+    crate::image::prune(connection, product, &form.images).await?;
     announced(connection, product).await
 }
 

@@ -88,7 +88,7 @@ fn forget(layout: &Layout) -> Result<()> {
     Ok(())
 }
 
-/// Removes what the servers and the sandbox keep. Nothing of it may run.
+/// Removes what the servers, the sandbox and the services keep. Nothing of it may run.
 pub fn forget_data(layout: &Layout) -> Result<()> {
     let outside = layout.outside();
     if outside.exists() {
@@ -96,7 +96,7 @@ pub fn forget_data(layout: &Layout) -> Result<()> {
         // Stays while other checkouts have data there.
         outside.parent().map(fs::remove_dir);
     }
-    ["postgres", "rabbitmq", "docker-postgres", "docker-rabbitmq", "edge", "sandbox"]
+    ["postgres", "rabbitmq", "docker-postgres", "docker-rabbitmq", "edge", "sandbox", "objects"]
         .iter()
         .try_for_each(|name| remove(&layout.dir.join(name)))
 }

@@ -16,7 +16,11 @@ pub fn of(product: &Product) -> HeaderValue {
 
 /// Whether the caller has the product as it is (`If-None-Match`, weak comparison).
 pub fn is_held(headers: &HeaderMap, product: &Product) -> bool {
-    let tag = of(product);
+    holds(headers, &of(product))
+}
+
+/// Whether the caller has what `tag` is of.
+pub fn holds(headers: &HeaderMap, tag: &HeaderValue) -> bool {
     tags(headers, header::IF_NONE_MATCH)
         .any(|given| given == "*" || given.strip_prefix("W/").unwrap_or(given).as_bytes() == tag.as_bytes())
 }

@@ -25,6 +25,9 @@ pub struct Form {
     pub images: Vec<String>,
 }
 
+/// Most images that a product shows.
+pub const MAX_IMAGES: usize = 20;
+
 const FIELDS: [&str; 7] = ["sku", "name", "description", "price", "category", "attributes", "images"];
 
 /// A [`Form`] and the units to start with.
@@ -36,23 +39,28 @@ pub struct NewProduct {
 
 impl NewProduct {
     /// From the body of a POST.
-    pub fn parse(mut body: Value) -> Result<Self, Problem> {
-        let stock = body.as_object_mut().and_then(|fields| fields.remove("stock"));
-        let form: Form = service::extract::fit(body)?;
-        let mut invalid = Invalid::new();
-        form.check(&mut invalid);
-        let stock = match stock.as_ref().map(Value::as_i64) {
-            None => Some(0),
-            Some(Some(units)) => invalid.range("/stock", units, 0, MAX_DELTA),
-            Some(None) => {
-                invalid.push("/stock", "invalid_value", "A whole number.");
-                None
-            }
-        };
-        invalid.check()?;
-        let stock = stock.and_then(|units| i32::try_from(units).ok()).unwrap_or(0);
-        Ok(Self { form, stock })
+    pub fn parse(body: Value) -> Result<Self, Problem> {
+        let (form, stock) = with_stock(body)?;
+        Ok(Self { form, stock: stock.unwrap_or(0) })
     }
+}
+
+/// A form and, where the body names them, units on hand.
+pub(super) fn with_stock(mut body: Value) -> Result<(Form, Option<i32>), Problem> {
+    let stock = body.as_object_mut().and_then(|fields| fields.remove("stock"));
+    let form: Form = service::extract::fit(body)?;
+    let mut invalid = Invalid::new();
+    form.check(&[], &mut invalid);
+    let stock = match stock.as_ref().map(Value::as_i64) {
+        None => None,
+        Some(Some(units)) => invalid.range("/stock", units, 0, MAX_DELTA),
+        Some(None) => {
+            invalid.push("/stock", "invalid_value", "A whole number.");
+            None
+        }
+    };
+    invalid.check()?;
+    Ok((form, stock.and_then(|units| i32::try_from(units).ok())))
 }
 
 impl From<&Product> for Form {
@@ -71,7 +79,8 @@ impl From<&Product> for Form {
 }
 
 impl Form {
-    fn check(&self, invalid: &mut Invalid) {
+    /// `own`: addresses of uploaded images that the product has.
+    fn check(&self, own: &[String], invalid: &mut Invalid) {
         let sku_character = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
         if !(1..=64).contains(&self.sku.len()) || !self.sku.chars().all(sku_character) {
             invalid.push("/sku", "invalid_sku", "1 to 64 of A-Z, a-z, 0-9, '.', '_' and '-'.");
@@ -87,11 +96,14 @@ impl Form {
             invalid.text(&pointer, name.clone(), 1, 64);
             invalid.text(&pointer, value.clone(), 0, 200);
         }
-        if self.images.len() > 20 {
-            invalid.push("/images", "too_many", "At most 20.");
+        if self.images.len() > MAX_IMAGES {
+            invalid.push("/images", "too_many", format!("At most {MAX_IMAGES}."));
         }
         for (index, address) in self.images.iter().enumerate() {
             let web = address.starts_with("https://") || address.starts_with("http://");
+            if own.contains(address) {
+                continue;
+            }
             if !web || address.len() > 2000 || address.parse::<axum::http::Uri>().is_err() {
                 invalid.push(format!("/images/{index}"), "invalid_value", "An http(s) address.");
             }
@@ -117,7 +129,7 @@ pub fn merge_patch(product: &Product, patch: Value) -> Result<Form, Problem> {
     merge(&mut target, Value::Object(patch));
     let form: Form = service::extract::fit(target)?;
     let mut invalid = Invalid::new();
-    form.check(&mut invalid);
+    form.check(&product.images, &mut invalid);
     if form.price.currency != product.price.currency {
         // A cart has one currency, and the product may be in some.
         let detail = "A product keeps its currency; create another product.";

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "clippy knows a test by #[test], which helpers don't carry")]
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
@@ -33,7 +34,9 @@ pub struct Shop {
     order_key: ServiceKey,
     user_key: ServiceKey,
     issuer: Issuer,
-    base: String,
+    /// The folder of images, unless a setting names another store.
+    pub objects: PathBuf,
+    pub base: String,
     client: Client,
     settings: Vec<String>,
 }
@@ -58,6 +61,10 @@ pub async fn shop_with(settings: &[&str]) -> Shop {
         format!("--jwks-url={}", issuer.jwks_url),
         format!("--trusted-callers=order={},user={}", order.public_key, user.public_key),
     ]);
+    let objects = std::env::temp_dir().join(&namespace);
+    if !settings.iter().any(|setting| setting.starts_with("--object-store-url")) {
+        arguments.push(format!("--object-store-url=file://{}", objects.display()));
+    }
     arguments.extend(settings.iter().map(|setting| (*setting).to_owned()));
 
     let lifecycle = Lifecycle::new();
@@ -80,6 +87,7 @@ pub async fn shop_with(settings: &[&str]) -> Shop {
         order_key: ServiceKey::from_pem("order", &order.private_key_pem).unwrap(),
         user_key: ServiceKey::from_pem("user", &user.private_key_pem).unwrap(),
         issuer,
+        objects,
         base: format!("http://{}/api/v1", addresses.http),
         client: Client::builder().timeout(Duration::from_secs(30)).build().unwrap(),
         settings: arguments,
@@ -99,8 +107,12 @@ impl Shop {
         self.client.request(method, format!("{}{path}", self.base))
     }
 
+    pub fn token(&self, role: Role) -> String {
+        self.issuer.token(Uuid::now_v7(), role)
+    }
+
     pub fn as_role(&self, role: Role, method: Method, path: &str) -> RequestBuilder {
-        self.anyone(method, path).bearer_auth(self.issuer.token(Uuid::now_v7(), role))
+        self.anyone(method, path).bearer_auth(self.token(role))
     }
 
     pub fn staff(&self, method: Method, path: &str) -> RequestBuilder {
@@ -247,4 +259,11 @@ pub async fn applied(shop: &Shop) {
         (left == 0).then_some(())
     })
     .await;
+}
+
+impl Drop for Shop {
+    fn drop(&mut self) {
+        // There is none unless an image was uploaded.
+        let _ = std::fs::remove_dir_all(&self.objects);
+    }
 }

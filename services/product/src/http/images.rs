@@ -1,0 +1,229 @@
+//! `/products/{id}/images/{n}`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, BodyDataStream};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt};
+use object_store::PutPayload;
+use serde::Serialize;
+use service::Problem;
+use service::auth::Staff;
+use service::extract::{Json, Path, media_type};
+use sha2::{Digest, Sha256};
+use time::OffsetDateTime;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
+
+use super::{App, etag};
+use crate::image::{self, Image, Kind};
+use crate::product::{self, store};
+
+/// Longest image, in bytes: the edge's limit for this address.
+const MAX_IMAGE: usize = 10 * 1024 * 1024;
+/// Bytes of images that a replica holds at once while they are uploaded, in KiB.
+pub const ROOM: usize = 16 * 1024;
+/// Until an upload that finds no room is refused.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Until a body that does not end is given up.
+const TOO_SLOW: Duration = Duration::from_secs(60);
+/// Browsers ask again after a minute, and get a 304 unless the image was replaced.
+const CACHE_CONTROL: &str = "public, max-age=60, must-revalidate";
+
+pub fn router() -> Router<App> {
+    Router::new().route("/api/v1/products/{product}/images/{place}", get(read).put(upload).delete(remove))
+}
+
+/// An uploaded image, as staff are told of it.
+#[derive(Serialize)]
+struct Uploaded {
+    /// As in the product's `images`.
+    url: String,
+    content_type: String,
+    /// In bytes.
+    size: i64,
+}
+
+async fn read(
+    State(app): State<App>,
+    Path((name, place)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let place = parse_place(&place)?;
+    let mut connection = app.pool.acquire().await?;
+    let product = store::find(&mut connection, &name).await?.ok_or_else(product::not_found)?;
+    let image = image::find(&mut connection, product.id, place).await?.ok_or_else(absent)?;
+    drop(connection);
+    let tag = tag(&image)?;
+    let held =
+        [(header::ETAG, tag.clone()), (header::CACHE_CONTROL, HeaderValue::from_static(CACHE_CONTROL))];
+    if etag::holds(&headers, &tag) {
+        return Ok((StatusCode::NOT_MODIFIED, held).into_response());
+    }
+    let object = app.objects.get(&image.key).await.map_err(image::unavailable)?.ok_or_else(|| {
+        tracing::error!(key = image.key, "image.lost");
+        absent()
+    })?;
+    let bytes = object.into_stream().inspect_err(|error| tracing::error!(%error, "objects.failed"));
+    let fixed = [
+        (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+        // Nothing in it is run, whatever a browser takes it for.
+        (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; sandbox")),
+        (header::CONTENT_LENGTH, HeaderValue::from(image.size)),
+    ];
+    let kind = [(header::CONTENT_TYPE, image.media_type)];
+    Ok((held, fixed, kind, Body::from_stream(bytes)).into_response())
+}
+
+async fn upload(
+    State(app): State<App>,
+    _: Staff,
+    Path((name, place)): Path<(String, String)>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let place = parse_place(&place)?;
+    let found = store::find(&mut *app.pool.acquire().await?, &name).await?;
+    let product = found.ok_or_else(product::not_found)?;
+    let body = receive(&app.image_room, request).await?;
+
+    let before = image::find(&mut *app.pool.acquire().await?, product.id, place).await?;
+    let url = image::address(product.id, place);
+    let answer = |status: StatusCode, image: Image, url: String| -> Result<Response, Problem> {
+        let headers = [(header::ETAG, tag(&image)?), (header::LOCATION, location(&url)?)];
+        let uploaded = Uploaded { url, content_type: image.media_type, size: image.size };
+        Ok((status, headers, Json(uploaded)).into_response())
+    };
+    if let Some(same) = before.filter(|image| image.hash == body.hash) {
+        return answer(StatusCode::OK, same, url);
+    }
+    let image = Image {
+        key: image::upload(&app.pool, &app.objects, product.id, body.payload).await?,
+        media_type: body.kind.media_type().to_owned(),
+        size: body.size,
+        hash: body.hash,
+        uploaded_at: OffsetDateTime::now_utc(),
+    };
+    let mut transaction = app.pool.begin().await?;
+    let id = product.id.to_string();
+    let product = store::find_locked(&mut transaction, &id).await?.ok_or_else(product::not_found)?;
+    let new = !product.images.contains(&url);
+    image::attach(&mut transaction, &product, place, &image).await?;
+    product::announced(&mut transaction, product.id).await?;
+    transaction.commit().await?;
+    app.outbox.wake();
+    answer(if new { StatusCode::CREATED } else { StatusCode::OK }, image, url)
+}
+
+async fn remove(
+    State(app): State<App>,
+    _: Staff,
+    Path((name, place)): Path<(String, String)>,
+) -> Result<StatusCode, Problem> {
+    let place = parse_place(&place)?;
+    let mut transaction = app.pool.begin().await?;
+    let product = store::find_locked(&mut transaction, &name).await?.ok_or_else(product::not_found)?;
+    let mut form = product::Form::from(&product);
+    let address = image::address(product.id, place);
+    form.images.retain(|image| *image != address);
+    if form.images.len() == product.images.len() {
+        return Err(absent());
+    }
+    product::update(&mut transaction, product.id, &form).await?;
+    transaction.commit().await?;
+    app.outbox.wake();
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// A body that is an image, with the room that it takes.
+struct Received {
+    kind: Kind,
+    payload: PutPayload,
+    size: i64,
+    hash: Vec<u8>,
+    _room: OwnedSemaphorePermit,
+}
+
+async fn receive(room: &Arc<Semaphore>, request: Request) -> Result<Received, Problem> {
+    let declared = media_type(request.headers());
+    let declared = declared.as_deref().filter(|given| *given != "application/octet-stream");
+    let refuse = |detail: &str| {
+        Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail))
+    };
+    let known = [Kind::Jpeg, Kind::Png, Kind::WebP].map(Kind::media_type);
+    if declared.is_some_and(|given| !known.contains(&given)) {
+        return refuse("Send a JPEG, PNG or WebP image, as image/jpeg, image/png or image/webp.");
+    }
+    let length = request.headers().get(header::CONTENT_LENGTH);
+    let length: Option<usize> = length.and_then(|length| length.to_str().ok()?.parse().ok());
+    if length.is_some_and(|length| length > MAX_IMAGE) {
+        return Err(too_large());
+    }
+    let kib = length.unwrap_or(MAX_IMAGE).div_ceil(1024);
+    let wanted = room.clone().acquire_many_owned(u32::try_from(kib).unwrap_or(u32::MAX));
+    let _room = match tokio::time::timeout(PATIENCE, wanted).await {
+        Ok(Ok(permit)) => permit,
+        _ => return Err(Problem::unavailable("Too many images are being uploaded; try again.")),
+    };
+
+    let (parts, size) = read_body(request.into_body().into_data_stream()).await?;
+    let start: Vec<u8> = parts.iter().flatten().copied().take(16).collect();
+    let Some(kind) = Kind::sniff(&start) else {
+        return refuse("These are not the bytes of a JPEG, PNG or WebP image.");
+    };
+    if declared.is_some_and(|given| given != kind.media_type()) {
+        return refuse(&format!(
+            "These are the bytes of {}, not of what Content-Type says.",
+            kind.media_type()
+        ));
+    }
+    let mut hash = Sha256::new();
+    parts.iter().for_each(|part| hash.update(part));
+    let (hash, payload) = (hash.finalize().to_vec(), PutPayload::from_iter(parts));
+    Ok(Received { kind, payload, size, hash, _room })
+}
+
+/// All of the body, or an error: of half an image nothing is kept.
+async fn read_body(mut body: BodyDataStream) -> Result<(Vec<Bytes>, i64), Problem> {
+    let deadline = Instant::now() + TOO_SLOW;
+    let (mut parts, mut size) = (Vec::new(), 0);
+    let late = |_| {
+        Problem::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", "The image took too long to arrive.")
+    };
+    while let Some(part) = timeout_at(deadline, body.next()).await.map_err(late)? {
+        let part = part.map_err(|_| Problem::bad_request("malformed_body", "The body could not be read."))?;
+        size += part.len();
+        if size > MAX_IMAGE {
+            return Err(too_large());
+        }
+        parts.push(part);
+    }
+    Ok((parts, i64::try_from(size).unwrap_or(i64::MAX)))
+}
+
+fn parse_place(place: &str) -> Result<i16, Problem> {
+    let canonical = |place: &i16| (0..image::PLACES).contains(place);
+    let parsed = place.parse().ok().filter(canonical).filter(|parsed: &i16| parsed.to_string() == place);
+    parsed.ok_or_else(|| Problem::not_found("A product has images 0 to 9."))
+}
+
+fn absent() -> Problem {
+    Problem::not_found("The product has no such image.")
+}
+
+fn too_large() -> Problem {
+    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large", "The image is longer than 10 MiB.")
+}
+
+fn tag(image: &Image) -> Result<HeaderValue, Problem> {
+    HeaderValue::from_str(&format!("\"{}\"", hex::encode(&image.hash))).map_err(|_| Problem::internal())
+}
+
+fn location(url: &str) -> Result<HeaderValue, Problem> {
+    HeaderValue::from_str(url).map_err(|_| Problem::internal())
+}
