@@ -11,6 +11,7 @@ const FILES: [&str; 6] = [
 
 use prost::Message;
 
+#[expect(clippy::disallowed_methods, reason = "where cargo wants generated files")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=dockside");
     let descriptors = protox::compile(FILES, ["."])?;

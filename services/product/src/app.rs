@@ -43,6 +43,6 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
 
     let calls = grpc::Calls::new(pool.clone(), callers, config.reservation_life_seconds);
     let routes = Routes::new(ProductServiceServer::new(calls));
-    let api = http::router(http::App::new(pool.clone(), outbox, verifier, objects));
+    let api = http::router(http::App::new(pool.clone(), outbox, verifier, objects, lifecycle.stopping()));
     ports.serve(lifecycle, &pool, api, routes)
 }

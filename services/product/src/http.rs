@@ -2,6 +2,7 @@
 
 mod etag;
 mod images;
+mod imports;
 mod products;
 mod stock;
 
@@ -17,6 +18,7 @@ use service::auth::Verifier;
 use service::extract::Json;
 use sqlx::PgPool;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use crate::category::{self, Category};
 use crate::objects::Objects;
@@ -27,14 +29,24 @@ pub struct App {
     pub outbox: Outbox,
     pub verifier: Arc<Verifier>,
     pub objects: Objects,
+    pub stopping: CancellationToken,
+    /// Imports that may still start.
+    imports: Arc<Semaphore>,
     /// KiB of images that may still be received.
     image_room: Arc<Semaphore>,
 }
 
 impl App {
-    pub fn new(pool: PgPool, outbox: Outbox, verifier: Arc<Verifier>, objects: Objects) -> Self {
+    pub fn new(
+        pool: PgPool,
+        outbox: Outbox,
+        verifier: Arc<Verifier>,
+        objects: Objects,
+        stopping: CancellationToken,
+    ) -> Self {
+        let imports = Arc::new(Semaphore::new(imports::AT_ONCE));
         let image_room = Arc::new(Semaphore::new(images::ROOM));
-        Self { pool, outbox, verifier, objects, image_room }
+        Self { pool, outbox, verifier, objects, stopping, imports, image_room }
     }
 }
 
@@ -48,6 +60,7 @@ pub fn router(app: App) -> Router {
     Router::new()
         .route("/api/v1/categories", get(categories))
         .merge(products::router())
+        .merge(imports::router())
         .merge(images::router())
         .merge(stock::router())
         .with_state(app)

@@ -73,6 +73,11 @@ pub fn address(product: Uuid, place: i16) -> String {
     format!("/api/v1/products/{product}/images/{place}")
 }
 
+/// Whether a product's image is an uploaded one.
+pub fn is_own(image: &str) -> bool {
+    image.starts_with('/')
+}
+
 /// Puts bytes into the object store, where they stay an hour unless
 /// [`attach`]ed. Returns their key.
 pub async fn upload(

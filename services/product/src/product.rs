@@ -1,6 +1,7 @@
 //! The catalogue: products, what makes one valid, and how they change.
 
 mod form;
+pub mod import;
 pub mod search;
 pub mod store;
 

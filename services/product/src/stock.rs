@@ -13,6 +13,7 @@ mod commit;
 mod ledger;
 mod release;
 mod reserve;
+mod set;
 mod store;
 
 use service::Money;
@@ -23,6 +24,7 @@ pub use commit::{Committed, commit};
 pub use ledger::{Entry, page as ledger_page};
 pub use release::{Released, expire_until, release, restock};
 pub use reserve::reserve;
+pub use set::set;
 
 /// Most units that one adjustment adds or takes, and a new product starts with.
 pub const MAX_DELTA: i64 = 1_000_000;

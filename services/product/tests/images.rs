@@ -12,7 +12,7 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderMap, Method as Verb, StatusCode, Uri};
-use common::{Shop, answer, id, shop, shop_with};
+use common::{Shop, answer, form, id, shop, shop_with};
 use reqwest::Method;
 use serde_json::{Value, json};
 use service::auth::Role;
@@ -158,6 +158,17 @@ async fn an_image_is_gone_once_the_product_does_not_name_it() {
     assert_eq!(shop.images(&product).await, json!(["https://a.example/1.jpg", own(0)]));
     shop.sweep().await;
     assert_eq!(files(&shop.objects).len(), 1);
+
+    // An import replaces addresses from elsewhere alone.
+    let (_, whole) = shop.get(&format!("/products/{product}")).await;
+    let mut line = form();
+    for field in ["sku", "name", "description", "price", "category"] {
+        line[field] = whole[field].clone();
+    }
+    line["images"] = json!(["https://a.example/2.jpg"]);
+    let import = shop.staff(Method::POST, "/product-imports").header("content-type", "application/x-ndjson");
+    assert_eq!(answer(import.body(line.to_string()).send().await.unwrap()).await.1["updated"], 1);
+    assert_eq!(shop.images(&product).await, json!([own(0), "https://a.example/2.jpg"]));
     assert_eq!(shop.get(&path(0)).await.0, 200);
 }
 

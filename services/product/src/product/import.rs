@@ -1,0 +1,298 @@
+//! Imports: many products at once, told apart by SKU.
+//!
+//! A file is cut into [`lines`], each line read as the JSON of a POST (CSV via
+//! [`columns`]) and [`apply`]ed in batches, each a transaction of a few
+//! statements whatever its size. Lines count as if they were applied one after
+//! another, however they fall into batches: of two with one SKU the later wins.
+
+mod columns;
+mod lines;
+mod store;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use messaging::NewEvent;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use service::Problem;
+use service::validate::Invalid;
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+pub use columns::Columns;
+pub use lines::{Lines, MAX_LINE, TooLong};
+
+use super::{Form, form, slug, updated};
+use crate::stock::{self, AdjustError};
+
+/// Why a line was passed over.
+#[derive(Clone, Debug, Serialize)]
+pub struct LineError {
+    /// Counted from 1, in the file as it was sent.
+    pub line: u64,
+    pub code: String,
+    pub detail: String,
+}
+
+impl LineError {
+    pub fn new(line: u64, code: &str, detail: impl Into<String>) -> Self {
+        Self { line, code: code.to_owned(), detail: detail.into() }
+    }
+
+    /// The first code, and what else is wrong.
+    fn of(line: u64, problem: &Problem) -> Self {
+        let detail = problem.errors.iter().take(3).map(|error| {
+            // A field's name is the sender's, and as long as a line.
+            let pointer: String = error.pointer.chars().take(100).collect();
+            format!("{pointer}: {}", error.detail)
+        });
+        let code = problem.errors.first().map_or("invalid_value", |error| &error.code);
+        Self::new(line, code, detail.collect::<Vec<_>>().join(" "))
+    }
+}
+
+/// A line that can't be wrong by itself.
+#[derive(Clone, Debug)]
+pub struct Line {
+    pub number: u64,
+    form: Form,
+    /// Units to be on hand; left as they are without.
+    stock: Option<i32>,
+    /// Whether the line says anything of them; if not, a product keeps its own.
+    attributes: bool,
+    images: bool,
+    new_category: NewCategory,
+}
+
+/// What makes a category that there is not yet.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewCategory {
+    category_name: Option<String>,
+    category_parent: Option<String>,
+}
+
+impl Line {
+    /// From the body of a POST, which may also name a category to make.
+    pub fn parse(number: u64, mut body: Value) -> Result<Self, LineError> {
+        let refused = |problem: Problem| LineError::of(number, &problem);
+        let (mut attributes, mut images, mut extra) = (false, false, serde_json::Map::new());
+        if let Some(fields) = body.as_object_mut() {
+            (attributes, images) = (fields.contains_key("attributes"), fields.contains_key("images"));
+            let names = ["category_name", "category_parent"];
+            extra.extend(names.iter().filter_map(|name| fields.remove_entry(*name)));
+        }
+        let new_category: NewCategory = service::extract::fit(extra.into()).map_err(refused)?;
+        let (form, stock) = form::with_stock(body).map_err(refused)?;
+        if let Some(name) = &new_category.category_name {
+            let mut invalid = Invalid::new();
+            invalid.text("/category_name", name.clone(), 1, 100);
+            invalid.check().map_err(refused)?;
+        }
+        Ok(Self { number, form, stock, attributes, images, new_category })
+    }
+}
+
+/// What came of a batch.
+#[derive(Clone, Debug, Default)]
+pub struct Applied {
+    pub created: u64,
+    /// Lines for a product that was there before them.
+    pub updated: u64,
+    /// Those of `updated` that said nothing new.
+    pub unchanged: u64,
+    pub errors: Vec<LineError>,
+    /// Products that others are to hear of.
+    pub changed: usize,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// Somebody else changed what was decided upon; roll back and try again.
+    #[error("the products changed meanwhile")]
+    Raced,
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+}
+
+/// Applies the lines in the order given. On an error the transaction is spent.
+pub async fn apply(
+    connection: &mut PgConnection,
+    lines: &[Line],
+    actor: Uuid,
+) -> Result<Applied, ApplyError> {
+    store::take_turn(connection).await?;
+    let skus: Vec<String> = lines.iter().map(|line| line.form.sku.clone()).collect();
+    let there = store::lock(connection, &skus).await?;
+    let named: Vec<String> = lines.iter().flat_map(Line::categories).cloned().collect();
+    let known = store::categories(connection, &named).await?;
+
+    let mut applied = Applied::default();
+    let mut batch = Batch { there, known, made: Vec::new(), drafts: BTreeMap::new() };
+    for line in lines {
+        match batch.add(line) {
+            Ok(Counted::Created) => applied.created += 1,
+            Ok(Counted::Updated) => applied.updated += 1,
+            Ok(Counted::Unchanged) => {
+                applied.updated += 1;
+                applied.unchanged += 1;
+            }
+            Err(error) => applied.errors.push(error),
+        }
+    }
+    applied.changed = batch.write(connection, actor).await?;
+    Ok(applied)
+}
+
+impl Line {
+    fn categories(&self) -> impl Iterator<Item = &String> {
+        std::iter::once(&self.form.category).chain(&self.new_category.category_parent)
+    }
+}
+
+enum Counted {
+    Created,
+    Updated,
+    Unchanged,
+}
+
+/// A product as the batch will leave it.
+struct Draft {
+    id: Uuid,
+    created: bool,
+    changed: bool,
+    form: Form,
+    /// Units on hand, for a product that was there: as last seen, and as wanted.
+    on_hand: i32,
+    stock: i32,
+}
+
+struct Batch<'a> {
+    there: HashMap<String, store::Found>,
+    /// Categories that there are, or will be.
+    known: HashSet<String>,
+    made: Vec<store::Category<'a>>,
+    /// By SKU, so that rows are inserted in that order.
+    drafts: BTreeMap<&'a str, Draft>,
+}
+
+impl<'a> Batch<'a> {
+    fn add(&mut self, line: &'a Line) -> Result<Counted, LineError> {
+        let refuse = |code: &str, detail: &str| Err(LineError::new(line.number, code, detail));
+        let sku = line.form.sku.as_str();
+        let found = self.there.get(sku);
+        if found.is_some_and(|found| found.archived) {
+            return refuse("sku_taken", "/sku: A product that was archived has this SKU.");
+        }
+        let before = self.drafts.get(sku).map(|draft| (&draft.form, draft.stock));
+        let before = before.or_else(|| found.map(|found| (&found.form, found.on_hand)));
+        if before.is_some_and(|(form, _)| form.price.currency != line.form.price.currency) {
+            let detail = "/price/currency: A product keeps its currency; create another product.";
+            return refuse("currency_fixed", detail);
+        }
+        if let (Some(found), Some(units)) = (found, line.stock)
+            && units < found.reserved
+        {
+            return refuse("insufficient_stock", "/stock: Less would be left than is reserved for orders.");
+        }
+        let category = self.category(line)?;
+
+        let (mut form, mut stock) = (line.form.clone(), line.stock.unwrap_or_default());
+        let counted = match before {
+            None => Counted::Created,
+            Some((held, units)) => {
+                if !line.attributes {
+                    form.attributes.clone_from(&held.attributes);
+                }
+                // Uploaded ones are changed where they were uploaded.
+                let kept = held.images.iter().filter(|image| !line.images || crate::image::is_own(image));
+                form.images = kept.cloned().chain(form.images).collect();
+                if form.images.len() > super::MAX_IMAGES {
+                    return refuse("too_many", "/images: Too many together with those that were uploaded.");
+                }
+                stock = line.stock.unwrap_or(units);
+                let same = form == *held && stock == units;
+                if same { Counted::Unchanged } else { Counted::Updated }
+            }
+        };
+        if let Some(category) = category {
+            self.known.insert(category.slug.to_owned());
+            self.made.push(category);
+        }
+        let draft = self.drafts.entry(sku).or_insert_with(|| Draft {
+            id: found.map_or_else(Uuid::now_v7, |found| found.id),
+            created: found.is_none(),
+            changed: false,
+            form: form.clone(),
+            on_hand: found.map_or(0, |found| found.on_hand),
+            stock,
+        });
+        draft.changed |= !matches!(counted, Counted::Unchanged);
+        (draft.form, draft.stock) = (form, stock);
+        Ok(counted)
+    }
+
+    /// The category to make for the line, if it has to be.
+    fn category(&self, line: &'a Line) -> Result<Option<store::Category<'a>>, LineError> {
+        let slug = line.form.category.as_str();
+        if self.known.contains(slug) {
+            return Ok(None);
+        }
+        let refuse = |code: &str, detail: &str| Err(LineError::new(line.number, code, detail));
+        let Some(name) = line.new_category.category_name.as_deref() else {
+            let detail = "/category: There is no such category; category_name would make it.";
+            return refuse("unknown_category", detail);
+        };
+        if !(1..=64).contains(&slug.len()) || super::slug(slug) != slug {
+            let detail = "/category: 1 to 64 of letters and digits in lower case, and '-' between them.";
+            return refuse("invalid_value", detail);
+        }
+        let parent = line.new_category.category_parent.as_deref();
+        // So a tree it stays: a parent is there before its children.
+        if parent.is_some_and(|parent| !self.known.contains(parent)) {
+            return refuse("unknown_category", "/category_parent: There is no such category.");
+        }
+        Ok(Some(store::Category { slug, name, parent }))
+    }
+
+    /// Writes the drafts with their events, and returns how many changed.
+    async fn write(self, connection: &mut PgConnection, actor: Uuid) -> Result<usize, ApplyError> {
+        store::add_categories(connection, &self.made).await?;
+        let (new, mut there): (Vec<&Draft>, Vec<&Draft>) =
+            self.drafts.values().partition(|draft| draft.created);
+        there.retain(|draft| draft.changed);
+
+        let mut slugs: Vec<String> = new.iter().map(|draft| slug(&draft.form.name)).collect();
+        let mut taken = store::slugs(connection, &slugs).await?;
+        for (slug, draft) in slugs.iter_mut().zip(&new) {
+            if !taken.insert(slug.clone()) {
+                // As for a POST: the end of a UUIDv7 is random.
+                *slug = format!("{slug}-{}", &draft.id.simple().to_string()[20..]);
+            }
+        }
+        if store::insert(connection, &rows(&new), &slugs).await? < new.len() as u64 {
+            return Err(ApplyError::Raced);
+        }
+        store::update(connection, &rows(&there)).await?;
+
+        // Stock rows last, as orders wait for them.
+        let opened: Vec<(Uuid, i32)> = new.iter().map(|draft| (draft.id, draft.stock)).collect();
+        stock::open(connection, &opened).await?;
+        let set = there.iter().filter(|draft| draft.stock != draft.on_hand);
+        let set: BTreeMap<Uuid, i32> = set.map(|draft| (draft.id, draft.stock)).collect();
+        stock::set(connection, &set, "import", actor).await.map_err(|error| match error {
+            AdjustError::Database(error) => ApplyError::Database(error),
+            AdjustError::Insufficient | AdjustError::TooMuch => ApplyError::Raced,
+        })?;
+
+        let ids: Vec<Uuid> = new.iter().chain(&there).map(|draft| draft.id).collect();
+        let products = super::store::by_ids(connection, &ids).await?;
+        let events: Vec<NewEvent> = products.iter().map(updated).collect();
+        messaging::outbox::enqueue(connection, &events).await?;
+        Ok(events.len())
+    }
+}
+
+fn rows<'a>(drafts: &[&'a Draft]) -> store::Rows<'a> {
+    store::Rows::new(drafts.iter().map(|draft| (draft.id, &draft.form)))
+}

@@ -1,0 +1,193 @@
+//! The SQL of imports: a few statements for a batch.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use service::Money;
+use service::money::Currency;
+use sqlx::PgConnection;
+use sqlx::types::Json;
+use uuid::Uuid;
+
+use crate::product::Form;
+
+/// Any number that no other advisory lock here has.
+const TURN: i64 = 0x0d0c_6b51_de01;
+
+/// Batches of all replicas take turns until they commit: two that add the same
+/// SKUs or slugs in another order would wait for each other.
+pub async fn take_turn(connection: &mut PgConnection) -> sqlx::Result<()> {
+    sqlx::query!("SELECT pg_advisory_xact_lock($1)", TURN).execute(connection).await?;
+    Ok(())
+}
+
+/// A product that there is.
+pub struct Found {
+    pub id: Uuid,
+    pub form: Form,
+    pub archived: bool,
+    pub on_hand: i32,
+    pub reserved: i32,
+}
+
+/// The products with these SKUs, their rows locked. Their stock rows are not.
+pub async fn lock(connection: &mut PgConnection, skus: &[String]) -> sqlx::Result<HashMap<String, Found>> {
+    let rows = sqlx::query!(
+        r#"SELECT p.id, p.sku, p.name, p.description, p.price, p.currency, p.category,
+                  p.attributes AS "attributes: Json<BTreeMap<String, String>>", p.images,
+                  p.archived_at IS NOT NULL AS "archived!", s.on_hand, s.reserved
+           FROM products.products p JOIN products.stock s ON s.product_id = p.id
+           WHERE p.sku = ANY($1) ORDER BY p.sku FOR NO KEY UPDATE OF p"#,
+        skus,
+    );
+    let rows = rows.fetch_all(connection).await?.into_iter().map(|row| {
+        let currency = Currency::from_code(&row.currency);
+        let currency = currency.ok_or_else(|| sqlx::Error::Decode("not a currency".into()))?;
+        let form = Form {
+            sku: row.sku.clone(),
+            name: row.name,
+            description: row.description,
+            price: Money::new(row.price, currency),
+            category: row.category,
+            attributes: row.attributes.0,
+            images: row.images,
+        };
+        let (archived, on_hand, reserved) = (row.archived, row.on_hand, row.reserved);
+        Ok((row.sku, Found { id: row.id, form, archived, on_hand, reserved }))
+    });
+    rows.collect()
+}
+
+/// Those of the slugs that are categories.
+pub async fn categories(connection: &mut PgConnection, slugs: &[String]) -> sqlx::Result<HashSet<String>> {
+    let known = sqlx::query_scalar!("SELECT slug FROM products.categories WHERE slug = ANY($1)", slugs);
+    Ok(known.fetch_all(connection).await?.into_iter().collect())
+}
+
+/// A category to make.
+pub struct Category<'a> {
+    pub slug: &'a str,
+    pub name: &'a str,
+    pub parent: Option<&'a str>,
+}
+
+/// Adds categories behind their siblings. In one statement, so that one may be
+/// another's parent.
+pub async fn add_categories(connection: &mut PgConnection, made: &[Category<'_>]) -> sqlx::Result<()> {
+    if made.is_empty() {
+        return Ok(());
+    }
+    let slugs: Vec<String> = made.iter().map(|category| category.slug.to_owned()).collect();
+    let names: Vec<String> = made.iter().map(|category| category.name.to_owned()).collect();
+    let parents: Vec<Option<String>> =
+        made.iter().map(|category| category.parent.map(str::to_owned)).collect();
+    sqlx::query!(
+        "INSERT INTO products.categories (slug, name, parent, position)
+         SELECT n.slug, n.name, n.parent, n.place + COALESCE(
+             (SELECT max(position) FROM products.categories c WHERE c.parent IS NOT DISTINCT FROM n.parent), 0)
+         FROM UNNEST($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS n (slug, name, parent, place)
+         ON CONFLICT DO NOTHING",
+        &slugs,
+        &names,
+        &parents as &[Option<String>],
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Those of the slugs that products have.
+pub async fn slugs(connection: &mut PgConnection, slugs: &[String]) -> sqlx::Result<HashSet<String>> {
+    if slugs.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let taken = sqlx::query_scalar!("SELECT slug FROM products.products WHERE slug = ANY($1)", slugs);
+    Ok(taken.fetch_all(connection).await?.into_iter().collect())
+}
+
+/// Forms as columns.
+#[derive(Default)]
+pub struct Rows<'a> {
+    ids: Vec<Uuid>,
+    skus: Vec<String>,
+    names: Vec<String>,
+    descriptions: Vec<String>,
+    prices: Vec<i64>,
+    currencies: Vec<String>,
+    categories: Vec<String>,
+    attributes: Vec<Json<&'a BTreeMap<String, String>>>,
+    /// JSON, as the rows of an array of arrays would have to be of one length.
+    images: Vec<Json<&'a [String]>>,
+}
+
+impl<'a> Rows<'a> {
+    pub fn new(forms: impl Iterator<Item = (Uuid, &'a Form)>) -> Self {
+        let mut rows = Self::default();
+        for (id, form) in forms {
+            rows.ids.push(id);
+            rows.skus.push(form.sku.clone());
+            rows.names.push(form.name.clone());
+            rows.descriptions.push(form.description.clone());
+            rows.prices.push(form.price.amount);
+            rows.currencies.push(form.price.currency.code().to_owned());
+            rows.categories.push(form.category.clone());
+            rows.attributes.push(Json(&form.attributes));
+            rows.images.push(Json(&form.images));
+        }
+        rows
+    }
+}
+
+/// Adds products, and returns how many: fewer than given when somebody else
+/// has taken a SKU or a slug meanwhile.
+pub async fn insert(connection: &mut PgConnection, rows: &Rows<'_>, slugs: &[String]) -> sqlx::Result<u64> {
+    if rows.ids.is_empty() {
+        return Ok(0);
+    }
+    let inserted = sqlx::query!(
+        "INSERT INTO products.products
+             (id, sku, slug, name, description, price, currency, category, attributes, images)
+         SELECT id, sku, slug, name, description, price, currency, category, attributes,
+                ARRAY(SELECT jsonb_array_elements_text(images))
+         FROM UNNEST($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::text[],
+                     $8::text[], $9::jsonb[], $10::jsonb[])
+              AS n (id, sku, slug, name, description, price, currency, category, attributes, images)
+         ON CONFLICT DO NOTHING",
+        &rows.ids,
+        &rows.skus,
+        slugs,
+        &rows.names,
+        &rows.descriptions,
+        &rows.prices,
+        &rows.currencies,
+        &rows.categories,
+        &rows.attributes as _,
+        &rows.images as _,
+    );
+    Ok(inserted.execute(connection).await?.rows_affected())
+}
+
+/// Replaces what the forms hold, of products that this transaction has locked.
+pub async fn update(connection: &mut PgConnection, rows: &Rows<'_>) -> sqlx::Result<()> {
+    if rows.ids.is_empty() {
+        return Ok(());
+    }
+    sqlx::query!(
+        "UPDATE products.products p
+         SET name = n.name, description = n.description, price = n.price, category = n.category,
+             attributes = n.attributes, images = ARRAY(SELECT jsonb_array_elements_text(n.images)),
+             version = p.version + 1, updated_at = now()
+         FROM UNNEST($1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::jsonb[], $7::jsonb[])
+              AS n (id, name, description, price, category, attributes, images)
+         WHERE p.id = n.id",
+        &rows.ids,
+        &rows.names,
+        &rows.descriptions,
+        &rows.prices,
+        &rows.categories,
+        &rows.attributes as _,
+        &rows.images as _,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}

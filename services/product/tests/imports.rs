@@ -1,0 +1,407 @@
+//! Imports: what a file makes of the catalogue, and what a bad one does not.
+
+#![allow(clippy::unwrap_used, reason = "clippy knows a test by #[test], which helpers don't carry")]
+
+mod common;
+
+use std::collections::HashMap;
+
+use common::{Shop, answer, id, shop};
+use reqwest::Method;
+use serde_json::{Value, json};
+use service::auth::Role;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use uuid::Uuid;
+
+const NDJSON: &str = "application/x-ndjson";
+const CSV: &str = "text/csv";
+
+impl Shop {
+    async fn import(&self, kind: &str, body: impl Into<reqwest::Body>) -> (u16, Value) {
+        let request = self.staff(Method::POST, "/product-imports").header("content-type", kind).body(body);
+        answer(request.send().await.unwrap()).await
+    }
+
+    async fn import_lines(&self, lines: &[Value]) -> Value {
+        let body: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        let (status, report) = self.import(NDJSON, body).await;
+        assert_eq!(status, 200, "{report}");
+        report
+    }
+
+    /// Sends a file and keeps the last `missing` bytes to itself.
+    async fn begin(&self, kind: &str, body: &str, missing: usize) -> TcpStream {
+        let address = self.base.strip_prefix("http://").unwrap().strip_suffix("/api/v1").unwrap();
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = format!(
+            "POST /api/v1/product-imports HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\
+             content-type: {kind}\r\ncontent-length: {}\r\n\r\n{body}",
+            self.token(Role::Staff),
+            body.len() + missing,
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        stream
+    }
+
+    async fn by_sku(&self) -> HashMap<String, Value> {
+        let (mut all, mut cursor) = (HashMap::new(), String::new());
+        loop {
+            let (_, page) = self.get(&format!("/products?limit=100{cursor}")).await;
+            for product in page["items"].as_array().unwrap() {
+                all.insert(product["sku"].as_str().unwrap().to_owned(), product.clone());
+            }
+            match page["next_cursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => return all,
+            }
+        }
+    }
+
+    async fn count(&self) -> i64 {
+        let query = "SELECT count(*) FROM products.products";
+        sqlx::query_scalar(query).fetch_one(&self.pool).await.unwrap()
+    }
+
+    async fn events(&self) -> i64 {
+        let query = "SELECT count(*) FROM outbox WHERE type = 'product.updated.v1'";
+        sqlx::query_scalar(query).fetch_one(&self.pool).await.unwrap()
+    }
+}
+
+fn line(sku: &str, fields: Value) -> Value {
+    let mut line = json!({"sku": sku, "name": format!("Lamp {sku}"), "description": "A lamp.",
+        "price": {"amount": 1999, "currency": "EUR"}, "category": "t-sea"});
+    line.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    line
+}
+
+fn counts(report: &Value) -> [u64; 4] {
+    ["created", "updated", "unchanged", "failed"].map(|name| report[name].as_u64().unwrap())
+}
+
+fn codes(report: &Value) -> Vec<(u64, &str)> {
+    let errors = report["errors"].as_array().unwrap().iter();
+    errors.map(|error| (error["line"].as_u64().unwrap(), error["code"].as_str().unwrap())).collect()
+}
+
+#[tokio::test]
+async fn lines_make_products_and_the_same_lines_again_change_nothing() {
+    let shop = shop().await;
+    let full = json!({"stock": 7, "attributes": {"color": "red"}, "images": ["https://a.example/1.jpg"]});
+    let lines = [line("A", full), line("B", json!({"name": "Lamp A"})), line("C", json!({"stock": 0}))];
+    let report = shop.import_lines(&lines).await;
+    assert_eq!((counts(&report), &report["errors"]), ([3, 0, 0, 0], &json!([])));
+    assert_eq!(shop.events().await, 3);
+    let before = shop.by_sku().await;
+    assert_eq!(before["A"]["stock"], json!({"available": 7}));
+    for field in ["name", "description", "price", "category", "attributes", "images"] {
+        assert_eq!(before["A"][field], lines[0][field], "{field}");
+    }
+    assert_eq!(before["A"]["slug"], "lamp-a");
+    assert!(before["B"]["slug"].as_str().unwrap().starts_with("lamp-a-"), "{}", before["B"]);
+
+    assert_eq!(counts(&shop.import_lines(&lines).await), [0, 3, 3, 0]);
+    assert_eq!(shop.by_sku().await, before);
+    assert_eq!(shop.events().await, 3);
+
+    // What a line does not name, a product keeps.
+    let change = line("A", json!({"price": {"amount": 5, "currency": "EUR"}}));
+    assert_eq!(counts(&shop.import_lines(&[change]).await), [0, 1, 0, 0]);
+    let after = shop.by_sku().await;
+    assert_eq!(after["A"]["price"]["amount"], 5);
+    for field in ["attributes", "images", "stock", "slug", "id", "created_at"] {
+        assert_eq!(after["A"][field], before["A"][field], "{field}");
+    }
+    assert_eq!(shop.events().await, 4);
+    shop.assert_books_balance().await;
+}
+
+#[tokio::test]
+async fn csv_says_the_same_as_json() {
+    let shop = shop().await;
+    let file = "\u{feff}sku,name,description,price,currency,category,stock,attributes.color,images\r\n\
+                A,\"Lamp, \"\"big\"\"\",,1999,EUR,t-sea,7,red,https://a.example/1.jpg https://a.example/2.jpg\r\n\
+                \r\n\
+                B,Größe,d,5,EUR,t-rope,,,\r\n";
+    let (status, report) = shop.import("text/csv; charset=UTF-8", file).await;
+    assert_eq!((status, counts(&report)), (200, [2, 0, 0, 0]), "{report}");
+    let products = shop.by_sku().await;
+    assert_eq!(products["A"]["name"], "Lamp, \"big\"");
+    assert_eq!(products["A"]["attributes"], json!({"color": "red"}));
+    assert_eq!(products["A"]["images"], json!(["https://a.example/1.jpg", "https://a.example/2.jpg"]));
+    assert_eq!(products["A"]["stock"]["available"], 7);
+    assert_eq!(products["B"]["name"], "Größe");
+    assert_eq!(products["B"]["price"], json!({"amount": 5, "currency": "EUR"}));
+
+    let same = [line("A", json!({"name": "Lamp, \"big\"", "description": ""}))];
+    assert_eq!(counts(&shop.import_lines(&same).await), [0, 1, 1, 0]);
+    let named = "sku,name,description,price_amount,price_currency,category\nB,Größe,d,6,EUR,t-rope";
+    assert_eq!(counts(&shop.import(CSV, named).await.1), [0, 1, 0, 0]);
+}
+
+#[tokio::test]
+async fn a_bad_line_is_told_and_the_good_ones_stay() {
+    let shop = shop().await;
+    shop.product(json!({"sku": "HELD"})).await;
+    let gone = shop.product(json!({"sku": "GONE"})).await;
+    let delete = shop.staff(Method::DELETE, &format!("/products/{}", id(&gone))).header("if-match", "*");
+    assert_eq!(delete.send().await.unwrap().status(), 204);
+
+    let bad = |fields: Value| line("BAD", fields).to_string().into_bytes();
+    let dollars = json!({"price": {"amount": 1, "currency": "USD"}});
+    let lines: Vec<(Vec<u8>, &str)> = vec![
+        (b"{".to_vec(), "malformed_json"),
+        (b"[1]".to_vec(), "invalid_value"),
+        (b"{\"sku\": \"\xFF\"}".to_vec(), "invalid_utf8"),
+        (vec![b'x'; 256 * 1024 + 1], "line_too_long"),
+        (bad(json!({"sku": "no spaces"})), "invalid_sku"),
+        (bad(json!({"name": ""})), "too_short"),
+        (bad(json!({"name": "a\u{0}b"})), "control_character"),
+        (bad(json!({"price": {"amount": -1, "currency": "EUR"}})), "out_of_range"),
+        (bad(json!({"price": {"amount": 1, "currency": "EURO"}})), "invalid_value"),
+        (bad(json!({"stock": -1})), "out_of_range"),
+        (bad(json!({"stock": 1.5})), "invalid_value"),
+        (bad(json!({"slug": "mine"})), "unknown_field"),
+        (bad(json!({"images": ["/etc/passwd"]})), "invalid_value"),
+        (bad(json!({"category": "nowhere"})), "unknown_category"),
+        (bad(json!({"category": "No Slug", "category_name": "N"})), "invalid_value"),
+        (bad(json!({"category": "new", "category_name": " "})), "too_short"),
+        (
+            bad(json!({"category": "new", "category_name": "N", "category_parent": "nowhere"})),
+            "unknown_category",
+        ),
+        (line("GONE", json!({})).to_string().into_bytes(), "sku_taken"),
+        (line("HELD", dollars).to_string().into_bytes(), "currency_fixed"),
+    ];
+    let (mut body, mut wanted) = (Vec::new(), Vec::new());
+    for (n, (bad, code)) in lines.iter().enumerate() {
+        body.extend_from_slice(bad);
+        body.extend(format!("\n{}\n", line(&format!("OK-{n}"), json!({}))).into_bytes());
+        wanted.push((n as u64 * 2 + 1, *code));
+    }
+    let (status, report) = shop.import(NDJSON, body).await;
+    assert_eq!(status, 200, "{report}");
+    assert_eq!(codes(&report), wanted);
+    let count = lines.len() as u64;
+    assert_eq!(counts(&report), [count, 0, 0, count]);
+    let products = shop.by_sku().await;
+    assert_eq!(products.len(), lines.len() + 1);
+    assert!((0..count).all(|n| products.contains_key(&format!("OK-{n}"))));
+    shop.assert_books_balance().await;
+}
+
+#[tokio::test]
+async fn an_open_quote_takes_no_other_line_with_it() {
+    let shop = shop().await;
+    let file = "sku,name,description,price,currency,category\n\
+                A,\"Lamp,d,1,EUR,t-sea\nB,n,d,1,EUR,t-sea\nC,n,d,1\nD,n,d,x,EUR,t-sea\nE,n,\"d\",1,EUR,t-sea";
+    let (_, report) = shop.import(CSV, file).await;
+    assert_eq!(codes(&report), [(2, "malformed_csv"), (4, "malformed_csv"), (5, "invalid_value")]);
+    assert_eq!(counts(&report), [2, 0, 0, 3]);
+}
+
+#[tokio::test]
+async fn of_two_lines_with_one_sku_the_later_wins_wherever_batches_end() {
+    let shop = shop().await;
+    let numbered = (0..1200).map(|n| line(&format!("S-{}", n % 700), json!({ "stock": n })));
+    let mut lines: Vec<Value> = numbered.collect();
+    // Within one batch, with a bad one in between that has no say.
+    lines.push(line("S-0", json!({"name": "Last"})));
+    lines.push(line("S-0", json!({"name": ""})));
+    lines.push(line("S-0", json!({"name": "Last"})));
+    let report = shop.import_lines(&lines).await;
+    assert_eq!(counts(&report), [700, 502, 1, 1]);
+    let products = shop.by_sku().await;
+    for n in 0..700_u64 {
+        let product = &products[&format!("S-{n}")];
+        assert_eq!(product["stock"]["available"], if n < 500 { n + 700 } else { n }, "{product}");
+        assert_eq!(product["name"], if n == 0 { "Last".to_owned() } else { format!("Lamp S-{n}") });
+    }
+    shop.assert_books_balance().await;
+}
+
+#[tokio::test]
+async fn an_empty_shop_is_filled_with_categories_too() {
+    let shop = shop().await;
+    let lines = [
+        line("A", json!({"category": "bags", "category_name": "Bags"})),
+        line("B", json!({"category": "totes", "category_name": "Totes", "category_parent": "bags"})),
+        line("C", json!({"category": "totes"})),
+        // One that there is keeps its name.
+        line("D", json!({"category": "bags", "category_name": "Other"})),
+        line("E", json!({"category": "self", "category_name": "Self", "category_parent": "self"})),
+    ];
+    let report = shop.import_lines(&lines).await;
+    assert_eq!((counts(&report), codes(&report)), ([4, 0, 0, 1], vec![(5, "unknown_category")]));
+    let (_, tree) = shop.get("/categories").await;
+    let bags = tree["items"].as_array().unwrap().last().unwrap();
+    assert_eq!(
+        (&bags["slug"], &bags["name"], &bags["product_count"]),
+        (&json!("bags"), &json!("Bags"), &json!(4))
+    );
+    assert_eq!(bags["children"][0]["slug"], "totes");
+}
+
+#[tokio::test]
+async fn stock_is_set_through_the_ledger_and_never_below_what_is_reserved() {
+    let shop = shop().await;
+    shop.import_lines(&[line("A", json!({"stock": 10}))]).await;
+    let product = id(&shop.by_sku().await["A"]);
+    shop.reserve(Uuid::now_v7(), &[(&product, 4)]).await;
+
+    let report = shop.import_lines(&[line("A", json!({"stock": 3, "name": "Other"}))]).await;
+    assert_eq!(codes(&report), [(1, "insufficient_stock")]);
+    assert_eq!(shop.by_sku().await["A"]["name"], "Lamp A", "a bad line does nothing by half");
+    shop.import_lines(&[line("A", json!({"stock": 4})), line("A", json!({"stock": 6}))]).await;
+    assert_eq!(shop.by_sku().await["A"]["stock"]["available"], 2);
+
+    let path = format!("/products/{product}/stock-adjustments");
+    let (_, ledger) = answer(shop.staff(Method::GET, &path).send().await.unwrap()).await;
+    let entries = ledger["items"].as_array().unwrap();
+    assert_eq!(entries.len(), 2, "{ledger}");
+    assert_eq!(entries[0]["kind"], "adjustment");
+    assert_eq!((&entries[0]["delta"], &entries[0]["on_hand"]), (&json!(-4), &json!(6)));
+    assert_eq!(entries[0]["reason"], "import");
+    assert!(entries[0]["actor"].is_string());
+    shop.assert_books_balance().await;
+}
+
+#[tokio::test]
+async fn only_staff_import() {
+    let shop = shop().await;
+    let post = || shop.anyone(Method::POST, "/product-imports").body("x");
+    let (status, problem) = answer(post().send().await.unwrap()).await;
+    assert_eq!((status, &problem["code"]), (401, &json!("missing_token")));
+    let customer = post().bearer_auth(shop.token(Role::Customer)).send().await.unwrap();
+    assert_eq!(answer(customer).await.0, 403);
+    let admin = post().bearer_auth(shop.token(Role::Admin)).header("content-type", NDJSON);
+    assert_eq!(admin.send().await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn what_is_no_file_of_products_is_refused_whole() {
+    let shop = shop().await;
+    for kind in ["application/json", "text/csv; charset=iso-8859-1", "application/gzip", "x"] {
+        let (status, problem) = shop.import(kind, "x").await;
+        assert_eq!((status, &problem["code"]), (415, &json!("unsupported_media_type")), "{kind}");
+    }
+    let post = || shop.staff(Method::POST, "/product-imports");
+    let packed = post().header("content-type", CSV).header("content-encoding", "gzip").body("x");
+    assert_eq!(answer(packed.send().await.unwrap()).await.0, 415);
+    assert_eq!(answer(post().body("x").send().await.unwrap()).await.0, 415);
+    let mut huge = shop.begin(NDJSON, "", 1024 * 1024 * 1024 + 1).await;
+    huge.shutdown().await.unwrap();
+    let mut refused = String::new();
+    huge.read_to_string(&mut refused).await.unwrap();
+    assert!(refused.starts_with("HTTP/1.1 413") && refused.contains("payload_too_large"), "{refused}");
+
+    let (status, report) = shop.import(NDJSON, "").await;
+    assert_eq!((status, counts(&report)), (200, [0; 4]));
+    assert_eq!(shop.import(CSV, "sku,name,description,price,category\n").await.0, 200);
+    let long = format!("sku{}\nA", " ".repeat(256 * 1024));
+    for header in
+        ["", "sku,name\nA,n", "sku,name,description,price,category,role\nA,n,d,1,t-sea,admin", &long]
+    {
+        let (status, problem) = shop.import(CSV, header.to_owned()).await;
+        assert_eq!((status, &problem["code"]), (422, &json!("validation_failed")), "{problem}");
+    }
+    assert_eq!(shop.count().await, 0);
+}
+
+#[tokio::test]
+async fn only_the_first_thousand_errors_are_told_and_all_counted() {
+    let shop = shop().await;
+    let mut body = "x\n".repeat(2345);
+    body.push_str(&line("GOOD", json!({})).to_string());
+    let (_, report) = shop.import(NDJSON, body).await;
+    assert_eq!(counts(&report), [1, 0, 0, 2345]);
+    let told: Vec<u64> = codes(&report).into_iter().map(|(line, _)| line).collect();
+    assert_eq!(told, (1..=1000).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_file_cut_short_keeps_whole_batches_and_no_half_line() {
+    let shop = shop().await;
+    let header = "sku,name,description,price,currency,category,stock\n";
+    let rows: String = (0..750).map(|n| format!("S-{n},n,d,1,EUR,t-sea,100\n")).collect();
+    let stream = shop.begin(CSV, &format!("{header}{rows}HALF,n,d,1,EUR,t-sea,1"), 2).await;
+    testing::eventually("the first batch is in", async || (shop.count().await == 500).then_some(())).await;
+    drop(stream);
+    // The turn that the import had is free again once it has given up.
+    testing::eventually("the import has ended", async || {
+        let held = shop.begin(NDJSON, "", 1).await;
+        let free = shop.import(NDJSON, "").await.0 == 200;
+        drop(held);
+        free.then_some(())
+    })
+    .await;
+    assert_eq!(shop.count().await, 500);
+    shop.assert_books_balance().await;
+}
+
+#[tokio::test]
+async fn an_import_ends_when_the_service_does() {
+    let shop = shop().await;
+    let streams = [shop.begin(NDJSON, "", 1).await, shop.begin(NDJSON, "", 1).await];
+    testing::eventually("the imports have begun", async || {
+        (shop.import(NDJSON, "").await.0 == 503).then_some(())
+    })
+    .await;
+    assert!(shop.lifecycle.shutdown(std::time::Duration::from_secs(10)).await);
+    for mut stream in streams {
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("is stopping"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn imports_of_the_same_products_at_once_do_not_wait_in_a_circle() {
+    let shop = shop().await;
+    let file = |skus: &mut dyn Iterator<Item = usize>, price: u32| -> String {
+        skus.map(|n| {
+            // Names in common, so that slugs are fought for too.
+            let price = json!({"amount": price, "currency": "EUR"});
+            let fields =
+                json!({"name": format!("Lamp {}", n % 50), "stock": price["amount"], "price": price});
+            format!("{}\n", line(&format!("S-{n}"), fields))
+        })
+        .collect()
+    };
+    let single = async {
+        for n in 0..40 {
+            shop.product(json!({"sku": format!("P-{n}"), "name": format!("Lamp {n}")})).await;
+        }
+    };
+    let (one, two, ()) = tokio::join!(
+        shop.import(NDJSON, file(&mut (0..1500), 1)),
+        shop.import(NDJSON, file(&mut (0..1500).rev(), 2)),
+        single
+    );
+    for (status, report) in [&one, &two] {
+        assert_eq!((*status, report["failed"].as_u64()), (200, Some(0)), "{report}");
+    }
+    assert_eq!(one.1["created"].as_u64().unwrap() + two.1["created"].as_u64().unwrap(), 1500);
+    let products = shop.by_sku().await;
+    assert_eq!(products.len(), 1540);
+    for (_, product) in products.iter().filter(|(sku, _)| sku.starts_with("S-")) {
+        let stock = product["stock"]["available"].as_u64();
+        assert_eq!(stock, product["price"]["amount"].as_u64(), "a line is applied whole: {product}");
+    }
+    shop.assert_books_balance().await;
+}
+
+#[tokio::test]
+async fn imports_beyond_the_limit_are_told_to_come_again() {
+    let shop = shop().await;
+    let held = [shop.begin(NDJSON, "", 1).await, shop.begin(NDJSON, "", 1).await];
+    testing::eventually("both turns are taken", async || {
+        let (status, problem) = shop.import(NDJSON, "").await;
+        (status == 503).then(|| assert_eq!(problem["code"], "service_unavailable"))
+    })
+    .await;
+    drop(held);
+    let free = async || (shop.import(NDJSON, "").await.0 == 200).then_some(());
+    testing::eventually("a turn is free again", free).await;
+}
