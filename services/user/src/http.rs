@@ -12,11 +12,12 @@ use serde_json::Value;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::app::App;
+use crate::docs;
 
 const TITLE: &str = "Dockside user";
 
 pub(crate) fn router(app: App) -> Router {
-    service::openapi::router(TITLE, routes()).with_state(app)
+    service::openapi::router(TITLE, routes()).merge(docs::router()).with_state(app)
 }
 
 /// The OpenAPI document of this service.

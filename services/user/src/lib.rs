@@ -14,6 +14,7 @@ mod app;
 mod config;
 mod consumer;
 mod demo;
+mod docs;
 mod grpc;
 mod http;
 mod mailer;

@@ -143,11 +143,7 @@ pub fn start(
     let own = [trusted.clone()].into_iter().chain(mail).chain(demo.clone()).collect();
     supervisor.start(service("user", program("user")?, ports.user, &secrets.user, own))?;
     let objects = format!("file://{}", fs::canonicalize(&layout.dir)?.join("objects").display());
-    let own = [
-        jwks.clone(),
-        trusted,
-        ("OBJECT_STORE_URL", objects.replace('%', "%25").replace(' ', "%20")),
-    ];
+    let own = [jwks.clone(), trusted, ("OBJECT_STORE_URL", objects.replace('%', "%25").replace(' ', "%20"))];
     let own = own.into_iter().chain(demo).collect();
     supervisor.start(service("product", program("product")?, ports.product, &secrets.product, own))?;
     let own = vec![

@@ -8,7 +8,7 @@ mod programs;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::compile::{self, cargo};
 use crate::console::{bold, green, line, red, seconds, step};
@@ -18,7 +18,7 @@ use crate::servers::start;
 use crate::state::Secrets;
 use crate::supervisor::Supervisor;
 use crate::test::programs::finish;
-use crate::{down, install, prepare, services, signals, up};
+use crate::{down, install, openapi, prepare, services, signals, up};
 
 /// The package with the tests that cross services.
 const SYSTEM: &str = "system-tests";
@@ -187,6 +187,10 @@ fn steps(layout: &Layout, supervisor: &Supervisor, plan: &Plan, run: &mut Run) -
     if plan.system && programs.iter().any(|p| p.package == SYSTEM) {
         let shop = run.step("the shop", || {
             let built = compile::services(layout, false)?;
+            ensure!(
+                openapi::committed(layout, &built)?,
+                "docs/openapi.json is out of date: run `cargo dockside openapi`"
+            );
             let options = services::Options { port: None, demo: true, contained };
             services::start(layout, supervisor, &options, &secrets, &admin, &built, &broker)?;
             supervisor.update(|s| s.ready = true)?;
