@@ -1,6 +1,7 @@
 //! The HTTP API of the order service.
 
 mod cart;
+mod fulfilment;
 mod orders;
 mod webhook;
 
@@ -9,5 +10,10 @@ use axum::Router;
 use crate::app::App;
 
 pub fn router(app: App) -> Router {
-    Router::new().merge(cart::router()).merge(orders::router()).merge(webhook::router()).with_state(app)
+    Router::new()
+        .merge(cart::router())
+        .merge(orders::router())
+        .merge(fulfilment::router())
+        .merge(webhook::router())
+        .with_state(app)
 }

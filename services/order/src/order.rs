@@ -45,6 +45,21 @@ words! {
     }
 }
 
+/// Where a parcel is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tracking {
+    pub carrier: String,
+    pub tracking_number: String,
+}
+
+/// Who looks at an order: what may be done next depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Viewer {
+    Owner,
+    Staff,
+}
+
 /// So many of a product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -118,7 +133,7 @@ pub struct Order {
     pub payment_status: PaymentStatus,
     pub payment_method: String,
     pub shipping_address: Option<serde_json::Value>,
-    pub tracking: Option<serde_json::Value>,
+    pub tracking: Option<Tracking>,
     pub placed_at: OffsetDateTime,
     pub updated_at: OffsetDateTime,
     pub items: Vec<Item>,
@@ -136,7 +151,7 @@ pub struct View {
     refunded: Money,
     shipping_address: Option<serde_json::Value>,
     payment: PaymentView,
-    tracking: Option<serde_json::Value>,
+    tracking: Option<Tracking>,
     next_actions: Vec<&'static str>,
     #[serde(with = "time::serde::rfc3339")]
     placed_at: OffsetDateTime,
@@ -169,11 +184,18 @@ struct HistoryView {
 }
 
 impl Order {
-    pub fn view(self) -> View {
-        let next_actions = match self.status {
-            Status::Pending | Status::Confirmed => vec!["cancel"],
-            Status::Shipped | Status::Delivered | Status::Cancelled => vec![],
-        };
+    /// What `viewer` may do now.
+    fn next_actions(&self, viewer: Viewer) -> Vec<&'static str> {
+        match (self.status, viewer) {
+            (Status::Pending, _) | (Status::Confirmed, Viewer::Owner) => vec!["cancel"],
+            (Status::Confirmed, Viewer::Staff) => vec!["cancel", "ship"],
+            (Status::Shipped, Viewer::Staff) => vec!["deliver"],
+            (Status::Shipped | Status::Delivered | Status::Cancelled, _) => vec![],
+        }
+    }
+
+    pub fn view(self, viewer: Viewer) -> View {
+        let next_actions = self.next_actions(viewer);
         let item = |item: Item| ItemView {
             product_id: item.product_id,
             // Checked when the order was placed: the total is the sum of these.

@@ -14,7 +14,7 @@ use crate::address::Address;
 use crate::cart;
 use crate::claim::{self, Answer, Claim, Existing, Key};
 use crate::clients::product::{Products, Reserved};
-use crate::order::{self, Item, Line, MAX_LINES, Placement};
+use crate::order::{self, Item, Line, MAX_LINES, Placement, Viewer};
 use crate::saga::runner::Sagas;
 use crate::times::Times;
 
@@ -191,7 +191,7 @@ impl Placer {
             placed_at: now(),
             traceparent: service::telemetry::traceparent(),
         };
-        let view = placement.order().map(order::Order::view);
+        let view = placement.order().map(|order| order.view(Viewer::Owner));
         let body = view.and_then(|view| serde_json::to_string(&view)).map_err(|_| Problem::internal())?;
         let answer = Answer { order_id: claim.order_id, status: 201, body };
         let job =

@@ -22,10 +22,11 @@
 //! - The stock is sold before the money is captured: `confirmed` means both.
 //! - A cancelled order keeps its saga until its money is settled.
 
+pub mod facts;
 pub mod runner;
 pub mod store;
 
-use crate::order::{CancelReason, PaymentStatus, Status};
+use crate::order::{CancelReason, PaymentStatus, Status, Tracking};
 use crate::text::words;
 
 words! {
@@ -61,6 +62,7 @@ pub struct State {
     /// A cancellation that waits: for the answer of a capture, or, after the
     /// deadline, for the provider to acknowledge that it won't charge.
     pub pending_cancel: Option<CancelReason>,
+    pub tracking: Option<Tracking>,
 }
 
 /// The call whose answer the saga waits for.
@@ -105,6 +107,10 @@ pub enum Input {
     Cancel(CancelReason),
     /// The time for paying is over.
     Deadline,
+    /// Staff handed the parcel to a carrier.
+    Ship(Tracking),
+    /// The parcel has arrived.
+    Deliver,
 }
 
 /// What has to be written together with the new state.
@@ -114,15 +120,26 @@ pub enum Effect {
     Confirm,
     /// History and `order.cancelled`, which gives the stock back.
     Cancel,
+    /// History and `order.shipped`.
+    Ship,
+    /// History and `order.delivered`.
+    Deliver,
     /// A refund of all that was captured and not yet returned.
     OpenRefund,
     /// That refund has succeeded.
     CloseRefund,
 }
 
-/// Shipped or delivered: too late to cancel.
+/// Why an order stays as it is although somebody asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NotCancellable;
+pub enum Refusal {
+    /// Shipped or delivered: too late.
+    NotCancellable,
+    /// Not paid, ended, or on its way with another carrier.
+    NotShippable,
+    /// Not on its way.
+    NotDeliverable,
+}
 
 impl State {
     pub fn placed() -> Self {
@@ -133,6 +150,7 @@ impl State {
             phase: Phase::Creating,
             intent: None,
             pending_cancel: None,
+            tracking: None,
         }
     }
 
@@ -159,10 +177,12 @@ impl State {
 
     /// The state after `input`, and what is to be written with it. An input
     /// that says nothing new leaves the state as it is.
-    pub fn apply(mut self, input: Input) -> Result<(Self, Vec<Effect>), NotCancellable> {
+    pub fn apply(mut self, input: Input) -> Result<(Self, Vec<Effect>), Refusal> {
         let effects = match input {
             Input::Cancel(reason) => self.cancelled_by(reason)?,
             Input::Deadline => self.overdue(),
+            Input::Ship(tracking) => self.shipped_by(tracking)?,
+            Input::Deliver => self.delivered()?,
             Input::Created(id) => self.created(id),
             Input::Refused if self.phase == Phase::Creating => {
                 self.payment = PaymentStatus::Declined;
@@ -208,9 +228,9 @@ impl State {
         vec![]
     }
 
-    fn cancelled_by(&mut self, reason: CancelReason) -> Result<Vec<Effect>, NotCancellable> {
+    fn cancelled_by(&mut self, reason: CancelReason) -> Result<Vec<Effect>, Refusal> {
         match self.status {
-            Status::Shipped | Status::Delivered => return Err(NotCancellable),
+            Status::Shipped | Status::Delivered => return Err(Refusal::NotCancellable),
             Status::Cancelled => return Ok(vec![]),
             Status::Pending | Status::Confirmed => {}
         }
@@ -232,6 +252,30 @@ impl State {
             }
             Phase::Refunding | Phase::Settled => vec![],
         })
+    }
+
+    /// The same parcel may be reported again, as the first answer may be lost.
+    fn shipped_by(&mut self, tracking: Tracking) -> Result<Vec<Effect>, Refusal> {
+        match self.status {
+            Status::Confirmed => {
+                self.status = Status::Shipped;
+                self.tracking = Some(tracking);
+                Ok(vec![Effect::Ship])
+            }
+            Status::Shipped | Status::Delivered if self.tracking.as_ref() == Some(&tracking) => Ok(vec![]),
+            _ => Err(Refusal::NotShippable),
+        }
+    }
+
+    fn delivered(&mut self) -> Result<Vec<Effect>, Refusal> {
+        match self.status {
+            Status::Shipped => {
+                self.status = Status::Delivered;
+                Ok(vec![Effect::Deliver])
+            }
+            Status::Delivered => Ok(vec![]),
+            _ => Err(Refusal::NotDeliverable),
+        }
     }
 
     fn overdue(&mut self) -> Vec<Effect> {

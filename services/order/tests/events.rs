@@ -11,17 +11,6 @@ use testing::eventually;
 use uuid::Uuid;
 
 impl Shop {
-    /// An order's events, oldest first: type, version, body.
-    async fn events(&self, order: &str) -> Vec<(String, i64, Vec<u8>)> {
-        sqlx::query_as(
-            "SELECT type, aggregate_version, payload FROM orders.outbox WHERE aggregate_id = $1 ORDER BY id",
-        )
-        .bind(order.parse::<Uuid>().expect("an order id is a UUID"))
-        .fetch_all(&self.pool)
-        .await
-        .expect("the outbox can be read")
-    }
-
     /// Sends `product.updated` as the product service would: the order service
     /// shares its exchange.
     async fn product_updated(&self, product: Product) {

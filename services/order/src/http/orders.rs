@@ -17,10 +17,10 @@ use sqlx::PgPool;
 use uuid::Uuid;
 
 use crate::app::App;
-use crate::order::{CancelReason, MAX_LINES, MAX_QUANTITY, Order, Status, View, store};
+use crate::order::{CancelReason, MAX_LINES, MAX_QUANTITY, Order, Status, View, Viewer, store};
 use crate::place::{Placer, Request};
+use crate::saga::Input;
 use crate::saga::runner::Sagas;
-use crate::saga::{Input, NotCancellable};
 
 /// How long a cancellation waits for the answer of a capture under way.
 const CANCEL_WAIT: Duration = Duration::from_secs(3);
@@ -116,15 +116,19 @@ async fn list(
     let mut connection = pool.acquire().await?;
     let ids = store::ids_of_user(&mut connection, user.id, status, after, limit + 1).await?;
     let orders = store::load(&mut connection, &ids).await?;
-    Ok(Json(Page::new(orders, limit, |order| order.id).map(Order::view)))
+    Ok(Json(Page::new(orders, limit, |order| order.id).map(|order| order.view(viewer(user)))))
 }
 
 async fn show(user: User, State(pool): State<PgPool>, Path(id): Path<Uuid>) -> Result<Json<View>, Problem> {
-    Ok(Json(visible(&pool, user, id).await?.view()))
+    Ok(Json(visible(&pool, user, id).await?.view(viewer(user))))
+}
+
+pub fn viewer(user: User) -> Viewer {
+    if user.is_staff() { Viewer::Staff } else { Viewer::Owner }
 }
 
 /// The order, if it is the caller's own or the caller is staff.
-async fn visible(pool: &PgPool, user: User, id: Uuid) -> Result<Order, Problem> {
+pub async fn visible(pool: &PgPool, user: User, id: Uuid) -> Result<Order, Problem> {
     let order = store::load(&mut *pool.acquire().await?, &[id]).await?.pop();
     order
         .filter(|order| order.user_id == user.id || user.is_staff())
@@ -146,7 +150,7 @@ async fn cancel(
     }
     match sagas.tell(id, Input::Cancel(reason)).await? {
         Some(Ok(_)) => {}
-        Some(Err(NotCancellable)) => return Err(too_late()),
+        Some(Err(_)) => return Err(too_late()),
         None => return Err(Problem::not_found("There is no such order.")),
     }
     // At once, unless the money is being captured right now: then the answer comes first.
@@ -154,7 +158,7 @@ async fn cancel(
     loop {
         let order = visible(&pool, user, id).await?;
         if order.status == Status::Cancelled || tokio::time::Instant::now() > deadline {
-            return Ok(Json(order.view()));
+            return Ok(Json(order.view(viewer(user))));
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use messaging::NewEvent;
 use messaging::outbox::enqueue;
-use messaging::topology::{ORDER_CANCELLED, ORDER_CONFIRMED, ORDER_PLACED};
+use messaging::topology::{ORDER_CANCELLED, ORDER_CONFIRMED, ORDER_DELIVERED, ORDER_PLACED, ORDER_SHIPPED};
 use proto::order::v1 as events;
 use service::Money;
 use service::money::Currency;
@@ -12,7 +12,7 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{CancelReason, Item, Order, PaymentStatus, Placement, Status};
+use super::{CancelReason, Item, Order, PaymentStatus, Placement, Status, Tracking};
 
 /// Writes new orders with their items, history, sagas and `order.placed`.
 pub async fn insert(connection: &mut PgConnection, placements: &[Placement]) -> sqlx::Result<()> {
@@ -126,40 +126,57 @@ fn event_body(id: Uuid, user: Uuid, items: &[Item], total: Money) -> events::Ord
     }
 }
 
-/// `order.confirmed` or `order.cancelled`, at the order's version of now.
-pub async fn announce(
-    connection: &mut PgConnection,
-    changes: &[(Uuid, Option<CancelReason>)],
-) -> sqlx::Result<()> {
-    if changes.is_empty() {
+/// What subscribers are told of an order.
+pub enum Notice {
+    Confirmed,
+    Cancelled(CancelReason),
+    Shipped(Tracking),
+    Delivered,
+}
+
+/// Tells subscribers of orders, each at a version of it.
+pub async fn announce(connection: &mut PgConnection, notices: &[(Uuid, i64, Notice)]) -> sqlx::Result<()> {
+    if notices.is_empty() {
         return Ok(());
     }
-    let ids: Vec<Uuid> = changes.iter().map(|(id, _)| *id).collect();
+    let ids: Vec<Uuid> = notices.iter().map(|(id, _, _)| *id).collect();
     let rows = sqlx::query!(
-        "SELECT o.id, o.user_id, o.total, o.currency, o.version, s.traceparent
+        "SELECT o.id, o.user_id, o.total, o.currency, s.traceparent
          FROM orders.orders o JOIN orders.sagas s ON s.order_id = o.id WHERE o.id = ANY($1)",
         &ids
     )
     .fetch_all(&mut *connection)
     .await?;
     let rows: HashMap<Uuid, _> = rows.into_iter().map(|row| (row.id, row)).collect();
-    let mut items = items(connection, &ids).await?;
-    let mut announced = Vec::with_capacity(changes.len());
-    for (id, reason) in changes {
+    let items = items(connection, &ids).await?;
+    let mut announced = Vec::with_capacity(notices.len());
+    for (id, version, notice) in notices {
         let row = rows.get(id).ok_or(sqlx::Error::RowNotFound)?;
-        let lines = items.remove(id).unwrap_or_default();
-        let order =
-            Some(event_body(*id, row.user_id, &lines, Money::new(row.total, currency(&row.currency)?)));
-        let event = match reason {
-            None => NewEvent::new(ORDER_CONFIRMED, *id, row.version, &events::OrderConfirmed { order }),
-            Some(reason) => {
-                let body = events::OrderCancelled { order, reason: reason.as_str().to_owned() };
-                NewEvent::new(ORDER_CANCELLED, *id, row.version, &body)
-            }
-        };
+        let lines = items.get(id).map_or(&[][..], Vec::as_slice);
+        let total = Money::new(row.total, currency(&row.currency)?);
+        let event = notice.event(*id, *version, event_body(*id, row.user_id, lines, total));
         announced.push(event.in_trace(row.traceparent.clone()));
     }
     enqueue(connection, &announced).await
+}
+
+impl Notice {
+    fn event(&self, id: Uuid, version: i64, order: events::Order) -> NewEvent {
+        let order = Some(order);
+        match self {
+            Self::Confirmed => NewEvent::new(ORDER_CONFIRMED, id, version, &events::OrderConfirmed { order }),
+            Self::Cancelled(reason) => {
+                let body = events::OrderCancelled { order, reason: reason.as_str().to_owned() };
+                NewEvent::new(ORDER_CANCELLED, id, version, &body)
+            }
+            Self::Shipped(Tracking { carrier, tracking_number }) => {
+                let (carrier, tracking_number) = (carrier.clone(), tracking_number.clone());
+                let body = events::OrderShipped { order, carrier, tracking_number };
+                NewEvent::new(ORDER_SHIPPED, id, version, &body)
+            }
+            Self::Delivered => NewEvent::new(ORDER_DELIVERED, id, version, &events::OrderDelivered { order }),
+        }
+    }
 }
 
 /// The items of each order, by its id.
@@ -219,7 +236,7 @@ pub async fn load(connection: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<V
                 payment_status: PaymentStatus::try_from(row.payment_status)?,
                 payment_method: row.payment_method,
                 shipping_address: row.shipping_address,
-                tracking: row.tracking,
+                tracking: row.tracking.map(tracking).transpose()?,
                 placed_at: row.placed_at,
                 updated_at: row.updated_at,
                 items: items.remove(&row.id).unwrap_or_default(),
@@ -264,6 +281,10 @@ pub async fn ids_of_user(
             .await
         }
     }
+}
+
+pub fn tracking(column: serde_json::Value) -> sqlx::Result<Tracking> {
+    serde_json::from_value(column).map_err(|error| sqlx::Error::Decode(error.into()))
 }
 
 fn currency(code: &str) -> sqlx::Result<Currency> {

@@ -17,8 +17,9 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 use uuid::Uuid;
 
+use super::facts;
 use super::store::{self, Job, Lease};
-use super::{Call, Input, NotCancellable, State};
+use super::{Call, Input, Refusal, State};
 use crate::clients::payment::Payments;
 use crate::clients::product::Products;
 use crate::times::Times;
@@ -29,7 +30,7 @@ const POLL_EVERY: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// What a fact led to; `None` for an unknown order.
-type Applied = sqlx::Result<Option<Result<State, NotCancellable>>>;
+type Applied = sqlx::Result<Option<Result<State, Refusal>>>;
 
 #[derive(Clone)]
 pub struct Sagas {
@@ -146,7 +147,7 @@ impl Sagas {
         let in_vain = input == Input::NoAnswer;
         let state = match self.learn(lease.order_id, &input).await? {
             Some(Ok(state)) => state,
-            None | Some(Err(NotCancellable)) => return Ok(Some((LONGEST_PAUSE, true))),
+            None | Some(Err(_)) => return Ok(Some((LONGEST_PAUSE, true))),
         };
         if state != job.state {
             tracing::info!(
@@ -217,7 +218,7 @@ impl Sagas {
 async fn apply(pool: &PgPool, outbox: &Outbox, facts: &[(Uuid, Input)]) -> Vec<Applied> {
     let together = async |facts: &[(Uuid, Input)]| {
         let mut transaction = pool.begin().await?;
-        let answers = store::apply(&mut transaction, facts).await?;
+        let answers = facts::apply(&mut transaction, facts).await?;
         transaction.commit().await?;
         outbox.wake();
         Ok::<_, sqlx::Error>(answers)

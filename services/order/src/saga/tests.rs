@@ -74,7 +74,28 @@ fn a_cancel_during_capture_waits_for_its_answer() {
 #[test]
 fn what_is_shipped_is_not_cancelled() {
     let shipped = State { status: Status::Shipped, phase: Phase::Confirmed, ..State::placed() };
-    assert_eq!(shipped.apply(Input::Cancel(CancelReason::Customer)), Err(NotCancellable));
+    assert_eq!(shipped.apply(Input::Cancel(CancelReason::Customer)), Err(Refusal::NotCancellable));
+}
+
+fn parcel(number: &str) -> Tracking {
+    Tracking { carrier: "Tern".to_owned(), tracking_number: number.to_owned() }
+}
+
+#[test]
+fn a_paid_order_is_shipped_once_and_delivered_once() {
+    let placed = State::placed();
+    assert_eq!(placed.clone().apply(Input::Ship(parcel("1"))), Err(Refusal::NotShippable));
+    assert_eq!(placed.apply(Input::Deliver), Err(Refusal::NotDeliverable));
+
+    let paid = State { status: Status::Confirmed, phase: Phase::Confirmed, ..State::placed() };
+    assert_eq!(paid.clone().apply(Input::Deliver), Err(Refusal::NotDeliverable));
+    let (shipped, effects) = paid.apply(Input::Ship(parcel("1"))).unwrap();
+    assert_eq!((shipped.status, effects), (Status::Shipped, vec![Effect::Ship]));
+    assert_eq!(shipped.clone().apply(Input::Ship(parcel("1"))), Ok((shipped.clone(), vec![])));
+    assert_eq!(shipped.clone().apply(Input::Ship(parcel("2"))), Err(Refusal::NotShippable));
+    let (delivered, effects) = shipped.apply(Input::Deliver).unwrap();
+    assert_eq!((delivered.status, effects), (Status::Delivered, vec![Effect::Deliver]));
+    assert_eq!(delivered.clone().apply(Input::Deliver), Ok((delivered, vec![])));
 }
 
 /// The order, and the world around it: what provider and stock really hold.
@@ -131,6 +152,10 @@ impl World {
                 Effect::Cancel => (world.cancelled, world.stock) = (world.cancelled + 1, Stock::Ended),
                 Effect::OpenRefund => world.refund_open = true,
                 Effect::CloseRefund => world.refund_open = false,
+                Effect::Ship | Effect::Deliver => {
+                    assert_eq!(self.provider, Provider::Captured, "sent unpaid: {self:?}");
+                    assert_eq!(self.stock, Stock::Sold, "sent without stock: {self:?}");
+                }
             }
         }
         Some(world)
@@ -199,6 +224,8 @@ impl World {
             next.extend(Self { late: None, ..self.clone() }.tell(late.clone()));
         }
         next.extend(self.tell(Input::Cancel(CancelReason::Customer)));
+        next.extend(self.tell(Input::Ship(parcel("1"))));
+        next.extend(self.tell(Input::Deliver));
         if self.order.has_deadline() {
             next.extend(self.tell(Input::Deadline));
         }
@@ -218,7 +245,7 @@ impl World {
             return;
         }
         match self.order.status {
-            Status::Confirmed => {
+            Status::Confirmed | Status::Shipped | Status::Delivered => {
                 assert_eq!(self.provider, Provider::Captured, "confirmed unpaid: {self:?}");
                 assert_eq!(self.stock, Stock::Sold, "confirmed without stock: {self:?}");
                 assert!(!self.refund_open);
@@ -229,7 +256,7 @@ impl World {
                 assert_ne!(self.stock, Stock::Sold, "cancelled but stock is gone: {self:?}");
                 assert!(self.order.cancel_reason.is_some() && !self.refund_open, "{self:?}");
             }
-            other => panic!("rests as {other:?}: {self:?}"),
+            Status::Pending => panic!("rests as pending: {self:?}"),
         }
     }
 }

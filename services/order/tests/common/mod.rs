@@ -100,6 +100,28 @@ impl Shop {
         Buyer { shop: self, id, token: self.issuer.token(id, role) }
     }
 
+    pub fn staff(&self) -> Buyer<'_> {
+        self.signed_in(Role::Staff)
+    }
+
+    /// Status and problem code of an answer to nobody in particular.
+    pub async fn anonymous(&self, method: Method, path: &str) -> (u16, String) {
+        let answer = send(self.client.request(method, format!("{}{path}", self.base))).await;
+        let (status, code) = answer.problem();
+        (status, code.to_owned())
+    }
+
+    /// An order's events, oldest first: type, version, body.
+    pub async fn events(&self, order: &str) -> Vec<(String, i64, Vec<u8>)> {
+        sqlx::query_as(
+            "SELECT type, aggregate_version, payload FROM orders.outbox WHERE aggregate_id = $1 ORDER BY id",
+        )
+        .bind(order.parse::<Uuid>().unwrap())
+        .fetch_all(&self.pool)
+        .await
+        .unwrap()
+    }
+
     /// The provider's sums for an order: authorized, captured, refunded, open, captures.
     pub async fn ledger(&self, order: &str) -> Value {
         let ledger: Value = self.client.get(&self.ledger).send().await.unwrap().json().await.unwrap();
@@ -170,6 +192,10 @@ impl Buyer<'_> {
         send(self.request(Method::POST, path)).await
     }
 
+    pub async fn post_json(&self, path: &str, body: Value) -> Answer {
+        send(self.request(Method::POST, path).json(&body)).await
+    }
+
     pub async fn put(&self, path: &str, body: Value) -> Answer {
         send(self.request(Method::PUT, path).json(&body)).await
     }
@@ -183,6 +209,13 @@ impl Buyer<'_> {
         let answer = self.order(&Uuid::now_v7().to_string(), body).await;
         assert_eq!(answer.status, 201, "{}", answer.body);
         answer
+    }
+
+    /// Places an order and waits until it is paid.
+    pub async fn buy(&self, product: Uuid, quantity: u32) -> String {
+        let id = self.place(&order_of(product, quantity, "pm_card_visa")).await.id();
+        self.until(&id, "confirmed", "captured").await;
+        id
     }
 
     /// Waits until the order and its payment have these states.

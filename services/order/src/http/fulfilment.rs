@@ -1,0 +1,73 @@
+//! `/orders/{id}/ship` and `/deliver`: what staff do with a paid order.
+
+use axum::Router;
+use axum::extract::State;
+use axum::routing::post;
+use service::Problem;
+use service::auth::User;
+use service::extract::{Body, Json, Path};
+use service::validate::Invalid;
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use super::orders::{viewer, visible};
+use crate::app::App;
+use crate::order::{Order, Tracking, View};
+use crate::saga::Input;
+use crate::saga::runner::Sagas;
+
+pub fn router() -> Router<App> {
+    Router::new()
+        .route("/api/v1/orders/{id}/ship", post(ship))
+        .route("/api/v1/orders/{id}/deliver", post(deliver))
+}
+
+/// The order, for staff: 403 for its owner, 404 for anybody else.
+pub async fn for_staff(pool: &PgPool, user: User, id: Uuid) -> Result<Order, Problem> {
+    let order = visible(pool, user, id).await?;
+    if user.is_staff() { Ok(order) } else { Err(Problem::forbidden("This is for staff.")) }
+}
+
+async fn ship(
+    user: User,
+    State(pool): State<PgPool>,
+    State(sagas): State<Sagas>,
+    Path(id): Path<Uuid>,
+    body: Body,
+) -> Result<Json<View>, Problem> {
+    for_staff(&pool, user, id).await?;
+    let tracking: Tracking = body.json(&["application/json"])?;
+    let mut invalid = Invalid::new();
+    invalid.text("/carrier", tracking.carrier.clone(), 1, 100);
+    invalid.text("/tracking_number", tracking.tracking_number.clone(), 1, 100);
+    invalid.check()?;
+    let refused =
+        Problem::conflict("not_shippable", "Only a paid order that is not on its way can be shipped.");
+    move_on(&pool, &sagas, user, id, Input::Ship(tracking), refused).await
+}
+
+async fn deliver(
+    user: User,
+    State(pool): State<PgPool>,
+    State(sagas): State<Sagas>,
+    Path(id): Path<Uuid>,
+) -> Result<Json<View>, Problem> {
+    for_staff(&pool, user, id).await?;
+    let refused = Problem::conflict("not_deliverable", "Only an order that is on its way can be delivered.");
+    move_on(&pool, &sagas, user, id, Input::Deliver, refused).await
+}
+
+async fn move_on(
+    pool: &PgPool,
+    sagas: &Sagas,
+    user: User,
+    id: Uuid,
+    input: Input,
+    refused: Problem,
+) -> Result<Json<View>, Problem> {
+    match sagas.tell(id, input).await? {
+        Some(Ok(_)) => Ok(Json(visible(pool, user, id).await?.view(viewer(user)))),
+        Some(Err(_)) => Err(refused),
+        None => Err(Problem::not_found("There is no such order.")),
+    }
+}

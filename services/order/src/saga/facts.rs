@@ -1,0 +1,219 @@
+//! Facts applied to sagas: lock the rows, apply the rule, write what changed.
+
+use std::collections::HashMap;
+
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::{Effect, Input, Phase, Refusal, State};
+use crate::order::store::{Notice, announce, tracking};
+use crate::order::{CancelReason, PaymentStatus, Status};
+
+/// An order as it was locked, and as facts change it.
+struct Row {
+    state: State,
+    /// Every change of status has a version of its own.
+    version: i64,
+}
+
+/// A change of status.
+struct Step {
+    order: Uuid,
+    version: i64,
+    effect: Effect,
+}
+
+/// Applies facts, one after the other, in the caller's transaction. An answer
+/// for each, in order; `None` for an unknown order.
+pub async fn apply(
+    connection: &mut PgConnection,
+    facts: &[(Uuid, Input)],
+) -> sqlx::Result<Vec<Option<Result<State, Refusal>>>> {
+    let mut ids: Vec<Uuid> = facts.iter().map(|(id, _)| *id).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    let mut rows = lock(connection, &ids).await?;
+    let before: HashMap<Uuid, (State, i64)> =
+        rows.iter().map(|(id, row)| (*id, (row.state.clone(), row.version))).collect();
+    let mut steps = Vec::new();
+    let mut answers = Vec::with_capacity(facts.len());
+    for (id, input) in facts {
+        let Some(row) = rows.get_mut(id) else {
+            answers.push(None);
+            continue;
+        };
+        let applied = row.state.clone().apply(input.clone());
+        if let Ok((new, caused)) = &applied {
+            for effect in caused {
+                row.version += 1;
+                steps.push(Step { order: *id, version: row.version, effect: *effect });
+            }
+            row.state = new.clone();
+        }
+        answers.push(Some(applied.map(|(state, _)| state)));
+    }
+    let mut changed: Vec<(Uuid, Row)> = rows
+        .into_iter()
+        .filter(|(id, row)| before.get(id).is_none_or(|(state, _)| *state != row.state))
+        .map(|(id, mut row)| {
+            let seen = |state: &State| (state.status, state.payment);
+            if before
+                .get(&id)
+                .is_some_and(|(old, version)| *version == row.version && seen(old) != seen(&row.state))
+            {
+                row.version += 1;
+            }
+            (id, row)
+        })
+        .collect();
+    changed.sort_unstable_by_key(|(id, _)| *id);
+    write(connection, &changed).await?;
+    perform(connection, &changed, &steps).await?;
+    Ok(answers)
+}
+
+/// The state of each order, its saga's row locked in the order of ids.
+async fn lock(connection: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<HashMap<Uuid, Row>> {
+    let rows = sqlx::query!(
+        "SELECT s.order_id, s.phase, s.intent_id, s.pending_cancel, o.status, o.cancel_reason, o.payment_status,
+                o.tracking, o.version
+         FROM orders.sagas s JOIN orders.orders o ON o.id = s.order_id
+         WHERE s.order_id = ANY($1) ORDER BY s.order_id FOR UPDATE",
+        ids
+    )
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            let state = State {
+                status: Status::try_from(row.status)?,
+                cancel_reason: row.cancel_reason.map(CancelReason::try_from).transpose()?,
+                payment: PaymentStatus::try_from(row.payment_status)?,
+                phase: Phase::try_from(row.phase)?,
+                intent: row.intent_id,
+                pending_cancel: row.pending_cancel.map(CancelReason::try_from).transpose()?,
+                tracking: row.tracking.map(tracking).transpose()?,
+            };
+            Ok((row.order_id, Row { state, version: row.version }))
+        })
+        .collect()
+}
+
+async fn write(connection: &mut PgConnection, changed: &[(Uuid, Row)]) -> sqlx::Result<()> {
+    if changed.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<Uuid> = changed.iter().map(|(id, _)| *id).collect();
+    let column = |value: fn(&State) -> &'static str| -> Vec<String> {
+        changed.iter().map(|(_, row)| value(&row.state).to_owned()).collect()
+    };
+    let optional = |value: fn(&State) -> Option<CancelReason>| -> Vec<Option<String>> {
+        changed.iter().map(|(_, row)| value(&row.state).map(|reason| reason.as_str().to_owned())).collect()
+    };
+    let intents: Vec<Option<String>> = changed.iter().map(|(_, row)| row.state.intent.clone()).collect();
+    sqlx::query!(
+        "UPDATE orders.sagas s
+         SET phase = c.phase, intent_id = c.intent, pending_cancel = c.pending, version = s.version + 1,
+             attempts = CASE WHEN s.phase = c.phase THEN s.attempts ELSE 0 END, next_at = now()
+         FROM UNNEST($1::uuid[], $2::text[], $3::text[], $4::text[]) AS c (id, phase, intent, pending)
+         WHERE s.order_id = c.id",
+        &ids,
+        &column(|state| state.phase.as_str()),
+        &intents as &[Option<String>],
+        &optional(|state| state.pending_cancel) as &[Option<String>],
+    )
+    .execute(&mut *connection)
+    .await?;
+    let versions: Vec<i64> = changed.iter().map(|(_, row)| row.version).collect();
+    let parcels =
+        changed.iter().map(|(_, row)| row.state.tracking.as_ref().map(serde_json::to_value).transpose());
+    let parcels: Vec<Option<serde_json::Value>> =
+        parcels.collect::<Result<_, _>>().map_err(|error| sqlx::Error::Encode(error.into()))?;
+    sqlx::query!(
+        "UPDATE orders.orders o
+         SET status = c.status, cancel_reason = c.reason, payment_status = c.payment, tracking = c.tracking,
+             version = c.version, updated_at = now()
+         FROM UNNEST($1::uuid[], $2::text[], $3::text[], $4::text[], $5::jsonb[], $6::bigint[])
+              AS c (id, status, reason, payment, tracking, version)
+         WHERE o.id = c.id AND o.version < c.version",
+        &ids,
+        &column(|state| state.status.as_str()),
+        &optional(|state| state.cancel_reason) as &[Option<String>],
+        &column(|state| state.payment.as_str()),
+        &parcels as &[Option<serde_json::Value>],
+        &versions,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+async fn perform(connection: &mut PgConnection, changed: &[(Uuid, Row)], steps: &[Step]) -> sqlx::Result<()> {
+    let states: HashMap<Uuid, &State> = changed.iter().map(|(id, row)| (*id, &row.state)).collect();
+    let mut history = Vec::new();
+    let mut notices = Vec::new();
+    for step in steps {
+        let state = states.get(&step.order).ok_or(sqlx::Error::RowNotFound)?;
+        let (status, notice) = match step.effect {
+            Effect::Confirm => (Status::Confirmed, Notice::Confirmed),
+            Effect::Cancel => {
+                (Status::Cancelled, Notice::Cancelled(state.cancel_reason.ok_or(sqlx::Error::RowNotFound)?))
+            }
+            Effect::Ship => {
+                (Status::Shipped, Notice::Shipped(state.tracking.clone().ok_or(sqlx::Error::RowNotFound)?))
+            }
+            Effect::Deliver => (Status::Delivered, Notice::Delivered),
+            Effect::OpenRefund | Effect::CloseRefund => continue,
+        };
+        history.push((step, status));
+        notices.push((step.order, step.version, notice));
+    }
+    note(connection, &history).await?;
+    announce(connection, &notices).await?;
+    let of = |wanted: Effect| steps.iter().filter(move |step| step.effect == wanted).map(|step| step.order);
+    for order in of(Effect::OpenRefund) {
+        sqlx::query!(
+            "INSERT INTO orders.refunds (id, order_id, amount, reason)
+             SELECT $1, id, total - refunded, 'order cancelled' FROM orders.orders
+             WHERE id = $2 AND total > refunded",
+            Uuid::now_v7(),
+            order,
+        )
+        .execute(&mut *connection)
+        .await?;
+    }
+    for order in of(Effect::CloseRefund) {
+        sqlx::query!(
+            "WITH closed AS (
+                 UPDATE orders.refunds SET status = 'succeeded'
+                 WHERE order_id = $1 AND status = 'pending' RETURNING amount
+             )
+             UPDATE orders.orders SET refunded = refunded + (SELECT COALESCE(sum(amount), 0) FROM closed)::bigint,
+                    updated_at = now()
+             WHERE id = $1",
+            order,
+        )
+        .execute(&mut *connection)
+        .await?;
+    }
+    Ok(())
+}
+
+async fn note(connection: &mut PgConnection, history: &[(&Step, Status)]) -> sqlx::Result<()> {
+    if history.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<Uuid> = history.iter().map(|(step, _)| step.order).collect();
+    let versions: Vec<i64> = history.iter().map(|(step, _)| step.version).collect();
+    let statuses: Vec<String> = history.iter().map(|(_, status)| status.as_str().to_owned()).collect();
+    sqlx::query!(
+        "INSERT INTO orders.order_history (order_id, version, status)
+         SELECT * FROM UNNEST($1::uuid[], $2::bigint[], $3::text[])",
+        &ids,
+        &versions,
+        &statuses,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
