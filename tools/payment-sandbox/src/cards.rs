@@ -23,6 +23,18 @@ pub enum Card {
     CaptureFails,
     /// The authorisation is found to have expired when it is captured.
     CaptureRefused,
+    /// Confirm is `processing` until the intent is cancelled; a while after that it is paid all the same.
+    LateSuccess,
+    /// Refunds succeed, and a while later have failed.
+    RefundFails,
+    /// Refunds are `pending` for a while, then succeed.
+    RefundPending,
+    /// The first refund fails at once, further ones succeed.
+    RefundFailsOnce,
+    /// Refunds, then never answers.
+    RefundLost,
+    /// Refunds, then answers 500.
+    RefundErrs,
 }
 
 /// The card of that name, or None when there is none.
@@ -46,6 +58,12 @@ pub fn find(payment_method: &str) -> Option<Card> {
         "pm_card_capture_lost" => Card::CaptureLost,
         "pm_card_capture_500" => Card::CaptureFails,
         "pm_card_capture_refused" => Card::CaptureRefused,
+        "pm_card_late_success" => Card::LateSuccess,
+        "pm_card_refundFail" => Card::RefundFails,
+        "pm_card_pendingRefund" => Card::RefundPending,
+        "pm_card_refund_fails_once" => Card::RefundFailsOnce,
+        "pm_card_refund_lost" => Card::RefundLost,
+        "pm_card_refund_500" => Card::RefundErrs,
         _ => return None,
     })
 }

@@ -4,7 +4,7 @@ use axum::http::StatusCode;
 
 use crate::cards::{self, Card};
 use crate::error::ApiError;
-use crate::intents::{Book, CaptureMethod, Event, Intent, Metadata, PaymentError, Status};
+use crate::intents::{Book, CaptureMethod, Event, Intent, Metadata, PaymentError, RefundStatus, Status};
 
 /// A request that has been parsed. New ids come with it, so that deciding stays pure.
 #[derive(Clone, Debug)]
@@ -34,6 +34,15 @@ pub enum Command {
         amount: Option<u64>,
         reason: Option<String>,
         metadata: Metadata,
+    },
+    /// What a cancelled payment comes to all the same.
+    Overtake {
+        id: String,
+        charge: String,
+    },
+    /// What a refund comes to in the end.
+    EndRefund {
+        id: String,
     },
 }
 
@@ -67,6 +76,8 @@ pub struct Decision {
     pub events: Vec<Event>,
     pub outcome: Outcome,
     pub fault: Fault,
+    /// What happens by itself a while later.
+    pub then: Option<Command>,
 }
 
 #[derive(Debug)]
@@ -102,24 +113,69 @@ pub fn decide(book: &Book, command: &Command) -> Result<Decision, ApiError> {
         Command::Settle { id, charge } => settle(find(book, id, "intent")?, charge),
         Command::Capture { id, amount } => capture(find(book, id, "intent")?, *amount),
         Command::Cancel { id, reason } => cancel(find(book, id, "intent")?, reason.clone()),
+        Command::Overtake { id, charge } => overtake(find(book, id, "intent")?, charge),
+        Command::EndRefund { id } => end_refund(book, id)?,
         Command::Refund { id, intent, amount, reason, metadata } => {
             let intent = find(book, intent, "payment_intent")?;
             match refundable(intent, *amount) {
                 Err(refused) => refuse(intent, refused),
-                Ok(amount) => Decision {
-                    events: vec![Event::Refunded {
+                Ok(amount) => {
+                    let first = book.refunds(Some(&intent.id)).next().is_none();
+                    let (status, fault) = refunding(card_of(intent), first);
+                    let refunded = Event::Refunded {
                         id: id.clone(),
                         intent: intent.id.clone(),
                         amount,
                         reason: reason.clone(),
                         metadata: metadata.clone(),
-                    }],
-                    outcome: Outcome::Refund(id.clone()),
-                    fault: Fault::None,
-                },
+                        status,
+                    };
+                    let then = matches!(card_of(intent), Some(Card::RefundFails | Card::RefundPending))
+                        .then(|| Command::EndRefund { id: id.clone() });
+                    Decision { events: vec![refunded], outcome: Outcome::Refund(id.clone()), fault, then }
+                }
             }
         }
     })
+}
+
+fn card_of(intent: &Intent) -> Option<Card> {
+    intent.payment_method.as_deref().and_then(cards::find)
+}
+
+/// What a refund begins as.
+fn refunding(card: Option<Card>, first: bool) -> (RefundStatus, Fault) {
+    match card {
+        Some(Card::RefundPending) => (RefundStatus::Pending, Fault::None),
+        Some(Card::RefundFailsOnce) if first => (RefundStatus::Failed, Fault::None),
+        Some(Card::RefundLost) => (RefundStatus::Succeeded, Fault::AnswerLost),
+        Some(Card::RefundErrs) => (RefundStatus::Succeeded, Fault::ServerError),
+        _ => (RefundStatus::Succeeded, Fault::None),
+    }
+}
+
+/// A refund that waits succeeds, one that had succeeded fails.
+fn end_refund(book: &Book, id: &str) -> Result<Decision, ApiError> {
+    let refund = book.refund(id).ok_or_else(|| ApiError::not_found("refund", "id", id))?;
+    let status = match refund.status {
+        RefundStatus::Pending => Some(RefundStatus::Succeeded),
+        RefundStatus::Succeeded => Some(RefundStatus::Failed),
+        RefundStatus::Failed => None,
+    };
+    let events = status.map(|status| Event::RefundEnded { id: id.into(), status }).into_iter().collect();
+    Ok(Decision { events, outcome: Outcome::Refund(id.into()), fault: Fault::None, then: None })
+}
+
+/// A payment that was cancelled too late: it is charged.
+fn overtake(intent: &Intent, charge: &str) -> Decision {
+    let (Status::Canceled, Some(name)) = (intent.status, &intent.payment_method) else {
+        return unexpected_state(intent, "confirm");
+    };
+    let mut events = authorized(intent, name, charge);
+    if intent.capture_method == CaptureMethod::Manual {
+        events.push(Event::Captured { id: intent.id.clone(), amount: intent.amount });
+    }
+    accept(&intent.id, events)
 }
 
 fn find<'a>(book: &'a Book, id: &str, param: &'static str) -> Result<&'a Intent, ApiError> {
@@ -177,9 +233,12 @@ fn confirm(intent: &Intent, charge: &str, payment_method: Option<&str>) -> Decis
         Card::Hangs => Fault::Hangs,
         Card::ConfirmLost => Fault::AnswerLost,
         Card::ConfirmFails => Fault::ServerError,
-        Card::Succeeds | Card::CaptureLost | Card::CaptureFails | Card::CaptureRefused => Fault::None,
+        _ => Fault::None,
     };
     let events = match fault {
+        _ if card == Card::LateSuccess => {
+            vec![Event::ConfirmationStarted { id: intent.id.clone(), payment_method: name.into() }]
+        }
         Fault::Slow | Fault::Hangs => {
             vec![Event::ConfirmationStarted { id: intent.id.clone(), payment_method: name.into() }]
         }
@@ -219,7 +278,7 @@ fn capture(intent: &Intent, amount: Option<u64>) -> Decision {
             format!("The amount to capture ({amount}) is above the capturable one ({}).", intent.capturable);
         return refuse(intent, ApiError::param("amount_too_large", "amount_to_capture", message));
     }
-    let fault = match intent.payment_method.as_deref().and_then(cards::find) {
+    let fault = match card_of(intent) {
         Some(Card::CaptureRefused) => {
             let expired = Event::Canceled { id: intent.id.clone(), reason: Some("automatic".into()) };
             let message = "This PaymentIntent can't be captured: its authorization has expired.";
@@ -236,7 +295,13 @@ fn capture(intent: &Intent, amount: Option<u64>) -> Decision {
 fn cancel(intent: &Intent, reason: Option<String>) -> Decision {
     match intent.status {
         Status::Succeeded | Status::Canceled => unexpected_state(intent, "cancel"),
-        _ => accept(&intent.id, vec![Event::Canceled { id: intent.id.clone(), reason }]),
+        _ => {
+            let late = card_of(intent) == Some(Card::LateSuccess) && intent.status == Status::Processing;
+            let overtake =
+                || Command::Overtake { id: intent.id.clone(), charge: format!("ch_late_{}", intent.id) };
+            let canceled = accept(&intent.id, vec![Event::Canceled { id: intent.id.clone(), reason }]);
+            Decision { then: late.then(overtake), ..canceled }
+        }
     }
 }
 
@@ -260,12 +325,12 @@ fn refundable(intent: &Intent, amount: Option<u64>) -> Result<u64, ApiError> {
 }
 
 fn accept(id: &str, events: Vec<Event>) -> Decision {
-    Decision { events, outcome: Outcome::Intent(id.into()), fault: Fault::None }
+    Decision { events, outcome: Outcome::Intent(id.into()), fault: Fault::None, then: None }
 }
 
 fn refuse(intent: &Intent, error: ApiError) -> Decision {
     let outcome = Outcome::Refused(error, intent.id.clone());
-    Decision { events: Vec::new(), outcome, fault: Fault::None }
+    Decision { events: Vec::new(), outcome, fault: Fault::None, then: None }
 }
 
 fn unexpected_state(intent: &Intent, what: &str) -> Decision {

@@ -55,7 +55,25 @@ pub enum Event {
         amount: u64,
         reason: Option<String>,
         metadata: Metadata,
+        /// What it begins as.
+        #[serde(default)]
+        status: RefundStatus,
     },
+    RefundEnded {
+        id: String,
+        status: RefundStatus,
+    },
+}
+
+/// <https://docs.stripe.com/api/refunds/object#refund_object-status>
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RefundStatus {
+    Pending,
+    #[default]
+    Succeeded,
+    /// The money stays with the shop, and can be refunded anew.
+    Failed,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,7 +118,10 @@ pub struct Intent {
     /// Authorised now, neither captured nor given back.
     pub capturable: u64,
     pub received: u64,
+    /// Given back, or about to be.
     pub refunded: u64,
+    /// Of that, not yet given back.
+    refunding: u64,
     last_error: Option<PaymentError>,
     latest_charge: Option<String>,
     cancellation_reason: Option<String>,
@@ -164,6 +185,7 @@ pub struct Refund {
     charge: Option<String>,
     reason: Option<String>,
     metadata: Pairs,
+    pub status: RefundStatus,
     created: u64,
 }
 
@@ -180,7 +202,8 @@ impl Refund {
             "metadata": object(&self.metadata),
             "payment_intent": self.intent,
             "reason": self.reason,
-            "status": "succeeded",
+            "failure_reason": (self.status == RefundStatus::Failed).then_some("unknown"),
+            "status": self.status,
         })
     }
 }
@@ -239,7 +262,7 @@ impl Book {
             item.order_id = order.map(str::to_owned);
             item.authorized += intent.authorized;
             item.captured += intent.received;
-            item.refunded += intent.refunded;
+            item.refunded += intent.refunded - intent.refunding;
             item.open += intent.capturable;
             item.captures += intent.captures;
         }
@@ -266,6 +289,7 @@ impl Book {
                     capturable: 0,
                     received: 0,
                     refunded: 0,
+                    refunding: 0,
                     last_error: None,
                     latest_charge: None,
                     cancellation_reason: None,
@@ -312,9 +336,14 @@ impl Book {
                 intent.canceled = Some(at);
                 intent.capturable = 0;
             }
-            Event::Refunded { id, intent, amount, reason, metadata } => {
+            Event::Refunded { id, intent, amount, reason, metadata, status } => {
                 let intent = self.known(intent)?;
-                intent.refunded += amount;
+                if *status != RefundStatus::Failed {
+                    intent.refunded += amount;
+                }
+                if *status == RefundStatus::Pending {
+                    intent.refunding += amount;
+                }
                 let refund = Refund {
                     id: id.clone(),
                     intent: intent.id.clone(),
@@ -323,9 +352,23 @@ impl Book {
                     charge: intent.latest_charge.clone(),
                     reason: reason.clone(),
                     metadata: metadata.clone().into_iter().collect(),
+                    status: *status,
                     created: at,
                 };
                 self.refunds.push(refund);
+            }
+            Event::RefundEnded { id, status } => {
+                let refund = self.refunds.iter_mut().rev().find(|refund| refund.id == *id);
+                let refund = refund.with_context(|| format!("an event of the unknown refund {id}"))?;
+                let before = std::mem::replace(&mut refund.status, *status);
+                let (intent, amount) = (refund.intent.clone(), refund.amount);
+                let intent = self.known(&intent)?;
+                if before == RefundStatus::Pending {
+                    intent.refunding -= amount;
+                }
+                if *status == RefundStatus::Failed {
+                    intent.refunded -= amount;
+                }
             }
         }
         Ok(())

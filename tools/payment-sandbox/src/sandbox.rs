@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -17,7 +18,7 @@ use crate::commands::{Command, Fault, Outcome, decide};
 use crate::config::Config;
 use crate::error::ApiError;
 use crate::idempotency::{Answer, Key, Keys, Stored};
-use crate::intents::{Book, Event, Status};
+use crate::intents::{Book, Event, RefundStatus, Status};
 use crate::log::Log;
 use crate::webhooks::{self, Hook, Webhooks};
 
@@ -170,11 +171,15 @@ impl Sandbox {
     }
 
     /// Decides the command as things are now, logs what follows from it, and returns the answer once it is on disk.
-    async fn commit(&self, command: &Command, key: Option<&Key>) -> Result<(Answer, Fault), ApiError> {
-        let (answer, fault, hooks, line) = {
+    async fn commit(
+        self: &Arc<Self>,
+        command: &Command,
+        key: Option<&Key>,
+    ) -> Result<(Answer, Fault), ApiError> {
+        let (answer, fault, hooks, line, then) = {
             let mut state = self.state();
             let decision = decide(&state.book, command)?;
-            let fault = decision.fault;
+            let (fault, then) = (decision.fault, decision.then);
             let (id, at) = (Uuid::now_v7().simple().to_string(), now());
             let hooks = apply(&mut state.book, &id, at, &decision.events).map_err(internal)?;
             let answer = answer(&state.book, decision.outcome, fault);
@@ -191,9 +196,12 @@ impl Sandbox {
             if let Some(stored) = stored {
                 state.keys.answered(&stored.request, stored.answer, at);
             }
-            (answer, fault, hooks, line)
+            (answer, fault, hooks, line, then)
         };
         self.notify(hooks, line);
+        if let Some(then) = then {
+            self.later(then);
+        }
         self.durable(line).await?;
         tracing::debug!(?command, status = answer.status, ?fault, "done");
         Ok((answer, fault))
@@ -205,23 +213,48 @@ impl Sandbox {
         }
     }
 
-    /// Ends the slow confirmations that the last run left behind. Hanging ones stay as they are.
+    /// Does what happens by itself, a while from now.
+    fn later(self: &Arc<Self>, command: Command) {
+        let sandbox = self.clone();
+        self.tasks.spawn(async move {
+            if sandbox.pause(sandbox.slow).await.is_ok()
+                && let Err(error) = sandbox.boxed_commit(command).await
+            {
+                tracing::error!(?error, "what was to happen later could not be recorded");
+            }
+        });
+    }
+
+    /// `commit` spawns what comes later, which commits: boxed, or its type would have no end.
+    fn boxed_commit(
+        self: &Arc<Self>,
+        command: Command,
+    ) -> Pin<Box<dyn Future<Output = Result<(), ApiError>> + Send>> {
+        let sandbox = self.clone();
+        Box::pin(async move { sandbox.commit(&command, None).await.map(drop) })
+    }
+
+    /// Ends what the last run left under way. Hanging confirmations stay as they are.
     fn resume_slow(self: &Arc<Self>) {
         let state = self.state();
         for intent in state.book.intents() {
-            let card = intent.payment_method.as_deref().and_then(cards::find);
-            if intent.status != Status::Processing || card != Some(Card::Slow) {
-                continue;
+            let (id, charge) = (intent.id.clone(), new_id("ch"));
+            match (intent.payment_method.as_deref().and_then(cards::find), intent.status) {
+                (Some(Card::Slow), Status::Processing) => self.later(Command::Settle { id, charge }),
+                (Some(Card::LateSuccess), Status::Canceled) => self.later(Command::Overtake { id, charge }),
+                _ => {}
             }
-            let (sandbox, id) = (self.clone(), intent.id.clone());
-            self.tasks.spawn(async move {
-                let settle = Command::Settle { id, charge: new_id("ch") };
-                if sandbox.pause(sandbox.slow).await.is_ok()
-                    && let Err(error) = sandbox.commit(&settle, None).await
-                {
-                    tracing::error!(?error, "a slow confirmation could not be ended");
-                }
-            });
+        }
+        for refund in state.book.refunds(None) {
+            let card = state.book.intent(&refund.intent).and_then(|intent| intent.payment_method.as_deref());
+            let ends = match card.and_then(cards::find) {
+                Some(Card::RefundPending) => refund.status == RefundStatus::Pending,
+                Some(Card::RefundFails) => refund.status == RefundStatus::Succeeded,
+                _ => false,
+            };
+            if ends {
+                self.later(Command::EndRefund { id: refund.id.clone() });
+            }
         }
     }
 

@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::intents::{Book, CaptureMethod, Event};
+use crate::intents::{Book, CaptureMethod, Event, RefundStatus};
 use crate::log::Log;
 use crate::sandbox::Line;
 
@@ -53,6 +53,16 @@ impl Hook {
 /// The webhook events that `event`, just applied to `book`, calls for: each one's type and object.
 pub fn calls_for(event: &Event, book: &Book) -> Vec<(&'static str, Value)> {
     let intent = |id: &str| book.intent(id).map(|intent| intent.view()).unwrap_or_default();
+    let refund = |id: &str| book.refund(id).map(|refund| refund.view()).unwrap_or_default();
+    let charge = |id: &str| {
+        let intent = book.refund(id).and_then(|refund| book.intent(&refund.intent));
+        intent.map(|intent| intent.charge_view()).unwrap_or_default()
+    };
+    let told = |id: &str, status: RefundStatus| match status {
+        RefundStatus::Pending => None,
+        RefundStatus::Succeeded => Some(("charge.refunded", charge(id))),
+        RefundStatus::Failed => Some(("refund.failed", refund(id))),
+    };
     match event {
         Event::IntentCreated { .. } | Event::ConfirmationStarted { .. } => Vec::new(),
         Event::Authorized { id, .. } => match book.intent(id) {
@@ -65,10 +75,15 @@ pub fn calls_for(event: &Event, book: &Book) -> Vec<(&'static str, Value)> {
         Event::Declined { id, .. } => vec![("payment_intent.payment_failed", intent(id))],
         Event::Captured { id, .. } => vec![("payment_intent.succeeded", intent(id))],
         Event::Canceled { id, .. } => vec![("payment_intent.canceled", intent(id))],
-        Event::Refunded { id, intent, .. } => {
-            let refund = book.refund(id).map(|refund| refund.view()).unwrap_or_default();
-            let charge = book.intent(intent).map(|intent| intent.charge_view()).unwrap_or_default();
-            vec![("refund.created", refund), ("charge.refunded", charge)]
+        Event::Refunded { id, status, .. } => {
+            let mut hooks = vec![("refund.created", refund(id))];
+            hooks.extend(told(id, *status));
+            hooks
+        }
+        Event::RefundEnded { id, status } => {
+            let mut hooks = vec![("refund.updated", refund(id))];
+            hooks.extend(told(id, *status));
+            hooks
         }
     }
 }
