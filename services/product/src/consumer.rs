@@ -1,26 +1,44 @@
 //! Events of other services that change the stock.
 
-use messaging::topology::ORDER_CANCELLED;
+use messaging::topology::{ORDER_CANCELLED, ORDER_REFUNDED};
 use messaging::{ApplyError, Event, Handler};
-use proto::order::v1::OrderCancelled;
+use proto::order::v1::{OrderCancelled, OrderRefunded};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use crate::stock;
+use crate::stock::{self, Return};
 
 pub struct Consumer;
 
 impl Handler for Consumer {
     async fn apply(&self, connection: &mut PgConnection, events: &[Event]) -> Result<(), ApplyError> {
-        let cancelled = events.iter().filter(|event| event.kind == ORDER_CANCELLED);
-        let orders = cancelled.map(order_id).collect::<Result<Vec<_>, _>>()?;
-        stock::restock(connection, &orders).await?;
+        let (mut cancelled, mut returns) = (Vec::new(), Vec::new());
+        for event in events {
+            match event.kind.as_str() {
+                ORDER_CANCELLED => {
+                    let order = event.decode::<OrderCancelled>()?.order.unwrap_or_default();
+                    cancelled.push(id(&order.id)?);
+                }
+                ORDER_REFUNDED => returns.extend(returned(&event.decode()?)?),
+                _ => {}
+            }
+        }
+        stock::restock(connection, &cancelled, &returns).await?;
         Ok(())
     }
 }
 
-fn order_id(event: &Event) -> Result<Uuid, ApplyError> {
-    let order = event.decode::<OrderCancelled>()?.order.unwrap_or_default();
-    let rejected = |_| ApplyError::Rejected(format!("{:?} is not an order's id", order.id));
-    order.id.parse().map_err(rejected)
+fn returned(refund: &OrderRefunded) -> Result<Vec<Return>, ApplyError> {
+    if refund.restock.is_empty() {
+        return Ok(Vec::new());
+    }
+    let order_id = id(refund.order.as_ref().map_or("", |order| &order.id))?;
+    let line = |line: &proto::order::v1::Restock| {
+        Ok(Return { order_id, product_id: id(&line.product_id)?, quantity: line.quantity })
+    };
+    refund.restock.iter().map(line).collect()
+}
+
+fn id(text: &str) -> Result<Uuid, ApplyError> {
+    text.parse().map_err(|_| ApplyError::Rejected(format!("{text:?} is not an id")))
 }

@@ -22,7 +22,7 @@ use uuid::Uuid;
 pub use adjust::{AdjustError, adjust, open};
 pub use commit::{Committed, commit};
 pub use ledger::{Entry, page as ledger_page};
-pub use release::{Released, expire_until, release, restock};
+pub use release::{Released, Return, expire_until, release, restock};
 pub use reserve::reserve;
 pub use set::set;
 

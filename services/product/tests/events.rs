@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{cancel, id, shop};
+use common::{cancel, id, refund, shop};
 use lapin::options::BasicGetOptions;
 use messaging::topology::Topology;
 use proto::product::v1::reserve_result::Outcome;
@@ -32,6 +32,37 @@ async fn a_cancelled_sale_is_restocked_once_however_often_it_is_told() {
     cancel(&shop, &[Uuid::now_v7()]).await;
     common::applied(&shop).await;
     assert_eq!(shop.stock(&lamp).await, (5, 0));
+    shop.assert_books_balance().await;
+}
+
+#[tokio::test]
+async fn a_refund_puts_back_what_it_names_once_and_never_more_than_was_sold() {
+    let shop = shop().await;
+    let lamp = shop.stocked(9).await;
+    let order = Uuid::now_v7();
+    shop.reserve(order, &[(&lamp, 5)]).await;
+    assert_eq!(shop.commit(order).await, CommitResult::Committed);
+    assert_eq!(shop.stock(&lamp).await, (4, 0));
+    refund(&shop, order, &lamp, 2).await;
+    refund(&shop, Uuid::now_v7(), &lamp, 1).await; // of an order that bought nothing here
+    common::applied(&shop).await;
+    assert_eq!(shop.stock(&lamp).await, (6, 0));
+    // Delivered again, together with a new one.
+    sqlx::query("UPDATE outbox SET published_at = NULL, claimed_until = '-infinity'")
+        .execute(&shop.pool)
+        .await
+        .unwrap();
+    refund(&shop, order, &lamp, 1).await;
+    common::applied(&shop).await;
+    assert_eq!(shop.stock(&lamp).await, (7, 0));
+    // The rest comes back with the cancellation, and then nothing is left to come back.
+    cancel(&shop, &[order]).await;
+    refund(&shop, order, &lamp, 4).await;
+    common::applied(&shop).await;
+    assert_eq!(shop.stock(&lamp).await, (9, 0));
+    refund(&shop, order, &lamp, 1).await;
+    common::applied(&shop).await;
+    assert_eq!(shop.stock(&lamp).await, (9, 0));
     shop.assert_books_balance().await;
 }
 

@@ -16,7 +16,7 @@ pub enum Kind {
     Adjustment,
     /// An order's reservation was committed.
     Sale,
-    /// An order that was sold was cancelled.
+    /// An order that was sold was cancelled, or refunded with its goods returned.
     Restock,
 }
 

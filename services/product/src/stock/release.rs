@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::State;
 use super::ledger::{self, Change, Kind};
-use super::store::{self, Level};
+use super::store::{self, Level, LineRow};
 
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
@@ -38,12 +38,27 @@ pub async fn release(connection: &mut PgConnection, orders: &[Uuid]) -> sqlx::Re
         .collect())
 }
 
-/// The orders were cancelled: what is reserved is released, and what was sold
-/// and not yet put back returns to the shelf.
-pub async fn restock(connection: &mut PgConnection, orders: &[Uuid]) -> sqlx::Result<()> {
-    let held = store::lock_or_bury(connection, orders).await?;
+/// Units of a sale that come back.
+#[derive(Clone, Copy, Debug)]
+pub struct Return {
+    pub order_id: Uuid,
+    pub product_id: Uuid,
+    pub quantity: u32,
+}
+
+/// Puts back what orders give back: of a cancelled one all that is reserved or
+/// was sold, of a refund the units it names. In any order, a line gets back no
+/// more than was sold of it.
+pub async fn restock(
+    connection: &mut PgConnection,
+    cancelled: &[Uuid],
+    returns: &[Return],
+) -> sqlx::Result<()> {
+    let orders: Vec<Uuid> =
+        cancelled.iter().copied().chain(returns.iter().map(|line| line.order_id)).collect();
+    let held = store::lock_or_bury(connection, &orders).await?;
     let in_state = |state| held.iter().filter(move |held| held.state == state).map(|held| held.order_id);
-    let open: Vec<Uuid> = in_state(State::Reserved).collect();
+    let open: Vec<Uuid> = in_state(State::Reserved).filter(|order| cancelled.contains(order)).collect();
     let sold: Vec<Uuid> = in_state(State::Committed).collect();
     let both: Vec<Uuid> = open.iter().chain(&sold).copied().collect();
     if both.is_empty() {
@@ -55,14 +70,13 @@ pub async fn restock(connection: &mut PgConnection, orders: &[Uuid]) -> sqlx::Re
     let mut changes = BTreeMap::<Uuid, Level>::new();
     let mut entries = Vec::new();
     for line in &lines {
-        let change = changes.entry(line.product_id).or_default();
         if open.contains(&line.order_id) {
-            change.reserved -= line.quantity;
+            changes.entry(line.product_id).or_default().reserved -= line.quantity;
             continue;
         }
-        let delta = line.quantity - line.restocked;
+        let delta = comes_back(line, cancelled, returns);
         if delta > 0 {
-            change.on_hand += delta;
+            changes.entry(line.product_id).or_default().on_hand += delta;
             let level = levels.get_mut(&line.product_id).ok_or(sqlx::Error::RowNotFound)?;
             level.on_hand += delta;
             let (product_id, on_hand, order_id) = (line.product_id, level.on_hand, Some(line.order_id));
@@ -70,9 +84,20 @@ pub async fn restock(connection: &mut PgConnection, orders: &[Uuid]) -> sqlx::Re
         }
     }
     store::end(connection, &open, State::Released).await?;
-    store::mark_restocked(connection, &sold).await?;
+    store::add_restocked(connection, &entries).await?;
     ledger::append(connection, Kind::Restock, &entries).await?;
     store::add_to_stock(connection, &changes).await
+}
+
+/// Units of a sold line that go back on the shelf now.
+fn comes_back(line: &LineRow, cancelled: &[Uuid], returns: &[Return]) -> i32 {
+    let out = line.quantity - line.restocked;
+    if cancelled.contains(&line.order_id) {
+        return out;
+    }
+    let of_line = |back: &&Return| back.order_id == line.order_id && back.product_id == line.product_id;
+    let back: u64 = returns.iter().filter(of_line).map(|back| u64::from(back.quantity)).sum();
+    i32::try_from(back).unwrap_or(i32::MAX).min(out)
 }
 
 /// Ends up to [`MAX_BATCH`] reservations that ran out; returns how many.

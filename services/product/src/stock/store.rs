@@ -6,6 +6,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::State;
+use super::ledger::Change;
 
 /// What a product sells as, read without a lock.
 #[derive(Clone, Debug)]
@@ -185,12 +186,18 @@ pub async fn insert_lines(connection: &mut PgConnection, lines: &[LineRow]) -> s
     Ok(())
 }
 
-/// Marks every unit of the orders' lines as back on the shelf.
-pub async fn mark_restocked(connection: &mut PgConnection, orders: &[Uuid]) -> sqlx::Result<()> {
+/// Counts units as back on the shelf.
+pub async fn add_restocked(connection: &mut PgConnection, back: &[Change]) -> sqlx::Result<()> {
+    let orders: Vec<Option<Uuid>> = back.iter().map(|change| change.order_id).collect();
+    let products: Vec<Uuid> = back.iter().map(|change| change.product_id).collect();
+    let units: Vec<i32> = back.iter().map(|change| change.delta).collect();
     sqlx::query!(
-        "UPDATE products.reservation_lines SET restocked = quantity
-         WHERE order_id = ANY($1) AND restocked < quantity",
-        orders,
+        "UPDATE products.reservation_lines l SET restocked = l.restocked + b.units
+         FROM UNNEST($1::uuid[], $2::uuid[], $3::int[]) AS b (order_id, product_id, units)
+         WHERE l.order_id = b.order_id AND l.product_id = b.product_id",
+        &orders as &[Option<Uuid>],
+        &products,
+        &units,
     )
     .execute(connection)
     .await?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use messaging::NewEvent;
-use messaging::topology::ORDER_CANCELLED;
+use messaging::topology::{ORDER_CANCELLED, ORDER_REFUNDED};
 use product::Config;
 use proto::order::v1 as order;
 use proto::product::v1 as wire;
@@ -250,9 +250,21 @@ pub async fn cancel(shop: &Shop, orders: &[Uuid]) {
     messaging::outbox::enqueue(&mut connection, &events).await.unwrap();
 }
 
-/// Waits until every `order.cancelled` so far was applied.
+/// Sends `order.refunded` with units of the order's line that come back.
+pub async fn refund(shop: &Shop, order: Uuid, product: &str, quantity: u32) {
+    let refunded = order::Order { id: order.to_string(), ..order::Order::default() };
+    let restock = vec![order::Restock { product_id: product.to_owned(), quantity }];
+    let refund_id = Uuid::now_v7().to_string();
+    let body = order::OrderRefunded { order: Some(refunded), refund_id, amount: 1, restock };
+    let mut connection = shop.pool.acquire().await.unwrap();
+    messaging::outbox::enqueue(&mut connection, &[NewEvent::new(ORDER_REFUNDED, order, 1, &body)])
+        .await
+        .unwrap();
+}
+
+/// Waits until every `order.cancelled` and `order.refunded` so far was applied.
 pub async fn applied(shop: &Shop) {
-    let query = "SELECT count(*) FROM outbox WHERE type = 'order.cancelled.v1'
+    let query = "SELECT count(*) FROM outbox WHERE type IN ('order.cancelled.v1', 'order.refunded.v1')
                  AND (published_at IS NULL OR id NOT IN (SELECT event_id FROM inbox))";
     testing::eventually("all cancellations are applied", async || {
         let left: i64 = sqlx::query_scalar(query).fetch_one(&shop.pool).await.unwrap();
