@@ -22,6 +22,7 @@ use crate::config::Config;
 use crate::consumer::Consumer;
 use crate::http;
 use crate::place::Placer;
+use crate::refund::Refunds;
 use crate::saga::runner::Sagas;
 
 static MIGRATIONS: Migrator = sqlx::migrate!();
@@ -33,6 +34,7 @@ pub struct App {
     pub verifier: Arc<Verifier>,
     pub catalogue: Catalogue,
     pub placer: Placer,
+    pub refunds: Refunds,
     pub sagas: Sagas,
     pub webhook_key: WebhookKey,
 }
@@ -58,6 +60,7 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
         verifier: Verifier::fetching(&config.jwks_url, lifecycle)?,
         catalogue: Catalogue::new(pool.clone(), products.clone(), config.currency),
         placer: Placer::new(pool.clone(), outbox, products.clone(), sagas.clone(), times),
+        refunds: Refunds::new(pool.clone(), sagas.clone(), times),
         sagas: sagas.clone(),
         webhook_key: WebhookKey(hmac::Key::new(hmac::HMAC_SHA256, config.payment_webhook_secret.as_bytes())),
     };

@@ -3,6 +3,7 @@
 mod cart;
 mod fulfilment;
 mod orders;
+mod refunds;
 mod webhook;
 
 use axum::Router;
@@ -14,6 +15,7 @@ pub fn router(app: App) -> Router {
         .merge(cart::router())
         .merge(orders::router())
         .merge(fulfilment::router())
+        .merge(refunds::router())
         .merge(webhook::router())
         .with_state(app)
 }

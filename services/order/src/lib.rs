@@ -18,6 +18,7 @@ mod consumer;
 mod http;
 mod order;
 mod place;
+mod refund;
 mod saga;
 mod text;
 mod times;

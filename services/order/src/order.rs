@@ -109,6 +109,7 @@ impl Placement {
             cancel_reason: None,
             total: self.total,
             refunded: 0,
+            refunding: 0,
             payment_status: PaymentStatus::Pending,
             payment_method: self.payment_method.clone(),
             shipping_address: Some(serde_json::to_value(&self.shipping_address)?),
@@ -130,6 +131,8 @@ pub struct Order {
     pub cancel_reason: Option<CancelReason>,
     pub total: Money,
     pub refunded: i64,
+    /// What is on its way back, in minor units.
+    pub refunding: i64,
     pub payment_status: PaymentStatus,
     pub payment_method: String,
     pub shipping_address: Option<serde_json::Value>,
@@ -186,12 +189,16 @@ struct HistoryView {
 impl Order {
     /// What `viewer` may do now.
     fn next_actions(&self, viewer: Viewer) -> Vec<&'static str> {
-        match (self.status, viewer) {
-            (Status::Pending, _) | (Status::Confirmed, Viewer::Owner) => vec!["cancel"],
-            (Status::Confirmed, Viewer::Staff) => vec!["cancel", "ship"],
-            (Status::Shipped, Viewer::Staff) => vec!["deliver"],
-            (Status::Shipped | Status::Delivered | Status::Cancelled, _) => vec![],
-        }
+        let staff = viewer == Viewer::Staff;
+        let paid = self.payment_status == PaymentStatus::Captured;
+        let refundable = paid && self.refunded + self.refunding < self.total.amount;
+        let allowed = [
+            ("cancel", matches!(self.status, Status::Pending | Status::Confirmed)),
+            ("ship", staff && paid && self.status == Status::Confirmed),
+            ("deliver", staff && self.status == Status::Shipped),
+            ("refund", staff && refundable && self.status != Status::Cancelled),
+        ];
+        allowed.into_iter().filter(|(_, allowed)| *allowed).map(|(action, _)| action).collect()
     }
 
     pub fn view(self, viewer: Viewer) -> View {

@@ -35,7 +35,7 @@ pub struct Request {
 
 /// A field that may be left out, but not be null: `"items": null` is a client's
 /// mistake, and must not buy the cart.
-fn given<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(
+pub fn given<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)

@@ -21,11 +21,16 @@
 //!   call asks the provider what happened.
 //! - The stock is sold before the money is captured: `confirmed` means both.
 //! - A cancelled order keeps its saga until its money is settled.
+//! - What goes back is counted before the provider is asked ([`money`]).
 
 pub mod facts;
+pub mod money;
 pub mod runner;
 pub mod store;
 
+use uuid::Uuid;
+
+use self::money::{Heard, Refund, RefundStatus};
 use crate::order::{CancelReason, PaymentStatus, Status, Tracking};
 use crate::text::words;
 
@@ -63,6 +68,10 @@ pub struct State {
     /// deadline, for the provider to acknowledge that it won't charge.
     pub pending_cancel: Option<CancelReason>,
     pub tracking: Option<Tracking>,
+    /// What a capture takes, in minor units.
+    pub total: i64,
+    /// All that went back or is to, oldest first.
+    pub refunds: Vec<Refund>,
 }
 
 /// The call whose answer the saga waits for.
@@ -74,6 +83,7 @@ pub enum Call {
     CommitStock,
     CaptureIntent,
     CancelIntent,
+    /// One of [`State::open_refunds`].
     Refund,
 }
 
@@ -101,8 +111,10 @@ pub enum Input {
     StockCommitted,
     /// The reservation ended before it became a sale.
     StockGone,
-    /// Everything captured has gone back.
-    Refunded,
+    /// Staff want so much given back under this id; without an amount all that is left.
+    Refund(Uuid, Option<i64>),
+    /// What the provider says of a refund.
+    Heard(Heard),
     /// Customer or staff want the order cancelled.
     Cancel(CancelReason),
     /// The time for paying is over.
@@ -124,10 +136,8 @@ pub enum Effect {
     Ship,
     /// History and `order.delivered`.
     Deliver,
-    /// A refund of all that was captured and not yet returned.
-    OpenRefund,
-    /// That refund has succeeded.
-    CloseRefund,
+    /// `order.refunded`: this refund has succeeded.
+    Refunded(Uuid),
 }
 
 /// Why an order stays as it is although somebody asked.
@@ -139,10 +149,12 @@ pub enum Refusal {
     NotShippable,
     /// Not on its way.
     NotDeliverable,
+    /// More than was captured and is not yet on its way back.
+    RefundExceedsCaptured,
 }
 
 impl State {
-    pub fn placed() -> Self {
+    pub fn placed(total: i64) -> Self {
         Self {
             status: Status::Pending,
             cancel_reason: None,
@@ -151,6 +163,8 @@ impl State {
             intent: None,
             pending_cancel: None,
             tracking: None,
+            total,
+            refunds: vec![],
         }
     }
 
@@ -165,8 +179,9 @@ impl State {
             Phase::Committing => Some(Call::CommitStock),
             Phase::Capturing => Some(Call::CaptureIntent),
             Phase::Voiding => Some(Call::CancelIntent),
-            Phase::Refunding => Some(Call::Refund),
-            Phase::Confirmed | Phase::Settled => None,
+            Phase::Refunding | Phase::Confirmed | Phase::Settled => {
+                self.open_refunds().next().map(|_| Call::Refund)
+            }
         }
     }
 
@@ -175,11 +190,17 @@ impl State {
         matches!(self.phase, Phase::Creating | Phase::Authorising | Phase::Committing)
     }
 
+    /// Refunds that the provider has not answered for good.
+    pub fn open_refunds(&self) -> impl Iterator<Item = &Refund> {
+        self.refunds.iter().filter(|refund| refund.status == RefundStatus::Pending)
+    }
+
     /// The state after `input`, and what is to be written with it. An input
-    /// that says nothing new leaves the state as it is.
-    pub fn apply(mut self, input: Input) -> Result<(Self, Vec<Effect>), Refusal> {
+    /// that says nothing new leaves the state as it is. `fresh` is the id of a
+    /// refund that the rule itself may open.
+    pub fn apply(mut self, input: Input, fresh: Uuid) -> Result<(Self, Vec<Effect>), Refusal> {
         let effects = match input {
-            Input::Cancel(reason) => self.cancelled_by(reason)?,
+            Input::Cancel(reason) => self.cancelled_by(reason, fresh)?,
             Input::Deadline => self.overdue(),
             Input::Ship(tracking) => self.shipped_by(tracking)?,
             Input::Deliver => self.delivered()?,
@@ -201,13 +222,10 @@ impl State {
             Input::StockGone if self.phase == Phase::Committing => {
                 self.cancel(CancelReason::OutOfStock, Phase::Voiding)
             }
-            Input::Intent(intent) => self.heard(intent),
-            Input::Refunded if self.phase == Phase::Refunding => {
-                self.payment = PaymentStatus::Refunded;
-                self.phase = Phase::Settled;
-                vec![Effect::CloseRefund]
-            }
-            Input::Refused | Input::StockCommitted | Input::StockGone | Input::Refunded => vec![],
+            Input::Intent(intent) => self.heard(intent, fresh),
+            Input::Refund(id, amount) => self.refund(id, amount)?,
+            Input::Heard(heard) => self.heard_of_refund(heard, fresh),
+            Input::Refused | Input::StockCommitted | Input::StockGone => vec![],
         };
         Ok((self, effects))
     }
@@ -228,7 +246,7 @@ impl State {
         vec![]
     }
 
-    fn cancelled_by(&mut self, reason: CancelReason) -> Result<Vec<Effect>, Refusal> {
+    fn cancelled_by(&mut self, reason: CancelReason, fresh: Uuid) -> Result<Vec<Effect>, Refusal> {
         match self.status {
             Status::Shipped | Status::Delivered => return Err(Refusal::NotCancellable),
             Status::Cancelled => return Ok(vec![]),
@@ -246,8 +264,8 @@ impl State {
                 vec![]
             }
             Phase::Confirmed => {
-                let mut effects = self.cancel(reason, Phase::Refunding);
-                effects.push(Effect::OpenRefund);
+                let effects = self.cancel(reason, Phase::Refunding);
+                self.balance(fresh);
                 effects
             }
             Phase::Refunding | Phase::Settled => vec![],
@@ -257,7 +275,8 @@ impl State {
     /// The same parcel may be reported again, as the first answer may be lost.
     fn shipped_by(&mut self, tracking: Tracking) -> Result<Vec<Effect>, Refusal> {
         match self.status {
-            Status::Confirmed => {
+            // What was given back whole is not sent.
+            Status::Confirmed if self.payment != PaymentStatus::Refunded => {
                 self.status = Status::Shipped;
                 self.tracking = Some(tracking);
                 Ok(vec![Effect::Ship])
@@ -294,7 +313,7 @@ impl State {
         }
     }
 
-    fn heard(&mut self, intent: Intent) -> Vec<Effect> {
+    fn heard(&mut self, intent: Intent, fresh: Uuid) -> Vec<Effect> {
         match (self.phase, intent) {
             (Phase::Authorising, Intent::Authorised | Intent::Captured) => {
                 self.payment = PaymentStatus::Authorized;
@@ -332,7 +351,7 @@ impl State {
                 let mut effects = vec![Effect::Confirm];
                 if let Some(reason) = self.pending_cancel.take() {
                     effects.extend(self.cancel(reason, Phase::Refunding));
-                    effects.push(Effect::OpenRefund);
+                    self.balance(fresh);
                 }
                 effects
             }
@@ -344,13 +363,13 @@ impl State {
                 self.cancel(reason, Phase::Settled)
             }
             // Taken all the same: it goes back.
-            (Phase::Voiding, Intent::Captured) => self.give_back(),
-            (Phase::Settled, Intent::Captured) if self.payment != PaymentStatus::Refunded => self.give_back(),
+            (Phase::Voiding, Intent::Captured) => self.give_back(fresh),
+            (Phase::Settled, Intent::Captured) if self.captured() == 0 => self.give_back(fresh),
             (Phase::Voiding, Intent::Authorised) => {
                 self.payment = PaymentStatus::Authorized;
                 vec![]
             }
-            (Phase::Settled, Intent::Authorised) => {
+            (Phase::Settled, Intent::Authorised) if self.captured() == 0 => {
                 self.payment = PaymentStatus::Authorized;
                 self.phase = Phase::Voiding;
                 vec![]
@@ -359,11 +378,11 @@ impl State {
         }
     }
 
-    fn give_back(&mut self) -> Vec<Effect> {
+    fn give_back(&mut self, fresh: Uuid) -> Vec<Effect> {
         self.payment = PaymentStatus::Captured;
         let reason = self.pending_cancel.unwrap_or(CancelReason::PaymentTimeout);
-        let mut effects = self.cancel(reason, Phase::Refunding);
-        effects.push(Effect::OpenRefund);
+        let effects = self.cancel(reason, Phase::Refunding);
+        self.balance(fresh);
         effects
     }
 

@@ -21,14 +21,14 @@ async fn staff_ship_and_deliver_a_paid_order() {
     let (buyer, staff) = (shop.customer(), shop.staff());
     let id = buyer.buy(thing, 2).await;
     let path = format!("/orders/{id}");
-    assert_eq!(staff.get(&path).await.body["next_actions"], json!(["cancel", "ship"]));
+    assert_eq!(staff.get(&path).await.body["next_actions"], json!(["cancel", "ship", "refund"]));
     assert_eq!(buyer.get(&path).await.body["next_actions"], json!(["cancel"]));
     assert_eq!(buyer.get(&path).await.body["tracking"], Value::Null);
 
     let shipped = staff.post_json(&format!("{path}/ship"), parcel()).await;
     assert_eq!((shipped.status.as_u16(), &shipped.body["status"]), (200, &json!("shipped")));
     assert_eq!(shipped.body["tracking"], parcel());
-    assert_eq!(shipped.body["next_actions"], json!(["deliver"]));
+    assert_eq!(shipped.body["next_actions"], json!(["deliver", "refund"]));
     assert_eq!(buyer.get(&path).await.body["next_actions"], json!([]));
     assert_eq!(buyer.post(&format!("{path}/cancel")).await.problem(), (409, "not_cancellable"));
 

@@ -159,7 +159,7 @@ pub async fn let_go(connection: &mut PgConnection, claim: &Claim) -> sqlx::Resul
     Ok(())
 }
 
-/// Takes over up to 100 claims that nobody came back for, in the name of `owner`.
+/// Takes over up to 100 claims to orders that nobody came back for, in the name of `owner`.
 pub async fn take_lapsed(
     connection: &mut PgConnection,
     owner: Uuid,
@@ -169,6 +169,7 @@ pub async fn take_lapsed(
         "WITH lapsed AS MATERIALIZED (
              SELECT order_id FROM orders.claims
              WHERE answer_status IS NULL AND NOT swept AND lease_until < now() - interval '5 seconds'
+               AND operation = $3
              ORDER BY lease_until LIMIT 100 FOR UPDATE SKIP LOCKED
          )
          UPDATE orders.claims c SET owner = $1, lease_until = now() + make_interval(secs => $2)
@@ -176,6 +177,7 @@ pub async fn take_lapsed(
          RETURNING c.order_id",
         owner,
         lease.as_secs_f64(),
+        crate::place::OPERATION,
     )
     .fetch_all(connection)
     .await
@@ -206,9 +208,11 @@ pub async fn forget(connection: &mut PgConnection, life: Duration) -> sqlx::Resu
     sqlx::query!(
         "DELETE FROM orders.claims WHERE order_id IN (
              SELECT order_id FROM orders.claims
-             WHERE created_at < now() - make_interval(secs => $1) AND (answer_status IS NOT NULL OR swept)
+             WHERE created_at < now() - make_interval(secs => $1)
+               AND (answer_status IS NOT NULL OR swept OR operation <> $2)
              LIMIT 10000)",
         life.as_secs_f64(),
+        crate::place::OPERATION,
     )
     .execute(connection)
     .await?;

@@ -8,7 +8,11 @@ use anyhow::Context;
 use serde::Deserialize;
 use uuid::Uuid;
 
+use crate::saga::money::{Heard, RefundStatus};
 use crate::saga::{Input, Intent};
+
+/// Of a hundred refunds each; more than any order has.
+const MOST_PAGES: usize = 20;
 
 #[derive(Clone)]
 pub struct Payments {
@@ -39,6 +43,8 @@ struct ProviderError {
 
 #[derive(Debug, Deserialize)]
 struct RefundBody {
+    id: String,
+    amount: i64,
     status: String,
     #[serde(default)]
     metadata: std::collections::HashMap<String, String>,
@@ -47,6 +53,8 @@ struct RefundBody {
 #[derive(Debug, Deserialize)]
 struct List<T> {
     data: Vec<T>,
+    #[serde(default)]
+    has_more: bool,
 }
 
 /// What the provider answered, if it did.
@@ -108,35 +116,47 @@ impl Payments {
         self.fact(self.send(request).await)
     }
 
-    /// Gives captured money back; `refund` is our id of it. One that was asked
-    /// for before is found by that id; only after it has failed for good is it
-    /// asked for under another key.
-    pub async fn refund(&self, intent: &str, refund: Uuid, amount: i64, attempts: i32) -> Input {
-        let made = if attempts == 0 { None } else { self.find_refund(intent, refund).await };
-        let key = match made.as_deref() {
-            Some("succeeded") => return Input::Refunded,
-            Some("failed" | "canceled") => format!("{refund}-{attempts}"),
-            Some(_) => return Input::NoAnswer, // under way
-            None => refund.to_string(),
-        };
+    /// Gives captured money back. `refund` is our id of it and the call's key, so
+    /// that asking again, as long as the provider keeps its keys, makes no second one.
+    pub async fn refund(&self, intent: &str, refund: Uuid, amount: i64) -> Input {
         let form = [
             ("payment_intent", intent.to_owned()),
             ("amount", amount.to_string()),
             ("metadata[refund_id]", refund.to_string()),
         ];
-        let Answer::Done(body) = self.post("/v1/refunds", &form, key).await else { return Input::NoAnswer };
-        let succeeded = parse::<RefundBody>(&body).is_some_and(|made| made.status == "succeeded");
-        if succeeded { Input::Refunded } else { Input::NoAnswer }
+        match self.post("/v1/refunds", &form, refund.to_string()).await {
+            Answer::Done(body) => {
+                parse::<RefundBody>(&body).map_or(Input::NoAnswer, |made| Input::Heard(heard(made)))
+            }
+            // Another refund under our key: a look at them tells which.
+            Answer::Refused(error) if error.kind == "idempotency_error" => Input::NoAnswer,
+            Answer::Refused(_) => Input::Heard(Heard {
+                ours: Some(refund),
+                provider_id: None,
+                amount,
+                status: RefundStatus::Failed,
+                fresh: refund,
+            }),
+            Answer::None => Input::NoAnswer,
+        }
     }
 
-    /// The status of the latest refund that was made under our id.
-    async fn find_refund(&self, intent: &str, refund: Uuid) -> Option<String> {
-        let query = [("payment_intent", intent), ("limit", "100")];
-        let request = self.client.get(format!("{}/v1/refunds", self.url)).query(&query);
-        let Answer::Done(body) = self.send(request).await else { return None };
-        let ours = refund.to_string();
-        let made = parse::<List<RefundBody>>(&body)?.data.into_iter(); // newest first
-        made.filter(|made| made.metadata.get("refund_id") == Some(&ours)).map(|made| made.status).next()
+    /// All refunds of an intent, oldest first; `None` without an answer.
+    pub async fn refunds(&self, intent: &str) -> Option<Vec<Heard>> {
+        let mut made: Vec<RefundBody> = Vec::new();
+        for _ in 0..MOST_PAGES {
+            let mut query = vec![("payment_intent", intent.to_owned()), ("limit", "100".to_owned())];
+            query.extend(made.last().map(|last| ("starting_after", last.id.clone())));
+            let request = self.client.get(format!("{}/v1/refunds", self.url)).query(&query);
+            let Answer::Done(body) = self.send(request).await else { return None };
+            let page = parse::<List<RefundBody>>(&body)?; // newest first
+            made.extend(page.data);
+            if !page.has_more {
+                return Some(made.into_iter().rev().map(heard).collect());
+            }
+        }
+        tracing::error!(intent, "payment.too_many_refunds");
+        None
     }
 
     async fn act(&self, intent: &str, verb: &str, attempt: &str) -> Input {
@@ -196,6 +216,21 @@ impl Payments {
 
 fn parse<T: serde::de::DeserializeOwned>(body: &str) -> Option<T> {
     serde_json::from_str(body).map_err(|error| tracing::error!(%error, "payment.answer_malformed")).ok()
+}
+
+/// <https://docs.stripe.com/api/refunds/object#refund_object-status>
+fn heard(refund: RefundBody) -> Heard {
+    Heard {
+        ours: refund.metadata.get("refund_id").and_then(|id| id.parse().ok()),
+        provider_id: Some(refund.id),
+        amount: refund.amount,
+        status: match refund.status.as_str() {
+            "succeeded" => RefundStatus::Succeeded,
+            "failed" | "canceled" => RefundStatus::Failed,
+            _ => RefundStatus::Pending, // pending, requires_action
+        },
+        fresh: Uuid::now_v7(),
+    }
 }
 
 /// <https://docs.stripe.com/payments/paymentintents/lifecycle>

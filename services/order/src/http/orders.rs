@@ -17,7 +17,8 @@ use sqlx::PgPool;
 use uuid::Uuid;
 
 use crate::app::App;
-use crate::order::{CancelReason, MAX_LINES, MAX_QUANTITY, Order, Status, View, Viewer, store};
+use crate::claim::Answer;
+use crate::order::{CancelReason, Line, MAX_LINES, MAX_QUANTITY, Order, Status, View, Viewer, store};
 use crate::place::{Placer, Request};
 use crate::saga::Input;
 use crate::saga::runner::Sagas;
@@ -43,11 +44,20 @@ async fn place(
     check(&request)?;
     let (answer, replayed) = placer.answer(user.id, key, request).await?;
 
+    let location = format!("/api/v1/orders/{}", answer.order_id);
+    let mut response = stored(answer, replayed)?;
+    if response.status() == StatusCode::CREATED {
+        let location = HeaderValue::from_str(&location).map_err(|_| Problem::internal())?;
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    Ok(response)
+}
+
+/// An answer as it is stored with its key.
+pub fn stored(answer: Answer, replayed: bool) -> Result<Response, Problem> {
     let status = StatusCode::from_u16(answer.status).map_err(|_| Problem::internal())?;
     let mut response = if status == StatusCode::CREATED {
-        let location = format!("/api/v1/orders/{}", answer.order_id);
-        let headers = [(header::CONTENT_TYPE, "application/json".to_owned()), (header::LOCATION, location)];
-        (status, headers, answer.body).into_response()
+        (status, [(header::CONTENT_TYPE, "application/json")], answer.body).into_response()
     } else {
         let problem: Problem = serde_json::from_str(&answer.body).map_err(|_| Problem::internal())?;
         problem.into_response()
@@ -58,7 +68,7 @@ async fn place(
     Ok(response)
 }
 
-fn idempotency_key(headers: &HeaderMap) -> Result<String, Problem> {
+pub fn idempotency_key(headers: &HeaderMap) -> Result<String, Problem> {
     let missing =
         || Problem::bad_request("idempotency_key_missing", "Send an Idempotency-Key of your choice.");
     let key = headers.get("idempotency-key").ok_or_else(missing)?.as_bytes();
@@ -75,12 +85,7 @@ fn check(request: &Request) -> Result<(), Problem> {
     request.shipping_address.check("/shipping_address", &mut invalid);
     if let Some(items) = &request.items {
         invalid.range("/items", items.len(), 1, MAX_LINES);
-        for (index, line) in items.iter().enumerate() {
-            invalid.range(&format!("/items/{index}/quantity"), line.quantity, 1, MAX_QUANTITY);
-            if items[..index].iter().any(|earlier| earlier.product_id == line.product_id) {
-                invalid.push(format!("/items/{index}/product_id"), "duplicate_item", "Name a product once.");
-            }
-        }
+        check_lines("/items", items, &mut invalid);
     }
     invalid.check()?;
     let method = &request.payment_method;
@@ -92,6 +97,16 @@ fn check(request: &Request) -> Result<(), Problem> {
         return Err(problem.with_errors(vec![error]));
     }
     Ok(())
+}
+
+/// Quantities in range, and each product named once.
+pub fn check_lines(at: &str, lines: &[Line], invalid: &mut Invalid) {
+    for (index, line) in lines.iter().enumerate() {
+        invalid.range(&format!("{at}/{index}/quantity"), line.quantity, 1, MAX_QUANTITY);
+        if lines[..index].iter().any(|earlier| earlier.product_id == line.product_id) {
+            invalid.push(format!("{at}/{index}/product_id"), "duplicate_item", "Name a product once.");
+        }
+    }
 }
 
 #[derive(Deserialize)]

@@ -1,12 +1,14 @@
 //! `/payments/webhook`: the provider says that something about an intent has
-//! changed. What changed is asked of the provider afresh; the message itself
-//! is never taken for the truth, so late, doubled and shuffled ones do no harm.
+//! changed. What changed is asked of the provider afresh, unless it says only what
+//! is known; the message itself is never taken for the truth, so late, doubled
+//! and shuffled ones do no harm.
 //! Signature scheme: <https://docs.stripe.com/webhooks/signature>
 
 use aws_lc_rs::hmac;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 use serde::Deserialize;
@@ -27,6 +29,8 @@ pub fn router() -> Router<App> {
 
 #[derive(Deserialize)]
 struct Event {
+    #[serde(rename = "type")]
+    kind: String,
     data: Data,
 }
 
@@ -47,8 +51,11 @@ async fn receive(
     State(pool): State<PgPool>,
     State(sagas): State<Sagas>,
     headers: HeaderMap,
-    body: Bytes,
+    body: Result<Bytes, BytesRejection>,
 ) -> Result<StatusCode, Problem> {
+    let body = body.map_err(|_| {
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large", "The body is longer than 1 MiB.")
+    })?;
     let refused = || Problem::bad_request("invalid_signature", "The signature is missing, wrong or too old.");
     let signature =
         headers.get("stripe-signature").and_then(|value| value.to_str().ok()).ok_or_else(refused)?;
@@ -59,7 +66,7 @@ async fn receive(
         .map_err(|_| Problem::bad_request("malformed_json", "The body is not an event of the provider."))?;
     let object = event.data.object;
     let intent = object.payment_intent.unwrap_or(object.id);
-    if store::nudge(&mut *pool.acquire().await?, &intent).await? {
+    if store::nudge(&mut *pool.acquire().await?, &intent, &event.kind).await? {
         sagas.wake();
     }
     Ok(StatusCode::NO_CONTENT)

@@ -4,7 +4,9 @@ use std::collections::HashMap;
 
 use messaging::NewEvent;
 use messaging::outbox::enqueue;
-use messaging::topology::{ORDER_CANCELLED, ORDER_CONFIRMED, ORDER_DELIVERED, ORDER_PLACED, ORDER_SHIPPED};
+use messaging::topology::{
+    ORDER_CANCELLED, ORDER_CONFIRMED, ORDER_DELIVERED, ORDER_PLACED, ORDER_REFUNDED, ORDER_SHIPPED,
+};
 use proto::order::v1 as events;
 use service::Money;
 use service::money::Currency;
@@ -12,7 +14,8 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{CancelReason, Item, Order, PaymentStatus, Placement, Status, Tracking};
+use super::{CancelReason, Item, Line, Order, PaymentStatus, Placement, Status, Tracking};
+use crate::refund;
 
 /// Writes new orders with their items, history, sagas and `order.placed`.
 pub async fn insert(connection: &mut PgConnection, placements: &[Placement]) -> sqlx::Result<()> {
@@ -132,6 +135,8 @@ pub enum Notice {
     Cancelled(CancelReason),
     Shipped(Tracking),
     Delivered,
+    /// This refund has succeeded.
+    Refunded(Uuid),
 }
 
 /// Tells subscribers of orders, each at a version of it.
@@ -149,21 +154,33 @@ pub async fn announce(connection: &mut PgConnection, notices: &[(Uuid, i64, Noti
     .await?;
     let rows: HashMap<Uuid, _> = rows.into_iter().map(|row| (row.id, row)).collect();
     let items = items(connection, &ids).await?;
+    let refunds = notices.iter().filter_map(|(_, _, notice)| match notice {
+        Notice::Refunded(id) => Some(*id),
+        _ => None,
+    });
+    let refunds = refund::store::tell(connection, &refunds.collect::<Vec<_>>()).await?;
     let mut announced = Vec::with_capacity(notices.len());
     for (id, version, notice) in notices {
         let row = rows.get(id).ok_or(sqlx::Error::RowNotFound)?;
         let lines = items.get(id).map_or(&[][..], Vec::as_slice);
         let total = Money::new(row.total, currency(&row.currency)?);
-        let event = notice.event(*id, *version, event_body(*id, row.user_id, lines, total));
+        let order = event_body(*id, row.user_id, lines, total);
+        let event = notice.event(*id, *version, order, &refunds).ok_or(sqlx::Error::RowNotFound)?;
         announced.push(event.in_trace(row.traceparent.clone()));
     }
     enqueue(connection, &announced).await
 }
 
 impl Notice {
-    fn event(&self, id: Uuid, version: i64, order: events::Order) -> NewEvent {
+    fn event(
+        &self,
+        id: Uuid,
+        version: i64,
+        order: events::Order,
+        refunds: &HashMap<Uuid, (i64, Vec<Line>)>,
+    ) -> Option<NewEvent> {
         let order = Some(order);
-        match self {
+        Some(match self {
             Self::Confirmed => NewEvent::new(ORDER_CONFIRMED, id, version, &events::OrderConfirmed { order }),
             Self::Cancelled(reason) => {
                 let body = events::OrderCancelled { order, reason: reason.as_str().to_owned() };
@@ -175,7 +192,18 @@ impl Notice {
                 NewEvent::new(ORDER_SHIPPED, id, version, &body)
             }
             Self::Delivered => NewEvent::new(ORDER_DELIVERED, id, version, &events::OrderDelivered { order }),
-        }
+            Self::Refunded(refund) => {
+                let (amount, restock) = refunds.get(refund)?;
+                let line = |line: &Line| events::Restock {
+                    product_id: line.product_id.to_string(),
+                    quantity: line.quantity,
+                };
+                let restock = restock.iter().map(line).collect();
+                let (refund_id, amount) = (refund.to_string(), *amount);
+                let body = events::OrderRefunded { order, refund_id, amount, restock };
+                NewEvent::new(ORDER_REFUNDED, id, version, &body)
+            }
+        })
     }
 }
 
@@ -205,9 +233,11 @@ async fn items(connection: &mut PgConnection, orders: &[Uuid]) -> sqlx::Result<H
 /// The orders of `ids`, newest first.
 pub async fn load(connection: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<Vec<Order>> {
     let rows = sqlx::query!(
-        "SELECT id, user_id, status, cancel_reason, currency, total, refunded, payment_status,
-                payment_method, shipping_address, tracking, placed_at, updated_at
-         FROM orders.orders WHERE id = ANY($1) ORDER BY id DESC",
+        r#"SELECT id, user_id, status, cancel_reason, currency, total, refunded, payment_status,
+                  payment_method, shipping_address, tracking, version, placed_at, updated_at,
+                  (SELECT COALESCE(sum(amount), 0) FROM orders.refunds r
+                   WHERE r.order_id = o.id AND r.status = 'pending')::bigint AS "refunding!"
+           FROM orders.orders o WHERE id = ANY($1) ORDER BY id DESC"#,
         ids
     )
     .fetch_all(&mut *connection)
@@ -233,6 +263,7 @@ pub async fn load(connection: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<V
                 cancel_reason: row.cancel_reason.map(CancelReason::try_from).transpose()?,
                 total: Money::new(row.total, currency(&row.currency)?),
                 refunded: row.refunded,
+                refunding: row.refunding,
                 payment_status: PaymentStatus::try_from(row.payment_status)?,
                 payment_method: row.payment_method,
                 shipping_address: row.shipping_address,

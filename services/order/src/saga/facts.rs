@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use super::money::{Refund, RefundBy, RefundStatus};
 use super::{Effect, Input, Phase, Refusal, State};
 use crate::order::store::{Notice, announce, tracking};
 use crate::order::{CancelReason, PaymentStatus, Status};
@@ -12,11 +13,11 @@ use crate::order::{CancelReason, PaymentStatus, Status};
 /// An order as it was locked, and as facts change it.
 struct Row {
     state: State,
-    /// Every change of status has a version of its own.
+    /// Every change that is told of has a version of its own.
     version: i64,
 }
 
-/// A change of status.
+/// A change that subscribers are told of.
 struct Step {
     order: Uuid,
     version: i64,
@@ -42,7 +43,7 @@ pub async fn apply(
             answers.push(None);
             continue;
         };
-        let applied = row.state.clone().apply(input.clone());
+        let applied = row.state.clone().apply(input.clone(), Uuid::now_v7());
         if let Ok((new, caused)) = &applied {
             for effect in caused {
                 row.version += 1;
@@ -56,7 +57,7 @@ pub async fn apply(
         .into_iter()
         .filter(|(id, row)| before.get(id).is_none_or(|(state, _)| *state != row.state))
         .map(|(id, mut row)| {
-            let seen = |state: &State| (state.status, state.payment);
+            let seen = |state: &State| (state.status, state.payment, state.returned());
             if before
                 .get(&id)
                 .is_some_and(|(old, version)| *version == row.version && seen(old) != seen(&row.state))
@@ -68,6 +69,16 @@ pub async fn apply(
         .collect();
     changed.sort_unstable_by_key(|(id, _)| *id);
     write(connection, &changed).await?;
+    let known = |id: &Uuid| before.get(id).map_or(&[][..], |(state, _)| state.refunds.as_slice());
+    let refunds = changed.iter().flat_map(|(order, row)| {
+        let old = known(order);
+        row.state
+            .refunds
+            .iter()
+            .filter(move |refund| !old.contains(refund))
+            .map(move |refund| (*order, refund))
+    });
+    write_refunds(connection, &refunds.collect::<Vec<_>>()).await?;
     perform(connection, &changed, &steps).await?;
     Ok(answers)
 }
@@ -76,13 +87,19 @@ pub async fn apply(
 async fn lock(connection: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<HashMap<Uuid, Row>> {
     let rows = sqlx::query!(
         "SELECT s.order_id, s.phase, s.intent_id, s.pending_cancel, o.status, o.cancel_reason, o.payment_status,
-                o.tracking, o.version
+                o.tracking, o.total, o.version
          FROM orders.sagas s JOIN orders.orders o ON o.id = s.order_id
          WHERE s.order_id = ANY($1) ORDER BY s.order_id FOR UPDATE",
         ids
     )
-    .fetch_all(connection)
+    .fetch_all(&mut *connection)
     .await?;
+    // Read after the lock, as a statement that waits sees other tables as they were before;
+    // and only where there can be any.
+    let paid = [PaymentStatus::Captured.as_str(), PaymentStatus::Refunded.as_str()];
+    let paid = rows.iter().filter(|row| paid.contains(&row.payment_status.as_str()));
+    let paid: Vec<Uuid> = paid.map(|row| row.order_id).collect();
+    let mut refunds = refunds(connection, &paid).await?;
     rows.into_iter()
         .map(|row| {
             let state = State {
@@ -93,10 +110,65 @@ async fn lock(connection: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<HashM
                 intent: row.intent_id,
                 pending_cancel: row.pending_cancel.map(CancelReason::try_from).transpose()?,
                 tracking: row.tracking.map(tracking).transpose()?,
+                total: row.total,
+                refunds: refunds.remove(&row.order_id).unwrap_or_default(),
             };
             Ok((row.order_id, Row { state, version: row.version }))
         })
         .collect()
+}
+
+/// The refunds of each order, oldest first.
+pub(super) async fn refunds(
+    connection: &mut PgConnection,
+    orders: &[Uuid],
+) -> sqlx::Result<HashMap<Uuid, Vec<Refund>>> {
+    let mut refunds: HashMap<Uuid, Vec<Refund>> = HashMap::new();
+    if orders.is_empty() {
+        return Ok(refunds);
+    }
+    let rows = sqlx::query!(
+        "SELECT order_id, id, amount, status, made_by, provider_id FROM orders.refunds
+         WHERE order_id = ANY($1) ORDER BY id",
+        orders,
+    )
+    .fetch_all(connection)
+    .await?;
+    for row in rows {
+        refunds.entry(row.order_id).or_default().push(Refund {
+            id: row.id,
+            amount: row.amount,
+            status: RefundStatus::try_from(row.status)?,
+            by: RefundBy::try_from(row.made_by)?,
+            provider_id: row.provider_id,
+        });
+    }
+    Ok(refunds)
+}
+
+async fn write_refunds(connection: &mut PgConnection, refunds: &[(Uuid, &Refund)]) -> sqlx::Result<()> {
+    for (order, refund) in refunds {
+        let reason = match refund.by {
+            RefundBy::Cancel => "order cancelled",
+            RefundBy::Provider => "made at the payment provider",
+            RefundBy::Staff => "", // given by whoever asks
+        };
+        sqlx::query!(
+            "INSERT INTO orders.refunds (id, order_id, amount, status, made_by, provider_id, reason)
+             VALUES ($1, $2, $3, $4, $5, $6, $7)
+             ON CONFLICT (id) DO UPDATE SET status = EXCLUDED.status, provider_id = EXCLUDED.provider_id",
+            refund.id,
+            order,
+            refund.amount,
+            refund.status.as_str(),
+            refund.by.as_str(),
+            refund.provider_id,
+            reason,
+        )
+        .execute(&mut *connection)
+        .await?;
+    }
+    Ok(())
 }
 
 async fn write(connection: &mut PgConnection, changed: &[(Uuid, Row)]) -> sqlx::Result<()> {
@@ -113,14 +185,20 @@ async fn write(connection: &mut PgConnection, changed: &[(Uuid, Row)]) -> sqlx::
     let intents: Vec<Option<String>> = changed.iter().map(|(_, row)| row.state.intent.clone()).collect();
     sqlx::query!(
         "UPDATE orders.sagas s
-         SET phase = c.phase, intent_id = c.intent, pending_cancel = c.pending, version = s.version + 1,
-             attempts = CASE WHEN s.phase = c.phase THEN s.attempts ELSE 0 END, next_at = now()
-         FROM UNNEST($1::uuid[], $2::text[], $3::text[], $4::text[]) AS c (id, phase, intent, pending)
+         SET phase = c.phase, intent_id = c.intent, pending_cancel = c.pending, busy = c.busy,
+             version = s.version + 1, attempts = CASE WHEN s.phase = c.phase THEN s.attempts ELSE 0 END,
+             next_at = now(),
+             news_read = CASE WHEN orders.is_known(c.payment, s.news_of) THEN s.news ELSE s.news_read END,
+             news_of = CASE WHEN orders.is_known(c.payment, s.news_of) THEN '{}' ELSE s.news_of END
+         FROM UNNEST($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bool[], $6::text[])
+              AS c (id, phase, intent, pending, busy, payment)
          WHERE s.order_id = c.id",
         &ids,
         &column(|state| state.phase.as_str()),
         &intents as &[Option<String>],
         &optional(|state| state.pending_cancel) as &[Option<String>],
+        &changed.iter().map(|(_, row)| row.state.next_call().is_some()).collect::<Vec<bool>>(),
+        &column(|state| state.payment.as_str()),
     )
     .execute(&mut *connection)
     .await?;
@@ -132,9 +210,9 @@ async fn write(connection: &mut PgConnection, changed: &[(Uuid, Row)]) -> sqlx::
     sqlx::query!(
         "UPDATE orders.orders o
          SET status = c.status, cancel_reason = c.reason, payment_status = c.payment, tracking = c.tracking,
-             version = c.version, updated_at = now()
-         FROM UNNEST($1::uuid[], $2::text[], $3::text[], $4::text[], $5::jsonb[], $6::bigint[])
-              AS c (id, status, reason, payment, tracking, version)
+             refunded = c.refunded, version = c.version, updated_at = now()
+         FROM UNNEST($1::uuid[], $2::text[], $3::text[], $4::text[], $5::jsonb[], $6::bigint[], $7::bigint[])
+              AS c (id, status, reason, payment, tracking, version, refunded)
          WHERE o.id = c.id AND o.version < c.version",
         &ids,
         &column(|state| state.status.as_str()),
@@ -142,6 +220,7 @@ async fn write(connection: &mut PgConnection, changed: &[(Uuid, Row)]) -> sqlx::
         &column(|state| state.payment.as_str()),
         &parcels as &[Option<serde_json::Value>],
         &versions,
+        &changed.iter().map(|(_, row)| row.state.returned()).collect::<Vec<i64>>(),
     )
     .execute(connection)
     .await?;
@@ -163,40 +242,16 @@ async fn perform(connection: &mut PgConnection, changed: &[(Uuid, Row)], steps: 
                 (Status::Shipped, Notice::Shipped(state.tracking.clone().ok_or(sqlx::Error::RowNotFound)?))
             }
             Effect::Deliver => (Status::Delivered, Notice::Delivered),
-            Effect::OpenRefund | Effect::CloseRefund => continue,
+            Effect::Refunded(refund) => {
+                notices.push((step.order, step.version, Notice::Refunded(refund)));
+                continue;
+            }
         };
         history.push((step, status));
         notices.push((step.order, step.version, notice));
     }
     note(connection, &history).await?;
-    announce(connection, &notices).await?;
-    let of = |wanted: Effect| steps.iter().filter(move |step| step.effect == wanted).map(|step| step.order);
-    for order in of(Effect::OpenRefund) {
-        sqlx::query!(
-            "INSERT INTO orders.refunds (id, order_id, amount, reason)
-             SELECT $1, id, total - refunded, 'order cancelled' FROM orders.orders
-             WHERE id = $2 AND total > refunded",
-            Uuid::now_v7(),
-            order,
-        )
-        .execute(&mut *connection)
-        .await?;
-    }
-    for order in of(Effect::CloseRefund) {
-        sqlx::query!(
-            "WITH closed AS (
-                 UPDATE orders.refunds SET status = 'succeeded'
-                 WHERE order_id = $1 AND status = 'pending' RETURNING amount
-             )
-             UPDATE orders.orders SET refunded = refunded + (SELECT COALESCE(sum(amount), 0) FROM closed)::bigint,
-                    updated_at = now()
-             WHERE id = $1",
-            order,
-        )
-        .execute(&mut *connection)
-        .await?;
-    }
-    Ok(())
+    announce(connection, &notices).await
 }
 
 async fn note(connection: &mut PgConnection, history: &[(&Step, Status)]) -> sqlx::Result<()> {

@@ -18,6 +18,7 @@ use tracing::Instrument;
 use uuid::Uuid;
 
 use super::facts;
+use super::money::{Refund, RefundBy, RefundStatus};
 use super::store::{self, Job, Lease};
 use super::{Call, Input, Refusal, State};
 use crate::clients::payment::Payments;
@@ -31,6 +32,16 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// What a fact led to; `None` for an unknown order.
 type Applied = sqlx::Result<Option<Result<State, Refusal>>>;
+
+/// How long a worker leaves a saga alone, and whether because its call was in vain.
+struct Rest {
+    pause: Duration,
+    in_vain: bool,
+}
+
+impl Rest {
+    const DONE: Self = Self { pause: Duration::ZERO, in_vain: false };
+}
 
 #[derive(Clone)]
 pub struct Sagas {
@@ -107,58 +118,80 @@ impl Sagas {
 
     async fn work(&self, lease: Lease, stop: &CancellationToken) {
         let span = tracing::info_span!("saga", order.id = %lease.order_id);
+        let mut seen = i64::MAX;
         let worked = async {
             while !stop.is_cancelled() {
-                if let Some(pause) = self.step(lease).await? {
-                    return self.release(lease, pause.0, pause.1).await;
+                if let Some(Rest { pause, in_vain }) = self.step(lease, &mut seen).await? {
+                    return self.release(lease, pause, in_vain, seen).await;
                 }
             }
-            self.release(lease, Duration::ZERO, false).await
+            self.release(lease, Duration::ZERO, false, seen).await
         };
         if let Err(error) = worked.instrument(span.clone()).await {
             span.in_scope(|| tracing::warn!(%error, "saga.step_failed"));
             // If that fails too, the lease runs out and somebody takes over.
-            let _ = self.release(lease, LONGEST_PAUSE / 10, true).await;
+            let _ = self.release(lease, LONGEST_PAUSE / 10, true, seen).await;
         }
     }
 
-    /// One call and its fact. `None`: go on at once; else how long to rest, and
-    /// whether because the call was in vain.
-    async fn step(&self, lease: Lease) -> sqlx::Result<Option<(Duration, bool)>> {
+    /// One call and its facts. `None`: go on at once. `seen` becomes the news
+    /// that the step knew of.
+    async fn step(&self, lease: Lease, seen: &mut i64) -> sqlx::Result<Option<Rest>> {
+        let order = lease.order_id;
         let job = {
             let mut connection = self.pool.acquire().await?;
             store::load(&mut connection, lease, self.times.saga_lease).await?
         };
         let Some(job) = job else {
-            return Ok(Some((Duration::ZERO, false))); // somebody else's now
+            return Ok(Some(Rest::DONE)); // somebody else's now
         };
-        let Some(call) = job.state.next_call() else {
-            return Ok(Some((Duration::ZERO, false)));
-        };
-        let input = if job.overdue && job.state.has_deadline() {
-            Input::Deadline
+        *seen = job.news;
+        let call = job.state.next_call();
+        // The answers to most calls are the news; what is left of it at rest is looked into.
+        let unread = job.news > job.news_read && matches!(call, None | Some(Call::Refund));
+        if call.is_none() && !unread {
+            return Ok(Some(Rest::DONE));
+        }
+        let overdue = job.overdue && job.state.has_deadline();
+        let facts = if overdue && !unread {
+            vec![Input::Deadline]
         } else {
             let span = tracing::info_span!("saga.call", otel.kind = "client", call = ?call);
             telemetry::continue_traceparent(&span, job.traceparent.as_deref());
-            let call = self.call(lease.order_id, &job, call).instrument(span);
-            // A step may be two calls; the lease is longer than one deadline.
-            tokio::time::timeout(self.times.provider_call, call).await.unwrap_or(Input::NoAnswer)
+            let call = async {
+                match call {
+                    Some(call) if !unread => self.call(order, &job, call).await,
+                    _ => self.look(&job).await,
+                }
+            };
+            // A step may be several calls; the lease is longer than one deadline.
+            let answer = tokio::time::timeout(self.times.provider_call, call.instrument(span)).await;
+            answer.unwrap_or_else(|_| vec![Input::NoAnswer])
         };
-        let in_vain = input == Input::NoAnswer;
-        let state = match self.learn(lease.order_id, &input).await? {
-            Some(Ok(state)) => state,
-            None | Some(Err(_)) => return Ok(Some((LONGEST_PAUSE, true))),
-        };
-        if state != job.state {
-            tracing::info!(
-                ?input,
-                from = job.state.phase.as_str(),
-                to = state.phase.as_str(),
-                "saga.advanced"
-            );
+        let unanswered = facts.contains(&Input::NoAnswer);
+        let mut state = job.state.clone();
+        for fact in &facts {
+            if says_nothing(&state, fact) {
+                continue;
+            }
+            state = match self.learn(order, fact).await? {
+                Some(Ok(state)) => state,
+                None | Some(Err(_)) => return Ok(Some(Rest { pause: LONGEST_PAUSE, in_vain: true })),
+            };
         }
-        if in_vain || state == job.state {
-            return Ok(Some((pause(job.attempts), true)));
+        if state != job.state {
+            let (from, to) = (job.state.phase.as_str(), state.phase.as_str());
+            tracing::info!(?facts, from, to, "saga.advanced");
+        }
+        if unread && !unanswered {
+            store::read_news(&mut *self.pool.acquire().await?, order, job.news).await?;
+            return Ok(None);
+        }
+        if refund_failed_again(&job.state, &state) {
+            return Ok(Some(Rest { pause: patient_pause(job.attempts), in_vain: true }));
+        }
+        if unanswered || state == job.state {
+            return Ok(Some(Rest { pause: pause(job.attempts), in_vain: true }));
         }
         Ok(None)
     }
@@ -176,22 +209,19 @@ impl Sagas {
         self.facts.run((order, input.clone())).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
     }
 
-    async fn call(&self, order: Uuid, job: &Job, call: Call) -> Input {
+    async fn call(&self, order: Uuid, job: &Job, call: Call) -> Vec<Input> {
         let intent = job.state.intent.as_deref();
         // Each attempt has a key of its own, and a crash in the middle of one uses it again.
         let attempt = format!("{}.{}", job.version, job.attempts);
-        match (call, intent) {
+        vec![match (call, intent) {
             (Call::CreateIntent, _) => {
-                self.payments.create(order, job.total, &job.currency, &job.payment_method).await
+                self.payments.create(order, job.state.total, &job.currency, &job.payment_method).await
             }
             (Call::ConfirmIntent, Some(intent)) => self.payments.confirm(intent, &attempt).await,
             (Call::RetrieveIntent, Some(intent)) => self.payments.retrieve(intent).await,
             (Call::CaptureIntent, Some(intent)) => self.payments.capture(intent, &attempt).await,
             (Call::CancelIntent, Some(intent)) => self.payments.cancel(intent, &attempt).await,
-            (Call::Refund, Some(intent)) => match job.refund {
-                Some((refund, amount)) => self.payments.refund(intent, refund, amount, job.attempts).await,
-                None => Input::Refunded, // nothing was left to give back
-            },
+            (Call::Refund, Some(intent)) => return self.refund(intent, job).await,
             (Call::CommitStock, _) => match self.products.commit(order).await {
                 Ok(true) => Input::StockCommitted,
                 Ok(false) => Input::StockGone,
@@ -204,12 +234,39 @@ impl Sagas {
                 tracing::error!(?call, "saga.intent_missing");
                 Input::NoAnswer
             }
-        }
+        }]
     }
 
-    async fn release(&self, lease: Lease, pause: Duration, in_vain: bool) -> sqlx::Result<()> {
+    /// Asks for one open refund, after a look at those that the provider has: one
+    /// whose answer got lost is among them, however long ago that was.
+    async fn refund(&self, intent: &str, job: &Job) -> Vec<Input> {
+        let open: Vec<&Refund> = job.state.open_refunds().collect();
+        // In turns, so that one that stays open doesn't hold up the others.
+        let turn = usize::try_from(job.attempts).unwrap_or(0) % open.len().max(1);
+        let Some(refund) = open.get(turn) else { return vec![Input::NoAnswer] };
+        let Some(made) = self.payments.refunds(intent).await else { return vec![Input::NoAnswer] };
+        let known = made.iter().any(|heard| heard.ours == Some(refund.id));
+        let mut facts: Vec<Input> = made.into_iter().map(Input::Heard).collect();
+        if !known && refund.by != RefundBy::Provider {
+            facts.push(self.payments.refund(intent, refund.id, refund.amount).await);
+        }
+        facts
+    }
+
+    /// Everything the provider has to say about the order's intent.
+    async fn look(&self, job: &Job) -> Vec<Input> {
+        let Some(intent) = job.state.intent.as_deref() else { return vec![] };
+        let mut facts = vec![self.payments.retrieve(intent).await];
+        match self.payments.refunds(intent).await {
+            Some(made) => facts.extend(made.into_iter().map(Input::Heard)),
+            None => facts.push(Input::NoAnswer),
+        }
+        facts
+    }
+
+    async fn release(&self, lease: Lease, pause: Duration, in_vain: bool, seen: i64) -> sqlx::Result<()> {
         let mut connection = self.pool.acquire().await?;
-        store::release(&mut connection, lease, pause, in_vain).await
+        store::release(&mut connection, lease, pause, in_vain, seen).await
     }
 }
 
@@ -240,6 +297,26 @@ async fn apply(pool: &PgPool, outbox: &Outbox, facts: &[(Uuid, Input)]) -> Vec<A
         });
     }
     answers
+}
+
+/// A look tells much that is known. What a slow worker takes for known is told
+/// again by the next look.
+fn says_nothing(state: &State, fact: &Input) -> bool {
+    let told = state.clone().apply(fact.clone(), Uuid::nil());
+    matches!(fact, Input::Heard(_) | Input::NoAnswer) && told.is_ok_and(|(told, _)| told == *state)
+}
+
+/// A refund has failed for good and the rule has opened another in its place.
+fn refund_failed_again(before: &State, after: &State) -> bool {
+    let failed =
+        |state: &State| state.refunds.iter().filter(|refund| refund.status == RefundStatus::Failed).count();
+    failed(after) > failed(before) && after.next_call() == Some(Call::Refund)
+}
+
+/// A second, doubling up to an hour: what a provider refuses today it may do tomorrow.
+fn patient_pause(attempts: i32) -> Duration {
+    let doublings = u32::try_from(attempts).unwrap_or(0).min(12);
+    (Duration::from_secs(1) * 2u32.pow(doublings)).min(Duration::from_secs(3600))
 }
 
 /// 100 ms, doubling up to ten seconds.

@@ -1,11 +1,12 @@
 //! Who works on which saga, and until when.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{Phase, State};
+use super::{Phase, State, facts};
 use crate::order::store::tracking;
 use crate::order::{CancelReason, PaymentStatus, Status};
 
@@ -22,7 +23,7 @@ pub async fn claim(connection: &mut PgConnection, limit: i64, lease: Duration) -
         Lease,
         "WITH due AS MATERIALIZED (
              SELECT order_id FROM orders.sagas
-             WHERE phase NOT IN ('confirmed', 'settled') AND next_at <= now() AND lease_until < now()
+             WHERE (busy OR news > news_read) AND next_at <= now() AND lease_until < now()
              ORDER BY next_at LIMIT $1 FOR UPDATE SKIP LOCKED
          )
          UPDATE orders.sagas s SET epoch = epoch + 1, lease_until = now() + make_interval(secs => $2)
@@ -41,13 +42,13 @@ pub struct Job {
     pub state: State,
     pub version: i64,
     pub attempts: i32,
-    pub total: i64,
     pub currency: String,
     pub payment_method: String,
     pub traceparent: Option<String>,
     pub overdue: bool,
-    /// The open refund, when the saga is refunding.
-    pub refund: Option<(Uuid, i64)>,
+    /// What was said of its intent so far, and how much of it was followed up.
+    pub news: i64,
+    pub news_read: i64,
 }
 
 /// The saga, if `lease` still holds; holding it is extended to `hold`.
@@ -56,21 +57,24 @@ pub async fn load(connection: &mut PgConnection, lease: Lease, hold: Duration) -
         r#"WITH held AS (
              UPDATE orders.sagas SET lease_until = now() + make_interval(secs => $3)
              WHERE order_id = $1 AND epoch = $2
-             RETURNING order_id, phase, intent_id, pending_cancel, version, attempts, deadline_at, traceparent
+             RETURNING order_id, phase, intent_id, pending_cancel, version, attempts, deadline_at, traceparent,
+                       news, news_read
          )
-         SELECT s.phase, s.intent_id, s.pending_cancel, s.version, s.attempts, s.traceparent,
+         SELECT s.phase, s.intent_id, s.pending_cancel, s.version, s.attempts, s.traceparent, s.news, s.news_read,
                 s.deadline_at <= now() AS "overdue!", o.status, o.cancel_reason, o.payment_status,
-                o.tracking, o.total, o.currency, o.payment_method, r.id AS "refund_id?", r.amount AS "refund_amount?"
-         FROM held s JOIN orders.orders o ON o.id = s.order_id
-         LEFT JOIN orders.refunds r ON r.order_id = s.order_id AND r.status = 'pending'
-         ORDER BY r.created_at LIMIT 1"#,
+                o.tracking, o.total, o.currency, o.payment_method
+         FROM held s JOIN orders.orders o ON o.id = s.order_id"#,
         lease.order_id,
         lease.epoch,
         hold.as_secs_f64(),
     )
-    .fetch_optional(connection)
+    .fetch_optional(&mut *connection)
     .await?;
     let Some(row) = row else { return Ok(None) };
+    let mut refunds = match row.payment_status.as_str() {
+        "captured" | "refunded" => facts::refunds(connection, &[lease.order_id]).await?,
+        _ => HashMap::new(),
+    };
     let state = State {
         status: Status::try_from(row.status)?,
         cancel_reason: row.cancel_reason.map(CancelReason::try_from).transpose()?,
@@ -79,46 +83,84 @@ pub async fn load(connection: &mut PgConnection, lease: Lease, hold: Duration) -
         intent: row.intent_id,
         pending_cancel: row.pending_cancel.map(CancelReason::try_from).transpose()?,
         tracking: row.tracking.map(tracking).transpose()?,
+        total: row.total,
+        refunds: refunds.remove(&lease.order_id).unwrap_or_default(),
     };
     Ok(Some(Job {
         state,
         version: row.version,
         attempts: row.attempts,
-        total: row.total,
         currency: row.currency,
         payment_method: row.payment_method,
         traceparent: row.traceparent,
         overdue: row.overdue,
-        refund: row.refund_id.zip(row.refund_amount),
+        news: row.news,
+        news_read: row.news_read,
     }))
 }
 
-/// Lets go of a saga, to be taken up again after `pause`. An `attempt` was in
-/// vain and counts towards longer pauses.
+/// Lets go of a saga, to be taken up again after `pause`, or at once when there
+/// was news since `seen`. An `attempt` was in vain and counts towards longer pauses.
 pub async fn release(
     connection: &mut PgConnection,
     lease: Lease,
     pause: Duration,
     attempt: bool,
+    seen: i64,
 ) -> sqlx::Result<()> {
     sqlx::query!(
-        "UPDATE orders.sagas SET lease_until = '-infinity', next_at = now() + make_interval(secs => $3),
-                attempts = CASE WHEN $4 THEN attempts + 1 ELSE 0 END
+        "UPDATE orders.sagas
+         SET lease_until = '-infinity',
+             next_at = CASE WHEN news > $5 THEN now() ELSE now() + make_interval(secs => $3) END,
+             attempts = CASE WHEN $4 THEN attempts + 1 ELSE 0 END
          WHERE order_id = $1 AND epoch = $2",
         lease.order_id,
         lease.epoch,
         pause.as_secs_f64(),
         attempt,
+        seen,
     )
     .execute(connection)
     .await?;
     Ok(())
 }
 
-/// Makes the saga of an intent due now; false when there is none.
-pub async fn nudge(connection: &mut PgConnection, intent: &str) -> sqlx::Result<bool> {
-    let nudged = sqlx::query!("UPDATE orders.sagas SET next_at = now() WHERE intent_id = $1", intent)
+/// The provider was asked what the news up to `read` were about.
+pub async fn read_news(connection: &mut PgConnection, order: Uuid, read: i64) -> sqlx::Result<()> {
+    sqlx::query!(
+        "UPDATE orders.sagas
+         SET news_read = GREATEST(news_read, $2), news_of = CASE WHEN news = $2 THEN '{}' ELSE news_of END
+         WHERE order_id = $1",
+        order,
+        read,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Notes that the provider said something of this `kind` about an intent, and
+/// makes its saga due now; false when there is none.
+pub async fn nudge(connection: &mut PgConnection, intent: &str, kind: &str) -> sqlx::Result<bool> {
+    let nudged = sqlx::query!(
+        "UPDATE orders.sagas s
+         SET next_at = now(),
+             news = s.news + CASE WHEN orders.is_known(o.payment_status, ARRAY[$2]) THEN 0 ELSE 1 END,
+             news_of = CASE WHEN orders.is_known(o.payment_status, ARRAY[$2]) OR $2 = ANY(s.news_of)
+                            THEN s.news_of ELSE s.news_of || $2::text END
+         FROM orders.orders o WHERE s.intent_id = $1 AND o.id = s.order_id",
+        intent,
+        kind,
+    )
+    .execute(connection)
+    .await?;
+    Ok(nudged.rows_affected() == 1)
+}
+
+/// Has an order's worker look again, even if it is about to let go.
+pub async fn nudge_order(connection: &mut PgConnection, order: Uuid) -> sqlx::Result<()> {
+    sqlx::query!("UPDATE orders.sagas SET news = news + 1, next_at = now() WHERE order_id = $1", order)
         .execute(connection)
         .await?;
-    Ok(nudged.rows_affected() == 1)
+    Ok(())
 }

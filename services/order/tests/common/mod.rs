@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 #![allow(clippy::unwrap_used, reason = "a test's helper may panic as the test may")]
 
+pub mod hooks;
 pub mod product;
 
 use clap::Parser;
@@ -16,7 +17,10 @@ use std::time::Duration;
 use testing::Issuer;
 use uuid::Uuid;
 
+pub use hooks::Hooks;
 pub use product::{FakeProduct, Stock};
+
+const SECRET: &str = "sk_test_orders";
 
 pub struct Shop {
     pub base: String,
@@ -24,7 +28,9 @@ pub struct Shop {
     pub pool: PgPool,
     pub issuer: Issuer,
     pub client: reqwest::Client,
-    ledger: String,
+    /// The provider's address.
+    provider: String,
+    pub hooks: Hooks,
     lifecycle: Lifecycle,
 }
 
@@ -49,13 +55,18 @@ impl Shop {
         let stock = Stock::default();
         let product = FakeProduct::start(stock.clone(), &key.public_key).await;
         let issuer = Issuer::start().await;
-        let secret = "sk_test_orders";
+        let secret = SECRET;
         let data = std::env::temp_dir().join(format!("dockside-sandbox-{}", Uuid::now_v7()));
+        let hooks = Hooks::default();
+        let webhook_url = hooks.start().await;
         let sandbox = payment_sandbox::Config::parse_from([
             "payment-sandbox",
             "--http-addr=127.0.0.1:0",
             &format!("--data-dir={}", data.display()),
             &format!("--secret-key={secret}"),
+            &format!("--webhook-url={webhook_url}"),
+            "--webhook-secret=whsec_test",
+            "--slow-millis=2000",
         ]);
         let sandbox = payment_sandbox::start(sandbox).await.unwrap();
         let database = testing::database("orders").await;
@@ -76,13 +87,16 @@ impl Shop {
         args.extend(settings.iter().map(ToString::to_string));
         let lifecycle = Lifecycle::new();
         let addresses = order::start(order::Config::parse_from(args), &lifecycle).await.unwrap();
+        let base = format!("http://{}/api/v1", addresses.http);
+        hooks.lead_to(&base);
         Self {
-            base: format!("http://{}/api/v1", addresses.http),
+            base,
             stock,
             pool: PgPool::connect(&database).await.unwrap(),
             issuer,
             client: reqwest::Client::builder().timeout(Duration::from_secs(20)).build().unwrap(),
-            ledger: format!("http://{}/ledger", sandbox.addr),
+            provider: format!("http://{}", sandbox.addr),
+            hooks,
             lifecycle,
         }
     }
@@ -122,9 +136,37 @@ impl Shop {
         .unwrap()
     }
 
+    /// The id of an order's intent at the provider.
+    pub async fn intent(&self, order: &str) -> String {
+        sqlx::query_scalar("SELECT intent_id FROM orders.sagas WHERE order_id = $1")
+            .bind(order.parse::<Uuid>().unwrap())
+            .fetch_one(&self.pool)
+            .await
+            .unwrap()
+    }
+
+    /// A refund made at the provider by hand.
+    pub async fn refund_at_provider(&self, order: &str, amount: i64) -> Value {
+        let form = [("payment_intent", self.intent(order).await), ("amount", amount.to_string())];
+        let request =
+            self.client.post(format!("{}/v1/refunds", self.provider)).bearer_auth(SECRET).form(&form);
+        let answer = send(request).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        answer.body
+    }
+
+    /// The refunds of an order that the provider knows, newest first.
+    pub async fn provider_refunds(&self, order: &str) -> Vec<Value> {
+        let query = [("payment_intent", self.intent(order).await), ("limit", "100".to_owned())];
+        let request =
+            self.client.get(format!("{}/v1/refunds", self.provider)).bearer_auth(SECRET).query(&query);
+        send(request).await.body["data"].as_array().unwrap().clone()
+    }
+
     /// The provider's sums for an order: authorized, captured, refunded, open, captures.
     pub async fn ledger(&self, order: &str) -> Value {
-        let ledger: Value = self.client.get(&self.ledger).send().await.unwrap().json().await.unwrap();
+        let ledger: Value =
+            self.client.get(format!("{}/ledger", self.provider)).send().await.unwrap().json().await.unwrap();
         let items = ledger["items"].as_array().unwrap();
         items.iter().find(|item| item["order_id"] == order).cloned().unwrap_or(Value::Null)
     }
@@ -211,9 +253,31 @@ impl Buyer<'_> {
         answer
     }
 
+    pub async fn refund(&self, order: &str, body: &Value) -> Answer {
+        self.refund_under(&Uuid::now_v7().to_string(), order, body).await
+    }
+
+    pub async fn refund_under(&self, key: &str, order: &str, body: &Value) -> Answer {
+        let request = self.request(Method::POST, &format!("/orders/{order}/refunds"));
+        send(request.header("Idempotency-Key", key).json(body)).await
+    }
+
+    /// Waits until so much of the order has gone back.
+    pub async fn until_refunded(&self, order: &str, amount: i64) -> Value {
+        testing::eventually(&format!("{order} to be refunded {amount}"), || async {
+            let order = self.get(&format!("/orders/{order}")).await.body;
+            (order["refunded"]["amount"] == amount).then_some(order)
+        })
+        .await
+    }
+
     /// Places an order and waits until it is paid.
     pub async fn buy(&self, product: Uuid, quantity: u32) -> String {
-        let id = self.place(&order_of(product, quantity, "pm_card_visa")).await.id();
+        self.buy_with(product, quantity, "pm_card_visa").await
+    }
+
+    pub async fn buy_with(&self, product: Uuid, quantity: u32, card: &str) -> String {
+        let id = self.place(&order_of(product, quantity, card)).await.id();
         self.until(&id, "confirmed", "captured").await;
         id
     }

@@ -1,0 +1,171 @@
+//! Refunds that staff ask for: counted and written under the order's lock, then
+//! brought to the provider by the order's saga.
+
+pub mod store;
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+use service::{FieldError, Money, Problem};
+use sqlx::{PgConnection, PgPool};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::claim::{self, Answer, Claim, Existing, Key};
+use crate::order::{Line, Order};
+use crate::place::given;
+use crate::saga::money::RefundStatus;
+use crate::saga::runner::Sagas;
+use crate::saga::{Input, facts};
+use crate::times::Times;
+
+pub const OPERATION: &str = "POST /api/v1/orders/{id}/refunds";
+
+/// What staff ask for. Without an amount all that is left.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    #[serde(default, deserialize_with = "given")]
+    pub amount: Option<Money>,
+    pub reason: String,
+    #[serde(default)]
+    pub restock: Vec<Line>,
+}
+
+/// A refund as the API shows it.
+#[derive(Debug, Serialize)]
+pub struct View {
+    pub id: Uuid,
+    pub amount: Money,
+    pub status: RefundStatus,
+    pub reason: String,
+    pub restock: Vec<Line>,
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+}
+
+#[derive(Clone)]
+pub struct Refunds {
+    pool: PgPool,
+    sagas: Sagas,
+    times: Times,
+}
+
+impl Refunds {
+    pub fn new(pool: PgPool, sagas: Sagas, times: Times) -> Self {
+        Self { pool, sagas, times }
+    }
+
+    /// The answer to the request, and whether it is an earlier one's.
+    pub async fn answer(
+        &self,
+        staff: Uuid,
+        key: String,
+        order: &Order,
+        request: &Request,
+    ) -> Result<(Answer, bool), Problem> {
+        let key = Key::new(staff, OPERATION, key, &(order.id, request))?;
+        let claim = {
+            let mut connection = self.pool.acquire().await?;
+            match claim::find(&mut connection, &key, &self.times).await? {
+                Existing::Mine(claim) => claim,
+                Existing::Answered(answer) => return Ok((answer, true)),
+                Existing::None => {
+                    let lease = self.times.claim_lease;
+                    let claimed = claim::store::insert(&mut connection, &key, vec![], lease).await?;
+                    claimed.ok_or_else(claim::in_progress)?
+                }
+            }
+        };
+        match self.open(&key, &claim, order, request).await {
+            Ok(answer) => Ok((answer, false)),
+            Err(problem) => {
+                let mut connection = self.pool.acquire().await?;
+                claim::store::let_go(&mut connection, &claim).await?;
+                Err(problem)
+            }
+        }
+    }
+
+    async fn open(
+        &self,
+        key: &Key,
+        claim: &Claim,
+        order: &Order,
+        request: &Request,
+    ) -> Result<Answer, Problem> {
+        let written = async {
+            let mut transaction = self.pool.begin().await?;
+            if claim::store::lock_held(&mut transaction, &[claim]).await?.is_empty() {
+                return Ok(None);
+            }
+            let answer = decide(&mut transaction, claim.order_id, key.user_id, order, request).await?;
+            claim::store::answer(&mut transaction, &[(claim.clone(), answer.clone())]).await?;
+            transaction.commit().await?;
+            Ok::<_, Problem>(Some(answer))
+        };
+        let written = written.await;
+        self.sagas.wake();
+        match written {
+            Ok(Some(answer)) => Ok(answer),
+            // Lost the claim, or an error at COMMIT, which leaves open whether it happened.
+            lost => {
+                let stored = claim::store::read(&mut *self.pool.acquire().await?, key).await?;
+                let stored = stored.and_then(|stored| stored.answer);
+                stored.ok_or_else(|| lost.err().unwrap_or_else(claim::in_progress))
+            }
+        }
+    }
+}
+
+/// The refund under the claim's id, or why there can't be one; either is stored
+/// with the key.
+async fn decide(
+    connection: &mut PgConnection,
+    id: Uuid,
+    actor: Uuid,
+    order: &Order,
+    request: &Request,
+) -> Result<Answer, Problem> {
+    let refused = |problem: &Problem| -> Result<Answer, Problem> {
+        let body = serde_json::to_string(problem).map_err(|_| Problem::internal())?;
+        Ok(Answer { order_id: id, status: problem.status.as_u16(), body })
+    };
+    store::lock(connection, order.id).await?;
+    let restocked = store::restocked(connection, order.id).await?;
+    let too_many = too_many(order, &restocked, &request.restock);
+    if !too_many.is_empty() {
+        let detail = "More would go back into stock than was sold and is not back yet.";
+        return refused(&Problem::conflict("restock_exceeds_sold", detail).with_errors(too_many));
+    }
+    let wanted = Input::Refund(id, request.amount.map(|money| money.amount));
+    match facts::apply(connection, &[(order.id, wanted)]).await?.pop().flatten() {
+        Some(Ok(_)) => {}
+        Some(Err(_)) => {
+            let detail = "That is more than was captured and is not refunded yet.";
+            let error = FieldError::new("/amount", "refund_exceeds_captured", detail);
+            let problem = Problem::conflict("refund_exceeds_captured", detail);
+            return refused(&problem.with_errors(vec![error]));
+        }
+        None => return Err(Problem::not_found("There is no such order.")),
+    }
+    let refund = store::describe(connection, id, request, actor, order.total.currency).await?;
+    crate::saga::store::nudge_order(connection, order.id).await?;
+    let body = serde_json::to_string(&refund).map_err(|_| Problem::internal())?;
+    Ok(Answer { order_id: id, status: 201, body })
+}
+
+fn too_many(order: &Order, restocked: &HashMap<Uuid, i64>, wanted: &[Line]) -> Vec<FieldError> {
+    let sold = |product: Uuid| -> i64 {
+        let items = order.items.iter().filter(|item| item.product_id == product);
+        items.map(|item| i64::from(item.quantity)).sum()
+    };
+    let left = |product: Uuid| sold(product) - restocked.get(&product).copied().unwrap_or(0);
+    let error = |(index, line): (usize, &Line)| {
+        let left = left(line.product_id).max(0);
+        let detail = format!("{} to go back, {left} sold and not back yet.", line.quantity);
+        (i64::from(line.quantity) > left)
+            .then(|| FieldError::new(format!("/restock/{index}/quantity"), "restock_exceeds_sold", detail))
+    };
+    wanted.iter().enumerate().filter_map(error).collect()
+}
