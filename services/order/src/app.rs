@@ -18,6 +18,7 @@ use crate::catalogue::Catalogue;
 use crate::claim::sweeper;
 use crate::clients::payment::Payments;
 use crate::clients::product::Products;
+use crate::clients::user::Users;
 use crate::config::Config;
 use crate::consumer::Consumer;
 use crate::http;
@@ -52,14 +53,15 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
     messaging::start(lifecycle, "order", &config.backends.amqp_url, &config.naming, &outbox, Consumer);
 
     let key = ServiceKey::from_pem("order", &config.service_key)?;
-    let products = Products::new(&config.product_grpc, key, times)?;
+    let products = Products::new(&config.product_grpc, key.clone(), times)?;
+    let users = Users::new(&config.user_grpc, key, times)?;
     let payments = Payments::new(&config.payment_url, &config.payment_secret_key, times.provider_call)?;
     let sagas = Sagas::new(pool.clone(), outbox.clone(), payments, products.clone(), times);
     let app = App {
         pool: pool.clone(),
         verifier: Verifier::fetching(&config.jwks_url, lifecycle)?,
         catalogue: Catalogue::new(pool.clone(), products.clone(), config.currency),
-        placer: Placer::new(pool.clone(), outbox, products.clone(), sagas.clone(), times),
+        placer: Placer::new(pool.clone(), outbox, products.clone(), users, sagas.clone(), times),
         refunds: Refunds::new(pool.clone(), sagas.clone(), times),
         sagas: sagas.clone(),
         webhook_key: WebhookKey(hmac::Key::new(hmac::HMAC_SHA256, config.payment_webhook_secret.as_bytes())),

@@ -3,8 +3,9 @@
 
 pub mod store;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
+use service::Problem;
 use service::money::Currency;
 use sqlx::PgPool;
 use uuid::Uuid;
@@ -29,7 +30,9 @@ impl Catalogue {
     }
 
     /// The products of these ids, archived ones too; unknown ones are left out.
-    pub async fn look_up(&self, ids: &[Uuid]) -> sqlx::Result<HashMap<Uuid, Product>> {
+    /// 503 when the product service is away and the copy doesn't know them all:
+    /// a cart with a line missing would be a lie.
+    pub async fn look_up(&self, ids: &[Uuid]) -> Result<HashMap<Uuid, Product>, Problem> {
         if ids.is_empty() {
             return Ok(HashMap::new());
         }
@@ -37,7 +40,11 @@ impl Catalogue {
             Ok(products) => products,
             Err(error) => {
                 tracing::warn!(%error, "catalogue.from_copy");
-                store::read(&mut *self.pool.acquire().await?, ids).await?
+                let products = store::read(&mut *self.pool.acquire().await?, ids).await?;
+                if products.len() < ids.iter().collect::<HashSet<_>>().len() {
+                    return Err(Problem::unavailable("The catalogue can't be reached; try again."));
+                }
+                products
             }
         };
         Ok(products.into_iter().map(|product| (product.id, product)).collect())

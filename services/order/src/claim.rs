@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use crate::address::Address;
 use crate::order::Line;
 use crate::times::Times;
 
@@ -19,6 +20,8 @@ pub struct Claim {
     /// Changes hands with the lease; every write names it.
     pub owner: Uuid,
     pub lines: Vec<Line>,
+    /// What the request's `address_id` meant when the key was claimed.
+    pub address: Option<Address>,
 }
 
 /// An answer as it is stored with its key.

@@ -1,4 +1,5 @@
-//! Whom the order service calls: product by gRPC, the payment provider by HTTP.
+//! Whom the order service calls: product and user by gRPC, the payment provider by HTTP.
 
 pub mod payment;
 pub mod product;
+pub mod user;

@@ -30,6 +30,9 @@ pub struct Config {
     /// The product service's gRPC address.
     #[arg(long, env = "PRODUCT_GRPC", default_value = "http://product:9082")]
     pub product_grpc: String,
+    /// The user service's gRPC address.
+    #[arg(long, env = "USER_GRPC", default_value = "http://user:9081")]
+    pub user_grpc: String,
     /// This service's own Ed25519 key (PKCS#8 PEM) to call others with; `order keygen` makes one.
     #[arg(long, env = "SERVICE_KEY", hide_env_values = true)]
     pub service_key: String,

@@ -1,11 +1,12 @@
 //! Events from the other services.
 
-use messaging::topology::PRODUCT_UPDATED;
+use messaging::topology::{PRODUCT_UPDATED, USER_DELETED};
 use messaging::{ApplyError, Event, Handler};
 use proto::product::v1::ProductUpdated;
+use proto::user::v1::UserDeleted;
 use sqlx::PgConnection;
 
-use crate::catalogue;
+use crate::{catalogue, erasure};
 
 pub struct Consumer;
 
@@ -19,6 +20,13 @@ impl Handler for Consumer {
             products.push((event.aggregate_id, product));
         }
         catalogue::store::replace(connection, &products).await?;
+        let mut users = Vec::new();
+        for event in events.iter().filter(|event| event.kind == USER_DELETED) {
+            let user = event.decode::<UserDeleted>()?.user_id;
+            let rejected = |_| ApplyError::Rejected(format!("{user:?} is not a user's id"));
+            users.push(user.parse().map_err(rejected)?);
+        }
+        erasure::erase(connection, &users).await?;
         Ok(())
     }
 }

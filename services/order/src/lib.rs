@@ -15,6 +15,7 @@ mod claim;
 mod clients;
 mod config;
 mod consumer;
+mod erasure;
 mod http;
 mod order;
 mod place;

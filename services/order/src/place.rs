@@ -14,6 +14,8 @@ use crate::address::Address;
 use crate::cart;
 use crate::claim::{self, Answer, Claim, Existing, Key};
 use crate::clients::product::{Products, Reserved};
+use crate::clients::user::Users;
+use crate::erasure;
 use crate::order::{self, Item, Line, MAX_LINES, Placement, Viewer};
 use crate::saga::runner::Sagas;
 use crate::times::Times;
@@ -29,7 +31,11 @@ const MARGIN_SECONDS: f64 = 5.0;
 pub struct Request {
     #[serde(default, deserialize_with = "given")]
     pub items: Option<Vec<Line>>,
-    pub shipping_address: Address,
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    pub shipping_address: Option<Address>,
+    /// One of the user's own addresses instead.
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    pub address_id: Option<Uuid>,
     pub payment_method: String,
 }
 
@@ -58,25 +64,35 @@ enum Placed {
     ClaimLost,
     /// The cart no longer holds what was read from it.
     CartChanged,
+    /// The user was erased meanwhile.
+    UserGone,
 }
 
 #[derive(Clone)]
 pub struct Placer {
     pool: PgPool,
     products: Products,
+    users: Users,
     sagas: Sagas,
     times: Times,
     place: Batcher<Job, sqlx::Result<Placed>>,
 }
 
 impl Placer {
-    pub fn new(pool: PgPool, outbox: Outbox, products: Products, sagas: Sagas, times: Times) -> Self {
+    pub fn new(
+        pool: PgPool,
+        outbox: Outbox,
+        products: Products,
+        users: Users,
+        sagas: Sagas,
+        times: Times,
+    ) -> Self {
         let place_pool = pool.clone();
         let place = Batcher::spawn(move |batch: Arc<Vec<Job>>| {
             let (pool, outbox) = (place_pool.clone(), outbox.clone());
             async move { place(&pool, &outbox, &batch).await }
         });
-        Self { pool, products, sagas, times, place }
+        Self { pool, products, users, sagas, times, place }
     }
 
     /// The answer to the request, and whether it is an earlier one's.
@@ -99,12 +115,21 @@ impl Placer {
 
     /// The key's claim, or the answer that it already has.
     async fn claim(&self, key: &Key, request: &Request) -> Result<Result<Claim, Answer>, Problem> {
-        let mut connection = self.pool.acquire().await?;
-        match claim::find(&mut connection, key, &self.times).await? {
+        let existing = {
+            let mut connection = self.pool.acquire().await?;
+            claim::find(&mut connection, key, &self.times).await?
+        };
+        match existing {
             Existing::Mine(claim) => return Ok(Ok(claim)),
             Existing::Answered(answer) => return Ok(Err(answer)),
             Existing::None => {}
         }
+        // With no connection held: this asks another service.
+        let address = match request.address_id {
+            Some(id) => Some(self.address(key.user_id, id).await?),
+            None => None,
+        };
+        let mut connection = self.pool.acquire().await?;
         let lines = match &request.items {
             Some(items) => items.clone(),
             None => cart::store::lines(&mut connection, key.user_id).await?,
@@ -116,9 +141,28 @@ impl Placer {
             let detail = format!("An order has at most {MAX_LINES} different products.");
             return Err(Problem::unprocessable("too_many_items", detail));
         }
-        let claimed = claim::store::insert(&mut connection, key, lines, self.times.claim_lease).await?;
-        // Lost a race for the key: its winner is at work.
-        claimed.map(Ok).ok_or_else(claim::in_progress)
+        let lease = self.times.claim_lease;
+        match claim::store::insert(&mut connection, key, lines, address, lease).await? {
+            Some(claim) => Ok(Ok(claim)),
+            None if erasure::is_deleted(&mut connection, key.user_id).await? => Err(erasure::gone()),
+            // Lost a race for the key: its winner is at work.
+            None => Err(claim::in_progress()),
+        }
+    }
+
+    async fn address(&self, user: Uuid, id: Uuid) -> Result<Address, Problem> {
+        match self.users.address(user, id).await {
+            Ok(Some(address)) => Ok(address),
+            Ok(None) => {
+                let error = FieldError::new("/address_id", "unknown_address", "You have no such address.");
+                let problem = Problem::unprocessable("unknown_address", "The address does not exist.");
+                Err(problem.with_errors(vec![error]))
+            }
+            Err(error) => {
+                tracing::warn!(%error, "place.user_away");
+                Err(Problem::unavailable("Addresses can't be looked up at the moment; try again."))
+            }
+        }
     }
 
     async fn work(&self, key: &Key, mut claim: Claim, request: Request) -> Result<Answer, Problem> {
@@ -179,13 +223,14 @@ impl Placer {
         total: service::Money,
         remaining_ms: i64,
     ) -> Result<Answer, Problem> {
+        let address = claim.address.clone().or(request.shipping_address);
         let left = remaining_ms as f64 / 1000.0 - MARGIN_SECONDS;
         let placement = Placement {
             id: claim.order_id,
             user_id: key.user_id,
             items,
             total,
-            shipping_address: request.shipping_address,
+            shipping_address: address.ok_or_else(Problem::internal)?, // checked when the request came in
             payment_method: request.payment_method,
             deadline_seconds: self.times.payment_deadline.as_secs_f64().min(left).max(1.0),
             placed_at: now(),
@@ -206,6 +251,10 @@ impl Placer {
                 Ok(answer)
             }
             Ok(Placed::ClaimLost) => self.stored_answer(key).await?.ok_or_else(claim::in_progress),
+            Ok(Placed::UserGone) => {
+                self.products.release(&[claim.order_id]).await.map_err(away)?;
+                Err(erasure::gone())
+            }
             Ok(Placed::CartChanged) => {
                 self.products.release(&[claim.order_id]).await.map_err(away)?;
                 let detail = "The cart has changed since it was read; look at it again.";
@@ -277,8 +326,11 @@ async fn place_together(pool: &PgPool, outbox: &Outbox, jobs: &[&Job]) -> sqlx::
     let mut placed = Vec::with_capacity(jobs.len());
     for job in jobs {
         let (user, lines) = (job.placement.user_id, &job.claim.lines);
-        placed.push(if !held.contains(&job.claim.order_id) {
+        let claim = held.iter().find(|held| held.order_id == job.claim.order_id);
+        placed.push(if claim.is_none() {
             Placed::ClaimLost
+        } else if claim.is_some_and(|claim| claim.user_gone) {
+            Placed::UserGone
         } else if job.cart && !cart::store::take_out(&mut transaction, user, lines).await? {
             Placed::CartChanged
         } else {

@@ -72,7 +72,7 @@ impl Refunds {
                 Existing::Answered(answer) => return Ok((answer, true)),
                 Existing::None => {
                     let lease = self.times.claim_lease;
-                    let claimed = claim::store::insert(&mut connection, &key, vec![], lease).await?;
+                    let claimed = claim::store::insert(&mut connection, &key, vec![], None, lease).await?;
                     claimed.ok_or_else(claim::in_progress)?
                 }
             }

@@ -17,6 +17,8 @@ pub struct Times {
     pub provider_call: Duration,
     /// One call to the product service that reserves, commits or releases.
     pub product_call: Duration,
+    /// One question to the user service.
+    pub user_call: Duration,
     /// One look at the catalogue, for which there is a copy to fall back to.
     pub catalogue_look: Duration,
     /// How long an Idempotency-Key is kept.
@@ -32,6 +34,7 @@ impl Default for Times {
             saga_lease: Duration::from_secs(15),
             provider_call: Duration::from_secs(10),
             product_call: Duration::from_secs(3),
+            user_call: Duration::from_secs(2),
             catalogue_look: Duration::from_secs(1),
             key_life: Duration::from_secs(24 * 60 * 60),
         }

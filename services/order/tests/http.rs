@@ -127,3 +127,63 @@ async fn requests_are_refused_in_the_order_of_the_contract() {
     let answer = send(buyer.request(Method::GET, "/orders").header("X-Request-Id", "mine-1")).await;
     assert_eq!(answer.headers["x-request-id"], "mine-1");
 }
+
+#[tokio::test]
+async fn a_cart_shows_what_cannot_be_bought_any_more_and_is_not_shown_in_part() {
+    let shop = Shop::open().await;
+    let thing = shop.stock.add(1999, 7);
+    let buyer = shop.customer();
+    let item = format!("/cart/items/{thing}");
+    buyer.put(&item, json!({"quantity": 2})).await;
+    shop.stock.lock().products.get_mut(&thing.to_string()).unwrap().archived = true;
+    let cart = buyer.get("/cart").await.body;
+    assert_eq!((&cart["items"][0]["available"], &cart["items"][0]["quantity"]), (&json!(0), &json!(2)));
+    assert_eq!(buyer.put(&item, json!({"quantity": 3})).await.problem(), (404, "not_found"));
+    // Away, and no product.updated was heard: half a cart would be a lie.
+    shop.stock.lock().away = true;
+    let answer = buyer.get("/cart").await;
+    assert_eq!(answer.problem(), (503, "service_unavailable"));
+    assert!(answer.headers.contains_key("retry-after"));
+}
+
+#[tokio::test]
+async fn an_order_goes_to_an_address_of_the_book_as_it_was() {
+    let shop = Shop::open().await;
+    let thing = shop.stock.add(1999, 7);
+    let buyer = shop.customer();
+    let home = shop.book.add(buyer.id, "Hull");
+    let body = json!({
+        "items": [{"product_id": thing, "quantity": 1}], "address_id": home, "payment_method": "pm_card_visa",
+    });
+    let placed = buyer.order("k", &body).await;
+    assert_eq!((placed.status.as_u16(), &placed.body["shipping_address"]["city"]), (201, &json!("Hull")));
+    // A retry gets the first answer, whatever has become of the address or of the user service.
+    shop.book.lock().addresses.clear();
+    shop.book.lock().away = true;
+    let again = buyer.order("k", &body).await;
+    assert_eq!((again.id(), again.replayed()), (placed.id(), true));
+    assert_eq!(buyer.get(&format!("/orders/{}", placed.id())).await.body["shipping_address"]["city"], "Hull");
+    assert_eq!(buyer.order("k2", &body).await.problem(), (503, "service_unavailable"));
+    shop.book.lock().away = false;
+    let unknown = buyer.order("k2", &body).await;
+    assert_eq!(unknown.problem(), (422, "unknown_address"));
+    assert_eq!(unknown.body["errors"][0]["pointer"], "/address_id");
+    let theirs = shop.book.add(shop.customer().id, "York");
+    let mut wrong = body.clone();
+    wrong["address_id"] = json!(theirs);
+    assert_eq!(buyer.order("k3", &wrong).await.problem(), (422, "unknown_address"));
+    assert_eq!(shop.book.lock().asked, 4);
+
+    let mut both = body.clone();
+    both["shipping_address"] = address();
+    let mut none = body.clone();
+    none.as_object_mut().unwrap().remove("address_id");
+    let mut null = body.clone();
+    null["address_id"] = Value::Null;
+    for (body, pointer) in [(both, "/address_id"), (none, "/shipping_address"), (null, "/address_id")] {
+        let answer = buyer.order("k4", &body).await;
+        assert_eq!(answer.problem(), (422, "validation_failed"), "{body}");
+        assert_eq!(answer.body["errors"][0]["pointer"], pointer);
+    }
+    assert_eq!(shop.book.lock().asked, 4, "nobody is asked for nothing");
+}

@@ -163,3 +163,46 @@ async fn orders_are_listed_newest_first_and_seen_by_their_owner_and_staff_only()
     assert_eq!(shop.signed_in(service::auth::Role::Staff).get(&path).await.status, 200);
     assert_eq!(shop.customer().get("/orders").await.body["items"], json!([]));
 }
+
+#[tokio::test]
+async fn staff_list_the_orders_of_everybody() {
+    let shop = Shop::open().await;
+    let thing = shop.stock.add(100, 100);
+    let (one, two, staff) = (shop.customer(), shop.customer(), shop.staff());
+    let mut placed = Vec::new();
+    for buyer in [&one, &two, &one] {
+        placed.push(buyer.buy(thing, 1).await);
+    }
+    two.post(&format!("/orders/{}/cancel", placed[1])).await;
+    placed.reverse();
+    let ids = |page: &serde_json::Value| -> Vec<String> {
+        let items = page["items"].as_array().unwrap().iter();
+        items.map(|order| order["id"].as_str().unwrap().to_owned()).collect()
+    };
+    let mut seen = Vec::new();
+    let mut path = "/admin/orders?limit=2".to_owned();
+    loop {
+        let page = staff.get(&path).await.body;
+        seen.extend(ids(&page));
+        let Some(cursor) = page["next_cursor"].as_str() else { break };
+        path = format!("/admin/orders?limit=2&cursor={cursor}");
+    }
+    assert_eq!(seen, placed);
+    let listed = async |query: String| ids(&staff.get(&format!("/admin/orders?{query}")).await.body);
+    assert_eq!(listed("status=cancelled".to_owned()).await, [placed[1].clone()]);
+    assert_eq!(listed(format!("user_id={}", one.id)).await, [placed[0].clone(), placed[2].clone()]);
+    assert_eq!(listed(format!("user_id={}&status=cancelled", one.id)).await, [""; 0]);
+    assert_eq!(ids(&one.get("/orders?status=confirmed").await.body), [placed[0].clone(), placed[2].clone()]);
+
+    assert_eq!(one.get("/admin/orders").await.problem(), (403, "forbidden"));
+    let anonymous = shop.anonymous(reqwest::Method::GET, "/admin/orders").await;
+    assert_eq!(anonymous, (401, "missing_token".to_owned()));
+    for (query, pointer) in [("user_id=x", "/user_id"), ("status=lost", "/status"), ("limit=101", "/limit")] {
+        let answer = staff.get(&format!("/admin/orders?{query}")).await;
+        assert_eq!(answer.problem(), (422, "validation_failed"), "{query}");
+        assert_eq!(answer.body["errors"][0]["pointer"], pointer);
+    }
+    assert_eq!(staff.get("/admin/orders?cursor=x").await.problem(), (400, "invalid_cursor"));
+    let admin = shop.signed_in(service::auth::Role::Admin);
+    assert_eq!(admin.get("/admin/orders").await.status, 200);
+}

@@ -149,6 +149,7 @@ pub fn start(
     let own = vec![
         jwks,
         ("PRODUCT_GRPC", format!("http://{}", loopback(ports.product[1]))),
+        ("USER_GRPC", format!("http://{}", loopback(ports.user[1]))),
         ("PAYMENT_URL", sandbox_http),
         ("PAYMENT_SECRET_KEY", secrets.payment_secret_key.clone()),
         ("PAYMENT_WEBHOOK_SECRET", secrets.payment_webhook_secret.clone()),

@@ -6,20 +6,26 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{Answer, Claim, Key, Stored};
+use crate::address::Address;
 use crate::order::Line;
 
-/// A new claim; `None` when the key is taken.
+/// A new claim; `None` when the key is taken, or its user erased.
 pub async fn insert(
     connection: &mut PgConnection,
     key: &Key,
     lines: Vec<Line>,
+    address: Option<Address>,
     lease: Duration,
 ) -> sqlx::Result<Option<Claim>> {
-    let claim = Claim { order_id: Uuid::now_v7(), owner: Uuid::now_v7(), lines };
+    let claim = Claim { order_id: Uuid::now_v7(), owner: Uuid::now_v7(), lines, address };
     let lines = serde_json::to_value(&claim.lines).map_err(|error| sqlx::Error::Encode(error.into()))?;
+    let address = encode(claim.address.as_ref())?;
     let inserted = sqlx::query!(
-        "INSERT INTO orders.claims (user_id, operation, key, body_hash, order_id, lines, owner, lease_until)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, now() + make_interval(secs => $8)) ON CONFLICT DO NOTHING",
+        "INSERT INTO orders.claims
+             (user_id, operation, key, body_hash, order_id, lines, owner, lease_until, address)
+         SELECT $1, $2, $3, $4, $5, $6, $7, now() + make_interval(secs => $8), $9
+         WHERE NOT EXISTS (SELECT FROM orders.deleted_users WHERE user_id = $1)
+         ON CONFLICT DO NOTHING",
         key.user_id,
         key.operation,
         key.key,
@@ -28,6 +34,7 @@ pub async fn insert(
         lines,
         claim.owner,
         lease.as_secs_f64(),
+        address,
     )
     .execute(connection)
     .await?;
@@ -47,7 +54,7 @@ pub async fn take_over(
              order_id = CASE WHEN swept THEN $7 ELSE order_id END, swept = false
          WHERE user_id = $1 AND operation = $2 AND key = $3 AND body_hash = $4
            AND answer_status IS NULL AND lease_until < now()
-         RETURNING order_id, owner, lines",
+         RETURNING order_id, owner, lines, address",
         key.user_id,
         key.operation,
         key.key,
@@ -59,8 +66,10 @@ pub async fn take_over(
     .fetch_optional(connection)
     .await?;
     row.map(|row| {
-        let lines = serde_json::from_value(row.lines).map_err(|error| sqlx::Error::Decode(error.into()))?;
-        Ok(Claim { order_id: row.order_id, owner: row.owner, lines })
+        let decode = |error: serde_json::Error| sqlx::Error::Decode(error.into());
+        let lines = serde_json::from_value(row.lines).map_err(decode)?;
+        let address = row.address.map(serde_json::from_value).transpose().map_err(decode)?;
+        Ok(Claim { order_id: row.order_id, owner: row.owner, lines, address })
     })
     .transpose()
 }
@@ -100,16 +109,29 @@ pub async fn renew(connection: &mut PgConnection, claim: &Claim, order_id: Uuid)
     Ok(renewed.rows_affected() == 1)
 }
 
-/// Those of the claims that are still their owners' and have no answer, locked;
-/// by order id.
-pub async fn lock_held(connection: &mut PgConnection, claims: &[&Claim]) -> sqlx::Result<Vec<Uuid>> {
+fn encode(address: Option<&Address>) -> sqlx::Result<Option<serde_json::Value>> {
+    address.map(serde_json::to_value).transpose().map_err(|error| sqlx::Error::Encode(error.into()))
+}
+
+/// A claim that is still its owner's and has no answer.
+pub struct Held {
+    pub order_id: Uuid,
+    /// Its user is to be forgotten.
+    pub user_gone: bool,
+}
+
+/// Those of the claims that are held, locked in the order of ids.
+pub async fn lock_held(connection: &mut PgConnection, claims: &[&Claim]) -> sqlx::Result<Vec<Held>> {
     let orders: Vec<Uuid> = claims.iter().map(|claim| claim.order_id).collect();
     let owners: Vec<Uuid> = claims.iter().map(|claim| claim.owner).collect();
-    sqlx::query_scalar!(
-        "SELECT c.order_id FROM orders.claims c
+    sqlx::query_as!(
+        Held,
+        r#"SELECT c.order_id,
+                  EXISTS (SELECT FROM orders.deleted_users d WHERE d.user_id = c.user_id) AS "user_gone!"
+         FROM orders.claims c
          JOIN UNNEST($1::uuid[], $2::uuid[]) AS h (order_id, owner)
            ON c.order_id = h.order_id AND c.owner = h.owner
-         WHERE c.answer_status IS NULL ORDER BY c.order_id FOR UPDATE OF c",
+         WHERE c.answer_status IS NULL ORDER BY c.order_id FOR UPDATE OF c"#,
         &orders,
         &owners,
     )

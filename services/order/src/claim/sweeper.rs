@@ -1,5 +1,6 @@
 //! Releases the reservations of claims that lapsed without an order: their
-//! process died, and the customer did not come back.
+//! process died, and the customer did not come back. And forgets what erased users'
+//! last requests left.
 
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use uuid::Uuid;
 
 use super::store;
 use crate::clients::product::Products;
+use crate::erasure;
 use crate::times::Times;
 
 const EVERY: Duration = Duration::from_secs(5);
@@ -28,6 +30,10 @@ pub async fn run(pool: PgPool, products: Products, times: Times, stop: Cancellat
 /// Claims are taken over before the release, so that no retry can place the
 /// order meanwhile, and let go at once if it fails.
 async fn sweep(pool: &PgPool, products: &Products, times: &Times) -> anyhow::Result<()> {
+    let mut transaction = pool.begin().await?;
+    erasure::erase_again(&mut transaction).await?;
+    transaction.commit().await?;
+
     let owner = Uuid::now_v7();
     let lapsed = {
         let mut connection = pool.acquire().await?;

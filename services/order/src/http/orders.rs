@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::Deserialize;
-use service::auth::User;
+use service::auth::{Staff, User};
 use service::extract::{Body, Json, Path, Query};
 use service::page::{Page, PageQuery};
 use service::validate::Invalid;
@@ -29,6 +29,7 @@ const CANCEL_WAIT: Duration = Duration::from_secs(3);
 pub fn router() -> Router<App> {
     Router::new()
         .route("/api/v1/orders", get(list).post(place))
+        .route("/api/v1/admin/orders", get(list_all))
         .route("/api/v1/orders/{id}", get(show))
         .route("/api/v1/orders/{id}/cancel", post(cancel))
 }
@@ -82,7 +83,16 @@ pub fn idempotency_key(headers: &HeaderMap) -> Result<String, Problem> {
 
 fn check(request: &Request) -> Result<(), Problem> {
     let mut invalid = Invalid::new();
-    request.shipping_address.check("/shipping_address", &mut invalid);
+    match (&request.shipping_address, request.address_id) {
+        (Some(address), None) => address.check("/shipping_address", &mut invalid),
+        (None, Some(_)) => {}
+        (Some(_), Some(_)) => {
+            invalid.push("/address_id", "ambiguous", "Send this or shipping_address, not both.");
+        }
+        (None, None) => {
+            invalid.push("/shipping_address", "missing_field", "Send this or address_id.");
+        }
+    }
     if let Some(items) = &request.items {
         invalid.range("/items", items.len(), 1, MAX_LINES);
         check_lines("/items", items, &mut invalid);
@@ -121,15 +131,44 @@ async fn list(
     State(pool): State<PgPool>,
     Query(query): Query<ListQuery>,
 ) -> Result<Json<Page<View>>, Problem> {
-    let (limit, after) = (query.page.limit()?, query.page.after()?);
+    page(&pool, user, Some(user.id), query.status, query.page).await
+}
+
+#[derive(Deserialize)]
+struct AdminQuery {
+    #[serde(flatten)]
+    page: PageQuery,
+    status: Option<String>,
+    user_id: Option<String>,
+}
+
+async fn list_all(
+    Staff(staff): Staff,
+    State(pool): State<PgPool>,
+    Query(query): Query<AdminQuery>,
+) -> Result<Json<Page<View>>, Problem> {
+    let invalid =
+        |_| Problem::invalid(vec![FieldError::new("/user_id", "invalid_value", "This is not a UUID.")]);
+    let of: Option<Uuid> = query.user_id.map(|id| id.parse().map_err(invalid)).transpose()?;
+    page(&pool, staff, of, query.status, query.page).await
+}
+
+async fn page(
+    pool: &PgPool,
+    user: User,
+    of: Option<Uuid>,
+    status: Option<String>,
+    page: PageQuery,
+) -> Result<Json<Page<View>>, Problem> {
+    let (limit, before) = (page.limit()?, page.after()?);
     let unknown = |_| {
         let words: Vec<&str> = Status::ALL.iter().map(|status| status.as_str()).collect();
         let detail = format!("One of {}.", words.join(", "));
         Problem::invalid(vec![FieldError::new("/status", "unknown_status", detail)])
     };
-    let status: Option<Status> = query.status.map(|status| status.parse().map_err(unknown)).transpose()?;
+    let status: Option<Status> = status.map(|status| status.parse().map_err(unknown)).transpose()?;
     let mut connection = pool.acquire().await?;
-    let ids = store::ids_of_user(&mut connection, user.id, status, after, limit + 1).await?;
+    let ids = store::ids(&mut connection, of, status, before, limit + 1).await?;
     let orders = store::load(&mut connection, &ids).await?;
     Ok(Json(Page::new(orders, limit, |order| order.id).map(|order| order.view(viewer(user)))))
 }

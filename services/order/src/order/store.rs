@@ -277,20 +277,20 @@ pub async fn load(connection: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<V
         .collect()
 }
 
-/// Ids of a user's orders, newest first, older than `before`.
-pub async fn ids_of_user(
+/// Ids of orders, newest first, older than `before`: of one user, or of all.
+pub async fn ids(
     connection: &mut PgConnection,
-    user: Uuid,
+    user: Option<Uuid>,
     status: Option<Status>,
     before: Option<Uuid>,
     limit: i64,
 ) -> sqlx::Result<Vec<Uuid>> {
-    // Two statements, so that each has an index of its own.
-    match status {
-        None => {
+    let before = before.unwrap_or(Uuid::max());
+    // A statement for each, so that each has an index of its own.
+    match (user, status) {
+        (Some(user), None) => {
             sqlx::query_scalar!(
-                "SELECT id FROM orders.orders WHERE user_id = $1 AND ($2::uuid IS NULL OR id < $2)
-                 ORDER BY id DESC LIMIT $3",
+                "SELECT id FROM orders.orders WHERE user_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3",
                 user,
                 before,
                 limit
@@ -298,12 +298,30 @@ pub async fn ids_of_user(
             .fetch_all(connection)
             .await
         }
-        Some(status) => {
+        (Some(user), Some(status)) => {
             sqlx::query_scalar!(
-                "SELECT id FROM orders.orders
-                 WHERE user_id = $1 AND status = $2 AND ($3::uuid IS NULL OR id < $3)
+                "SELECT id FROM orders.orders WHERE user_id = $1 AND status = $2 AND id < $3
                  ORDER BY id DESC LIMIT $4",
                 user,
+                status.as_str(),
+                before,
+                limit
+            )
+            .fetch_all(connection)
+            .await
+        }
+        (None, None) => {
+            sqlx::query_scalar!(
+                "SELECT id FROM orders.orders WHERE id < $1 ORDER BY id DESC LIMIT $2",
+                before,
+                limit
+            )
+            .fetch_all(connection)
+            .await
+        }
+        (None, Some(status)) => {
+            sqlx::query_scalar!(
+                "SELECT id FROM orders.orders WHERE status = $1 AND id < $2 ORDER BY id DESC LIMIT $3",
                 status.as_str(),
                 before,
                 limit

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::money::{Refund, RefundBy, RefundStatus};
 use super::{Effect, Input, Phase, Refusal, State};
+use crate::erasure;
 use crate::order::store::{Notice, announce, tracking};
 use crate::order::{CancelReason, PaymentStatus, Status};
 
@@ -251,6 +252,8 @@ async fn perform(connection: &mut PgConnection, changed: &[(Uuid, Row)], steps: 
         notices.push((step.order, step.version, notice));
     }
     note(connection, &history).await?;
+    let ended = history.iter().filter(|(_, status)| matches!(status, Status::Cancelled | Status::Delivered));
+    erasure::forget_ended(connection, &ended.map(|(step, _)| step.order).collect::<Vec<_>>()).await?;
     announce(connection, &notices).await
 }
 

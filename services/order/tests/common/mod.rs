@@ -6,6 +6,7 @@
 
 pub mod hooks;
 pub mod product;
+pub mod user;
 
 use clap::Parser;
 use reqwest::{Method, RequestBuilder, StatusCode};
@@ -19,12 +20,14 @@ use uuid::Uuid;
 
 pub use hooks::Hooks;
 pub use product::{FakeProduct, Stock};
+pub use user::{Book, FakeUser};
 
 const SECRET: &str = "sk_test_orders";
 
 pub struct Shop {
     pub base: String,
     pub stock: Stock,
+    pub book: Book,
     pub pool: PgPool,
     pub issuer: Issuer,
     pub client: reqwest::Client,
@@ -54,6 +57,8 @@ impl Shop {
         let key = service::peer::generate().unwrap();
         let stock = Stock::default();
         let product = FakeProduct::start(stock.clone(), &key.public_key).await;
+        let book = Book::default();
+        let user = FakeUser::start(book.clone(), &key.public_key).await;
         let issuer = Issuer::start().await;
         let secret = SECRET;
         let data = std::env::temp_dir().join(format!("dockside-sandbox-{}", Uuid::now_v7()));
@@ -79,6 +84,7 @@ impl Shop {
             format!("--amqp-url={amqp_url}"),
             format!("--jwks-url={}", issuer.jwks_url),
             format!("--product-grpc={product}"),
+            format!("--user-grpc={user}"),
             format!("--service-key={}", key.private_key_pem),
             format!("--payment-url=http://{}", sandbox.addr),
             format!("--payment-secret-key={secret}"),
@@ -92,6 +98,7 @@ impl Shop {
         Self {
             base,
             stock,
+            book,
             pool: PgPool::connect(&database).await.unwrap(),
             issuer,
             client: reqwest::Client::builder().timeout(Duration::from_secs(20)).build().unwrap(),

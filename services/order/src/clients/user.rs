@@ -1,0 +1,47 @@
+//! The user service's gRPC API: whose address is which.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use proto::user::v1 as api;
+use proto::user::v1::user_service_client::UserServiceClient;
+use service::peer::ServiceKey;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+use uuid::Uuid;
+
+use crate::address::Address;
+use crate::times::Times;
+
+#[derive(Clone)]
+pub struct Users {
+    client: UserServiceClient<Channel>,
+    key: ServiceKey,
+    deadline: Duration,
+}
+
+impl Users {
+    pub fn new(address: &str, key: ServiceKey, times: Times) -> anyhow::Result<Self> {
+        let channel = service::grpc::channel(address).context("USER_GRPC")?;
+        Ok(Self { client: UserServiceClient::new(channel), key, deadline: times.user_call })
+    }
+
+    /// One of the user's own addresses; `None` when there is no such.
+    pub async fn address(&self, user: Uuid, address: Uuid) -> Result<Option<Address>, Status> {
+        let message = api::GetAddressRequest { user_id: user.to_string(), address_id: address.to_string() };
+        let request = service::grpc::request(message, self.deadline, &self.key.token("user")?)?;
+        match self.client.clone().get_address(request).await {
+            Ok(answer) => {
+                let address = answer.into_inner().address.map(known);
+                address.map(Some).ok_or_else(|| Status::internal("an answer without an address"))
+            }
+            Err(status) if status.code() == Code::NotFound => Ok(None),
+            Err(status) => Err(status),
+        }
+    }
+}
+
+fn known(address: api::Address) -> Address {
+    let api::Address { name, line1, line2, city, region, postal_code, country } = address;
+    Address { name, line1, line2, city, region, postal_code, country }
+}

@@ -1,0 +1,92 @@
+//! Forgetting a user.
+//!
+//! What is kept for convenience goes at once. An open order needs its address
+//! until it ends and then loses it ([`forget_ended`], a step of its end); orders
+//! stay, under an id that leads to nobody. The tombstone is looked at wherever an
+//! order or a claim is written, so that it doesn't matter what comes first.
+
+use service::Problem;
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+/// Leaves tombstones and forgets what can be forgotten now; safe to repeat.
+pub async fn erase(connection: &mut PgConnection, users: &[Uuid]) -> sqlx::Result<()> {
+    if users.is_empty() {
+        return Ok(());
+    }
+    sqlx::query!(
+        "INSERT INTO orders.deleted_users (user_id)
+         SELECT DISTINCT id FROM UNNEST($1::uuid[]) AS id ORDER BY id ON CONFLICT DO NOTHING",
+        users,
+    )
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query!(
+        "DELETE FROM orders.cart_items WHERE (user_id, product_id) IN (
+             SELECT user_id, product_id FROM orders.cart_items
+             WHERE user_id = ANY($1) ORDER BY user_id, product_id FOR UPDATE)",
+        users,
+    )
+    .execute(&mut *connection)
+    .await?;
+    // Claims before orders, as those who place them lock.
+    sqlx::query!(
+        "DELETE FROM orders.claims WHERE order_id IN (
+             SELECT order_id FROM orders.claims WHERE user_id = ANY($1) ORDER BY order_id FOR UPDATE)",
+        users,
+    )
+    .execute(&mut *connection)
+    .await?;
+    // Locked first: one that is about to end would not show as ended to a single statement.
+    let orders = sqlx::query_scalar!(
+        "SELECT id FROM orders.orders
+         WHERE user_id = ANY($1) AND (shipping_address IS NOT NULL OR tracking IS NOT NULL)
+         ORDER BY id FOR UPDATE",
+        users,
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    forget_ended(connection, &orders).await
+}
+
+/// Takes address and parcel from those of the orders that have ended and whose
+/// users are erased.
+pub async fn forget_ended(connection: &mut PgConnection, orders: &[Uuid]) -> sqlx::Result<()> {
+    if orders.is_empty() {
+        return Ok(());
+    }
+    sqlx::query!(
+        "UPDATE orders.orders o SET shipping_address = NULL, tracking = NULL
+         WHERE id = ANY($1) AND status IN ('delivered', 'cancelled')
+           AND EXISTS (SELECT FROM orders.deleted_users d WHERE d.user_id = o.user_id)",
+        orders,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Once more for those erased within the last hour: their access tokens outlive
+/// them by minutes, and a request of theirs may have been under way.
+pub async fn erase_again(connection: &mut PgConnection) -> sqlx::Result<()> {
+    let users = sqlx::query_scalar!(
+        "SELECT user_id FROM orders.deleted_users WHERE at > now() - interval '1 hour' ORDER BY user_id",
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    erase(connection, &users).await
+}
+
+pub async fn is_deleted(connection: &mut PgConnection, user: Uuid) -> sqlx::Result<bool> {
+    sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM orders.deleted_users WHERE user_id = $1) AS "deleted!""#,
+        user,
+    )
+    .fetch_one(connection)
+    .await
+}
+
+/// What an erased user is told: the access token is still good, its owner is not.
+pub fn gone() -> Problem {
+    Problem::unauthorized("invalid_token", "This account was deleted.")
+}

@@ -1,0 +1,116 @@
+//! What stays of a user who was deleted.
+
+mod common;
+
+use common::{Buyer, Shop, order_of};
+use proto::user::v1::UserDeleted;
+use serde_json::{Value, json};
+
+impl Shop {
+    /// Sends `user.deleted` as the user service would, and waits until it is applied.
+    async fn delete(&self, buyer: &Buyer<'_>) {
+        let body = UserDeleted { user_id: buyer.id.to_string() };
+        let event = messaging::NewEvent::new(messaging::topology::USER_DELETED, buyer.id, 1, &body);
+        let mut connection = self.pool.acquire().await.unwrap();
+        sqlx::query("SET search_path = orders").execute(&mut *connection).await.unwrap();
+        messaging::outbox::enqueue(&mut connection, &[event]).await.unwrap();
+        drop(connection);
+        let applied = || async {
+            let query = "SELECT count(*) FROM orders.outbox WHERE type = 'user.deleted.v1'
+                         AND id NOT IN (SELECT event_id FROM orders.inbox)";
+            let left: i64 = sqlx::query_scalar(query).fetch_one(&self.pool).await.unwrap();
+            (left == 0).then_some(())
+        };
+        testing::eventually("the deletion to be applied", applied).await;
+    }
+
+    async fn rows_of(&self, buyer: &Buyer<'_>) -> i64 {
+        let query = "SELECT (SELECT count(*) FROM orders.claims WHERE user_id = $1)
+                          + (SELECT count(*) FROM orders.cart_items WHERE user_id = $1)";
+        sqlx::query_scalar(query).bind(buyer.id).fetch_one(&self.pool).await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn orders_lose_their_address_when_they_have_ended_and_stay_for_staff() {
+    let shop = Shop::open_with_broker().await;
+    let thing = shop.stock.add(1000, 100);
+    let (buyer, other, staff) = (shop.customer(), shop.customer(), shop.staff());
+    let delivered = buyer.buy(thing, 1).await;
+    let parcel = json!({"carrier": "Tern", "tracking_number": "T-1"});
+    staff.post_json(&format!("/orders/{delivered}/ship"), parcel.clone()).await;
+    staff.post(&format!("/orders/{delivered}/deliver")).await;
+    let cancelled = buyer.place(&order_of(thing, 1, "pm_card_chargeDeclined")).await.id();
+    buyer.until(&cancelled, "cancelled", "declined").await;
+    let (sent, stopped) = (buyer.buy(thing, 1).await, buyer.buy(thing, 1).await);
+    let theirs = other.buy(thing, 1).await;
+    buyer.put(&format!("/cart/items/{thing}"), json!({"quantity": 1})).await;
+    other.put(&format!("/cart/items/{thing}"), json!({"quantity": 1})).await;
+    assert!(shop.rows_of(&buyer).await > 4);
+
+    for _ in 0..2 {
+        shop.delete(&buyer).await;
+        assert_eq!(shop.rows_of(&buyer).await, 0);
+    }
+    let address = async |id: &str| staff.get(&format!("/orders/{id}")).await.body["shipping_address"].clone();
+    assert_eq!(address(&delivered).await, Value::Null);
+    assert_eq!(staff.get(&format!("/orders/{delivered}")).await.body["tracking"], Value::Null);
+    assert_eq!(address(&cancelled).await, Value::Null);
+    // Open ones still have to arrive somewhere.
+    assert_eq!(address(&sent).await["city"], "Hull");
+    let shipped = staff.post_json(&format!("/orders/{sent}/ship"), parcel).await.body;
+    assert_eq!(
+        (&shipped["shipping_address"]["city"], &shipped["tracking"]["carrier"]),
+        (&json!("Hull"), &json!("Tern"))
+    );
+    let order = staff.post(&format!("/orders/{sent}/deliver")).await.body;
+    assert_eq!((&order["shipping_address"], &order["tracking"]), (&Value::Null, &Value::Null));
+    assert_eq!(order["items"][0]["quantity"], 1);
+    let order = staff.post(&format!("/orders/{stopped}/cancel")).await.body;
+    assert_eq!((&order["status"], &order["shipping_address"]), (&json!("cancelled"), &Value::Null));
+    staff.until(&stopped, "cancelled", "refunded").await;
+
+    assert_eq!(address(&theirs).await["city"], "Hull");
+    assert_eq!(shop.rows_of(&other).await, 2);
+}
+
+#[tokio::test]
+async fn an_erased_user_places_no_order_whatever_comes_first() {
+    let shop = Shop::open_with_broker().await;
+    let thing = shop.stock.add(1000, 100);
+    let buyer = shop.customer();
+    shop.delete(&buyer).await;
+    let body = order_of(thing, 1, "pm_card_visa");
+    assert_eq!(buyer.order("k", &body).await.problem(), (401, "invalid_token"));
+    assert_eq!(shop.rows_of(&buyer).await, 0);
+
+    // Erased between the claim and the placing.
+    let late = shop.customer();
+    let mut gate = shop.pool.begin().await.unwrap();
+    sqlx::query("LOCK TABLE orders.orders IN SHARE MODE").execute(&mut *gate).await.unwrap();
+    sqlx::query("INSERT INTO orders.deleted_users (user_id) VALUES ($1)")
+        .bind(late.id)
+        .execute(&mut *gate)
+        .await
+        .unwrap();
+    let request = late.request(reqwest::Method::POST, "/orders").header("Idempotency-Key", "k").json(&body);
+    let request = tokio::spawn(common::send(request));
+    let waits = || async {
+        let query = "SELECT count(*) FROM pg_stat_activity
+                     WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        let waiting: i64 = sqlx::query_scalar(query).fetch_one(&shop.pool).await.unwrap();
+        (waiting > 0).then_some(())
+    };
+    testing::eventually("the order to wait for the gate", waits).await;
+    gate.commit().await.unwrap();
+    // It saw no tombstone, so it is an open order: it loses its address at its end.
+    let placed = request.await.unwrap();
+    assert_eq!(placed.status, 201);
+    let staff = shop.staff();
+    staff.until(&placed.id(), "confirmed", "captured").await;
+    let order = staff.post(&format!("/orders/{}/cancel", placed.id())).await.body;
+    assert_eq!((&order["status"], &order["shipping_address"]), (&json!("cancelled"), &Value::Null));
+    // And what it left of its claim goes with the next sweep.
+    let swept = || async { (shop.rows_of(&late).await == 0).then_some(()) };
+    testing::eventually("the claim to be swept", swept).await;
+}
