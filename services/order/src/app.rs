@@ -12,6 +12,7 @@ use service::serve::{Addresses, Ports};
 use service::{Lifecycle, db};
 use sqlx::PgPool;
 use sqlx::migrate::Migrator;
+use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 use crate::catalogue::Catalogue;
@@ -22,6 +23,7 @@ use crate::clients::user::Users;
 use crate::config::Config;
 use crate::consumer::Consumer;
 use crate::http;
+use crate::live::Live;
 use crate::place::Placer;
 use crate::refund::Refunds;
 use crate::saga::runner::Sagas;
@@ -38,7 +40,13 @@ pub struct App {
     pub refunds: Refunds,
     pub sagas: Sagas,
     pub webhook_key: WebhookKey,
+    pub live: Live,
+    pub stopping: Stopping,
 }
+
+/// Cancelled when open streams are to end.
+#[derive(Clone)]
+pub struct Stopping(pub CancellationToken);
 
 /// What the payment provider signs its webhooks with.
 #[derive(Clone)]
@@ -56,7 +64,8 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
     let products = Products::new(&config.product_grpc, key.clone(), times)?;
     let users = Users::new(&config.user_grpc, key, times)?;
     let payments = Payments::new(&config.payment_url, &config.payment_secret_key, times.provider_call)?;
-    let sagas = Sagas::new(pool.clone(), outbox.clone(), payments, products.clone(), times);
+    let (live, announced) = Live::new(pool.clone(), config.event_listeners);
+    let sagas = Sagas::new(pool.clone(), outbox.clone(), live.clone(), payments, products.clone(), times);
     let app = App {
         pool: pool.clone(),
         verifier: Verifier::fetching(&config.jwks_url, lifecycle)?,
@@ -64,8 +73,20 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
         placer: Placer::new(pool.clone(), outbox, products.clone(), users, sagas.clone(), times),
         refunds: Refunds::new(pool.clone(), sagas.clone(), times),
         sagas: sagas.clone(),
+        live: live.clone(),
+        stopping: Stopping(lifecycle.stopping()),
         webhook_key: WebhookKey(hmac::Key::new(hmac::HMAC_SHA256, config.payment_webhook_secret.as_bytes())),
     };
+    let (stop, sender) = (lifecycle.stopping(), live.clone());
+    lifecycle.spawn("live.send", async move {
+        sender.send(announced, stop).await;
+        Ok(())
+    });
+    let (stop, url) = (lifecycle.stopping(), config.backends.database_url.clone());
+    lifecycle.spawn("live.hear", async move {
+        live.hear(url, stop).await;
+        Ok(())
+    });
     let stop = lifecycle.stopping();
     lifecycle.spawn("sagas", async move {
         sagas.run(stop).await;

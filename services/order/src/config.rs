@@ -51,6 +51,9 @@ pub struct Config {
     /// The product service's setting of the same name: seconds that a reservation lives.
     #[arg(long, env = "RESERVATION_LIFE_SECONDS", default_value_t = 600)]
     pub reservation_life_seconds: u64,
+    /// Most clients that listen to orders' events at the same time; more get 503.
+    #[arg(long, env = "EVENT_LISTENERS", default_value_t = 2000)]
+    pub event_listeners: usize,
     /// Currency of an empty cart's total, ISO 4217.
     #[arg(long, env = "CURRENCY", default_value = "EUR")]
     pub currency: Currency,

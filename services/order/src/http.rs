@@ -1,6 +1,7 @@
 //! The HTTP API of the order service.
 
 mod cart;
+mod events;
 mod fulfilment;
 mod orders;
 mod refunds;
@@ -16,6 +17,7 @@ pub fn router(app: App) -> Router {
         .merge(orders::router())
         .merge(fulfilment::router())
         .merge(refunds::router())
+        .merge(events::router())
         .merge(webhook::router())
         .with_state(app)
 }

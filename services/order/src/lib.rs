@@ -17,6 +17,7 @@ mod config;
 mod consumer;
 mod erasure;
 mod http;
+mod live;
 mod order;
 mod place;
 mod refund;

@@ -117,7 +117,14 @@ impl Placement {
             placed_at: self.placed_at,
             updated_at: self.placed_at,
             items: self.items.clone(),
-            history: vec![(Status::Pending, self.placed_at)],
+            version: 1,
+            history: vec![Past {
+                version: 1,
+                status: Status::Pending,
+                at: self.placed_at,
+                payment_status: PaymentStatus::Pending,
+                refunded: 0,
+            }],
         })
     }
 }
@@ -140,7 +147,19 @@ pub struct Order {
     pub placed_at: OffsetDateTime,
     pub updated_at: OffsetDateTime,
     pub items: Vec<Item>,
-    pub history: Vec<(Status, OffsetDateTime)>,
+    /// Grows with every change that is told of.
+    pub version: i64,
+    pub history: Vec<Past>,
+}
+
+/// A change of status, and what the order showed then.
+#[derive(Clone, Debug)]
+pub struct Past {
+    pub version: i64,
+    pub status: Status,
+    pub at: OffsetDateTime,
+    pub payment_status: PaymentStatus,
+    pub refunded: i64,
 }
 
 /// The order as the API shows it.
@@ -187,6 +206,24 @@ struct HistoryView {
 }
 
 impl Order {
+    /// The order as it was after that change of its history; the last is now.
+    pub fn as_of(&self, index: usize) -> Self {
+        let mut then = self.clone();
+        let Some(past) = self.history.get(index).filter(|_| index + 1 < self.history.len()) else {
+            return then;
+        };
+        then.status = past.status;
+        then.cancel_reason = None; // an order that was cancelled stays so
+        then.payment_status = past.payment_status;
+        then.refunded = past.refunded;
+        then.refunding = 0;
+        then.tracking = then.tracking.filter(|_| past.status == Status::Shipped);
+        then.version = past.version;
+        then.updated_at = past.at;
+        then.history.truncate(index + 1);
+        then
+    }
+
     /// What `viewer` may do now.
     fn next_actions(&self, viewer: Viewer) -> Vec<&'static str> {
         let staff = viewer == Viewer::Staff;
@@ -228,7 +265,11 @@ impl Order {
             next_actions,
             placed_at: self.placed_at,
             updated_at: self.updated_at,
-            history: self.history.into_iter().map(|(status, at)| HistoryView { status, at }).collect(),
+            history: self
+                .history
+                .iter()
+                .map(|past| HistoryView { status: past.status, at: past.at })
+                .collect(),
         }
     }
 }

@@ -139,7 +139,7 @@ async fn decide(
         return refused(&Problem::conflict("restock_exceeds_sold", detail).with_errors(too_many));
     }
     let wanted = Input::Refund(id, request.amount.map(|money| money.amount));
-    match facts::apply(connection, &[(order.id, wanted)]).await?.pop().flatten() {
+    match facts::apply(connection, &[(order.id, wanted)]).await?.answers.pop().flatten() {
         Some(Ok(_)) => {}
         Some(Err(_)) => {
             let detail = "That is more than was captured and is not refunded yet.";

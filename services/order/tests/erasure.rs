@@ -11,14 +11,18 @@ impl Shop {
     async fn delete(&self, buyer: &Buyer<'_>) {
         let body = UserDeleted { user_id: buyer.id.to_string() };
         let event = messaging::NewEvent::new(messaging::topology::USER_DELETED, buyer.id, 1, &body);
-        let mut connection = self.pool.acquire().await.unwrap();
-        sqlx::query("SET search_path = orders").execute(&mut *connection).await.unwrap();
-        messaging::outbox::enqueue(&mut connection, &[event]).await.unwrap();
+        let mut connection = self.pool.acquire().await.expect("the database answers");
+        sqlx::query("SET search_path = orders")
+            .execute(&mut *connection)
+            .await
+            .expect("the database answers");
+        messaging::outbox::enqueue(&mut connection, &[event]).await.expect("the database answers");
         drop(connection);
         let applied = || async {
             let query = "SELECT count(*) FROM orders.outbox WHERE type = 'user.deleted.v1'
                          AND id NOT IN (SELECT event_id FROM orders.inbox)";
-            let left: i64 = sqlx::query_scalar(query).fetch_one(&self.pool).await.unwrap();
+            let left: i64 =
+                sqlx::query_scalar(query).fetch_one(&self.pool).await.expect("the database answers");
             (left == 0).then_some(())
         };
         testing::eventually("the deletion to be applied", applied).await;
@@ -27,7 +31,7 @@ impl Shop {
     async fn rows_of(&self, buyer: &Buyer<'_>) -> i64 {
         let query = "SELECT (SELECT count(*) FROM orders.claims WHERE user_id = $1)
                           + (SELECT count(*) FROM orders.cart_items WHERE user_id = $1)";
-        sqlx::query_scalar(query).bind(buyer.id).fetch_one(&self.pool).await.unwrap()
+        sqlx::query_scalar(query).bind(buyer.id).fetch_one(&self.pool).await.expect("the database answers")
     }
 }
 

@@ -16,7 +16,7 @@ fn eur(amount: i64) -> Value {
 impl Shop {
     async fn told_refunds(&self, order: &str) -> Vec<OrderRefunded> {
         let events = self.events(order).await.into_iter().filter(|(kind, _, _)| kind == "order.refunded.v1");
-        events.map(|(_, _, body)| OrderRefunded::decode(body.as_slice()).unwrap()).collect()
+        events.map(|(_, _, body)| OrderRefunded::decode(body.as_slice()).expect("an event decodes")).collect()
     }
 
     /// Waits until the newest refund of the order has this status.

@@ -14,7 +14,7 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{CancelReason, Item, Line, Order, PaymentStatus, Placement, Status, Tracking};
+use super::{CancelReason, Item, Line, Order, Past, PaymentStatus, Placement, Status, Tracking};
 use crate::refund;
 
 /// Writes new orders with their items, history, sagas and `order.placed`.
@@ -244,7 +244,7 @@ pub async fn load(connection: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<V
     .await?;
     let mut items = items(connection, ids).await?;
     let noted = sqlx::query!(
-        "SELECT order_id, status, at FROM orders.order_history
+        "SELECT order_id, version, status, at, payment_status, refunded FROM orders.order_history
          WHERE order_id = ANY($1) ORDER BY order_id, version, status DESC",
         ids
     )
@@ -252,7 +252,13 @@ pub async fn load(connection: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<V
     .await?;
     let mut history: HashMap<Uuid, Vec<_>> = HashMap::new();
     for row in noted {
-        history.entry(row.order_id).or_default().push((Status::try_from(row.status)?, row.at));
+        history.entry(row.order_id).or_default().push(Past {
+            version: row.version,
+            status: Status::try_from(row.status)?,
+            at: row.at,
+            payment_status: PaymentStatus::try_from(row.payment_status)?,
+            refunded: row.refunded,
+        });
     }
     rows.into_iter()
         .map(|row| {
@@ -271,6 +277,7 @@ pub async fn load(connection: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<V
                 placed_at: row.placed_at,
                 updated_at: row.updated_at,
                 items: items.remove(&row.id).unwrap_or_default(),
+                version: row.version,
                 history: history.remove(&row.id).unwrap_or_default(),
             })
         })

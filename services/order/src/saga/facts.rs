@@ -23,14 +23,20 @@ struct Step {
     order: Uuid,
     version: i64,
     effect: Effect,
+    payment: PaymentStatus,
+    refunded: i64,
 }
 
-/// Applies facts, one after the other, in the caller's transaction. An answer
-/// for each, in order; `None` for an unknown order.
-pub async fn apply(
-    connection: &mut PgConnection,
-    facts: &[(Uuid, Input)],
-) -> sqlx::Result<Vec<Option<Result<State, Refusal>>>> {
+/// What facts came to.
+pub struct Applied {
+    /// For each, in order; `None` for an unknown order.
+    pub answers: Vec<Option<Result<State, Refusal>>>,
+    /// The orders whose changes are to be made known after the commit.
+    pub moved: Vec<Uuid>,
+}
+
+/// Applies facts, one after the other, in the caller's transaction.
+pub async fn apply(connection: &mut PgConnection, facts: &[(Uuid, Input)]) -> sqlx::Result<Applied> {
     let mut ids: Vec<Uuid> = facts.iter().map(|(id, _)| *id).collect();
     ids.sort_unstable();
     ids.dedup();
@@ -48,7 +54,9 @@ pub async fn apply(
         if let Ok((new, caused)) = &applied {
             for effect in caused {
                 row.version += 1;
-                steps.push(Step { order: *id, version: row.version, effect: *effect });
+                let (version, effect) = (row.version, *effect);
+                let (payment, refunded) = (new.payment, new.returned());
+                steps.push(Step { order: *id, version, effect, payment, refunded });
             }
             row.state = new.clone();
         }
@@ -81,7 +89,9 @@ pub async fn apply(
     });
     write_refunds(connection, &refunds.collect::<Vec<_>>()).await?;
     perform(connection, &changed, &steps).await?;
-    Ok(answers)
+    let mut moved: Vec<Uuid> = steps.iter().map(|step| step.order).collect();
+    moved.dedup();
+    Ok(Applied { answers, moved })
 }
 
 /// The state of each order, its saga's row locked in the order of ids.
@@ -264,12 +274,16 @@ async fn note(connection: &mut PgConnection, history: &[(&Step, Status)]) -> sql
     let ids: Vec<Uuid> = history.iter().map(|(step, _)| step.order).collect();
     let versions: Vec<i64> = history.iter().map(|(step, _)| step.version).collect();
     let statuses: Vec<String> = history.iter().map(|(_, status)| status.as_str().to_owned()).collect();
+    let payments: Vec<String> = history.iter().map(|(step, _)| step.payment.as_str().to_owned()).collect();
+    let refunded: Vec<i64> = history.iter().map(|(step, _)| step.refunded).collect();
     sqlx::query!(
-        "INSERT INTO orders.order_history (order_id, version, status)
-         SELECT * FROM UNNEST($1::uuid[], $2::bigint[], $3::text[])",
+        "INSERT INTO orders.order_history (order_id, version, status, payment_status, refunded)
+         SELECT * FROM UNNEST($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::bigint[])",
         &ids,
         &versions,
         &statuses,
+        &payments,
+        &refunded,
     )
     .execute(connection)
     .await?;

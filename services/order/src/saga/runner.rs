@@ -23,6 +23,7 @@ use super::store::{self, Job, Lease};
 use super::{Call, Input, Refusal, State};
 use crate::clients::payment::Payments;
 use crate::clients::product::Products;
+use crate::live::Live;
 use crate::times::Times;
 
 /// Orders worked on at once by one process.
@@ -54,11 +55,18 @@ pub struct Sagas {
 }
 
 impl Sagas {
-    pub fn new(pool: PgPool, outbox: Outbox, payments: Payments, products: Products, times: Times) -> Self {
+    pub fn new(
+        pool: PgPool,
+        outbox: Outbox,
+        live: Live,
+        payments: Payments,
+        products: Products,
+        times: Times,
+    ) -> Self {
         let facts_pool = pool.clone();
         let facts = Batcher::spawn(move |batch: Arc<Vec<(Uuid, Input)>>| {
-            let (pool, outbox) = (facts_pool.clone(), outbox.clone());
-            async move { apply(&pool, &outbox, &batch).await }
+            let (pool, outbox, live) = (facts_pool.clone(), outbox.clone(), live.clone());
+            async move { apply(&pool, &outbox, &live, &batch).await }
         });
         Self { pool, payments, products, times, facts, bell: Arc::new(Notify::new()) }
     }
@@ -272,13 +280,14 @@ impl Sagas {
 
 /// All facts in one transaction; if that fails for another reason than the
 /// database being away, each in one of its own, so that a bad one fails alone.
-async fn apply(pool: &PgPool, outbox: &Outbox, facts: &[(Uuid, Input)]) -> Vec<Applied> {
+async fn apply(pool: &PgPool, outbox: &Outbox, live: &Live, facts: &[(Uuid, Input)]) -> Vec<Applied> {
     let together = async |facts: &[(Uuid, Input)]| {
         let mut transaction = pool.begin().await?;
-        let answers = facts::apply(&mut transaction, facts).await?;
+        let applied = facts::apply(&mut transaction, facts).await?;
         transaction.commit().await?;
         outbox.wake();
-        Ok::<_, sqlx::Error>(answers)
+        live.announce(&applied.moved);
+        Ok::<_, sqlx::Error>(applied.answers)
     };
     let error = match together(facts).await {
         Ok(answers) => return answers.into_iter().map(Ok).collect(),

@@ -1,0 +1,287 @@
+//! Orders as they change, for whoever listens.
+//!
+//! One connection per process hears what every replica has committed (LISTEN);
+//! while it is lost, and in case a message is, the versions of the orders listened
+//! to are polled. A changed order is loaded once, and its listeners share what
+//! came of it: each gets the newest state and sees for itself what it has not
+//! sent yet, so a slow one holds up nobody and misses nothing.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use axum::body::Bytes;
+use sqlx::PgPool;
+use sqlx::postgres::PgListener;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::order::store;
+use crate::order::{Order, Status, Viewer};
+
+const CHANNEL: &str = "orders_changed";
+
+/// Ids in one message: PostgreSQL takes 8,000 bytes.
+/// <https://www.postgresql.org/docs/current/sql-notify.html>
+const IDS: usize = 200;
+
+/// Orders loaded at once.
+const LOAD: usize = 100;
+
+const POLL_EVERY: Duration = Duration::from_secs(5);
+/// The same while nothing can be heard.
+const POLL_DEAF: Duration = Duration::from_secs(1);
+
+/// A change of an order's status, as a Server-Sent Event.
+#[derive(Debug)]
+struct Change {
+    version: i64,
+    owner: Bytes,
+    staff: Bytes,
+}
+
+/// All changes of an order so far.
+#[derive(Debug)]
+pub struct Changes {
+    changes: Vec<Change>,
+    /// There will be no more.
+    pub ended: bool,
+}
+
+impl Changes {
+    pub fn of(order: &Order) -> Self {
+        let change = |index: usize| {
+            let version = order.history[index].version;
+            let event = |viewer| {
+                let view = order.as_of(index).view(viewer);
+                let data = serde_json::to_string(&view).unwrap_or_default(); // one line, as JSON escapes
+                Bytes::from(format!("id: {version}\nevent: status\ndata: {data}\n\n"))
+            };
+            Change { version, owner: event(Viewer::Owner), staff: event(Viewer::Staff) }
+        };
+        Self {
+            changes: (0..order.history.len()).map(change).collect(),
+            ended: matches!(order.status, Status::Delivered | Status::Cancelled),
+        }
+    }
+
+    /// The version of the newest change.
+    pub fn version(&self) -> i64 {
+        self.changes.last().map_or(0, |change| change.version)
+    }
+
+    /// Versions and events after `seen`, oldest first.
+    pub fn after(&self, seen: i64, viewer: Viewer) -> impl Iterator<Item = (i64, Bytes)> {
+        self.changes.iter().filter(move |change| change.version > seen).map(move |change| {
+            let event = if viewer == Viewer::Staff { &change.staff } else { &change.owner };
+            (change.version, event.clone())
+        })
+    }
+}
+
+struct Watched {
+    /// The order's version that was published last.
+    version: i64,
+    listeners: usize,
+    newest: watch::Sender<Option<Arc<Changes>>>,
+}
+
+#[derive(Clone)]
+pub struct Live(Arc<Inner>);
+
+struct Inner {
+    pool: PgPool,
+    slots: Arc<Semaphore>,
+    watched: Mutex<HashMap<Uuid, Watched>>,
+    changed: mpsc::UnboundedSender<Uuid>,
+}
+
+/// A place among an order's listeners; dropping it frees it.
+pub struct Listener {
+    live: Live,
+    order: Uuid,
+    newest: watch::Receiver<Option<Arc<Changes>>>,
+    _slot: OwnedSemaphorePermit,
+}
+
+impl Listener {
+    /// The newest state, once it is another than the last one seen.
+    pub async fn changed(&mut self) -> Option<Arc<Changes>> {
+        loop {
+            self.newest.changed().await.ok()?;
+            let newest = self.newest.borrow_and_update().clone();
+            if newest.is_some() {
+                return newest;
+            }
+        }
+    }
+
+    /// What was read when it began to listen needs no loading again.
+    pub fn knows(&self, version: i64) {
+        if let Some(watched) = self.live.watched().get_mut(&self.order) {
+            watched.version = watched.version.max(version);
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let mut all = self.live.watched();
+        if let Some(watched) = all.get_mut(&self.order) {
+            watched.listeners -= 1;
+            if watched.listeners == 0 {
+                all.remove(&self.order);
+            }
+        }
+    }
+}
+
+impl Live {
+    /// With room for `most` listeners, and the other end of [`Live::announce`].
+    pub fn new(pool: PgPool, most: usize) -> (Self, mpsc::UnboundedReceiver<Uuid>) {
+        let (changed, announced) = mpsc::unbounded_channel();
+        let slots = Arc::new(Semaphore::new(most));
+        (Self(Arc::new(Inner { pool, slots, watched: Mutex::default(), changed })), announced)
+    }
+
+    /// A place among the order's listeners; `None` when all are taken. Read the
+    /// order after this, so that no change falls between.
+    pub fn listen(&self, order: Uuid) -> Option<Listener> {
+        let slot = self.0.slots.clone().try_acquire_owned().ok()?;
+        let mut all = self.watched();
+        let new = || Watched { version: 0, listeners: 0, newest: watch::channel(None).0 };
+        let watched = all.entry(order).or_insert_with(new);
+        watched.listeners += 1;
+        let newest = watched.newest.subscribe();
+        drop(all);
+        Some(Listener { live: self.clone(), order, newest, _slot: slot })
+    }
+
+    /// Tells every replica that these orders have changed. Call it after the commit.
+    pub fn announce(&self, orders: &[Uuid]) {
+        for order in orders {
+            // The task that sends them lives as long as the process.
+            let _ = self.0.changed.send(*order);
+        }
+    }
+
+    /// Sends what is announced. A NOTIFY of its own, as one inside the transactions
+    /// would queue all their commits up behind one lock.
+    pub async fn send(self, mut announced: mpsc::UnboundedReceiver<Uuid>, stop: CancellationToken) {
+        let mut orders = Vec::with_capacity(IDS);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = announced.recv_many(&mut orders, IDS) => {}
+            }
+            let ids: Vec<String> = orders.drain(..).map(|id| id.to_string()).collect();
+            let notify =
+                sqlx::query_scalar!(r#"SELECT pg_notify($1, $2)::text AS "sent""#, CHANNEL, ids.join(","));
+            if let Err(error) = notify.fetch_one(&self.0.pool).await {
+                tracing::warn!(%error, "live.notify_failed"); // they are found by polling
+            }
+        }
+    }
+
+    /// Hears of changes and passes them on, until `stop`.
+    pub async fn hear(self, database_url: String, stop: CancellationToken) {
+        let mut ear: Option<PgListener> = None;
+        loop {
+            if ear.is_none() {
+                ear = listen(&database_url).await;
+            }
+            let patience = if ear.is_some() { POLL_EVERY } else { POLL_DEAF };
+            let heard = tokio::select! {
+                () = stop.cancelled() => return,
+                heard = hear(&mut ear) => heard,
+                () = tokio::time::sleep(patience) => None,
+            };
+            let changed = match heard {
+                Some(orders) => Ok(orders),
+                // Something may have gone by unheard.
+                None => self.poll().await,
+            };
+            let loaded = match changed {
+                Ok(orders) => self.publish(&orders).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = loaded {
+                tracing::warn!(%error, "live.load_failed");
+            }
+        }
+    }
+
+    /// Those of the orders listened to that have another version than was published.
+    async fn poll(&self) -> sqlx::Result<Vec<Uuid>> {
+        let known: Vec<(Uuid, i64)> =
+            self.watched().iter().map(|(id, watched)| (*id, watched.version)).collect();
+        if known.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (ids, versions): (Vec<Uuid>, Vec<i64>) = known.into_iter().unzip();
+        sqlx::query_scalar!(
+            r#"SELECT o.id AS "id!" FROM orders.orders o
+               JOIN UNNEST($1::uuid[], $2::bigint[]) AS k (id, version) ON o.id = k.id
+               WHERE o.version > k.version"#,
+            &ids,
+            &versions,
+        )
+        .fetch_all(&self.0.pool)
+        .await
+    }
+
+    /// Loads those of the orders that anybody listens to, each once.
+    async fn publish(&self, orders: &[Uuid]) -> sqlx::Result<()> {
+        let wanted: HashSet<Uuid> = {
+            let watched = self.watched();
+            orders.iter().copied().filter(|order| watched.contains_key(order)).collect()
+        };
+        let wanted: Vec<Uuid> = wanted.into_iter().collect();
+        for some in wanted.chunks(LOAD) {
+            let loaded = store::load(&mut *self.0.pool.acquire().await?, some).await?;
+            for order in loaded {
+                let changes = Arc::new(Changes::of(&order));
+                if let Some(watched) = self.watched().get_mut(&order.id) {
+                    watched.version = order.version;
+                    watched.newest.send_replace(Some(changes));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn watched(&self) -> MutexGuard<'_, HashMap<Uuid, Watched>> {
+        self.0.watched.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+async fn listen(database_url: &str) -> Option<PgListener> {
+    let connect = async {
+        let mut listener = PgListener::connect(database_url).await?;
+        listener.listen(CHANNEL).await?;
+        Ok::<_, sqlx::Error>(listener)
+    };
+    match connect.await {
+        Ok(listener) => Some(listener),
+        Err(error) => {
+            tracing::warn!(%error, "live.deaf");
+            None
+        }
+    }
+}
+
+/// The orders of one message; `None` when the connection was lost.
+async fn hear(ear: &mut Option<PgListener>) -> Option<Vec<Uuid>> {
+    let Some(listener) = ear else { return std::future::pending().await };
+    match listener.try_recv().await {
+        Ok(Some(message)) => Some(message.payload().split(',').filter_map(|id| id.parse().ok()).collect()),
+        lost => {
+            if let Err(error) = lost {
+                tracing::warn!(%error, "live.connection_lost");
+            }
+            *ear = None;
+            None
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! An order's events as they are heard over HTTP.
+
+mod common;
+
+use std::time::Duration;
+
+use common::{Buyer, Shop, order_of};
+use reqwest::{Method, Response};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+/// An open stream of events.
+struct Stream {
+    response: Response,
+    text: String,
+}
+
+#[derive(Debug)]
+struct Event {
+    id: i64,
+    status: String,
+    order: Value,
+}
+
+impl Stream {
+    async fn open(buyer: &Buyer<'_>, order: &str, last: Option<i64>) -> Self {
+        let mut request = buyer.request(Method::GET, &format!("/orders/{order}/events"));
+        if let Some(last) = last {
+            request = request.header("Last-Event-ID", last.to_string());
+        }
+        let response = request.send().await.expect("an answer");
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        Self { response, text: String::new() }
+    }
+
+    /// The next event; `None` when the stream has ended.
+    async fn next(&mut self) -> Option<Event> {
+        loop {
+            if let Some((event, rest)) = self.text.split_once("\n\n") {
+                let (event, rest) = (event.to_owned(), rest.to_owned());
+                self.text = rest;
+                if !event.starts_with(':') {
+                    return Some(parse(&event));
+                }
+                continue;
+            }
+            let chunk = tokio::time::timeout(Duration::from_secs(10), self.response.chunk()).await;
+            let chunk = chunk.expect("something arrives in time").expect("an intact stream")?;
+            self.text.push_str(std::str::from_utf8(&chunk).expect("UTF-8"));
+        }
+    }
+}
+
+fn parse(event: &str) -> Event {
+    let lines: Vec<(&str, &str)> =
+        event.lines().map(|line| line.split_once(": ").expect("a field")).collect();
+    assert_eq!(lines.iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["id", "event", "data"]);
+    assert_eq!(lines[1].1, "status");
+    let order: Value = serde_json::from_str(lines[2].1).expect("JSON");
+    let status = order["status"].as_str().unwrap_or_default().to_owned();
+    Event { id: lines[0].1.parse().expect("a version"), status, order }
+}
+
+fn parcel() -> Value {
+    json!({"carrier": "Tern", "tracking_number": "T-1"})
+}
+
+#[tokio::test]
+async fn history_comes_first_then_what_happens_and_the_stream_ends_with_the_order() {
+    let shop = Shop::open().await;
+    let thing = shop.stock.add(1000, 10);
+    let (buyer, staff) = (shop.customer(), shop.staff());
+    let id = buyer.buy(thing, 1).await;
+    let path = format!("/orders/{id}");
+    let mut stream = Stream::open(&buyer, &id, None).await;
+    let first = stream.next().await.unwrap();
+    assert_eq!((first.status.as_str(), &first.order["payment"]["status"]), ("pending", &json!("pending")));
+    assert_eq!(first.order["history"].as_array().unwrap().len(), 1);
+    let second = stream.next().await.unwrap();
+    assert_eq!(second.order, buyer.get(&path).await.body, "as GET shows it to this caller");
+
+    staff.post_json(&format!("{path}/ship"), parcel()).await;
+    let shipped = stream.next().await.unwrap();
+    assert_eq!((shipped.status.as_str(), &shipped.order["tracking"]), ("shipped", &parcel()));
+    assert_eq!(shipped.order["next_actions"], json!([]));
+    // Staff see what staff may do.
+    let mut theirs = Stream::open(&staff, &id, Some(second.id)).await;
+    let event = theirs.next().await.unwrap();
+    assert_eq!((event.id, &event.order["next_actions"]), (shipped.id, &json!(["deliver", "refund"])));
+
+    staff.post(&format!("{path}/deliver")).await;
+    assert_eq!(stream.next().await.unwrap().status, "delivered");
+    assert!(stream.next().await.is_none());
+    assert_eq!(theirs.next().await.unwrap().status, "delivered");
+    assert!(theirs.next().await.is_none());
+
+    // All of it again, the rest of it, and nothing more to come.
+    let mut again = Stream::open(&buyer, &id, None).await;
+    let mut all = Vec::new();
+    while let Some(event) = again.next().await {
+        all.push(event);
+    }
+    let seen: Vec<&str> = all.iter().map(|event| event.status.as_str()).collect();
+    assert_eq!(seen, ["pending", "confirmed", "shipped", "delivered"]);
+    assert!(all.is_sorted_by(|a, b| a.id < b.id));
+    assert_eq!(all[1].order["tracking"], Value::Null);
+    let last = all[3].id;
+    let over =
+        buyer.request(Method::GET, &format!("{path}/events")).header("Last-Event-ID", last.to_string());
+    assert_eq!(common::send(over).await.status, 204);
+}
+
+#[tokio::test]
+async fn streams_are_for_the_owner_and_staff_and_bounded() {
+    let shop = Shop::open_with(&["--event-listeners=1"]).await;
+    let thing = shop.stock.add(1000, 10);
+    let buyer = shop.customer();
+    let id = buyer.place(&order_of(thing, 1, "pm_card_hang")).await.id();
+    let path = format!("/orders/{id}/events");
+    assert_eq!(shop.anonymous(Method::GET, &path).await, (401, "missing_token".to_owned()));
+    assert_eq!(shop.customer().get(&path).await.problem(), (404, "not_found"));
+    assert_eq!(buyer.get(&format!("/orders/{}/events", Uuid::now_v7())).await.problem(), (404, "not_found"));
+    let stream = Stream::open(&buyer, &id, None).await;
+    let refused = buyer.get(&path).await;
+    assert_eq!(refused.problem(), (503, "service_unavailable"));
+    assert!(refused.headers.contains_key("retry-after"));
+    drop(stream);
+    let free = || async {
+        let request = buyer.request(Method::GET, &path).send().await.unwrap();
+        (request.status() == 200).then_some(())
+    };
+    testing::eventually("the place to be free again", free).await;
+}
+
+#[tokio::test]
+async fn open_streams_do_not_hold_up_a_shutdown() {
+    let shop = Shop::open().await;
+    let thing = shop.stock.add(1000, 10);
+    let buyer = shop.customer();
+    let id = buyer.buy(thing, 1).await;
+    let mut stream = Stream::open(&buyer, &id, None).await;
+    assert!(stream.next().await.is_some() && stream.next().await.is_some());
+    shop.close().await;
+    assert!(stream.next().await.is_none());
+}
+
+#[tokio::test]
+async fn a_change_that_was_not_notified_is_found_by_polling() {
+    let shop = Shop::open().await;
+    let thing = shop.stock.add(1000, 10);
+    let buyer = shop.customer();
+    let id = buyer.buy(thing, 1).await;
+    let mut stream = Stream::open(&buyer, &id, None).await;
+    assert!(stream.next().await.is_some() && stream.next().await.is_some());
+    // Another replica wrote, and died before it could say so.
+    sqlx::query(
+        "WITH moved AS (UPDATE orders.orders SET status = 'shipped', version = version + 1 WHERE id = $1
+                        RETURNING id, version)
+         INSERT INTO orders.order_history (order_id, version, status) SELECT id, version, 'shipped' FROM moved",
+    )
+    .bind(id.parse::<Uuid>().unwrap())
+    .execute(&shop.pool)
+    .await
+    .unwrap();
+    assert_eq!(stream.next().await.unwrap().status, "shipped");
+}
