@@ -49,7 +49,7 @@ async fn messages_twice_and_out_of_order_change_nothing() {
 async fn settled(shop: &Shop) {
     let at_rest = || async {
         let busy = "SELECT count(*) FROM orders.sagas WHERE busy OR news > news_read OR lease_until > now()";
-        let busy: i64 = sqlx::query_scalar(busy).fetch_one(&shop.pool).await.unwrap();
+        let busy: i64 = sqlx::query_scalar(busy).fetch_one(&shop.pool).await.expect("the database answers");
         (busy == 0).then_some(())
     };
     testing::eventually("all sagas to rest", at_rest).await;

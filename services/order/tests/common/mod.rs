@@ -34,6 +34,8 @@ pub struct Shop {
     /// The provider's address.
     provider: String,
     pub hooks: Hooks,
+    /// The service's settings, for another replica of it.
+    pub args: Vec<String>,
     lifecycle: Lifecycle,
 }
 
@@ -92,7 +94,7 @@ impl Shop {
         ];
         args.extend(settings.iter().map(ToString::to_string));
         let lifecycle = Lifecycle::new();
-        let addresses = order::start(order::Config::parse_from(args), &lifecycle).await.unwrap();
+        let addresses = order::start(order::Config::parse_from(&args), &lifecycle).await.unwrap();
         let base = format!("http://{}/api/v1", addresses.http);
         hooks.lead_to(&base);
         Self {
@@ -104,6 +106,7 @@ impl Shop {
             client: reqwest::Client::builder().timeout(Duration::from_secs(20)).build().unwrap(),
             provider: format!("http://{}", sandbox.addr),
             hooks,
+            args,
             lifecycle,
         }
     }
