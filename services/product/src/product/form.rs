@@ -116,11 +116,9 @@ pub fn merge_patch(product: &Product, patch: Value) -> Result<Form, Problem> {
     let Value::Object(patch) = patch else {
         return Err(Problem::invalid(vec![FieldError::new("", "invalid_value", "A JSON object.")]));
     };
-    // Merging would drop an unknown field whose value is null without a word.
-    if let Some(name) = patch.keys().find(|name| !FIELDS.contains(&name.as_str())) {
-        let detail = format!("A patch may hold {}.", FIELDS.join(", "));
-        let pointer = format!("/{}", name.replace('~', "~0").replace('/', "~1"));
-        return Err(Problem::invalid(vec![FieldError::new(pointer, "unknown_field", detail)]));
+    refuse_unknown("", &patch, &FIELDS)?;
+    if let Some(Value::Object(price)) = patch.get("price") {
+        refuse_unknown("/price", price, &["amount", "currency"])?;
     }
     let mut target = serde_json::to_value(Form::from(product)).map_err(|error| {
         tracing::error!(%error, "product.not_json");
@@ -137,6 +135,14 @@ pub fn merge_patch(product: &Product, patch: Value) -> Result<Form, Problem> {
     }
     invalid.check()?;
     Ok(form)
+}
+
+/// Merging would drop an unknown field whose value is null without a word.
+fn refuse_unknown(pointer: &str, patch: &Map<String, Value>, known: &[&str]) -> Result<(), Problem> {
+    let Some(name) = patch.keys().find(|name| !known.contains(&name.as_str())) else { return Ok(()) };
+    let detail = format!("A patch may hold {} here.", known.join(", "));
+    let pointer = format!("{pointer}/{}", name.replace('~', "~0").replace('/', "~1"));
+    Err(Problem::invalid(vec![FieldError::new(pointer, "unknown_field", detail)]))
 }
 
 /// RFC 7396, section 2. As deep as the patch, which the JSON parser bounds.
