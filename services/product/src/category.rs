@@ -4,13 +4,16 @@ use std::collections::HashMap;
 
 use serde::Serialize;
 use sqlx::PgConnection;
+use utoipa::ToSchema;
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Category {
     pub slug: String,
     pub name: String,
     /// Products in the shop, those of sub-categories included.
+    #[schema(minimum = 0)]
     pub product_count: i64,
+    #[schema(no_recursion)]
     pub children: Vec<Category>,
 }
 

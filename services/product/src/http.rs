@@ -10,18 +10,23 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{FromRef, State};
-use axum::routing::get;
 use messaging::Outbox;
 use serde::Serialize;
+use serde_json::Value;
 use service::Problem;
 use service::auth::Verifier;
 use service::extract::Json;
 use sqlx::PgPool;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::category::{self, Category};
 use crate::objects::Objects;
+
+const TITLE: &str = "Dockside product";
 
 #[derive(Clone)]
 pub struct App {
@@ -57,20 +62,33 @@ impl FromRef<App> for Arc<Verifier> {
 }
 
 pub fn router(app: App) -> Router {
-    Router::new()
-        .route("/api/v1/categories", get(categories))
+    service::openapi::router(TITLE, routes()).with_state(app)
+}
+
+/// The OpenAPI document of this service.
+pub fn document() -> Value {
+    service::openapi::document(TITLE, routes())
+}
+
+fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(categories))
         .merge(products::router())
         .merge(imports::router())
         .merge(images::router())
         .merge(stock::router())
-        .with_state(app)
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Categories {
     items: Vec<Category>,
 }
 
+/// Get the tree of categories
+#[utoipa::path(
+    get, path = "/api/v1/categories", operation_id = "list_categories", tag = "products",
+    responses((status = 200, description = "The top categories with all below them.", body = Categories, example = json!({"items": [{"slug": "clothing", "name": "Clothing", "product_count": 41, "children": [{"slug": "jackets", "name": "Jackets", "product_count": 12, "children": []}]}]}))),
+)]
 async fn categories(State(app): State<App>) -> Result<Json<Categories>, Problem> {
     let items = category::tree(&mut *app.pool.acquire().await?).await?;
     Ok(Json(Categories { items }))

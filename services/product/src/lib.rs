@@ -17,7 +17,9 @@ mod http;
 mod image;
 mod objects;
 mod product;
+mod schema;
 mod stock;
 
 pub use app::start;
 pub use config::Config;
+pub use http::document as openapi;

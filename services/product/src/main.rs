@@ -3,6 +3,10 @@ use std::process::ExitCode;
 use product::Config;
 
 fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some("openapi") {
+        println!("{}", product::openapi());
+        return ExitCode::SUCCESS;
+    }
     service::run(
         "product",
         |config: &Config| &config.process,

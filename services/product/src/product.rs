@@ -15,16 +15,18 @@ use service::db::violated_constraint;
 use service::{FieldError, Money, Problem};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
-pub use form::{Form, MAX_IMAGES, NewProduct, merge_patch};
+pub use form::{Form, MAX_ATTRIBUTES, MAX_IMAGES, NewProduct, Patch, merge_patch};
 
-use crate::stock;
+use crate::{schema, stock};
 
 /// A product as the API shows it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Product {
     pub id: Uuid,
+    #[schema(schema_with = schema::sku)]
     pub sku: String,
     pub slug: String,
     pub name: String,
@@ -33,11 +35,15 @@ pub struct Product {
     /// A category's slug.
     pub category: String,
     pub attributes: BTreeMap<String, String>,
+    /// Addresses: of other sites, or of uploaded images as paths on this one.
+    #[schema(max_items = 20)]
     pub images: Vec<String>,
     pub stock: Stock,
     #[serde(with = "time::serde::rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
     pub created_at: OffsetDateTime,
     #[serde(with = "time::serde::rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
     pub updated_at: OffsetDateTime,
     /// Grows with every change but sales.
     #[serde(skip)]
@@ -46,9 +52,10 @@ pub struct Product {
     pub archived: bool,
 }
 
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 pub struct Stock {
     /// On hand minus reserved.
+    #[schema(minimum = 0)]
     pub available: i32,
 }
 

@@ -3,12 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::{Body, BodyDataStream};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
 use object_store::PutPayload;
@@ -20,6 +18,9 @@ use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::{App, etag};
 use crate::image::{self, Image, Kind};
@@ -36,20 +37,38 @@ const TOO_SLOW: Duration = Duration::from_secs(60);
 /// Browsers ask again after a minute, and get a 304 unless the image was replaced.
 const CACHE_CONTROL: &str = "public, max-age=60, must-revalidate";
 
-pub fn router() -> Router<App> {
-    Router::new().route("/api/v1/products/{product}/images/{place}", get(read).put(upload).delete(remove))
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(read, upload, remove))
 }
 
+/// The bytes of an image.
+#[derive(ToSchema)]
+#[schema(value_type = String, format = Binary)]
+#[expect(dead_code, reason = "only described")]
+struct ImageBytes(Vec<u8>);
+
 /// An uploaded image, as staff are told of it.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = UploadedImage)]
 struct Uploaded {
     /// As in the product's `images`.
     url: String,
+    #[schema(pattern = "^image/(jpeg|png|webp)$")]
     content_type: String,
     /// In bytes.
+    #[schema(minimum = 1, maximum = 10_485_760)]
     size: i64,
 }
 
+/// Get an image
+#[utoipa::path(
+    get, path = "/api/v1/products/{id}/images/{n}", operation_id = "get_product_image", tag = "images",
+    params(("id" = String, Path, description = "The product's id or slug."), ("n" = u8, Path, description = "The image's place.", minimum = 0, maximum = 9), ("If-None-Match" = Option<String>, Header, description = "An `ETag` that is held already.", nullable = false)),
+    responses(
+        (status = 200, description = "The bytes.", headers(("ETag" = String, description = "A strong entity tag."), ("Cache-Control" = String, description = "`public`, for a minute.")), content((inline(ImageBytes) = "image/jpeg"), (inline(ImageBytes) = "image/png"), (inline(ImageBytes) = "image/webp"))),
+        (status = 304, description = "It is the one that is held.", headers(("ETag" = String, description = "A strong entity tag."), ("Cache-Control" = String, description = "`public`, for a minute."))),
+    ),
+)]
 async fn read(
     State(app): State<App>,
     Path((name, place)): Path<(String, String)>,
@@ -81,6 +100,20 @@ async fn read(
     Ok((held, fixed, kind, Body::from_stream(bytes)).into_response())
 }
 
+/// Put an image
+///
+/// What an image is, its bytes say: JPEG, PNG or WebP, up to 10 MiB. The product's `images` names it, at the end when it is new.
+#[utoipa::path(
+    put, path = "/api/v1/products/{id}/images/{n}", operation_id = "put_product_image", tag = "images",
+    params(("id" = String, Path, description = "The product's id or slug."), ("n" = u8, Path, description = "The image's place.", minimum = 0, maximum = 9)),
+    request_body(content((inline(ImageBytes) = "image/jpeg"), (inline(ImageBytes) = "image/png"), (inline(ImageBytes) = "image/webp"), (inline(ImageBytes) = "application/octet-stream"))),
+    responses(
+        (status = 200, description = "It is in place of another, or was there already.", body = Uploaded, headers(("Location" = String, description = "Where the image is."), ("ETag" = String, description = "A strong entity tag.")), example = json!({"url": "/api/v1/products/018f5c3e-7a00-7000-8000-000000000001/images/0", "content_type": "image/jpeg", "size": 48213})),
+        (status = 201, description = "The product has one image more.", body = Uploaded, headers(("Location" = String, description = "Where the image is."), ("ETag" = String, description = "A strong entity tag.")), example = json!({"url": "/api/v1/products/018f5c3e-7a00-7000-8000-000000000001/images/0", "content_type": "image/jpeg", "size": 48213})),
+    ),
+    security(("token" = ["staff"])),
+    extensions(("x-problems" = json!({"400": ["malformed_body"], "408": ["request_timeout"], "422": ["validation_failed"]}))),
+)]
 async fn upload(
     State(app): State<App>,
     _: Staff,
@@ -120,6 +153,13 @@ async fn upload(
     answer(if new { StatusCode::CREATED } else { StatusCode::OK }, image, url)
 }
 
+/// Delete an image
+#[utoipa::path(
+    delete, path = "/api/v1/products/{id}/images/{n}", operation_id = "delete_product_image", tag = "images",
+    params(("id" = String, Path, description = "The product's id or slug."), ("n" = u8, Path, description = "The image's place.", minimum = 0, maximum = 9)),
+    responses((status = 204, description = "The product does not have it any more.")),
+    security(("token" = ["staff"])),
+)]
 async fn remove(
     State(app): State<App>,
     _: Staff,

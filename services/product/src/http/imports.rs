@@ -6,11 +6,9 @@
 
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::BodyDataStream;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::routing::post;
 use futures_util::StreamExt;
 use serde::Serialize;
 use service::Problem;
@@ -19,6 +17,9 @@ use service::extract::{Json, media_type};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::App;
@@ -39,11 +40,12 @@ const STALLED: Duration = Duration::from_secs(30);
 const TOO_SLOW: Duration = Duration::from_secs(3600);
 const TRIES: u32 = 5;
 
-pub fn router() -> Router<App> {
-    Router::new().route("/api/v1/product-imports", post(create))
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(create))
 }
 
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, ToSchema)]
+#[schema(as = ImportReport)]
 struct Report {
     created: u64,
     /// Lines whose product was there before.
@@ -52,6 +54,7 @@ struct Report {
     unchanged: u64,
     failed: u64,
     /// The first thousand, by line.
+    #[schema(max_items = 1000)]
     errors: Vec<LineError>,
 }
 
@@ -63,6 +66,26 @@ struct Batch {
     bytes: usize,
 }
 
+/// Add and change many products
+///
+/// A line is what POST of a product takes, told apart by `sku`; `category_name` and `category_parent` make a category
+/// that there is not yet. A bad line changes nothing, and does nothing to others. An import that ends early has done
+/// its first lines: send the file again.
+#[utoipa::path(
+    post, path = "/api/v1/product-imports", operation_id = "import_products", tag = "imports",
+    request_body(
+        description = "UTF-8, up to 1 GiB; a line up to 256 KiB. CSV begins with a header: `sku`, `name`, `description`, `price`, \
+                       `currency` and `category`, and as wanted `stock`, `category_name`, `category_parent`, `images` and \
+                       `attributes.<name>`.",
+        content(
+            (String = "application/x-ndjson", example = json!("{\"sku\":\"JACKET-M\",\"name\":\"Waxed Cotton Jacket\",\"description\":\"Keeps out wind and rain.\",\"price\":{\"amount\":14900,\"currency\":\"EUR\"},\"category\":\"jackets\",\"stock\":7}\n{\"sku\":\"LAMP-1\",\"name\":\"Storm Lamp\",\"description\":\"\",\"price\":{\"amount\":3900,\"currency\":\"EUR\"},\"category\":\"lamps\",\"category_name\":\"Lamps\"}\n")),
+            (String = "text/csv", example = json!("sku,name,description,price,currency,category,category_name,stock,attributes.color\nJACKET-M,Waxed Cotton Jacket,Keeps out wind and rain.,14900,EUR,jackets,Jackets,7,navy\n")),
+        ),
+    ),
+    responses((status = 200, description = "What came of the lines.", body = Report, example = json!({"created": 1, "updated": 1, "unchanged": 0, "failed": 1, "errors": [{"line": 3, "code": "malformed_json", "detail": "The line is not JSON: see column 12."}]}))),
+    security(("token" = ["staff"])),
+    extensions(("x-problems" = json!({"400": ["malformed_body"], "408": ["request_timeout"], "422": ["validation_failed"]}))),
+)]
 async fn create(
     State(app): State<App>,
     Staff(user): Staff,

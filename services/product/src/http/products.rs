@@ -1,24 +1,31 @@
 //! `/products`.
 
-use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use serde_json::Value;
 use service::Problem;
 use service::auth::Staff;
 use service::extract::{Body, Json, Path, Query};
+use service::page::PageParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::{App, etag};
-use crate::product::{self, Form, NewProduct, Product, search, store};
+use crate::product::{self, Form, NewProduct, Patch, Product, search, store};
 
-pub fn router() -> Router<App> {
-    Router::new()
-        .route("/api/v1/products", get(list).post(create))
-        .route("/api/v1/products/{product}", get(read).patch(update).delete(archive))
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(read, update, archive))
 }
 
+/// Search the catalogue
+///
+/// A cursor belongs to the filters and the sort that it came from.
+#[utoipa::path(
+    get, path = "/api/v1/products", operation_id = "list_products", tag = "products",
+    params(search::Params, PageParams),
+    responses((status = 200, description = "A page of products, with counts if `facets` asks for them.", body = search::Answer, example = json!({"items": [{"id": "018f5c3e-7a00-7000-8000-000000000001", "sku": "JACKET-M", "slug": "waxed-cotton-jacket", "name": "Waxed Cotton Jacket", "description": "Keeps out wind and rain.", "price": {"amount": 14900, "currency": "EUR"}, "category": "jackets", "attributes": {"color": "navy"}, "images": ["https://images.example.com/jacket.jpg"], "stock": {"available": 7}, "created_at": "2026-11-23T09:00:00Z", "updated_at": "2026-11-23T09:00:00Z"}], "next_cursor": null, "facets": {"categories": [{"slug": "jackets", "name": "Jackets", "count": 1, "capped": false, "children": []}], "price_bands": [{"min_price": 0, "max_price": 999, "count": 0, "capped": false}, {"min_price": 25000, "count": 0, "capped": false}]}}))),
+)]
 async fn list(
     State(app): State<App>,
     Query(params): Query<search::Params>,
@@ -27,6 +34,15 @@ async fn list(
     Ok(Json(search::run(&app.pool, &search).await?))
 }
 
+/// Get a product
+#[utoipa::path(
+    get, path = "/api/v1/products/{id}", operation_id = "get_product", tag = "products",
+    params(("id" = String, Path, description = "The product's id or slug."), ("If-None-Match" = Option<String>, Header, description = "An `ETag` that is held already.", nullable = false)),
+    responses(
+        (status = 200, description = "The product.", body = Product, headers(("ETag" = String, description = "A strong entity tag.")), example = json!({"id": "018f5c3e-7a00-7000-8000-000000000001", "sku": "JACKET-M", "slug": "waxed-cotton-jacket", "name": "Waxed Cotton Jacket", "description": "Keeps out wind and rain.", "price": {"amount": 14900, "currency": "EUR"}, "category": "jackets", "attributes": {"color": "navy"}, "images": ["https://images.example.com/jacket.jpg"], "stock": {"available": 7}, "created_at": "2026-11-23T09:00:00Z", "updated_at": "2026-11-23T09:00:00Z"})),
+        (status = 304, description = "It is the one that is held.", headers(("ETag" = String, description = "A strong entity tag."))),
+    ),
+)]
 async fn read(
     State(app): State<App>,
     Path(name): Path<String>,
@@ -40,6 +56,14 @@ async fn read(
     Ok(tagged(product))
 }
 
+/// Add a product
+#[utoipa::path(
+    post, path = "/api/v1/products", operation_id = "create_product", tag = "products",
+    request_body(content = NewProduct, example = json!({"sku": "JACKET-M", "name": "Waxed Cotton Jacket", "description": "Keeps out wind and rain.", "price": {"amount": 14900, "currency": "EUR"}, "category": "jackets", "attributes": {"color": "navy"}, "images": ["https://images.example.com/jacket.jpg"], "stock": 7})),
+    responses((status = 201, description = "The product.", body = Product, headers(("Location" = String, description = "Where the product is."), ("ETag" = String, description = "A strong entity tag.")), example = json!({"id": "018f5c3e-7a00-7000-8000-000000000001", "sku": "JACKET-M", "slug": "waxed-cotton-jacket", "name": "Waxed Cotton Jacket", "description": "Keeps out wind and rain.", "price": {"amount": 14900, "currency": "EUR"}, "category": "jackets", "attributes": {"color": "navy"}, "images": ["https://images.example.com/jacket.jpg"], "stock": {"available": 7}, "created_at": "2026-11-23T09:00:00Z", "updated_at": "2026-11-23T09:00:00Z"}))),
+    security(("token" = ["staff"])),
+    extensions(("x-problems" = json!({"409": ["sku_taken", "slug_taken"]}))),
+)]
 async fn create(State(app): State<App>, _: Staff, Json(body): Json<Value>) -> Result<Response, Problem> {
     let new = NewProduct::parse(body)?;
     let mut transaction = app.pool.begin().await?;
@@ -50,6 +74,18 @@ async fn create(State(app): State<App>, _: Staff, Json(body): Json<Value>) -> Re
     Ok((StatusCode::CREATED, location, tagged(product)).into_response())
 }
 
+/// Change a product
+///
+/// A merge patch (RFC 7396). The slug stays, and so does the currency. An uploaded image that `images` leaves out
+/// is deleted.
+#[utoipa::path(
+    patch, path = "/api/v1/products/{id}", operation_id = "update_product", tag = "products",
+    params(("id" = String, Path, description = "The product's id or slug."), ("If-Match" = String, Header, description = "The `ETag` that GET gave; `*` for whatever it is now.", example = "\"3.7\"")),
+    request_body(content((Patch = "application/merge-patch+json", example = json!({"price": {"amount": 12900}, "attributes": {"color": null}})), (Patch = "application/json", example = json!({"name": "Waxed Jacket"})))),
+    responses((status = 200, description = "The product.", body = Product, headers(("ETag" = String, description = "A strong entity tag.")), example = json!({"id": "018f5c3e-7a00-7000-8000-000000000001", "sku": "JACKET-M", "slug": "waxed-cotton-jacket", "name": "Waxed Cotton Jacket", "description": "Keeps out wind and rain.", "price": {"amount": 14900, "currency": "EUR"}, "category": "jackets", "attributes": {"color": "navy"}, "images": ["https://images.example.com/jacket.jpg"], "stock": {"available": 7}, "created_at": "2026-11-23T09:00:00Z", "updated_at": "2026-11-23T09:00:00Z"}))),
+    security(("token" = ["staff"])),
+    extensions(("x-problems" = json!({"409": ["sku_taken"], "412": ["precondition_failed"], "428": ["precondition_required"]}))),
+)]
 async fn update(
     State(app): State<App>,
     _: Staff,
@@ -72,6 +108,16 @@ async fn update(
     Ok(tagged(product))
 }
 
+/// Take a product out of the shop
+///
+/// For good: its SKU and slug stay taken, and orders keep what they say of it.
+#[utoipa::path(
+    delete, path = "/api/v1/products/{id}", operation_id = "delete_product", tag = "products",
+    params(("id" = String, Path, description = "The product's id or slug."), ("If-Match" = String, Header, description = "The `ETag` that GET gave; `*` for whatever it is now.", example = "\"3.7\"")),
+    responses((status = 204, description = "It is not in the shop any more.")),
+    security(("token" = ["staff"])),
+    extensions(("x-problems" = json!({"412": ["precondition_failed"], "428": ["precondition_required"]}))),
+)]
 async fn archive(
     State(app): State<App>,
     _: Staff,

@@ -1,25 +1,36 @@
 //! `/products/{id}/stock-adjustments`: the ledger.
 
-use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::routing::get;
 use serde::Deserialize;
 use service::auth::Staff;
 use service::extract::{Body, Json, Path, Query};
-use service::page::{Page, PageQuery, invalid_cursor};
+use service::page::{Page, PageParams, PageQuery, invalid_cursor};
 use service::validate::Invalid;
 use service::{FieldError, Problem};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::App;
 use crate::product::{self, store};
+use crate::schema;
 use crate::stock::{self, AdjustError, Entry, MAX_DELTA};
 
-pub fn router() -> Router<App> {
-    Router::new().route("/api/v1/products/{product}/stock-adjustments", get(list).post(create))
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(list, create))
 }
 
+/// List the changes of a product's stock
+///
+/// Newest first; sales and restocks are among them.
+#[utoipa::path(
+    get, path = "/api/v1/products/{id}/stock-adjustments", operation_id = "list_stock_adjustments", tag = "stock",
+    params(("id" = String, Path, description = "The product's id or slug."), PageParams),
+    responses((status = 200, description = "A page of the ledger.", body = Page<Entry>, example = json!({"items": [{"id": "018f5c3e-7a00-7000-8000-000000000002", "product_id": "018f5c3e-7a00-7000-8000-000000000001", "delta": 5, "on_hand": 12, "kind": "adjustment", "reason": "A delivery", "order_id": null, "actor": "018f5c3e-7a00-7000-8000-000000000003", "created_at": "2026-11-23T09:00:00Z"}], "next_cursor": null}))),
+    security(("token" = ["staff"])),
+)]
 async fn list(
     State(app): State<App>,
     _: Staff,
@@ -38,14 +49,28 @@ async fn list(
     Ok(Json(Page::new(entries, limit, |entry| (entry.product_id, entry.seq))))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = StockAdjustment)]
 struct Adjustment {
     /// Units added, or taken when negative.
+    #[schema(schema_with = schema::delta)]
     delta: i64,
+    #[schema(schema_with = schema::up_to_200)]
     reason: String,
 }
 
+/// Put units on the shelf, or take them off
+///
+/// Never below what is reserved for orders.
+#[utoipa::path(
+    post, path = "/api/v1/products/{id}/stock-adjustments", operation_id = "create_stock_adjustment", tag = "stock",
+    params(("id" = String, Path, description = "The product's id or slug.")),
+    request_body(content = Adjustment, example = json!({"delta": 5, "reason": "A delivery"})),
+    responses((status = 201, description = "The entry in the ledger.", body = Entry, example = json!({"id": "018f5c3e-7a00-7000-8000-000000000002", "product_id": "018f5c3e-7a00-7000-8000-000000000001", "delta": 5, "on_hand": 12, "kind": "adjustment", "reason": "A delivery", "order_id": null, "actor": "018f5c3e-7a00-7000-8000-000000000003", "created_at": "2026-11-23T09:00:00Z"}))),
+    security(("token" = ["staff"])),
+    extensions(("x-problems" = json!({"409": ["insufficient_stock"]}))),
+)]
 async fn create(
     State(app): State<App>,
     Staff(user): Staff,

@@ -6,25 +6,38 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use service::validate::Invalid;
 use service::{FieldError, Money, Problem};
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{Object, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
 use super::Product;
+use crate::schema;
 use crate::stock::MAX_DELTA;
 
 /// The part of a product that staff decide.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Form {
+    #[schema(schema_with = schema::sku)]
     pub sku: String,
+    #[schema(schema_with = schema::up_to_200)]
     pub name: String,
+    #[schema(schema_with = schema::description)]
     pub description: String,
+    #[schema(schema_with = schema::price)]
     pub price: Money,
+    #[schema(schema_with = schema::category)]
     pub category: String,
     #[serde(default)]
+    #[schema(schema_with = schema::attributes)]
     pub attributes: BTreeMap<String, String>,
     #[serde(default)]
+    #[schema(schema_with = schema::images)]
     pub images: Vec<String>,
 }
 
+/// Most attributes that a product has.
+pub const MAX_ATTRIBUTES: usize = 50;
 /// Most images that a product shows.
 pub const MAX_IMAGES: usize = 20;
 
@@ -43,6 +56,44 @@ impl NewProduct {
         let (form, stock) = with_stock(body)?;
         Ok(Self { form, stock: stock.unwrap_or(0) })
     }
+}
+
+/// The form, and `stock`.
+impl PartialSchema for NewProduct {
+    fn schema() -> RefOr<Schema> {
+        form_but(|form| drop(form.properties.insert("stock".to_owned(), schema::stock().into())))
+    }
+}
+
+impl ToSchema for NewProduct {}
+
+/// A merge patch of a [`Form`], as the OpenAPI document describes it.
+pub struct Patch;
+
+impl PartialSchema for Patch {
+    fn schema() -> RefOr<Schema> {
+        form_but(|form| {
+            form.required.clear();
+            form.properties.insert("price".to_owned(), schema::price_change().into());
+            form.properties.insert("attributes".to_owned(), schema::attributes_change().into());
+            form.properties.insert("images".to_owned(), schema::images_change().into());
+        })
+    }
+}
+
+impl ToSchema for Patch {
+    fn name() -> std::borrow::Cow<'static, str> {
+        "ProductPatch".into()
+    }
+}
+
+fn form_but(change: impl FnOnce(&mut Object)) -> RefOr<Schema> {
+    let mut schema = Form::schema();
+    if let RefOr::T(Schema::Object(form)) = &mut schema {
+        form.description = None;
+        change(form);
+    }
+    schema
 }
 
 /// A form and, where the body names them, units on hand.
@@ -88,8 +139,8 @@ impl Form {
         invalid.text("/name", self.name.clone(), 1, 200);
         invalid.text("/description", self.description.clone(), 0, 5000);
         invalid.price("/price", self.price);
-        if self.attributes.len() > 50 {
-            invalid.push("/attributes", "too_many", "At most 50.");
+        if self.attributes.len() > MAX_ATTRIBUTES {
+            invalid.push("/attributes", "too_many", format!("At most {MAX_ATTRIBUTES}."));
         }
         for (name, value) in &self.attributes {
             let pointer = format!("/attributes/{}", name.replace('~', "~0").replace('/', "~1"));

@@ -17,6 +17,7 @@ use serde_json::Value;
 use service::Problem;
 use service::validate::Invalid;
 use sqlx::PgConnection;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 pub use columns::Columns;
@@ -26,9 +27,11 @@ use super::{Form, form, slug, updated};
 use crate::stock::{self, AdjustError};
 
 /// Why a line was passed over.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = ImportError)]
 pub struct LineError {
     /// Counted from 1, in the file as it was sent.
+    #[schema(minimum = 1)]
     pub line: u64,
     pub code: String,
     pub detail: String,

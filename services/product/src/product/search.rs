@@ -10,6 +10,7 @@ use service::page::{Page, PageQuery, invalid_cursor};
 use service::validate::Invalid;
 use sqlx::{PgConnection, PgPool};
 use time::OffsetDateTime;
+use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 pub use facets::Facets;
@@ -17,25 +18,42 @@ pub use facets::Facets;
 use super::{Product, store};
 
 /// The parameters of `GET /products` as they came.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub struct Params {
+    /// Words to look for: `"a phrase"`, `-without` and `or` are understood, and words that no product holds are respelt.
+    #[param(max_length = 200, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$")]
     q: Option<String>,
+    /// A category's slug; those below it are included.
+    #[param(min_length = 1, max_length = 64, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$")]
     category: Option<String>,
+    /// In minor units of whatever currency; not above `max_price`.
+    #[param(value_type = Option<i64>, minimum = 0, maximum = 9_223_372_036_854_775_807_i64)]
     min_price: Option<String>,
+    /// In minor units of whatever currency.
+    #[param(value_type = Option<i64>, minimum = 0, maximum = 9_223_372_036_854_775_807_i64)]
     max_price: Option<String>,
+    /// Only what is available, or only what is sold out.
+    #[param(value_type = Option<bool>)]
     in_stock: Option<String>,
+    /// `relevance` needs `q`, and is the default with it; without it `newest` is.
+    #[param(value_type = Option<Sort>, inline)]
     sort: Option<String>,
+    /// Whether to count what else could be chosen.
+    #[param(value_type = Option<bool>, default = false)]
     facets: Option<String>,
     #[serde(flatten)]
+    #[param(ignore)]
     page: PageQuery,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum Sort {
     Relevance,
     Newest,
     Price,
+    #[serde(rename = "-price")]
     PriceDown,
     Name,
 }
@@ -95,11 +113,13 @@ enum Tier {
 }
 
 /// A page, and the counts that were asked for with it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ProductPage)]
 pub struct Answer {
     #[serde(flatten)]
     page: Page<Product>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     facets: Option<Facets>,
 }
 

@@ -3,10 +3,12 @@
 use serde::Serialize;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 /// Why stock changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, sqlx::Type)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, sqlx::Type, ToSchema)]
+#[schema(as = StockEntryKind)]
 #[serde(rename_all = "snake_case")]
 #[sqlx(type_name = "text", rename_all = "snake_case")]
 pub enum Kind {
@@ -21,7 +23,8 @@ pub enum Kind {
 }
 
 /// An entry as the API shows it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = StockEntry)]
 pub struct Entry {
     #[serde(skip)]
     pub seq: i64,
@@ -29,14 +32,19 @@ pub struct Entry {
     pub product_id: Uuid,
     pub delta: i32,
     /// What was on hand after it.
+    #[schema(minimum = 0)]
     pub on_hand: i32,
     pub kind: Kind,
     /// What staff gave as the reason.
+    #[schema(required)]
     pub reason: Option<String>,
+    #[schema(required)]
     pub order_id: Option<Uuid>,
     /// The user who made the adjustment.
+    #[schema(required)]
     pub actor: Option<Uuid>,
     #[serde(with = "time::serde::rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
     pub created_at: OffsetDateTime,
 }
 

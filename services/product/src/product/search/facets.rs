@@ -11,6 +11,7 @@ use std::collections::HashMap;
 
 use serde::Serialize;
 use sqlx::PgConnection;
+use utoipa::ToSchema;
 
 use super::lists::Scope;
 use crate::category::{self, Category};
@@ -24,7 +25,7 @@ const MOST_IN_ALL: i64 = 5_000;
 /// Where the price bands begin, in minor units.
 const FLOORS: [i64; 6] = [0, 1_000, 2_500, 5_000, 10_000, 25_000];
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Facets {
     /// The tree, without categories in which nothing was found.
     categories: Vec<Node>,
@@ -32,27 +33,34 @@ pub struct Facets {
     price_bands: Vec<Band>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = CategoryFacet)]
 struct Node {
     slug: String,
     name: String,
     #[serde(flatten)]
     count: Count,
+    #[schema(no_recursion)]
     children: Vec<Node>,
 }
 
 /// A band as `min_price` and `max_price` ask for it; the dearest has no end.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = PriceBand)]
 struct Band {
+    #[schema(minimum = 0)]
     min_price: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, minimum = 0)]
     max_price: Option<i64>,
     #[serde(flatten)]
     count: Count,
 }
 
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, ToSchema)]
+#[schema(as = FacetCount)]
 struct Count {
+    #[schema(minimum = 0)]
     count: i64,
     /// There may be more.
     capped: bool,

@@ -1,0 +1,284 @@
+//! Values as the OpenAPI document describes them, in line with what is accepted.
+
+use service::Money;
+use service::money::Currency;
+use utoipa::openapi::schema::{
+    AdditionalProperties, Array, ArrayBuilder, Object, ObjectBuilder, OneOfBuilder, Schema, SchemaType, Type,
+};
+
+use crate::product::{MAX_ATTRIBUTES, MAX_IMAGES};
+use crate::stock::MAX_DELTA;
+
+/// No control characters, and something to see.
+const VISIBLE: &str = concat!(
+    r"^[^\u0000-\u001f\u007f-\u009f]*",
+    r"[^\s\u0000-\u001f\u007f-\u009f]",
+    r"[^\u0000-\u001f\u007f-\u009f]*$"
+);
+
+const NO_CONTROLS: &str = r"^[^\u0000-\u001f\u007f-\u009f]*$";
+
+/// A host, perhaps a port, and what may follow in an address.
+const ON_THE_WEB: &str = concat!(
+    r"https?://[A-Za-z0-9._~-]+(:[0-9]{1,5})?",
+    r#"([/?#][^\s"<>\\^`{|}\u0000-\u001f\u007f-\u009f]*)?"#
+);
+
+/// The address of an uploaded image.
+const UPLOADED: &str =
+    "/api/v1/products/[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}/images/[0-9]";
+
+fn visible(max: usize) -> Object {
+    string(VISIBLE).min_length(Some(1)).max_length(Some(max)).build()
+}
+
+fn string(pattern: &str) -> ObjectBuilder {
+    ObjectBuilder::new().schema_type(Type::String).pattern(Some(pattern))
+}
+
+pub fn sku() -> Object {
+    string("^[A-Za-z0-9._-]+$").min_length(Some(1)).max_length(Some(64)).build()
+}
+
+pub fn up_to_200() -> Object {
+    visible(200)
+}
+
+pub fn description() -> Object {
+    string(NO_CONTROLS).max_length(Some(5000)).build()
+}
+
+/// Which categories there are, only the shop knows.
+pub fn category() -> Object {
+    ObjectBuilder::from(visible(64)).description(Some("A category's slug.")).build()
+}
+
+pub fn price() -> Object {
+    ObjectBuilder::from(price_change()).required("amount").required("currency").build()
+}
+
+/// A merge patch may hold either half of a price.
+pub fn price_change() -> Object {
+    let amount =
+        ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0)).maximum(Some(Money::MAX_AMOUNT));
+    let currency = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(currencies()));
+    ObjectBuilder::new()
+        .schema_type(Type::Object)
+        .property("amount", amount.description(Some("Minor units.")))
+        .property("currency", currency.description(Some("ISO 4217.")))
+        .additional_properties(Some(AdditionalProperties::FreeForm(false)))
+        .build()
+}
+
+/// Every code that is one.
+fn currencies() -> impl Iterator<Item = &'static str> {
+    let letters = || 'A'..='Z';
+    let codes = letters().flat_map(move |a| letters().flat_map(move |b| letters().map(move |c| [a, b, c])));
+    codes.filter_map(|code| Currency::from_code(&code.iter().collect::<String>())).map(Currency::code)
+}
+
+pub fn attributes() -> Object {
+    attributes_of(Type::String.into())
+}
+
+/// As [`attributes`] in a merge patch: null takes one away, or all.
+pub fn attributes_change() -> Object {
+    let nullable = |kind| SchemaType::from_iter([kind, Type::Null]);
+    let attributes = attributes_of(nullable(Type::String));
+    ObjectBuilder::from(attributes).schema_type(nullable(Type::Object)).build()
+}
+
+fn attributes_of(kind: SchemaType) -> Object {
+    let value = string(NO_CONTROLS).schema_type(kind).max_length(Some(200));
+    ObjectBuilder::new()
+        .schema_type(Type::Object)
+        .property_names(Some(Schema::Object(visible(64))))
+        .additional_properties(Some(value))
+        .max_properties(Some(MAX_ATTRIBUTES))
+        .build()
+}
+
+pub fn images() -> Array {
+    images_of(&format!("^{ON_THE_WEB}$")).build()
+}
+
+/// As [`images`] in a merge patch, which may keep uploaded ones: null takes all away.
+pub fn images_change() -> Array {
+    images_of(&format!("^({ON_THE_WEB}|{UPLOADED})$"))
+        .schema_type(SchemaType::from_iter([Type::Array, Type::Null]))
+        .build()
+}
+
+fn images_of(pattern: &str) -> ArrayBuilder {
+    let address = string(pattern).max_length(Some(2000));
+    let description = "Addresses of images on other sites, and of those uploaded here.";
+    ArrayBuilder::new().description(Some(description)).items(address).max_items(Some(MAX_IMAGES))
+}
+
+pub fn stock() -> Object {
+    let units = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0)).maximum(Some(MAX_DELTA));
+    units.description(Some("Units on hand to start with, 0 by default.")).build()
+}
+
+/// Any change but none.
+pub fn delta() -> Schema {
+    let range = |min: i64, max: i64| {
+        ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(min)).maximum(Some(max))
+    };
+    let description = "Units added, or taken when negative; not 0.";
+    OneOfBuilder::new()
+        .item(range(-MAX_DELTA, -1))
+        .item(range(1, MAX_DELTA))
+        .description(Some(description))
+        .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde_json::{Value, json};
+    use time::OffsetDateTime;
+    use utoipa::PartialSchema;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::product::{NewProduct, Patch, Product, Stock, merge_patch};
+
+    /// Whether the schema takes the body, by itself.
+    fn is_described<T: PartialSchema>(body: &Value) -> bool {
+        let schema = serde_json::to_value(T::schema()).unwrap();
+        jsonschema::validator_for(&schema).unwrap().is_valid(body)
+    }
+
+    fn body() -> Value {
+        json!({"sku": "A", "name": "n", "description": "", "category": "sea",
+            "price": {"amount": 1, "currency": "EUR"}})
+    }
+
+    #[test]
+    fn a_new_product_is_accepted_exactly_if_its_schema_says_so() {
+        let money = |amount: Value, currency: &str| json!({"amount": amount, "currency": currency});
+        let fields = [
+            (
+                "sku",
+                vec![json!("a.B_9-"), json!("x".repeat(64))],
+                vec![json!(""), json!("a b"), json!("x".repeat(65))],
+            ),
+            (
+                "name",
+                vec![json!("Größe 🏮"), json!(" x ")],
+                vec![json!(" "), json!("a\u{7f}"), json!("x".repeat(201))],
+            ),
+            ("description", vec![json!(" ")], vec![json!("a\nb"), json!("x".repeat(5001)), Value::Null]),
+            (
+                "price",
+                vec![money(json!(0), "JPY"), money(json!(99_999_999), "XXX")],
+                vec![
+                    money(json!(-1), "EUR"),
+                    money(json!(100_000_000), "EUR"),
+                    money(json!(1), "AAA"),
+                    json!({"amount": 1}),
+                ],
+            ),
+            (
+                "attributes",
+                vec![json!({"a": ""}), json!({})],
+                vec![
+                    json!({" ": "a"}),
+                    json!({"a": "x".repeat(201)}),
+                    json!({"a": null}),
+                    json!({"x".repeat(65): "a"}),
+                    Value::Null,
+                ],
+            ),
+            (
+                "images",
+                vec![
+                    json!([]),
+                    json!(["http://a"]),
+                    json!(["https://a.example:8443/ä?b=[c]&d=%20#e"]),
+                    json!(["https://a?b"]),
+                    json!(["https://a/b:c@d!$'()*+,;="]),
+                ],
+                vec![
+                    json!(["/a"]),
+                    json!(["https://"]),
+                    json!(["ftp://a"]),
+                    json!(["https://a/ b"]),
+                    json!(["https:///a"]),
+                    json!(vec!["https://a"; 21]),
+                    Value::Null,
+                ],
+            ),
+            (
+                "stock",
+                vec![json!(0), json!(1_000_000)],
+                vec![json!(-1), json!(1_000_001), json!(1.5), json!("1"), Value::Null],
+            ),
+            ("slug", vec![], vec![json!("a")]),
+        ];
+        for (field, good, bad) in fields {
+            for (value, wanted) in
+                good.into_iter().map(|v| (v, true)).chain(bad.into_iter().map(|v| (v, false)))
+            {
+                let mut body = body();
+                body[field] = value;
+                assert_eq!(is_described::<NewProduct>(&body), wanted, "described: {body}");
+                assert_eq!(NewProduct::parse(body.clone()).is_ok(), wanted, "accepted: {body}");
+            }
+        }
+        for field in ["sku", "name", "description", "price", "category"] {
+            let mut body = body();
+            body.as_object_mut().unwrap().remove(field);
+            assert!(!is_described::<NewProduct>(&body) && NewProduct::parse(body).is_err(), "{field}");
+        }
+    }
+
+    #[test]
+    fn a_patch_is_accepted_exactly_if_its_schema_says_so() {
+        let product = Product {
+            id: Uuid::nil(),
+            sku: "A".to_owned(),
+            slug: "n".to_owned(),
+            name: "n".to_owned(),
+            description: String::new(),
+            price: Money::new(1, Currency::EUR),
+            category: "sea".to_owned(),
+            attributes: BTreeMap::from([("a".to_owned(), "b".to_owned())]),
+            images: vec![crate::image::address(Uuid::nil(), 3)],
+            stock: Stock { available: 1 },
+            created_at: OffsetDateTime::UNIX_EPOCH,
+            updated_at: OffsetDateTime::UNIX_EPOCH,
+            version: 1,
+            archived: false,
+        };
+        let good = [
+            json!({}),
+            json!({"price": {"amount": 5}}),
+            json!({"price": {"currency": "EUR"}}),
+            json!({"price": {}}),
+            json!({"attributes": null, "images": null}),
+            json!({"attributes": {"a": null, "c": "d"}}),
+            json!({"images": product.images}),
+        ];
+        let bad = [
+            json!({"sku": null}),
+            json!({"name": null}),
+            json!({"price": null}),
+            json!({"price": {"amount": null}}),
+            json!({"price": {"x": null}}),
+            json!({"category": null}),
+            json!({"attributes": {"a": 1}}),
+            json!({"images": [null]}),
+            json!({"stock": 1}),
+            json!({"x": null}),
+            json!([]),
+        ];
+        for (patch, wanted) in good.into_iter().map(|v| (v, true)).chain(bad.into_iter().map(|v| (v, false)))
+        {
+            assert_eq!(is_described::<Patch>(&patch), wanted, "described: {patch}");
+            assert_eq!(merge_patch(&product, patch.clone()).is_ok(), wanted, "accepted: {patch}");
+        }
+    }
+}
