@@ -2,19 +2,31 @@
 
 use serde::{Deserialize, Serialize};
 use service::validate::Invalid;
+use utoipa::ToSchema;
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+use crate::schema;
+
+/// Where a parcel goes.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = ShippingAddress)]
 pub struct Address {
+    #[schema(schema_with = schema::up_to_100)]
     pub name: String,
+    #[schema(schema_with = schema::up_to_200)]
     pub line1: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 200, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$")]
     pub line2: Option<String>,
+    #[schema(schema_with = schema::up_to_100)]
     pub city: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 200, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$")]
     pub region: Option<String>,
+    #[schema(schema_with = schema::up_to_20)]
     pub postal_code: String,
     /// ISO 3166-1 alpha-2.
+    #[schema(schema_with = schema::country)]
     pub country: String,
 }
 

@@ -4,23 +4,28 @@ pub mod store;
 
 use serde::Serialize;
 use service::{Money, Problem};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::catalogue::Catalogue;
 use crate::order::Line;
 
-#[derive(Debug, Serialize)]
+/// What the caller means to buy, at prices of now.
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Cart {
+    #[schema(max_items = 100)]
     items: Vec<CartItem>,
     total: Money,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct CartItem {
     product_id: Uuid,
     name: String,
     unit_price: Money,
+    #[schema(minimum = 1, maximum = 999)]
     quantity: u32,
+    /// How many could be bought now.
     available: u32,
 }
 

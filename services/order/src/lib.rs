@@ -22,9 +22,11 @@ mod order;
 mod place;
 mod refund;
 mod saga;
+mod schema;
 mod text;
 mod times;
 
 pub use app::{keygen, start};
 pub use config::Config;
+pub use http::document as openapi;
 pub use times::Times;

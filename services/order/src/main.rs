@@ -3,8 +3,13 @@ use std::process::ExitCode;
 use order::Config;
 
 fn main() -> ExitCode {
-    if std::env::args().nth(1).as_deref() == Some("keygen") {
-        return order::keygen();
+    match std::env::args().nth(1).as_deref() {
+        Some("keygen") => return order::keygen(),
+        Some("openapi") => {
+            println!("{}", order::openapi());
+            return ExitCode::SUCCESS;
+        }
+        _ => {}
     }
     service::run(
         "order",

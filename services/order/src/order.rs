@@ -5,13 +5,16 @@ pub mod store;
 use serde::{Deserialize, Serialize};
 use service::{FieldError, Money};
 use time::OffsetDateTime;
+use utoipa::ToSchema;
+use utoipa::openapi::schema::{Array, ArrayBuilder};
 use uuid::Uuid;
 
 use crate::address::Address;
+use crate::schema;
 use crate::text::words;
 
 words! {
-    Status {
+    Status as OrderStatus {
         /// Stock is reserved, payment under way.
         Pending = "pending",
         /// Payment is captured, the stock taken.
@@ -46,10 +49,12 @@ words! {
 }
 
 /// Where a parcel is.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Tracking {
+    #[schema(schema_with = schema::up_to_100)]
     pub carrier: String,
+    #[schema(schema_with = schema::up_to_100)]
     pub tracking_number: String,
 }
 
@@ -61,10 +66,12 @@ pub enum Viewer {
 }
 
 /// So many of a product.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = OrderLine)]
 pub struct Line {
     pub product_id: Uuid,
+    #[schema(minimum = 1, maximum = 999)]
     pub quantity: u32,
 }
 
@@ -162,47 +169,73 @@ pub struct Past {
     pub refunded: i64,
 }
 
-/// The order as the API shows it.
-#[derive(Debug, Serialize)]
+/// An order, as its reader may see it.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Order)]
 pub struct View {
     id: Uuid,
     status: Status,
+    /// Null unless it is cancelled.
+    #[schema(required)]
     cancel_reason: Option<CancelReason>,
+    #[schema(min_items = 1, max_items = 100)]
     items: Vec<ItemView>,
     total: Money,
+    /// The money returned so far.
     refunded: Money,
+    /// Null when the order has ended and the customer was erased.
+    #[schema(required, value_type = Option<Address>)]
     shipping_address: Option<serde_json::Value>,
     payment: PaymentView,
+    /// Null until it is shipped, and when the customer was erased since.
+    #[schema(required)]
     tracking: Option<Tracking>,
+    /// What this caller may do now.
+    #[schema(schema_with = next_actions)]
     next_actions: Vec<&'static str>,
     #[serde(with = "time::serde::rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
     placed_at: OffsetDateTime,
     #[serde(with = "time::serde::rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
     updated_at: OffsetDateTime,
+    /// Oldest first.
     history: Vec<HistoryView>,
 }
 
-#[derive(Debug, Serialize)]
+/// A product as it was when the order was placed.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = OrderItem)]
 struct ItemView {
     product_id: Uuid,
     sku: String,
     name: String,
     unit_price: Money,
+    #[schema(minimum = 1, maximum = 999)]
     quantity: u32,
     line_total: Money,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Payment)]
 struct PaymentView {
     status: PaymentStatus,
     method: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = StatusChange)]
 struct HistoryView {
     status: Status,
     #[serde(with = "time::serde::rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
     at: OffsetDateTime,
+}
+
+/// Each of these at most once.
+fn next_actions() -> Array {
+    let actions = schema::words(["cancel", "ship", "deliver", "refund"]);
+    ArrayBuilder::new().items(actions).unique_items(true).build()
 }
 
 impl Order {

@@ -8,6 +8,9 @@ use service::batch::Batcher;
 use service::{FieldError, Problem};
 use sqlx::PgPool;
 use time::OffsetDateTime;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{AllOfBuilder, ObjectBuilder, OneOfBuilder, Schema};
+use utoipa::{PartialSchema, ToSchema};
 use uuid::Uuid;
 
 use crate::address::Address;
@@ -26,17 +29,43 @@ pub const OPERATION: &str = "POST /api/v1/orders";
 const MARGIN_SECONDS: f64 = 5.0;
 
 /// What a customer asks for. Without items the cart is bought.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Request {
     #[serde(default, deserialize_with = "given")]
+    #[schema(nullable = false, min_items = 1, max_items = 100)]
     pub items: Option<Vec<Line>>,
     #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub shipping_address: Option<Address>,
     /// One of the user's own addresses instead.
     #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub address_id: Option<Uuid>,
+    /// The name of one of the provider's test cards.
+    #[schema(pattern = "^pm_[A-Za-z0-9_]+$", max_length = 100)]
     pub payment_method: String,
+}
+
+/// [`Request`] in the OpenAPI document: with one of the two addresses.
+pub struct Described;
+
+impl PartialSchema for Described {
+    fn schema() -> RefOr<Schema> {
+        let with = |field: &str| ObjectBuilder::new().required(field);
+        let one = OneOfBuilder::new().item(with("shipping_address")).item(with("address_id"));
+        AllOfBuilder::new().item(Request::schema()).item(one).into()
+    }
+}
+
+impl ToSchema for Described {
+    fn name() -> std::borrow::Cow<'static, str> {
+        "OrderRequest".into()
+    }
+
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        Request::schemas(schemas);
+    }
 }
 
 /// A field that may be left out, but not be null: `"items": null` is a client's

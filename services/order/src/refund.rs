@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use service::{FieldError, Money, Problem};
 use sqlx::{PgConnection, PgPool};
 use time::OffsetDateTime;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::claim::{self, Answer, Claim, Existing, Key};
@@ -17,23 +18,30 @@ use crate::place::given;
 use crate::saga::money::RefundStatus;
 use crate::saga::runner::Sagas;
 use crate::saga::{Input, facts};
+use crate::schema;
 use crate::times::Times;
 
 pub const OPERATION: &str = "POST /api/v1/orders/{id}/refunds";
 
 /// What staff ask for. Without an amount all that is left.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = RefundRequest)]
 pub struct Request {
     #[serde(default, deserialize_with = "given")]
+    #[schema(schema_with = schema::refund_amount)]
     pub amount: Option<Money>,
+    #[schema(schema_with = schema::up_to_500)]
     pub reason: String,
+    /// What goes back into stock: no more than was sold, each product once.
     #[serde(default)]
+    #[schema(max_items = 100)]
     pub restock: Vec<Line>,
 }
 
 /// A refund as the API shows it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Refund)]
 pub struct View {
     pub id: Uuid,
     pub amount: Money,
@@ -41,6 +49,7 @@ pub struct View {
     pub reason: String,
     pub restock: Vec<Line>,
     #[serde(with = "time::serde::rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
     pub created_at: OffsetDateTime,
 }
 

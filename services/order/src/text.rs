@@ -1,9 +1,9 @@
 //! Enums that are words: in the database, in JSON and in the code.
 
 /// An enum with one word per variant: `as_str`, `FromStr`, `Display`, serde's
-/// `Serialize`, and `TryFrom<String>` for columns.
+/// `Serialize`, `TryFrom<String>` for columns, and its schema, under another name if need be.
 macro_rules! words {
-    ($(#[$meta:meta])* $name:ident { $($(#[$note:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
+    ($(#[$meta:meta])* $name:ident $(as $shown:ident)? { $($(#[$note:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
         $(#[$meta])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum $name { $($(#[$note])* $variant),+ }
@@ -37,6 +37,18 @@ macro_rules! words {
         impl serde::Serialize for $name {
             fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 serializer.serialize_str(self.as_str())
+            }
+        }
+
+        impl utoipa::PartialSchema for $name {
+            fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+                crate::schema::words(Self::ALL.iter().map(|value| value.as_str())).into()
+            }
+        }
+
+        impl utoipa::ToSchema for $name {
+            fn name() -> std::borrow::Cow<'static, str> {
+                [$(stringify!($shown),)? stringify!($name)][0].into()
             }
         }
     };

@@ -1,38 +1,59 @@
 //! `/cart`: the signed-in user's.
 
-use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::routing::{get, put};
 use serde::Deserialize;
 use service::Problem;
 use service::auth::User;
 use service::extract::{Body, Json, Path};
 use service::validate::Invalid;
 use sqlx::PgPool;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
+use super::examples;
 use crate::app::App;
 use crate::cart::{self, Cart, store};
 use crate::catalogue::Catalogue;
 use crate::order::{Line, MAX_LINES, MAX_QUANTITY};
 
-pub fn router() -> Router<App> {
-    Router::new()
-        .route("/api/v1/cart", get(show).delete(clear))
-        .route("/api/v1/cart/items/{product_id}", put(set).delete(remove))
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(show, clear)).routes(routes!(set, remove))
 }
 
+/// Get the own cart
+///
+/// Names, prices and stock are those of now.
+#[utoipa::path(
+    get, path = "/api/v1/cart", operation_id = "get_cart", tag = "carts",
+    responses((status = 200, description = "The cart.", body = Cart, example = json!(examples::cart()))),
+    security(("token" = [])),
+)]
 async fn show(user: User, State(pool): State<PgPool>, State(catalogue): State<Catalogue>) -> Answer {
     view(&pool, &catalogue, user).await
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = CartQuantity)]
 struct Quantity {
+    #[schema(minimum = 1, maximum = 999)]
     quantity: u32,
 }
 
+/// Set how many of a product are in the cart
+///
+/// At most a hundred different products, all in one currency.
+#[utoipa::path(
+    put, path = "/api/v1/cart/items/{product_id}", operation_id = "set_cart_item", tag = "carts",
+    params(("product_id" = Uuid, Path, description = "The product.")),
+    request_body(content = Quantity, example = json!({"quantity": 2})),
+    responses((status = 200, description = "The cart.", body = Cart, example = json!(examples::cart()))),
+    security(("token" = [])),
+    extensions(("x-problems" = json!({"409": ["mixed_currencies", "cart_full"]}))),
+)]
 async fn set(
     user: User,
     State(pool): State<PgPool>,
@@ -62,6 +83,15 @@ async fn set(
     view(&pool, &catalogue, user).await
 }
 
+/// Take a product out of the cart
+///
+/// Also 200 when it was not in there.
+#[utoipa::path(
+    delete, path = "/api/v1/cart/items/{product_id}", operation_id = "delete_cart_item", tag = "carts",
+    params(("product_id" = Uuid, Path, description = "The product.")),
+    responses((status = 200, description = "The cart.", body = Cart, example = json!(examples::cart()))),
+    security(("token" = [])),
+)]
 async fn remove(
     user: User,
     State(pool): State<PgPool>,
@@ -72,6 +102,12 @@ async fn remove(
     view(&pool, &catalogue, user).await
 }
 
+/// Empty the cart
+#[utoipa::path(
+    delete, path = "/api/v1/cart", operation_id = "clear_cart", tag = "carts",
+    responses((status = 204, description = "It is empty.")),
+    security(("token" = [])),
+)]
 async fn clear(user: User, State(pool): State<PgPool>) -> Result<StatusCode, Problem> {
     store::clear(&mut *pool.acquire().await?, user.id).await?;
     Ok(StatusCode::NO_CONTENT)

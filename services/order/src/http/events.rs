@@ -5,12 +5,10 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use service::Problem;
 use service::auth::User;
 use service::extract::Path;
@@ -19,8 +17,11 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
+use super::examples;
 use super::orders::{viewer, visible};
 use crate::app::{App, Stopping};
 use crate::live::{Changes, Listener, Live};
@@ -40,10 +41,26 @@ const QUEUE: usize = 4;
 
 type Queue = mpsc::Sender<Result<Bytes, Infallible>>;
 
-pub fn router() -> Router<App> {
-    Router::new().route("/api/v1/orders/{id}/events", get(events))
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(events))
 }
 
+/// Follow an order
+///
+/// Server-Sent Events, one for each change of status: `event: status`, with the order in `data` as it was
+/// then. What has happened comes first. The stream ends with the order, or after a quarter of an hour.
+#[utoipa::path(
+    get, path = "/api/v1/orders/{id}/events", operation_id = "stream_order_events", tag = "orders",
+    params(
+        ("id" = Uuid, Path, description = "The order."),
+        ("Last-Event-ID" = Option<String>, Header, description = "The `id` of the last event seen: only later ones come.", nullable = false),
+    ),
+    responses(
+        (status = 200, description = "The events.", body = String, content_type = "text/event-stream", headers(("Cache-Control" = String, description = "`no-store`.")), example = json!(examples::event())),
+        (status = 204, description = "All events were seen and no more will follow."),
+    ),
+    security(("token" = [])),
+)]
 async fn events(
     user: User,
     State(pool): State<PgPool>,

@@ -1,25 +1,24 @@
 //! `/orders/{id}/ship` and `/deliver`: what staff do with a paid order.
 
-use axum::Router;
 use axum::extract::State;
-use axum::routing::post;
 use service::Problem;
 use service::auth::User;
 use service::extract::{Body, Json, Path};
 use service::validate::Invalid;
 use sqlx::PgPool;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
+use super::examples;
 use super::orders::{viewer, visible};
 use crate::app::App;
 use crate::order::{Order, Tracking, View};
 use crate::saga::Input;
 use crate::saga::runner::Sagas;
 
-pub fn router() -> Router<App> {
-    Router::new()
-        .route("/api/v1/orders/{id}/ship", post(ship))
-        .route("/api/v1/orders/{id}/deliver", post(deliver))
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(ship)).routes(routes!(deliver))
 }
 
 /// The order, for staff: 403 for its owner, 404 for anybody else.
@@ -28,6 +27,17 @@ pub async fn for_staff(pool: &PgPool, user: User, id: Uuid) -> Result<Order, Pro
     if user.is_staff() { Ok(order) } else { Err(Problem::forbidden("This is for staff.")) }
 }
 
+/// Ship an order
+///
+/// Once it is paid. Asked for again with the same tracking it changes nothing.
+#[utoipa::path(
+    post, path = "/api/v1/orders/{id}/ship", operation_id = "ship_order", tag = "orders",
+    params(("id" = Uuid, Path, description = "The order.")),
+    request_body(content = Tracking, example = json!({"carrier": "Royal Mail", "tracking_number": "RM123456785GB"})),
+    responses((status = 200, description = "The order as it is now.", body = View, example = json!(examples::order("shipped")))),
+    security(("token" = ["staff"])),
+    extensions(("x-problems" = json!({"409": ["not_shippable"]}))),
+)]
 async fn ship(
     user: User,
     State(pool): State<PgPool>,
@@ -46,6 +56,16 @@ async fn ship(
     move_on(&pool, &sagas, user, id, Input::Ship(tracking), refused).await
 }
 
+/// Note that an order has arrived
+///
+/// Asked for again it changes nothing.
+#[utoipa::path(
+    post, path = "/api/v1/orders/{id}/deliver", operation_id = "deliver_order", tag = "orders",
+    params(("id" = Uuid, Path, description = "The order.")),
+    responses((status = 200, description = "The order as it is now.", body = View, example = json!(examples::order("delivered")))),
+    security(("token" = ["staff"])),
+    extensions(("x-problems" = json!({"409": ["not_deliverable"]}))),
+)]
 async fn deliver(
     user: User,
     State(pool): State<PgPool>,

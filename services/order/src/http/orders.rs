@@ -2,38 +2,55 @@
 
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
 use serde::Deserialize;
 use service::auth::{Staff, User};
 use service::extract::{Body, Json, Path, Query};
-use service::page::{Page, PageQuery};
+use service::page::{Page, PageParams, PageQuery};
 use service::validate::Invalid;
 use service::{FieldError, Problem};
 use sqlx::PgPool;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
+use super::examples;
 use crate::app::App;
 use crate::claim::Answer;
 use crate::order::{CancelReason, Line, MAX_LINES, MAX_QUANTITY, Order, Status, View, Viewer, store};
-use crate::place::{Placer, Request};
+use crate::place::{Described, Placer, Request};
 use crate::saga::Input;
 use crate::saga::runner::Sagas;
 
 /// How long a cancellation waits for the answer of a capture under way.
 const CANCEL_WAIT: Duration = Duration::from_secs(3);
 
-pub fn router() -> Router<App> {
-    Router::new()
-        .route("/api/v1/orders", get(list).post(place))
-        .route("/api/v1/admin/orders", get(list_all))
-        .route("/api/v1/orders/{id}", get(show))
-        .route("/api/v1/orders/{id}/cancel", post(cancel))
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(list, place))
+        .routes(routes!(list_all))
+        .routes(routes!(show))
+        .routes(routes!(cancel))
 }
 
+/// Place an order
+///
+/// Without `items` the cart is bought and emptied. A product is named once, and all are in one currency.
+/// The stock is reserved at once; the payment follows, and ends in `confirmed` or `cancelled`.
+#[utoipa::path(
+    post, path = "/api/v1/orders", operation_id = "create_order", tag = "orders",
+    params(("Idempotency-Key" = String, Header, description = "Of the caller's choice, 1 to 255 visible ASCII characters; kept for a day.", min_length = 1, max_length = 255, pattern = "^[!-~]+$")),
+    request_body(content = Described, example = json!(examples::request())),
+    responses((status = 201, description = "The order.", body = View, headers(("Location" = String, description = "Where the order is."), ("Idempotency-Replayed" = String, description = "`true` when this is the answer to an earlier request with the same key.")), example = json!(examples::order("pending")))),
+    security(("token" = [])),
+    extensions(("x-problems" = json!({
+        "400": ["idempotency_key_missing", "idempotency_key_invalid"],
+        "409": ["out_of_stock", "cart_changed", "idempotency_in_progress"],
+        "422": ["unknown_product", "unknown_payment_method", "unknown_address", "cart_empty", "too_many_items", "idempotency_key_reused"],
+    }))),
+)]
 async fn place(
     user: User,
     State(placer): State<Placer>,
@@ -126,6 +143,15 @@ struct ListQuery {
     status: Option<String>,
 }
 
+/// List the own orders
+///
+/// Newest first.
+#[utoipa::path(
+    get, path = "/api/v1/orders", operation_id = "list_orders", tag = "orders",
+    params(PageParams, ("status" = Option<Status>, Query, description = "Only orders that are in this status.")),
+    responses((status = 200, description = "A page of orders.", body = Page<View>, example = json!({"items": [examples::order("confirmed")], "next_cursor": null}))),
+    security(("token" = [])),
+)]
 async fn list(
     user: User,
     State(pool): State<PgPool>,
@@ -142,6 +168,15 @@ struct AdminQuery {
     user_id: Option<String>,
 }
 
+/// List everybody's orders
+///
+/// Newest first.
+#[utoipa::path(
+    get, path = "/api/v1/admin/orders", operation_id = "list_all_orders", tag = "orders",
+    params(PageParams, ("status" = Option<Status>, Query, description = "Only orders that are in this status."), ("user_id" = Option<Uuid>, Query, description = "Only orders of this user.")),
+    responses((status = 200, description = "A page of orders.", body = Page<View>, example = json!({"items": [examples::order("shipped")], "next_cursor": null}))),
+    security(("token" = ["staff"])),
+)]
 async fn list_all(
     Staff(staff): Staff,
     State(pool): State<PgPool>,
@@ -173,6 +208,15 @@ async fn page(
     Ok(Json(Page::new(orders, limit, |order| order.id).map(|order| order.view(viewer(user)))))
 }
 
+/// Get an order
+///
+/// For its owner and for staff.
+#[utoipa::path(
+    get, path = "/api/v1/orders/{id}", operation_id = "get_order", tag = "orders",
+    params(("id" = Uuid, Path, description = "The order.")),
+    responses((status = 200, description = "The order.", body = View, example = json!(examples::order("confirmed")))),
+    security(("token" = [])),
+)]
 async fn show(user: User, State(pool): State<PgPool>, Path(id): Path<Uuid>) -> Result<Json<View>, Problem> {
     Ok(Json(visible(&pool, user, id).await?.view(viewer(user))))
 }
@@ -189,6 +233,17 @@ pub async fn visible(pool: &PgPool, user: User, id: Uuid) -> Result<Order, Probl
         .ok_or_else(|| Problem::not_found("There is no such order."))
 }
 
+/// Cancel an order
+///
+/// Until it is shipped, by its owner or staff. Stock and money go back. Asked for again it changes nothing.
+/// While the money is being taken the answer waits up to three seconds, and may then still say `pending`.
+#[utoipa::path(
+    post, path = "/api/v1/orders/{id}/cancel", operation_id = "cancel_order", tag = "orders",
+    params(("id" = Uuid, Path, description = "The order.")),
+    responses((status = 200, description = "The order as it is now.", body = View, example = json!(examples::order("cancelled")))),
+    security(("token" = [])),
+    extensions(("x-problems" = json!({"409": ["not_cancellable"]}))),
+)]
 async fn cancel(
     user: User,
     State(pool): State<PgPool>,

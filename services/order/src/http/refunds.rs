@@ -1,28 +1,45 @@
 //! `/orders/{id}/refunds`: money back, by staff.
 
-use axum::Router;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
-use axum::routing::get;
 use service::auth::User;
 use service::extract::{Body, Json, Path, Query};
-use service::page::{Page, PageQuery};
+use service::page::{Page, PageParams, PageQuery};
 use service::validate::Invalid;
 use service::{Money, Problem};
 use sqlx::PgPool;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
+use super::examples;
 use super::fulfilment::for_staff;
 use super::orders::{check_lines, idempotency_key, stored, visible};
 use crate::app::App;
 use crate::order::{MAX_LINES, Order};
 use crate::refund::{Refunds, Request, View, store};
 
-pub fn router() -> Router<App> {
-    Router::new().route("/api/v1/orders/{id}/refunds", get(list).post(open))
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(list, open))
 }
 
+/// Refund an order
+///
+/// In part or, without `amount`, all that is left. The order's `refunded` follows when the provider has
+/// answered.
+#[utoipa::path(
+    post, path = "/api/v1/orders/{id}/refunds", operation_id = "create_refund", tag = "refunds",
+    params(("id" = Uuid, Path, description = "The order."), ("Idempotency-Key" = String, Header, description = "Of the caller's choice, 1 to 255 visible ASCII characters; kept for a day.", min_length = 1, max_length = 255, pattern = "^[!-~]+$")),
+    request_body(content = Request, example = json!(examples::refund_request())),
+    responses((status = 201, description = "The refund.", body = View, headers(("Idempotency-Replayed" = String, description = "`true` when this is the answer to an earlier request with the same key.")), example = json!(examples::refund("pending")))),
+    security(("token" = ["staff"])),
+    extensions(("x-problems" = json!({
+        "400": ["idempotency_key_missing", "idempotency_key_invalid"],
+        "409": ["refund_exceeds_captured", "restock_exceeds_sold", "idempotency_in_progress"],
+        "422": ["idempotency_key_reused"],
+    }))),
+)]
 async fn open(
     user: User,
     State(pool): State<PgPool>,
@@ -63,6 +80,15 @@ fn check(request: &Request, order: &Order) -> Result<(), Problem> {
     invalid.check()
 }
 
+/// List an order's refunds
+///
+/// Newest first, for the order's owner and for staff.
+#[utoipa::path(
+    get, path = "/api/v1/orders/{id}/refunds", operation_id = "list_refunds", tag = "refunds",
+    params(("id" = Uuid, Path, description = "The order."), PageParams),
+    responses((status = 200, description = "A page of refunds.", body = Page<View>, example = json!({"items": [examples::refund("succeeded")], "next_cursor": null}))),
+    security(("token" = [])),
+)]
 async fn list(
     user: User,
     State(pool): State<PgPool>,

@@ -5,16 +5,17 @@
 //! Signature scheme: <https://docs.stripe.com/webhooks/signature>
 
 use aws_lc_rs::hmac;
-use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderMap, StatusCode};
-use axum::routing::post;
 use serde::Deserialize;
 use service::Problem;
 use sqlx::PgPool;
 use time::OffsetDateTime;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::app::{App, WebhookKey};
 use crate::saga::runner::Sagas;
@@ -23,29 +24,43 @@ use crate::saga::store;
 /// Seconds that a signature may be old, or ahead of our clock.
 const TOLERANCE: i64 = 300;
 
-pub fn router() -> Router<App> {
-    Router::new().route("/api/v1/payments/webhook", post(receive))
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(receive))
 }
 
-#[derive(Deserialize)]
+/// An event of Stripe's API; it has more fields, which do not matter here.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = PaymentEvent)]
 struct Event {
     #[serde(rename = "type")]
     kind: String,
     data: Data,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = PaymentEventData)]
 struct Data {
-    object: Object,
+    object: Subject,
 }
 
 /// An intent, or something that names one.
-#[derive(Deserialize)]
-struct Object {
+#[derive(Deserialize, ToSchema)]
+#[schema(as = PaymentEventSubject)]
+struct Subject {
     id: String,
     payment_intent: Option<String>,
 }
 
+/// Hear from the payment provider
+///
+/// What it tells of is asked of the provider afresh. The same event twice does no harm.
+#[utoipa::path(
+    post, path = "/api/v1/payments/webhook", operation_id = "receive_payment_event", tag = "payments",
+    params(("Stripe-Signature" = String, Header, description = "`t=<Unix time>,v1=<hex HMAC-SHA-256>`, at most five minutes old: <https://docs.stripe.com/webhooks/signature>.")),
+    request_body(content = Event, example = json!({"type": "payment_intent.succeeded", "data": {"object": {"id": "pi_3Qx1Y2"}}})),
+    responses((status = 204, description = "It is taken note of.")),
+    extensions(("x-problems" = json!({"400": ["invalid_signature"]}))),
+)]
 async fn receive(
     State(key): State<WebhookKey>,
     State(pool): State<PgPool>,

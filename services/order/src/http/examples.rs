@@ -1,0 +1,92 @@
+//! What the OpenAPI document shows as examples.
+
+use serde_json::{Value, json};
+
+const ORDER: &str = "018f5c3e-7a00-7000-8000-000000000001";
+const PRODUCT: &str = "018f5c3e-7a00-7000-8000-000000000002";
+const REFUND: &str = "018f5c3e-7a00-7000-8000-000000000003";
+const PLACED: &str = "2026-11-23T09:00:00Z";
+const CHANGED: &str = "2026-11-23T09:00:02Z";
+
+fn eur(amount: i64) -> Value {
+    json!({"amount": amount, "currency": "EUR"})
+}
+
+fn address() -> Value {
+    json!({"name": "Ada Lovelace", "line1": "12 St James's Square", "city": "London", "postal_code": "SW1Y 4JH", "country": "GB"})
+}
+
+pub fn cart() -> Value {
+    let item = json!({"product_id": PRODUCT, "name": "Oilskin jacket", "unit_price": eur(1999), "quantity": 2, "available": 40});
+    json!({"items": [item], "total": eur(3998)})
+}
+
+pub fn request() -> Value {
+    let items = json!([{"product_id": PRODUCT, "quantity": 2}]);
+    json!({"items": items, "shipping_address": address(), "payment_method": "pm_card_visa"})
+}
+
+/// An order of two jackets in this status, as its owner sees it, or staff once it is shipped; when cancelled, then
+/// by its owner and before it was paid.
+pub fn order(status: &str) -> Value {
+    let steps: &[&str] = match status {
+        "pending" => &["pending"],
+        "cancelled" => &["pending", "cancelled"],
+        "confirmed" => &["pending", "confirmed"],
+        "shipped" => &["pending", "confirmed", "shipped"],
+        _ => &["pending", "confirmed", "shipped", "delivered"],
+    };
+    let at = |step: &str| if step == "pending" { PLACED } else { CHANGED };
+    let history: Vec<Value> = steps.iter().map(|step| json!({"status": step, "at": at(step)})).collect();
+    let payment = match status {
+        "pending" => "pending",
+        "cancelled" => "voided",
+        _ => "captured",
+    };
+    let next: &[&str] = match status {
+        "pending" | "confirmed" => &["cancel"],
+        "shipped" => &["deliver", "refund"],
+        "delivered" => &["refund"],
+        _ => &[],
+    };
+    let parcel = steps.contains(&"shipped");
+    json!({
+        "id": ORDER,
+        "status": status,
+        "cancel_reason": (status == "cancelled").then_some("customer"),
+        "items": [{
+            "product_id": PRODUCT,
+            "sku": "JACKET-M",
+            "name": "Oilskin jacket",
+            "unit_price": eur(1999),
+            "quantity": 2,
+            "line_total": eur(3998),
+        }],
+        "total": eur(3998),
+        "refunded": eur(0),
+        "shipping_address": address(),
+        "payment": {"status": payment, "method": "pm_card_visa"},
+        "tracking": parcel.then(|| json!({"carrier": "Royal Mail", "tracking_number": "RM123456785GB"})),
+        "next_actions": next,
+        "placed_at": PLACED,
+        "updated_at": at(status),
+        "history": history,
+    })
+}
+
+/// One event of an order's stream.
+pub fn event() -> String {
+    format!("id: 1\nevent: status\ndata: {}\n\n", order("pending"))
+}
+
+pub fn refund_request() -> Value {
+    json!({"amount": eur(1999), "reason": "One was torn.", "restock": [{"product_id": PRODUCT, "quantity": 1}]})
+}
+
+pub fn refund(status: &str) -> Value {
+    let mut refund = refund_request();
+    refund["id"] = REFUND.into();
+    refund["status"] = status.into();
+    refund["created_at"] = CHANGED.into();
+    refund
+}
