@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use crate::layout::Layout;
-use crate::{deploy_test, down, images, logs, openapi, prepare, smoke, status, test, up};
+use crate::{contracts, deploy_test, down, images, logs, openapi, prepare, smoke, status, test, up};
 
 /// The folder of the shop's data, logs and state, under the checkout.
 pub const DEFAULT_DIR: &str = ".dockside";
@@ -74,9 +75,10 @@ pub fn command() -> Command {
                 .arg(names(
                     "names",
                     "NAME",
-                    "fmt, manifests, clippy, unit (all but system), system; a package: user, product, order, \
-                     messaging, service, sandbox, dockside; or part of the names of tests",
+                    "fmt, manifests, contracts, clippy, unit (all but system), system, conformance; a package: user, \
+                     product, order, messaging, service, sandbox, dockside; or part of the names of tests",
                 )),
+            conformance_command(),
             Command::new("deploy-test")
                 .about("Test the images and docker-compose.yml under load on a Docker engine: all steps, or the one named")
                 .long_about(deploy_test::help())
@@ -131,6 +133,30 @@ fn up_command() -> Command {
             flag("no-demo", "No demo catalogue and accounts"),
             flag("docker", "Run PostgreSQL, RabbitMQ and nginx as containers, also where they are installed"),
             flag("detached", "The process in the background of --detach").hide(true),
+        ])
+}
+
+fn conformance_command() -> Command {
+    Command::new("conformance")
+        .about("Try the running shop's HTTP API against its document, with schemathesis")
+        .long_about(
+            "Try the running shop's HTTP API against its document, with schemathesis.\n\nIt sends right and wrong data \
+             to every operation, follows links between them, and holds each answer against docs/openapi.json. It needs \
+             the demo accounts, and leaves accounts, products and orders behind: not for a shop that sells.",
+        )
+        .args([
+            Arg::new("minutes")
+                .long("minutes")
+                .value_name("N")
+                .help("How long")
+                .default_value("10")
+                .value_parser(value_parser!(u64).range(1..=30)),
+            Arg::new("seed")
+                .long("seed")
+                .value_name("N")
+                .help("Make the same data as a run before; random when left out")
+                .value_parser(value_parser!(u64)),
+            Arg::new("url").long("url").value_name("ADDRESS").help("A shop that runs elsewhere, e.g. http://localhost:8080"),
         ])
 }
 
@@ -189,6 +215,11 @@ pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
         ),
         "smoke" => smoke::run(&layout, text("url")),
         "test" => test::run(&layout, &list("names")),
+        "conformance" => {
+            let minutes: u64 = m.get_one("minutes").copied().unwrap_or_default();
+            let time = Duration::from_secs(60 * minutes);
+            contracts::run(&layout, text("url"), time, m.get_one("seed").copied())
+        }
         "deploy-test" => deploy_test::run(&layout, text("step"), m.get_flag("keep")),
         "images" => {
             let args = images::Args {

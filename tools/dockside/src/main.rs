@@ -7,6 +7,7 @@
 mod cli;
 mod compile;
 mod console;
+mod contracts;
 mod deploy_test;
 mod detach;
 mod down;

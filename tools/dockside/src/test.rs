@@ -1,9 +1,9 @@
-//! `test`: formatting, manifests, lints, and all tests against servers of their own, in `.dockside/test`.
+//! `test`: formatting, manifests, contracts, lints, and all tests against servers of their own, in `.dockside/test`.
 //!
 //! The test programs are built once, for the whole workspace, and then run one by one: `cargo test -p` would
 //! choose other features of the dependencies for each package and compile them again.
 
-mod programs;
+pub mod programs;
 
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
@@ -18,21 +18,26 @@ use crate::servers::start;
 use crate::state::Secrets;
 use crate::supervisor::Supervisor;
 use crate::test::programs::finish;
-use crate::{down, install, openapi, prepare, services, signals, up};
+use crate::{contracts, down, install, openapi, prepare, services, signals, up};
 
 /// The package with the tests that cross services.
 const SYSTEM: &str = "system-tests";
+
+/// How long the HTTP API is tried.
+const CONFORMANCE: Duration = Duration::from_secs(75);
 
 /// What was asked for.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Plan {
     fmt: bool,
     manifests: bool,
+    contracts: bool,
     clippy: bool,
     /// Packages whose tests run; empty for all but the system tests when `unit` is set.
     packages: Vec<String>,
     unit: bool,
     system: bool,
+    conformance: bool,
     /// Parts of names of tests.
     filters: Vec<String>,
 }
@@ -43,9 +48,11 @@ impl Plan {
             return Plan {
                 fmt: true,
                 manifests: true,
+                contracts: true,
                 clippy: true,
                 unit: true,
                 system: true,
+                conformance: true,
                 ..Plan::default()
             };
         }
@@ -54,9 +61,11 @@ impl Plan {
             match name.as_str() {
                 "fmt" => plan.fmt = true,
                 "manifests" => plan.manifests = true,
+                "contracts" => plan.contracts = true,
                 "clippy" => plan.clippy = true,
                 "unit" => plan.unit = true,
                 "system" => plan.system = true,
+                "conformance" => plan.conformance = true,
                 "sandbox" => plan.packages.push("payment-sandbox".to_owned()),
                 "user" | "product" | "order" | "messaging" | "service" | "proto" | "dockside"
                 | "payment-sandbox" => {
@@ -139,7 +148,10 @@ fn steps(layout: &Layout, supervisor: &Supervisor, plan: &Plan, run: &mut Run) -
     if plan.manifests {
         run.step("manifests", || manifests(layout))?;
     }
-    if !plan.clippy && !plan.tests() {
+    if plan.contracts {
+        run.step("contracts", || contracts::proto(layout))?;
+    }
+    if !plan.clippy && !plan.tests() && !plan.conformance {
         return Ok(());
     }
     let secrets = Secrets::load_or_create(layout)?;
@@ -160,10 +172,10 @@ fn steps(layout: &Layout, supervisor: &Supervisor, plan: &Plan, run: &mut Run) -
         let args = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
         run.step("clippy", || finish(cargo(layout).args(args)))?;
     }
-    if !plan.tests() {
-        return Ok(());
-    }
-    let mut programs = run.step("build the tests", || programs::build(layout))?;
+    let mut programs = match plan.tests() {
+        true => run.step("build the tests", || programs::build(layout))?,
+        false => Vec::new(),
+    };
     if !plan.filters.is_empty() {
         programs.retain(|p| {
             (plan.runs(&p.package) || (plan.system && p.package == SYSTEM)) && p.has(&plan.filters)
@@ -184,7 +196,8 @@ fn steps(layout: &Layout, supervisor: &Supervisor, plan: &Plan, run: &mut Run) -
         let args = ["test", "--workspace", "--exclude", "dockside", "--doc", "--quiet"];
         run.step("doc tests", || finish(cargo(layout).args(args)))?;
     }
-    if plan.system && programs.iter().any(|p| p.package == SYSTEM) {
+    let system = plan.system && programs.iter().any(|p| p.package == SYSTEM);
+    if system || plan.conformance {
         let shop = run.step("the shop", || {
             let built = compile::services(layout, false)?;
             ensure!(
@@ -202,10 +215,16 @@ fn steps(layout: &Layout, supervisor: &Supervisor, plan: &Plan, run: &mut Run) -
                 ("DOCKSIDE_DIR".to_owned(), layout.dir.display().to_string()),
             ])
         })?;
-        let env: Vec<_> = env.into_iter().chain(shop).collect();
-        let chosen: Vec<&programs::Program> = programs.iter().filter(|p| p.package == SYSTEM).collect();
-        // One at a time: a test that kills a process would disturb every other one.
-        run.step("system tests", || programs::run(&chosen, &env, &plan.filters, Some(1)))?;
+        if system {
+            let env: Vec<_> = env.into_iter().chain(shop).collect();
+            let chosen: Vec<&programs::Program> = programs.iter().filter(|p| p.package == SYSTEM).collect();
+            // One at a time: a test that kills a process would disturb every other one.
+            run.step("system tests", || programs::run(&chosen, &env, &plan.filters, Some(1)))?;
+        }
+        if plan.conformance {
+            // Last, for what it leaves in the shop.
+            run.step("conformance", || contracts::conformance(layout, None, CONFORMANCE, None))?;
+        }
     }
     Ok(())
 }
@@ -228,7 +247,8 @@ mod tests {
     #[test]
     fn without_names_everything_runs() {
         let all = plan(&[]);
-        assert!(all.fmt && all.manifests && all.clippy && all.unit && all.system && all.filters.is_empty());
+        assert!(all.fmt && all.manifests && all.contracts && all.clippy && all.filters.is_empty());
+        assert!(all.unit && all.system && all.conformance);
         assert!(all.runs("order") && !all.runs(SYSTEM));
     }
 
@@ -236,6 +256,8 @@ mod tests {
     fn names_choose_steps_packages_or_tests() {
         assert_eq!(plan(&["fmt"]), Plan { fmt: true, ..Plan::default() });
         assert_eq!(plan(&["manifests"]), Plan { manifests: true, ..Plan::default() });
+        assert_eq!(plan(&["contracts"]), Plan { contracts: true, ..Plan::default() });
+        assert_eq!(plan(&["conformance"]), Plan { conformance: true, ..Plan::default() });
         let sandbox = plan(&["sandbox"]);
         assert!(sandbox.runs("payment-sandbox") && !sandbox.runs("order") && !sandbox.system);
         let filter = plan(&["oversold"]);

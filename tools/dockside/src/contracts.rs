@@ -1,0 +1,56 @@
+//! `test contracts` and `conformance`: the contracts, held by tools that are not ours (`tests/contracts`).
+
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::console::step;
+use crate::layout::Layout;
+use crate::state::{State, random_hex};
+use crate::test::programs::finish;
+use crate::{install, signals};
+
+/// The gRPC services and events: linted, and compatible with those of the last commit.
+pub fn proto(layout: &Layout) -> Result<()> {
+    finish(python(layout)?.arg("proto"))
+}
+
+/// `conformance`: as long as one likes.
+pub fn run(layout: &Layout, url: Option<&str>, time: Duration, seed: Option<u64>) -> Result<ExitCode> {
+    layout.prepare()?;
+    signals::install()?;
+    conformance(layout, url, time, seed)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Tries the HTTP API for so long, with data made from its document and a seed, random when left out.
+///
+/// # Errors
+/// when an answer is not as the document says, or no shop runs here and no `url` names another one.
+pub fn conformance(layout: &Layout, url: Option<&str>, time: Duration, seed: Option<u64>) -> Result<()> {
+    let url = match url {
+        Some(url) => url.trim_end_matches('/').to_owned(),
+        None => State::load(layout)
+            .edge
+            .context("the shop does not run here: `cargo dockside up` starts it, --url names another one")?,
+    };
+    let seed = match seed {
+        Some(seed) => seed,
+        None => u32::from_str_radix(&random_hex()?[..8], 16)?.into(),
+    };
+    step(
+        "conformance",
+        &format!("{} s of {url}; the same again: cargo dockside conformance --seed {seed}", time.as_secs()),
+    );
+    let (seconds, seed) = (time.as_secs().to_string(), seed.to_string());
+    finish(python(layout)?.args(["api", "--url", &url, "--seconds", &seconds, "--seed", &seed]))
+}
+
+/// Runs `tests/contracts`. What that needs is kept in the folder itself, not in a test run's, which is forgotten.
+fn python(layout: &Layout) -> Result<Command> {
+    let mut command = Command::new(install::with_python(layout)?);
+    let dir = if layout.passing { layout.dir.parent().unwrap_or(&layout.dir) } else { &layout.dir };
+    command.arg(layout.root.join("tests/contracts")).env("DOCKSIDE_DIR", dir).current_dir(&layout.root);
+    Ok(command)
+}
