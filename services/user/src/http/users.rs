@@ -32,7 +32,7 @@ struct ListQuery {
 /// Newest first.
 #[utoipa::path(
     get, path = "/api/v1/users", operation_id = "list_users", tag = "users",
-    params(PageParams, ("email" = Option<String>, Query, description = "The whole address, in any case.")),
+    params(PageParams, ("email" = Option<String>, Query, description = "The whole address, in any case.", pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$")),
     responses((status = 200, description = "A page of accounts.", body = Page<Managed>, example = json!({"items": [{"id": "018f5c3e-7a00-7000-8000-000000000001", "email": "ada@example.com", "name": "Ada Lovelace", "role": "customer", "created_at": "2026-11-23T09:00:00Z", "disabled": false}], "next_cursor": null}))),
     security(("token" = ["admin"])),
 )]
