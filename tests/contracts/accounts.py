@@ -26,8 +26,9 @@ def register(url):
     return email, user["id"]
 
 
-def token(url, email, password=PASSWORD):
-    return post(url, "/auth/login", {"email": email, "password": password})["access_token"]
+def login(url, email):
+    """An access token and a refresh token of a customer that was made here."""
+    return post(url, "/auth/login", {"email": email, "password": PASSWORD})
 
 
 def document(url):
