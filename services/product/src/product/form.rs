@@ -155,6 +155,10 @@ impl Form {
             if own.contains(address) {
                 continue;
             }
+            if address.starts_with("/api/v1/products/") {
+                invalid.push(format!("/images/{index}"), "unknown_image", "Not an image of this product.");
+                continue;
+            }
             if !web || address.len() > 2000 || address.parse::<axum::http::Uri>().is_err() {
                 invalid.push(format!("/images/{index}"), "invalid_value", "An http(s) address.");
             }
