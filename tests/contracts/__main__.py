@@ -41,7 +41,6 @@ def arguments():
     api.add_argument("--url", required=True)
     api.add_argument("--seconds", type=int, required=True)
     api.add_argument("--seed", type=int, required=True)
-    api.add_argument("--document", help="a file, instead of the document that the shop serves")
     return parser.parse_args()
 
 

@@ -21,6 +21,6 @@ def check(root, work, wanted):
         "SCHEMATHESIS_HOOKS": str(here / "hooks.py"),
     }
     command = [work / "bin" / "st", "--config-file", here / "schemathesis.toml", "run"]
-    command += [wanted.document or f"{wanted.url}/api/v1/openapi.json", "--url", wanted.url]
+    command += [f"{wanted.url}/api/v1/openapi.json", "--url", wanted.url]
     command += ["--seed", str(wanted.seed), "--max-time", str(wanted.seconds), "--continue-on-failure"]
     return subprocess.run(command, cwd=work, env=environment).returncode != 0
