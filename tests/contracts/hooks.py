@@ -14,6 +14,7 @@ SUBJECT = accounts.register(URL)[1]
 # Refusals that depend on what the shop has, and on no form of the data that a schema could describe.
 STATE = {
     "cart_empty",
+    "duplicate_item",  # two lines of one product
     "currency_fixed",  # that of the product
     "idempotency_key_reused",
     "invalid_cursor",  # not one that the list gave
