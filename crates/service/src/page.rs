@@ -4,6 +4,7 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD as BASE64;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use utoipa::openapi::schema::{Array, ArrayBuilder, Ref};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::Problem;
@@ -65,10 +66,16 @@ pub fn encode(key: &impl Serialize) -> Option<String> {
 /// One page of a list.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Page<T> {
+    #[schema(schema_with = references::<T>)]
     pub items: Vec<T>,
     /// Where the next page begins; null on the last one.
     #[schema(required)]
     pub next_cursor: Option<String>,
+}
+
+/// By their name, where utoipa would write the items out again in each page.
+fn references<T: ToSchema>() -> Array {
+    ArrayBuilder::new().items(Ref::from_schema_name(T::name())).build()
 }
 
 impl<T> Page<T> {
