@@ -9,7 +9,7 @@ use service::{FieldError, Problem};
 use sqlx::PgPool;
 use time::OffsetDateTime;
 use utoipa::openapi::RefOr;
-use utoipa::openapi::schema::{AllOfBuilder, ObjectBuilder, OneOfBuilder, Schema};
+use utoipa::openapi::schema::{AllOfBuilder, ObjectBuilder, OneOfBuilder, Schema, SchemaType};
 use utoipa::{PartialSchema, ToSchema};
 use uuid::Uuid;
 
@@ -52,7 +52,7 @@ pub struct Described;
 
 impl PartialSchema for Described {
     fn schema() -> RefOr<Schema> {
-        let with = |field: &str| ObjectBuilder::new().required(field);
+        let with = |field: &str| ObjectBuilder::new().schema_type(SchemaType::AnyValue).required(field);
         let one = OneOfBuilder::new().item(with("shipping_address")).item(with("address_id"));
         AllOfBuilder::new().item(Request::schema()).item(one).into()
     }

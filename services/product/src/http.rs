@@ -88,6 +88,7 @@ struct Categories {
 #[utoipa::path(
     get, path = "/api/v1/categories", operation_id = "list_categories", tag = "products",
     responses((status = 200, description = "The top categories with all below them.", body = Categories, example = json!({"items": [{"slug": "clothing", "name": "Clothing", "product_count": 41, "children": [{"slug": "jackets", "name": "Jackets", "product_count": 12, "children": []}]}]}))),
+    security(()),
 )]
 async fn categories(State(app): State<App>) -> Result<Json<Categories>, Problem> {
     let items = category::tree(&mut *app.pool.acquire().await?).await?;

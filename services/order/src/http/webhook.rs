@@ -59,6 +59,7 @@ struct Subject {
     params(("Stripe-Signature" = String, Header, description = "`t=<Unix time>,v1=<hex HMAC-SHA-256>`, at most five minutes old: <https://docs.stripe.com/webhooks/signature>.")),
     request_body(content = Event, example = json!({"type": "payment_intent.succeeded", "data": {"object": {"id": "pi_3Qx1Y2"}}})),
     responses((status = 204, description = "It is taken note of.")),
+    security(()),
     extensions(("x-problems" = json!({"400": ["invalid_signature"]}))),
 )]
 async fn receive(

@@ -68,6 +68,7 @@ struct Uploaded {
         (status = 200, description = "The bytes.", headers(("ETag" = String, description = "A strong entity tag."), ("Cache-Control" = String, description = "`public`, for a minute.")), content((inline(ImageBytes) = "image/jpeg"), (inline(ImageBytes) = "image/png"), (inline(ImageBytes) = "image/webp"))),
         (status = 304, description = "It is the one that is held.", headers(("ETag" = String, description = "A strong entity tag."), ("Cache-Control" = String, description = "`public`, for a minute."))),
     ),
+    security(()),
 )]
 async fn read(
     State(app): State<App>,

@@ -25,6 +25,7 @@ pub fn router() -> OpenApiRouter<App> {
     get, path = "/api/v1/products", operation_id = "list_products", tag = "products",
     params(search::Params, PageParams),
     responses((status = 200, description = "A page of products, with counts if `facets` asks for them.", body = search::Answer, example = json!({"items": [{"id": "018f5c3e-7a00-7000-8000-000000000001", "sku": "JACKET-M", "slug": "waxed-cotton-jacket", "name": "Waxed Cotton Jacket", "description": "Keeps out wind and rain.", "price": {"amount": 14900, "currency": "EUR"}, "category": "jackets", "attributes": {"color": "navy"}, "images": ["https://images.example.com/jacket.jpg"], "stock": {"available": 7}, "created_at": "2026-11-23T09:00:00Z", "updated_at": "2026-11-23T09:00:00Z"}], "next_cursor": null, "facets": {"categories": [{"slug": "jackets", "name": "Jackets", "count": 1, "capped": false, "children": []}], "price_bands": [{"min_price": 0, "max_price": 999, "count": 0, "capped": false}, {"min_price": 25000, "count": 0, "capped": false}]}}))),
+    security(()),
 )]
 async fn list(
     State(app): State<App>,
@@ -42,6 +43,7 @@ async fn list(
         (status = 200, description = "The product.", body = Product, headers(("ETag" = String, description = "A strong entity tag.")), example = json!({"id": "018f5c3e-7a00-7000-8000-000000000001", "sku": "JACKET-M", "slug": "waxed-cotton-jacket", "name": "Waxed Cotton Jacket", "description": "Keeps out wind and rain.", "price": {"amount": 14900, "currency": "EUR"}, "category": "jackets", "attributes": {"color": "navy"}, "images": ["https://images.example.com/jacket.jpg"], "stock": {"available": 7}, "created_at": "2026-11-23T09:00:00Z", "updated_at": "2026-11-23T09:00:00Z"})),
         (status = 304, description = "It is the one that is held.", headers(("ETag" = String, description = "A strong entity tag."))),
     ),
+    security(()),
 )]
 async fn read(
     State(app): State<App>,

@@ -43,6 +43,7 @@ struct Registration {
     post, path = "/api/v1/auth/register", operation_id = "register", tag = "accounts",
     request_body(content = Registration, example = json!({"email": "ada@example.com", "password": "correct horse 7", "name": "Ada Lovelace"})),
     responses((status = 201, description = "The account.", body = Account, example = json!({"id": "018f5c3e-7a00-7000-8000-000000000001", "email": "ada@example.com", "name": "Ada Lovelace", "role": "customer", "created_at": "2026-11-23T09:00:00Z"}))),
+    security(()),
     extensions(("x-problems" = json!({"409": ["email_taken"]}))),
 )]
 async fn register(
@@ -74,6 +75,7 @@ struct Login {
     post, path = "/api/v1/auth/login", operation_id = "login", tag = "sessions",
     request_body(content = Login, example = json!({"email": "ada@example.com", "password": "correct horse 7"})),
     responses((status = 200, description = "An access token, and a refresh token to get the next.", body = Tokens, headers(("Cache-Control" = String, description = "`no-store`.")), example = json!({"access_token": "eyJ0eXAiOiJhdCtqd3QifQ.e30.c2ln", "token_type": "Bearer", "expires_in": 900, "refresh_token": "q0fH0fZ3V1y8w1mQm2b7cA3xk5s9d6e4r2t1u0i8o7p"}))),
+    security(()),
     extensions(("x-problems" = json!({"401": ["invalid_credentials"], "429": ["too_many_attempts"]}))),
 )]
 async fn login(
@@ -124,6 +126,7 @@ struct Presented {
     post, path = "/api/v1/auth/refresh", operation_id = "refresh", tag = "sessions",
     request_body(content = Presented, example = json!({"refresh_token": "q0fH0fZ3V1y8w1mQm2b7cA3xk5s9d6e4r2t1u0i8o7p"})),
     responses((status = 200, description = "A new pair.", body = Tokens, headers(("Cache-Control" = String, description = "`no-store`.")), example = json!({"access_token": "eyJ0eXAiOiJhdCtqd3QifQ.e30.c2ln", "token_type": "Bearer", "expires_in": 900, "refresh_token": "q0fH0fZ3V1y8w1mQm2b7cA3xk5s9d6e4r2t1u0i8o7p"}))),
+    security(()),
     extensions(("x-problems" = json!({"401": ["invalid_refresh_token"]}))),
 )]
 async fn refresh(State(app): State<App>, Json(form): Json<Presented>) -> Result<impl IntoResponse, Problem> {
@@ -143,6 +146,7 @@ async fn refresh(State(app): State<App>, Json(form): Json<Presented>) -> Result<
     post, path = "/api/v1/auth/logout", operation_id = "logout", tag = "sessions",
     request_body(content = Presented, example = json!({"refresh_token": "q0fH0fZ3V1y8w1mQm2b7cA3xk5s9d6e4r2t1u0i8o7p"})),
     responses((status = 204, description = "The session has ended.")),
+    security(()),
 )]
 async fn logout(State(app): State<App>, Json(form): Json<Presented>) -> Result<StatusCode, Problem> {
     if let Some(presented) = RefreshToken::parse(&form.refresh_token) {
@@ -177,6 +181,7 @@ fn tokens(app: &App, signed_in: &SignedIn) -> Result<impl IntoResponse + use<>, 
 #[utoipa::path(
     get, path = "/.well-known/jwks.json", operation_id = "get_public_keys", tag = "sessions",
     responses((status = 200, description = "A set of keys (RFC 7517).", body = PublicKeys, example = json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo", "kid": "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k", "alg": "EdDSA", "use": "sig"}]}))),
+    security(()),
 )]
 async fn jwks(State(app): State<App>) -> impl IntoResponse {
     ([(header::CACHE_CONTROL, "public, max-age=300")], Json(app.keys.published()))
