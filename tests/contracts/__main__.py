@@ -1,6 +1,7 @@
-"""Holds the contracts by tools that are not ours: `python3 tests/contracts proto`, and `... api --url URL`.
+"""Holds the contracts by tools that are not ours: `python3 tests/contracts files`, and `... api --url URL`.
 
-`proto.py` has the gRPC services and events, `api.py` the HTTP API. What they need goes to `.dockside/contracts`.
+`proto.py` has the gRPC services and events, `document.py` the OpenAPI document, `api.py` the HTTP API that it describes.
+What they need goes to `.dockside/contracts`.
 """
 
 import argparse
@@ -11,6 +12,8 @@ import sys
 import venv
 from pathlib import Path
 
+import document
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 WORK = Path(os.environ.get("DOCKSIDE_DIR") or ROOT / ".dockside").absolute() / "contracts"
@@ -18,7 +21,8 @@ WORK = Path(os.environ.get("DOCKSIDE_DIR") or ROOT / ".dockside").absolute() / "
 
 def installed():
     """Continues in a virtual environment that has the packages, made where it is missing or out of date."""
-    wanted = (HERE / "requirements.txt").read_text()
+    lists = [HERE / "requirements.txt"] + ([] if document.found() else [HERE / "requirements-node.txt"])
+    wanted = "".join(file.read_text() for file in lists)
     python, stamp = WORK / "bin" / "python", WORK / "installed.txt"
     if not (stamp.exists() and stamp.read_text() == wanted):
         print(f"installing buf and schemathesis into {WORK}", flush=True)
@@ -27,7 +31,7 @@ def installed():
             sys.exit("contracts: Python lacks its venv module (Debian: apt-get install python3-venv)")
         venv.create(WORK, clear=True, with_pip=True)
         pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-        subprocess.run([*pip, "-r", HERE / "requirements.txt"], check=True, timeout=600)
+        subprocess.run([*pip, *(f"--requirement={file}" for file in lists)], check=True, timeout=600)
         stamp.write_text(wanted)
     if Path(sys.prefix) != WORK:
         os.execv(python, [str(python), str(HERE), *sys.argv[1:]])
@@ -36,7 +40,7 @@ def installed():
 def arguments():
     parser = argparse.ArgumentParser(prog="contracts")
     commands = parser.add_subparsers(dest="contract", required=True)
-    commands.add_parser("proto")
+    commands.add_parser("files")
     api = commands.add_parser("api")
     api.add_argument("--url", required=True)
     api.add_argument("--seconds", type=int, required=True)
@@ -47,10 +51,11 @@ def arguments():
 def main():
     wanted = arguments()
     installed()
-    if wanted.contract == "proto":
+    if wanted.contract == "files":
         import proto
 
-        return proto.check(ROOT, WORK)
+        wrong = [proto.check(ROOT, WORK), document.check(ROOT, WORK)]
+        return any(wrong)
     import api
 
     return api.check(ROOT, WORK, wanted)

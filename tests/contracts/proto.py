@@ -2,6 +2,8 @@
 
 import subprocess
 
+from report import report
+
 
 def check(root, work):
     """Whether something is wrong."""
@@ -37,11 +39,3 @@ def git(root, *arguments):
         return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, timeout=60)
     except FileNotFoundError:
         return subprocess.CompletedProcess(arguments, 127, "", "git is not installed")
-
-
-def report(name, command, root):
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120)
-    print(f"{'FAILED' if done.returncode else 'ok    '}  {name}")
-    for line in (done.stdout + done.stderr).splitlines():
-        print(f"        {line}")
-    return done.returncode != 0

@@ -11,9 +11,9 @@ use crate::state::{State, random_hex};
 use crate::test::programs::finish;
 use crate::{install, signals};
 
-/// The gRPC services and events: linted, and compatible with those of the last commit.
-pub fn proto(layout: &Layout) -> Result<()> {
-    finish(python(layout)?.arg("proto"))
+/// The gRPC services and events: linted, and compatible with those of the last commit. The OpenAPI document: linted.
+pub fn files(layout: &Layout) -> Result<()> {
+    finish(python(layout)?.arg("files"))
 }
 
 /// `conformance`: as long as one likes.
