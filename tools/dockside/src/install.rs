@@ -21,6 +21,8 @@ pub enum Need {
     Nginx,
     /// With its module venv, for the checks of `k8s/`.
     Python,
+    /// The programs of the tour in docs/api.md.
+    Tour,
 }
 
 impl Need {
@@ -30,6 +32,7 @@ impl Need {
             Need::RabbitMq => rabbitmq::find_programs().is_none(),
             Need::Nginx => nginx::find_program().is_none(),
             Need::Python => python().is_none(),
+            Need::Tour => ["bash", "curl", "jq"].iter().any(|program| find(program, &[]).is_none()),
         }
     }
 
@@ -39,6 +42,7 @@ impl Need {
             Need::RabbitMq => "RabbitMQ",
             Need::Nginx => "nginx",
             Need::Python => "Python",
+            Need::Tour => "bash, curl and jq",
         }
     }
 
@@ -48,7 +52,7 @@ impl Need {
             Need::Postgres => docker::POSTGRES,
             Need::RabbitMq => docker::RABBITMQ,
             Need::Nginx => docker::NGINX,
-            Need::Python => return None,
+            Need::Python | Need::Tour => return None,
         })
     }
 }
@@ -85,6 +89,7 @@ fn packages(manager: Manager, need: Need) -> &'static str {
         (Manager::Apt, Need::Python) => "python3 python3-venv",
         (Manager::Dnf | Manager::Apk, Need::Python) => "python3",
         (Manager::Pacman | Manager::Brew, Need::Python) => "python",
+        (_, Need::Tour) => "bash curl jq",
     }
 }
 
@@ -166,6 +171,11 @@ fn python() -> Option<PathBuf> {
     probe.status().is_ok_and(|status| status.success()).then_some(python)
 }
 
+/// The programs of the tour in docs/api.md, installed where they are missing.
+pub fn tour(layout: &Layout) -> Result<()> {
+    install(layout, vec![Need::Tour]).map(drop)
+}
+
 /// Installs PostgreSQL if it is missing; see [`missing`].
 pub fn postgres(layout: &Layout) -> Result<Vec<Need>> {
     install(layout, vec![Need::Postgres])
@@ -179,7 +189,7 @@ fn install(layout: &Layout, mut needs: Vec<Need>) -> Result<Vec<Need>> {
     let names = needs.iter().map(|n| n.name()).collect::<Vec<_>>().join(", ");
     let (manager, mut command) = match installer(&needs, &names) {
         Ok(found) => found,
-        Err(cannot) if needs.contains(&Need::Python) => return Err(cannot),
+        Err(cannot) if needs.iter().any(|n| n.image().is_none()) => return Err(cannot),
         Err(cannot) => match docker::usable() {
             Ok(()) => {
                 step("install", &format!("{names}: missing, and cannot be installed here; Docker runs them"));

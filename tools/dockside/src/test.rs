@@ -219,6 +219,7 @@ fn steps(layout: &Layout, supervisor: &Supervisor, plan: &Plan, run: &mut Run) -
             ])
         })?;
         if system {
+            install::tour(layout)?;
             let env: Vec<_> = env.into_iter().chain(shop).collect();
             let chosen: Vec<&programs::Program> = programs.iter().filter(|p| p.package == SYSTEM).collect();
             // One at a time: a test that kills a process would disturb every other one.
