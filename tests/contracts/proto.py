@@ -11,7 +11,7 @@ def check(root, work):
     failed = report("buf lint", [*buf, "lint", "proto"], root)
     base = last_commit(root)
     if not base:
-        print("skipped  buf breaking: no commit to compare with")
+        print("skipped  buf breaking: the commit before this one is not here")
         return failed
     # Not `--against .git#...`, which clones: a work tree's .git is a file, and a shallow clone's is refused.
     past = work / "proto.tar"
@@ -24,14 +24,12 @@ def check(root, work):
 
 
 def last_commit(root):
-    """The last commit that has other contracts or, where that is not known, the last one; None outside of a repository."""
-    head = git(root, "rev-parse", "--verify", "--quiet", "HEAD").stdout.strip()
-    if not head:
-        return None
-    if git(root, "status", "--porcelain", "proto").stdout.strip():
-        return head
-    # A clean checkout, as in CI: HEAD is what is being tested.
-    return git(root, "rev-parse", "--verify", "--quiet", "HEAD^").stdout.strip() or head
+    """What proto/ is compared with; None where that is not here, as in a tarball or in a clone of one commit."""
+    changed = git(root, "status", "--porcelain", "proto").stdout.strip()
+    # In a clean checkout, as in CI, HEAD is what is being tested.
+    base = git(root, "rev-parse", "--verify", "--quiet", "HEAD" if changed else "HEAD^").stdout.strip()
+    # It may be of another repository, around this folder.
+    return base if base and git(root, "rev-parse", "--verify", "--quiet", f"{base}:./proto").stdout else None
 
 
 def git(root, *arguments):
