@@ -3,6 +3,8 @@
 //! A handler's `#[utoipa::path]` says what is its own, the codes of its own problems among it (`x-problems`). What
 //! follows from the kind of operation is added here: a body can be malformed, a token missing, a path lead nowhere.
 
+pub mod schema;
+
 use std::collections::BTreeMap;
 
 use axum::Router;

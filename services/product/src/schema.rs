@@ -2,21 +2,14 @@
 
 use service::Money;
 use service::money::Currency;
+pub use service::openapi::schema::up_to_200;
+use service::openapi::schema::{string, text, visible};
 use utoipa::openapi::schema::{
     AdditionalProperties, Array, ArrayBuilder, Object, ObjectBuilder, OneOfBuilder, Schema, SchemaType, Type,
 };
 
 use crate::product::{MAX_ATTRIBUTES, MAX_IMAGES};
 use crate::stock::MAX_DELTA;
-
-/// No control characters, and something to see.
-const VISIBLE: &str = concat!(
-    r"^[^\u0000-\u001f\u007f-\u009f]*",
-    r"[^\s\u0000-\u001f\u007f-\u009f]",
-    r"[^\u0000-\u001f\u007f-\u009f]*$"
-);
-
-const NO_CONTROLS: &str = r"^[^\u0000-\u001f\u007f-\u009f]*$";
 
 /// A host, perhaps a port, and what may follow in an address.
 const ON_THE_WEB: &str = concat!(
@@ -28,29 +21,17 @@ const ON_THE_WEB: &str = concat!(
 const UPLOADED: &str =
     "/api/v1/products/[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}/images/[0-9]";
 
-fn visible(max: usize) -> Object {
-    string(VISIBLE).min_length(Some(1)).max_length(Some(max)).build()
-}
-
-fn string(pattern: &str) -> ObjectBuilder {
-    ObjectBuilder::new().schema_type(Type::String).pattern(Some(pattern))
-}
-
 pub fn sku() -> Object {
     string("^[A-Za-z0-9._-]+$").min_length(Some(1)).max_length(Some(64)).build()
 }
 
-pub fn up_to_200() -> Object {
-    visible(200)
-}
-
 pub fn description() -> Object {
-    string(NO_CONTROLS).max_length(Some(5000)).build()
+    ObjectBuilder::from(text()).max_length(Some(5000)).build()
 }
 
 /// Which categories there are, only the shop knows.
 pub fn category() -> Object {
-    ObjectBuilder::from(visible(64)).description(Some("A category's slug.")).build()
+    ObjectBuilder::from(visible(1, 64)).description(Some("A category's slug.")).build()
 }
 
 pub fn price() -> Object {
@@ -89,10 +70,10 @@ pub fn attributes_change() -> Object {
 }
 
 fn attributes_of(kind: SchemaType) -> Object {
-    let value = string(NO_CONTROLS).schema_type(kind).max_length(Some(200));
+    let value = ObjectBuilder::from(text()).schema_type(kind).max_length(Some(200));
     ObjectBuilder::new()
         .schema_type(Type::Object)
-        .property_names(Some(Schema::Object(visible(64))))
+        .property_names(Some(Schema::Object(visible(1, 64))))
         .additional_properties(Some(value))
         .max_properties(Some(MAX_ATTRIBUTES))
         .build()

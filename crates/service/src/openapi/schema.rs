@@ -1,0 +1,56 @@
+//! Values as documents describe them, in line with what [`crate::extract`] and
+//! [`crate::validate`] accept. For `#[schema(schema_with = ...)]`.
+
+use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
+
+use crate::validate::COUNTRIES;
+
+/// No control characters, and something to see.
+const VISIBLE: &str = concat!(
+    r"^[^\u0000-\u001f\u007f-\u009f]*",
+    r"[^\s\u0000-\u001f\u007f-\u009f]",
+    r"[^\u0000-\u001f\u007f-\u009f]*$"
+);
+
+const NO_CONTROLS: &str = r"^[^\u0000-\u001f\u007f-\u009f]*$";
+
+/// Text that fits this pattern.
+pub fn string(pattern: &str) -> ObjectBuilder {
+    ObjectBuilder::new().schema_type(Type::String).pattern(Some(pattern))
+}
+
+/// Any text without control characters.
+pub fn text() -> Object {
+    string(NO_CONTROLS).build()
+}
+
+/// Text of `min..=max` characters that is not blank.
+pub fn visible(min: usize, max: usize) -> Object {
+    string(VISIBLE).min_length(Some(min)).max_length(Some(max)).build()
+}
+
+pub fn up_to_20() -> Object {
+    visible(1, 20)
+}
+
+pub fn up_to_100() -> Object {
+    visible(1, 100)
+}
+
+pub fn up_to_200() -> Object {
+    visible(1, 200)
+}
+
+pub fn up_to_500() -> Object {
+    visible(1, 500)
+}
+
+/// Text that is one of these words.
+pub fn words<'a>(words: impl IntoIterator<Item = &'a str>) -> Object {
+    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(words)).build()
+}
+
+/// ISO 3166-1 alpha-2.
+pub fn country() -> Object {
+    words(COUNTRIES.split(' '))
+}
