@@ -68,12 +68,20 @@ fn complete(operation: &mut Value) {
             add(422, "validation_failed");
         }
     }
+    let mut replays = false;
     let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
     for parameter in &parameters {
         match (parameter["in"].as_str(), parameter["name"].as_str()) {
             (Some("path"), _) => add(404, "not_found"),
             (Some("query"), Some("cursor")) => add(400, "invalid_cursor"),
             (Some("query"), _) => add(422, "validation_failed"),
+            (Some("header"), Some("Idempotency-Key")) => {
+                add(400, "idempotency_key_missing");
+                add(400, "idempotency_key_invalid");
+                add(409, "idempotency_in_progress");
+                add(422, "idempotency_key_reused");
+                replays = true;
+            }
             _ => {}
         }
     }
@@ -90,6 +98,14 @@ fn complete(operation: &mut Value) {
     add(503, "service_unavailable");
     for (status, codes) in problems {
         operation["responses"][status.to_string()] = problem_response(status, &codes);
+    }
+    if replays {
+        // Refusals that stay are stored with the key, as what was made is.
+        let answers = operation["responses"].as_object_mut().into_iter().flatten();
+        for (_, answer) in answers.filter(|(status, _)| matches!(status.as_str(), "201" | "409" | "422")) {
+            answer["headers"]["Idempotency-Replayed"] =
+                text("`true` when this is the answer to an earlier request with the same key.");
+        }
     }
 }
 
@@ -111,13 +127,20 @@ fn problem_response(status: u16, codes: &[String]) -> Value {
             },
         }},
     });
-    let text = |description: &str| json!({"description": description, "schema": {"type": "string"}});
     match status {
+        409 if codes.iter().any(|code| code == "idempotency_in_progress") => {
+            response["headers"]["Retry-After"] = text("Seconds, with `idempotency_in_progress`.");
+        }
         401 => response["headers"]["WWW-Authenticate"] = text("RFC 6750."),
         429 | 503 => response["headers"]["Retry-After"] = text("Seconds."),
         _ => {}
     }
     response
+}
+
+/// A header that holds text.
+fn text(description: &str) -> Value {
+    json!({"description": description, "schema": {"type": "string"}})
 }
 
 /// RFC 9457, and what this API adds.
@@ -162,9 +185,9 @@ mod tests {
         post,
         path = "/things/{id}",
         operation_id = "buy_thing",
-        params(("id" = String, Path)),
+        params(("id" = String, Path), ("Idempotency-Key" = String, Header)),
         request_body(content = String, content_type = "application/json"),
-        responses((status = 204, description = "Bought.")),
+        responses((status = 201, description = "Bought.")),
         security(("token" = ["staff"])),
         extensions(("x-problems" = json!({"409": ["sold_out"], "422": ["unknown_thing"]})))
     )]
@@ -178,9 +201,18 @@ mod tests {
         let statuses: Vec<&String> = operation["responses"].as_object().unwrap().keys().collect();
         assert_eq!(
             statuses,
-            ["204", "400", "401", "403", "404", "409", "413", "415", "422", "429", "500", "503"]
+            ["201", "400", "401", "403", "404", "409", "413", "415", "422", "429", "500", "503"]
         );
-        assert_eq!(operation["responses"]["422"]["description"], "`unknown_thing`, `validation_failed`");
+        let described = |status: &str| operation["responses"][status]["description"].as_str().unwrap();
+        assert_eq!(described("422"), "`unknown_thing`, `validation_failed`, `idempotency_key_reused`");
+        assert_eq!(described("409"), "`sold_out`, `idempotency_in_progress`");
+        let headers = |status: &str| -> Vec<&String> {
+            operation["responses"][status]["headers"].as_object().into_iter().flat_map(Map::keys).collect()
+        };
+        assert_eq!(headers("201"), ["Idempotency-Replayed"]);
+        assert_eq!(headers("409"), ["Idempotency-Replayed", "Retry-After"]);
+        assert_eq!(headers("422"), ["Idempotency-Replayed"]);
+        assert_eq!(headers("503"), ["Retry-After"]);
         assert!(operation.get("x-problems").is_none());
         assert_eq!(document["openapi"], "3.1.0");
     }

@@ -43,12 +43,11 @@ pub fn router() -> OpenApiRouter<App> {
     post, path = "/api/v1/orders", operation_id = "create_order", tag = "orders",
     params(("Idempotency-Key" = String, Header, description = "Of the caller's choice, 1 to 255 visible ASCII characters; kept for a day.", min_length = 1, max_length = 255, pattern = "^[!-~]+$")),
     request_body(content = Described, example = json!(examples::request())),
-    responses((status = 201, description = "The order.", body = View, headers(("Location" = String, description = "Where the order is."), ("Idempotency-Replayed" = String, description = "`true` when this is the answer to an earlier request with the same key.")), example = json!(examples::order("pending")))),
+    responses((status = 201, description = "The order.", body = View, headers(("Location" = String, description = "Where the order is.")), example = json!(examples::order("pending")))),
     security(("token" = [])),
     extensions(("x-problems" = json!({
-        "400": ["idempotency_key_missing", "idempotency_key_invalid"],
-        "409": ["out_of_stock", "cart_changed", "idempotency_in_progress"],
-        "422": ["unknown_product", "unknown_payment_method", "unknown_address", "cart_empty", "too_many_items", "idempotency_key_reused"],
+        "409": ["out_of_stock", "cart_changed"],
+        "422": ["unknown_product", "unknown_payment_method", "unknown_address", "cart_empty", "too_many_items"],
     }))),
 )]
 async fn place(

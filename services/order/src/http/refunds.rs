@@ -32,13 +32,9 @@ pub fn router() -> OpenApiRouter<App> {
     post, path = "/api/v1/orders/{id}/refunds", operation_id = "create_refund", tag = "refunds",
     params(("id" = Uuid, Path, description = "The order."), ("Idempotency-Key" = String, Header, description = "Of the caller's choice, 1 to 255 visible ASCII characters; kept for a day.", min_length = 1, max_length = 255, pattern = "^[!-~]+$")),
     request_body(content = Request, example = json!(examples::refund_request())),
-    responses((status = 201, description = "The refund.", body = View, headers(("Idempotency-Replayed" = String, description = "`true` when this is the answer to an earlier request with the same key.")), example = json!(examples::refund("pending")))),
+    responses((status = 201, description = "The refund.", body = View, example = json!(examples::refund("pending")))),
     security(("token" = ["staff"])),
-    extensions(("x-problems" = json!({
-        "400": ["idempotency_key_missing", "idempotency_key_invalid"],
-        "409": ["refund_exceeds_captured", "restock_exceeds_sold", "idempotency_in_progress"],
-        "422": ["idempotency_key_reused"],
-    }))),
+    extensions(("x-problems" = json!({"409": ["refund_exceeds_captured", "restock_exceeds_sold"]}))),
 )]
 async fn open(
     user: User,
