@@ -57,19 +57,35 @@ impl<S: Send + Sync> FromRequest<S> for Body {
 }
 
 impl Body {
+    /// The body as it was sent: 413 when it is too long, 400 when it could not be read.
+    pub fn bytes(&self) -> Result<&Bytes, Problem> {
+        self.bytes.as_ref().map_err(Problem::clone)
+    }
+
     /// The body as `T`: 415 when its media type is none of `accepted`, 413 when
     /// it is too long, 400 when it is not JSON, 422 when it does not fit.
     pub fn json<T: DeserializeOwned>(self, accepted: &[&str]) -> Result<T, Problem> {
-        if !self.content_type.as_deref().is_some_and(|given| accepted.contains(&given)) {
-            let detail = format!("Send Content-Type: {}.", accepted.join(" or "));
-            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail));
+        if self.content_type.is_none() {
+            return Err(unsupported(accepted));
         }
-        let value: Value = serde_json::from_slice(&self.bytes?).map_err(|error| {
+        fit(self.value(accepted)?)
+    }
+
+    /// The body as JSON of any shape, with any characters, also when it comes without a media type.
+    pub fn value(self, accepted: &[&str]) -> Result<Value, Problem> {
+        if self.content_type.is_some_and(|given| !accepted.contains(&given.as_str())) {
+            return Err(unsupported(accepted));
+        }
+        serde_json::from_slice(&self.bytes?).map_err(|error| {
             let place = format!("line {}, column {}", error.line(), error.column());
             Problem::bad_request("malformed_json", format!("The body is not JSON: see {place}."))
-        })?;
-        fit(value)
+        })
     }
+}
+
+fn unsupported(accepted: &[&str]) -> Problem {
+    let detail = format!("Send Content-Type: {}.", accepted.join(" or "));
+    Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail)
 }
 
 /// The media type of `Content-Type`, without parameters, in lower case.
@@ -85,6 +101,12 @@ pub fn fit<T: DeserializeOwned>(value: Value) -> Result<T, Problem> {
     if !errors.is_empty() {
         return Err(Problem::invalid(errors));
     }
+    shape(value)
+}
+
+/// As [`fit`], with control characters anywhere: for what somebody else writes
+/// and we keep little of.
+pub fn shape<T: DeserializeOwned>(value: Value) -> Result<T, Problem> {
     serde_path_to_error::deserialize(Strict(value)).map_err(|error| {
         let pointer = error.path().iter().fold(String::new(), |pointer, segment| match segment {
             serde_path_to_error::Segment::Seq { index } => format!("{pointer}/{index}"),

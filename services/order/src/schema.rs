@@ -2,8 +2,20 @@
 
 use service::Money;
 pub use service::openapi::schema::{country, up_to_20, up_to_100, up_to_200, up_to_500, words};
-use service::openapi::schema::string;
-use utoipa::openapi::schema::{AdditionalProperties, Object, ObjectBuilder, Schema, Type};
+use service::openapi::schema::{string, visible};
+use utoipa::openapi::schema::{AdditionalProperties, Object, ObjectBuilder, Schema, SchemaType, Type};
+
+/// Most characters of a name that the payment provider gives.
+pub const NAME: usize = 255;
+
+pub fn name() -> Object {
+    visible(1, NAME)
+}
+
+pub fn name_or_null() -> Object {
+    let kinds = SchemaType::from_iter([Type::String, Type::Null]);
+    ObjectBuilder::from(name()).schema_type(kinds).build()
+}
 
 /// [`Money`] that can be paid back: more than nothing.
 pub fn refund_amount() -> Object {

@@ -2,29 +2,93 @@
 
 mod common;
 
-use common::{Shop, order_of};
+use common::{Answer, Shop, order_of};
 use serde_json::{Value, json};
+
+impl Shop {
+    /// Posts as the provider would, signed at that time.
+    async fn tell(&self, time: i64, kind: Option<&str>, body: &str) -> Answer {
+        let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, b"whsec_test");
+        let signature = aws_lc_rs::hmac::sign(&key, format!("{time}.{body}").as_bytes());
+        let header = format!("t={time},v1={}", hex::encode(signature));
+        let request = self.client.post(format!("{}/payments/webhook", self.base));
+        let request = request.header("Stripe-Signature", header).body(body.to_owned());
+        common::send(kind.into_iter().fold(request, |request, kind| request.header("Content-Type", kind)))
+            .await
+    }
+}
+
+fn now() -> i64 {
+    time::OffsetDateTime::now_utc().unix_timestamp()
+}
 
 #[tokio::test]
 async fn only_signed_and_fresh_messages_are_taken() {
     let shop = Shop::open().await;
-    let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, b"whsec_test");
     let body = json!({"type": "payment_intent.succeeded", "data": {"object": {"id": "pi_none"}}}).to_string();
-    let post = |time: i64, body: String| {
-        let signature = aws_lc_rs::hmac::sign(&key, format!("{time}.{body}").as_bytes());
-        let header = format!("t={time},v1={}", hex::encode(signature));
-        let request = shop.client.post(format!("{}/payments/webhook", shop.base));
-        common::send(request.header("Stripe-Signature", header).body(body))
-    };
-    let now = time::OffsetDateTime::now_utc().unix_timestamp();
-    assert_eq!(post(now - 3600, body.clone()).await.problem(), (400, "invalid_signature"));
-    assert_eq!(post(now + 3600, body.clone()).await.problem(), (400, "invalid_signature"));
+    let json = Some("application/json; charset=utf-8");
+    for time in [now() - 3600, now() + 3600] {
+        assert_eq!(shop.tell(time, json, &body).await.problem(), (400, "invalid_signature"));
+    }
     let unsigned = shop.client.post(format!("{}/payments/webhook", shop.base)).body(body.clone());
     assert_eq!(common::send(unsigned).await.problem(), (400, "invalid_signature"));
-    assert_eq!(post(now, "{}".to_owned()).await.problem(), (400, "malformed_json"));
-    assert_eq!(post(now, "x".repeat(1024 * 1024 + 1)).await.problem(), (413, "payload_too_large"));
-    for _ in 0..2 {
-        assert_eq!(post(now, body.clone()).await.status, 204, "of an intent that nobody knows");
+    for kind in [json, json, None] {
+        assert_eq!(shop.tell(now(), kind, &body).await.status, 204, "of an intent that nobody knows");
+    }
+}
+
+#[tokio::test]
+async fn signed_nonsense_is_refused_as_the_document_says_and_never_an_error_of_ours() {
+    let shop = Shop::open().await;
+    let thing = shop.stock.add(1000, 10);
+    let (buyer, json) = (shop.customer(), Some("application/json"));
+    // With an intent that is known, so that what is told would be stored.
+    let id = buyer.buy(thing, 1).await;
+    let intent = shop.intent(&id).await;
+    let event = |kind: Value, id: Value, payment_intent: Value| {
+        let object = json!({"id": id, "payment_intent": payment_intent, "description": "a\u{0}b\n"});
+        json!({"type": kind, "data": {"object": object}}).to_string()
+    };
+    let long = json!("x".repeat(256));
+    let (object, of) = ("/data/object/id", "/data/object/payment_intent");
+    let mut answers = Vec::new();
+    for (body, pointer) in [
+        ("{}".to_owned(), "/type"),
+        ("[]".to_owned(), ""),
+        (json!({"type": "x", "data": {"object": null}}).to_string(), "/data/object"),
+        (event(json!(1), json!(intent), json!(null)), "/type"),
+        (event(json!("charge.\u{0}"), json!(intent), json!(null)), "/type"),
+        (event(json!(""), json!(intent), json!(null)), "/type"),
+        (event(long.clone(), json!(intent), json!(null)), "/type"),
+        (event(json!("charge.x"), json!(format!("{intent}\u{0}")), json!(null)), object),
+        (event(json!("charge.x"), long.clone(), json!(null)), object),
+        (event(json!("charge.x"), json!("ch_1"), json!("\u{0}")), of),
+        (event(json!("charge.x"), json!("ch_1"), json!(5)), of),
+    ] {
+        let answer = shop.tell(now(), json, &body).await;
+        assert_eq!(answer.problem(), (422, "validation_failed"), "{body}");
+        assert_eq!(answer.body["errors"][0]["pointer"], pointer, "{body}");
+        answers.push(answer);
+    }
+    for (body, kind, problem) in [
+        ("{".to_owned(), json, (400, "malformed_json")),
+        (r#"{"type": "\ud800"}"#.to_owned(), json, (400, "malformed_json")),
+        ("\u{0}".to_owned(), None, (400, "malformed_json")),
+        ("x".repeat(1024 * 1024 + 1), json, (413, "payload_too_large")),
+        ("{}".to_owned(), Some("text/plain"), (415, "unsupported_media_type")),
+    ] {
+        let answer = shop.tell(now(), kind, &body).await;
+        assert_eq!(answer.problem(), problem, "{kind:?}");
+        answers.push(answer);
+    }
+    let taken = shop.tell(now(), json, &event(json!("charge.x"), json!("ch_1"), json!(intent))).await;
+    assert_eq!(taken.status, 204, "what is not kept may hold anything");
+
+    let document = order::openapi();
+    let described = &document["paths"]["/api/v1/payments/webhook"]["post"]["responses"];
+    for answer in answers {
+        let described = described[answer.status.as_str()]["description"].as_str().unwrap();
+        assert!(described.contains(answer.body["code"].as_str().unwrap()), "{}", answer.body);
     }
 }
 

@@ -5,12 +5,12 @@
 //! Signature scheme: <https://docs.stripe.com/webhooks/signature>
 
 use aws_lc_rs::hmac;
-use axum::body::Bytes;
 use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use service::Problem;
+use service::extract::{Body, shape};
+use service::validate::Invalid;
 use sqlx::PgPool;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
@@ -20,6 +20,7 @@ use utoipa_axum::routes;
 use crate::app::{App, WebhookKey};
 use crate::saga::runner::Sagas;
 use crate::saga::store;
+use crate::schema;
 
 /// Seconds that a signature may be old, or ahead of our clock.
 const TOLERANCE: i64 = 300;
@@ -33,6 +34,7 @@ pub fn router() -> OpenApiRouter<App> {
 #[schema(as = PaymentEvent)]
 struct Event {
     #[serde(rename = "type")]
+    #[schema(schema_with = schema::name)]
     kind: String,
     data: Data,
 }
@@ -47,8 +49,30 @@ struct Data {
 #[derive(Deserialize, ToSchema)]
 #[schema(as = PaymentEventSubject)]
 struct Subject {
+    #[schema(schema_with = schema::name)]
     id: String,
+    #[schema(schema_with = schema::name_or_null)]
     payment_intent: Option<String>,
+}
+
+impl Event {
+    /// Names are looked up and kept, so they must be text that can be.
+    fn check(&self) -> Result<(), Problem> {
+        let object = &self.data.object;
+        let mut invalid = Invalid::new();
+        for (pointer, name) in [
+            ("/type", Some(&self.kind)),
+            ("/data/object/id", Some(&object.id)),
+            ("/data/object/payment_intent", object.payment_intent.as_ref()),
+        ] {
+            if let Some(name) = name.and_then(|name| invalid.text(pointer, name.clone(), 1, schema::NAME))
+                && name.chars().any(char::is_control)
+            {
+                invalid.push(pointer, "control_character", "Control characters are not accepted.");
+            }
+        }
+        invalid.check()
+    }
 }
 
 /// Hear from the payment provider
@@ -67,19 +91,16 @@ async fn receive(
     State(pool): State<PgPool>,
     State(sagas): State<Sagas>,
     headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    body: Body,
 ) -> Result<StatusCode, Problem> {
-    let body = body.map_err(|_| {
-        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large", "The body is longer than 1 MiB.")
-    })?;
     let refused = || Problem::bad_request("invalid_signature", "The signature is missing, wrong or too old.");
     let signature =
         headers.get("stripe-signature").and_then(|value| value.to_str().ok()).ok_or_else(refused)?;
-    if !signed(&key.0, signature, &body, OffsetDateTime::now_utc().unix_timestamp()) {
+    if !signed(&key.0, signature, body.bytes()?, OffsetDateTime::now_utc().unix_timestamp()) {
         return Err(refused());
     }
-    let event: Event = serde_json::from_slice(&body)
-        .map_err(|_| Problem::bad_request("malformed_json", "The body is not an event of the provider."))?;
+    let event: Event = shape(body.value(&["application/json"])?)?;
+    event.check()?;
     let object = event.data.object;
     let intent = object.payment_intent.unwrap_or(object.id);
     if store::nudge(&mut *pool.acquire().await?, &intent, &event.kind).await? {
