@@ -55,7 +55,16 @@ pub fn namespace() -> String {
 
 /// Polls until `condition` gives something; panics with `what` after ten seconds.
 pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, condition: impl Fn() -> F) -> T {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    within(Duration::from_secs(10), what, condition).await
+}
+
+/// As [`eventually`], for what takes a time of its own.
+pub async fn within<T, F: Future<Output = Option<T>>>(
+    limit: Duration,
+    what: &str,
+    condition: impl Fn() -> F,
+) -> T {
+    let deadline = Instant::now() + limit;
     loop {
         if let Some(value) = condition().await {
             return value;

@@ -67,6 +67,41 @@ async fn an_error_after_the_charge_is_not_taken_for_a_failure() {
 }
 
 #[tokio::test]
+async fn a_call_that_is_never_answered_is_looked_into_and_not_made_twice() {
+    let shop = Shop::open().await;
+    // What the provider did is to be found by asking.
+    shop.hooks.block(true);
+    let thing = shop.stock.add(700, 10);
+    let buyer = shop.customer();
+    let cards = ["pm_card_confirm_lost", "pm_card_capture_lost", "pm_card_refund_lost"];
+    let mut placed = Vec::new();
+    for card in cards {
+        placed.push(buyer.place(&order_of(thing, 1, card)).await.id());
+    }
+    buyer.until(&placed[2], "confirmed", "captured").await;
+    let cancelled = buyer.post(&format!("/orders/{}/cancel", placed[2])).await;
+    assert_eq!(cancelled.status, 200);
+    // The service waits ten seconds for an answer.
+    let patience = std::time::Duration::from_secs(20);
+    testing::within(patience, "all to be paid or paid back", || async {
+        for (id, payment) in placed.iter().zip(["captured", "captured", "refunded"]) {
+            let order = buyer.get(&format!("/orders/{id}")).await.body;
+            if order["payment"]["status"] != payment {
+                return None;
+            }
+        }
+        Some(())
+    })
+    .await;
+    for (id, refunded) in placed.iter().zip([0, 0, 700]) {
+        let ledger = shop.ledger(id).await;
+        assert_eq!((&ledger["captured"], &ledger["captures"]), (&json!(700), &json!(1)), "{ledger}");
+        assert_eq!(ledger["refunded"], refunded, "{ledger}");
+    }
+    assert_eq!(shop.provider_refunds(&placed[2]).await.len(), 1);
+}
+
+#[tokio::test]
 async fn a_refused_capture_ends_the_order() {
     let shop = Shop::open().await;
     let thing = shop.stock.add(700, 10);

@@ -143,6 +143,21 @@ async fn a_payment_that_succeeds_after_its_cancellation_goes_back() {
 }
 
 #[tokio::test]
+async fn a_payment_that_succeeds_after_its_deadline_goes_back() {
+    let shop = Shop::open_with(&["--payment-deadline-seconds=1"]).await;
+    let thing = shop.stock.add(1000, 10);
+    let buyer = shop.customer();
+    let id = buyer.place(&order_of(thing, 1, "pm_card_late_success")).await.id();
+    let order = buyer.until(&id, "cancelled", "refunded").await;
+    assert_eq!(order["cancel_reason"], "payment_timeout");
+    assert_eq!(order["refunded"], order["total"]);
+    let kinds: Vec<String> = shop.events(&id).await.into_iter().map(|(kind, _, _)| kind).collect();
+    assert_eq!(kinds, ["order.placed.v1", "order.cancelled.v1"]);
+    let ledger = shop.ledger(&id).await;
+    assert_eq!((&ledger["captured"], &ledger["refunded"]), (&json!(1000), &json!(1000)));
+}
+
+#[tokio::test]
 async fn a_refund_made_at_the_provider_is_counted_once_and_ours_not_twice() {
     let shop = Shop::open().await;
     let thing = shop.stock.add(1000, 10);

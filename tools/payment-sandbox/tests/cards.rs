@@ -5,7 +5,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use reqwest::StatusCode;
-use support::Sandbox;
+use support::{Sandbox, id};
 
 #[tokio::test]
 async fn good_cards_authorise_on_confirm_and_pay_on_capture() {
@@ -104,7 +104,7 @@ async fn a_slow_confirm_goes_on_when_its_client_is_gone() {
     let sandbox = Sandbox::with(|config| config.slow_millis = 2000).await;
     let api = &sandbox.client;
     let intent = api.intent("pm_card_slow").await;
-    api.post_unanswered("k", &format!("{intent}/confirm")).await;
+    api.post_unanswered("k", &format!("{intent}/confirm"), &[]).await;
     api.until_status(&intent, "requires_capture").await;
 }
 
@@ -134,7 +134,7 @@ async fn the_hanging_card_stays_processing_until_it_is_cancelled() {
     let sandbox = Sandbox::start().await;
     let api = &sandbox.client;
     let intent = api.intent("pm_card_hang").await;
-    api.post_unanswered("k", &format!("{intent}/confirm")).await;
+    api.post_unanswered("k", &format!("{intent}/confirm"), &[]).await;
     api.until_status(&intent, "processing").await;
     let (status, _, body) = api.post_with_key("k", &format!("{intent}/confirm"), &[]).await;
     assert_eq!((status, &body["error"]["code"]), (StatusCode::CONFLICT, &"idempotency_key_in_use".into()));
@@ -150,7 +150,7 @@ async fn a_lost_confirm_has_authorised_and_its_key_finds_the_answer() {
     let api = &sandbox.client;
     let intent = api.intent("pm_card_confirm_lost").await;
     let confirm = format!("{intent}/confirm");
-    api.post_unanswered("k", &confirm).await;
+    api.post_unanswered("k", &confirm, &[]).await;
     api.until_status(&intent, "requires_capture").await;
     assert_eq!(api.ledger().await, [2500, 0, 0, 2500, 0]);
     let (status, replayed, body) = api.post_with_key("k", &confirm, &[]).await;
@@ -180,7 +180,7 @@ async fn a_lost_capture_has_paid_once() {
     let api = &sandbox.client;
     let intent = api.authorized("pm_card_capture_lost").await;
     let capture = format!("{intent}/capture");
-    api.post_unanswered("k", &capture).await;
+    api.post_unanswered("k", &capture, &[]).await;
     api.until_status(&intent, "succeeded").await;
     let (status, replayed, body) = api.post_with_key("k", &capture, &[]).await;
     assert_eq!((status, replayed, &body["status"]), (StatusCode::OK, true, &"succeeded".into()));
@@ -212,4 +212,52 @@ async fn a_refused_capture_ends_the_authorisation() {
     assert_eq!(body["error"]["payment_intent"]["status"], "canceled");
     assert_eq!(body["error"]["payment_intent"]["cancellation_reason"], "automatic");
     assert_eq!(api.ledger().await, [2500, 0, 0, 0, 0]);
+}
+
+#[tokio::test]
+async fn a_lost_refund_is_made_once_and_its_key_finds_the_answer() {
+    let sandbox = Sandbox::start().await;
+    let api = &sandbox.client;
+    let intent = api.captured("pm_card_refund_lost").await;
+    let form = [("payment_intent", id(&intent)), ("amount", "900")];
+    api.post_unanswered("k", "/v1/refunds", &form).await;
+    assert_eq!(api.ledger().await, [2500, 2500, 900, 0, 1]);
+    let (status, replayed, body) = api.post_with_key("k", "/v1/refunds", &form).await;
+    assert_eq!((status, replayed, &body["status"]), (StatusCode::OK, true, &"succeeded".into()));
+    assert_eq!(api.ledger().await, [2500, 2500, 900, 0, 1]);
+}
+
+#[tokio::test]
+async fn a_refund_that_answers_500_is_made() {
+    let sandbox = Sandbox::start().await;
+    let api = &sandbox.client;
+    let intent = api.captured("pm_card_refund_500").await;
+    let (status, _, _) = api.post("/v1/refunds", &[("payment_intent", id(&intent))]).await;
+    assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(api.ledger().await, [2500, 2500, 2500, 0, 1]);
+}
+
+#[tokio::test]
+async fn refunds_may_fail_at_once_or_later_and_may_take_their_time() {
+    let sandbox = Sandbox::with(|config| config.slow_millis = 1500).await;
+    let api = &sandbox.client;
+    for (card, first, last, refunded) in [
+        ("pm_card_refund_fails_once", "failed", "failed", 0),
+        ("pm_card_refundFail", "succeeded", "failed", 0),
+        ("pm_card_pendingRefund", "pending", "succeeded", 2500),
+    ] {
+        let intent = api.intent_of(card, card).await;
+        for step in ["confirm", "capture"] {
+            assert_eq!(api.post(&format!("{intent}/{step}"), &[]).await.0, StatusCode::OK);
+        }
+        let (status, _, body) = api.post("/v1/refunds", &[("payment_intent", id(&intent))]).await;
+        assert_eq!((status, &body["status"]), (StatusCode::OK, &first.into()), "{card}");
+        let refund = format!("/v1/refunds/{}", body["id"].as_str().unwrap());
+        api.until_status(&refund, last).await;
+        let (_, _, ledger) = api.get(&format!("/ledger?order_id={card}")).await;
+        assert_eq!(ledger["items"][0]["refunded"], refunded, "{card}");
+        let (status, _, body) = api.post("/v1/refunds", &[("payment_intent", id(&intent))]).await;
+        let again = if last == "failed" { StatusCode::OK } else { StatusCode::BAD_REQUEST };
+        assert_eq!(status, again, "{card}: {body}");
+    }
 }

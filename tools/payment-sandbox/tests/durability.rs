@@ -47,7 +47,7 @@ async fn after_a_restart_a_slow_confirm_ends_and_a_hanging_one_stays_processing(
     let slow = sandbox.client.intent("pm_card_slow").await;
     let hangs = sandbox.client.intent("pm_card_hang").await;
     for intent in [&slow, &hangs] {
-        sandbox.client.post_unanswered(intent, &format!("{intent}/confirm")).await;
+        sandbox.client.post_unanswered(intent, &format!("{intent}/confirm"), &[]).await;
         sandbox.client.until_status(intent, "processing").await;
     }
     let stopping = Instant::now();

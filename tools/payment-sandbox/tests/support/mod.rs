@@ -98,8 +98,8 @@ impl Api {
     }
 
     /// Posts and asserts that no answer comes within a second.
-    pub async fn post_unanswered(&self, key: &str, path: &str) {
-        let request = self.request(Method::POST, path).header("Idempotency-Key", key);
+    pub async fn post_unanswered(&self, key: &str, path: &str, form: Form<'_>) {
+        let request = self.request(Method::POST, path).header("Idempotency-Key", key).form(form);
         let result = request.timeout(Duration::from_secs(1)).send().await;
         assert!(result.as_ref().is_err_and(reqwest::Error::is_timeout), "{result:?}");
     }
