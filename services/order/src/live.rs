@@ -42,7 +42,7 @@ struct Change {
 }
 
 /// All changes of an order so far.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Changes {
     changes: Vec<Change>,
     /// There will be no more.

@@ -2,10 +2,10 @@
 
 mod common;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{Buyer, Shop, order_of};
-use reqwest::{Method, Response};
+use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -24,7 +24,10 @@ struct Event {
 
 impl Stream {
     async fn open(buyer: &Buyer<'_>, order: &str, last: Option<i64>) -> Self {
-        let mut request = buyer.request(Method::GET, &format!("/orders/{order}/events"));
+        Self::of(buyer.request(Method::GET, &format!("/orders/{order}/events")), last).await
+    }
+
+    async fn of(mut request: RequestBuilder, last: Option<i64>) -> Self {
         if let Some(last) = last {
             request = request.header("Last-Event-ID", last.to_string());
         }
@@ -143,6 +146,40 @@ async fn open_streams_do_not_hold_up_a_shutdown() {
     assert!(stream.next().await.is_some() && stream.next().await.is_some());
     shop.close().await;
     assert!(stream.next().await.is_none());
+}
+
+#[tokio::test]
+async fn replicas_hear_of_each_others_changes_and_take_over_each_others_listeners() {
+    let shop = Shop::open().await;
+    let thing = shop.stock.add(1000, 10);
+    let (buyer, staff) = (shop.customer(), shop.staff());
+    let (base, replica) = shop.replica().await;
+    let at_replica =
+        |id: &str| shop.client.get(format!("{base}/orders/{id}/events")).bearer_auth(&buyer.token);
+    let mut streams = Vec::new();
+    for _ in 0..3 {
+        let id = buyer.buy(thing, 1).await;
+        let mut stream = Stream::of(at_replica(&id), None).await;
+        assert_eq!(stream.next().await.unwrap().status, "pending");
+        let confirmed = stream.next().await.unwrap();
+        assert_eq!(confirmed.status, "confirmed");
+        streams.push((id, confirmed.id, stream));
+    }
+    let begun = Instant::now();
+    for (id, _, stream) in &mut streams {
+        staff.post_json(&format!("/orders/{id}/ship"), parcel()).await;
+        assert_eq!(stream.next().await.unwrap().status, "shipped");
+    }
+    // Three in turn, found by polling every five seconds, would take ten at least.
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+
+    assert!(replica.shutdown(Duration::from_secs(15)).await);
+    for (id, seen, mut stream) in streams {
+        assert!(stream.next().await.is_none());
+        let mut stream = Stream::open(&buyer, &id, Some(seen)).await;
+        let shipped = stream.next().await.unwrap();
+        assert_eq!((shipped.status.as_str(), shipped.id > seen), ("shipped", true));
+    }
 }
 
 #[tokio::test]

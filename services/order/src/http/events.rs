@@ -27,14 +27,22 @@ use crate::app::{App, Stopping};
 use crate::live::{Changes, Listener, Live};
 use crate::order::Viewer;
 
-/// A comment this often keeps proxies from cutting a silent connection.
-const BEAT: Duration = Duration::from_secs(15);
+/// How a stream goes.
+#[derive(Clone, Copy)]
+struct Pace {
+    /// A comment this often keeps proxies from cutting a silent connection.
+    beat: Duration,
+    /// A client that takes nothing for this long is dropped.
+    patience: Duration,
+    /// Then the client comes back with a fresh access token: a stream outlives none.
+    longest: Duration,
+}
 
-/// A client that takes nothing for this long is dropped.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Then the client comes back with a fresh access token: a stream outlives none.
-const LONGEST: Duration = Duration::from_secs(15 * 60);
+const PACE: Pace = Pace {
+    beat: Duration::from_secs(15),
+    patience: Duration::from_secs(30),
+    longest: Duration::from_secs(15 * 60),
+};
 
 /// Events on their way to one client.
 const QUEUE: usize = 4;
@@ -81,7 +89,7 @@ async fn events(
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
     let (queue, events) = mpsc::channel(QUEUE);
-    tokio::spawn(feed(listener, Arc::new(changes), viewer(user), seen, queue, stop));
+    tokio::spawn(feed(listener, Arc::new(changes), viewer(user), seen, queue, PACE, stop));
     let headers = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];
     Ok((headers, Body::from_stream(ReceiverStream::new(events))).into_response())
 }
@@ -89,46 +97,112 @@ async fn events(
 /// History first, then what happens, until the order has ended.
 async fn feed(
     mut listener: Listener,
-    mut changes: Arc<Changes>,
+    history: Arc<Changes>,
     viewer: Viewer,
     mut seen: i64,
     queue: Queue,
+    pace: Pace,
     stop: CancellationToken,
 ) {
-    let mut beat = interval_at(Instant::now() + BEAT, BEAT);
+    let mut beat = interval_at(Instant::now() + pace.beat, pace.beat);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let end = tokio::time::sleep(LONGEST);
+    let end = tokio::time::sleep(pace.longest);
     tokio::pin!(end);
+    let deliver = async |event| {
+        tokio::select! {
+            () = stop.cancelled() => false,
+            sent = timeout(pace.patience, queue.send(Ok(event))) => matches!(sent, Ok(Ok(()))),
+        }
+    };
+    let mut news = Some(history);
     loop {
-        for (version, event) in changes.after(seen, viewer) {
-            if !deliver(&queue, event, &stop).await {
+        // Taken, as who waits for hours should not hold all that was.
+        if let Some(changes) = news.take() {
+            for (version, event) in changes.after(seen, viewer) {
+                if !deliver(event).await {
+                    return;
+                }
+                seen = version;
+            }
+            if changes.ended {
                 return;
             }
-            seen = version;
         }
-        if changes.ended {
-            return;
-        }
-        let beats = tokio::select! {
+        tokio::select! {
             () = stop.cancelled() => return,
             () = queue.closed() => return,
             () = &mut end => return,
             newest = listener.changed() => match newest {
-                Some(newest) => { changes = newest; false }
+                Some(newest) => news = Some(newest),
                 None => return,
             },
-            _ = beat.tick() => true,
-        };
-        if beats && !deliver(&queue, Bytes::from_static(b":\n\n"), &stop).await {
-            return;
+            _ = beat.tick() => if !deliver(Bytes::from_static(b":\n\n")).await {
+                return;
+            },
         }
     }
 }
 
-/// False when the client is gone or takes nothing, or the service stops.
-async fn deliver(queue: &Queue, event: Bytes, stop: &CancellationToken) -> bool {
-    tokio::select! {
-        () = stop.cancelled() => false,
-        sent = timeout(PATIENCE, queue.send(Ok(event))) => matches!(sent, Ok(Ok(()))),
+#[cfg(test)]
+mod tests {
+    use sqlx::postgres::PgPoolOptions;
+
+    use super::*;
+
+    const NEVER: Duration = Duration::from_secs(3600);
+    const SOON: Duration = Duration::from_millis(10);
+
+    /// A stream of an order to which nothing happens, of the only place there is.
+    fn stream(live: &Live, pace: Pace) -> mpsc::Receiver<Result<Bytes, Infallible>> {
+        let (queue, events) = mpsc::channel(QUEUE);
+        let listener = live.listen(Uuid::nil()).expect("a place is free");
+        let stop = CancellationToken::new();
+        tokio::spawn(feed(listener, Arc::default(), Viewer::Owner, 0, queue, pace, stop));
+        events
+    }
+
+    fn live() -> Live {
+        let nowhere = PgPoolOptions::new().connect_lazy("postgres://127.0.0.1:1/none").expect("an address");
+        Live::new(nowhere, 1).0
+    }
+
+    /// Waits until the stream's place is free again.
+    async fn given_up(live: &Live) {
+        let free = async {
+            while live.listen(Uuid::nil()).is_none() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(Duration::from_secs(10), free).await.expect("the stream ends");
+    }
+
+    #[tokio::test]
+    async fn a_silent_stream_has_a_heartbeat() {
+        let mut events = stream(&live(), Pace { beat: SOON, patience: NEVER, longest: NEVER });
+        for _ in 0..3 {
+            assert_eq!(events.recv().await, Some(Ok(Bytes::from_static(b":\n\n"))));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_takes_nothing_is_dropped() {
+        let live = live();
+        let mut events = stream(&live, Pace { beat: SOON, patience: SOON, longest: NEVER });
+        given_up(&live).await;
+        let mut left = 0;
+        while events.recv().await.is_some() {
+            left += 1;
+        }
+        assert_eq!(left, QUEUE);
+    }
+
+    #[tokio::test]
+    async fn a_stream_ends_when_its_client_is_gone_or_its_time_is_up() {
+        let live = live();
+        drop(stream(&live, Pace { beat: NEVER, patience: NEVER, longest: NEVER }));
+        given_up(&live).await;
+        let mut events = stream(&live, Pace { beat: NEVER, patience: NEVER, longest: SOON });
+        assert_eq!(events.recv().await, None);
+        given_up(&live).await;
     }
 }

@@ -115,6 +115,13 @@ impl Shop {
         assert!(self.lifecycle.shutdown(Duration::from_secs(15)).await, "tasks end in time");
     }
 
+    /// Another replica's base address, and what it lives by.
+    pub async fn replica(&self) -> (String, Lifecycle) {
+        let lifecycle = Lifecycle::new();
+        let addresses = order::start(order::Config::parse_from(&self.args), &lifecycle).await.unwrap();
+        (format!("http://{}/api/v1", addresses.http), lifecycle)
+    }
+
     pub fn customer(&self) -> Buyer<'_> {
         self.signed_in(Role::Customer)
     }
