@@ -177,17 +177,21 @@ async fn a_client_that_hangs_up_does_not_cut_the_work_short() {
     let buyer = shop.customer();
     let body = order_of(thing, 1, "pm_card_visa");
     // Hangs up in the middle of the claim, and in the middle of the placing transaction.
-    let gates = ["LOCK TABLE orders.claims IN SHARE MODE", "LOCK TABLE orders.orders IN SHARE MODE"];
-    for (n, gate) in gates.into_iter().enumerate() {
+    // Each with the request's own statement: sweeps, and the saga of the order before, wait there too.
+    let gates = [("orders.claims", "UPDATE orders.claims"), ("orders.orders", "WITH placed AS")];
+    for (n, (table, statement)) in gates.into_iter().enumerate() {
         let mut held = shop.pool.begin().await.unwrap();
-        sqlx::query(gate).execute(&mut *held).await.unwrap();
+        let gate = format!("LOCK TABLE {table} IN SHARE MODE");
+        sqlx::query(sqlx::AssertSqlSafe(gate)).execute(&mut *held).await.unwrap();
         let request = buyer.request(Method::POST, "/orders").header("Idempotency-Key", format!("k{n}"));
         let request = tokio::spawn(request.json(&body).send());
         let waits = || async {
             let waiting: i64 = sqlx::query_scalar(
                 "SELECT count(*) FROM pg_stat_activity
-                 WHERE datname = current_database() AND wait_event_type = 'Lock'",
+                 WHERE datname = current_database() AND wait_event_type = 'Lock'
+                   AND starts_with(query, $1)",
             )
+            .bind(statement)
             .fetch_one(&shop.pool)
             .await
             .unwrap();
