@@ -47,7 +47,7 @@ pub struct Mail {
     #[arg(long, env = "SMTP_DEADLINE_SECONDS", default_value_t = 15,
           value_parser = clap::value_parser!(u64).range(1..=20))]
     pub smtp_deadline_seconds: u64,
-    /// A folder to write mails to instead, a file each: for development.
+    /// A folder to write mails to instead, a file each, the newest 1,000 of them: for development.
     #[arg(long, env = "MAIL_DIR")]
     pub mail_dir: Option<String>,
     /// Who mails come from.

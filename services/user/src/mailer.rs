@@ -1,6 +1,6 @@
 //! How a mail leaves the house: to a mail server, or into a folder.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -10,6 +10,9 @@ use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
 use uuid::Uuid;
 
 use crate::config::Mail;
+
+/// Mails kept in a folder; the oldest go.
+const MOST_FILES: usize = 1000;
 
 pub(crate) struct Mailer {
     pub from: Mailbox,
@@ -79,14 +82,16 @@ impl Mailer {
     pub async fn send(&self, id: Uuid, mail: Message) -> Result<(), Failure> {
         let send = async {
             match &self.way {
-                Way::Smtp(server) => server.send(mail).await.map(drop).map_err(|error| classify(&error)),
+                Way::Smtp(server) => {
+                    let ascii =
+                        mail.envelope().to().iter().all(|address| AsRef::<str>::as_ref(address).is_ascii());
+                    server.send(mail).await.map(drop).map_err(|error| classify(&error, ascii))
+                }
                 Way::Folder(folder) => {
-                    let (file, draft) = (folder.join(format!("{id}.eml")), folder.join(format!(".{id}")));
-                    let write = async {
-                        tokio::fs::write(&draft, mail.formatted()).await?;
-                        tokio::fs::rename(&draft, &file).await
-                    };
-                    write.await.map_err(|error| Failure::Unreachable(error.to_string()))
+                    let (folder, mail) = (folder.clone(), mail.formatted());
+                    let kept = tokio::task::spawn_blocking(move || keep(&folder, id, &mail, MOST_FILES));
+                    let kept = kept.await.map_err(std::io::Error::other).flatten();
+                    kept.map_err(|error| Failure::Unreachable(error.to_string()))
                 }
             }
         };
@@ -95,9 +100,29 @@ impl Mailer {
     }
 }
 
+/// Writes the mail's file and deletes the oldest beyond `most`. Events' ids are
+/// UUIDv7, so in the order of their names the mails are in their order too.
+fn keep(folder: &Path, id: Uuid, mail: &[u8], most: usize) -> std::io::Result<()> {
+    let draft = folder.join(format!(".{id}"));
+    std::fs::write(&draft, mail)?;
+    std::fs::rename(&draft, folder.join(format!("{id}.eml")))?;
+    let names = std::fs::read_dir(folder)?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    // Nobody else's files.
+    let ours = |name: &String| name.strip_suffix(".eml").is_some_and(|id| id.parse::<Uuid>().is_ok());
+    let mut mails: Vec<String> = names.filter(ours).collect();
+    mails.sort_unstable();
+    for name in mails.iter().take(mails.len().saturating_sub(most)) {
+        // A reader or another replica may have deleted it.
+        let _ = std::fs::remove_file(folder.join(name));
+    }
+    Ok(())
+}
+
 /// Replies by their first digit (RFC 5321, section 4.2.1), but for those that
-/// are about our account and not about the mail (RFC 4954, section 6).
-fn classify(error: &smtp::Error) -> Failure {
+/// are about our account and not about the mail (RFC 4954, section 6). What
+/// lettre itself finds is that the server lacks something we need: STARTTLS or a
+/// way to sign in, for every mail, unless the address is one that it would need SMTPUTF8 for.
+fn classify(error: &smtp::Error, ascii: bool) -> Failure {
     let mut detail = error.to_string();
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
@@ -106,7 +131,7 @@ fn classify(error: &smtp::Error) -> Failure {
     }
     match error.status().map(u16::from) {
         Some(454 | 530 | 534 | 535 | 538) => Failure::Unreachable(detail),
-        _ if error.is_permanent() || error.is_client() => Failure::Refused(detail),
+        _ if error.is_permanent() || (error.is_client() && !ascii) => Failure::Refused(detail),
         _ if error.is_transient() => Failure::Later(detail),
         _ => Failure::Unreachable(detail),
     }
@@ -140,5 +165,26 @@ mod tests {
         }
         let both = Mailer::new(&mail("smtp://localhost", "/nowhere", from)).map(drop).unwrap_err();
         assert!(both.to_string().contains("both set"), "{both}");
+    }
+
+    #[test]
+    fn a_folder_keeps_the_newest_mails_and_what_is_not_ours() {
+        let folder = std::env::temp_dir().join(format!("dockside-kept-{}", Uuid::now_v7()));
+        std::fs::create_dir(&folder).unwrap();
+        let others = ["notes.eml", "a.txt"].map(|name| folder.join(name));
+        others.iter().for_each(|file| std::fs::write(file, "mine").unwrap());
+        let ids: Vec<Uuid> = (0..5).map(|_| Uuid::now_v7()).collect();
+        for id in &ids {
+            keep(&folder, *id, id.to_string().as_bytes(), 3).unwrap();
+        }
+        // Sent again, it is one file still.
+        keep(&folder, ids[4], b"again", 3).unwrap();
+        let file = |id: &Uuid| std::fs::read_to_string(folder.join(format!("{id}.eml"))).ok();
+        let kept: Vec<Option<String>> = ids.iter().map(file).collect();
+        let own = |n: usize| Some(ids[n].to_string());
+        assert_eq!(kept, [None, None, own(2), own(3), Some("again".to_owned())]);
+        assert!(others.iter().all(|file| file.exists()));
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 5);
+        std::fs::remove_dir_all(folder).unwrap();
     }
 }

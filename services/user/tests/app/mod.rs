@@ -1,6 +1,8 @@
 //! A user service of the test's own, and a client for it.
 #![allow(dead_code, reason = "each file of tests uses a part")]
 
+pub mod mail;
+
 use clap::Parser;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
@@ -18,7 +20,7 @@ pub struct App {
     pub addresses: Addresses,
     pub pool: PgPool,
     client: reqwest::Client,
-    _lifecycle: Lifecycle,
+    lifecycle: Lifecycle,
 }
 
 impl App {
@@ -50,8 +52,13 @@ impl App {
                 .timeout(std::time::Duration::from_secs(30))
                 .build()
                 .expect("a client can be built"),
-            _lifecycle: lifecycle,
+            lifecycle,
         }
+    }
+
+    /// Ends the service; its database stays.
+    pub async fn stop(self) {
+        assert!(self.lifecycle.shutdown(std::time::Duration::from_secs(10)).await);
     }
 
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
