@@ -202,6 +202,55 @@ async fn an_open_quote_takes_no_other_line_with_it() {
 }
 
 #[tokio::test]
+async fn a_line_break_within_quotes_is_the_end_of_its_line() {
+    let shop = shop().await;
+    // No field of a product holds one. What follows may be a whole record, and is taken for one.
+    let file = "sku,name,description,price,currency,category\n\
+                A,\"Lamp\nof brass\",d,1,EUR,t-sea\nB,n,\"d\nC,n,d,1,EUR,t-sea\n\",1,EUR,t-sea\n";
+    let (_, report) = shop.import(CSV, file).await;
+    let bad = |lines: &[u64]| lines.iter().map(|line| (*line, "malformed_csv")).collect::<Vec<_>>();
+    assert_eq!((codes(&report), counts(&report)), (bad(&[2, 3, 4, 6]), [1, 0, 0, 4]));
+    let escaped = line("D", json!({"description": "a\nb"}));
+    assert_eq!(codes(&shop.import_lines(&[escaped]).await), [(1, "control_character")]);
+    let skus: Vec<String> = shop.by_sku().await.into_keys().collect();
+    assert_eq!(skus, ["C"]);
+}
+
+#[tokio::test]
+async fn any_common_spelling_of_a_text_file_is_read_and_another_charset_is_not() {
+    let shop = shop().await;
+    let header = "sku,name,description,price,currency,category";
+    let record = |sku: &str| format!("{sku},Größe,d,1,EUR,t-sea");
+    let json = |sku: &str| line(sku, json!({})).to_string();
+    for (kind, file, created, bad) in [
+        (NDJSON, format!("\u{feff}{}\r\n\r\n \t\r\n{}\r\n", json("A"), json("B")), 2, vec![]),
+        (NDJSON, format!("{}\n\u{feff}{}", json("C"), json("D")), 1, vec![(2, "malformed_json")]),
+        (CSV, format!("\r\n{header}\r\n\r\n{}\r\n{}", record("E"), record("F")), 2, vec![]),
+        (
+            CSV,
+            format!("\u{feff}\"sku\", name ,description,price,currency,category\n{}", record("G")),
+            1,
+            vec![],
+        ),
+    ] {
+        let (status, report) = shop.import(kind, file.clone()).await;
+        assert_eq!((status, codes(&report)), (200, bad), "{file}");
+        assert_eq!(counts(&report)[0], created, "{file}");
+    }
+    let latin1 = [header.as_bytes(), b"\nH,Gr\xF6\xDFe,d,1,EUR,t-sea\nI,n,d,1,EUR,t-sea"].concat();
+    let (_, report) = shop.import(CSV, latin1).await;
+    assert_eq!((codes(&report), counts(&report)), (vec![(2, "invalid_utf8")], [1, 0, 0, 1]));
+    let utf16: Vec<u8> =
+        format!("\u{feff}{header}\n{}", record("J")).encode_utf16().flat_map(u16::to_le_bytes).collect();
+    // And one with the line ends of Mac OS 9, which is a single line.
+    for whole in [utf16, format!("{header}\r{}\r", record("K")).into_bytes()] {
+        let (status, problem) = shop.import(CSV, whole).await;
+        assert_eq!((status, &problem["errors"][0]["code"]), (422, &json!("malformed_csv")), "{problem}");
+    }
+    assert_eq!(shop.count().await, 7);
+}
+
+#[tokio::test]
 async fn of_two_lines_with_one_sku_the_later_wins_wherever_batches_end() {
     let shop = shop().await;
     let numbered = (0..1200).map(|n| line(&format!("S-{}", n % 700), json!({ "stock": n })));
@@ -264,6 +313,40 @@ async fn stock_is_set_through_the_ledger_and_never_below_what_is_reserved() {
     assert_eq!((&entries[0]["delta"], &entries[0]["on_hand"]), (&json!(-4), &json!(6)));
     assert_eq!(entries[0]["reason"], "import");
     assert!(entries[0]["actor"].is_string());
+    shop.assert_books_balance().await;
+}
+
+#[tokio::test]
+async fn a_search_knows_what_an_import_changed() {
+    let shop = shop().await;
+    let lines = |fields: [Value; 3]| {
+        let skus = ["A", "B", "C"];
+        skus.iter().zip(fields).map(|(sku, fields)| line(sku, fields)).collect::<Vec<_>>()
+    };
+    let found = async |q: &str| {
+        let (_, page) = shop.get(&format!("/products?sort=price&q={q}")).await;
+        let items = page["items"].as_array().unwrap().iter();
+        items.map(|item| item["sku"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let price = |amount: i64| json!({"amount": amount, "currency": "EUR"});
+    shop.import_lines(&lines([json!({}), json!({}), json!({"stock": 1})])).await;
+    let attributes = json!({"color": "vermilion"});
+    let changed = [
+        json!({"name": "Sextant", "price": price(3)}),
+        json!({"attributes": attributes, "description": "Of brass."}),
+        json!({"price": price(1), "stock": 7}),
+    ];
+    assert_eq!(counts(&shop.import_lines(&lines(changed)).await), [0, 3, 0, 0]);
+    // As spelt, and as misspelt words that the shop has only just learnt.
+    for (q, skus) in [
+        ("sextant", vec!["A"]),
+        ("sextent", vec!["A"]),
+        ("vermillon", vec!["B"]),
+        ("brass", vec!["B"]),
+        ("lamp", vec!["C", "A", "B"]),
+    ] {
+        assert_eq!(found(q).await, skus, "{q}");
+    }
     shop.assert_books_balance().await;
 }
 

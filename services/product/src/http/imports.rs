@@ -25,8 +25,8 @@ use uuid::Uuid;
 use super::App;
 use crate::product::import::{self, Applied, ApplyError, Columns, Line, LineError, Lines, MAX_LINE, TooLong};
 
-/// Longest file, in bytes: the edge's limit for this address.
-const MAX_FILE: u64 = 1024 * 1024 * 1024;
+const LIMITS: Limits =
+    Limits { bytes: 1024 * 1024 * 1024, stalled: Duration::from_secs(30), whole: Duration::from_secs(3600) };
 /// A batch is written once it has as many lines, or is this long in bytes.
 const BATCH_LINES: usize = 500;
 const BATCH_BYTES: usize = 1024 * 1024;
@@ -34,10 +34,6 @@ const BATCH_BYTES: usize = 1024 * 1024;
 const MAX_ERRORS: usize = 1000;
 /// Imports that a replica runs at once, as each takes some megabytes.
 pub const AT_ONCE: usize = 2;
-/// Until a body that has stopped coming is given up.
-const STALLED: Duration = Duration::from_secs(30);
-/// Until a body that comes too slowly is given up.
-const TOO_SLOW: Duration = Duration::from_secs(3600);
 const TRIES: u32 = 5;
 
 pub fn router() -> OpenApiRouter<App> {
@@ -92,14 +88,15 @@ async fn create(
     request: Request,
 ) -> Result<Json<Report>, Problem> {
     let format = Format::of(request.headers())?;
-    if content_length(request.headers()).is_some_and(|length| length > MAX_FILE) {
+    if content_length(request.headers()).is_some_and(|length| length > LIMITS.bytes) {
         return Err(too_large());
     }
     let busy = |_| Problem::unavailable("Other imports are running; try again when they are done.");
     let _turn = app.imports.clone().try_acquire_owned().map_err(busy)?;
 
     let (batches, queue) = mpsc::channel(1);
-    let reader = Reader { body: request.into_body().into_data_stream(), stop: app.stopping.clone(), batches };
+    let body = request.into_body().into_data_stream();
+    let reader = Reader { body, limits: LIMITS, stop: app.stopping.clone(), batches };
     let (read, written) = tokio::join!(reader.run(format), write(&app, user.id, queue));
     let report = written?;
     read?;
@@ -171,8 +168,18 @@ impl Format {
     }
 }
 
+struct Limits {
+    /// Longest file: the edge's limit for this address.
+    bytes: u64,
+    /// Until a body that has stopped coming is given up.
+    stalled: Duration,
+    /// Until a body that comes too slowly is given up.
+    whole: Duration,
+}
+
 struct Reader {
     body: BodyDataStream,
+    limits: Limits,
     stop: CancellationToken,
     batches: mpsc::Sender<Batch>,
 }
@@ -182,10 +189,10 @@ impl Reader {
     /// last full batch are dropped, and the last line, which may be half a one.
     async fn run(mut self, mut format: Format) -> Result<(), Problem> {
         let (mut lines, mut batch) = (Lines::default(), Batch::default());
-        let (mut length, deadline) = (0, Instant::now() + TOO_SLOW);
+        let (mut length, deadline) = (0, Instant::now() + self.limits.whole);
         while let Some(chunk) = self.chunk(deadline).await? {
             length += chunk.len() as u64;
-            if length > MAX_FILE {
+            if length > self.limits.bytes {
                 return Err(too_large());
             }
             lines.feed(chunk);
@@ -208,7 +215,7 @@ impl Reader {
             let detail = "The file stopped coming; what was imported stays. Send it again.";
             Problem::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", detail)
         };
-        let wait = STALLED.min(deadline.saturating_duration_since(Instant::now()));
+        let wait = self.limits.stalled.min(deadline.saturating_duration_since(Instant::now()));
         tokio::select! {
             () = self.stop.cancelled() => {
                 let detail = "The service is stopping; what was imported stays. Send the file again.";
@@ -313,4 +320,48 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
 fn too_large() -> Problem {
     let detail = "The file is longer than 1 GiB; send it in parts.";
     Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large", detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::{Body, Bytes};
+    use futures_util::stream;
+
+    use super::*;
+
+    /// What comes of a body of these chunks, so far apart; `more` follow that never come.
+    async fn read(limits: Limits, chunks: &[&'static str], apart: Duration, more: bool) -> Problem {
+        let body = stream::iter(chunks.to_vec()).then(move |chunk| async move {
+            tokio::time::sleep(apart).await;
+            Ok::<_, std::io::Error>(Bytes::from_static(chunk.as_bytes()))
+        });
+        let rest = stream::once(async move {
+            if more {
+                std::future::pending::<()>().await;
+            }
+            Ok(Bytes::new())
+        });
+        let (batches, mut queue) = mpsc::channel(1);
+        let body = Body::from_stream(body.chain(rest)).into_data_stream();
+        let reader = Reader { body, limits, stop: CancellationToken::new(), batches };
+        let problem = reader.run(Format::Json).await.expect_err("the body is given up");
+        assert!(queue.recv().await.is_none(), "nothing of it is kept");
+        problem
+    }
+
+    #[tokio::test]
+    async fn a_body_that_stops_crawls_or_does_not_end_is_given_up() {
+        let (soon, late) = (Duration::from_millis(30), Duration::from_secs(600));
+        let limits = |bytes, stalled, whole| Limits { bytes, stalled, whole };
+        let said = |problem: &Problem| (problem.status.as_u16(), problem.code.clone());
+        let stopped = read(limits(100, soon, late), &["{}\n", "{"], Duration::ZERO, true).await;
+        assert_eq!(said(&stopped), (408, "request_timeout".to_owned()));
+        // Each chunk is in time, and all of them together are not.
+        let crawling = read(limits(100, late, soon), &["\n"; 90], soon / 5, false).await;
+        assert_eq!(said(&crawling), (408, "request_timeout".to_owned()));
+        let endless = read(limits(100, late, late), &["0123456789\n"; 10], Duration::ZERO, true).await;
+        assert_eq!(said(&endless), (413, "payload_too_large".to_owned()));
+        let one_line = read(limits(100, late, late), &["0123456789"; 11], Duration::ZERO, true).await;
+        assert_eq!(said(&one_line), (413, "payload_too_large".to_owned()));
+    }
 }

@@ -23,6 +23,8 @@ use uuid::Uuid;
 pub use columns::Columns;
 pub use lines::{Lines, MAX_LINE, TooLong};
 
+use store::Found;
+
 use super::{Form, form, slug, updated};
 use crate::stock::{self, AdjustError};
 
@@ -170,8 +172,18 @@ struct Draft {
     stock: i32,
 }
 
+impl Draft {
+    /// Whether a search finds the product by the same words as before.
+    fn keeps_words(&self, there: &HashMap<String, Found>) -> bool {
+        there.get(&self.form.sku).is_some_and(|Found { form, .. }| {
+            (&form.name, &form.description, &form.attributes)
+                == (&self.form.name, &self.form.description, &self.form.attributes)
+        })
+    }
+}
+
 struct Batch<'a> {
-    there: HashMap<String, store::Found>,
+    there: HashMap<String, Found>,
     /// Categories that there are, or will be.
     known: HashSet<String>,
     made: Vec<store::Category<'a>>,
@@ -276,7 +288,10 @@ impl<'a> Batch<'a> {
         if store::insert(connection, &rows(&new), &slugs).await? < new.len() as u64 {
             return Err(ApplyError::Raced);
         }
-        store::update(connection, &rows(&there)).await?;
+        let (reworded, rest): (Vec<&Draft>, Vec<&Draft>) =
+            there.iter().copied().partition(|draft| !draft.keeps_words(&self.there));
+        store::update(connection, &rows(&reworded)).await?;
+        store::update_all_but_words(connection, &rows(&rest)).await?;
 
         // Stock rows last, as orders wait for them.
         let opened: Vec<(Uuid, i32)> = new.iter().map(|draft| (draft.id, draft.stock)).collect();

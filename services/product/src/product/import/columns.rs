@@ -29,6 +29,9 @@ enum Column {
     Images,
 }
 
+/// Most columns of a file: each is looked up among those before it.
+const MOST: usize = 1000;
+
 const REQUIRED: [&str; 5] = ["sku", "name", "description", "price", "category"];
 
 impl Column {
@@ -85,6 +88,10 @@ impl Columns {
             let detail = "The header row can't be read.";
             return Err(Problem::invalid(vec![refuse("", "malformed_csv", detail)]));
         };
+        if names.len() > MOST {
+            let detail = format!("At most {MOST} columns.");
+            return Err(Problem::invalid(vec![refuse("", "too_many", &detail)]));
+        }
         let mut errors = Vec::new();
         for name in names.iter().map(|name| name.trim()) {
             match Column::of(name) {
@@ -242,6 +249,10 @@ mod tests {
             codes(b"sku,sku,role,name,description,price,category"),
             own(&[("/sku", "duplicate_field"), ("/role", "unknown_field")])
         );
+        let wide = |columns: usize| (0..columns).map(|n| format!(",attributes.a{n}")).collect::<String>();
+        let header = |columns| format!("sku,name,description,price,category{}", wide(columns));
+        assert_eq!(codes(header(MOST - 4).as_bytes()), own(&[("/", "too_many")]));
+        assert!(Columns::parse(header(MOST - 5).as_bytes()).is_ok());
         assert_eq!(codes(b"\"sku"), own(&[("/", "malformed_csv")]));
         assert_eq!(codes(b"sk\xFF"), own(&[("/", "malformed_csv")]));
     }

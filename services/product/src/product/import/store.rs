@@ -191,3 +191,25 @@ pub async fn update(connection: &mut PgConnection, rows: &Rows<'_>) -> sqlx::Res
     .await?;
     Ok(())
 }
+
+/// As [`update`] for forms whose words are the products' own: a column that
+/// the statement does not name costs no new search vector.
+pub async fn update_all_but_words(connection: &mut PgConnection, rows: &Rows<'_>) -> sqlx::Result<()> {
+    if rows.ids.is_empty() {
+        return Ok(());
+    }
+    sqlx::query!(
+        "UPDATE products.products p
+         SET price = n.price, category = n.category, images = ARRAY(SELECT jsonb_array_elements_text(n.images)),
+             version = p.version + 1, updated_at = now()
+         FROM UNNEST($1::uuid[], $2::bigint[], $3::text[], $4::jsonb[]) AS n (id, price, category, images)
+         WHERE p.id = n.id",
+        &rows.ids,
+        &rows.prices,
+        &rows.categories,
+        &rows.images as _,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
