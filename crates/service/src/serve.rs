@@ -60,6 +60,8 @@ impl Ports {
         let api = http::finish(api, lifecycle.health());
         let http = listen(self.http)?;
         let stop = last_served(&http, lifecycle);
+        // A bare router would be copied, with all its routes, for each connection: 150 KiB.
+        let api = api.into_make_service();
         lifecycle.spawn("http", async move {
             axum::serve(http.tap_io(no_delay), api).with_graceful_shutdown(stop).await?;
             Ok(())
