@@ -191,14 +191,44 @@ async fn a_change_that_was_not_notified_is_found_by_polling() {
     let mut stream = Stream::open(&buyer, &id, None).await;
     assert!(stream.next().await.is_some() && stream.next().await.is_some());
     // Another replica wrote, and died before it could say so.
-    sqlx::query(
-        "WITH moved AS (UPDATE orders.orders SET status = 'shipped', version = version + 1 WHERE id = $1
-                        RETURNING id, version)
-         INSERT INTO orders.order_history (order_id, version, status) SELECT id, version, 'shipped' FROM moved",
-    )
-    .bind(id.parse::<Uuid>().unwrap())
-    .execute(&shop.pool)
-    .await
-    .unwrap();
+    sqlx::query(SHIP).bind(id.parse::<Uuid>().unwrap()).execute(&shop.pool).await.unwrap();
     assert_eq!(stream.next().await.unwrap().status, "shipped");
+}
+
+const SHIP: &str =
+    "WITH moved AS (UPDATE orders.orders SET status = 'shipped', version = version + 1 WHERE id = $1
+                    RETURNING id, version)
+     INSERT INTO orders.order_history (order_id, version, status) SELECT id, version, 'shipped' FROM moved";
+
+#[tokio::test]
+async fn a_change_while_an_order_is_read_is_not_seen_in_part() {
+    let shop = Shop::open().await;
+    let thing = shop.stock.add(1000, 10);
+    let buyer = shop.customer();
+    let id = buyer.buy(thing, 1).await;
+    let path = format!("/orders/{id}");
+    // Commits when the readers have the order and not yet its history.
+    let mut ship = shop.pool.begin().await.unwrap();
+    sqlx::query("LOCK TABLE orders.order_history").execute(&mut *ship).await.unwrap();
+    sqlx::query(SHIP).bind(id.parse::<Uuid>().unwrap()).execute(&mut *ship).await.unwrap();
+    let stream = tokio::spawn(buyer.request(Method::GET, &format!("{path}/events")).send());
+    let read = tokio::spawn(common::send(buyer.request(Method::GET, &path)));
+    let waiting = || async {
+        let query = "SELECT count(*) FROM pg_stat_activity
+                     WHERE datname = current_database() AND wait_event_type = 'Lock'
+                       AND starts_with(query, 'SELECT order_id, version, status')";
+        let waiting: i64 = sqlx::query_scalar(query).fetch_one(&shop.pool).await.unwrap();
+        (waiting == 2).then_some(())
+    };
+    testing::eventually("both readers to wait for the history", waiting).await;
+    ship.commit().await.unwrap();
+
+    let order = read.await.unwrap().body;
+    assert_eq!((&order["status"], order["history"].as_array().unwrap().len()), (&json!("confirmed"), 2));
+    let mut stream = Stream { response: stream.await.unwrap().unwrap(), text: String::new() };
+    for status in ["pending", "confirmed", "shipped"] {
+        let event = stream.next().await.unwrap();
+        assert_eq!((event.status.as_str(), &event.order["status"]), (status, &json!(status)));
+        assert_eq!(event.order["history"].as_array().unwrap().last().unwrap()["status"], status);
+    }
 }

@@ -262,6 +262,9 @@ pub async fn load(connection: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<V
     }
     rows.into_iter()
         .map(|row| {
+            let mut history = history.remove(&row.id).unwrap_or_default();
+            // Each statement sees what is committed by then: a change since the first is left to the next read.
+            history.retain(|past| past.version <= row.version);
             Ok(Order {
                 id: row.id,
                 user_id: row.user_id,
@@ -278,7 +281,7 @@ pub async fn load(connection: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<V
                 updated_at: row.updated_at,
                 items: items.remove(&row.id).unwrap_or_default(),
                 version: row.version,
-                history: history.remove(&row.id).unwrap_or_default(),
+                history,
             })
         })
         .collect()
