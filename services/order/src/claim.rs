@@ -4,12 +4,15 @@
 pub mod store;
 pub mod sweeper;
 
+use std::time::Duration;
+
 use service::Problem;
 use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::address::Address;
+use crate::erasure;
 use crate::order::Line;
 use crate::times::Times;
 
@@ -80,6 +83,22 @@ pub async fn find(connection: &mut PgConnection, key: &Key, times: &Times) -> Re
         return Err(Problem::unprocessable("idempotency_key_reused", detail));
     }
     stored.answer.map_or_else(|| Err(in_progress()), |answer| Ok(Existing::Answered(answer)))
+}
+
+/// A claim on a key that [`find`] knew nothing of; 401 when its user was erased, 409 when another request
+/// was faster.
+pub async fn make(
+    connection: &mut PgConnection,
+    key: &Key,
+    lines: Vec<Line>,
+    address: Option<Address>,
+    lease: Duration,
+) -> Result<Claim, Problem> {
+    match store::insert(connection, key, lines, address, lease).await? {
+        Some(claim) => Ok(claim),
+        None if erasure::is_deleted(connection, key.user_id).await? => Err(erasure::gone()),
+        None => Err(in_progress()),
+    }
 }
 
 pub fn in_progress() -> Problem {

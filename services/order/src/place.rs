@@ -170,13 +170,7 @@ impl Placer {
             let detail = format!("An order has at most {MAX_LINES} different products.");
             return Err(Problem::unprocessable("too_many_items", detail));
         }
-        let lease = self.times.claim_lease;
-        match claim::store::insert(&mut connection, key, lines, address, lease).await? {
-            Some(claim) => Ok(Ok(claim)),
-            None if erasure::is_deleted(&mut connection, key.user_id).await? => Err(erasure::gone()),
-            // Lost a race for the key: its winner is at work.
-            None => Err(claim::in_progress()),
-        }
+        claim::make(&mut connection, key, lines, address, self.times.claim_lease).await.map(Ok)
     }
 
     async fn address(&self, user: Uuid, id: Uuid) -> Result<Address, Problem> {

@@ -80,9 +80,7 @@ impl Refunds {
                 Existing::Mine(claim) => claim,
                 Existing::Answered(answer) => return Ok((answer, true)),
                 Existing::None => {
-                    let lease = self.times.claim_lease;
-                    let claimed = claim::store::insert(&mut connection, &key, vec![], None, lease).await?;
-                    claimed.ok_or_else(claim::in_progress)?
+                    claim::make(&mut connection, &key, vec![], None, self.times.claim_lease).await?
                 }
             }
         };

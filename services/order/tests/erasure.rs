@@ -118,3 +118,15 @@ async fn an_erased_user_places_no_order_whatever_comes_first() {
     let swept = || async { (shop.rows_of(&late).await == 0).then_some(()) };
     testing::eventually("the claim to be swept", swept).await;
 }
+
+#[tokio::test]
+async fn staff_who_were_erased_refund_nothing() {
+    let shop = Shop::open_with_broker().await;
+    let thing = shop.stock.add(1000, 100);
+    let (buyer, staff) = (shop.customer(), shop.staff());
+    let id = buyer.buy(thing, 1).await;
+    shop.delete(&staff).await;
+    assert_eq!(staff.refund(&id, &json!({"reason": "r"})).await.problem(), (401, "invalid_token"));
+    assert_eq!(shop.rows_of(&staff).await, 0);
+    assert_eq!(buyer.get(&format!("/orders/{id}/refunds")).await.body["items"], json!([]));
+}
