@@ -110,6 +110,10 @@ async fn sending_is_for_staff() {
         (json!({"carrier": " ", "tracking_number": "1"}), "/carrier"),
         (json!({"carrier": "x".repeat(101), "tracking_number": "1"}), "/carrier"),
         (json!({"carrier": "Tern", "tracking_number": 1}), "/tracking_number"),
+        (json!({"carrier": "Tern", "tracking_number": ""}), "/tracking_number"),
+        (json!({"carrier": "Tern", "tracking_number": "x".repeat(101)}), "/tracking_number"),
+        (json!({"carrier": "Te\nrn", "tracking_number": "1"}), "/carrier"),
+        (json!({"carrier": null, "tracking_number": "1"}), "/carrier"),
         (json!({"carrier": "Tern", "tracking_number": "1", "status": "delivered"}), "/status"),
     ] {
         let answer = staff.post_json(&ship, body).await;

@@ -87,7 +87,10 @@ async fn a_key_makes_one_refund_however_often_it_is_sent() {
     for answer in futures(sent).await {
         match answer.status.as_u16() {
             201 => assert_eq!(*made.get_or_insert(answer.id()), answer.id()),
-            _ => assert_eq!(answer.problem(), (409, "idempotency_in_progress")),
+            _ => {
+                assert_eq!(answer.problem(), (409, "idempotency_in_progress"));
+                assert!(answer.headers.contains_key("retry-after"));
+            }
         }
     }
     let again = staff.refund_under("k", &id, &body).await;
@@ -261,6 +264,7 @@ async fn refunds_are_for_staff_and_of_paid_orders() {
     assert_eq!(staff.post_json(&path, good.clone()).await.problem(), (400, "idempotency_key_missing"));
     assert_eq!(staff.refund_under("a b", &id, &good).await.problem(), (400, "idempotency_key_invalid"));
     let line = |quantity: u32| json!({"product_id": thing, "quantity": quantity});
+    let many: Vec<Value> = (0..101).map(|_| json!({"product_id": Uuid::now_v7(), "quantity": 1})).collect();
     for (body, pointer) in [
         (json!({}), "/reason"),
         (json!({"reason": " "}), "/reason"),
@@ -268,6 +272,14 @@ async fn refunds_are_for_staff_and_of_paid_orders() {
         (json!({"reason": "r", "amount": null}), "/amount"),
         (json!({"reason": "r", "amount": 5}), "/amount"),
         (json!({"reason": "r", "amount": eur(0)}), "/amount/amount"),
+        (json!({"reason": "r", "amount": eur(-1)}), "/amount/amount"),
+        (json!({"reason": "r", "amount": eur(100_000_000)}), "/amount/amount"),
+        (json!({"reason": "r", "amount": {"amount": 1.5, "currency": "EUR"}}), "/amount/amount"),
+        (json!({"reason": "r", "amount": {"amount": 1}}), "/amount/currency"),
+        (json!({"reason": "r", "amount": {"amount": 1, "currency": "eur"}}), "/amount/currency"),
+        (json!({"reason": "r\u{0}"}), "/reason"),
+        (json!({"reason": "r", "restock": many}), "/restock"),
+        (json!({"reason": "r", "restock": [{"product_id": "x", "quantity": 1}]}), "/restock/0/product_id"),
         (json!({"reason": "r", "amount": {"amount": 5, "currency": "USD"}}), "/amount/currency"),
         (json!({"reason": "r", "restock": null}), "/restock"),
         (json!({"reason": "r", "restock": [line(0)]}), "/restock/0/quantity"),
@@ -287,6 +299,32 @@ async fn refunds_are_for_staff_and_of_paid_orders() {
     assert_eq!(too_many.body["errors"][0]["pointer"], "/restock/0/quantity");
     let unpaid = buyer.place(&order_of(thing, 1, "pm_card_hang")).await.id();
     assert_eq!(staff.refund(&unpaid, &good).await.problem(), (409, "refund_exceeds_captured"));
+    let too_much = staff.refund(&id, &json!({"reason": "r", "amount": eur(2001)})).await;
+    assert_eq!(too_much.problem(), (409, "refund_exceeds_captured"));
+    assert_eq!(too_much.body["errors"][0]["pointer"], "/amount");
     assert_eq!(staff.get(&path).await.body, json!({"items": [], "next_cursor": null}));
     assert_eq!(shop.provider_refunds(&id).await.len(), 0);
+}
+
+#[tokio::test]
+async fn an_order_on_its_way_or_delivered_can_be_refunded() {
+    let shop = Shop::open().await;
+    let thing = shop.stock.add(1000, 10);
+    let (buyer, staff) = (shop.customer(), shop.staff());
+    // The provider takes its time to say that the money has gone back.
+    let id = buyer.buy_with(thing, 2, "pm_card_pendingRefund").await;
+    let path = format!("/orders/{id}");
+    let some = json!({"reason": "r", "amount": eur(500), "restock": [{"product_id": thing, "quantity": 1}]});
+    staff.post_json(&format!("{path}/ship"), json!({"carrier": "Tern", "tracking_number": "1"})).await;
+    assert_eq!(staff.refund(&id, &some).await.status, 201);
+    let order = staff.until_refunded(&id, 500).await;
+    assert_eq!((&order["status"], &order["payment"]["status"]), (&json!("shipped"), &json!("captured")));
+    staff.post(&format!("{path}/deliver")).await;
+    assert_eq!(staff.get(&path).await.body["next_actions"], json!(["refund"]));
+    assert_eq!(staff.refund(&id, &json!({"reason": "r"})).await.body["amount"], eur(1500));
+    assert_eq!(staff.get(&path).await.body["next_actions"], json!([]), "answered or not, nothing is left");
+    let order = staff.until_refunded(&id, 2000).await;
+    assert_eq!((&order["status"], &order["payment"]["status"]), (&json!("delivered"), &json!("refunded")));
+    assert_eq!(order["history"].as_array().unwrap().len(), 4, "a refund is no change of status");
+    assert_eq!(shop.ledger(&id).await["refunded"], 2000);
 }
