@@ -38,6 +38,55 @@ async fn only_signed_and_fresh_messages_are_taken() {
 }
 
 #[tokio::test]
+async fn what_the_provider_did_not_sign_changes_nothing() {
+    let shop = Shop::open().await;
+    let thing = shop.stock.add(1000, 10);
+    let buyer = shop.customer();
+    let id = buyer.buy(thing, 1).await;
+    let seen = || async { (shop.hooks.count() >= 2).then_some(()) };
+    testing::eventually("authorisation and capture to be told", seen).await;
+    // What is told from now on is told by nobody but this test, of an event that would be stored.
+    shop.hooks.block(true);
+    settled(&shop).await;
+    let news = async || -> i64 {
+        let all = "SELECT sum(news)::bigint FROM orders.sagas";
+        sqlx::query_scalar(all).fetch_one(&shop.pool).await.expect("the database answers")
+    };
+    let before = (buyer.get(&format!("/orders/{id}")).await.body, news().await);
+    let body =
+        json!({"type": "charge.refunded", "data": {"object": {"id": shop.intent(&id).await}}}).to_string();
+    let sign = |secret: &[u8], time: i64, body: &str| {
+        let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, secret);
+        hex::encode(aws_lc_rs::hmac::sign(&key, format!("{time}.{body}").as_bytes()))
+    };
+    let time = now();
+    let good = sign(b"whsec_test", time, &body);
+    let post = |signature: &str| {
+        let request = shop.client.post(format!("{}/payments/webhook", shop.base));
+        common::send(request.header("Stripe-Signature", signature).body(body.clone()))
+    };
+    for signature in [
+        &format!("t={time},v1={}", sign(b"whsec_other", time, &body)),
+        &format!("t={time},v1={}", sign(b"", time, &body)),
+        &format!("t={time},v1={}", sign(b"whsec_test", time, "{}")),
+        &format!("t={},v1={good}", time + 1),
+        &format!("t={time},v0={good}"),
+        &format!("t={time},v1={}", &good[..62]),
+        &format!("v1={good}"),
+        &format!("t=now,v1={good}"),
+        &good,
+        "",
+    ] {
+        assert_eq!(post(signature).await.problem(), (400, "invalid_signature"), "{signature}");
+    }
+    assert_eq!((buyer.get(&format!("/orders/{id}")).await.body, news().await), before);
+    // While a secret is replaced the provider signs with both.
+    let both = format!("t={time},v1={},v1={good}", sign(b"whsec_other", time, &body));
+    assert_eq!(post(&both).await.status, 204);
+    assert_eq!(news().await, before.1 + 1, "this one is taken note of");
+}
+
+#[tokio::test]
 async fn signed_nonsense_is_refused_as_the_document_says_and_never_an_error_of_ours() {
     let shop = Shop::open().await;
     let thing = shop.stock.add(1000, 10);
