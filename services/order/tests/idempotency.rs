@@ -272,3 +272,36 @@ async fn a_cart_is_bought_once_however_many_ask_at_once() {
     };
     eventually("what was not bought to be released", available).await;
 }
+
+#[tokio::test]
+async fn a_key_is_kept_for_a_day() {
+    let shop = Shop::open().await;
+    let thing = shop.stock.add(100, 10);
+    let (buyer, staff) = (shop.customer(), shop.staff());
+    let body = order_of(thing, 1, "pm_card_visa");
+    let refund = json!({"reason": "r", "amount": {"amount": 1, "currency": "EUR"}});
+    let (old, young) = (buyer.order("old", &body).await.id(), buyer.order("young", &body).await.id());
+    buyer.until(&young, "confirmed", "captured").await;
+    assert_eq!(staff.refund_under("old", &young, &refund).await.status, 201);
+    let refunded = staff.refund_under("young", &young, &refund).await.id();
+    for (key, age) in [("old", "24 hours 1 minute"), ("young", "23 hours 59 minutes")] {
+        sqlx::query("UPDATE orders.claims SET created_at = now() - $2::text::interval WHERE key = $1")
+            .bind(key)
+            .bind(age)
+            .execute(&shop.pool)
+            .await
+            .unwrap();
+    }
+    let left = || async {
+        let left: Vec<String> =
+            sqlx::query_scalar("SELECT key FROM orders.claims").fetch_all(&shop.pool).await.unwrap();
+        (left == ["young", "young"]).then_some(())
+    };
+    eventually("the old keys to be forgotten, and no others", left).await;
+    let again = buyer.order("young", &body).await;
+    assert_eq!((again.id(), again.replayed()), (young.clone(), true));
+    let again = staff.refund_under("young", &young, &refund).await;
+    assert_eq!((again.id(), again.replayed()), (refunded, true));
+    let anew = buyer.order("old", &body).await;
+    assert_eq!((anew.status.as_u16(), anew.replayed(), anew.id() == old), (201, false, false));
+}
