@@ -121,6 +121,26 @@ async fn history_comes_first_then_what_happens_and_the_stream_ends_with_the_orde
 }
 
 #[tokio::test]
+async fn a_cancellation_ends_the_stream_and_says_why() {
+    let shop = Shop::open().await;
+    let thing = shop.stock.add(1000, 10);
+    let buyer = shop.customer();
+    for (card, reason) in [("pm_card_chargeDeclined", "payment_declined"), ("pm_card_hang", "customer")] {
+        let id = buyer.place(&order_of(thing, 1, card)).await.id();
+        let mut stream = Stream::open(&buyer, &id, None).await;
+        let first = stream.next().await.unwrap();
+        assert_eq!((first.status.as_str(), &first.order["cancel_reason"]), ("pending", &Value::Null));
+        if reason == "customer" {
+            assert_eq!(buyer.post(&format!("/orders/{id}/cancel")).await.status, 200);
+        }
+        let last = stream.next().await.unwrap();
+        assert_eq!((last.status.as_str(), &last.order["cancel_reason"]), ("cancelled", &json!(reason)));
+        assert_eq!((&last.order["id"], &last.order["next_actions"]), (&json!(id), &json!([])));
+        assert!(stream.next().await.is_none());
+    }
+}
+
+#[tokio::test]
 async fn streams_are_for_the_owner_and_staff_and_bounded() {
     let shop = Shop::open_with(&["--event-listeners=1"]).await;
     let thing = shop.stock.add(1000, 10);
