@@ -226,9 +226,18 @@ async fn a_cart_shows_what_cannot_be_bought_any_more_and_is_not_shown_in_part() 
     assert_eq!(buyer.put(&item, json!({"quantity": 3})).await.problem(), (404, "not_found"));
     // Away, and no product.updated was heard: half a cart would be a lie.
     shop.stock.lock().away = true;
-    let answer = buyer.get("/cart").await;
-    assert_eq!(answer.problem(), (503, "service_unavailable"));
-    assert!(answer.headers.contains_key("retry-after"));
+    let other = format!("/cart/items/{}", Uuid::now_v7());
+    for request in [
+        buyer.request(Method::GET, "/cart"),
+        buyer.request(Method::PUT, &item).json(&json!({"quantity": 3})),
+        buyer.request(Method::PUT, &other).json(&json!({"quantity": 3})),
+    ] {
+        let answer = send(request).await;
+        assert_eq!(answer.problem(), (503, "service_unavailable"));
+        assert!(answer.headers.contains_key("retry-after"));
+    }
+    shop.stock.lock().away = false;
+    assert_eq!(buyer.get("/cart").await.body, cart);
 }
 
 #[tokio::test]

@@ -49,6 +49,7 @@ async fn every_list_refuses_limits_and_cursors_that_are_not_its_own() {
         let broken = caller.get(&format!("{path}?cursor=%00")).await;
         assert_eq!(broken.problem(), (422, "validation_failed"), "{path}");
     }
+    assert_eq!(buyer.get("/admin/orders?limit=0").await.problem(), (403, "forbidden"), "roles come first");
     for (path, pointer) in [
         ("/orders?status=", "/status"),
         ("/orders?status=Pending", "/status"),
