@@ -46,7 +46,12 @@ async fn admins_list_accounts_in_pages_and_find_one_by_address() {
         let none = app.get(&format!("{USERS}?email={none}"), &root).await.body;
         assert_eq!(none, json!({"items": [], "next_cursor": null}));
     }
-    app.get(&format!("{USERS}?limit=0"), &root).await.is_invalid(&[("/limit", "out_of_range")]);
+    for bad in ["0", "101", "-1", "1.5", ""] {
+        app.get(&format!("{USERS}?limit={bad}"), &root).await.is_invalid(&[("/limit", "out_of_range")]);
+    }
+    for bad in ["email=a%40b.c&email=d%40e.f", "email=a%00%40b.c", "email=%0A"] {
+        app.get(&format!("{USERS}?{bad}"), &root).await.is_invalid(&[("/email", "invalid_value")]);
+    }
     app.get(&format!("{USERS}?cursor=x"), &root).await.is_problem(400, "invalid_cursor");
 
     let one = app.get(&format!("{USERS}/{}", items[0]["id"].as_str().unwrap()), &root).await;
@@ -138,6 +143,22 @@ async fn bad_changes_are_refused_and_change_nothing() {
     Answer::of(request.send().await.unwrap()).await.is_problem(415, "unsupported_media_type");
     let me = app.get("/api/v1/me", &ada).await;
     assert_eq!((me.status, &me.body["role"]), (StatusCode::OK, &json!("customer")));
+}
+
+#[tokio::test]
+async fn one_change_may_be_of_both_and_another_admin_may_be_changed() {
+    let app = App::start().await;
+    let root = app.admin("root@example.com").await.access;
+    let second = app.admin("second@example.com").await;
+    let id = id_of(&app, &second.access).await;
+    let merge = app.request(Method::PATCH, &format!("{USERS}/{id}")).bearer_auth(&root);
+    let merge = merge.header("content-type", "application/merge-patch+json");
+    let body = json!({"role": "customer", "disabled": true}).to_string();
+    let changed = Answer::of(merge.body(body).send().await.unwrap()).await;
+    assert_eq!((changed.status, &changed.body["role"]), (StatusCode::OK, &json!("customer")));
+    assert_eq!(changed.body["disabled"], true);
+    app.refresh(&second.refresh).await.is_problem(401, "invalid_refresh_token");
+    assert_eq!(app.get(&format!("{USERS}/{id}"), &root).await.body, changed.body);
 }
 
 #[tokio::test]

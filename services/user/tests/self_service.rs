@@ -85,13 +85,65 @@ async fn sessions_come_in_pages_and_those_that_ran_out_do_not_come() {
 }
 
 #[tokio::test]
+async fn somebody_signs_out_everywhere_session_by_session() {
+    let app = App::start().await;
+    let here = app.signed_in("ada@example.com").await;
+    let phone = app.login("ada@example.com", PASSWORD).await.tokens();
+    let laptop = app.login("ada@example.com", PASSWORD).await.tokens();
+    let eve = app.signed_in("eve@example.com").await;
+    let list = app.get(SESSIONS, &here.access).await.body;
+    let mut sessions = list["items"].as_array().unwrap().clone();
+    // The own one last, as nothing can be done after it.
+    sessions.sort_by_key(|session| session["current"].as_bool());
+    assert_eq!(sessions.len(), 3);
+    for session in &sessions {
+        let path = format!("{SESSIONS}/{}", session["id"].as_str().unwrap());
+        assert_eq!(app.delete(&path, &here.access).await.status, StatusCode::NO_CONTENT);
+    }
+    for ended in [&here, &phone, &laptop] {
+        app.get("/api/v1/me", &ended.access).await.is_problem(401, "invalid_token");
+        app.refresh(&ended.refresh).await.is_problem(401, "invalid_refresh_token");
+    }
+    app.refresh(&eve.refresh).await.tokens();
+    app.login("ada@example.com", PASSWORD).await.tokens();
+}
+
+#[tokio::test]
+async fn staff_and_admins_have_an_account_like_anybody() {
+    let app = App::start().await;
+    app.register("staff@example.com").await;
+    app.sql("UPDATE users.accounts SET role = 'staff'").await;
+    app.admin("root@example.com").await;
+    for (email, role) in [("staff@example.com", "staff"), ("root@example.com", "admin")] {
+        let token = app.login(email, PASSWORD).await.tokens().access;
+        let renamed = app.call(Method::PATCH, "/api/v1/me", &token, json!({"name": "Another"})).await;
+        assert_eq!((&renamed.body["name"], &renamed.body["role"]), (&json!("Another"), &json!(role)));
+        assert_eq!(app.get("/api/v1/me", &token).await.body, renamed.body);
+        let place = json!({"name": "A", "line1": "1", "city": "Hull", "postal_code": "1", "country": "GB"});
+        let added = app.call(Method::POST, "/api/v1/me/addresses", &token, place).await;
+        assert_eq!(added.status, StatusCode::CREATED);
+        assert_eq!(app.delete(added.header("location"), &token).await.status, StatusCode::NO_CONTENT);
+        let list = app.get(SESSIONS, &token).await.body;
+        assert_eq!(list["items"][0]["current"], true);
+        let change = json!({"current_password": PASSWORD, "new_password": NEW_PASSWORD});
+        let changed = app.call(Method::POST, PASSWORD_PATH, &token, change).await;
+        assert_eq!(changed.status, StatusCode::NO_CONTENT);
+        app.login(email, NEW_PASSWORD).await.tokens();
+    }
+    let staff = app.login("staff@example.com", NEW_PASSWORD).await.tokens().access;
+    assert_eq!(app.delete("/api/v1/me", &staff).await.status, StatusCode::NO_CONTENT);
+}
+
+#[tokio::test]
 async fn another_ones_session_is_not_there() {
     let app = App::start().await;
     let ada = app.signed_in("ada@example.com").await;
-    let eve = app.admin("eve@example.com").await;
     let list = app.get(SESSIONS, &ada.access).await.body;
     let id = list["items"][0]["id"].as_str().unwrap();
-    app.delete(&format!("{SESSIONS}/{id}"), &eve.access).await.is_problem(404, "not_found");
+    let (customer, admin) = (app.signed_in("bob@example.com").await, app.admin("eve@example.com").await);
+    for other in [customer, admin] {
+        app.delete(&format!("{SESSIONS}/{id}"), &other.access).await.is_problem(404, "not_found");
+    }
     for absent in ["018f0000-0000-7000-8000-000000000000", "nonsense", "1"] {
         app.delete(&format!("{SESSIONS}/{absent}"), &ada.access).await.is_problem(404, "not_found");
     }
@@ -134,6 +186,7 @@ async fn a_new_password_signs_out_everywhere_else() {
 async fn a_password_is_changed_only_by_who_knows_it_and_to_a_good_one() {
     let app = App::start().await;
     let ada = app.signed_in("ada@example.com").await;
+    let phone = app.login("ada@example.com", PASSWORD).await.tokens();
     let change = |current: &str, new: &str| {
         let body = json!({"current_password": current, "new_password": new});
         app.call(Method::POST, PASSWORD_PATH, &ada.access, body)
@@ -144,11 +197,18 @@ async fn a_password_is_changed_only_by_who_knows_it_and_to_a_good_one() {
     change(PASSWORD, "short").await.is_invalid(&[("/new_password", "too_short")]);
     change(PASSWORD, &"x".repeat(129)).await.is_invalid(&[("/new_password", "too_long")]);
     change(PASSWORD, "Password123").await.is_invalid(&[("/new_password", "password_too_common")]);
+    change(PASSWORD, "a\u{7f}bcdefgh").await.is_invalid(&[("/new_password", "control_character")]);
     let send = |body: Value| app.call(Method::POST, PASSWORD_PATH, &ada.access, body);
+    send(json!({"current_password": PASSWORD})).await.is_invalid(&[("/new_password", "missing_field")]);
+    send(json!({"current_password": 7, "new_password": NEW_PASSWORD}))
+        .await
+        .is_invalid(&[("/current_password", "invalid_value")]);
     send(json!({})).await.is_invalid(&[("/current_password", "missing_field")]);
     send(json!({"current_password": "x", "new_password": NEW_PASSWORD, "email": "x"}))
         .await
         .is_invalid(&[("/email", "unknown_field")]);
+    // Nothing changed, and nobody was signed out.
+    app.refresh(&phone.refresh).await.tokens();
     app.login("ada@example.com", PASSWORD).await.tokens();
 }
 

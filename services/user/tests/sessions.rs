@@ -98,7 +98,30 @@ async fn signing_out_ends_the_family_and_can_be_repeated() {
         assert_eq!((answer.status, answer.body), (StatusCode::NO_CONTENT, json!(null)));
     }
     app.refresh(&second.refresh).await.is_problem(401, "invalid_refresh_token");
-    app.post("/api/v1/auth/logout", &json!({})).await.is_problem(422, "validation_failed");
+    let ada = app.login("ada@example.com", PASSWORD).await.tokens();
+    for (body, pointer, code) in [
+        (json!({}), "/refresh_token", "missing_field"),
+        (json!({"refresh_token": 7}), "/refresh_token", "invalid_value"),
+        (json!({"refresh_token": ada.refresh, "all": true}), "/all", "unknown_field"),
+    ] {
+        app.post("/api/v1/auth/logout", &body).await.is_invalid(&[(pointer, code)]);
+    }
+    app.refresh(&ada.refresh).await.tokens();
+}
+
+#[tokio::test]
+async fn signing_out_leaves_other_sign_ins_alone() {
+    let app = App::start().await;
+    let phone = app.signed_in("ada@example.com").await;
+    let laptop = app.login("ada@example.com", PASSWORD).await.tokens();
+    let eve = app.signed_in("eve@example.com").await;
+    let answer = app.post("/api/v1/auth/logout", &json!({"refresh_token": phone.refresh})).await;
+    assert_eq!(answer.status, StatusCode::NO_CONTENT);
+    app.get("/api/v1/me", &phone.access).await.is_problem(401, "invalid_token");
+    for other in [&laptop, &eve] {
+        assert_eq!(app.get("/api/v1/me", &other.access).await.status, StatusCode::OK);
+        app.refresh(&other.refresh).await.tokens();
+    }
 }
 
 #[tokio::test]
@@ -108,9 +131,14 @@ async fn what_is_no_refresh_token_is_refused() {
     for token in ["", "nonsense", &"A".repeat(43), &"é".repeat(50_000), &ada.access] {
         app.refresh(token).await.is_problem(401, "invalid_refresh_token");
     }
-    app.post("/api/v1/auth/refresh", &json!({"refresh_token": null}))
-        .await
-        .is_problem(422, "validation_failed");
+    for (body, pointer, code) in [
+        (json!({"refresh_token": null}), "/refresh_token", "invalid_value"),
+        (json!({}), "/refresh_token", "missing_field"),
+        (json!({"refresh_token": ada.refresh, "role": "admin"}), "/role", "unknown_field"),
+    ] {
+        app.post("/api/v1/auth/refresh", &body).await.is_invalid(&[(pointer, code)]);
+    }
+    assert_eq!(app.count("SELECT count(*) FROM users.refresh_tokens").await, 1);
     app.refresh(&ada.refresh).await.tokens();
 }
 

@@ -100,6 +100,36 @@ async fn a_token_that_is_not_quite_right_is_refused() {
     app::Answer::of(without).await.is_problem(401, "missing_token");
 }
 
+#[tokio::test]
+async fn a_token_comes_as_a_bearer_token_in_any_case() {
+    let app = App::start().await;
+    let ada = app.signed_in("ada@example.com").await.access;
+    let send = |header: String| {
+        let request = app.request(Method::GET, "/api/v1/me").header("authorization", header);
+        async move { app::Answer::of(request.send().await.unwrap()).await }
+    };
+    for scheme in ["Bearer", "bearer", "BEARER"] {
+        assert_eq!(send(format!("{scheme} {ada}")).await.status, StatusCode::OK, "{scheme}");
+    }
+    for header in [format!("Basic {ada}"), ada.clone(), "Bearer".to_owned(), String::new()] {
+        send(header).await.is_problem(401, "missing_token");
+    }
+}
+
+#[tokio::test]
+async fn what_is_for_anyone_does_not_look_at_a_token() {
+    let app = App::start().await;
+    let post = |path: &'static str, body: Value| app.call(Method::POST, path, "not a token", body);
+    let form = json!({"email": "ada@example.com", "password": app::PASSWORD, "name": "Ada"});
+    assert_eq!(post("/api/v1/auth/register", form).await.status, StatusCode::CREATED);
+    let credentials = json!({"email": "ada@example.com", "password": app::PASSWORD});
+    let refresh = post("/api/v1/auth/login", credentials).await.tokens().refresh;
+    let refresh = post("/api/v1/auth/refresh", json!({ "refresh_token": refresh })).await.tokens().refresh;
+    let signed_out = post("/api/v1/auth/logout", json!({ "refresh_token": refresh })).await;
+    assert_eq!(signed_out.status, StatusCode::NO_CONTENT);
+    assert_eq!(app.get("/.well-known/jwks.json", "not a token").await.status, StatusCode::OK);
+}
+
 fn owned((left, right): (&str, &str)) -> (String, String) {
     (left.to_owned(), right.to_owned())
 }

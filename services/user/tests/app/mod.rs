@@ -99,6 +99,34 @@ impl App {
         }
     }
 
+    /// Asserts that each of these takes a JSON object of known fields and of at most 1 MiB, and nothing else.
+    pub async fn takes_json_alone(&self, token: &str, operations: &[(Method, &str)]) {
+        for (method, path) in operations {
+            let send = |kind: Option<&'static str>, body: Vec<u8>| {
+                let request = self.request(method.clone(), path).bearer_auth(token).body(body);
+                let request = kind.into_iter().fold(request, |all, kind| all.header("content-type", kind));
+                async move { Answer::of(request.send().await.expect("the service answers")).await }
+            };
+            let json = Some("application/json");
+            for kind in [None, Some("text/plain"), Some("application/x-www-form-urlencoded"), Some("x")] {
+                send(kind, b"{}".to_vec()).await.is_problem(415, "unsupported_media_type");
+            }
+            for body in [&b""[..], b"{", b"{\"x\": \"\xFF\"}", b"{} {}", br#"{"x": "\ud800"}"#] {
+                send(json, body.to_vec()).await.is_problem(400, "malformed_json");
+            }
+            let deep = ["[".repeat(200), "]".repeat(200)].concat();
+            send(json, deep.into_bytes()).await.is_problem(400, "malformed_json");
+            let long = format!("\"{}\"", "x".repeat(1 << 20));
+            send(json, long.into_bytes()).await.is_problem(413, "payload_too_large");
+            for body in ["[]", "7", "null"] {
+                send(json, body.into()).await.is_invalid(&[("", "invalid_value")]);
+            }
+            send(json, br#"{"status": 1}"#.to_vec()).await.is_invalid(&[("/status", "unknown_field")]);
+            let control = br#"{"a/b": ["\u0000"]}"#.to_vec();
+            send(json, control).await.is_invalid(&[("/a~1b/0", "control_character")]);
+        }
+    }
+
     pub async fn get(&self, path: &str, token: &str) -> Answer {
         let request = self.request(Method::GET, path).bearer_auth(token);
         Answer::of(request.send().await.expect("the service answers")).await
@@ -196,6 +224,9 @@ impl Answer {
             self.body
         );
         assert_eq!(self.body["status"], status);
+        for field in ["type", "title", "detail", "instance"] {
+            assert!(!self.body[field].as_str().unwrap_or_default().is_empty(), "{field}: {:?}", self.body);
+        }
         assert_eq!(self.header("content-type"), "application/problem+json");
         if status == 401 {
             assert!(self.header("www-authenticate").starts_with("Bearer "));
