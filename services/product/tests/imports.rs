@@ -293,6 +293,31 @@ async fn an_empty_shop_is_filled_with_categories_too() {
 }
 
 #[tokio::test]
+async fn categories_are_ten_levels_deep_at_most() {
+    let shop = shop().await;
+    let chain = |levels: std::ops::RangeInclusive<usize>| -> Vec<Value> {
+        let lines = levels.map(|n| {
+            let mut fields = json!({"category": format!("c-{n}"), "category_name": "C"});
+            if n > 1 {
+                fields["category_parent"] = json!(format!("c-{}", n - 1));
+            }
+            line(&format!("S-{n}"), fields)
+        });
+        lines.collect()
+    };
+    // Over two batches, and in a file of its own.
+    let (first, second) =
+        (shop.import_lines(&chain(1..=600)).await, shop.import_lines(&chain(11..=12)).await);
+    assert_eq!((counts(&first), counts(&second)), ([10, 0, 0, 590], [0, 0, 0, 2]));
+    assert_eq!(codes(&first)[..2], [(11, "too_deep"), (12, "unknown_category")]);
+    assert_eq!(codes(&second), [(1, "too_deep"), (2, "unknown_category")]);
+    let (status, tree) = shop.get("/categories").await;
+    let top = tree["items"].as_array().unwrap().last().unwrap();
+    assert_eq!((status, &top["slug"], &top["product_count"]), (200, &json!("c-1"), &json!(10)));
+    assert_eq!(shop.get("/products?facets=true&category=c-1").await.1["items"].as_array().unwrap().len(), 10);
+}
+
+#[tokio::test]
 async fn stock_is_set_through_the_ledger_and_never_below_what_is_reserved() {
     let shop = shop().await;
     shop.import_lines(&[line("A", json!({"stock": 10}))]).await;

@@ -65,7 +65,7 @@ struct Batch {
 /// Add and change many products
 ///
 /// A line is what POST of a product takes, told apart by `sku`; `category_name` and `category_parent` make a category
-/// that there is not yet. A bad line changes nothing, and does nothing to others. An import that ends early has done
+/// that there is not yet, up to ten levels deep. A bad line changes nothing, and does nothing to others. An import that ends early has done
 /// its first lines: send the file again.
 #[utoipa::path(
     post, path = "/api/v1/product-imports", operation_id = "import_products", tag = "imports",

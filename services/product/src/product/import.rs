@@ -9,7 +9,7 @@ mod columns;
 mod lines;
 mod store;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use messaging::NewEvent;
 use serde::{Deserialize, Serialize};
@@ -27,6 +27,10 @@ use store::Found;
 
 use super::{Form, form, slug, updated};
 use crate::stock::{self, AdjustError};
+
+/// Most levels of categories: the tree is built and written level within level, and clients
+/// that read JSON stop at some depth too.
+const MOST_LEVELS: i32 = 10;
 
 /// Why a line was passed over.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -184,8 +188,8 @@ impl Draft {
 
 struct Batch<'a> {
     there: HashMap<String, Found>,
-    /// Categories that there are, or will be.
-    known: HashSet<String>,
+    /// Categories that there are, or will be, with their levels.
+    known: HashMap<String, i32>,
     made: Vec<store::Category<'a>>,
     /// By SKU, so that rows are inserted in that order.
     drafts: BTreeMap<&'a str, Draft>,
@@ -230,8 +234,8 @@ impl<'a> Batch<'a> {
                 if same { Counted::Unchanged } else { Counted::Updated }
             }
         };
-        if let Some(category) = category {
-            self.known.insert(category.slug.to_owned());
+        if let Some((category, level)) = category {
+            self.known.insert(category.slug.to_owned(), level);
             self.made.push(category);
         }
         let draft = self.drafts.entry(sku).or_insert_with(|| Draft {
@@ -247,10 +251,10 @@ impl<'a> Batch<'a> {
         Ok(counted)
     }
 
-    /// The category to make for the line, if it has to be.
-    fn category(&self, line: &'a Line) -> Result<Option<store::Category<'a>>, LineError> {
+    /// The category to make for the line and its level, if it has to be.
+    fn category(&self, line: &'a Line) -> Result<Option<(store::Category<'a>, i32)>, LineError> {
         let slug = line.form.category.as_str();
-        if self.known.contains(slug) {
+        if self.known.contains_key(slug) {
             return Ok(None);
         }
         let refuse = |code: &str, detail: &str| Err(LineError::new(line.number, code, detail));
@@ -264,10 +268,16 @@ impl<'a> Batch<'a> {
         }
         let parent = line.new_category.category_parent.as_deref();
         // So a tree it stays: a parent is there before its children.
-        if parent.is_some_and(|parent| !self.known.contains(parent)) {
-            return refuse("unknown_category", "/category_parent: There is no such category.");
+        let above = match parent.map(|parent| self.known.get(parent)) {
+            None => 0,
+            Some(Some(level)) => *level,
+            Some(None) => return refuse("unknown_category", "/category_parent: There is no such category."),
+        };
+        if above >= MOST_LEVELS {
+            let detail = format!("/category_parent: Categories have {MOST_LEVELS} levels at most.");
+            return refuse("too_deep", &detail);
         }
-        Ok(Some(store::Category { slug, name, parent }))
+        Ok(Some((store::Category { slug, name, parent }, above + 1)))
     }
 
     /// Writes the drafts with their events, and returns how many changed.

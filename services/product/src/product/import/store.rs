@@ -8,6 +8,7 @@ use sqlx::PgConnection;
 use sqlx::types::Json;
 use uuid::Uuid;
 
+use super::MOST_LEVELS;
 use crate::product::Form;
 
 /// Any number that no other advisory lock here has.
@@ -57,10 +58,22 @@ pub async fn lock(connection: &mut PgConnection, skus: &[String]) -> sqlx::Resul
     rows.collect()
 }
 
-/// Those of the slugs that are categories.
-pub async fn categories(connection: &mut PgConnection, slugs: &[String]) -> sqlx::Result<HashSet<String>> {
-    let known = sqlx::query_scalar!("SELECT slug FROM products.categories WHERE slug = ANY($1)", slugs);
-    Ok(known.fetch_all(connection).await?.into_iter().collect())
+/// Those of the slugs that are categories, with their levels: 1 at the top.
+pub async fn categories(
+    connection: &mut PgConnection,
+    slugs: &[String],
+) -> sqlx::Result<HashMap<String, i32>> {
+    let known = sqlx::query!(
+        r#"WITH RECURSIVE line AS (
+               SELECT slug, parent, 1 AS level FROM products.categories WHERE slug = ANY($1)
+               UNION ALL SELECT line.slug, c.parent, line.level + 1
+               FROM line JOIN products.categories c ON c.slug = line.parent WHERE line.level < $2)
+           SELECT slug AS "slug!", max(level) AS "level!" FROM line GROUP BY slug"#,
+        slugs,
+        MOST_LEVELS,
+    );
+    let known = known.fetch_all(connection).await?.into_iter().map(|row| (row.slug, row.level));
+    Ok(known.collect())
 }
 
 /// A category to make.
