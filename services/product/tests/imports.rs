@@ -192,6 +192,77 @@ async fn a_bad_line_is_told_and_the_good_ones_stay() {
 }
 
 #[tokio::test]
+async fn a_cell_that_is_no_value_of_its_column_fails_its_line() {
+    let shop = shop().await;
+    let header = "sku,name,description,price,currency,category,stock,attributes,attributes.size,images,category_parent";
+    let row = |sku: &str, price: &str, currency: &str, rest: &str| {
+        format!("{sku},n,d,{price},{currency},t-sea,{rest}")
+    };
+    let rows = [
+        (row("A", "1", "EUR", ",,,,"), ""),
+        (row("B", "", "EUR", ",,,,"), "missing_field"),
+        (row("C", "1", "", ",,,,"), "missing_field"),
+        (row("D", "", "", ",,,,"), "missing_field"),
+        (row("E", "1.5", "EUR", ",,,,"), "invalid_value"),
+        (row("F", "1e3", "EUR", ",,,,"), "invalid_value"),
+        (row("G", "99999999999999999999", "EUR", ",,,,"), "invalid_value"),
+        (row("H", "100000000", "EUR", ",,,,"), "out_of_range"),
+        (row("I", "\"{\"\"amount\"\": 1}\"", "EUR", ",,,,"), "missing_field"),
+        (row("J", "{", "", ",,,,"), "invalid_value"),
+        (row("K", "1", "EUR", "x,,,,"), "invalid_value"),
+        (row("L", "1", "EUR", "-1,,,,"), "out_of_range"),
+        (row("M", "1", "EUR", ",[1],L,,"), "invalid_value"),
+        (row("N", "1", "EUR", ",x,,,"), "invalid_value"),
+        (row("O", "1", "EUR", ",,,[,"), "invalid_value"),
+        (row("P", "1", "EUR", ",,,x,"), "invalid_value"),
+        (row("Q", "1", "EUR", "2,{},L,https://a.example/1.jpg,nowhere"), ""),
+        (row("", "1", "EUR", ",,,,"), "invalid_sku"),
+        (row("R", "1", "EUR", ",,,"), "malformed_csv"),
+        (row("S", "1", "EUR", ",,,,,"), "malformed_csv"),
+    ];
+    let file: String = rows.iter().map(|(row, _)| format!("{row}\n")).collect();
+    let (status, report) = shop.import(CSV, format!("{header}\n{file}")).await;
+    assert_eq!(status, 200, "{report}");
+    let wanted = (2..).zip(rows.iter()).filter(|(_, (_, code))| !code.is_empty());
+    let wanted: Vec<(u64, &str)> = wanted.map(|(number, (_, code))| (number, *code)).collect();
+    assert_eq!(codes(&report), wanted, "{report}");
+    let products = shop.by_sku().await;
+    assert_eq!(products.len(), 2);
+    assert_eq!(products["Q"]["attributes"], json!({"size": "L"}));
+    shop.assert_books_balance().await;
+}
+
+#[tokio::test]
+async fn a_line_that_says_too_much_of_its_category_fails() {
+    let shop = shop().await;
+    for (fields, code) in [
+        (json!({"category": "new", "category_name": "x".repeat(101)}), "too_long"),
+        (json!({"category": "new", "category_name": "a\u{0}b"}), "control_character"),
+        (json!({"category": "new", "category_name": 7}), "invalid_value"),
+        (json!({"category": "new", "category_parent": "t-sea"}), "unknown_category"),
+        (json!({"category": "new", "category_name": "N", "category_parent": ["t-sea"]}), "invalid_value"),
+        (json!({"category": "x".repeat(65), "category_name": "N"}), "invalid_value"),
+        (json!({"category": "", "category_name": "N"}), "invalid_value"),
+        (json!({"category": "-new", "category_name": "N"}), "invalid_value"),
+        (json!({"category": "a\u{0}b", "category_name": "N"}), "control_character"),
+        (json!({"attributes": null}), "invalid_value"),
+        (json!({"images": null}), "invalid_value"),
+        (json!({"stock": null}), "invalid_value"),
+        (json!({"price": null}), "invalid_value"),
+        (json!({"id": "018f0000-0000-7000-8000-000000000000"}), "unknown_field"),
+        (
+            json!({"images": ["/api/v1/products/018f0000-0000-7000-8000-000000000000/images/0"]}),
+            "unknown_image",
+        ),
+    ] {
+        let report = shop.import_lines(&[line("A", fields.clone())]).await;
+        assert_eq!(codes(&report), [(1, code)], "{fields} {report}");
+    }
+    assert_eq!(shop.count().await, 0);
+    assert_eq!(shop.get("/categories").await.1["items"].as_array().unwrap().len(), 2);
+}
+
+#[tokio::test]
 async fn an_open_quote_takes_no_other_line_with_it() {
     let shop = shop().await;
     let file = "sku,name,description,price,currency,category\n\
@@ -408,11 +479,21 @@ async fn what_is_no_file_of_products_is_refused_whole() {
     assert_eq!((status, counts(&report)), (200, [0; 4]));
     assert_eq!(shop.import(CSV, "sku,name,description,price,category\n").await.0, 200);
     let long = format!("sku{}\nA", " ".repeat(256 * 1024));
-    for header in
-        ["", "sku,name\nA,n", "sku,name,description,price,category,role\nA,n,d,1,t-sea,admin", &long]
-    {
+    let wide: String = (0..1001).map(|n| format!("attributes.{n},")).collect();
+    for (header, pointer, code) in [
+        ("", "", "malformed_csv"),
+        ("sku,name\nA,n", "/description", "missing_field"),
+        ("sku,name,description,price,category,role\nA,n,d,1,t-sea,admin", "/role", "unknown_field"),
+        ("sku,sku,name,description,price,category\n", "/sku", "duplicate_field"),
+        ("sku,\"name,description,price,category\n", "", "malformed_csv"),
+        ("sku,,name,description,price,category\n", "/", "unknown_field"),
+        (&wide, "", "too_many"),
+        (&long, "", "malformed_csv"),
+    ] {
         let (status, problem) = shop.import(CSV, header.to_owned()).await;
         assert_eq!((status, &problem["code"]), (422, &json!("validation_failed")), "{problem}");
+        let error = &problem["errors"][0];
+        assert_eq!((&error["pointer"], &error["code"]), (&json!(pointer), &json!(code)), "{problem}");
     }
     assert_eq!(shop.count().await, 0);
 }
@@ -505,8 +586,11 @@ async fn imports_beyond_the_limit_are_told_to_come_again() {
     let shop = shop().await;
     let held = [shop.begin(NDJSON, "", 1).await, shop.begin(NDJSON, "", 1).await];
     testing::eventually("both turns are taken", async || {
-        let (status, problem) = shop.import(NDJSON, "").await;
-        (status == 503).then(|| assert_eq!(problem["code"], "service_unavailable"))
+        let third = shop.staff(Method::POST, "/product-imports").header("content-type", NDJSON);
+        let refused = third.send().await.unwrap();
+        let later = refused.headers().get("retry-after").is_some();
+        let (status, problem) = answer(refused).await;
+        (status == 503).then(|| assert_eq!((&problem["code"], later), (&json!("service_unavailable"), true)))
     })
     .await;
     drop(held);

@@ -86,11 +86,11 @@ impl Columns {
         let names = std::str::from_utf8(header).ok().and_then(|header| columns.cells(header.as_bytes()));
         let Some(names) = names else {
             let detail = "The header row can't be read.";
-            return Err(Problem::invalid(vec![refuse("", "malformed_csv", detail)]));
+            return Err(Problem::invalid(vec![FieldError::new("", "malformed_csv", detail)]));
         };
         if names.len() > MOST {
             let detail = format!("At most {MOST} columns.");
-            return Err(Problem::invalid(vec![refuse("", "too_many", &detail)]));
+            return Err(Problem::invalid(vec![FieldError::new("", "too_many", detail)]));
         }
         let mut errors = Vec::new();
         for name in names.iter().map(|name| name.trim()) {
@@ -251,9 +251,9 @@ mod tests {
         );
         let wide = |columns: usize| (0..columns).map(|n| format!(",attributes.a{n}")).collect::<String>();
         let header = |columns| format!("sku,name,description,price,category{}", wide(columns));
-        assert_eq!(codes(header(MOST - 4).as_bytes()), own(&[("/", "too_many")]));
+        assert_eq!(codes(header(MOST - 4).as_bytes()), own(&[("", "too_many")]));
         assert!(Columns::parse(header(MOST - 5).as_bytes()).is_ok());
-        assert_eq!(codes(b"\"sku"), own(&[("/", "malformed_csv")]));
-        assert_eq!(codes(b"sk\xFF"), own(&[("/", "malformed_csv")]));
+        assert_eq!(codes(b"\"sku"), own(&[("", "malformed_csv")]));
+        assert_eq!(codes(b"sk\xFF"), own(&[("", "malformed_csv")]));
     }
 }
