@@ -214,9 +214,38 @@ async fn what_is_no_image_is_refused_and_nothing_is_kept() {
     let full: Vec<String> = (0..20).map(|n| format!("https://a.example/{n}.jpg")).collect();
     let full = id(&shop.product(json!({ "images": full })).await);
     let (status, problem) = shop.put_image(&format!("/products/{full}/images/0"), "image/png", PNG).await;
-    assert_eq!((status, &problem["errors"][0]["code"]), (422, &json!("too_many")));
+    let error = &problem["errors"][0];
+    assert_eq!((status, &error["pointer"], &error["code"]), (422, &json!("/images"), &json!("too_many")));
     shop.sweep().await;
     assert_eq!(files(&shop.objects).len(), 1);
+}
+
+#[tokio::test]
+async fn an_image_belongs_to_one_product_and_goes_with_it() {
+    let shop = shop().await;
+    let lamp = shop.product(json!({"name": "Storm Lamp"})).await;
+    let other = shop.stocked(1).await;
+    // By the slug, and told of by the id.
+    let by_slug = shop.staff(Method::PUT, "/products/storm-lamp/images/4").body(PNG).send().await.unwrap();
+    let own = format!("/api/v1/products/{}/images/4", id(&lamp));
+    assert_eq!((by_slug.status().as_u16(), &by_slug.headers()["location"]), (201, &own.parse().unwrap()));
+    let etag = by_slug.headers()["etag"].clone();
+    let path = own.strip_prefix("/api/v1").unwrap();
+    let shown = shop.anyone(Method::GET, path).send().await.unwrap();
+    assert_eq!((shown.status().as_u16(), &shown.headers()["etag"]), (200, &etag));
+
+    let elsewhere = format!("/products/{other}/images/4");
+    assert_eq!(shop.get(&elsewhere).await.0, 404);
+    assert_eq!(shop.staff(Method::DELETE, &elsewhere).send().await.unwrap().status(), 404);
+    let (status, problem) = shop.patch_images(&other, json!([own])).await;
+    assert_eq!((status, &problem["errors"][0]["code"]), (422, &json!("unknown_image")));
+    assert_eq!(shop.images(&other).await, json!([]));
+    assert_eq!(shop.images(&id(&lamp)).await, json!([own]));
+
+    let archive = shop.staff(Method::DELETE, "/products/storm-lamp").header("if-match", "*");
+    assert_eq!(archive.send().await.unwrap().status(), 204);
+    assert_eq!(shop.get(path).await.0, 404);
+    assert_eq!(shop.put_image(path, "image/png", PNG).await.0, 404);
 }
 
 #[tokio::test]
@@ -336,7 +365,10 @@ async fn a_store_that_is_away_is_said_to_be_and_the_rest_works() {
     std::fs::write(&file, "no folder").unwrap();
     let shop = shop_with(&[&format!("--object-store-url=file://{}", file.display())]).await;
     let product = shop.stocked(1).await;
-    let (status, problem) = shop.put_image(&format!("/products/{product}/images/0"), "image/png", PNG).await;
+    let put = shop.staff(Method::PUT, &format!("/products/{product}/images/0")).body(PNG);
+    let refused = put.send().await.unwrap();
+    assert_eq!(refused.headers()["retry-after"], "1");
+    let (status, problem) = answer(refused).await;
     assert_eq!((status, &problem["code"]), (503, &json!("service_unavailable")));
     assert_eq!(shop.images(&product).await, json!([]));
     std::fs::remove_file(file).unwrap();
