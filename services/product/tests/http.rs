@@ -289,7 +289,12 @@ async fn an_archived_product_is_gone_from_the_shop() {
     assert_eq!(shop.get("/categories").await.1["items"][1]["product_count"], 0);
     let mut again = form();
     again["sku"] = json!("OLD");
-    assert_eq!(shop.post("/products", &again).await.0, 409);
+    let other = format!("/products/{}", shop.stocked(1).await);
+    let patch = shop.staff(Method::PATCH, &other).header("if-match", "*").json(&json!({"sku": "OLD"}));
+    for request in [shop.staff(Method::POST, "/products").json(&again), patch] {
+        let (status, problem) = answer(request.send().await.unwrap()).await;
+        assert_eq!((status, &problem["code"]), (409, &json!("sku_taken")));
+    }
 }
 
 #[tokio::test]
@@ -649,4 +654,12 @@ async fn the_ledger_tells_where_the_stock_went() {
     assert_eq!(rest["next_cursor"], Value::Null);
     assert_eq!(list("?cursor=x".to_owned()).await.1["code"], "invalid_cursor");
     shop.assert_books_balance().await;
+}
+
+#[tokio::test]
+async fn the_running_service_serves_its_part_of_the_document() {
+    let shop = shop().await;
+    let root = shop.base.strip_suffix("/api/v1").unwrap();
+    let served = answer(reqwest::get(format!("{root}/openapi.json")).await.unwrap()).await;
+    assert_eq!(served, (200, product::openapi()));
 }

@@ -35,6 +35,9 @@ async fn an_address_has_one_account_whatever_its_case() {
     let app = App::start().await;
     assert_eq!(app.register("ada@example.com").await.status, StatusCode::CREATED);
     app.register("ADA@example.com").await.is_problem(409, "email_taken");
+    // What is wrong with the rest of the form is told first.
+    let weak = json!({"email": "ada@example.com", "password": "short", "name": "Eve"});
+    app.post("/api/v1/auth/register", &weak).await.is_invalid(&[("/password", "too_short")]);
     assert_eq!(app.count("SELECT count(*) FROM users.accounts").await, 1);
     assert_eq!(app.count("SELECT count(*) FROM users.outbox").await, 1);
 }
@@ -279,4 +282,11 @@ async fn demo_accounts_exist_only_when_asked_for_and_keep_a_changed_password() {
     .await;
     let kept = "SELECT count(*) FROM users.accounts WHERE password_hash = 'changed'";
     assert_eq!(again.count(kept).await, 1);
+}
+
+#[tokio::test]
+async fn the_running_service_serves_its_part_of_the_document() {
+    let app = App::start().await;
+    let served = app.get("/openapi.json", "none").await;
+    assert_eq!((served.status, served.body), (StatusCode::OK, user::openapi()));
 }
