@@ -447,6 +447,50 @@ async fn a_search_knows_what_an_import_changed() {
 }
 
 #[tokio::test]
+async fn a_walk_meets_each_product_of_one_batch_once() {
+    let shop = shop().await;
+    // All of one moment and one price, with names that are told apart by case or accents alone, or not at all.
+    let names = [
+        "é", "É", "ß", "ẞ", "ss", "İ", "i\u{307}", "ı", "e\u{301}", "🏮", "a", "A", " a", "a ", "Z", "_", "'",
+    ];
+    let lines: Vec<Value> = (0..51)
+        .map(|n| {
+            line(&format!("S-{n}"), json!({"name": names[n % names.len()], "attributes": {"kind": "lamp"}}))
+        })
+        .collect();
+    assert_eq!(counts(&shop.import_lines(&lines).await), [51, 0, 0, 0]);
+    for query in [
+        "",
+        "sort=name",
+        "sort=price",
+        "sort=-price",
+        "q=lamp",
+        "q=lampp",
+        "q=lamp&sort=name",
+        "in_stock=false",
+        "in_stock=false&sort=name",
+        "category=t-sea&sort=name",
+        "min_price=1999&max_price=1999&sort=price",
+    ] {
+        let (mut seen, mut cursor) = (Vec::new(), String::new());
+        for _ in 0..17 {
+            let (status, page) = shop.get(&format!("/products?limit=3&{query}{cursor}")).await;
+            assert_eq!(status, 200, "{query}: {page}");
+            seen.extend(page["items"].as_array().unwrap().iter().map(id));
+            match page["next_cursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => cursor.clear(),
+            }
+        }
+        assert!(cursor.is_empty(), "{query} ends");
+        let met = seen.len();
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!((met, seen.len()), (51, 51), "{query}");
+    }
+}
+
+#[tokio::test]
 async fn only_staff_import() {
     let shop = shop().await;
     let post = || shop.anyone(Method::POST, "/product-imports").body("x");
