@@ -14,6 +14,7 @@ use axum::body::Bytes;
 use sqlx::PgPool;
 use sqlx::postgres::PgListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -119,7 +120,10 @@ impl Listener {
 
     /// What was read when it began to listen needs no loading again.
     pub fn knows(&self, version: i64) {
-        if let Some(watched) = self.live.watched().get_mut(&self.order) {
+        // The others may not have heard of it, and would not if polling held it for published.
+        if let Some(watched) = self.live.watched().get_mut(&self.order)
+            && watched.listeners == 1
+        {
             watched.version = watched.version.max(version);
         }
     }
@@ -187,20 +191,26 @@ impl Live {
     /// Hears of changes and passes them on, until `stop`.
     pub async fn hear(self, database_url: String, stop: CancellationToken) {
         let mut ear: Option<PgListener> = None;
+        let mut polled = Instant::now();
         loop {
             if ear.is_none() {
                 ear = listen(&database_url).await;
             }
-            let patience = if ear.is_some() { POLL_EVERY } else { POLL_DEAF };
+            // However much is heard: a single change may have gone by all the same.
+            let due = polled + if ear.is_some() { POLL_EVERY } else { POLL_DEAF };
             let heard = tokio::select! {
+                biased;
                 () = stop.cancelled() => return,
+                () = tokio::time::sleep_until(due) => None,
                 heard = hear(&mut ear) => heard,
-                () = tokio::time::sleep(patience) => None,
             };
             let changed = match heard {
                 Some(orders) => Ok(orders),
                 // Something may have gone by unheard.
-                None => self.poll().await,
+                None => {
+                    polled = Instant::now();
+                    self.poll().await
+                }
             };
             let loaded = match changed {
                 Ok(orders) => self.publish(&orders).await,
