@@ -21,18 +21,18 @@ pub async fn erase(connection: &mut PgConnection, users: &[Uuid]) -> sqlx::Resul
     )
     .execute(&mut *connection)
     .await?;
+    // Claims before carts and orders, as those who place them lock.
     sqlx::query!(
-        "DELETE FROM orders.cart_items WHERE (user_id, product_id) IN (
-             SELECT user_id, product_id FROM orders.cart_items
-             WHERE user_id = ANY($1) ORDER BY user_id, product_id FOR UPDATE)",
+        "DELETE FROM orders.claims WHERE order_id IN (
+             SELECT order_id FROM orders.claims WHERE user_id = ANY($1) ORDER BY order_id FOR UPDATE)",
         users,
     )
     .execute(&mut *connection)
     .await?;
-    // Claims before orders, as those who place them lock.
     sqlx::query!(
-        "DELETE FROM orders.claims WHERE order_id IN (
-             SELECT order_id FROM orders.claims WHERE user_id = ANY($1) ORDER BY order_id FOR UPDATE)",
+        "DELETE FROM orders.cart_items WHERE (user_id, product_id) IN (
+             SELECT user_id, product_id FROM orders.cart_items
+             WHERE user_id = ANY($1) ORDER BY user_id, product_id FOR UPDATE)",
         users,
     )
     .execute(&mut *connection)
