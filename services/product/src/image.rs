@@ -130,7 +130,12 @@ pub fn unavailable(error: object_store::Error) -> Problem {
 /// Deletes what is to be deleted, until `stop`.
 pub async fn sweep_until(pool: &PgPool, objects: &Objects, stop: &CancellationToken) {
     loop {
-        let pause = match sweep(pool, objects).await {
+        // What a stop cuts short is claimed again later.
+        let swept = tokio::select! {
+            () = stop.cancelled() => return,
+            swept = sweep(pool, objects) => swept,
+        };
+        let pause = match swept {
             Ok(0) => SWEEP_EVERY,
             Ok(_) => Duration::ZERO,
             Err(error) => {
@@ -148,11 +153,16 @@ pub async fn sweep_until(pool: &PgPool, objects: &Objects, stop: &CancellationTo
 /// Deletes up to a hundred objects, and returns how many.
 async fn sweep(pool: &PgPool, objects: &Objects) -> anyhow::Result<usize> {
     let keys = store::claim_discarded(&mut *pool.acquire().await?).await?;
-    for key in &keys {
-        objects.delete(key).await?;
+    let (mut deleted, mut failed) = (Vec::with_capacity(keys.len()), None);
+    for key in keys {
+        match objects.delete(&key).await {
+            Ok(()) => deleted.push(key),
+            Err(error) => failed = Some(error),
+        }
     }
-    store::forget(&mut *pool.acquire().await?, &keys).await?;
-    Ok(keys.len())
+    store::forget(&mut *pool.acquire().await?, &deleted).await?;
+    // One that can't be deleted keeps no others from going.
+    failed.map_or(Ok(deleted.len()), |error| Err(error.into()))
 }
 
 #[cfg(test)]

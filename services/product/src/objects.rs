@@ -89,7 +89,11 @@ impl Objects {
 
 fn s3(settings: &Settings, bucket: &str) -> anyhow::Result<impl ObjectStore + use<>> {
     let retry = RetryConfig { max_retries: 2, retry_timeout: DEADLINE, ..RetryConfig::default() };
-    let client = ClientOptions::new().with_connect_timeout(Duration::from_secs(2)).with_timeout(PUT_DEADLINE);
+    // Each call has its own deadline. A body takes as long as its reader, but no part of it may.
+    let client = ClientOptions::new()
+        .with_connect_timeout(Duration::from_secs(2))
+        .with_timeout_disabled()
+        .with_read_timeout(PUT_DEADLINE);
     // For web identities, whose settings differ from cloud to cloud.
     let mut builder = AmazonS3Builder::from_env()
         .with_bucket_name(bucket)
