@@ -34,7 +34,7 @@ struct Pace {
     beat: Duration,
     /// A client that takes nothing for this long is dropped.
     patience: Duration,
-    /// Then the client comes back with a fresh access token: a stream outlives none.
+    /// Then the client comes back, with an access token that is still good.
     longest: Duration,
 }
 
