@@ -282,7 +282,7 @@ async fn write(app: &App, actor: Uuid, mut queue: mpsc::Receiver<Batch>) -> Resu
 }
 
 /// Tries again what somebody else came in between of, or what failed for
-/// reasons that pass: the same lines twice change nothing the second time.
+/// reasons that pass.
 async fn write_batch(app: &App, actor: Uuid, lines: &[Line]) -> Result<Applied, Problem> {
     let mut tries = 0;
     loop {
@@ -296,6 +296,12 @@ async fn write_batch(app: &App, actor: Uuid, lines: &[Line]) -> Result<Applied, 
             }
             Err(ApplyError::Raced) => return Err(Problem::unavailable("The products are being changed.")),
             Err(ApplyError::Database(error)) => return Err(error.into()),
+            Err(error @ ApplyError::Unsure(_)) => {
+                tracing::error!(%error, "import.unsure");
+                let detail =
+                    "Whether the last lines were written is not known; look, and send the rest again.";
+                return Err(Problem::unavailable(detail));
+            }
         }
     }
 }
@@ -306,7 +312,7 @@ async fn try_batch(app: &App, actor: Uuid, lines: &[Line]) -> Result<Applied, Ap
     }
     let mut transaction = app.pool.begin().await?;
     let applied = import::apply(&mut transaction, lines, actor).await?;
-    transaction.commit().await?;
+    transaction.commit().await.map_err(ApplyError::Unsure)?;
     if applied.changed > 0 {
         app.outbox.wake();
     }

@@ -122,6 +122,10 @@ pub enum ApplyError {
     Raced,
     #[error(transparent)]
     Database(#[from] sqlx::Error),
+    /// The answer to COMMIT is lost. Orders may have come since, so that writing
+    /// the stock of the lines once more could count what was sold anew.
+    #[error("whether the lines were written is not known: {0}")]
+    Unsure(sqlx::Error),
 }
 
 /// Applies the lines in the order given. On an error the transaction is spent.
