@@ -85,6 +85,8 @@ pub struct User {
     pub id: Uuid,
     pub role: Role,
     pub session: Uuid,
+    /// Until when the token is good, in seconds since the Unix epoch.
+    pub until: i64,
 }
 
 impl User {
@@ -178,7 +180,7 @@ impl Verifier {
         let claims = jsonwebtoken::decode::<Claims>(token, &key, &validation)
             .map_err(|_| invalid("The token is not valid or has run out."))?
             .claims;
-        Ok(User { id: claims.sub, role: claims.role, session: claims.sid })
+        Ok(User { id: claims.sub, role: claims.role, session: claims.sid, until: claims.exp })
     }
 
     fn key(&self, id: &str) -> Option<DecodingKey> {

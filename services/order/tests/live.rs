@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use common::{Buyer, Shop, order_of};
 use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};
+use service::auth::{AUDIENCE, Claims, ISSUER, Role, TOKEN_TYPE};
 use uuid::Uuid;
 
 /// An open stream of events.
@@ -206,6 +207,31 @@ async fn replicas_hear_of_each_others_changes_and_take_over_each_others_listener
         let shipped = stream.next().await.unwrap();
         assert_eq!((shipped.status.as_str(), shipped.id > seen), ("shipped", true));
     }
+}
+
+#[tokio::test]
+async fn a_stream_ends_when_the_access_token_runs_out() {
+    let shop = Shop::open().await;
+    let thing = shop.stock.add(1000, 10);
+    let mut buyer = shop.customer();
+    let id = buyer.buy(thing, 1).await;
+    let now = time::OffsetDateTime::now_utc().unix_timestamp();
+    let claims = Claims {
+        iss: ISSUER.to_owned(),
+        aud: AUDIENCE.to_owned(),
+        sub: buyer.id,
+        sid: Uuid::now_v7(),
+        role: Role::Customer,
+        iat: now,
+        exp: now + 2,
+        jti: Uuid::now_v7(),
+    };
+    buyer.token = shop.issuer.sign(TOKEN_TYPE, &claims);
+    let begun = Instant::now();
+    let mut stream = Stream::open(&buyer, &id, None).await;
+    assert!(stream.next().await.is_some() && stream.next().await.is_some());
+    assert!(stream.next().await.is_none());
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
 }
 
 #[tokio::test]

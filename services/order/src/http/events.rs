@@ -13,6 +13,7 @@ use service::Problem;
 use service::auth::User;
 use service::extract::Path;
 use sqlx::PgPool;
+use time::OffsetDateTime;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tokio_stream::wrappers::ReceiverStream;
@@ -34,7 +35,7 @@ struct Pace {
     beat: Duration,
     /// A client that takes nothing for this long is dropped.
     patience: Duration,
-    /// Then the client comes back, with an access token that is still good.
+    /// Then, or when its access token runs out, the client comes back with a fresh one.
     longest: Duration,
 }
 
@@ -56,7 +57,7 @@ pub fn router() -> OpenApiRouter<App> {
 /// Follow an order
 ///
 /// Server-Sent Events, one for each change of status: `event: status`, with the order in `data` as it was
-/// then. What has happened comes first. The stream ends with the order, or after a quarter of an hour.
+/// then. What has happened comes first. The stream ends with the order, or with the access token.
 #[utoipa::path(
     get, path = "/api/v1/orders/{id}/events", operation_id = "stream_order_events", tag = "orders",
     params(
@@ -89,7 +90,9 @@ async fn events(
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
     let (queue, events) = mpsc::channel(QUEUE);
-    tokio::spawn(feed(listener, Arc::new(changes), viewer(user), seen, queue, PACE, stop));
+    let good = user.until.saturating_sub(OffsetDateTime::now_utc().unix_timestamp());
+    let pace = Pace { longest: Duration::from_secs(good.try_into().unwrap_or(0)).min(PACE.longest), ..PACE };
+    tokio::spawn(feed(listener, Arc::new(changes), viewer(user), seen, queue, pace, stop));
     let headers = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];
     Ok((headers, Body::from_stream(ReceiverStream::new(events))).into_response())
 }
