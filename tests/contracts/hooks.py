@@ -79,7 +79,7 @@ def before_add_examples(context, examples):
 def before_call(context, case, kwargs):
     """Leads what would take the accounts of this run away from it to others."""
     name = operation_id(case.operation)
-    if name == "delete_me" and is_token((case.headers or {}).get("Authorization")):
+    if name in {"delete_me", "delete_sessions"} and is_token((case.headers or {}).get("Authorization")):
         token = accounts.login(URL, accounts.register(URL)[0])["access_token"]
         case.headers["Authorization"] = f"Bearer {token}"
     if name == "update_user" and case.method == "PATCH" and is_id(case.path_parameters.get("id")):

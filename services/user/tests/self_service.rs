@@ -109,6 +109,23 @@ async fn somebody_signs_out_everywhere_session_by_session() {
 }
 
 #[tokio::test]
+async fn somebody_signs_out_everywhere_at_once() {
+    let app = App::start().await;
+    let here = app.signed_in("ada@example.com").await;
+    let phone = app.login("ada@example.com", PASSWORD).await.tokens();
+    let eve = app.signed_in("eve@example.com").await;
+    app.delete(SESSIONS, "nonsense").await.is_problem(401, "invalid_token");
+    let signed_out = app.delete(SESSIONS, &here.access).await;
+    assert_eq!((signed_out.status, signed_out.body), (StatusCode::NO_CONTENT, Value::Null));
+    for ended in [&here, &phone] {
+        app.delete(SESSIONS, &ended.access).await.is_problem(401, "invalid_token");
+        app.refresh(&ended.refresh).await.is_problem(401, "invalid_refresh_token");
+    }
+    app.refresh(&eve.refresh).await.tokens();
+    app.login("ada@example.com", PASSWORD).await.tokens();
+}
+
+#[tokio::test]
 async fn staff_and_admins_have_an_account_like_anybody() {
     let app = App::start().await;
     app.register("staff@example.com").await;
@@ -159,6 +176,7 @@ async fn nothing_of_it_is_for_the_anonymous() {
         (Method::DELETE, "/api/v1/me"),
         (Method::POST, PASSWORD_PATH),
         (Method::GET, SESSIONS),
+        (Method::DELETE, SESSIONS),
         (Method::DELETE, "/api/v1/me/sessions/nonsense"),
     ])
     .await;

@@ -14,7 +14,7 @@ use crate::app::App;
 use crate::session::{self, Session};
 
 pub(crate) fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(list)).routes(routes!(sign_out))
+    OpenApiRouter::new().routes(routes!(list, sign_out_everywhere)).routes(routes!(sign_out))
 }
 
 /// List where the caller is signed in
@@ -35,6 +35,20 @@ async fn list(
     let mut connection = app.pool.acquire().await?;
     let sessions = session::list(&mut connection, &user, after, limit + 1).await?;
     Ok(Json(Page::new(sessions, limit, |session| session.id)))
+}
+
+/// Sign out everywhere
+///
+/// The session that asks ends too.
+#[utoipa::path(
+    delete, path = "/api/v1/me/sessions", operation_id = "delete_sessions", tag = "sessions",
+    responses((status = 204, description = "All have ended.")),
+    security(("token" = [])),
+)]
+async fn sign_out_everywhere(State(app): State<App>, Caller(user): Caller) -> Result<StatusCode, Problem> {
+    let mut connection = app.pool.acquire().await?;
+    session::revoke_all(&mut connection, user.id).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Sign out one session
