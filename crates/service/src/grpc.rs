@@ -1,5 +1,6 @@
 //! gRPC between services: server and client with trace context and deadlines.
 
+use std::collections::HashMap;
 use std::error::Error;
 use std::time::{Duration, Instant};
 
@@ -9,6 +10,7 @@ use tonic::metadata::{KeyRef, MetadataMap};
 use tonic::service::Routes;
 use tonic::transport::{Channel, Endpoint, Server, server::Router};
 use tonic::{Code, Request, Response, Status};
+use tonic_types::{ErrorDetails, StatusExt};
 use tower_http::trace::TraceLayer;
 
 use crate::telemetry;
@@ -115,14 +117,42 @@ pub fn is_transient(status: &Status) -> bool {
     )
 }
 
+/// An answer that is an error: with a `google.rpc.ErrorInfo`, whose `reason` is the
+/// `code` that the HTTP API's problem documents use (<https://google.aip.dev/193>).
+pub fn refusal(status: Code, code: &str, message: &str) -> Status {
+    refuse(status, code, message, None)
+}
+
+/// `INVALID_ARGUMENT`, with a `google.rpc.BadRequest` that names the field.
+pub fn invalid(field: &str, code: &str, message: &str) -> Status {
+    refuse(Code::InvalidArgument, code, &format!("{field}: {message}"), Some(field))
+}
+
+fn refuse(status: Code, code: &str, message: &str, field: Option<&str>) -> Status {
+    let mut details = ErrorDetails::with_error_info(code, "dockside", HashMap::new());
+    if let Some(field) = field {
+        details.add_bad_request_violation(field, message);
+    }
+    Status::with_error_details(status, message, details)
+}
+
 /// A database error at the gRPC boundary.
 pub fn from_sqlx(error: &sqlx::Error) -> Status {
     if crate::db::is_transient(error) {
         tracing::warn!(%error, "db.unavailable");
-        return Status::unavailable("the database is busy or away");
+        return unavailable("the database is busy or away");
     }
     tracing::error!(%error, "db.error");
-    Status::internal("internal error")
+    internal()
+}
+
+/// The call may be made again.
+pub fn unavailable(message: &str) -> Status {
+    refusal(Code::Unavailable, "service_unavailable", message)
+}
+
+pub fn internal() -> Status {
+    refusal(Code::Internal, "internal_error", "internal error")
 }
 
 struct Metadata<'a>(&'a MetadataMap);

@@ -9,7 +9,9 @@ use base64::Engine;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
-use tonic::{Request, Status};
+use tonic::{Code, Request, Status};
+
+use crate::grpc::refusal;
 
 const TOKEN_TYPE: &str = "dockside-service+jwt";
 
@@ -73,7 +75,7 @@ impl Callers {
     /// Refuses a call that is not from one of `allowed`: `unauthenticated`
     /// without a good token, `permission_denied` for anybody else.
     pub fn require<T>(&self, request: &Request<T>, allowed: &[&str]) -> Result<(), Status> {
-        let refused = || Status::unauthenticated("a service token is needed");
+        let refused = || refusal(Code::Unauthenticated, "invalid_token", "a service token is needed");
         let header = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
         let token = header.and_then(|value| value.strip_prefix("Bearer ")).ok_or_else(refused)?;
         let typ = jsonwebtoken::decode_header(token).map_err(|_| refused())?.typ;
@@ -93,7 +95,7 @@ impl Callers {
         if allowed.contains(&claimed.iss.as_str()) {
             Ok(())
         } else {
-            Err(Status::permission_denied("this service may not call this"))
+            Err(refusal(Code::PermissionDenied, "forbidden", "this service may not call this"))
         }
     }
 }

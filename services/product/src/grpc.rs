@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use proto::product::v1 as wire;
 use service::batch::Batcher;
-use service::grpc::from_sqlx;
+use service::grpc::{from_sqlx, internal, invalid, unavailable};
 use service::peer::Callers;
 use sqlx::{PgConnection, PgPool};
 use tonic::{Request, Response, Status};
@@ -75,8 +75,7 @@ where
             for item in items.chunks(1) {
                 let answer = in_transaction(&pool, item, &*operation).await;
                 let answer = answer.map_err(|error| from_sqlx(&error));
-                answers
-                    .push(answer.and_then(|mut one| one.pop().ok_or_else(|| Status::internal("no answer"))));
+                answers.push(answer.and_then(|mut one| one.pop().ok_or_else(internal)));
             }
             answers
         }
@@ -100,7 +99,7 @@ where
     O: Send + 'static,
 {
     let answers = join_all(items.into_iter().map(|item| queue.run(item))).await;
-    let overloaded = |_| Status::unavailable("too much is waiting");
+    let overloaded = |_| unavailable("too much is waiting");
     answers.into_iter().map(|answer| answer.map_err(overloaded)?).collect()
 }
 
@@ -163,13 +162,13 @@ impl wire::product_service_server::ProductService for Calls {
 
 fn at_most(field: &str, count: usize, max: usize) -> Result<(), Status> {
     if count > max {
-        return Err(Status::invalid_argument(format!("{field}: at most {max} in one call")));
+        return Err(invalid(field, "too_many", &format!("at most {max} in one call")));
     }
     Ok(())
 }
 
 fn id(field: &str, text: &str) -> Result<Uuid, Status> {
-    text.parse().map_err(|_| Status::invalid_argument(format!("{field} is not a UUID")))
+    text.parse().map_err(|_| invalid(field, "invalid_value", "not a UUID"))
 }
 
 fn ids(field: &str, texts: &[String]) -> Result<Vec<Uuid>, Status> {
@@ -179,12 +178,12 @@ fn ids(field: &str, texts: &[String]) -> Result<Vec<Uuid>, Status> {
 
 fn reservation(asked: &wire::Reservation) -> Result<Reservation, Status> {
     if asked.lines.is_empty() {
-        return Err(Status::invalid_argument("lines: at least one"));
+        return Err(invalid("lines", "missing_field", "at least one"));
     }
     at_most("lines", asked.lines.len(), MAX_LINES)?;
     let lines = asked.lines.iter().map(|line| {
         if !(1..=MAX_QUANTITY).contains(&line.quantity) {
-            return Err(Status::invalid_argument(format!("quantity: from 1 to {MAX_QUANTITY}")));
+            return Err(invalid("quantity", "out_of_range", &format!("from 1 to {MAX_QUANTITY}")));
         }
         let (product_id, quantity) = (id("product_id", &line.product_id)?, line.quantity);
         Ok(Line { product_id, quantity })

@@ -13,6 +13,7 @@ use proto::product::v1::{self as wire, CommitResult, ReleaseResult};
 use reqwest::Method;
 use serde_json::json;
 use tonic::Code;
+use tonic_types::StatusExt;
 use uuid::Uuid;
 
 /// The outcome without the time that is left, which no two answers share.
@@ -350,7 +351,8 @@ async fn a_reservation_that_breaks_its_batch_breaks_alone() {
     sqlx::raw_sql(sqlx::AssertSqlSafe(trigger)).execute(&shop.pool).await.unwrap();
     let asked = [a, bad, b].map(|order| reservation(order, &[(&lamp, 1)]));
     let failed = shop.reserve_all(asked.into()).await.unwrap_err();
-    assert_eq!((failed.code(), failed.message()), (Code::Internal, "internal error"));
+    assert_eq!(details(&failed), (Code::Internal, "internal_error".to_owned(), None));
+    assert_eq!(failed.message(), "internal error");
     assert_eq!(shop.stock(&lamp).await, (5, 2), "the others went through");
     shop.assert_books_balance().await;
 }
@@ -364,7 +366,8 @@ async fn a_database_that_is_busy_shows_as_unavailable_and_the_call_may_be_repeat
     let order = Uuid::now_v7();
     let asked = || vec![reservation(order, &[(&lamp, 1)])];
     // The pool's lock_timeout ends the wait.
-    assert_eq!(shop.reserve_all(asked()).await.unwrap_err().code(), Code::Unavailable);
+    let refused = shop.reserve_all(asked()).await.unwrap_err();
+    assert_eq!(details(&refused), (Code::Unavailable, "service_unavailable".to_owned(), None));
     busy.rollback().await.unwrap();
     assert!(is_reserved(&shop.reserve_all(asked()).await.unwrap()[0]));
     assert_eq!(shop.stock(&lamp).await, (5, 1));
@@ -422,20 +425,26 @@ async fn what_can_not_be_asked_is_an_invalid_argument() {
     let lamp = shop.stocked(5).await;
     let order = Uuid::now_v7();
     let many = vec![(lamp.as_str(), 1); 101];
-    for bad in [
-        reservation(order, &[]),
-        reservation(order, &[(&lamp, 0)]),
-        reservation(order, &[(&lamp, 1000)]),
-        reservation(order, &[("lamp", 1)]),
-        reservation(order, &many),
-        wire::Reservation { order_id: "1".to_owned(), lines: vec![] },
+    let nobody = wire::Reservation { order_id: "1".to_owned(), ..reservation(order, &[(&lamp, 1)]) };
+    for (bad, field, reason) in [
+        (reservation(order, &[]), "lines", "missing_field"),
+        (reservation(order, &[(&lamp, 0)]), "quantity", "out_of_range"),
+        (reservation(order, &[(&lamp, 1000)]), "quantity", "out_of_range"),
+        (reservation(order, &[("lamp", 1)]), "product_id", "invalid_value"),
+        (reservation(order, &many), "lines", "too_many"),
+        (nobody, "order_id", "invalid_value"),
     ] {
         let refused = shop.reserve_all(vec![bad.clone()]).await.unwrap_err();
-        assert_eq!(refused.code(), Code::InvalidArgument, "{bad:?}");
+        assert_eq!(
+            details(&refused),
+            (Code::InvalidArgument, reason.to_owned(), Some(field.to_owned())),
+            "{bad:?}"
+        );
     }
     let product_ids = vec![lamp.clone(); 201];
     let answer = shop.grpc.clone().get_products(shop.call(wire::GetProductsRequest { product_ids })).await;
-    assert_eq!(answer.unwrap_err().code(), Code::InvalidArgument);
+    let field = Some("product_ids".to_owned());
+    assert_eq!(details(&answer.unwrap_err()), (Code::InvalidArgument, "too_many".to_owned(), field));
     assert_eq!(shop.stock(&lamp).await, (5, 0));
 }
 
@@ -448,15 +457,27 @@ async fn only_the_order_service_may_call() {
     let (commit, release) =
         (wire::CommitRequest { order_ids: order_ids.clone() }, wire::ReleaseRequest { order_ids });
     let products = wire::GetProductsRequest { product_ids: vec![] };
-    let stranger = Code::Unauthenticated;
-    assert_eq!(grpc.reserve(reserve()).await.unwrap_err().code(), stranger);
-    assert_eq!(grpc.commit(commit.clone()).await.unwrap_err().code(), stranger);
-    assert_eq!(grpc.release(release.clone()).await.unwrap_err().code(), stranger);
-    assert_eq!(grpc.get_products(products.clone()).await.unwrap_err().code(), stranger);
-    let denied = Code::PermissionDenied;
-    let user = |code: tonic::Status| assert_eq!(code.code(), denied);
+    let stranger = |refused: tonic::Status| {
+        assert_eq!(details(&refused), (Code::Unauthenticated, "invalid_token".to_owned(), None));
+    };
+    stranger(grpc.reserve(reserve()).await.unwrap_err());
+    stranger(grpc.commit(commit.clone()).await.unwrap_err());
+    stranger(grpc.release(release.clone()).await.unwrap_err());
+    stranger(grpc.get_products(products.clone()).await.unwrap_err());
+    let user = |refused: tonic::Status| {
+        assert_eq!(details(&refused), (Code::PermissionDenied, "forbidden".to_owned(), None));
+    };
     user(grpc.reserve(shop.call_as_user_service(reserve())).await.unwrap_err());
     user(grpc.commit(shop.call_as_user_service(commit)).await.unwrap_err());
     user(grpc.release(shop.call_as_user_service(release)).await.unwrap_err());
     user(grpc.get_products(shop.call_as_user_service(products)).await.unwrap_err());
+}
+
+/// The status, the code that the HTTP API would answer with, and the field.
+fn details(status: &tonic::Status) -> (Code, String, Option<String>) {
+    let details = status.get_error_details();
+    let info = details.error_info().expect("each error has one");
+    assert_eq!(info.domain, "dockside");
+    let field = details.bad_request().map(|bad| bad.field_violations[0].field.clone());
+    (status.code(), info.reason.clone(), field)
 }

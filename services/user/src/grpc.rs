@@ -2,10 +2,10 @@
 
 use proto::user::v1 as wire;
 use proto::user::v1::user_service_server::UserService;
-use service::grpc::from_sqlx;
+use service::grpc::{from_sqlx, invalid, refusal};
 use service::peer::Callers;
 use sqlx::PgPool;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 use uuid::Uuid;
 
 use crate::address::{self, Place};
@@ -35,13 +35,14 @@ impl UserService for Calls {
         let (user, id) = (parse(&asked.user_id, "user_id")?, parse(&asked.address_id, "address_id")?);
         let found = async { address::find(&mut *self.pool.acquire().await?, user, id).await };
         let found = found.await.map_err(|error| from_sqlx(&error))?;
-        let address = found.ok_or_else(|| Status::not_found("the user has no such address"))?;
+        let address = found
+            .ok_or_else(|| refusal(Code::NotFound, "unknown_address", "the user has no such address"))?;
         Ok(Response::new(wire::GetAddressResponse { address: Some(address.place.into()) }))
     }
 }
 
 fn parse(id: &str, field: &str) -> Result<Uuid, Status> {
-    id.parse().map_err(|_| Status::invalid_argument(format!("{field} is not a UUID")))
+    id.parse().map_err(|_| invalid(field, "invalid_value", "not a UUID"))
 }
 
 impl From<Place> for wire::Address {

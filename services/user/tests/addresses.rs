@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use service::peer::{self, ServiceKey};
 use tonic::transport::Channel;
 use tonic::{Code, Request};
+use tonic_types::StatusExt;
 
 const ADDRESSES: &str = "/api/v1/me/addresses";
 
@@ -196,12 +197,15 @@ async fn asked(
     token: &str,
     user: &str,
     address: &str,
-) -> Result<Address, Code> {
+) -> Result<Address, (Code, String)> {
     let mut request =
         Request::new(GetAddressRequest { user_id: user.to_owned(), address_id: address.to_owned() });
     request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().expect("a header"));
     let answer = client.clone().get_address(request).await;
-    answer.map(|answer| answer.into_inner().address.expect("an address")).map_err(|status| status.code())
+    answer.map(|answer| answer.into_inner().address.expect("an address")).map_err(|status| {
+        let details = status.get_error_details();
+        (status.code(), details.error_info().expect("each error has one").reason.clone())
+    })
 }
 
 #[tokio::test]
@@ -233,16 +237,20 @@ async fn the_order_service_reads_a_users_own_address_and_nobody_else_reads_any()
         country: "GB".into(),
     };
     assert_eq!(asked(&client, &order, &ada, &address).await, Ok(expected));
-    assert_eq!(asked(&client, &order, &eve, &address).await, Err(Code::NotFound));
-    assert_eq!(asked(&client, &order, &ada, &ada).await, Err(Code::NotFound));
-    assert_eq!(asked(&client, &order, &ada, "nonsense").await, Err(Code::InvalidArgument));
-    assert_eq!(asked(&client, &order, "", &address).await, Err(Code::InvalidArgument));
+    let refused = |status, code: &str| Err((status, code.to_owned()));
+    let unknown = refused(Code::NotFound, "unknown_address");
+    assert_eq!(asked(&client, &order, &eve, &address).await, unknown);
+    assert_eq!(asked(&client, &order, &ada, &ada).await, unknown);
+    let invalid = refused(Code::InvalidArgument, "invalid_value");
+    assert_eq!(asked(&client, &order, &ada, "nonsense").await, invalid);
+    assert_eq!(asked(&client, &order, "", &address).await, invalid);
 
     let product = key("product", 1).token("user").unwrap();
-    assert_eq!(asked(&client, &product, &ada, &address).await, Err(Code::PermissionDenied));
+    assert_eq!(asked(&client, &product, &ada, &address).await, refused(Code::PermissionDenied, "forbidden"));
     let for_another = key("order", 0).token("product").unwrap();
     let forged = key("order", 1).token("user").unwrap();
     for bad in [&for_another, &forged, "", "x"] {
-        assert_eq!(asked(&client, bad, &ada, &address).await, Err(Code::Unauthenticated), "{bad}");
+        let stranger = refused(Code::Unauthenticated, "invalid_token");
+        assert_eq!(asked(&client, bad, &ada, &address).await, stranger, "{bad}");
     }
 }
