@@ -99,12 +99,7 @@ impl State {
         let known = self.refunds.iter().position(ours).or_else(|| self.refunds.iter().position(theirs));
         let index = match known {
             Some(index) => index,
-            None if self.captured() == 0
-                || heard.provider_id.is_none()
-                || heard.status == RefundStatus::Failed =>
-            {
-                return vec![];
-            }
+            None if self.captured() == 0 || heard.provider_id.is_none() => return vec![],
             None => {
                 let (id, amount) = (heard.fresh, heard.amount);
                 let (status, by) = (RefundStatus::Pending, RefundBy::Provider);

@@ -155,6 +155,17 @@ fn a_refund_that_failed_frees_its_amount_for_good() {
 }
 
 #[test]
+fn a_refund_first_heard_of_when_it_had_failed_is_not_revived_by_an_older_answer() {
+    let theirs = |status| {
+        let provider_id = Some("re_by_hand".to_owned());
+        Input::Heard(Heard { ours: None, provider_id, amount: 1, status, fresh: id(900) })
+    };
+    let (failed, _) = told(&paid(), theirs(RefundStatus::Failed)).unwrap();
+    let (late, effects) = told(&failed, theirs(RefundStatus::Succeeded)).unwrap();
+    assert_eq!((late.returned(), late.payment, effects), (0, PaymentStatus::Captured, vec![]));
+}
+
+#[test]
 fn a_cancellation_gives_back_the_rest() {
     let (part, _) = told(&paid(), Input::Refund(id(10), Some(1))).unwrap();
     let (part, _) = told(&part, heard(10, 1, RefundStatus::Succeeded)).unwrap();
