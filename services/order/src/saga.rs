@@ -23,6 +23,14 @@
 //! - A cancelled order keeps its saga until its money is settled.
 //! - What goes back is counted before the provider is asked ([`money`]).
 
+/// A branch of the rule. Tests note that it was taken, to name those that no walk takes.
+macro_rules! branch {
+    () => {
+        #[cfg(test)]
+        $crate::saga::tests::taken(file!(), line!());
+    };
+}
+
 pub mod facts;
 pub mod money;
 pub mod runner;
@@ -75,7 +83,7 @@ pub struct State {
 }
 
 /// The call whose answer the saga waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Call {
     CreateIntent,
     ConfirmIntent,
@@ -206,26 +214,33 @@ impl State {
             Input::Deliver => self.delivered()?,
             Input::Created(id) => self.created(id),
             Input::Refused if self.phase == Phase::Creating => {
+                branch!();
                 self.payment = PaymentStatus::Declined;
                 self.cancel(CancelReason::PaymentDeclined, Phase::Settled)
             }
             Input::NoAnswer => {
                 if matches!(self.phase, Phase::Authorising | Phase::Capturing) {
+                    branch!();
                     self.payment = PaymentStatus::Unknown;
                 }
                 vec![]
             }
             Input::StockCommitted if self.phase == Phase::Committing => {
+                branch!();
                 self.phase = Phase::Capturing;
                 vec![]
             }
             Input::StockGone if self.phase == Phase::Committing => {
+                branch!();
                 self.cancel(CancelReason::OutOfStock, Phase::Voiding)
             }
             Input::Intent(intent) => self.heard(intent, fresh),
             Input::Refund(id, amount) => self.refund(id, amount)?,
             Input::Heard(heard) => self.heard_of_refund(heard, fresh),
-            Input::Refused | Input::StockCommitted | Input::StockGone => vec![],
+            Input::Refused | Input::StockCommitted | Input::StockGone => {
+                branch!();
+                vec![]
+            }
         };
         Ok((self, effects))
     }
@@ -233,42 +248,58 @@ impl State {
     fn created(&mut self, id: String) -> Vec<Effect> {
         match self.phase {
             Phase::Creating => {
+                branch!();
                 self.intent = Some(id);
                 self.phase = Phase::Authorising;
             }
             // The order ended while the call was under way: tidy up at the provider.
             Phase::Settled if self.intent.is_none() => {
+                branch!();
                 self.intent = Some(id);
                 self.phase = Phase::Voiding;
             }
-            _ => {}
+            _ => {
+                branch!();
+            }
         }
         vec![]
     }
 
     fn cancelled_by(&mut self, reason: CancelReason, fresh: Uuid) -> Result<Vec<Effect>, Refusal> {
         match self.status {
-            Status::Shipped | Status::Delivered => return Err(Refusal::NotCancellable),
-            Status::Cancelled => return Ok(vec![]),
+            Status::Shipped | Status::Delivered => {
+                branch!();
+                return Err(Refusal::NotCancellable);
+            }
+            Status::Cancelled => {
+                branch!();
+                return Ok(vec![]);
+            }
             Status::Pending | Status::Confirmed => {}
         }
         Ok(match self.phase {
             // Nothing was confirmed, so nothing can be charged any more.
             Phase::Creating => {
+                branch!();
                 self.payment = PaymentStatus::Voided;
                 self.cancel(reason, Phase::Settled)
             }
-            Phase::Authorising | Phase::Committing | Phase::Voiding => self.cancel(reason, Phase::Voiding),
+            Phase::Authorising | Phase::Committing | Phase::Voiding => {
+                branch!();
+                self.cancel(reason, Phase::Voiding)
+            }
             Phase::Capturing => {
+                branch!();
                 self.pending_cancel.get_or_insert(reason);
                 vec![]
             }
-            Phase::Confirmed => {
+            // The last two are of cancelled orders only.
+            Phase::Confirmed | Phase::Refunding | Phase::Settled => {
+                branch!();
                 let effects = self.cancel(reason, Phase::Refunding);
                 self.balance(fresh);
                 effects
             }
-            Phase::Refunding | Phase::Settled => vec![],
         })
     }
 
@@ -277,104 +308,152 @@ impl State {
         match self.status {
             // What was given back whole is not sent.
             Status::Confirmed if self.payment != PaymentStatus::Refunded => {
+                branch!();
                 self.status = Status::Shipped;
                 self.tracking = Some(tracking);
                 Ok(vec![Effect::Ship])
             }
-            Status::Shipped | Status::Delivered if self.tracking.as_ref() == Some(&tracking) => Ok(vec![]),
-            _ => Err(Refusal::NotShippable),
+            Status::Shipped | Status::Delivered if self.tracking.as_ref() == Some(&tracking) => {
+                branch!();
+                Ok(vec![])
+            }
+            _ => {
+                branch!();
+                Err(Refusal::NotShippable)
+            }
         }
     }
 
     fn delivered(&mut self) -> Result<Vec<Effect>, Refusal> {
         match self.status {
             Status::Shipped => {
+                branch!();
                 self.status = Status::Delivered;
                 Ok(vec![Effect::Deliver])
             }
-            Status::Delivered => Ok(vec![]),
-            _ => Err(Refusal::NotDeliverable),
+            Status::Delivered => {
+                branch!();
+                Ok(vec![])
+            }
+            _ => {
+                branch!();
+                Err(Refusal::NotDeliverable)
+            }
         }
     }
 
     fn overdue(&mut self) -> Vec<Effect> {
         match self.phase {
             Phase::Creating => {
+                branch!();
                 self.payment = PaymentStatus::Voided;
                 self.cancel(CancelReason::PaymentTimeout, Phase::Settled)
             }
             // The order ends once the provider has acknowledged; see `heard`.
             Phase::Authorising | Phase::Committing => {
+                branch!();
                 self.pending_cancel = Some(CancelReason::PaymentTimeout);
                 self.phase = Phase::Voiding;
                 vec![]
             }
-            _ => vec![],
+            _ => {
+                branch!();
+                vec![]
+            }
         }
     }
 
     fn heard(&mut self, intent: Intent, fresh: Uuid) -> Vec<Effect> {
         match (self.phase, intent) {
             (Phase::Authorising, Intent::Authorised | Intent::Captured) => {
+                branch!();
                 self.payment = PaymentStatus::Authorized;
                 self.phase = Phase::Committing;
                 vec![]
             }
             (Phase::Authorising, Intent::Unconfirmed) => {
+                branch!();
                 self.payment = PaymentStatus::Pending;
                 vec![]
             }
             (Phase::Capturing, Intent::Authorised) => {
                 self.payment = PaymentStatus::Authorized;
-                // Not taken, and not wanted any more.
-                self.pending_cancel.map_or(vec![], |reason| self.cancel(reason, Phase::Voiding))
+                match self.pending_cancel {
+                    // Not taken, and not wanted any more.
+                    Some(reason) => {
+                        branch!();
+                        self.cancel(reason, Phase::Voiding)
+                    }
+                    None => {
+                        branch!();
+                        vec![]
+                    }
+                }
             }
             (Phase::Authorising | Phase::Capturing, Intent::Processing)
             | (Phase::Capturing, Intent::Unconfirmed) => {
+                branch!();
                 self.payment = PaymentStatus::Unknown;
                 vec![]
             }
             (Phase::Authorising | Phase::Capturing, Intent::Declined) => {
+                branch!();
                 self.payment = PaymentStatus::Declined;
                 let reason = self.pending_cancel.unwrap_or(CancelReason::PaymentDeclined);
                 self.cancel(reason, Phase::Voiding)
             }
             (Phase::Authorising | Phase::Capturing | Phase::Committing, Intent::Cancelled) => {
+                branch!();
                 self.payment = PaymentStatus::Voided;
                 let reason = self.pending_cancel.unwrap_or(CancelReason::PaymentDeclined);
                 self.cancel(reason, Phase::Settled)
             }
             (Phase::Capturing, Intent::Captured) => {
+                branch!();
                 self.payment = PaymentStatus::Captured;
                 self.status = Status::Confirmed;
                 self.phase = Phase::Confirmed;
                 let mut effects = vec![Effect::Confirm];
                 if let Some(reason) = self.pending_cancel.take() {
+                    branch!();
                     effects.extend(self.cancel(reason, Phase::Refunding));
                     self.balance(fresh);
                 }
                 effects
             }
             (Phase::Voiding, Intent::Cancelled) => {
+                branch!();
                 if self.payment != PaymentStatus::Declined {
+                    branch!();
                     self.payment = PaymentStatus::Voided;
                 }
                 let reason = self.pending_cancel.unwrap_or(CancelReason::PaymentTimeout);
                 self.cancel(reason, Phase::Settled)
             }
             // Taken all the same: it goes back.
-            (Phase::Voiding, Intent::Captured) => self.give_back(fresh),
-            (Phase::Settled, Intent::Captured) if self.captured() == 0 => self.give_back(fresh),
+            (Phase::Voiding, Intent::Captured) => {
+                branch!();
+                self.give_back(fresh)
+            }
+            (Phase::Settled, Intent::Captured) if self.captured() == 0 => {
+                branch!();
+                self.give_back(fresh)
+            }
             (Phase::Voiding, Intent::Authorised) => {
+                branch!();
                 self.payment = PaymentStatus::Authorized;
                 vec![]
             }
             (Phase::Settled, Intent::Authorised) if self.captured() == 0 => {
+                branch!();
                 self.payment = PaymentStatus::Authorized;
                 self.phase = Phase::Voiding;
                 vec![]
             }
-            _ => vec![],
+            _ => {
+                branch!();
+                vec![]
+            }
         }
     }
 
@@ -391,8 +470,10 @@ impl State {
         self.phase = phase;
         self.pending_cancel = None;
         if self.status == Status::Cancelled {
+            branch!();
             return vec![];
         }
+        branch!();
         self.status = Status::Cancelled;
         self.cancel_reason = Some(reason);
         vec![Effect::Cancel]

@@ -80,13 +80,16 @@ impl State {
     /// A repeated request finds its refund.
     pub(super) fn refund(&mut self, id: Uuid, amount: Option<i64>) -> Result<Vec<Effect>, Refusal> {
         if self.refunds.iter().any(|refund| refund.id == id) {
+            branch!();
             return Ok(vec![]);
         }
         let left = self.left();
         let amount = amount.unwrap_or(left);
         if amount < 1 || amount > left {
+            branch!();
             return Err(Refusal::RefundExceedsCaptured);
         }
+        branch!();
         let (status, by) = (RefundStatus::Pending, RefundBy::Staff);
         self.refunds.push(Refund { id, amount, status, by, provider_id: None });
         Ok(vec![])
@@ -99,8 +102,12 @@ impl State {
         let known = self.refunds.iter().position(ours).or_else(|| self.refunds.iter().position(theirs));
         let index = match known {
             Some(index) => index,
-            None if self.captured() == 0 || heard.provider_id.is_none() => return vec![],
+            None if self.captured() == 0 || heard.provider_id.is_none() => {
+                branch!();
+                return vec![];
+            }
             None => {
+                branch!();
                 let (id, amount) = (heard.fresh, heard.amount);
                 let (status, by) = (RefundStatus::Pending, RefundBy::Provider);
                 self.refunds.push(Refund { id, amount, status, by, provider_id: None });
@@ -114,10 +121,19 @@ impl State {
         let stale = made && (before == RefundStatus::Failed || heard.provider_id.is_none());
         refund.provider_id = refund.provider_id.take().or(heard.provider_id);
         refund.status = match (before, heard.status) {
-            _ if stale => before,
+            _ if stale => {
+                branch!();
+                before
+            }
             // News that was overtaken.
-            (RefundStatus::Succeeded, RefundStatus::Pending) => before,
-            (_, now) => now,
+            (RefundStatus::Succeeded, RefundStatus::Pending) => {
+                branch!();
+                before
+            }
+            (_, now) => {
+                branch!();
+                now
+            }
         };
         let done = before != RefundStatus::Succeeded && refund.status == RefundStatus::Succeeded;
         // `order.cancelled` has told of its own already.
@@ -130,17 +146,17 @@ impl State {
     /// Brings payment and phase in line with what was returned; what is left of
     /// a cancelled order goes back, under the id `fresh`.
     pub(super) fn balance(&mut self, fresh: Uuid) {
-        if self.captured() == 0 {
-            return;
-        }
+        debug_assert!(self.captured() > 0, "there are refunds only of what was captured");
         let all = self.returned() == self.total;
         self.payment = if all { PaymentStatus::Refunded } else { PaymentStatus::Captured };
         if self.status != Status::Cancelled {
+            branch!();
             return;
         }
         self.phase = if all { Phase::Settled } else { Phase::Refunding };
         let left = self.left();
         if left > 0 {
+            branch!();
             let (status, by) = (RefundStatus::Pending, RefundBy::Cancel);
             self.refunds.push(Refund { id: fresh, amount: left, status, by, provider_id: None });
         }
