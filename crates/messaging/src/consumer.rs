@@ -16,6 +16,7 @@ use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, 
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, Consumer};
 use service::batch::MAX_BATCH;
+use service::failpoint::reach;
 use service::telemetry;
 use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
@@ -117,6 +118,7 @@ impl<H: Handler> Worker<'_, H> {
             {
                 batch.push(delivery?);
             }
+            reach("consumer.received").await?;
             let last = batch[batch.len() - 1].delivery_tag;
             if !self.settle(&channel, &batch).await? {
                 break;
@@ -205,7 +207,9 @@ impl<H: Handler> Worker<'_, H> {
             telemetry::continue_traceparent(&span, fresh[0].traceparent.as_deref());
             self.handler.apply(&mut transaction, &fresh).instrument(span).await?;
         }
+        reach("consumer.applied").await?;
         transaction.commit().await?;
+        reach("consumer.committed").await?;
         self.outbox.wake();
         Ok(())
     }
@@ -245,7 +249,9 @@ impl<H: Handler> Worker<'_, H> {
         tracing::error!(%error, event.id = %event.id, event.kind = event.kind, queue, "event.put_aside");
         telemetry::counter("events.put_aside").add(1, &[telemetry::label("queue", queue.clone())]);
         let properties = envelope::failed(properties, attempts + 1, &error.to_string());
-        self.move_to(channel, &queue, properties, &event.payload).await
+        self.move_to(channel, &queue, properties, &event.payload).await?;
+        reach("consumer.put_aside").await?;
+        Ok(())
     }
 
     /// Publishes to one queue, never the exchange: other consumers had theirs.

@@ -12,6 +12,7 @@ use lapin::Confirmation;
 use lapin::options::BasicPublishOptions;
 use lapin::{Channel, Connection};
 use service::batch::MAX_BATCH;
+use service::failpoint::reach;
 use service::telemetry;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -86,6 +87,7 @@ async fn publish_batch(channel: &Channel, topology: &Topology, outbox: &Outbox) 
     if events.is_empty() {
         return Ok(0);
     }
+    reach("relay.claimed").await?;
     let (confirmed, failure) =
         match tokio::time::timeout(CONFIRM_DEADLINE, publish(channel, topology, &events)).await {
             Ok(outcome) => outcome,
@@ -93,9 +95,11 @@ async fn publish_batch(channel: &Channel, topology: &Topology, outbox: &Outbox) 
         };
     let failed: Vec<Uuid> =
         events.iter().map(|event| event.id).filter(|id| !confirmed.contains(id)).collect();
+    reach("relay.published").await?;
     sqlx::query!("UPDATE outbox SET published_at = now() WHERE id = ANY($1)", &confirmed)
         .execute(outbox.pool())
         .await?;
+    reach("relay.marked").await?;
     if !failed.is_empty() {
         sqlx::query!("UPDATE outbox SET claimed_until = '-infinity' WHERE id = ANY($1)", &failed)
             .execute(outbox.pool())

@@ -1,4 +1,4 @@
-//! The admin port: probes and metrics.
+//! The admin port: probes and metrics, and in a debug build failpoints.
 //!
 //! Readiness follows the database; liveness depends on nothing, so that a
 //! database that is away never gets healthy processes killed.
@@ -78,9 +78,12 @@ pub fn router(health: Arc<Health>) -> Router {
             (StatusCode::OK, "started\n")
         }
     };
-    Router::new()
+    let router = Router::new()
         .route("/livez", get(|| async { "live\n" }))
         .route("/readyz", get(ready))
         .route("/startupz", get(started))
-        .route("/metrics", get(|| async { telemetry::metrics_text() }))
+        .route("/metrics", get(|| async { telemetry::metrics_text() }));
+    #[cfg(debug_assertions)]
+    let router = router.merge(crate::failpoint::router());
+    router
 }

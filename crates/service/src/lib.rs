@@ -11,6 +11,7 @@ pub mod batch;
 pub mod config;
 pub mod db;
 pub mod extract;
+pub mod failpoint;
 pub mod grpc;
 pub mod health;
 mod healthcheck;

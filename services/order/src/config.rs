@@ -51,6 +51,15 @@ pub struct Config {
     /// The product service's setting of the same name: seconds that a reservation lives.
     #[arg(long, env = "RESERVATION_LIFE_SECONDS", default_value_t = 600)]
     pub reservation_life_seconds: u64,
+    /// Seconds that a request which places an order holds its key; one that died is taken over, or swept, after them.
+    #[arg(long, env = "CLAIM_LEASE_SECONDS", default_value_t = 30)]
+    pub claim_lease_seconds: u64,
+    /// Seconds that a replica works on an order without a sign of life before another takes over.
+    #[arg(long, env = "SAGA_LEASE_SECONDS", default_value_t = 15)]
+    pub saga_lease_seconds: u64,
+    /// Seconds that one call to the payment provider may take.
+    #[arg(long, env = "PROVIDER_CALL_SECONDS", default_value_t = 10)]
+    pub provider_call_seconds: u64,
     /// Most clients that listen to orders' events at the same time; more get 503.
     #[arg(long, env = "EVENT_LISTENERS", default_value_t = 2000)]
     pub event_listeners: usize,
@@ -64,6 +73,9 @@ impl Config {
         let times = Times {
             payment_deadline: Duration::from_secs(self.payment_deadline_seconds),
             reservation_life: Duration::from_secs(self.reservation_life_seconds),
+            claim_lease: Duration::from_secs(self.claim_lease_seconds),
+            saga_lease: Duration::from_secs(self.saga_lease_seconds),
+            provider_call: Duration::from_secs(self.provider_call_seconds),
             ..Times::default()
         };
         times.check().map_err(anyhow::Error::msg)?;

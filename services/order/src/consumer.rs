@@ -4,6 +4,7 @@ use messaging::topology::{PRODUCT_UPDATED, USER_DELETED};
 use messaging::{ApplyError, Event, Handler};
 use proto::product::v1::ProductUpdated;
 use proto::user::v1::UserDeleted;
+use service::failpoint::reach;
 use sqlx::PgConnection;
 
 use crate::{catalogue, erasure};
@@ -27,6 +28,9 @@ impl Handler for Consumer {
             users.push(user.parse().map_err(rejected)?);
         }
         erasure::erase(connection, &users).await?;
+        if !users.is_empty() {
+            reach("order.erasure.written").await?;
+        }
         Ok(())
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use messaging::Outbox;
 use serde::{Deserialize, Serialize};
 use service::batch::Batcher;
+use service::failpoint::reach;
 use service::{FieldError, Problem};
 use sqlx::PgPool;
 use time::OffsetDateTime;
@@ -149,7 +150,10 @@ impl Placer {
             claim::find(&mut connection, key, &self.times).await?
         };
         match existing {
-            Existing::Mine(claim) => return Ok(Ok(claim)),
+            Existing::Mine(claim) => {
+                reach("order.place.taken_over").await?;
+                return Ok(Ok(claim));
+            }
             Existing::Answered(answer) => return Ok(Err(answer)),
             Existing::None => {}
         }
@@ -189,6 +193,7 @@ impl Placer {
     }
 
     async fn work(&self, key: &Key, mut claim: Claim, request: Request) -> Result<Answer, Problem> {
+        reach("order.place.claimed").await?;
         let mut reserved = self.reserve(&claim).await?;
         if matches!(reserved, Reserved::Ended | Reserved::Conflict) {
             // An ended reservation never revives: the same lines under a new order id.
@@ -223,6 +228,7 @@ impl Placer {
                 return Err(Problem::unavailable("The stock could not be reserved; try again."));
             }
         };
+        reach("order.place.reserved").await?;
         let total = match order::total(&items) {
             Ok(total) => total,
             Err(error) => {
@@ -302,6 +308,7 @@ impl Placer {
         let answer = Answer { order_id: claim.order_id, status: problem.status.as_u16(), body };
         let mut connection = self.pool.acquire().await?;
         let stored = claim::store::answer(&mut connection, &[(claim.clone(), answer.clone())]).await?;
+        reach("order.place.refused").await?;
         if stored.is_empty() { Err(claim::in_progress()) } else { Ok(answer) }
     }
 }
@@ -368,7 +375,9 @@ async fn place_together(pool: &PgPool, outbox: &Outbox, jobs: &[&Job]) -> sqlx::
     claim::store::answer(&mut transaction, &answers).await?;
     let placements: Vec<Placement> = accepted.iter().map(|job| job.placement.clone()).collect();
     order::store::insert(&mut transaction, &placements).await?;
+    reach("order.place.written").await?;
     transaction.commit().await?;
+    reach("order.place.committed").await?;
     outbox.wake();
     Ok(placed)
 }

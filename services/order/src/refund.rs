@@ -6,6 +6,7 @@ pub mod store;
 use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
+use service::failpoint::reach;
 use service::{FieldError, Money, Problem};
 use sqlx::{PgConnection, PgPool};
 use time::OffsetDateTime;
@@ -108,7 +109,9 @@ impl Refunds {
             }
             let answer = decide(&mut transaction, claim.order_id, key.user_id, order, request).await?;
             claim::store::answer(&mut transaction, &[(claim.clone(), answer.clone())]).await?;
+            reach("order.refund.written").await?;
             transaction.commit().await?;
+            reach("order.refund.committed").await?;
             Ok::<_, Problem>(Some(answer))
         };
         let written = written.await;

@@ -56,7 +56,15 @@ impl Times {
                 return Err(format!("{short} ({a:?}) must be shorter than {long} ({b:?})"));
             }
         }
+        if self.provider_call.is_zero() {
+            return Err("one provider call takes some time".to_owned());
+        }
         Ok(())
+    }
+
+    /// Between two looks for lapsed claims, and what their clients get to come back by themselves.
+    pub fn sweep_every(&self) -> Duration {
+        self.claim_lease / 6
     }
 }
 
@@ -73,5 +81,13 @@ mod tests {
     fn a_deadline_beyond_the_reservation_is_refused() {
         let late = Times { payment_deadline: Duration::from_secs(601), ..Times::default() };
         assert!(late.check().unwrap_err().contains("payment deadline"));
+    }
+
+    #[test]
+    fn a_lease_no_longer_than_the_calls_made_under_it_is_refused() {
+        let short = Times { saga_lease: Duration::from_secs(10), ..Times::default() };
+        assert!(short.check().unwrap_err().contains("saga's lease"));
+        let short = Times { claim_lease: Duration::from_secs(3), ..Times::default() };
+        assert!(short.check().unwrap_err().contains("claim's lease"));
     }
 }

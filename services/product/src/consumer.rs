@@ -3,6 +3,7 @@
 use messaging::topology::{ORDER_CANCELLED, ORDER_REFUNDED};
 use messaging::{ApplyError, Event, Handler};
 use proto::order::v1::{OrderCancelled, OrderRefunded};
+use service::failpoint::reach;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -24,6 +25,9 @@ impl Handler for Consumer {
             }
         }
         stock::restock(connection, &cancelled, &returns).await?;
+        if !cancelled.is_empty() || !returns.is_empty() {
+            reach("product.restock.written").await?;
+        }
         Ok(())
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use proto::product::v1 as wire;
 use service::batch::Batcher;
+use service::failpoint::reach;
 use service::grpc::{from_sqlx, internal, invalid, unavailable};
 use service::peer::Callers;
 use sqlx::{PgConnection, PgPool};
@@ -40,10 +41,26 @@ impl Calls {
         Self {
             callers,
             reserve: batched(pool.clone(), move |connection, items| {
-                Box::pin(stock::reserve(connection, items, life))
+                Box::pin(async move {
+                    let outcomes = stock::reserve(connection, items, life).await?;
+                    reach("product.reserve.written").await?;
+                    Ok(outcomes)
+                })
             }),
-            commit: batched(pool.clone(), |connection, orders| Box::pin(stock::commit(connection, orders))),
-            release: batched(pool.clone(), |connection, orders| Box::pin(stock::release(connection, orders))),
+            commit: batched(pool.clone(), |connection, orders| {
+                Box::pin(async move {
+                    let committed = stock::commit(connection, orders).await?;
+                    reach("product.commit.written").await?;
+                    Ok(committed)
+                })
+            }),
+            release: batched(pool.clone(), |connection, orders| {
+                Box::pin(async move {
+                    let released = stock::release(connection, orders).await?;
+                    reach("product.release.written").await?;
+                    Ok(released)
+                })
+            }),
             pool,
         }
     }
@@ -127,6 +144,7 @@ impl wire::product_service_server::ProductService for Calls {
         at_most("reservations", asked.len(), MAX_ITEMS)?;
         let asked = asked.iter().map(reservation).collect::<Result<_, _>>()?;
         let outcomes = ask(&self.reserve, asked).await?;
+        reach("product.reserve.committed").await.map_err(|error| from_sqlx(&error))?;
         let results = outcomes.into_iter().map(wire::ReserveResult::from).collect();
         Ok(Response::new(wire::ReserveResponse { results }))
     }
@@ -138,6 +156,7 @@ impl wire::product_service_server::ProductService for Calls {
         self.callers.require(&request, &CALLERS)?;
         let orders = ids("order_ids", &request.into_inner().order_ids)?;
         let results = ask(&self.commit, orders).await?.into_iter();
+        reach("product.commit.committed").await.map_err(|error| from_sqlx(&error))?;
         let results = results.map(|result| match result {
             Committed::Committed => wire::CommitResult::Committed.into(),
             Committed::Gone => wire::CommitResult::Gone.into(),
@@ -152,6 +171,7 @@ impl wire::product_service_server::ProductService for Calls {
         self.callers.require(&request, &CALLERS)?;
         let orders = ids("order_ids", &request.into_inner().order_ids)?;
         let results = ask(&self.release, orders).await?.into_iter();
+        reach("product.release.committed").await.map_err(|error| from_sqlx(&error))?;
         let results = results.map(|result| match result {
             Released::Released => wire::ReleaseResult::Released.into(),
             Released::Committed => wire::ReleaseResult::Committed.into(),

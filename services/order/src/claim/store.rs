@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::{Answer, Claim, Key, Stored};
 use crate::address::Address;
 use crate::order::Line;
+use crate::times::Times;
 
 /// A new claim; `None` when the key is taken, or its user erased.
 pub async fn insert(
@@ -185,12 +186,12 @@ pub async fn let_go(connection: &mut PgConnection, claim: &Claim) -> sqlx::Resul
 pub async fn take_lapsed(
     connection: &mut PgConnection,
     owner: Uuid,
-    lease: Duration,
+    times: &Times,
 ) -> sqlx::Result<Vec<Uuid>> {
     sqlx::query_scalar!(
         "WITH lapsed AS MATERIALIZED (
              SELECT order_id FROM orders.claims
-             WHERE answer_status IS NULL AND NOT swept AND lease_until < now() - interval '5 seconds'
+             WHERE answer_status IS NULL AND NOT swept AND lease_until < now() - make_interval(secs => $4)
                AND operation = $3
              ORDER BY lease_until LIMIT 100 FOR UPDATE SKIP LOCKED
          )
@@ -198,8 +199,9 @@ pub async fn take_lapsed(
          FROM lapsed WHERE c.order_id = lapsed.order_id
          RETURNING c.order_id",
         owner,
-        lease.as_secs_f64(),
+        times.claim_lease.as_secs_f64(),
         crate::place::OPERATION,
+        times.sweep_every().as_secs_f64(),
     )
     .fetch_all(connection)
     .await

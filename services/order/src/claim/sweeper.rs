@@ -2,8 +2,7 @@
 //! process died, and the customer did not come back. And forgets what erased users'
 //! last requests left.
 
-use std::time::Duration;
-
+use service::failpoint::reach;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -13,13 +12,11 @@ use crate::clients::product::Products;
 use crate::erasure;
 use crate::times::Times;
 
-const EVERY: Duration = Duration::from_secs(5);
-
 pub async fn run(pool: PgPool, products: Products, times: Times, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(EVERY) => {}
+            () = tokio::time::sleep(times.sweep_every()) => {}
         }
         if let Err(error) = sweep(&pool, &products, &times).await {
             tracing::warn!(error = format!("{error:#}"), "claims.sweep_failed");
@@ -38,12 +35,14 @@ async fn sweep(pool: &PgPool, products: &Products, times: &Times) -> anyhow::Res
     let lapsed = {
         let mut connection = pool.acquire().await?;
         store::forget(&mut connection, times.key_life).await?;
-        store::take_lapsed(&mut connection, owner, times.claim_lease).await?
+        store::take_lapsed(&mut connection, owner, times).await?
     };
     if lapsed.is_empty() {
         return Ok(());
     }
+    reach("order.sweep.taken").await?;
     let released = products.release(&lapsed).await;
+    reach("order.sweep.released").await?;
     let mut connection = pool.acquire().await?;
     store::give_up(&mut connection, owner, &lapsed, released.is_ok()).await?;
     released?;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use messaging::Outbox;
 use service::batch::Batcher;
+use service::failpoint::reach;
 use service::telemetry;
 use sqlx::PgPool;
 use tokio::sync::{Notify, Semaphore};
@@ -121,7 +122,12 @@ impl Sagas {
             return Ok(Vec::new());
         }
         let mut connection = self.pool.acquire().await?;
-        store::claim(&mut connection, i64::try_from(free).unwrap_or(1), self.times.saga_lease).await
+        let limit = i64::try_from(free).unwrap_or(1);
+        let leases = store::claim(&mut connection, limit, self.times.saga_lease).await?;
+        if !leases.is_empty() {
+            reach("order.saga.leased").await?;
+        }
+        Ok(leases)
     }
 
     async fn work(&self, lease: Lease, stop: &CancellationToken) {
@@ -166,14 +172,17 @@ impl Sagas {
         } else {
             let span = tracing::info_span!("saga.call", otel.kind = "client", call = ?call);
             telemetry::continue_traceparent(&span, job.traceparent.as_deref());
-            let call = async {
+            let call = call.filter(|_| !unread);
+            reach(before(call)).await?;
+            let calls = async {
                 match call {
-                    Some(call) if !unread => self.call(order, &job, call).await,
-                    _ => self.look(&job).await,
+                    Some(call) => self.call(order, &job, call).await,
+                    None => self.look(&job).await,
                 }
             };
             // A step may be several calls; the lease is longer than one deadline.
-            let answer = tokio::time::timeout(self.times.provider_call, call.instrument(span)).await;
+            let answer = tokio::time::timeout(self.times.provider_call, calls.instrument(span)).await;
+            reach(after(call)).await?;
             answer.unwrap_or_else(|_| vec![Input::NoAnswer])
         };
         let unanswered = facts.contains(&Input::NoAnswer);
@@ -284,7 +293,9 @@ async fn apply(pool: &PgPool, outbox: &Outbox, live: &Live, facts: &[(Uuid, Inpu
     let together = async |facts: &[(Uuid, Input)]| {
         let mut transaction = pool.begin().await?;
         let applied = facts::apply(&mut transaction, facts).await?;
+        reach("order.saga.written").await?;
         transaction.commit().await?;
+        reach("order.saga.committed").await?;
         outbox.wake();
         live.announce(&applied.moved);
         Ok::<_, sqlx::Error>(applied.answers)
@@ -306,6 +317,34 @@ async fn apply(pool: &PgPool, outbox: &Outbox, live: &Live, facts: &[(Uuid, Inpu
         });
     }
     answers
+}
+
+/// The failpoint before a call, or a look.
+fn before(call: Option<Call>) -> &'static str {
+    match call {
+        Some(Call::CreateIntent) => "order.saga.create.before",
+        Some(Call::ConfirmIntent) => "order.saga.confirm.before",
+        Some(Call::RetrieveIntent) => "order.saga.retrieve.before",
+        Some(Call::CommitStock) => "order.saga.commit.before",
+        Some(Call::CaptureIntent) => "order.saga.capture.before",
+        Some(Call::CancelIntent) => "order.saga.cancel.before",
+        Some(Call::Refund) => "order.saga.refund.before",
+        None => "order.saga.look.before",
+    }
+}
+
+/// The failpoint between an answer and what it changes.
+fn after(call: Option<Call>) -> &'static str {
+    match call {
+        Some(Call::CreateIntent) => "order.saga.create.after",
+        Some(Call::ConfirmIntent) => "order.saga.confirm.after",
+        Some(Call::RetrieveIntent) => "order.saga.retrieve.after",
+        Some(Call::CommitStock) => "order.saga.commit.after",
+        Some(Call::CaptureIntent) => "order.saga.capture.after",
+        Some(Call::CancelIntent) => "order.saga.cancel.after",
+        Some(Call::Refund) => "order.saga.refund.after",
+        None => "order.saga.look.after",
+    }
 }
 
 /// A look tells much that is known. What a slow worker takes for known is told

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use service::batch::MAX_BATCH;
+use service::failpoint::reach;
 use sqlx::{PgConnection, PgPool};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -132,7 +133,13 @@ pub async fn expire_until(pool: &PgPool, stop: &CancellationToken) {
 async fn sweep(pool: &PgPool) -> sqlx::Result<usize> {
     let mut transaction = pool.begin().await?;
     let count = expire(&mut transaction).await?;
+    if count > 0 {
+        reach("product.expiry.written").await?;
+    }
     transaction.commit().await?;
+    if count > 0 {
+        reach("product.expiry.committed").await?;
+    }
     Ok(count)
 }
 

@@ -4,6 +4,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Deserialize;
 use service::extract::{Body, Json};
+use service::failpoint::reach;
 use service::validate::Invalid;
 use service::{FieldError, Problem};
 use utoipa::ToSchema;
@@ -69,7 +70,9 @@ async fn rename(State(app): State<App>, Caller(user): Caller, body: Body) -> Res
 async fn erase(State(app): State<App>, Caller(user): Caller) -> Result<StatusCode, Problem> {
     let mut transaction = app.pool.begin().await?;
     let erased = account::erase(&mut transaction, user.id).await?;
+    reach("user.erasure.written").await?;
     transaction.commit().await?;
+    reach("user.erasure.committed").await?;
     app.outbox.wake();
     if erased { Ok(StatusCode::NO_CONTENT) } else { Err(signed_out()) }
 }
