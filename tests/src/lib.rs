@@ -4,6 +4,8 @@
 //!
 //! `cargo dockside test system` starts the shop and runs these tests.
 
+pub mod failpoints;
+
 use std::future::Future;
 use std::process::Command;
 use std::time::{Duration, Instant};

@@ -40,6 +40,8 @@ pub struct Options {
     pub demo: bool,
     /// The edge as a container.
     pub contained: bool,
+    /// Short leases, so that what a dead process left behind is soon taken over: for tests.
+    pub hasty: bool,
 }
 
 /// The wanted ports where they are free, else free ones.
@@ -146,7 +148,7 @@ pub fn start(
     let own = [jwks.clone(), trusted, ("OBJECT_STORE_URL", objects.replace('%', "%25").replace(' ', "%20"))];
     let own = own.into_iter().chain(demo).collect();
     supervisor.start(service("product", program("product")?, ports.product, &secrets.product, own))?;
-    let own = vec![
+    let mut own = vec![
         jwks,
         ("PRODUCT_GRPC", format!("http://{}", loopback(ports.product[1]))),
         ("USER_GRPC", format!("http://{}", loopback(ports.user[1]))),
@@ -155,6 +157,10 @@ pub fn start(
         ("PAYMENT_WEBHOOK_SECRET", secrets.payment_webhook_secret.clone()),
         ("SERVICE_KEY_FILE", key.display().to_string()),
     ];
+    if options.hasty {
+        let short = [("CLAIM_LEASE_SECONDS", 4), ("SAGA_LEASE_SECONDS", 3), ("PROVIDER_CALL_SECONDS", 2)];
+        own.extend(short.map(|(name, seconds)| (name, seconds.to_string())));
+    }
     supervisor.start(service("order", order_program, ports.order, &secrets.order, own))?;
 
     let port = match options.port {

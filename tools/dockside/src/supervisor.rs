@@ -25,6 +25,7 @@ struct Inner {
     state: State,
     managed: Vec<Managed>,
     stopping: bool,
+    at_once: bool,
 }
 
 impl Supervisor {
@@ -36,7 +37,7 @@ impl Supervisor {
         (state.edge, state.postgres, state.rabbitmq) = (None, None, None);
         state.processes.clear();
         state.save(layout)?;
-        let inner = Mutex::new(Inner { state, managed: Vec::new(), stopping: false });
+        let inner = Mutex::new(Inner { state, managed: Vec::new(), stopping: false, at_once: false });
         let supervisor = Arc::new(Supervisor { layout: layout.clone(), inner });
         let watched = Arc::clone(&supervisor);
         thread::spawn(move || {
@@ -54,6 +55,11 @@ impl Supervisor {
 
     pub fn state(&self) -> State {
         self.lock().state.clone()
+    }
+
+    /// From now on what dies is started again after the shortest wait, however often: for tests, which kill on purpose.
+    pub fn restart_at_once(&self) {
+        self.lock().at_once = true;
     }
 
     /// Changes the state and writes it.
@@ -129,8 +135,9 @@ impl Supervisor {
             return false;
         }
         let mut changed = false;
+        let at_once = inner.at_once;
         for managed in &mut inner.managed {
-            changed |= managed.watch(&self.layout);
+            changed |= managed.watch(&self.layout, at_once);
         }
         if changed && let Err(e) = inner.publish(&self.layout) {
             console::event("dockside", &format!("cannot write the state: {e:#}"));

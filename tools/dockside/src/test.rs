@@ -127,6 +127,7 @@ pub fn run(layout: &Layout, names: &[String]) -> Result<ExitCode> {
     // Every run starts from nothing; the data of the last one stays until then, for who wants to look at it.
     down::forget_data(&layout)?;
     let supervisor = Supervisor::new(&layout)?;
+    supervisor.restart_at_once();
     let mut run = Run { steps: Vec::new() };
     let result = steps(&layout, &supervisor, &plan, &mut run);
     supervisor.stop();
@@ -207,7 +208,7 @@ fn steps(layout: &Layout, supervisor: &Supervisor, plan: &Plan, run: &mut Run) -
                 openapi::committed(layout, &built)?,
                 "docs/openapi.json is out of date: run `cargo dockside openapi`"
             );
-            let options = services::Options { port: None, demo: true, contained };
+            let options = services::Options { port: None, demo: true, contained, hasty: true };
             services::start(layout, supervisor, &options, &secrets, &admin, &built, &broker)?;
             supervisor.update(|s| s.ready = true)?;
             let program = std::env::current_exe().context("cannot find this program")?;

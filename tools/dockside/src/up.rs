@@ -106,7 +106,8 @@ fn bring_up(layout: &Layout, supervisor: &Supervisor, args: &UpArgs) -> Result<(
         });
         let Some(build) = build else { return };
         if let (Some((database, broker, contained)), Ok(Some(programs))) = (servers, build.join()) {
-            let options = services::Options { port: Some(args.port), demo: !args.no_demo, contained };
+            let (port, demo) = (Some(args.port), !args.no_demo);
+            let options = services::Options { port, demo, contained, hasty: false };
             failure
                 .of(services::start(layout, supervisor, &options, &secrets, &database, &programs, &broker));
         }

@@ -104,8 +104,9 @@ impl Managed {
         Ok(())
     }
 
-    /// Notices a death and restarts when it is time. True when the process's id changed.
-    pub fn watch(&mut self, layout: &Layout) -> bool {
+    /// Notices a death and restarts when it is time, `at_once` as after a first one. True when the process's id
+    /// changed.
+    pub fn watch(&mut self, layout: &Layout, at_once: bool) -> bool {
         if let Some(child) = &mut self.child {
             let Ok(Some(exit)) = child.try_wait() else {
                 return false;
@@ -118,7 +119,7 @@ impl Managed {
             if !self.served {
                 return true;
             }
-            self.failures = if self.since.elapsed() > RECOVERED { 1 } else { self.failures + 1 };
+            self.failures = if at_once || self.since.elapsed() > RECOVERED { 1 } else { self.failures + 1 };
             self.schedule(&format!("ended ({})", said(exit)));
             return true;
         }

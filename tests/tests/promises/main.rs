@@ -1,0 +1,3 @@
+//! The promises of `docs/reliability.md`, each tried under its faults.
+
+mod p1;
