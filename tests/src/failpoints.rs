@@ -22,17 +22,21 @@ const SERVICES: [&str; 3] = ["user", "product", "order"];
 pub enum Fault {
     /// SIGKILL.
     Crash,
-    /// Longer than any lease: others take over, and then it goes on.
+    /// Longer than the lease that is held there: others take over, and then it goes on.
     Stall,
     /// As when the database is away.
     Fail,
 }
 
 impl Fault {
-    fn action(self) -> &'static str {
+    fn action(self, failpoint: &str) -> &'static str {
         match self {
             Self::Crash => "crash",
-            Self::Stall => "stall 4500",
+            // A claim's lease is of four seconds, a saga's of three.
+            Self::Stall if failpoint.starts_with("order.place") || failpoint.starts_with("order.sweep") => {
+                "stall 4500"
+            }
+            Self::Stall => "stall 3300",
             Self::Fail => "fail",
         }
     }
@@ -75,7 +79,7 @@ async fn lane(
         let started = Instant::now();
         let scene = scenes.prepare(Plot::leading_to(service, &name)).await;
         let pid = process.look().await["pid"].clone();
-        process.arm(&name, fault.action()).await;
+        process.arm(&name, fault.action(&name)).await;
         ending.spawn(scene.play(name.clone()));
         let reached = || async {
             let now = process.ask().await?;
@@ -85,7 +89,7 @@ async fn lane(
             };
             hit.then_some(())
         };
-        eventually(&format!("{service} to reach {name}"), Duration::from_secs(40), reached).await;
+        eventually(&format!("{service} to reach {name}"), Duration::from_secs(60), reached).await;
         progress(&format!("{fault:?} at {name} in {service}: {:.1} s", started.elapsed().as_secs_f64()));
     }
     ending

@@ -111,10 +111,14 @@ impl Scenes {
             orders: Vec::new(),
         };
         match plot {
-            Plot::Cancel | Plot::Refund => scene.prepare_order("pm_card_visa", "confirmed").await,
+            Plot::Cancel | Plot::Refund => {
+                scene.place(&Scene::key(), "pm_card_visa").await;
+                assert_eq!(scene.buyer().ended(&scene.orders[0]).await["status"], "confirmed");
+            }
             Plot::Erase => {
                 scene.token = self.account().await;
-                scene.prepare_order("pm_card_chargeDeclined", "cancelled").await;
+                // Its address is kept until it has ended, and no longer.
+                scene.place(&Scene::key(), "pm_card_chargeDeclined").await;
             }
             _ => {}
         }
@@ -192,21 +196,21 @@ impl Scene {
         self.orders.push(answer.id());
     }
 
-    async fn prepare_order(&mut self, card: &str, status: &str) {
-        self.place(&Self::key(), card).await;
-        assert_eq!(self.buyer().ended(&self.orders[0]).await["status"], status);
-    }
-
-    /// A request that fails at `failpoint` and leaves its claim behind; the keys that were used.
-    async fn give_up_at(&self, failpoint: &str) -> Vec<String> {
+    /// A request that fails at `failpoint` and leaves its claim behind, with or without a
+    /// reservation; the keys that were used.
+    async fn give_up_at(&self, failpoint: &str, reserved: i64) -> Vec<String> {
         let keys = std::sync::Mutex::new(Vec::new());
         let given_up = || async {
             let key = Self::key();
             keys.lock().expect("no panic").push(key.clone());
-            // Another order may take the fault, or the process be dead.
+            // Another order may take the fault, or a service be dead.
             self.scenes.order.arm(failpoint, "fail").await;
             let answer = send(self.buyer().order(&key, self.product, 2, "pm_card_visa")).await.ok()?;
-            (answer.status == 503).then_some(())
+            let left = "SELECT count(*) FROM orders.claims WHERE key = $1 AND answer_status IS NULL";
+            let left = sqlx::query_scalar(left).bind(&key).fetch_one(&self.shop().database);
+            let left: i64 = left.await.expect("PostgreSQL answers");
+            let held = self.shop().stock(self.product).await.1 >= reserved;
+            (answer.status == 503 && left == 1 && held).then_some(())
         };
         eventually("a request to fail", MINUTE, given_up).await;
         keys.into_inner().expect("no panic")
@@ -226,13 +230,13 @@ impl Scene {
                 self.refused(quantity, code).await;
             }
             Plot::TryAgain => {
-                for key in self.give_up_at("order.place.claimed").await {
+                for key in self.give_up_at("order.place.claimed", 0).await {
                     self.place(&key, "pm_card_visa").await;
                 }
                 self.ended("confirmed").await;
             }
             Plot::Abandon => {
-                let keys = self.give_up_at("order.place.reserved").await;
+                let keys = self.give_up_at("order.place.reserved", 2).await;
                 self.stock_is("reserved", 0).await;
                 for key in keys {
                     self.place(&key, "pm_card_visa").await;
