@@ -86,7 +86,7 @@ async fn in_transaction<I, O, F>(pool: &PgPool, items: &[I], operation: &F) -> s
 where
     F: for<'a> Fn(&'a mut PgConnection, &'a [I]) -> Answers<'a, O>,
 {
-    let mut transaction = pool.begin().await?;
+    let mut transaction = service::db::begin(pool).await?;
     let answers = operation(&mut transaction, items).await?;
     transaction.commit().await?;
     Ok(answers)

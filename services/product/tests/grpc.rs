@@ -361,7 +361,7 @@ async fn a_reservation_that_breaks_its_batch_breaks_alone() {
 async fn a_database_that_is_busy_shows_as_unavailable_and_the_call_may_be_repeated() {
     let shop = shop().await;
     let lamp = shop.stocked(5).await;
-    let mut busy = shop.pool.begin().await.unwrap();
+    let mut busy = service::db::begin(&shop.pool).await.unwrap();
     sqlx::query("SELECT FROM products.stock FOR UPDATE").execute(&mut *busy).await.unwrap();
     let order = Uuid::now_v7();
     let asked = || vec![reservation(order, &[(&lamp, 1)])];
@@ -377,7 +377,7 @@ async fn a_database_that_is_busy_shows_as_unavailable_and_the_call_may_be_repeat
 async fn a_caller_who_gives_up_does_not_cut_the_work_short() {
     let shop = shop().await;
     let lamp = shop.stocked(5).await;
-    let mut busy = shop.pool.begin().await.unwrap();
+    let mut busy = service::db::begin(&shop.pool).await.unwrap();
     sqlx::query("SELECT FROM products.stock FOR UPDATE").execute(&mut *busy).await.unwrap();
     let reservations = vec![reservation(Uuid::now_v7(), &[(&lamp, 1)])];
     let mut call = shop.call(wire::ReserveRequest { reservations });

@@ -130,7 +130,7 @@ pub async fn expire_until(pool: &PgPool, stop: &CancellationToken) {
 }
 
 async fn sweep(pool: &PgPool) -> sqlx::Result<usize> {
-    let mut transaction = pool.begin().await?;
+    let mut transaction = service::db::begin(pool).await?;
     let count = expire(&mut transaction).await?;
     transaction.commit().await?;
     Ok(count)
