@@ -4,10 +4,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
+use opentelemetry::metrics::Counter;
 use proto::product::v1 as wire;
 use service::batch::Batcher;
 use service::grpc::{from_sqlx, internal, invalid, unavailable};
 use service::peer::Callers;
+use service::telemetry;
 use sqlx::{PgConnection, PgPool};
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
@@ -32,6 +34,8 @@ pub struct Calls {
     reserve: Batcher<Reservation, Result<Outcome, Status>>,
     commit: Batcher<Uuid, Result<Committed, Status>>,
     release: Batcher<Uuid, Result<Released, Status>>,
+    /// Reservations asked for, each time that one is.
+    asked: Counter<u64>,
 }
 
 impl Calls {
@@ -39,6 +43,7 @@ impl Calls {
         let life = reservation_life_seconds;
         Self {
             callers,
+            asked: telemetry::counter("reservations.asked"),
             reserve: batched(pool.clone(), move |connection, items| {
                 Box::pin(stock::reserve(connection, items, life))
             }),
@@ -125,6 +130,7 @@ impl wire::product_service_server::ProductService for Calls {
         self.callers.require(&request, &CALLERS)?;
         let asked = request.into_inner().reservations;
         at_most("reservations", asked.len(), MAX_ITEMS)?;
+        self.asked.add(asked.len() as u64, &[]);
         let asked = asked.iter().map(reservation).collect::<Result<_, _>>()?;
         let outcomes = ask(&self.reserve, asked).await?;
         let results = outcomes.into_iter().map(wire::ReserveResult::from).collect();
