@@ -51,6 +51,14 @@ impl Shop {
         }
     }
 
+    /// The address of a service's admin port.
+    pub fn admin(&self, name: &str) -> String {
+        let status = status();
+        let all = status["processes"].as_array().expect("processes are listed");
+        let process = all.iter().find(|process| process["name"] == name).expect("the service is listed");
+        process["admin"].as_str().expect("a service has an admin port").to_owned()
+    }
+
     /// SIGKILL, without a warning.
     pub fn kill(&self, name: &str) {
         let pid = status()["processes"]
