@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
-use sqlx::PgPool;
+use sqlx::{PgPool, Postgres, Transaction};
 use uuid::Uuid;
 
 pub struct Shop {
@@ -123,6 +123,12 @@ impl Shop {
             Some(ledger["items"].as_array()?.first().cloned().unwrap_or(Value::Null))
         };
         eventually("the sandbox's ledger", Duration::from_secs(30), ask).await
+    }
+
+    /// A transaction of the test's own.
+    #[expect(clippy::disallowed_methods, reason = "nothing cancels a test while it begins one")]
+    pub async fn transaction(&self) -> Transaction<'static, Postgres> {
+        self.database.begin().await.expect("PostgreSQL answers")
     }
 
     /// Waits until a query's only value is as wanted.
