@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::extract::State;
 use axum::routing::get;
+use reqwest::{Client, Response};
 use service::config::{Backends, Listen};
 use service::serve::{Addresses, Ports};
 use service::{Lifecycle, Problem};
@@ -72,14 +73,19 @@ async fn start(database_url: String, connections: u32) -> (Lifecycle, Addresses,
     (lifecycle, addresses, pool)
 }
 
+/// Made once: that takes its time, and the answers' is measured.
+fn client() -> Client {
+    Client::builder().timeout(Duration::from_secs(10)).build().unwrap()
+}
+
 /// The answer, which is there within `limit`.
-async fn ask(url: &str, limit: Duration) -> reqwest::Response {
-    tokio::time::timeout(limit, reqwest::get(url)).await.expect("an answer in time").unwrap()
+async fn ask(client: &Client, url: &str, limit: Duration) -> Response {
+    tokio::time::timeout(limit, client.get(url).send()).await.expect("an answer in time").unwrap()
 }
 
 /// Within 1.5 s: to come again in a second.
-async fn told_to_come_again(url: &str) {
-    let answer = ask(url, Duration::from_millis(1500)).await;
+async fn told_to_come_again(client: &Client, url: &str) {
+    let answer = ask(client, url, Duration::from_millis(1500)).await;
     assert_eq!((answer.status().as_u16(), answer.headers()["retry-after"].to_str().unwrap()), (503, "1"));
     let problem: Problem = answer.json().await.unwrap();
     assert_eq!(problem.code, "service_unavailable");
@@ -93,9 +99,10 @@ async fn readiness_follows_the_database_and_liveness_does_not() {
     url.set_host(Some("127.0.0.1")).unwrap();
     url.set_port(Some(way.here.port())).unwrap();
     let (lifecycle, Addresses { http, admin, .. }, _) = start(url.to_string(), 4).await;
+    let client = client();
     let (api, probe) = (format!("http://{http}/one"), |name: &str| format!("http://{admin}/{name}"));
     let prompt = Duration::from_millis(2500); // what a probe waits for the database, and a little
-    let status = async |name: &str| ask(&probe(name), prompt).await.status().as_u16();
+    let status = async |name: &str| ask(&client, &probe(name), prompt).await.status().as_u16();
     let becomes = async |wanted: u16| {
         testing::eventually(&format!("readiness to become {wanted}"), async || {
             (status("readyz").await == wanted).then_some(())
@@ -105,16 +112,16 @@ async fn readiness_follows_the_database_and_liveness_does_not() {
 
     for _ in 0..2 {
         becomes(200).await;
-        assert_eq!(ask(&api, prompt).await.text().await.unwrap(), "1");
+        assert_eq!(ask(&client, &api, prompt).await.text().await.unwrap(), "1");
         way.close().await;
         becomes(503).await;
-        told_to_come_again(&api).await;
+        told_to_come_again(&client, &api).await;
         assert_eq!((status("livez").await, status("startupz").await), (200, 200));
         assert_eq!(status("readyz").await, 503, "as long as it is away");
         way.open_again().await;
     }
     becomes(200).await;
-    assert_eq!(ask(&api, prompt).await.text().await.unwrap(), "1");
+    assert_eq!(ask(&client, &api, prompt).await.text().await.unwrap(), "1");
     assert!(lifecycle.shutdown(Duration::from_secs(10)).await);
 }
 
@@ -122,16 +129,17 @@ async fn readiness_follows_the_database_and_liveness_does_not() {
 async fn when_all_connections_are_taken_requests_are_refused_in_a_second_and_the_service_stays_ready() {
     let (_lifecycle, Addresses { http, admin, .. }, pool) = start(testing::database("unused").await, 2).await;
     let api = format!("http://{http}/one");
+    let client = client();
     let held = [pool.acquire().await.unwrap(), pool.acquire().await.unwrap()];
     let asked = Instant::now();
     let mut waiting = JoinSet::new();
     for _ in 0..8 {
-        let api = api.clone();
-        waiting.spawn(async move { told_to_come_again(&api).await });
+        let (client, api) = (client.clone(), api.clone());
+        waiting.spawn(async move { told_to_come_again(&client, &api).await });
     }
     waiting.join_all().await;
     assert!(asked.elapsed() > Duration::from_millis(900), "a connection may come free meanwhile");
-    assert_eq!(ask(&format!("http://{admin}/readyz"), Duration::from_secs(1)).await.status(), 200);
+    assert_eq!(ask(&client, &format!("http://{admin}/readyz"), Duration::from_secs(1)).await.status(), 200);
     drop(held);
-    assert_eq!(ask(&api, Duration::from_secs(1)).await.status(), 200);
+    assert_eq!(ask(&client, &api, Duration::from_secs(1)).await.status(), 200);
 }
