@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
-use sqlx::PgPool;
+use sqlx::{PgPool, Postgres, Transaction};
 use uuid::Uuid;
 
 pub struct Shop {
@@ -51,6 +51,14 @@ impl Shop {
             database: PgPool::connect(url).await.expect("PostgreSQL answers"),
             sandbox: sandbox.to_owned(),
         }
+    }
+
+    /// The address of a service's admin port.
+    pub fn admin(&self, name: &str) -> String {
+        let status = status();
+        let all = status["processes"].as_array().expect("processes are listed");
+        let process = all.iter().find(|process| process["name"] == name).expect("the service is listed");
+        process["admin"].as_str().expect("a service has an admin port").to_owned()
     }
 
     /// SIGKILL, without a warning.
@@ -117,6 +125,12 @@ impl Shop {
             Some(ledger["items"].as_array()?.first().cloned().unwrap_or(Value::Null))
         };
         eventually("the sandbox's ledger", Duration::from_secs(30), ask).await
+    }
+
+    /// A transaction of the test's own.
+    #[expect(clippy::disallowed_methods, reason = "nothing cancels a test while it begins one")]
+    pub async fn transaction(&self) -> Transaction<'static, Postgres> {
+        self.database.begin().await.expect("PostgreSQL answers")
     }
 
     /// Waits until a query's only value is as wanted.

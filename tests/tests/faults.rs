@@ -43,7 +43,7 @@ async fn a_reservation_made_by_a_dead_request_is_taken_over_by_its_retry() {
     let buyer = shop.customer().await;
     let key = Uuid::now_v7().to_string();
     // Holds the request up between its reservation and its order.
-    let mut gate = shop.database.begin().await.unwrap();
+    let mut gate = shop.transaction().await;
     sqlx::query("LOCK TABLE orders.orders IN SHARE MODE").execute(&mut *gate).await.unwrap();
     let request = tokio::spawn(send(buyer.order(&key, product, 2, "pm_card_visa")));
     shop.eventually("SELECT reserved::bigint FROM products.stock WHERE product_id = $1", product, 2).await;

@@ -173,7 +173,7 @@ async fn a_service_reaches_its_own_schema_only() {
     let schemas = [("user_service", "users"), ("product_service", "products"), ("order_service", "orders")];
     for (role, own) in schemas {
         for (_, schema) in schemas {
-            let mut transaction = shop.database.begin().await.unwrap();
+            let mut transaction = shop.transaction().await;
             let become_role = sqlx::AssertSqlSafe(format!("SET LOCAL ROLE {role}"));
             sqlx::query(become_role).execute(&mut *transaction).await.unwrap();
             let read = sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {schema}.outbox"));

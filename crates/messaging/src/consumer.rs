@@ -199,7 +199,7 @@ impl<H: Handler> Worker<'_, H> {
         if events.is_empty() {
             return Ok(());
         }
-        let mut transaction = self.outbox.pool().begin().await?;
+        let mut transaction = service::db::begin(self.outbox.pool()).await?;
         let fresh = self.fresh(&mut transaction, events).await?;
         if !fresh.is_empty() {
             let span = tracing::info_span!("events.apply", otel.kind = "consumer", events = fresh.len());

@@ -86,7 +86,7 @@ impl Rig {
         let id = Uuid::now_v7();
         let body = UserRegistered { user_id: id.to_string() };
         let events: Vec<_> = versions.map(|version| NewEvent::new(kind, id, version, &body)).collect();
-        let mut transaction = self.pool.begin().await.unwrap();
+        let mut transaction = service::db::begin(&self.pool).await.unwrap();
         outbox::enqueue(&mut transaction, &events).await.unwrap();
         transaction.commit().await.unwrap();
         self.outbox.wake();

@@ -6,6 +6,7 @@
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -23,6 +24,10 @@ pub struct Listen {
     /// Address of `/livez`, `/readyz`, `/startupz` and `/metrics`; never public.
     #[arg(long, env = "ADMIN_ADDR")]
     pub admin_addr: SocketAddr,
+    /// Most requests in work at the same time, over HTTP and over gRPC each; more are refused at once (503,
+    /// `UNAVAILABLE`). One with a body counts once more for each 64 KiB of it.
+    #[arg(long, env = "REQUESTS_AT_ONCE", default_value = "128")]
+    pub requests_at_once: NonZeroU16,
 }
 
 #[derive(clap::Args, Clone)]

@@ -5,9 +5,10 @@ use std::time::Duration;
 use anyhow::Context;
 use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::{Connection, PgConnection};
+use sqlx::{Connection, PgConnection, Postgres, Transaction};
 
 use crate::config::Backends;
+use crate::detached;
 
 /// How long a start waits for the database to come up.
 const START_DEADLINE: Duration = Duration::from_secs(60);
@@ -37,6 +38,17 @@ pub async fn open(config: &Backends, schema: &str, migrators: &[&Migrator]) -> a
         .idle_timeout(Duration::from_secs(300))
         .connect_lazy_with(options);
     Ok(pool)
+}
+
+/// Begins a transaction; not by `pool.begin()`, whose caller may go away before
+/// BEGIN is answered. sqlx 0.9.0 then puts the connection back into the pool
+/// inside the transaction, and what its next borrower writes is reported as done
+/// and lost (<https://github.com/launchbadge/sqlx/issues/4385>). Here BEGIN is
+/// carried to its answer by a task, and rolled back if nobody waits for it any more.
+pub async fn begin(pool: &PgPool) -> sqlx::Result<Transaction<'static, Postgres>> {
+    let pool = pool.clone();
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that can't be cancelled")]
+    detached(async move { pool.begin().await }).await
 }
 
 /// The same migrations, but content with a schema that a later version has

@@ -2,9 +2,14 @@
 
 use std::collections::HashMap;
 use std::error::Error;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use axum::extract::Request as HttpRequest;
+use axum::middleware::{self, Next};
+use axum::response::Response as HttpResponse;
 use opentelemetry::propagation::{Extractor, Injector};
 use tonic::metadata::{KeyRef, MetadataMap};
 use tonic::service::Routes;
@@ -13,6 +18,7 @@ use tonic::{Code, Request, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 use tower_http::trace::TraceLayer;
 
+use crate::admission::Admission;
 use crate::telemetry;
 
 type SpanMaker = fn(&axum::http::Request<tonic::body::Body>) -> tracing::Span;
@@ -26,7 +32,8 @@ type Traced = tower::layer::util::Stack<
 const CONNECTION_AGE: Duration = Duration::from_secs(60);
 
 /// A server of `routes`, the standard health service, and reflection, which lets tools such as grpcurl make calls.
-pub async fn server(routes: Routes) -> anyhow::Result<Router<Traced>> {
+/// Calls of `routes` need a place.
+pub(crate) async fn server(routes: Routes, admission: Admission) -> anyhow::Result<Router<Traced>> {
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_service_status("", tonic_health::ServingStatus::Serving).await;
     let trace = TraceLayer::new_for_grpc().make_span_with(span as SpanMaker);
@@ -34,8 +41,20 @@ pub async fn server(routes: Routes) -> anyhow::Result<Router<Traced>> {
         .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
+    let admit = middleware::from_fn(move |request: HttpRequest, next: Next| {
+        let admission = admission.clone();
+        async move { admit(request, next, &admission).await }
+    });
+    let routes = Routes::from(routes.into_axum_router().layer(admit));
     let routes = routes.add_service(health).add_service(reflection);
     Ok(Server::builder().max_connection_age(CONNECTION_AGE).layer(trace).add_routes(routes))
+}
+
+async fn admit(request: HttpRequest, next: Next, admission: &Admission) -> HttpResponse {
+    let Some(_place) = admission.enter(1) else {
+        return unavailable("too many calls at once").into_http();
+    };
+    next.run(request).await
 }
 
 fn span(request: &axum::http::Request<tonic::body::Body>) -> tracing::Span {
@@ -61,11 +80,42 @@ pub fn channel(address: &str) -> anyhow::Result<Channel> {
 /// still meet the connection that is going.
 const CALL_AGAIN_AFTER: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(50)];
 
+/// How many calls to one peer may be made again: a tenth of those that are made,
+/// and [`Self::IN_HAND`] more, which is what one connection may lose when it ends.
+/// A peer that is away gets no more than that on top.
+#[derive(Clone)]
+pub struct Retries(Arc<AtomicU32>);
+
+impl Retries {
+    /// Saved up at most, and at the start.
+    pub const IN_HAND: u32 = 50;
+    const CALLS_FOR_ONE: u32 = 10;
+
+    fn earn(&self) {
+        let most = Self::IN_HAND * Self::CALLS_FOR_ONE;
+        let _ = self
+            .0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |saved| (saved < most).then_some(saved + 1));
+    }
+
+    fn spend(&self) -> bool {
+        let take = |saved: u32| saved.checked_sub(Self::CALLS_FOR_ONE);
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
+    }
+}
+
+impl Default for Retries {
+    fn default() -> Self {
+        Self(Arc::new(AtomicU32::new(Self::IN_HAND * Self::CALLS_FOR_ONE)))
+    }
+}
+
 /// Makes a call that is safe to repeat, with [`request`]'s parameters, and makes
-/// it again in the time that is left if its connection ended. A server that
+/// it again in the time that is left, as `retries` allow, if its connection ended. A server that
 /// stops tells its clients to leave (GOAWAY), but a call that was about to go out
-/// is not moved to the next connection: hyper fails it, unsent.
+/// is not moved to the next connection: hyper fails it, unsent. What the server itself refuses is not asked again here.
 pub async fn call<M: Clone, R, F>(
+    retries: &Retries,
     message: M,
     deadline: Duration,
     token: &str,
@@ -75,13 +125,16 @@ where
     F: Future<Output = Result<Response<R>, Status>>,
 {
     let until = Instant::now() + deadline;
+    retries.earn();
     let mut result = call(request(message.clone(), deadline, token)?).await;
     for pause in CALL_AGAIN_AFTER {
         let Err(status) = &result else { break };
         // A server's answer, and a deadline, have another source or none.
         let ended = status.source().is_some_and(|source| source.is::<tonic::transport::Error>());
+        // Apart, so that those whose connection ended together don't come back together.
+        let pause = pause.mul_f64(rand::random_range(0.5..1.5));
         let left = until.saturating_duration_since(Instant::now()).saturating_sub(pause);
-        if !ended || left.is_zero() {
+        if !ended || left.is_zero() || !retries.spend() {
             break;
         }
         tracing::debug!(error = status.message(), "grpc.call_again");
@@ -179,5 +232,17 @@ impl Injector for MetadataMut<'_> {
         {
             self.0.insert(key, value);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_carries_its_deadline_and_its_token() {
+        let request = request((), Duration::from_secs(3), "secret").unwrap();
+        assert_eq!(request.metadata().get("grpc-timeout").unwrap(), "3000000u");
+        assert_eq!(request.metadata().get("authorization").unwrap(), "Bearer secret");
     }
 }

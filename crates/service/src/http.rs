@@ -1,6 +1,6 @@
 //! The layers that every HTTP request passes, outermost first: the connection's
-//! end when the service stops, request id, span and metrics, problem documents' finish, panics, writes that outlive
-//! their client, body limit.
+//! end when the service stops, request id, span and metrics, problem documents' finish, panics, the limit of requests
+//! in work, writes that outlive their client, body limit.
 //!
 //! Slow clients are the edge's to cut: hyper's header time-out is not set here.
 
@@ -17,17 +17,21 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tracing::Instrument;
 use uuid::Uuid;
 
+use crate::admission::Admission;
 use crate::health::Health;
 use crate::{Problem, detached, telemetry};
 
 /// JSON bodies may be this long, in bytes.
 pub const BODY_LIMIT: usize = 1024 * 1024;
 
+/// A place among the requests in work has room for so much of a body, in bytes.
+const PLACE_BYTES: usize = 64 * 1024;
+
 static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Adds the shared layers and fallbacks. Call it last, with all routes merged:
 /// a router merged later would lose them.
-pub fn finish(router: Router, health: Arc<Health>) -> Router {
+pub(crate) fn finish(router: Router, health: Arc<Health>, admission: Admission) -> Router {
     let duration = telemetry::duration_histogram("http.server.request.duration");
     router
         .fallback(|| async { Problem::not_found("There is nothing at this address.") })
@@ -35,7 +39,10 @@ pub fn finish(router: Router, health: Arc<Health>) -> Router {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "Not with this method.")
         })
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
-        .layer(middleware::from_fn(outlive_the_client))
+        .layer(middleware::from_fn(move |request: Request, next: Next| {
+            let admission = admission.clone();
+            async move { admit(request, next, &admission).await }
+        }))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn(move |request: Request, next: Next| {
             let duration = duration.clone();
@@ -60,12 +67,31 @@ async fn let_go(request: Request, next: Next, health: &Health) -> Response {
     response
 }
 
-/// A handler that writes runs to its end even when its client hangs up.
-async fn outlive_the_client(request: Request, next: Next) -> Response {
-    if matches!(*request.method(), Method::GET | Method::HEAD) {
-        return next.run(request).await;
+/// Lets a request in while there is a place for it. A handler that writes runs to its end even when its client hangs
+/// up, and keeps its place until then. A stream of events gives its place up when it starts: it has a limit of its own.
+async fn admit(request: Request, next: Next, admission: &Admission) -> Response {
+    let Some(place) = admission.enter(places(request.headers())) else {
+        return Problem::unavailable("Too many requests at once; try again.").into_response();
+    };
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    let work = async move {
+        let response = next.run(request).await;
+        drop(place);
+        response
+    };
+    if reads { work.await } else { detached(work).await }
+}
+
+/// How many places a request takes: more with a body that is read into memory, so that together they fit there.
+/// One that is longer is refused unread, or streamed by a handler with a limit of its own.
+fn places(headers: &HeaderMap) -> u32 {
+    let of = |bytes: usize| 1 + u32::try_from(bytes / PLACE_BYTES).unwrap_or(u32::MAX);
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    match length {
+        Some(length) if length <= BODY_LIMIT => of(length),
+        None if headers.contains_key(header::TRANSFER_ENCODING) => of(BODY_LIMIT),
+        _ => 1,
     }
-    detached(next.run(request)).await
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the signature that the layer calls")]
@@ -161,5 +187,22 @@ impl Extractor for Headers<'_> {
 
     fn keys(&self) -> Vec<&str> {
         self.0.keys().map(HeaderName::as_str).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_takes_room_for_the_body_that_will_be_in_memory() {
+        let with = |name: HeaderName, value: &'static str| {
+            places(&HeaderMap::from_iter([(name, HeaderValue::from_static(value))]))
+        };
+        assert_eq!(places(&HeaderMap::new()), 1);
+        assert_eq!(with(header::CONTENT_LENGTH, "300"), 1);
+        assert_eq!(with(header::CONTENT_LENGTH, "1048576"), 17);
+        assert_eq!(with(header::CONTENT_LENGTH, "1048577"), 1, "refused, or streamed");
+        assert_eq!(with(header::TRANSFER_ENCODING, "chunked"), 17, "it may be as long");
     }
 }

@@ -6,6 +6,7 @@
 //! ([`serve`]) and spawns its tasks. A request passes the layers of [`http`],
 //! shows who it is ([`auth`], [`peer`]), and answers with JSON or a [`Problem`].
 
+mod admission;
 pub mod auth;
 pub mod batch;
 pub mod config;

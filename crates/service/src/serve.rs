@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 
 use anyhow::Context;
 use axum::Router;
@@ -12,6 +13,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
 
+use crate::admission::Admission;
 use crate::config::Listen;
 use crate::{Lifecycle, grpc, health, http};
 
@@ -24,6 +26,7 @@ const BACKLOG: u32 = 1024;
 pub struct Ports {
     http: TcpSocket,
     grpc: TcpSocket,
+    at_once: NonZeroU16,
     pub addresses: Addresses,
 }
 
@@ -46,7 +49,7 @@ impl Ports {
         tokio::spawn(async move { axum::serve(admin, probes).await });
         let at = addresses;
         tracing::debug!(http = %at.http, grpc = %at.grpc, admin = %at.admin, "service.bound");
-        Ok(Self { http, grpc, addresses })
+        Ok(Self { http, grpc, at_once: config.requests_at_once, addresses })
     }
 
     /// Serves all three until `lifecycle` stops, and marks the service ready.
@@ -57,7 +60,7 @@ impl Ports {
         api: Router,
         calls: Routes,
     ) -> anyhow::Result<Addresses> {
-        let api = http::finish(api, lifecycle.health());
+        let api = http::finish(api, lifecycle.health(), Admission::new("http", self.at_once));
         let http = listen(self.http)?;
         let stop = last_served(&http, lifecycle);
         // A bare router would be copied, with all its routes, for each connection: 150 KiB.
@@ -69,9 +72,10 @@ impl Ports {
 
         let grpc = listen(self.grpc)?;
         let stop = last_served(&grpc, lifecycle);
+        let admission = Admission::new("grpc", self.at_once);
         lifecycle.spawn("grpc", async move {
             let incoming = TcpIncoming::from(grpc).with_nodelay(Some(true)); // as no_delay
-            grpc::server(calls).await?.serve_with_incoming_shutdown(incoming, stop).await?;
+            grpc::server(calls, admission).await?.serve_with_incoming_shutdown(incoming, stop).await?;
             Ok(())
         });
 

@@ -4,6 +4,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use axum::Router;
 use axum::routing::post;
 use service::Lifecycle;
 use service::config::Listen;
+use service::grpc::Retries;
 use service::serve::{Addresses, Ports};
 use sqlx::PgPool;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -24,11 +26,16 @@ use tonic_health::pb::health_client::HealthClient;
 
 const GRACE: Duration = Duration::from_secs(10);
 
+fn listen() -> Listen {
+    let any: SocketAddr = ([127, 0, 0, 1], 0).into();
+    let requests_at_once = NonZeroU16::new(128).unwrap();
+    Listen { http_addr: any, grpc_addr: any, admin_addr: any, requests_at_once }
+}
+
 /// A service whose POST /work takes a moment.
 async fn start() -> (Lifecycle, Addresses) {
-    let any: SocketAddr = ([127, 0, 0, 1], 0).into();
     let lifecycle = Lifecycle::new();
-    let ports = Ports::bind(&Listen { http_addr: any, grpc_addr: any, admin_addr: any }, &lifecycle).unwrap();
+    let ports = Ports::bind(&listen(), &lifecycle).unwrap();
     let work = post(async || {
         tokio::time::sleep(Duration::from_millis(2)).await;
         "done"
@@ -56,9 +63,8 @@ async fn answer(stream: &mut TcpStream) -> io::Result<String> {
 
 #[tokio::test]
 async fn until_it_is_ready_a_service_answers_its_probes_and_refuses_connections() {
-    let any: SocketAddr = ([127, 0, 0, 1], 0).into();
     let lifecycle = Lifecycle::new();
-    let ports = Ports::bind(&Listen { http_addr: any, grpc_addr: any, admin_addr: any }, &lifecycle).unwrap();
+    let ports = Ports::bind(&listen(), &lifecycle).unwrap();
     let Addresses { http, grpc, admin } = ports.addresses;
     let startup = async || reqwest::get(format!("http://{admin}/startupz")).await.unwrap().status();
     assert_eq!(startup().await, 503);
@@ -152,7 +158,9 @@ async fn calls_on_a_kept_channel_go_on_at_another_replica() {
             service::grpc::channel(&format!("http://{}", either(addresses.grpc, other.grpc).await)).unwrap();
         let mut clients = JoinSet::new();
         let (all_at_it, stopped) = (Arc::new(Barrier::new(9)), CancellationToken::new());
+        let retries = Retries::default();
         for _ in 0..8 {
+            let retries = retries.clone();
             let client = HealthClient::new(channel.clone());
             let (all_at_it, stopped) = (all_at_it.clone(), stopped.clone());
             clients.spawn(async move {
@@ -162,7 +170,7 @@ async fn calls_on_a_kept_channel_go_on_at_another_replica() {
                         let mut client = client.clone();
                         async move { client.check(request).await }
                     };
-                    service::grpc::call(message, GRACE, "", check).await.expect("an answer");
+                    service::grpc::call(&retries, message, GRACE, "", check).await.expect("an answer");
                 };
                 call().await;
                 all_at_it.wait().await;

@@ -27,6 +27,9 @@ const CHANNEL: &str = "orders_changed";
 /// <https://www.postgresql.org/docs/current/sql-notify.html>
 const IDS: usize = 200;
 
+/// Orders that wait to be announced. One more is not: polling finds it.
+const ANNOUNCED: usize = 8192;
+
 /// Orders loaded at once.
 const LOAD: usize = 100;
 
@@ -95,7 +98,7 @@ struct Inner {
     pool: PgPool,
     slots: Arc<Semaphore>,
     watched: Mutex<HashMap<Uuid, Watched>>,
-    changed: mpsc::UnboundedSender<Uuid>,
+    changed: mpsc::Sender<Uuid>,
 }
 
 /// A place among an order's listeners; dropping it frees it.
@@ -143,8 +146,8 @@ impl Drop for Listener {
 
 impl Live {
     /// With room for `most` listeners, and the other end of [`Live::announce`].
-    pub fn new(pool: PgPool, most: usize) -> (Self, mpsc::UnboundedReceiver<Uuid>) {
-        let (changed, announced) = mpsc::unbounded_channel();
+    pub fn new(pool: PgPool, most: usize) -> (Self, mpsc::Receiver<Uuid>) {
+        let (changed, announced) = mpsc::channel(ANNOUNCED);
         let slots = Arc::new(Semaphore::new(most));
         (Self(Arc::new(Inner { pool, slots, watched: Mutex::default(), changed })), announced)
     }
@@ -165,14 +168,13 @@ impl Live {
     /// Tells every replica that these orders have changed. Call it after the commit.
     pub fn announce(&self, orders: &[Uuid]) {
         for order in orders {
-            // The task that sends them lives as long as the process.
-            let _ = self.0.changed.send(*order);
+            let _ = self.0.changed.try_send(*order);
         }
     }
 
     /// Sends what is announced. A NOTIFY of its own, as one inside the transactions
     /// would queue all their commits up behind one lock.
-    pub async fn send(self, mut announced: mpsc::UnboundedReceiver<Uuid>, stop: CancellationToken) {
+    pub async fn send(self, mut announced: mpsc::Receiver<Uuid>, stop: CancellationToken) {
         let mut orders = Vec::with_capacity(IDS);
         loop {
             tokio::select! {

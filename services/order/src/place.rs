@@ -350,7 +350,7 @@ async fn place(pool: &PgPool, outbox: &Outbox, jobs: &[Job]) -> Vec<sqlx::Result
 }
 
 async fn place_together(pool: &PgPool, outbox: &Outbox, jobs: &[&Job]) -> sqlx::Result<Vec<Placed>> {
-    let mut transaction = pool.begin().await?;
+    let mut transaction = service::db::begin(pool).await?;
     let claims: Vec<&Claim> = jobs.iter().map(|job| &job.claim).collect();
     let held = claim::store::lock_held(&mut transaction, &claims).await?;
     let mut placed = Vec::with_capacity(jobs.len());

@@ -103,7 +103,7 @@ impl Refunds {
         request: &Request,
     ) -> Result<Answer, Problem> {
         let written = async {
-            let mut transaction = self.pool.begin().await?;
+            let mut transaction = service::db::begin(&self.pool).await?;
             if claim::store::lock_held(&mut transaction, &[claim]).await?.is_empty() {
                 return Ok(None);
             }

@@ -35,7 +35,7 @@ struct Item {
 /// archived since stays so. Of several replicas that start at once, one loads
 /// and the others wait for it.
 pub async fn load(pool: &PgPool) -> anyhow::Result<()> {
-    let mut transaction = pool.begin().await?;
+    let mut transaction = service::db::begin(pool).await?;
     let marked = sqlx::query!("INSERT INTO products.loaded (name) VALUES ('demo') ON CONFLICT DO NOTHING");
     if marked.execute(&mut *transaction).await?.rows_affected() == 0 {
         return Ok(());

@@ -4,11 +4,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
+use opentelemetry::metrics::Counter;
 use proto::product::v1 as wire;
 use service::batch::Batcher;
 use service::failpoint::reach;
 use service::grpc::{from_sqlx, internal, invalid, unavailable};
 use service::peer::Callers;
+use service::telemetry;
 use sqlx::{PgConnection, PgPool};
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
@@ -33,6 +35,8 @@ pub struct Calls {
     reserve: Batcher<Reservation, Result<Outcome, Status>>,
     commit: Batcher<Uuid, Result<Committed, Status>>,
     release: Batcher<Uuid, Result<Released, Status>>,
+    /// Reservations asked for, each time that one is.
+    asked: Counter<u64>,
 }
 
 impl Calls {
@@ -40,6 +44,7 @@ impl Calls {
         let life = reservation_life_seconds;
         Self {
             callers,
+            asked: telemetry::counter("reservations.asked"),
             reserve: batched(pool.clone(), move |connection, items| {
                 Box::pin(async move {
                     let outcomes = stock::reserve(connection, items, life).await?;
@@ -103,7 +108,7 @@ async fn in_transaction<I, O, F>(pool: &PgPool, items: &[I], operation: &F) -> s
 where
     F: for<'a> Fn(&'a mut PgConnection, &'a [I]) -> Answers<'a, O>,
 {
-    let mut transaction = pool.begin().await?;
+    let mut transaction = service::db::begin(pool).await?;
     let answers = operation(&mut transaction, items).await?;
     transaction.commit().await?;
     Ok(answers)
@@ -142,6 +147,7 @@ impl wire::product_service_server::ProductService for Calls {
         self.callers.require(&request, &CALLERS)?;
         let asked = request.into_inner().reservations;
         at_most("reservations", asked.len(), MAX_ITEMS)?;
+        self.asked.add(asked.len() as u64, &[]);
         let asked = asked.iter().map(reservation).collect::<Result<_, _>>()?;
         let outcomes = ask(&self.reserve, asked).await?;
         reach("product.reserve.committed").await.map_err(|error| from_sqlx(&error))?;

@@ -12,7 +12,10 @@ use proto::product::v1::reserve_result::Outcome;
 use proto::product::v1::{self as wire, CommitResult, ReleaseResult};
 use reqwest::Method;
 use serde_json::json;
+use tokio::task::JoinSet;
 use tonic::Code;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
 use tonic_types::StatusExt;
 use uuid::Uuid;
 
@@ -361,7 +364,7 @@ async fn a_reservation_that_breaks_its_batch_breaks_alone() {
 async fn a_database_that_is_busy_shows_as_unavailable_and_the_call_may_be_repeated() {
     let shop = shop().await;
     let lamp = shop.stocked(5).await;
-    let mut busy = shop.pool.begin().await.unwrap();
+    let mut busy = service::db::begin(&shop.pool).await.unwrap();
     sqlx::query("SELECT FROM products.stock FOR UPDATE").execute(&mut *busy).await.unwrap();
     let order = Uuid::now_v7();
     let asked = || vec![reservation(order, &[(&lamp, 1)])];
@@ -377,7 +380,7 @@ async fn a_database_that_is_busy_shows_as_unavailable_and_the_call_may_be_repeat
 async fn a_caller_who_gives_up_does_not_cut_the_work_short() {
     let shop = shop().await;
     let lamp = shop.stocked(5).await;
-    let mut busy = shop.pool.begin().await.unwrap();
+    let mut busy = service::db::begin(&shop.pool).await.unwrap();
     sqlx::query("SELECT FROM products.stock FOR UPDATE").execute(&mut *busy).await.unwrap();
     let reservations = vec![reservation(Uuid::now_v7(), &[(&lamp, 1)])];
     let mut call = shop.call(wire::ReserveRequest { reservations });
@@ -480,4 +483,31 @@ fn details(status: &tonic::Status) -> (Code, String, Option<String>) {
     assert_eq!(info.domain, "dockside");
     let field = details.bad_request().map(|bad| bad.field_violations[0].field.clone());
     (status.code(), info.reason.clone(), field)
+}
+
+#[tokio::test]
+async fn one_call_too_many_is_unavailable_at_once_and_health_checks_do_not_count() {
+    let shop = Arc::new(shop_with(&["--requests-at-once=2"]).await);
+    let lamp = shop.stocked(5).await;
+    let mut busy = service::db::begin(&shop.pool).await.unwrap();
+    sqlx::query("SELECT FROM products.stock FOR UPDATE").execute(&mut *busy).await.unwrap();
+    let asked = || vec![reservation(Uuid::now_v7(), &[(&lamp, 1)])];
+    let (mut calls, started) = (JoinSet::new(), Instant::now());
+    for _ in 0..5 {
+        let (shop, asked) = (shop.clone(), asked());
+        calls.spawn(async move { shop.reserve_all(asked).await });
+    }
+    for _ in 0..3 {
+        let refused = calls.join_next().await.unwrap().unwrap().unwrap_err();
+        assert_eq!(details(&refused), (Code::Unavailable, "service_unavailable".to_owned(), None));
+        assert_eq!(refused.message(), "too many calls at once");
+    }
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    let mut health = HealthClient::new(shop.channel.clone());
+    assert!(health.check(HealthCheckRequest::default()).await.is_ok());
+    busy.rollback().await.unwrap();
+    for reserved in calls.join_all().await {
+        assert!(is_reserved(&reserved.unwrap()[0]));
+    }
+    assert_eq!(shop.stock(&lamp).await, (5, 2));
 }

@@ -38,7 +38,7 @@ async fn create(app: &App, email: &str, password: &str, name: &str, role: Role) 
     drop(connection);
 
     let hash = app.hasher.hash(password).await?;
-    let mut transaction = app.pool.begin().await?;
+    let mut transaction = service::db::begin(&app.pool).await?;
     match account::register(&mut transaction, &email, name, role, &hash).await {
         // Another replica was faster.
         Err(problem) if problem.code == "email_taken" => return Ok(()),

@@ -110,7 +110,7 @@ impl SigningKeys {
 /// Reads the keys, first adding one that is due and removing those that are
 /// done. One replica at a time: a lock of the transaction sees to it.
 async fn load(pool: &PgPool) -> anyhow::Result<KeySet> {
-    let mut transaction = pool.begin().await?;
+    let mut transaction = service::db::begin(pool).await?;
     store::lock(&mut transaction).await?;
     store::remove_superseded(&mut transaction).await?;
     if store::is_one_due(&mut transaction).await? {

@@ -27,7 +27,7 @@ pub async fn run(pool: PgPool, products: Products, times: Times, stop: Cancellat
 /// Claims are taken over before the release, so that no retry can place the
 /// order meanwhile, and let go at once if it fails.
 async fn sweep(pool: &PgPool, products: &Products, times: &Times) -> anyhow::Result<()> {
-    let mut transaction = pool.begin().await?;
+    let mut transaction = service::db::begin(pool).await?;
     erasure::erase_again(&mut transaction).await?;
     transaction.commit().await?;
 

@@ -10,6 +10,7 @@ use proto::product::v1::product_service_client::ProductServiceClient;
 use proto::product::v1::reserve_result::Outcome;
 use service::Money;
 use service::batch::{Batcher, Overloaded};
+use service::grpc::Retries;
 use service::money::Currency;
 use service::peer::ServiceKey;
 use tonic::transport::Channel;
@@ -80,6 +81,7 @@ struct Caller {
     client: ProductServiceClient<Channel>,
     key: ServiceKey,
     times: Times,
+    retries: Retries,
 }
 
 impl Caller {
@@ -94,7 +96,8 @@ impl Caller {
         F: Future<Output = Result<Response<R>, Status>>,
     {
         let token = self.key.token("product")?;
-        service::grpc::call(message, deadline, &token, |request| call(self.client.clone(), request)).await
+        let call = |request| call(self.client.clone(), request);
+        service::grpc::call(&self.retries, message, deadline, &token, call).await
     }
 
     async fn reserve(self, reservations: Vec<api::Reservation>) -> Result<Vec<Reserved>, Unavailable> {
@@ -125,7 +128,8 @@ impl Caller {
 impl Products {
     pub fn new(address: &str, key: ServiceKey, times: Times) -> anyhow::Result<Self> {
         let channel = service::grpc::channel(address).context("PRODUCT_GRPC")?;
-        let caller = Caller { client: ProductServiceClient::new(channel), key, times };
+        let client = ProductServiceClient::new(channel);
+        let caller = Caller { client, key, times, retries: Retries::default() };
         let reserver = caller.clone();
         let reserve = Batcher::spawn(move |batch: Arc<Vec<api::Reservation>>| {
             let caller = reserver.clone();

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::Context;
 use proto::user::v1 as api;
 use proto::user::v1::user_service_client::UserServiceClient;
+use service::grpc::Retries;
 use service::peer::ServiceKey;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
@@ -18,21 +19,27 @@ pub struct Users {
     client: UserServiceClient<Channel>,
     key: ServiceKey,
     deadline: Duration,
+    retries: Retries,
 }
 
 impl Users {
     pub fn new(address: &str, key: ServiceKey, times: Times) -> anyhow::Result<Self> {
         let channel = service::grpc::channel(address).context("USER_GRPC")?;
-        Ok(Self { client: UserServiceClient::new(channel), key, deadline: times.user_call })
+        let client = UserServiceClient::new(channel);
+        Ok(Self { client, key, deadline: times.user_call, retries: Retries::default() })
     }
 
     /// One of the user's own addresses; `None` when there is no such.
     pub async fn address(&self, user: Uuid, address: Uuid) -> Result<Option<Address>, Status> {
         let message = api::GetAddressRequest { user_id: user.to_string(), address_id: address.to_string() };
-        let request = service::grpc::request(message, self.deadline, &self.key.token("user")?)?;
-        match self.client.clone().get_address(request).await {
+        let token = self.key.token("user")?;
+        let look = |request| {
+            let mut client = self.client.clone();
+            async move { client.get_address(request).await }
+        };
+        match service::grpc::call(&self.retries, message, self.deadline, &token, look).await {
             Ok(answer) => {
-                let address = answer.into_inner().address.map(known);
+                let address = answer.address.map(known);
                 address.map(Some).ok_or_else(|| Status::internal("an answer without an address"))
             }
             Err(status) if status.code() == Code::NotFound => Ok(None),

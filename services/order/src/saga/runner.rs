@@ -291,7 +291,7 @@ impl Sagas {
 /// database being away, each in one of its own, so that a bad one fails alone.
 async fn apply(pool: &PgPool, outbox: &Outbox, live: &Live, facts: &[(Uuid, Input)]) -> Vec<Applied> {
     let together = async |facts: &[(Uuid, Input)]| {
-        let mut transaction = pool.begin().await?;
+        let mut transaction = service::db::begin(pool).await?;
         let applied = facts::apply(&mut transaction, facts).await?;
         reach("order.saga.written").await?;
         transaction.commit().await?;

@@ -143,7 +143,7 @@ async fn upload(
         hash: body.hash,
         uploaded_at: OffsetDateTime::now_utc(),
     };
-    let mut transaction = app.pool.begin().await?;
+    let mut transaction = service::db::begin(&app.pool).await?;
     let id = product.id.to_string();
     let product = store::find_locked(&mut transaction, &id).await?.ok_or_else(product::not_found)?;
     let new = !product.images.contains(&url);
@@ -167,7 +167,7 @@ async fn remove(
     Path((name, place)): Path<(String, String)>,
 ) -> Result<StatusCode, Problem> {
     let place = parse_place(&place)?;
-    let mut transaction = app.pool.begin().await?;
+    let mut transaction = service::db::begin(&app.pool).await?;
     let product = store::find_locked(&mut transaction, &name).await?.ok_or_else(product::not_found)?;
     let mut form = product::Form::from(&product);
     let address = image::address(product.id, place);

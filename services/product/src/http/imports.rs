@@ -310,7 +310,7 @@ async fn try_batch(app: &App, actor: Uuid, lines: &[Line]) -> Result<Applied, Ap
     if lines.is_empty() {
         return Ok(Applied::default());
     }
-    let mut transaction = app.pool.begin().await?;
+    let mut transaction = service::db::begin(&app.pool).await?;
     let applied = import::apply(&mut transaction, lines, actor).await?;
     transaction.commit().await.map_err(ApplyError::Unsure)?;
     if applied.changed > 0 {

@@ -68,7 +68,7 @@ async fn read(
 )]
 async fn create(State(app): State<App>, _: Staff, Json(body): Json<Value>) -> Result<Response, Problem> {
     let new = NewProduct::parse(body)?;
-    let mut transaction = app.pool.begin().await?;
+    let mut transaction = service::db::begin(&app.pool).await?;
     let product = product::create(&mut transaction, new).await?;
     transaction.commit().await?;
     app.outbox.wake();
@@ -95,7 +95,7 @@ async fn update(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let mut transaction = app.pool.begin().await?;
+    let mut transaction = service::db::begin(&app.pool).await?;
     let product = store::find_locked(&mut transaction, &name).await?.ok_or_else(product::not_found)?;
     let patch = body.json(&["application/merge-patch+json", "application/json"])?;
     let form = product::merge_patch(&product, patch)?;
@@ -126,7 +126,7 @@ async fn archive(
     Path(name): Path<String>,
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
-    let mut transaction = app.pool.begin().await?;
+    let mut transaction = service::db::begin(&app.pool).await?;
     let product = store::find_locked(&mut transaction, &name).await?.ok_or_else(product::not_found)?;
     etag::require_current(&headers, &product)?;
     product::archive(&mut transaction, product.id).await?;

@@ -77,7 +77,7 @@ async fn create(
     Path(name): Path<String>,
     body: Body,
 ) -> Result<(StatusCode, Json<Entry>), Problem> {
-    let mut transaction = app.pool.begin().await?;
+    let mut transaction = service::db::begin(&app.pool).await?;
     let product = store::find_locked(&mut transaction, &name).await?.ok_or_else(product::not_found)?;
     let (delta, reason) = parse(body.json(&["application/json"])?)?;
     let entry = stock::adjust(&mut transaction, product.id, delta, &reason, user.id).await?;

@@ -131,7 +131,7 @@ pub async fn expire_until(pool: &PgPool, stop: &CancellationToken) {
 }
 
 async fn sweep(pool: &PgPool) -> sqlx::Result<usize> {
-    let mut transaction = pool.begin().await?;
+    let mut transaction = service::db::begin(pool).await?;
     let count = expire(&mut transaction).await?;
     if count > 0 {
         reach("product.expiry.written").await?;

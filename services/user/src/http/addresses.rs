@@ -54,7 +54,7 @@ async fn add(
     Json(place): Json<Place>,
 ) -> Result<impl IntoResponse, Problem> {
     place.check()?;
-    let mut transaction = app.pool.begin().await?;
+    let mut transaction = service::db::begin(&app.pool).await?;
     let address = address::add(&mut transaction, user.id, place).await?.ok_or_else(signed_out)?;
     transaction.commit().await?;
     let location = format!("/api/v1/me/addresses/{}", address.id);

@@ -52,7 +52,7 @@ async fn register(
 ) -> Result<(StatusCode, Json<Account>), Problem> {
     let new = NewAccount::parse(form.email, form.name, form.password)?;
     let hash = app.hasher.hash(new.password).await?;
-    let mut transaction = app.pool.begin().await?;
+    let mut transaction = service::db::begin(&app.pool).await?;
     let account = account::register(&mut transaction, &new.email, &new.name, Role::Customer, &hash).await?;
     transaction.commit().await?;
     app.outbox.wake();
@@ -98,7 +98,7 @@ async fn login(
 
     let stored = credentials.as_ref().map(|known| known.password_hash.clone());
     let matches = app.hasher.verify(form.password, stored).await?;
-    let mut transaction = app.pool.begin().await?;
+    let mut transaction = service::db::begin(&app.pool).await?;
     let Some(account) = credentials.filter(|known| matches && !known.disabled) else {
         throttle::failed(&mut transaction, &email).await?;
         transaction.commit().await?;
@@ -133,7 +133,7 @@ async fn refresh(State(app): State<App>, Json(form): Json<Presented>) -> Result<
     let refused =
         || Problem::unauthorized("invalid_refresh_token", "The refresh token is not valid; sign in again.");
     let presented = RefreshToken::parse(&form.refresh_token).ok_or_else(refused)?;
-    let mut transaction = app.pool.begin().await?;
+    let mut transaction = service::db::begin(&app.pool).await?;
     let signed_in = session::refresh(&mut transaction, &presented).await?;
     transaction.commit().await?;
     tokens(&app, &signed_in.ok_or_else(refused)?)

@@ -68,7 +68,7 @@ async fn rename(State(app): State<App>, Caller(user): Caller, body: Body) -> Res
     extensions(("x-problems" = json!({"409": ["last_admin"]}))),
 )]
 async fn erase(State(app): State<App>, Caller(user): Caller) -> Result<StatusCode, Problem> {
-    let mut transaction = app.pool.begin().await?;
+    let mut transaction = service::db::begin(&app.pool).await?;
     let erased = account::erase(&mut transaction, user.id).await?;
     reach("user.erasure.written").await?;
     transaction.commit().await?;
@@ -113,13 +113,13 @@ async fn change_password(
     drop(connection);
 
     if !app.hasher.verify(form.current_password, Some(current.clone())).await? {
-        let mut transaction = app.pool.begin().await?;
+        let mut transaction = service::db::begin(&app.pool).await?;
         throttle::failed(&mut transaction, &email).await?;
         transaction.commit().await?;
         return Err(wrong_password());
     }
     let new = app.hasher.hash(new).await?;
-    let mut transaction = app.pool.begin().await?;
+    let mut transaction = service::db::begin(&app.pool).await?;
     throttle::succeeded(&mut transaction, &email).await?;
     if !account::change_password(&mut transaction, user.id, &current, &new).await? {
         return Err(wrong_password());

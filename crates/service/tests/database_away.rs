@@ -1,0 +1,145 @@
+//! PostgreSQL goes away and comes back: readiness follows it, liveness does not, and requests are told to come again.
+
+#![allow(clippy::unwrap_used, reason = "a test's helper may panic as the test may")]
+
+use std::net::SocketAddr;
+use std::num::NonZeroU16;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::extract::State;
+use axum::routing::get;
+use reqwest::{Client, Response};
+use service::config::{Backends, Listen};
+use service::serve::{Addresses, Ports};
+use service::{Lifecycle, Problem};
+use sqlx::PgPool;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{JoinHandle, JoinSet};
+use tonic::service::Routes;
+
+/// A way to PostgreSQL that can be closed: who is on it is cut off, who comes is refused.
+struct Way {
+    here: SocketAddr,
+    there: SocketAddr,
+    open: Option<JoinHandle<()>>,
+}
+
+impl Way {
+    async fn open(there: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let here = listener.local_addr().unwrap();
+        Self { here, there, open: Some(tokio::spawn(forward(listener, there))) }
+    }
+
+    async fn close(&mut self) {
+        let open = self.open.take().unwrap();
+        open.abort();
+        assert!(open.await.unwrap_err().is_cancelled());
+    }
+
+    async fn open_again(&mut self) {
+        let listener = TcpListener::bind(self.here).await.unwrap();
+        self.open = Some(tokio::spawn(forward(listener, self.there)));
+    }
+}
+
+async fn forward(listener: TcpListener, there: SocketAddr) {
+    let mut connections = JoinSet::new(); // which ends with this task
+    while let Ok((mut client, _)) = listener.accept().await {
+        connections.spawn(async move {
+            let mut server = TcpStream::connect(there).await?;
+            tokio::io::copy_bidirectional(&mut client, &mut server).await
+        });
+    }
+}
+
+async fn one(State(pool): State<PgPool>) -> Result<String, Problem> {
+    let one: i32 = sqlx::query_scalar("SELECT 1").fetch_one(&pool).await?;
+    Ok(one.to_string())
+}
+
+async fn start(database_url: String, connections: u32) -> (Lifecycle, Addresses, PgPool) {
+    let any: SocketAddr = ([127, 0, 0, 1], 0).into();
+    let requests_at_once = NonZeroU16::new(128).unwrap();
+    let lifecycle = Lifecycle::new();
+    let listen = Listen { http_addr: any, grpc_addr: any, admin_addr: any, requests_at_once };
+    let ports = Ports::bind(&listen, &lifecycle).unwrap();
+    let backends =
+        Backends { database_url, database_connections: connections, amqp_url: testing::NO_BROKER.to_owned() };
+    let pool = service::db::open(&backends, "public", &[]).await.unwrap();
+    let api = Router::new().route("/one", get(one)).with_state(pool.clone());
+    let addresses = ports.serve(&lifecycle, &pool, api, Routes::default()).unwrap();
+    (lifecycle, addresses, pool)
+}
+
+/// Made once: that takes its time, and the answers' is measured.
+fn client() -> Client {
+    Client::builder().timeout(Duration::from_secs(10)).build().unwrap()
+}
+
+/// The answer, which is there within `limit`.
+async fn ask(client: &Client, url: &str, limit: Duration) -> Response {
+    tokio::time::timeout(limit, client.get(url).send()).await.expect("an answer in time").unwrap()
+}
+
+/// Within 1.5 s: to come again in a second.
+async fn told_to_come_again(client: &Client, url: &str) {
+    let answer = ask(client, url, Duration::from_millis(1500)).await;
+    assert_eq!((answer.status().as_u16(), answer.headers()["retry-after"].to_str().unwrap()), (503, "1"));
+    let problem: Problem = answer.json().await.unwrap();
+    assert_eq!(problem.code, "service_unavailable");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readiness_follows_the_database_and_liveness_does_not() {
+    let mut url: reqwest::Url = testing::database("unused").await.parse().unwrap();
+    let there = url.socket_addrs(|| Some(5432)).unwrap()[0];
+    let mut way = Way::open(there).await;
+    url.set_host(Some("127.0.0.1")).unwrap();
+    url.set_port(Some(way.here.port())).unwrap();
+    let (lifecycle, Addresses { http, admin, .. }, _) = start(url.to_string(), 4).await;
+    let client = client();
+    let (api, probe) = (format!("http://{http}/one"), |name: &str| format!("http://{admin}/{name}"));
+    let prompt = Duration::from_millis(2500); // what a probe waits for the database, and a little
+    let status = async |name: &str| ask(&client, &probe(name), prompt).await.status().as_u16();
+    let becomes = async |wanted: u16| {
+        testing::eventually(&format!("readiness to become {wanted}"), async || {
+            (status("readyz").await == wanted).then_some(())
+        })
+        .await;
+    };
+
+    for _ in 0..2 {
+        becomes(200).await;
+        assert_eq!(ask(&client, &api, prompt).await.text().await.unwrap(), "1");
+        way.close().await;
+        becomes(503).await;
+        told_to_come_again(&client, &api).await;
+        assert_eq!((status("livez").await, status("startupz").await), (200, 200));
+        assert_eq!(status("readyz").await, 503, "as long as it is away");
+        way.open_again().await;
+    }
+    becomes(200).await;
+    assert_eq!(ask(&client, &api, prompt).await.text().await.unwrap(), "1");
+    assert!(lifecycle.shutdown(Duration::from_secs(10)).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_all_connections_are_taken_requests_are_refused_in_a_second_and_the_service_stays_ready() {
+    let (_lifecycle, Addresses { http, admin, .. }, pool) = start(testing::database("unused").await, 2).await;
+    let api = format!("http://{http}/one");
+    let client = client();
+    let held = [pool.acquire().await.unwrap(), pool.acquire().await.unwrap()];
+    let asked = Instant::now();
+    let mut waiting = JoinSet::new();
+    for _ in 0..8 {
+        let (client, api) = (client.clone(), api.clone());
+        waiting.spawn(async move { told_to_come_again(&client, &api).await });
+    }
+    waiting.join_all().await;
+    assert!(asked.elapsed() > Duration::from_millis(900), "a connection may come free meanwhile");
+    assert_eq!(ask(&client, &format!("http://{admin}/readyz"), Duration::from_secs(1)).await.status(), 200);
+    drop(held);
+    assert_eq!(ask(&client, &api, Duration::from_secs(1)).await.status(), 200);
+}
