@@ -150,7 +150,9 @@ impl<H: Handler> Worker<'_, H> {
                 None => {
                     let dead = self.topology.dead_letters(self.consumer);
                     let properties = envelope::failed(&delivery.properties, 0, "not an event");
+                    tracing::error!(routing_key = %delivery.routing_key, queue = dead, "message.put_aside");
                     self.move_to(channel, &dead, properties, &delivery.data).await?;
+                    count_put_aside(dead);
                 }
             }
         }
@@ -243,9 +245,10 @@ impl<H: Handler> Worker<'_, H> {
             _ => self.topology.dead_letters(self.consumer),
         };
         tracing::error!(%error, event.id = %event.id, event.kind = event.kind, queue, "event.put_aside");
-        telemetry::counter("events.put_aside").add(1, &[telemetry::label("queue", queue.clone())]);
         let properties = envelope::failed(properties, attempts + 1, &error.to_string());
-        self.move_to(channel, &queue, properties, &event.payload).await
+        self.move_to(channel, &queue, properties, &event.payload).await?;
+        count_put_aside(queue);
+        Ok(())
     }
 
     /// Publishes to one queue, never the exchange: other consumers had theirs.
@@ -263,4 +266,8 @@ impl<H: Handler> Worker<'_, H> {
         anyhow::ensure!(matches!(outcome, Confirmation::Ack(None)), "{queue} did not take the event");
         Ok(())
     }
+}
+
+fn count_put_aside(queue: String) {
+    telemetry::counter("events.put_aside").add(1, &[telemetry::label("queue", queue)]);
 }
