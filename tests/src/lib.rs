@@ -61,6 +61,29 @@ impl Shop {
         process["admin"].as_str().expect("a service has an admin port").to_owned()
     }
 
+    /// The broker's address, with an administrator's account.
+    pub fn amqp_url(&self) -> String {
+        status()["rabbitmq"]["url"].as_str().expect("RabbitMQ runs").to_owned()
+    }
+
+    /// A counter's sum over a service's replicas; 0 where it has not counted yet.
+    pub async fn counted(&self, service: &str, counter: &str) -> u64 {
+        let mut sum = 0;
+        for process in status()["processes"].as_array().expect("processes are listed") {
+            let name = process["name"].as_str().unwrap_or_default();
+            let replica =
+                name.strip_prefix(service).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'));
+            let Some(admin) = process["admin"].as_str().filter(|_| replica) else { continue };
+            let text =
+                self.client.get(format!("{admin}/metrics")).send().await.expect("the admin port answers");
+            let text = text.text().await.expect("metrics are text");
+            let lines =
+                text.lines().filter_map(|line| line.strip_prefix(counter)?.trim().parse::<u64>().ok());
+            sum += lines.sum::<u64>();
+        }
+        sum
+    }
+
     /// SIGKILL, without a warning.
     pub fn kill(&self, name: &str) {
         let pid = status()["processes"]

@@ -152,7 +152,9 @@ impl<H: Handler> Worker<'_, H> {
                 None => {
                     let dead = self.topology.dead_letters(self.consumer);
                     let properties = envelope::failed(&delivery.properties, 0, "not an event");
-                    self.move_to(channel, &dead, properties, &delivery.data).await?;
+                    tracing::error!(routing_key = %delivery.routing_key, queue = dead, "message.put_aside");
+                    move_to(channel, &dead, properties, &delivery.data).await?;
+                    count_put_aside(dead);
                 }
             }
         }
@@ -247,26 +249,30 @@ impl<H: Handler> Worker<'_, H> {
             _ => self.topology.dead_letters(self.consumer),
         };
         tracing::error!(%error, event.id = %event.id, event.kind = event.kind, queue, "event.put_aside");
-        telemetry::counter("events.put_aside").add(1, &[telemetry::label("queue", queue.clone())]);
         let properties = envelope::failed(properties, attempts + 1, &error.to_string());
-        self.move_to(channel, &queue, properties, &event.payload).await?;
+        move_to(channel, &queue, properties, &event.payload).await?;
+        count_put_aside(queue);
         reach("consumer.put_aside").await?;
         Ok(())
     }
+}
 
-    /// Publishes to one queue, never the exchange: other consumers had theirs.
-    async fn move_to(
-        &self,
-        channel: &Channel,
-        queue: &str,
-        properties: BasicProperties,
-        body: &[u8],
-    ) -> anyhow::Result<()> {
-        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-        let publish =
-            async { channel.basic_publish(name(""), name(queue), options, body, properties).await?.await };
-        let outcome = answered(publish).await?;
-        anyhow::ensure!(matches!(outcome, Confirmation::Ack(None)), "{queue} did not take the event");
-        Ok(())
-    }
+/// Publishes to one queue, never the exchange: other consumers had theirs. An
+/// error leaves open whether the queue has it.
+pub async fn move_to(
+    channel: &Channel,
+    queue: &str,
+    properties: BasicProperties,
+    body: &[u8],
+) -> anyhow::Result<()> {
+    let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+    let publish =
+        async { channel.basic_publish(name(""), name(queue), options, body, properties).await?.await };
+    let outcome = answered(publish).await?;
+    anyhow::ensure!(matches!(outcome, Confirmation::Ack(None)), "{queue} did not take the event");
+    Ok(())
+}
+
+fn count_put_aside(queue: String) {
+    telemetry::counter("events.put_aside").add(1, &[telemetry::label("queue", queue)]);
 }

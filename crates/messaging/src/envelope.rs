@@ -1,5 +1,7 @@
 //! An event on the wire: AMQP properties and headers around a protobuf body.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use lapin::BasicProperties;
 use lapin::message::Delivery;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
@@ -25,7 +27,7 @@ impl Event {
     }
 
     /// `None` when a property that every event has is missing or malformed.
-    pub(crate) fn from_delivery(delivery: &Delivery) -> Option<Self> {
+    pub fn from_delivery(delivery: &Delivery) -> Option<Self> {
         let properties = &delivery.properties;
         let headers = properties.headers().as_ref()?;
         Some(Self {
@@ -59,18 +61,63 @@ impl Event {
 }
 
 const ATTEMPTS: &str = "dockside-attempts";
+const ERROR: &str = "dockside-error";
 
 /// How often the delivery was already tried and put into a retry queue.
 pub(crate) fn attempts(properties: &BasicProperties) -> i64 {
     properties.headers().as_ref().and_then(|headers| number(headers, ATTEMPTS)).unwrap_or(0)
 }
 
-/// The delivery's properties with its count of attempts and why the last one failed.
+/// The delivery's properties with its count of attempts, why the last one
+/// failed, and when.
 pub(crate) fn failed(properties: &BasicProperties, attempts: i64, reason: &str) -> BasicProperties {
     let mut headers = properties.headers().clone().unwrap_or_default();
     headers.insert(ATTEMPTS.into(), AMQPValue::LongLongInt(attempts));
-    headers.insert("dockside-error".into(), AMQPValue::LongString(reason.to_owned().into()));
+    headers.insert(ERROR.into(), AMQPValue::LongString(reason.to_owned().into()));
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    properties.clone().with_headers(headers).with_delivery_mode(2).with_timestamp(now)
+}
+
+/// What is known of a dead letter's failure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    pub attempts: i64,
+    pub reason: String,
+    /// When the consumer gave up, in seconds since 1970; none when the broker did.
+    pub at: Option<u64>,
+}
+
+impl Failure {
+    pub fn of(properties: &BasicProperties) -> Self {
+        let headers = properties.headers().clone().unwrap_or_default();
+        // The broker itself makes dead letters of what it delivered too often, and says so here.
+        let reason = text(&headers, ERROR)
+            .or_else(|| Some(format!("the broker gave up: {}", text(&headers, "x-first-death-reason")?)));
+        Self {
+            attempts: attempts(properties),
+            reason: reason.unwrap_or_else(|| "unknown".to_owned()),
+            at: *properties.timestamp(),
+        }
+    }
+}
+
+/// The properties of a dead letter as they were before it failed: as for a
+/// first delivery, with all attempts ahead.
+pub fn revived(properties: &BasicProperties) -> BasicProperties {
+    let mut headers = FieldTable::default();
+    for (name, value) in properties.headers().clone().unwrap_or_default().inner() {
+        let ours = [ATTEMPTS, ERROR].contains(&name.as_str());
+        // x-death, x-delivery-count and the like.
+        if !ours && !name.as_str().starts_with("x-") {
+            headers.insert(name.clone(), value.clone());
+        }
+    }
     properties.clone().with_headers(headers).with_delivery_mode(2)
+}
+
+/// How often the broker has delivered this message and got it back.
+pub fn delivery_count(properties: &BasicProperties) -> i64 {
+    properties.headers().as_ref().and_then(|headers| number(headers, "x-delivery-count")).unwrap_or(0)
 }
 
 fn text(headers: &FieldTable, name: &str) -> Option<String> {
@@ -85,6 +132,9 @@ fn number(headers: &FieldTable, name: &str) -> Option<i64> {
     match headers.inner().get(name)? {
         AMQPValue::LongLongInt(value) => Some(*value),
         AMQPValue::LongInt(value) => Some(i64::from(*value)),
+        AMQPValue::ShortInt(value) => Some(i64::from(*value)),
+        AMQPValue::ShortShortInt(value) => Some(i64::from(*value)),
+        AMQPValue::ShortShortUInt(value) => Some(i64::from(*value)),
         _ => None,
     }
 }

@@ -7,7 +7,7 @@
 //! an event delivered twice applies once. [`topology`] says who gets what.
 
 mod consumer;
-mod envelope;
+pub mod envelope;
 pub mod outbox;
 mod relay;
 mod retention;
@@ -19,7 +19,7 @@ use service::Lifecycle;
 use sqlx::PgPool;
 use sqlx::migrate::Migrator;
 
-pub use consumer::{ApplyError, Handler};
+pub use consumer::{ApplyError, Handler, move_to};
 pub use envelope::Event;
 pub use outbox::{NewEvent, Outbox};
 use topology::Topology;

@@ -86,14 +86,21 @@ impl Topology {
     /// A new connection and a channel with confirms on, with everything declared.
     /// The channel ends with the connection, so keep both.
     pub async fn connect(&self) -> anyhow::Result<(Connection, Channel)> {
-        let connect = async {
+        let (connection, channel) = self.open().await?;
+        let declared = tokio::time::timeout(CONNECT_DEADLINE, self.declare(&channel)).await;
+        declared.context("the broker does not answer")?.context("declaring exchange and queues failed")?;
+        Ok((connection, channel))
+    }
+
+    /// As [`Topology::connect`], but takes everything as it is.
+    pub async fn open(&self) -> anyhow::Result<(Connection, Channel)> {
+        let open = async {
             let connection = Connection::connect(&self.url, ConnectionProperties::default()).await?;
             let channel = connection.create_channel().await?;
-            self.declare(&channel).await.context("declaring exchange and queues failed")?;
             channel.confirm_select(ConfirmSelectOptions::default()).await?;
             Ok((connection, channel))
         };
-        tokio::time::timeout(CONNECT_DEADLINE, connect).await.context("the broker does not answer")?
+        tokio::time::timeout(CONNECT_DEADLINE, open).await.context("the broker does not answer")?
     }
 
     /// Declares and names the queue that hands an event back to `consumer` after `seconds`.

@@ -27,6 +27,7 @@ use crate::live::Live;
 use crate::place::Placer;
 use crate::refund::Refunds;
 use crate::saga::runner::Sagas;
+use crate::saga::watch;
 
 static MIGRATIONS: Migrator = sqlx::migrate!();
 
@@ -90,6 +91,11 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
     let stop = lifecycle.stopping();
     lifecycle.spawn("sagas", async move {
         sagas.run(stop).await;
+        Ok(())
+    });
+    let (stop, watched) = (lifecycle.stopping(), pool.clone());
+    lifecycle.spawn("sagas.watch", async move {
+        watch::run(&watched, &stop).await;
         Ok(())
     });
     let (stop, swept) = (lifecycle.stopping(), pool.clone());

@@ -35,6 +35,7 @@ pub mod facts;
 pub mod money;
 pub mod runner;
 pub mod store;
+pub mod watch;
 
 use uuid::Uuid;
 

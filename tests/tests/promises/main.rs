@@ -3,4 +3,5 @@
 #![allow(clippy::unwrap_used, reason = "a test's helper may panic as the test may")]
 
 mod p1;
+mod p10;
 mod p8;

@@ -8,7 +8,9 @@ use anyhow::Result;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use crate::layout::Layout;
-use crate::{contracts, deploy_test, down, images, logs, openapi, prepare, smoke, status, test, up};
+use crate::{
+    contracts, deploy_test, down, images, logs, openapi, operator, prepare, smoke, status, test, up,
+};
 
 /// The folder of the shop's data, logs and state, under the checkout.
 pub const DEFAULT_DIR: &str = ".dockside";
@@ -76,7 +78,7 @@ pub fn command() -> Command {
                     "names",
                     "NAME",
                     "fmt, manifests, contracts, clippy, unit (all but system), system, conformance; a package: user, \
-                     product, order, messaging, service, sandbox, dockside; or part of the names of tests",
+                     product, order, messaging, service, sandbox, operator, dockside; or part of the names of tests",
                 )),
             conformance_command(),
             Command::new("deploy-test")
@@ -97,6 +99,7 @@ pub fn command() -> Command {
                 .arg(flag("check", "Change nothing; fail and say what differs when something is out of date"))
                 .arg(names("crates", "CRATE", "Only these: messaging, user, product, order")),
         ])
+        .subcommands(operator::commands())
         .mut_subcommands(|command| {
             command.arg(
                 Arg::new("dir")
@@ -231,6 +234,7 @@ pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
         }
         "openapi" => openapi::run(&layout, m.get_flag("check")),
         "prepare" => prepare::run(&layout, m.get_flag("check"), &list("crates")),
+        name if operator::is(name) => operator::run(&layout, name, m),
         other => anyhow::bail!("no command {other}"),
     }
 }

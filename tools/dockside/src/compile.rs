@@ -44,8 +44,21 @@ pub fn cargo_missing(e: std::io::Error) -> anyhow::Error {
 pub fn services(layout: &Layout, release: bool) -> Result<BTreeMap<String, PathBuf>> {
     let start = Instant::now();
     step("build", "user, product, order, payment-sandbox (the first time takes some minutes)");
+    let binaries = build(layout, &PACKAGES, release)?;
+    step("build", &format!("done in {}", seconds(start.elapsed())));
+    Ok(binaries)
+}
+
+/// Builds the program `operator`; returns where it is. Progress goes to stderr alone: the output is the operator's.
+pub fn operator(layout: &Layout) -> Result<PathBuf> {
+    // Together with the services: by itself it would choose other features of the dependencies and compile those again.
+    let packages: Vec<&str> = PACKAGES.into_iter().chain(["operator"]).collect();
+    build(layout, &packages, false)?.remove("operator").context("no program operator")
+}
+
+fn build(layout: &Layout, packages: &[&str], release: bool) -> Result<BTreeMap<String, PathBuf>> {
     let mut command = cargo(layout);
-    command.arg("build").args(PACKAGES.iter().flat_map(|p| ["-p", p])).arg("--bins");
+    command.arg("build").args(packages.iter().flat_map(|p| ["-p", p])).arg("--bins");
     if release {
         command.arg("--release");
     }
@@ -75,10 +88,9 @@ pub fn services(layout: &Layout, release: bool) -> Result<BTreeMap<String, PathB
     if !status?.success() {
         bail!("the build failed: see cargo's messages above");
     }
-    if let Some(missing) = PACKAGES.iter().find(|p| !binaries.contains_key(**p)) {
+    if let Some(missing) = packages.iter().find(|p| !binaries.contains_key(**p)) {
         bail!("the build made no program named {missing}");
     }
-    step("build", &format!("done in {}", seconds(start.elapsed())));
     Ok(binaries)
 }
 

@@ -17,6 +17,7 @@ mod layout;
 mod logs;
 mod net;
 mod openapi;
+mod operator;
 mod prepare;
 mod process;
 mod servers;

@@ -71,7 +71,7 @@ impl Plan {
                 "conformance" => plan.conformance = true,
                 "sandbox" => plan.packages.push("payment-sandbox".to_owned()),
                 "user" | "product" | "order" | "messaging" | "service" | "proto" | "dockside"
-                | "payment-sandbox" => {
+                | "operator" | "payment-sandbox" => {
                     plan.packages.push(name.clone());
                 }
                 _ => plan.filters.push(name.clone()),

@@ -1,0 +1,33 @@
+//! Measures how many sagas get nowhere.
+
+use std::time::Duration;
+
+use service::telemetry;
+use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
+
+const MEASURE_EVERY: Duration = Duration::from_secs(5);
+
+/// Counts until `stop` the sagas that have been due for more than a minute.
+pub async fn run(pool: &PgPool, stop: &CancellationToken) {
+    let stuck = telemetry::gauge("sagas.stuck");
+    loop {
+        match count(pool).await {
+            Ok(count) => stuck.record(count as f64, &[]),
+            Err(error) => tracing::debug!(%error, "sagas.not_measured"),
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(MEASURE_EVERY) => {}
+        }
+    }
+}
+
+async fn count(pool: &PgPool) -> sqlx::Result<i64> {
+    sqlx::query_scalar!(
+        r#"SELECT count(*) AS "count!" FROM orders.sagas
+           WHERE (busy OR news > news_read) AND next_at < now() - interval '1 minute'"#
+    )
+    .fetch_one(pool)
+    .await
+}

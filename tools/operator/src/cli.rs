@@ -1,0 +1,195 @@
+//! What can be typed.
+
+use clap::{Args, Parser, Subcommand};
+use uuid::Uuid;
+
+/// Looks after a running Dockside shop: dead letters, outboxes, sagas, and
+/// whether orders, stock, money and events agree.
+#[derive(Parser)]
+#[command(
+    name = "operator",
+    version,
+    after_help = "Exit codes: 0 all is well or done; 1 something was found or failed; 2 wrong usage.\n\
+                  Each setting X can be given as a file, too: X_FILE."
+)]
+pub struct Cli {
+    #[command(flatten)]
+    pub settings: Settings,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Args)]
+pub struct Settings {
+    /// PostgreSQL, with a role that may read the three schemas, and for nudge and --mend write orders.sagas and the outboxes.
+    #[arg(long, env = "DATABASE_URL", help_heading = "Settings", hide_env_values = true, global = true)]
+    pub database_url: Option<String>,
+    /// RabbitMQ, with an account that may read and write the services' queues.
+    #[arg(long, env = "AMQP_URL", help_heading = "Settings", hide_env_values = true, global = true)]
+    pub amqp_url: Option<String>,
+    /// What the names of the exchange and of all queues start with.
+    #[arg(
+        long,
+        env = "AMQP_NAMESPACE",
+        help_heading = "Settings",
+        default_value = "dockside",
+        global = true
+    )]
+    pub amqp_namespace: String,
+    /// The payment provider: anything that speaks Stripe's PaymentIntents API.
+    #[arg(long, env = "PAYMENT_URL", help_heading = "Settings", global = true)]
+    pub payment_url: Option<String>,
+    /// The secret key that the payment provider knows this shop by; one that may only read is enough.
+    #[arg(
+        long,
+        env = "PAYMENT_SECRET_KEY",
+        help_heading = "Settings",
+        hide_env_values = true,
+        global = true
+    )]
+    pub payment_secret_key: Option<String>,
+    /// Print JSON.
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Dead letters: events that a service could not apply.
+    #[command(subcommand)]
+    Dlq(Dlq),
+    /// Events that wait to be published.
+    #[command(subcommand)]
+    Outbox(Outbox),
+    /// Orders whose money or stock is under way.
+    #[command(subcommand)]
+    Saga(Saga),
+    /// Compare orders, stock, the provider's payments and events; exit code 1 when something differs.
+    Reconcile(Reconcile),
+}
+
+#[derive(Subcommand)]
+pub enum Dlq {
+    /// List them, oldest first; they stay where they are.
+    List {
+        #[command(flatten)]
+        of: Of,
+        /// Most of each service.
+        #[arg(long, default_value_t = 1000)]
+        limit: usize,
+    },
+    /// Show one with its body.
+    Show {
+        /// An event's id, or what `list` shows in its place.
+        id: String,
+        #[command(flatten)]
+        of: Of,
+    },
+    /// Give them back to their service, once the cause is gone. Safe to repeat: what was applied is not applied again.
+    Replay {
+        #[command(flatten)]
+        which: Which,
+        #[command(flatten)]
+        of: Of,
+    },
+    /// Delete them for good, and print them.
+    Drop {
+        #[command(flatten)]
+        which: Which,
+        /// Needed with --all.
+        #[arg(long)]
+        yes: bool,
+        #[command(flatten)]
+        of: Of,
+    },
+}
+
+#[derive(Args)]
+pub struct Of {
+    /// Only this service's; all when left out.
+    #[arg(long, value_parser = ["user", "product", "order"])]
+    pub service: Option<String>,
+}
+
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+pub struct Which {
+    /// The ones with this id.
+    pub id: Option<String>,
+    /// All of them.
+    #[arg(long)]
+    pub all: bool,
+}
+
+#[derive(Subcommand)]
+pub enum Outbox {
+    /// What waits in each service's outbox; exit code 1 when something has waited for too long.
+    Status {
+        /// Seconds that an event may wait.
+        #[arg(long, default_value_t = 60)]
+        older: u32,
+    },
+}
+
+#[derive(Subcommand)]
+pub enum Saga {
+    /// The sagas that have something to do, longest due first; with --stuck exit code 1 when there are any.
+    List {
+        /// Only those that get nowhere.
+        #[arg(long)]
+        stuck: bool,
+        /// Stuck: due for more than so many seconds ...
+        #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+        older: u32,
+        /// ... or tried in vain more often than this.
+        #[arg(long, default_value_t = 20)]
+        attempts: i32,
+        /// Most to list.
+        #[arg(long, default_value_t = 1000)]
+        limit: u32,
+    },
+    /// Have an order's saga look again now, at its payment too; safe at any time.
+    Nudge { order: Uuid },
+}
+
+#[derive(Args)]
+pub struct Reconcile {
+    /// Orders that changed, and events that were made, within so many hours; 0: ever.
+    #[arg(long, default_value_t = 24, value_name = "HOURS")]
+    pub since: u32,
+    /// Seconds that something may be on its way.
+    #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+    pub grace: u32,
+    /// Set right what can be by having the services do their work again: sagas look again, events are published again.
+    /// Money and stock are never written.
+    #[arg(long)]
+    pub mend: bool,
+    /// With --mend: seconds until what is still different counts as left.
+    #[arg(long, default_value_t = 30, value_name = "SECONDS")]
+    pub patience: u32,
+    /// Don't ask the payment provider.
+    #[arg(long)]
+    pub without_provider: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn all_dead_letters_or_one_are_meant_and_never_neither() {
+        let parses = |line: &str| Cli::try_parse_from(line.split(' ')).is_ok();
+        assert!(parses("operator dlq replay --all --json"));
+        assert!(parses("operator dlq drop some-id --service user"));
+        assert!(!parses("operator dlq replay"));
+        assert!(!parses("operator dlq drop some-id --all"));
+        assert!(!parses("operator dlq list --service shop"));
+    }
+}

@@ -1,0 +1,233 @@
+//! The dead letters of each consuming service: looking at them, and giving
+//! them back or up.
+//!
+//! At no point is a letter in neither place: to give one back it is published
+//! to the service's own queue, and taken out of the dead letters only after the
+//! broker has confirmed that. Killed in between, it is in both, which the
+//! inbox makes harmless.
+
+pub mod letter;
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use lapin::message::Delivery;
+use lapin::options::{BasicAckOptions, BasicGetOptions, QueueDeclareOptions};
+use lapin::types::FieldTable;
+use lapin::{BasicProperties, Channel, Connection};
+use messaging::envelope;
+use messaging::topology::Topology;
+
+pub use letter::Letter;
+
+/// Looking at a message counts as a delivery that came back, and brokers from
+/// RabbitMQ 4.0 on drop a message at the 21st. Long before, it is renewed.
+/// <https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling>
+const RENEW_AT: i64 = 10;
+
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Which letters are meant.
+#[derive(Clone, Debug)]
+pub enum Which {
+    /// All with this id: an event's, or what [`Letter::id`] says for what is no event.
+    Id(String),
+    All,
+}
+
+impl Which {
+    fn means(&self, letter: &Letter) -> bool {
+        match self {
+            Self::Id(id) => letter.id.eq_ignore_ascii_case(id),
+            Self::All => true,
+        }
+    }
+}
+
+/// What a look found.
+#[derive(Debug, Default)]
+pub struct Found {
+    pub letters: Vec<Letter>,
+    /// How many there were in all.
+    pub total: usize,
+}
+
+/// What became of the letters that were meant.
+#[derive(Debug, Default)]
+pub struct Moved {
+    pub done: Vec<Letter>,
+    /// Left where they are: no events, which would come straight back.
+    pub refused: Vec<Letter>,
+}
+
+/// The oldest `limit` letters of each of `services`, which stay as they are,
+/// in their order.
+pub async fn list(topology: &Topology, services: &[&'static str], limit: usize) -> Result<Found> {
+    let (connection, confirming) = topology.open().await?;
+    let mut found = Found::default();
+    for service in services {
+        let dead = topology.dead_letters(service);
+        let mut desk = Desk::open(&connection, &dead).await?;
+        // All, whatever the limit: what a part of a queue gives back ends up behind the rest.
+        let held = desk.hold().await?;
+        found.letters.extend(held.iter().take(limit).map(|delivery| Letter::of(service, delivery)));
+        found.total += held.len();
+        if held.iter().any(|delivery| envelope::delivery_count(&delivery.properties) >= RENEW_AT) {
+            renew(&confirming, &mut desk, &held).await?;
+        }
+        desk.close(&connection).await?;
+    }
+    within(connection.close(200, "done".into())).await?;
+    Ok(found)
+}
+
+/// Gives letters back to their service, with all attempts ahead of them.
+pub async fn replay(topology: &Topology, services: &[&'static str], which: &Which) -> Result<Moved> {
+    let (connection, confirming) = topology.open().await?;
+    let mut moved = Moved::default();
+    for service in services {
+        let (dead, queue) = (topology.dead_letters(service), topology.queue(service));
+        let mut desk = Desk::open(&connection, &dead).await?;
+        for _ in 0..desk.ready {
+            let Some(delivery) = desk.next().await? else { break };
+            let letter = Letter::of(service, &delivery);
+            if !which.means(&letter) {
+                continue; // held, and back in its place when the desk closes
+            }
+            if !letter.event {
+                moved.refused.push(letter);
+                continue;
+            }
+            let properties = envelope::revived(&delivery.properties);
+            messaging::move_to(&confirming, &queue, properties, &delivery.data).await?;
+            desk.remove(&delivery).await?;
+            moved.done.push(letter);
+        }
+        desk.close(&connection).await?;
+    }
+    within(connection.close(200, "done".into())).await?;
+    Ok(moved)
+}
+
+/// Deletes letters for good, and returns them.
+pub async fn drop(topology: &Topology, services: &[&'static str], which: &Which) -> Result<Moved> {
+    let (connection, _confirming) = topology.open().await?;
+    let mut moved = Moved::default();
+    for service in services {
+        let mut desk = Desk::open(&connection, &topology.dead_letters(service)).await?;
+        for _ in 0..desk.ready {
+            let Some(delivery) = desk.next().await? else { break };
+            let letter = Letter::of(service, &delivery);
+            if which.means(&letter) {
+                desk.remove(&delivery).await?;
+                moved.done.push(letter);
+            }
+        }
+        desk.close(&connection).await?;
+    }
+    within(connection.close(200, "done".into())).await?;
+    Ok(moved)
+}
+
+/// A channel on which letters are held: what is not removed goes back to its
+/// place when the channel ends, however it ends.
+struct Desk {
+    channel: Channel,
+    queue: String,
+    /// Letters in the queue when the desk was opened: no loop takes more.
+    ready: usize,
+    held: usize,
+}
+
+impl Desk {
+    async fn open(connection: &Connection, queue: &str) -> Result<Self> {
+        let channel = within(connection.create_channel()).await?;
+        let ready = ready(&channel, queue).await.with_context(|| {
+            format!("no queue {queue}: are AMQP_URL and AMQP_NAMESPACE those of a shop that has run?")
+        })?;
+        Ok(Self { channel, queue: queue.to_owned(), ready, held: 0 })
+    }
+
+    async fn next(&mut self) -> Result<Option<Delivery>> {
+        let options = BasicGetOptions { no_ack: false };
+        let got = within(self.channel.basic_get(self.queue.as_str().into(), options)).await?;
+        self.held += usize::from(got.is_some());
+        Ok(got.map(|got| got.delivery))
+    }
+
+    async fn hold(&mut self) -> Result<Vec<Delivery>> {
+        let mut held = Vec::new();
+        while held.len() < self.ready
+            && let Some(delivery) = self.next().await?
+        {
+            held.push(delivery);
+        }
+        Ok(held)
+    }
+
+    async fn remove(&mut self, delivery: &Delivery) -> Result<()> {
+        within(self.channel.basic_ack(delivery.delivery_tag, BasicAckOptions::default())).await?;
+        self.held -= 1;
+        Ok(())
+    }
+
+    /// Lets go of what is held, and waits a moment for it to be back in the
+    /// queue, so that whoever looks next sees it.
+    async fn close(self, connection: &Connection) -> Result<()> {
+        // Answered after all that was removed: an ack itself has no answer.
+        let whole = ready(&self.channel, &self.queue).await? + self.held;
+        within(self.channel.close(200, "done".into())).await?;
+        let channel = within(connection.create_channel()).await?;
+        for _ in 0..40 {
+            // Not for long: somebody else may be taking them out at the same time.
+            if ready(&channel, &self.queue).await? >= whole {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(25)).await;
+        }
+        within(channel.close(200, "done".into())).await
+    }
+}
+
+/// Puts copies of all held letters behind them, in their order, and removes the
+/// originals. Killed in between, a letter is there twice.
+async fn renew(confirming: &Channel, desk: &mut Desk, held: &[Delivery]) -> Result<()> {
+    for delivery in held {
+        let properties = as_new(&delivery.properties);
+        messaging::move_to(confirming, &desk.queue, properties, &delivery.data).await?;
+        desk.remove(delivery).await?;
+    }
+    Ok(())
+}
+
+/// Without the broker's own count, which it keeps anew.
+fn as_new(properties: &BasicProperties) -> BasicProperties {
+    let mut headers = FieldTable::default();
+    for (name, value) in properties.headers().clone().unwrap_or_default().inner() {
+        if !["x-delivery-count", "x-acquired-count"].contains(&name.as_str()) {
+            headers.insert(name.clone(), value.clone());
+        }
+    }
+    properties.clone().with_headers(headers)
+}
+
+/// Messages that wait in the queue, of which there has to be one.
+async fn ready(channel: &Channel, queue: &str) -> Result<usize> {
+    let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    let queue = within(channel.queue_declare(queue.into(), options, FieldTable::default())).await?;
+    Ok(usize::try_from(queue.message_count()).unwrap_or(usize::MAX))
+}
+
+/// Waits for the broker, but not forever.
+async fn within<T>(answer: impl Future<Output = lapin::Result<T>>) -> Result<T> {
+    let answer = tokio::time::timeout(DEADLINE, answer).await;
+    Ok(answer.context("the broker did not answer in time")??)
+}
+
+/// `all`, or the one that was named.
+pub fn services(name: Option<&str>) -> Result<Vec<&'static str>> {
+    let all = messaging::topology::SUBSCRIPTIONS.map(|(service, _)| service);
+    let chosen: Vec<_> = all.into_iter().filter(|service| name.is_none_or(|name| name == *service)).collect();
+    ensure!(!chosen.is_empty(), "no service {}", name.unwrap_or_default());
+    Ok(chosen)
+}

@@ -1,0 +1,162 @@
+//! The command line: settings in, text or JSON out; see the library.
+
+mod cli;
+mod text;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::CommandFactory;
+use clap::error::ErrorKind;
+use messaging::topology::Topology;
+use operator::dlq::{self, Which};
+use operator::provider::Provider;
+use operator::reconcile::{self, Options, Sources};
+use operator::saga::Stuck;
+use operator::{outbox, saga};
+use serde_json::json;
+use sqlx::PgPool;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+
+use crate::cli::{Cli, Command, Dlq, Outbox, Reconcile, Saga, Settings};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let done = async {
+        let cli: Cli = service::config::load()?;
+        run(cli).await
+    };
+    match done.await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("operator: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// False when something was found, or is left to do.
+async fn run(cli: Cli) -> Result<bool> {
+    let settings = &cli.settings;
+    match cli.command {
+        Command::Dlq(command) => dlq_command(settings, command).await,
+        Command::Outbox(Outbox::Status { older }) => {
+            let all = outbox::status(&database(settings).await?).await?;
+            show(settings, &json!(all), &text::outboxes(&all));
+            Ok(all.iter().all(|of| of.oldest_seconds <= f64::from(older)))
+        }
+        Command::Saga(Saga::List { stuck, older, attempts, limit }) => {
+            let bounds = stuck.then_some(Stuck { older_seconds: f64::from(older), attempts });
+            let sagas = saga::list(&database(settings).await?, bounds, i64::from(limit)).await?;
+            let none = if stuck { "No saga is stuck.\n" } else { "No saga has anything to do.\n" };
+            show(settings, &json!(sagas), &text::or(text::sagas(&sagas), none));
+            Ok(!stuck || sagas.is_empty())
+        }
+        Command::Saga(Saga::Nudge { order }) => {
+            let known = saga::nudge(&database(settings).await?, order).await?;
+            let text =
+                if known { "Nudged: its saga looks again within a second.\n" } else { "No such order.\n" };
+            show(settings, &json!({"order_id": order, "nudged": known}), text);
+            Ok(known)
+        }
+        Command::Reconcile(command) => reconcile_command(settings, command).await,
+    }
+}
+
+async fn dlq_command(settings: &Settings, command: Dlq) -> Result<bool> {
+    let topology = Topology::new(need(settings.amqp_url.as_deref(), "AMQP_URL"), &settings.amqp_namespace);
+    match command {
+        Dlq::List { of, limit } => {
+            let found = dlq::list(&topology, &dlq::services(of.service.as_deref())?, limit).await?;
+            let mut text = text::or(text::letters(&found.letters), "No dead letters.\n");
+            if found.total > found.letters.len() {
+                text.push_str(&format!("{} of {} are shown.\n", found.letters.len(), found.total));
+            }
+            show(settings, &json!(found.letters), &text);
+            Ok(true)
+        }
+        Dlq::Show { id, of } => {
+            let found = dlq::list(&topology, &dlq::services(of.service.as_deref())?, usize::MAX).await?;
+            let mut meant = found.letters;
+            meant.retain(|letter| letter.id.eq_ignore_ascii_case(&id));
+            show(settings, &json!(meant), &text::or(text::whole(&meant), "No such dead letter.\n"));
+            Ok(!meant.is_empty())
+        }
+        Dlq::Replay { which, of } => {
+            let which = which.id.map_or(Which::All, Which::Id);
+            let moved = dlq::replay(&topology, &dlq::services(of.service.as_deref())?, &which).await?;
+            let mut text = format!("{} given back.\n{}", moved.done.len(), text::letters(&moved.done));
+            if !moved.refused.is_empty() {
+                text.push_str("No events, so they would come straight back; `dlq drop` deletes them:\n");
+                text.push_str(&text::letters(&moved.refused));
+            }
+            show(settings, &json!({"replayed": moved.done, "refused": moved.refused}), &text);
+            let nothing = moved.done.is_empty() && matches!(which, Which::Id(_));
+            Ok(moved.refused.is_empty() && !nothing)
+        }
+        Dlq::Drop { which, yes, of } => {
+            if which.all && !yes {
+                usage("dlq drop --all deletes every dead letter for good: say --yes, too");
+            }
+            let which = which.id.map_or(Which::All, Which::Id);
+            let moved = dlq::drop(&topology, &dlq::services(of.service.as_deref())?, &which).await?;
+            let text = format!("{} deleted.\n{}", moved.done.len(), text::whole(&moved.done));
+            show(settings, &json!(moved.done), &text);
+            Ok(!moved.done.is_empty() || matches!(which, Which::All))
+        }
+    }
+}
+
+async fn reconcile_command(settings: &Settings, command: Reconcile) -> Result<bool> {
+    let provider = match command.without_provider {
+        true => None,
+        false => Some(Provider::new(
+            need(settings.payment_url.as_deref(), "PAYMENT_URL (or --without-provider)"),
+            need(settings.payment_secret_key.as_deref(), "PAYMENT_SECRET_KEY"),
+        )?),
+    };
+    let broker = settings.amqp_url.as_deref().map(|url| Topology::new(url, &settings.amqp_namespace));
+    let database = database(settings).await?;
+    let sources = Sources { database: &database, provider: provider.as_ref(), broker: broker.as_ref() };
+    let hours = Duration::from_secs(u64::from(command.since) * 3600);
+    let options = Options {
+        since: (command.since > 0).then_some(hours),
+        grace: Duration::from_secs(u64::from(command.grace)),
+    };
+    let (report, left) = if command.mend {
+        let patience = Duration::from_secs(u64::from(command.patience));
+        let outcome = reconcile::mend(&sources, &options, patience).await?;
+        (outcome.found, Some(outcome.left))
+    } else {
+        (reconcile::check(&sources, &options).await?, None)
+    };
+    let text = text::report(&report, left.as_deref());
+    show(settings, &json!({"report": report, "left": left}), &text);
+    Ok(left.unwrap_or(report.differences).is_empty())
+}
+
+fn show(settings: &Settings, json: &serde_json::Value, text: &str) {
+    match settings.json {
+        true => println!("{json:#}"),
+        false => print!("{text}"),
+    }
+}
+
+async fn database(settings: &Settings) -> Result<PgPool> {
+    let url = need(settings.database_url.as_deref(), "DATABASE_URL");
+    let options: PgConnectOptions = url.parse().context("DATABASE_URL is not a PostgreSQL URL")?;
+    // To compare years of orders may take longer than a request may.
+    let options = options.application_name("operator").options([("statement_timeout", "10min")]);
+    let pool = PgPoolOptions::new().max_connections(2).acquire_timeout(Duration::from_secs(10));
+    pool.connect_with(options).await.context("the database does not answer")
+}
+
+fn need<'a>(value: Option<&'a str>, name: &str) -> &'a str {
+    value.unwrap_or_else(|| usage(&format!("{name} is not set")))
+}
+
+fn usage(message: &str) -> ! {
+    Cli::command().error(ErrorKind::MissingRequiredArgument, message).exit()
+}

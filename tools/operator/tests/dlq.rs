@@ -1,0 +1,308 @@
+//! Dead letters on a real broker: looked at, given back, given up; and what a
+//! kill in the middle leaves.
+
+#![allow(clippy::unwrap_used, reason = "a test's helper may panic as the test may")]
+
+use std::collections::HashSet;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use lapin::options::{BasicGetOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{BasicProperties, Channel, Connection};
+use messaging::envelope;
+use messaging::topology::{ORDER_CANCELLED, Topology};
+use operator::dlq::{self, Which};
+use prost::Message;
+use proto::order::v1::{Order, OrderCancelled};
+use testing::eventually;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use uuid::Uuid;
+
+const USER: &[&str] = &["user"];
+
+struct Broker {
+    topology: Topology,
+    namespace: String,
+    channel: Channel,
+    _connection: Connection,
+}
+
+impl Broker {
+    /// The user service's queues, in a namespace of its own; the dead letters'
+    /// with the limit that brokers from RabbitMQ 4.0 on give to any.
+    async fn open() -> Self {
+        let namespace = testing::namespace();
+        let topology = Topology::new(&testing::amqp_url(), &namespace);
+        let (_connection, channel) = topology.open().await.unwrap();
+        let broker = Self { topology, namespace, channel, _connection };
+        for (service, _) in messaging::topology::SUBSCRIPTIONS {
+            broker.declare(&broker.topology.queue(service), None).await;
+            broker.declare(&broker.topology.dead_letters(service), Some(20)).await;
+        }
+        broker
+    }
+
+    async fn declare(&self, queue: &str, limit: Option<i64>) {
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+        if let Some(limit) = limit {
+            arguments.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(limit));
+        }
+        let options = QueueDeclareOptions::durable();
+        self.channel.queue_declare(queue.into(), options, arguments).await.unwrap();
+    }
+
+    /// An event as a consumer puts it aside, attempts and error noted.
+    async fn bury(&self) -> Uuid {
+        let (id, order) = (Uuid::now_v7(), Uuid::now_v7());
+        let body = OrderCancelled {
+            order: Some(Order { id: order.to_string(), ..Order::default() }),
+            reason: "customer".to_owned(),
+        };
+        let mut headers = FieldTable::default();
+        for (name, value) in [("aggregate_id", order.to_string()), ("dockside-error", "no luck".to_owned())] {
+            headers.insert(name.into(), AMQPValue::LongString(value.into()));
+        }
+        for (name, value) in [("aggregate_version", 3), ("dockside-attempts", 5)] {
+            headers.insert(name.into(), AMQPValue::LongLongInt(value));
+        }
+        let properties = BasicProperties::default()
+            .with_message_id(id.to_string().into())
+            .with_type(ORDER_CANCELLED.into())
+            .with_headers(headers);
+        let dead = self.topology.dead_letters("user");
+        messaging::move_to(&self.channel, &dead, properties, &body.encode_to_vec()).await.unwrap();
+        id
+    }
+
+    async fn bury_noise(&self) {
+        let dead = self.topology.dead_letters("user");
+        messaging::move_to(&self.channel, &dead, BasicProperties::default(), b"noise").await.unwrap();
+    }
+
+    async fn dead(&self) -> Vec<String> {
+        let found = dlq::list(&self.topology, USER, 1000).await.unwrap();
+        assert_eq!(found.total, found.letters.len());
+        found.letters.into_iter().map(|letter| letter.id).collect()
+    }
+
+    /// Takes the next message out of the service's own queue.
+    async fn delivered(&self) -> Option<(String, BasicProperties)> {
+        let queue = self.topology.queue("user");
+        let got = self.channel.basic_get(queue.as_str().into(), BasicGetOptions { no_ack: true });
+        let delivery = got.await.unwrap()?.delivery;
+        Some((delivery.properties.message_id().clone().unwrap().to_string(), delivery.properties))
+    }
+}
+
+#[tokio::test]
+async fn looking_often_loses_and_reorders_nothing() {
+    let broker = Broker::open().await;
+    let mut buried = Vec::new();
+    for _ in 0..5 {
+        buried.push(broker.bury().await.to_string());
+    }
+    // Beyond the limit at which the broker would drop what comes back once more.
+    for look in 0..45 {
+        assert_eq!(broker.dead().await, buried, "look {look}");
+    }
+    let found = dlq::list(&broker.topology, USER, 2).await.unwrap();
+    assert_eq!((found.letters.len(), found.total), (2, 5));
+    let letter = &found.letters[0];
+    assert_eq!((letter.attempts, letter.error.as_str(), letter.event), (5, "no luck", true));
+    assert!(letter.body.as_deref().unwrap().contains("customer"), "{:?}", letter.body);
+    assert_eq!(broker.dead().await, buried);
+}
+
+#[tokio::test]
+async fn a_letter_given_back_is_as_new_and_the_others_stay() {
+    let broker = Broker::open().await;
+    let (first, second, third) = (broker.bury().await, broker.bury().await, broker.bury().await);
+    let moved =
+        dlq::replay(&broker.topology, USER, &Which::Id(second.to_string().to_uppercase())).await.unwrap();
+    assert_eq!(moved.done.len(), 1);
+    let (id, properties) = eventually("the event in its queue", || broker.delivered()).await;
+    assert_eq!(id, second.to_string());
+    let failure = envelope::Failure::of(&properties);
+    assert_eq!((failure.attempts, failure.reason.as_str()), (0, "unknown"));
+    let headers = properties.headers().clone().unwrap();
+    let names = headers.inner().keys().map(|name| name.as_str());
+    // The last is the queue's own, which counts anew.
+    assert_eq!(names.collect::<Vec<_>>(), ["aggregate_id", "aggregate_version", "x-delivery-count"]);
+    assert_eq!(envelope::delivery_count(&properties), 0);
+    assert_eq!(broker.dead().await, [first.to_string(), third.to_string()]);
+    assert!(broker.delivered().await.is_none());
+}
+
+#[tokio::test]
+async fn what_is_no_event_is_not_given_back_but_can_be_dropped() {
+    let broker = Broker::open().await;
+    broker.bury_noise().await;
+    let event = broker.bury().await.to_string();
+    let moved = dlq::replay(&broker.topology, USER, &Which::All).await.unwrap();
+    assert_eq!((moved.done.len(), moved.refused.len()), (1, 1));
+    assert_eq!(moved.done[0].id, event);
+    let noise = broker.dead().await;
+    assert_eq!(noise.len(), 1);
+    assert!(noise[0].starts_with("body-"), "{noise:?}");
+    let dropped = dlq::drop(&broker.topology, USER, &Which::Id("another".to_owned())).await.unwrap();
+    assert!(dropped.done.is_empty());
+    let dropped = dlq::drop(&broker.topology, USER, &Which::Id(noise[0].clone())).await.unwrap();
+    assert_eq!(dropped.done[0].body_hex, hex::encode("noise"));
+    assert!(broker.dead().await.is_empty());
+}
+
+/// A broker address that cuts its connections for good once the bytes `mark`
+/// come by, which it does not pass on: from the client, or from the broker.
+async fn cutting_at(mark: &'static [u8], from_client: bool) -> (String, Arc<AtomicBool>) {
+    let target = testing::amqp_url();
+    let host = target.split(['@', '/']).nth(3).unwrap().to_owned();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = target.replace(&host, &listener.local_addr().unwrap().to_string());
+    let cut = Arc::new(AtomicBool::new(false));
+    let done = cut.clone();
+    tokio::spawn(async move {
+        let (client, _) = listener.accept().await.unwrap();
+        let broker = TcpStream::connect(host).await.unwrap();
+        let ((mut client_in, mut client_out), (mut broker_in, mut broker_out)) =
+            (client.into_split(), broker.into_split());
+        let (watched, other) = if from_client {
+            ((&mut client_in, &mut broker_out), (&mut broker_in, &mut client_out))
+        } else {
+            ((&mut broker_in, &mut client_out), (&mut client_in, &mut broker_out))
+        };
+        let watch = async {
+            let mut bytes = vec![0; 64 * 1024];
+            while let Ok(count @ 1..) = watched.0.read(&mut bytes).await {
+                if bytes[..count].windows(mark.len()).any(|window| window == mark) {
+                    done.store(true, Ordering::SeqCst);
+                    return;
+                }
+                watched.1.write_all(&bytes[..count]).await.unwrap();
+            }
+        };
+        tokio::select! {
+            () = watch => {}
+            _ = tokio::io::copy(other.0, other.1) => {}
+        }
+    });
+    (url, cut)
+}
+
+/// Class and method of AMQP 0-9-1's basic.publish and basic.ack.
+const PUBLISH: &[u8] = &[0, 60, 0, 40];
+const ACK: &[u8] = &[0, 60, 0, 80];
+
+#[tokio::test]
+async fn a_replay_cut_before_it_publishes_leaves_the_letter_dead() {
+    let broker = Broker::open().await;
+    let id = broker.bury().await.to_string();
+    let (url, cut) = cutting_at(PUBLISH, true).await;
+    let through = Topology::new(&url, &broker.namespace);
+    dlq::replay(&through, USER, &Which::All).await.unwrap_err();
+    assert!(cut.load(Ordering::SeqCst));
+    eventually("the letter to be back", || async { (broker.dead().await == [id.clone()]).then_some(()) })
+        .await;
+    assert!(broker.delivered().await.is_none());
+}
+
+#[tokio::test]
+async fn a_replay_cut_between_the_publish_and_its_confirm_leaves_the_letter_in_both_places() {
+    let broker = Broker::open().await;
+    let id = broker.bury().await.to_string();
+    let (url, cut) = cutting_at(ACK, false).await;
+    let through = Topology::new(&url, &broker.namespace);
+    dlq::replay(&through, USER, &Which::All).await.unwrap_err();
+    assert!(cut.load(Ordering::SeqCst));
+    eventually("the letter to be back", || async { (broker.dead().await == [id.clone()]).then_some(()) })
+        .await;
+    assert_eq!(broker.delivered().await.unwrap().0, id);
+}
+
+#[tokio::test]
+async fn a_replay_cut_between_the_confirm_and_the_removal_leaves_the_letter_in_both_places() {
+    let broker = Broker::open().await;
+    let id = broker.bury().await.to_string();
+    let (url, cut) = cutting_at(ACK, true).await;
+    let through = Topology::new(&url, &broker.namespace);
+    dlq::replay(&through, USER, &Which::All).await.unwrap_err();
+    assert!(cut.load(Ordering::SeqCst));
+    eventually("the letter to be back", || async { (broker.dead().await == [id.clone()]).then_some(()) })
+        .await;
+    assert_eq!(broker.delivered().await.unwrap().0, id);
+}
+
+#[tokio::test]
+async fn replays_at_the_same_time_as_a_consumer_and_more_deaths_lose_nothing() {
+    let broker = Broker::open().await;
+    let mut buried = HashSet::new();
+    for _ in 0..60 {
+        buried.insert(broker.bury().await.to_string());
+    }
+    let replay = || dlq::replay(&broker.topology, USER, &Which::All);
+    let die = async {
+        let mut more = Vec::new();
+        for _ in 0..20 {
+            more.push(broker.bury().await.to_string());
+        }
+        more
+    };
+    let replays = async {
+        let (one, two, more) = tokio::join!(replay(), replay(), die);
+        (one.unwrap(), two.unwrap());
+        replay().await.unwrap();
+        more
+    };
+    let consume = async {
+        let mut delivered = HashSet::new();
+        while delivered.len() < 80 {
+            delivered.insert(eventually("all events in their queue", || broker.delivered()).await.0);
+        }
+        delivered
+    };
+    let (more, delivered) = tokio::join!(replays, consume);
+    buried.extend(more);
+    assert_eq!(delivered, buried);
+    assert!(broker.dead().await.is_empty());
+}
+
+fn operator(broker: &Broker, words: &[&str]) -> (Option<i32>, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_operator"))
+        .args(words)
+        .env("AMQP_URL", testing::amqp_url())
+        .env("AMQP_NAMESPACE", &broker.namespace)
+        .output()
+        .unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[tokio::test]
+async fn the_command_says_what_it_did_in_words_json_and_exit_codes() {
+    let broker = Broker::open().await;
+    let id = broker.bury().await.to_string();
+    let (code, text, _) = operator(&broker, &["dlq", "list"]);
+    assert_eq!(code, Some(0));
+    assert!(text.contains(&id) && text.contains("order.cancelled.v1") && text.contains("no luck"), "{text}");
+    let (code, json, _) = operator(&broker, &["dlq", "show", &id, "--json"]);
+    let letters: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((code, &letters[0]["attempts"]), (Some(0), &serde_json::json!(5)));
+    assert_eq!(operator(&broker, &["dlq", "show", "another"]).0, Some(1));
+    let (code, _, error) = operator(&broker, &["dlq", "drop", "--all"]);
+    assert_eq!(code, Some(2));
+    assert!(error.contains("--yes"), "{error}");
+    assert_eq!(broker.dead().await, std::slice::from_ref(&id));
+    let (code, text, _) = operator(&broker, &["dlq", "drop", "--all", "--yes", "--service", "user"]);
+    assert_eq!(code, Some(0));
+    // What is deleted is shown whole, to be kept if it has to be.
+    assert!(text.contains(&id) && text.contains("customer"), "{text}");
+    let (code, _, error) = operator(&broker, &["dlq", "list", "--amqp-namespace", "nobodys"]);
+    assert_eq!(code, Some(1));
+    assert!(error.contains("nobodys.user.dead") && error.contains("AMQP_NAMESPACE"), "{error}");
+    let (code, _, error) = operator(&broker, &["outbox", "status"]);
+    assert_eq!(code, Some(2));
+    assert!(error.contains("DATABASE_URL"), "{error}");
+}

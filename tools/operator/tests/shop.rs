@@ -1,0 +1,301 @@
+//! Outboxes, sagas and the comparison of everything, on a real shop that gets
+//! each kind of difference for real or by hand.
+
+mod common;
+
+use std::time::Duration;
+
+use common::{STRICT, Shop, about};
+use operator::reconcile::{Options, Remedy};
+use operator::saga::Stuck;
+use operator::{outbox, saga};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+const MINUTE: Options = Options { since: None, grace: Duration::from_secs(60) };
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shop_in_order_has_no_differences() {
+    let shop = Shop::open().await;
+    let product = shop.product(100).await;
+    shop.buy(product, "pm_card_visa", "confirmed", "captured").await;
+    shop.buy(product, "pm_card_chargeDeclined", "cancelled", "declined").await;
+    let refunded = shop.buy(product, "pm_card_visa", "confirmed", "captured").await;
+    shop.refund(refunded, 1250, json!([{"product_id": product, "quantity": 1}])).await;
+    let cancelled = shop.buy(product, "pm_card_visa", "confirmed", "captured").await;
+    shop.cancel(cancelled).await;
+    shop.until(cancelled, "cancelled", "refunded").await;
+    let report = shop.agrees().await;
+    assert_eq!((report.orders, report.payments, report.products), (4, 4, 1));
+    assert!(report.events >= 8, "{report:?}");
+    assert_eq!(shop.operator(&["reconcile", "--grace", "0"]).0, Some(0));
+
+    // So it is with no more rights than the operator's role has.
+    let lesser = shop.as_operators_role().await;
+    let database = ["--database-url", &lesser];
+    for words in [
+        &["reconcile", "--grace", "0"][..],
+        &["reconcile", "--mend"],
+        &["outbox", "status"],
+        &["saga", "list", "--stuck"],
+        &["saga", "nudge", &cancelled.to_string()],
+    ] {
+        let (code, text) = shop.operator(&[words, &database].concat());
+        assert_eq!(code, Some(0), "{words:?}: {text}");
+    }
+    shop.until(cancelled, "cancelled", "refunded").await;
+    let republish = "UPDATE users.outbox SET published_at = NULL, claimed_until = '-infinity'";
+    let pool = sqlx::PgPool::connect(&lesser).await.unwrap();
+    sqlx::query(republish).execute(&pool).await.unwrap();
+    for forbidden in [
+        "UPDATE orders.orders SET refunded = 0",
+        "UPDATE orders.sagas SET phase = 'settled'",
+        "UPDATE products.stock SET on_hand = 0",
+        "SELECT email FROM users.accounts",
+        "SELECT shipping_address FROM orders.orders",
+    ] {
+        let refused = sqlx::query(forbidden).execute(&pool).await.unwrap_err();
+        assert!(refused.to_string().contains("permission denied"), "{forbidden}: {refused}");
+    }
+
+    // While it works an order is on its way, and no difference until the grace is over.
+    let busy = shop.place(product, "pm_card_hang").await;
+    let report = shop.check(MINUTE).await;
+    assert_eq!((report.in_flight, report.differences), (vec![busy], vec![]));
+    let strict = shop.check(STRICT).await;
+    assert!(about(&strict.differences, busy)[0].contains("has not come to rest"), "{strict:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_services_can_do_again_is_mended() {
+    let shop = Shop::open().await;
+    let product = shop.product(100).await;
+    // A refund at the provider that nobody told us of.
+    let by_hand = shop.buy(product, "pm_card_visa", "confirmed", "captured").await;
+    shop.refund_at_provider(by_hand, 500).await;
+    // Paid after it was cancelled.
+    let late = shop.place(product, "pm_card_late_success").await;
+    let unknown = || async {
+        let status: Value = serde_json::from_str(&shop.operator(&["saga", "list", "--json"]).1).unwrap();
+        (status[0]["payment"] == "unknown").then_some(())
+    };
+    testing::eventually("the late payment to be unknown", unknown).await;
+    shop.cancel(late).await;
+    shop.until(late, "cancelled", "voided").await;
+    // An event that the broker lost after it had confirmed it.
+    shop.sql(
+        "CREATE FUNCTION lose() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             NEW.published_at := now() - interval '2 minutes'; RETURN NEW; END $$;
+         CREATE TRIGGER lose BEFORE INSERT ON orders.outbox FOR EACH ROW
+         WHEN (NEW.type = 'order.cancelled.v1') EXECUTE FUNCTION lose()"
+            .to_owned(),
+    )
+    .await;
+    let lost = shop.buy(product, "pm_card_visa", "confirmed", "captured").await;
+    shop.cancel(lost).await;
+    shop.until(lost, "cancelled", "refunded").await;
+    let event: Uuid = sqlx::query_scalar(
+        "SELECT id FROM orders.outbox WHERE aggregate_id = $1 AND type = 'order.cancelled.v1'",
+    )
+    .bind(lost)
+    .fetch_one(&shop.database)
+    .await
+    .unwrap();
+    // A saga that nobody takes up.
+    shop.sql(
+        "DROP TRIGGER lose ON orders.outbox;
+         CREATE FUNCTION sleep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             NEW.next_at := now() + interval '1 day'; RETURN NEW; END $$;
+         CREATE TRIGGER sleep BEFORE INSERT ON orders.sagas FOR EACH ROW EXECUTE FUNCTION sleep()"
+            .to_owned(),
+    )
+    .await;
+    let asleep = shop.place(product, "pm_card_visa").await;
+    shop.sql("DROP TRIGGER sleep ON orders.sagas".to_owned()).await;
+
+    // Until the late payment has come and what else was under way has arrived.
+    let arrived = || async {
+        let found = shop.check(STRICT).await.differences;
+        (!about(&found, late).is_empty() && found.len() == 6).then_some(found)
+    };
+    let found = testing::eventually("six differences", arrived).await;
+    let intent = shop.intent(by_hand).await;
+    assert_eq!(about(&found, by_hand), [format!("says 0 went back, the provider 500 ({intent})")]);
+    let intent = shop.intent(late).await;
+    assert_eq!(about(&found, late), [format!("is cancelled, and 2500 are kept ({intent})")]);
+    assert_eq!(about(&found, lost), ["is cancelled, and 2 units it gave back are not on the shelf"]);
+    assert_eq!(
+        about(&found, event),
+        [
+            "order.cancelled.v1 of order was not applied by product",
+            "order.cancelled.v1 of order was not applied by user"
+        ]
+    );
+    assert!(about(&found, asleep)[0].starts_with("has not come to rest"), "{found:?}");
+    // What was younger than the grace is not looked at yet.
+    assert_eq!(about(&shop.check(MINUTE).await.differences, asleep), [""; 0]);
+
+    let outcome = shop.mend(STRICT).await;
+    assert_eq!(outcome.left, [], "{outcome:?}");
+    assert_eq!(outcome.found.differences.len(), 6);
+    shop.until(asleep, "confirmed", "captured").await;
+    shop.until(late, "cancelled", "refunded").await;
+    shop.agrees().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_a_person_can_set_right_is_told_and_left_alone() {
+    let shop = Shop::open().await;
+    let product = shop.product(100).await;
+    let mut orders = Vec::new();
+    for _ in 0..8 {
+        orders.push(shop.buy(product, "pm_card_visa", "confirmed", "captured").await);
+    }
+    let cancelled = shop.buy(product, "pm_card_visa", "confirmed", "captured").await;
+    shop.cancel(cancelled).await;
+    shop.until(cancelled, "cancelled", "refunded").await;
+    let second = shop.product(7).await;
+    shop.agrees().await;
+    let [lines, refunds, unknown, unpaid, sagaless, status, unsold, entry] = orders[..] else { panic!() };
+    let (promised, ownerless, held, event) = (Uuid::now_v7(), Uuid::now_v7(), Uuid::now_v7(), Uuid::now_v7());
+    for sql in [
+        format!("UPDATE orders.order_items SET unit_price = unit_price + 1 WHERE order_id = '{lines}'"),
+        format!(
+            "INSERT INTO orders.refunds (id, order_id, amount, reason, status)
+             VALUES ('{promised}', '{refunds}', 100, 'x', 'succeeded')"
+        ),
+        format!("UPDATE orders.sagas SET intent_id = 'pi_nobodys' WHERE order_id = '{unknown}'"),
+        format!("UPDATE orders.sagas SET intent_id = NULL WHERE order_id = '{unpaid}'"),
+        format!("DELETE FROM orders.sagas WHERE order_id = '{sagaless}'"),
+        format!("UPDATE orders.orders SET payment_status = 'voided' WHERE id = '{status}'"),
+        format!("UPDATE products.reservations SET state = 'released' WHERE order_id = '{unsold}'"),
+        format!("DELETE FROM products.stock_ledger WHERE order_id = '{entry}'"),
+        format!(
+            "INSERT INTO orders.claims (user_id, operation, key, body_hash, order_id, lines, owner, lease_until,
+                                        answer_status, answer_body)
+             VALUES ('{promised}', 'POST /api/v1/orders', 'k', '', '{promised}', '[]', '{promised}', now(), 201, '{{}}')"
+        ),
+        format!(
+            "INSERT INTO products.reservations (order_id, state, expires_at)
+             VALUES ('{ownerless}', 'committed', now()), ('{held}', 'reserved', now() + interval '1 day')"
+        ),
+        format!(
+            "INSERT INTO products.reservation_lines
+                 (order_id, product_id, quantity, sku, name, unit_price, currency)
+             VALUES ('{held}', '{second}', 3, 's', 'n', 1, 'EUR')"
+        ),
+        format!("UPDATE products.stock SET on_hand = on_hand + 1, reserved = 5 WHERE product_id = '{second}'"),
+        format!(
+            "INSERT INTO users.outbox (id, type, aggregate_id, aggregate_version, payload, created_at, claimed_until)
+             VALUES ('{event}', 'user.deleted.v1', '{event}', 1, '', now() - interval '1 hour', 'infinity')"
+        ),
+    ] {
+        shop.sql(sql).await;
+    }
+    let found = shop.check(STRICT).await.differences;
+    let says = |id| about(&found, id);
+    assert_eq!(says(lines), ["its lines come to 2502 and its total says 2500"]);
+    assert_eq!(says(refunds), ["its refunds come to 100 and it says 0"]);
+    assert_eq!(says(unknown), ["its payment pi_nobodys is unknown to the provider"]);
+    assert_eq!(says(unpaid), ["is confirmed without a payment"]);
+    assert_eq!(says(sagaless), ["has no saga"]);
+    assert_eq!(
+        says(status),
+        ["is confirmed, its payment voided, its saga confirmed, and nobody works on it"]
+    );
+    let ledger = format!("moved 0 of product {product}, and the ledger says -2");
+    assert_eq!(says(unsold), ["is confirmed, and its reservation is released", &ledger]);
+    assert_eq!(says(entry), [format!("moved -2 of product {product}, and the ledger says 0")]);
+    assert_eq!(says(product), ["84 on hand, and its ledger comes to 86"]);
+    assert_eq!(
+        says(second),
+        ["5 reserved, and its open reservations come to 3", "8 on hand, and its ledger comes to 7"]
+    );
+    assert_eq!(says(promised), ["was promised to its customer (201), and is not there"]);
+    assert_eq!(says(ownerless), ["its reservation was sold, and there is no such order"]);
+    assert!(says(event)[0].starts_with("user.deleted.v1 of user has waited 3600 s"), "{:?}", says(event));
+    assert_eq!(says(cancelled), [""; 0]);
+    assert_eq!(found.len(), 15, "{found:#?}");
+    assert!(found.iter().all(|one| matches!(one.remedy, Remedy::Nothing { .. })), "{found:#?}");
+
+    let outcome = shop.mend(STRICT).await;
+    assert_eq!(outcome.left, found);
+    let (code, text) = shop.operator(&["reconcile", "--grace", "0"]);
+    assert_eq!(code, Some(1));
+    assert!(text.contains("15 differences, 15 left."), "{text}");
+    assert!(text.contains(&format!("order {promised}: was promised")), "{text}");
+
+    // The stuck event shows in the outbox's status, too.
+    let status = outbox::status(&shop.database).await.unwrap();
+    let user = status.iter().find(|of| of.service == "user").unwrap();
+    assert_eq!((user.backlog, user.claimed), (1, 1));
+    assert!((3600.0..3700.0).contains(&user.oldest_seconds), "{user:?}");
+    let (code, text) = shop.operator(&["outbox", "status"]);
+    assert_eq!(code, Some(1));
+    assert!(text.contains("1h00m"), "{text}");
+    assert_eq!(shop.operator(&["outbox", "status", "--older", "7200"]).0, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_is_a_dead_letter_is_told_as_such() {
+    let shop = Shop::open().await;
+    let product = shop.product(100).await;
+    shop.sql(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             NEW.payload := '\\xffff'; RETURN NEW; END $$;
+         CREATE TRIGGER refuse BEFORE INSERT ON orders.outbox FOR EACH ROW
+         WHEN (NEW.type = 'order.placed.v1') EXECUTE FUNCTION refuse()"
+            .to_owned(),
+    )
+    .await;
+    shop.buy(product, "pm_card_visa", "confirmed", "captured").await;
+    let told = || async {
+        let found = shop.check(STRICT).await.differences;
+        (found.len() == 1 && found[0].what.contains("dead letter")).then_some(found)
+    };
+    let found = testing::eventually("the dead letter", told).await;
+    assert_eq!(found[0].what, "order.placed.v1 of order is a dead letter of user");
+    assert!(matches!(found[0].remedy, Remedy::Nothing { .. }));
+    // Dropping it is what leaves the difference for good.
+    assert_eq!(shop.operator(&["dlq", "drop", &found[0].id.to_string()]).0, Some(0));
+    let found = shop.check(STRICT).await.differences;
+    assert_eq!(found[0].what, "order.placed.v1 of order was not applied by user");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_saga_that_gets_nowhere_is_listed_as_stuck_and_a_nudge_has_it_look_again() {
+    let shop = Shop::open().await;
+    let product = shop.product(100).await;
+    let order = shop.buy(product, "pm_card_visa", "confirmed", "captured").await;
+    let stuck = Stuck { older_seconds: 60.0, attempts: 20 };
+    assert!(saga::list(&shop.database, Some(stuck), 10).await.unwrap().is_empty());
+    assert_eq!(shop.operator(&["saga", "list", "--stuck"]).0, Some(0));
+    // As if its worker had hung with its lease for two minutes.
+    shop.sql(format!(
+        "UPDATE orders.sagas SET busy = true, lease_until = now() + interval '1 hour',
+                                 next_at = now() - interval '2 minutes' WHERE order_id = '{order}'"
+    ))
+    .await;
+    let listed = saga::list(&shop.database, Some(stuck), 10).await.unwrap();
+    assert_eq!((listed.len(), listed[0].order_id, listed[0].phase.as_str()), (1, order, "confirmed"));
+    assert!((120.0..180.0).contains(&listed[0].due_seconds), "{listed:?}");
+    let (code, text) = shop.operator(&["saga", "list", "--stuck"]);
+    assert_eq!(code, Some(1));
+    assert!(text.contains(&order.to_string()) && text.contains("for 2m0"), "{text}");
+    assert_eq!(shop.operator(&["saga", "list", "--stuck", "--older", "600"]).0, Some(0));
+
+    shop.sql(format!("UPDATE orders.sagas SET busy = false, lease_until = now() WHERE order_id = '{order}'"))
+        .await;
+    shop.refund_at_provider(order, 700).await;
+    assert_eq!(shop.operator(&["saga", "nudge", &order.to_string()]).0, Some(0));
+    let heard = || async {
+        let refunded: i64 = sqlx::query_scalar("SELECT refunded FROM orders.orders WHERE id = $1")
+            .bind(order)
+            .fetch_one(&shop.database)
+            .await
+            .unwrap();
+        (refunded == 700).then_some(())
+    };
+    testing::eventually("the refund to be heard of", heard).await;
+    assert_eq!(shop.operator(&["saga", "nudge", &Uuid::now_v7().to_string()]).0, Some(1));
+}
