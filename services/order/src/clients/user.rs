@@ -5,8 +5,8 @@ use std::time::Duration;
 use anyhow::Context;
 use proto::user::v1 as api;
 use proto::user::v1::user_service_client::UserServiceClient;
+use service::grpc::Replicas;
 use service::peer::ServiceKey;
-use tonic::transport::Channel;
 use tonic::{Code, Status};
 use uuid::Uuid;
 
@@ -15,24 +15,28 @@ use crate::times::Times;
 
 #[derive(Clone)]
 pub struct Users {
-    client: UserServiceClient<Channel>,
+    client: UserServiceClient<Replicas>,
     key: ServiceKey,
     deadline: Duration,
 }
 
 impl Users {
-    pub fn new(address: &str, key: ServiceKey, times: Times) -> anyhow::Result<Self> {
-        let channel = service::grpc::channel(address).context("USER_GRPC")?;
-        Ok(Self { client: UserServiceClient::new(channel), key, deadline: times.user_call })
+    pub fn new(addresses: &str, key: ServiceKey, times: Times) -> anyhow::Result<Self> {
+        let replicas = Replicas::new(addresses).context("USER_GRPC")?;
+        Ok(Self { client: UserServiceClient::new(replicas), key, deadline: times.user_call })
     }
 
     /// One of the user's own addresses; `None` when there is no such.
     pub async fn address(&self, user: Uuid, address: Uuid) -> Result<Option<Address>, Status> {
         let message = api::GetAddressRequest { user_id: user.to_string(), address_id: address.to_string() };
-        let request = service::grpc::request(message, self.deadline, &self.key.token("user")?)?;
-        match self.client.clone().get_address(request).await {
+        let token = self.key.token("user")?;
+        let ask = |request| {
+            let mut client = self.client.clone();
+            async move { client.get_address(request).await }
+        };
+        match service::grpc::call(message, self.deadline, &token, ask).await {
             Ok(answer) => {
-                let address = answer.into_inner().address.map(known);
+                let address = answer.address.map(known);
                 address.map(Some).ok_or_else(|| Status::internal("an answer without an address"))
             }
             Err(status) if status.code() == Code::NotFound => Ok(None),
