@@ -42,10 +42,20 @@ pub fn cargo_missing(e: std::io::Error) -> anyhow::Error {
 
 /// Builds the four programs; returns where each is.
 pub fn services(layout: &Layout, release: bool) -> Result<BTreeMap<String, PathBuf>> {
+    programs(layout, &PACKAGES, &PACKAGES, release)
+}
+
+/// Builds the programs of these packages, among which have to be those wanted; returns where each is.
+pub fn programs(
+    layout: &Layout,
+    packages: &[&str],
+    wanted: &[&str],
+    release: bool,
+) -> Result<BTreeMap<String, PathBuf>> {
     let start = Instant::now();
-    step("build", "user, product, order, payment-sandbox (the first time takes some minutes)");
+    step("build", &format!("{} (the first time takes some minutes)", wanted.join(", ")));
     let mut command = cargo(layout);
-    command.arg("build").args(PACKAGES.iter().flat_map(|p| ["-p", p])).arg("--bins");
+    command.arg("build").args(packages.iter().flat_map(|p| ["-p", p])).arg("--bins");
     if release {
         command.arg("--release");
     }
@@ -75,7 +85,7 @@ pub fn services(layout: &Layout, release: bool) -> Result<BTreeMap<String, PathB
     if !status?.success() {
         bail!("the build failed: see cargo's messages above");
     }
-    if let Some(missing) = PACKAGES.iter().find(|p| !binaries.contains_key(**p)) {
+    if let Some(missing) = wanted.iter().find(|p| !binaries.contains_key(**p)) {
         bail!("the build made no program named {missing}");
     }
     step("build", &format!("done in {}", seconds(start.elapsed())));

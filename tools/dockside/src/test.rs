@@ -207,16 +207,10 @@ fn steps(layout: &Layout, supervisor: &Supervisor, plan: &Plan, run: &mut Run) -
                 openapi::committed(layout, &built)?,
                 "docs/openapi.json is out of date: run `cargo dockside openapi`"
             );
-            let options = services::Options { port: None, demo: true, contained };
+            let options = services::Options { port: None, demo: true, contained, replicas: 1, links: None };
             services::start(layout, supervisor, &options, &secrets, &admin, &built, &broker)?;
             supervisor.update(|s| s.ready = true)?;
-            let program = std::env::current_exe().context("cannot find this program")?;
-            // cargo may have built this program anew; the file keeps its place.
-            let program = program.to_string_lossy().trim_end_matches(" (deleted)").to_owned();
-            Ok([
-                ("DOCKSIDE_BIN".to_owned(), program),
-                ("DOCKSIDE_DIR".to_owned(), layout.dir.display().to_string()),
-            ])
+            up::announced(layout)
         })?;
         if system {
             install::tour(layout)?;
