@@ -7,7 +7,7 @@
 pub mod failpoints;
 
 use std::future::Future;
-use std::process::Command;
+use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use reqwest::{Method, RequestBuilder, StatusCode};
@@ -20,6 +20,7 @@ pub struct Shop {
     pub client: reqwest::Client,
     pub database: PgPool,
     sandbox: String,
+    dir: String,
 }
 
 #[expect(clippy::disallowed_methods, reason = "tests have no settings of their own")]
@@ -28,18 +29,26 @@ fn setting(name: &str) -> String {
         .unwrap_or_else(|_| panic!("{name} is not set: run these with `cargo dockside test system`"))
 }
 
+/// `cargo dockside`, told to do something with the shop in a folder.
+pub fn dockside(dir: &str, args: &[&str]) -> Output {
+    let mut command = Command::new(setting("DOCKSIDE_BIN"));
+    command.args(args).args(["--dir", dir]).output().expect("dockside can be run")
+}
+
 /// `cargo dockside status --json`, as it is now.
-fn status() -> Value {
-    let output = Command::new(setting("DOCKSIDE_BIN"))
-        .args(["status", "--json", "--dir", &setting("DOCKSIDE_DIR")])
-        .output()
-        .expect("dockside can be run");
+fn status(dir: &str) -> Value {
+    let output = dockside(dir, &["status", "--json"]);
     serde_json::from_slice(&output.stdout).expect("status is JSON")
 }
 
 impl Shop {
+    /// The one that these tests were started with.
     pub async fn open() -> Self {
-        let status = status();
+        Self::open_in(&setting("DOCKSIDE_DIR")).await
+    }
+
+    pub async fn open_in(dir: &str) -> Self {
+        let status = status(dir);
         let edge = status["edge"].as_str().expect("the shop runs").to_owned();
         let url = status["postgres"]["url"].as_str().expect("PostgreSQL runs");
         let processes = status["processes"].as_array().expect("processes are listed");
@@ -50,26 +59,25 @@ impl Shop {
             client: client(),
             database: PgPool::connect(url).await.expect("PostgreSQL answers"),
             sandbox: sandbox.to_owned(),
+            dir: dir.to_owned(),
         }
     }
 
     /// The address of a service's admin port.
     pub fn admin(&self, name: &str) -> String {
-        let status = status();
-        let all = status["processes"].as_array().expect("processes are listed");
-        let process = all.iter().find(|process| process["name"] == name).expect("the service is listed");
+        let process = self.process(name).expect("the service is listed");
         process["admin"].as_str().expect("a service has an admin port").to_owned()
     }
 
     /// The broker's address, with an administrator's account.
     pub fn amqp_url(&self) -> String {
-        status()["rabbitmq"]["url"].as_str().expect("RabbitMQ runs").to_owned()
+        status(&self.dir)["rabbitmq"]["url"].as_str().expect("RabbitMQ runs").to_owned()
     }
 
     /// A counter's sum over a service's replicas; 0 where it has not counted yet.
     pub async fn counted(&self, service: &str, counter: &str) -> u64 {
         let mut sum = 0;
-        for process in status()["processes"].as_array().expect("processes are listed") {
+        for process in status(&self.dir)["processes"].as_array().expect("processes are listed") {
             let name = process["name"].as_str().unwrap_or_default();
             let replica =
                 name.strip_prefix(service).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'));
@@ -84,15 +92,25 @@ impl Shop {
         sum
     }
 
+    /// A process as `status --json` has it now.
+    pub fn process(&self, name: &str) -> Option<Value> {
+        status(&self.dir)["processes"].as_array()?.iter().find(|process| process["name"] == name).cloned()
+    }
+
+    /// Signals a process; false when there is none, as while the supervisor is starting it again.
+    pub fn signal(&self, name: &str, signal: &str) -> bool {
+        let pid = self.process(name).and_then(|process| process["pid"].as_u64());
+        pid.is_some_and(|pid| {
+            Command::new("kill")
+                .args([signal, &pid.to_string()])
+                .status()
+                .is_ok_and(|status| status.success())
+        })
+    }
+
     /// SIGKILL, without a warning.
     pub fn kill(&self, name: &str) {
-        let pid = status()["processes"]
-            .as_array()
-            .and_then(|all| all.iter().find(|process| process["name"] == name)?["pid"].as_u64());
-        // Not there while the supervisor is starting it again.
-        if let Some(pid) = pid {
-            let _ = Command::new("kill").args(["-9", &pid.to_string()]).status();
-        }
+        self.signal(name, "-KILL");
     }
 
     pub async fn sign_in(&self, email: &str, password: &str) -> Buyer<'_> {

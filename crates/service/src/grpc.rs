@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 use std::error::Error;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -16,6 +18,7 @@ use tonic::service::Routes;
 use tonic::transport::{Channel, Endpoint, Server, server::Router};
 use tonic::{Code, Request, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt};
+use tower::ServiceExt;
 use tower_http::trace::TraceLayer;
 
 use crate::admission::Admission;
@@ -62,6 +65,89 @@ fn span(request: &axum::http::Request<tonic::body::Body>) -> tracing::Span {
     let span = tracing::info_span!("grpc.request", otel.name = path, otel.kind = "server", rpc.method = path);
     telemetry::continue_trace(&span, &Metadata(&MetadataMap::from_headers(request.headers().clone())));
     span
+}
+
+/// A connection to each replica of a service that is named alone; for one name, which may stand for several replicas, one
+/// to any of them. Calls take turns, and pass over a replica that has just failed one.
+#[derive(Clone)]
+pub struct Replicas(Arc<Turns>);
+
+struct Turns {
+    replicas: Vec<Replica>,
+    next: AtomicUsize,
+    /// What `passed_over` counts from.
+    start: Instant,
+}
+
+struct Replica {
+    channel: Channel,
+    /// Milliseconds; 0 while it does not fail.
+    passed_over: AtomicU64,
+}
+
+/// How long a replica that failed a call is passed over; then one call tries it.
+const PASSED_OVER: Duration = Duration::from_secs(1);
+
+impl Replicas {
+    /// From one or more addresses, with commas.
+    pub fn new(addresses: &str) -> anyhow::Result<Self> {
+        let replica =
+            |address: &str| Ok(Replica { channel: channel(address.trim())?, passed_over: AtomicU64::new(0) });
+        let replicas = addresses.split(',').map(replica).collect::<anyhow::Result<_>>()?;
+        Ok(Self(Arc::new(Turns { replicas, next: AtomicUsize::new(0), start: Instant::now() })))
+    }
+}
+
+impl Turns {
+    fn until(&self, pause: Duration) -> u64 {
+        u64::try_from((self.start.elapsed() + pause).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// The next replica; one that is passed over only when all are.
+    fn pick(&self) -> &Replica {
+        let turn = self.next.fetch_add(1, Ordering::Relaxed);
+        let from = |skip| &self.replicas[turn.wrapping_add(skip) % self.replicas.len()];
+        let now = self.until(Duration::ZERO);
+        let usable = |replica: &&Replica| {
+            let until = replica.passed_over.load(Ordering::Relaxed);
+            // Of those who find it due, one tries it.
+            until == 0
+                || until <= now
+                    && replica
+                        .passed_over
+                        .compare_exchange(
+                            until,
+                            self.until(PASSED_OVER),
+                            Ordering::Relaxed,
+                            Ordering::Relaxed,
+                        )
+                        .is_ok()
+        };
+        (0..self.replicas.len()).map(from).find(usable).unwrap_or_else(|| from(0))
+    }
+}
+
+type Answered = Result<axum::http::Response<tonic::body::Body>, tonic::transport::Error>;
+
+impl tower::Service<axum::http::Request<tonic::body::Body>> for Replicas {
+    type Response = axum::http::Response<tonic::body::Body>;
+    type Error = tonic::transport::Error;
+    type Future = Pin<Box<dyn Future<Output = Answered> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: axum::http::Request<tonic::body::Body>) -> Self::Future {
+        let turns = self.0.clone();
+        Box::pin(async move {
+            let replica = turns.pick();
+            let answered = replica.channel.clone().oneshot(request).await;
+            let until = if answered.is_ok() { 0 } else { turns.until(PASSED_OVER) };
+            replica.passed_over.store(until, Ordering::Relaxed);
+            answered
+        })
+    }
 }
 
 /// A channel that connects when first used, and again after every loss.
@@ -244,5 +330,35 @@ mod tests {
         let request = request((), Duration::from_secs(3), "secret").unwrap();
         assert_eq!(request.metadata().get("grpc-timeout").unwrap(), "3000000u");
         assert_eq!(request.metadata().get("authorization").unwrap(), "Bearer secret");
+    }
+
+    #[tokio::test]
+    async fn calls_take_turns_and_one_at_a_time_tries_a_replica_that_failed() {
+        let Replicas(turns) =
+            Replicas::new("http://127.0.0.1:1, http://127.0.0.1:2,http://127.0.0.1:3").unwrap();
+        let picked = || {
+            let picked = turns.pick();
+            turns.replicas.iter().position(|replica| std::ptr::eq(replica, picked)).unwrap()
+        };
+        let mut three = [picked(), picked(), picked()];
+        three.sort_unstable();
+        assert_eq!(three, [0, 1, 2]);
+        let later = |replica: &Replica| {
+            replica.passed_over.store(turns.until(Duration::from_secs(60)), Ordering::Relaxed);
+        };
+        later(&turns.replicas[0]);
+        assert!((0..9).all(|_| picked() != 0));
+        turns.replicas[0].passed_over.store(1, Ordering::Relaxed);
+        while turns.until(Duration::ZERO) <= 1 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!((0..9).filter(|_| picked() == 0).count(), 1);
+        turns.replicas.iter().for_each(later);
+        assert_eq!((0..9).filter(|_| picked() == 0).count(), 3);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_address_is_refused() {
+        assert!(Replicas::new("").is_err() && Replicas::new("http://a:1,").is_err());
     }
 }

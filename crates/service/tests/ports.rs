@@ -34,8 +34,13 @@ fn listen() -> Listen {
 
 /// A service whose POST /work takes a moment.
 async fn start() -> (Lifecycle, Addresses) {
+    let Listen { http_addr, grpc_addr, .. } = listen();
+    start_at(http_addr, grpc_addr).await
+}
+
+async fn start_at(http_addr: SocketAddr, grpc_addr: SocketAddr) -> (Lifecycle, Addresses) {
     let lifecycle = Lifecycle::new();
-    let ports = Ports::bind(&listen(), &lifecycle).unwrap();
+    let ports = Ports::bind(&Listen { http_addr, grpc_addr, ..listen() }, &lifecycle).unwrap();
     let work = post(async || {
         tokio::time::sleep(Duration::from_millis(2)).await;
         "done"
@@ -128,6 +133,44 @@ async fn who_gets_a_connection_while_the_port_closes_gets_an_answer() {
         assert!(lifecycle.shutdown(GRACE).await);
         clients.join_all().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_go_on_while_one_of_the_named_replicas_after_the_other_is_replaced() {
+    let (mut first, one) = start().await;
+    let (mut second, other) = start().await;
+    let addresses = format!("http://{},http://{}", one.grpc, other.grpc);
+    let client = HealthClient::new(service::grpc::Replicas::new(&addresses).unwrap());
+    let stopped = CancellationToken::new();
+    let mut clients = JoinSet::new();
+    for _ in 0..8 {
+        let (client, stopped) = (client.clone(), stopped.clone());
+        clients.spawn(async move {
+            let mut calls = 0;
+            while !stopped.is_cancelled() {
+                let check = |request| {
+                    let mut client = client.clone();
+                    async move { client.check(request).await }
+                };
+                let message = HealthCheckRequest::default();
+                service::grpc::call(message, GRACE, "", check).await.expect("an answer");
+                calls += 1;
+            }
+            calls
+        });
+    }
+    for _ in 0..2 {
+        for (lifecycle, addresses) in [(&mut first, one), (&mut second, other)] {
+            assert!(lifecycle.shutdown(GRACE).await);
+            *lifecycle = start_at(addresses.http, addresses.grpc).await.0;
+            // Until the others have surely come back to it: it was passed over for a second at most.
+            tokio::time::sleep(Duration::from_millis(1100)).await;
+        }
+    }
+    stopped.cancel();
+    let calls = clients.join_all().await;
+    assert!(calls.iter().all(|calls| *calls > 100), "{calls:?}");
+    assert!(first.shutdown(GRACE).await && second.shutdown(GRACE).await);
 }
 
 /// An address behind which there are two replicas: connections go to the first while it takes them.

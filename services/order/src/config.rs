@@ -27,10 +27,10 @@ pub struct Config {
     /// Where the user service publishes the keys of access tokens.
     #[arg(long, env = "JWKS_URL", default_value = "http://user:8081/.well-known/jwks.json")]
     pub jwks_url: String,
-    /// The product service's gRPC address.
+    /// The product service's gRPC address; those of replicas without a common name, with commas.
     #[arg(long, env = "PRODUCT_GRPC", default_value = "http://product:9082")]
     pub product_grpc: String,
-    /// The user service's gRPC address.
+    /// The user service's gRPC address; those of replicas without a common name, with commas.
     #[arg(long, env = "USER_GRPC", default_value = "http://user:9081")]
     pub user_grpc: String,
     /// This service's own Ed25519 key (PKCS#8 PEM) to call others with; `order keygen` makes one.

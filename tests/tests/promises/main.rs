@@ -4,4 +4,5 @@
 
 mod p1;
 mod p10;
+mod p7;
 mod p8;

@@ -5,11 +5,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Result;
+use clap::builder::RangedU64ValueParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use crate::layout::Layout;
 use crate::{
-    contracts, deploy_test, down, images, logs, openapi, operator, prepare, smoke, status, test, up,
+    chaos, contracts, deploy_test, down, images, logs, openapi, operator, prepare, restart, smoke, status, test,
+    up,
 };
 
 /// The folder of the shop's data, logs and state, under the checkout.
@@ -24,6 +26,8 @@ pub struct UpArgs {
     pub no_demo: bool,
     /// PostgreSQL, RabbitMQ and nginx as containers.
     pub docker: bool,
+    /// Processes of each service.
+    pub replicas: usize,
     /// This is the process in the background of `--detach`.
     pub detached: bool,
 }
@@ -44,12 +48,14 @@ pub fn command() -> Command {
             Command::new("down")
                 .about("Stop the shop; its data stays")
                 .arg(flag("wipe", "Forget the data, the logs and the passwords too")),
+            restart_command(),
             Command::new("status")
                 .about("Show what runs and whether it is ready; exit code 1 when nothing runs")
                 .arg(flag("json", "As one JSON document, with the administrators' addresses of PostgreSQL and RabbitMQ")),
             Command::new("logs").about("Show what the processes wrote").args([
                 Arg::new("service").value_name("NAME").help(
-                    "user, product, order, payment-sandbox, edge, postgres, rabbitmq, or dockside after --detach; all when left out",
+                    "user, product, order, payment-sandbox, edge, postgres, rabbitmq, or dockside after --detach; order-2 for the \
+                     second replica; all when left out",
                 ),
                 flag("follow", "Keep showing what is added, until Ctrl-C").short('f'),
                 Arg::new("lines")
@@ -81,6 +87,7 @@ pub fn command() -> Command {
                      product, order, messaging, service, sandbox, operator, dockside; or part of the names of tests",
                 )),
             conformance_command(),
+            chaos_command(),
             Command::new("deploy-test")
                 .about("Test the images and docker-compose.yml under load on a Docker engine: all steps, or the one named")
                 .long_about(deploy_test::help())
@@ -135,7 +142,68 @@ fn up_command() -> Command {
             flag("servers", "Only PostgreSQL and RabbitMQ, for developing against"),
             flag("no-demo", "No demo catalogue and accounts"),
             flag("docker", "Run PostgreSQL, RabbitMQ and nginx as containers, also where they are installed"),
+            replicas_arg().long_help(
+                "Processes each of user, product and order, 1 to 8. The second order is named order-2. The edge spreads \
+                 requests over them and passes over one that is away; `restart` replaces them one at a time.",
+            ),
             flag("detached", "The process in the background of --detach").hide(true),
+        ])
+}
+
+fn replicas_arg() -> Arg {
+    Arg::new("replicas")
+        .long("replicas")
+        .value_name("N")
+        .help("Processes each of user, product and order, 1 to 8")
+        .default_value("1")
+        .value_parser(RangedU64ValueParser::<usize>::new().range(1..=8))
+}
+
+fn restart_command() -> Command {
+    Command::new("restart")
+        .about("Replace a service's processes, one after the other, with its program as it is now")
+        .long_about(
+            "Replace a service's processes, one after the other, with its program as it is now.\n\nEach one ends the \
+             orderly way, and is back and ready before the next. With `up --replicas 2` no request is lost meanwhile; \
+             with one replica they are refused until it is back. To try a change: cargo build -p order, then cargo \
+             dockside restart order (with --release for a shop that was started so).",
+        )
+        .arg(Arg::new("service").value_name("SERVICE").required(true).help(
+            "user, product, order, payment-sandbox, edge, postgres or rabbitmq; order-2 for the second replica alone",
+        ))
+}
+
+fn chaos_command() -> Command {
+    let number = |id, name, help| {
+        Arg::new(id).long(id).value_name(name).help(help).value_parser(value_parser!(u64).range(1..))
+    };
+    Command::new("chaos")
+        .about("Sell under load while processes die, links break and events repeat; then check every promise")
+        .long_about(
+            "Sell under load while processes die, links break and events repeat; then check every promise.\n\nA shop of \
+             its own is started for it under the folder's chaos/, on free ports and from nothing. Its services reach \
+             PostgreSQL, RabbitMQ, the payment sandbox and each other's gRPC by links that can be cut, stalled and \
+             slowed. PostgreSQL writes to disk as in `up`. The exit code is 0 when no promise was broken.",
+        )
+        .args([
+            Arg::new("seed")
+                .long("seed")
+                .value_name("N")
+                .help("The same faults as in a run before; random and printed when left out")
+                .value_parser(value_parser!(u64)),
+            number("minutes", "M", "How long").default_value("5"),
+            Arg::new("faults").long("faults").value_name("LIST").help("Only these, with commas; all when left out"),
+            number("clients", "N", "Customers who buy at the same time").default_value("16"),
+            replicas_arg(),
+            number("failpoints", "ROUNDS", "Instead of random faults, reach each failpoint so many times")
+                .conflicts_with("release"),
+            flag("release", "Build optimised programs (slower to build; for figures; without failpoints)"),
+            Arg::new("report")
+                .long("report")
+                .value_name("FOLDER")
+                .help("Where the report goes; the folder's chaos/report when left out")
+                .value_parser(value_parser!(PathBuf)),
+            flag("keep", "Leave the shop running afterwards, until Ctrl-C"),
         ])
 }
 
@@ -204,11 +272,13 @@ pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
                 servers: m.get_flag("servers"),
                 no_demo: m.get_flag("no-demo"),
                 docker: m.get_flag("docker"),
+                replicas: m.get_one("replicas").copied().unwrap_or(1),
                 detached: m.get_flag("detached"),
             };
             up::run(&layout, &args)
         }
         "down" => down::run(&layout, m.get_flag("wipe")),
+        "restart" => restart::run(&layout, text("service").unwrap_or_default()),
         "status" => status::run(&layout, m.get_flag("json")),
         "logs" => logs::run(
             &layout,
@@ -222,6 +292,21 @@ pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
             let minutes: u64 = m.get_one("minutes").copied().unwrap_or_default();
             let time = Duration::from_secs(60 * minutes);
             contracts::run(&layout, text("url"), time, m.get_one("seed").copied())
+        }
+        "chaos" => {
+            let number = |id: &str| m.get_one::<u64>(id).copied();
+            let args = chaos::Args {
+                seed: number("seed"),
+                minutes: number("minutes").unwrap_or(5),
+                faults: text("faults"),
+                clients: number("clients").unwrap_or(16),
+                replicas: m.get_one("replicas").copied().unwrap_or(1),
+                failpoints: number("failpoints"),
+                release: m.get_flag("release"),
+                report: m.get_one("report").map(PathBuf::as_path),
+                keep: m.get_flag("keep"),
+            };
+            chaos::run(&layout, &args)
         }
         "deploy-test" => deploy_test::run(&layout, text("step"), m.get_flag("keep")),
         "images" => {
@@ -257,5 +342,8 @@ mod tests {
         assert_eq!(up.get_one::<u16>("port"), Some(&8090));
         assert_eq!(up.get_one::<PathBuf>("dir"), Some(&PathBuf::from("x")));
         assert!(command().try_get_matches_from(["dockside", "up", "--port", "70000"]).is_err());
+        assert!(command().try_get_matches_from(["dockside", "up", "--replicas", "8"]).is_ok());
+        assert!(command().try_get_matches_from(["dockside", "up", "--replicas", "9"]).is_err());
+        assert!(command().try_get_matches_from(["dockside", "restart"]).is_err());
     }
 }

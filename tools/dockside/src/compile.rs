@@ -42,9 +42,19 @@ pub fn cargo_missing(e: std::io::Error) -> anyhow::Error {
 
 /// Builds the four programs; returns where each is.
 pub fn services(layout: &Layout, release: bool) -> Result<BTreeMap<String, PathBuf>> {
+    programs(layout, &PACKAGES, &PACKAGES, release)
+}
+
+/// Builds the programs of these packages, among which have to be those wanted; returns where each is.
+pub fn programs(
+    layout: &Layout,
+    packages: &[&str],
+    wanted: &[&str],
+    release: bool,
+) -> Result<BTreeMap<String, PathBuf>> {
     let start = Instant::now();
-    step("build", "user, product, order, payment-sandbox (the first time takes some minutes)");
-    let binaries = build(layout, &PACKAGES, release)?;
+    step("build", &format!("{} (the first time takes some minutes)", wanted.join(", ")));
+    let binaries = build(layout, packages, wanted, release)?;
     step("build", &format!("done in {}", seconds(start.elapsed())));
     Ok(binaries)
 }
@@ -53,10 +63,15 @@ pub fn services(layout: &Layout, release: bool) -> Result<BTreeMap<String, PathB
 pub fn operator(layout: &Layout) -> Result<PathBuf> {
     // Together with the services: by itself it would choose other features of the dependencies and compile those again.
     let packages: Vec<&str> = PACKAGES.into_iter().chain(["operator"]).collect();
-    build(layout, &packages, false)?.remove("operator").context("no program operator")
+    build(layout, &packages, &["operator"], false)?.remove("operator").context("no program operator")
 }
 
-fn build(layout: &Layout, packages: &[&str], release: bool) -> Result<BTreeMap<String, PathBuf>> {
+fn build(
+    layout: &Layout,
+    packages: &[&str],
+    wanted: &[&str],
+    release: bool,
+) -> Result<BTreeMap<String, PathBuf>> {
     let mut command = cargo(layout);
     command.arg("build").args(packages.iter().flat_map(|p| ["-p", p])).arg("--bins");
     if release {
@@ -88,7 +103,7 @@ fn build(layout: &Layout, packages: &[&str], release: bool) -> Result<BTreeMap<S
     if !status?.success() {
         bail!("the build failed: see cargo's messages above");
     }
-    if let Some(missing) = packages.iter().find(|p| !binaries.contains_key(**p)) {
+    if let Some(missing) = wanted.iter().find(|p| !binaries.contains_key(**p)) {
         bail!("the build made no program named {missing}");
     }
     Ok(binaries)

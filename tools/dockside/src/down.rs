@@ -11,7 +11,7 @@ use crate::console::{line, step};
 use crate::layout::{Layout, Lock};
 use crate::process::Signal;
 use crate::state::State;
-use crate::{shutdown, signals};
+use crate::{restart, shutdown, signals};
 
 /// Every process's grace, one after the other, and some more.
 const LIMIT: Duration = Duration::from_secs(180);
@@ -59,9 +59,9 @@ fn stop(layout: &Layout) -> Result<()> {
 }
 
 fn forget(layout: &Layout) -> Result<()> {
-    let test = layout.for_tests();
+    let (test, chaos) = (layout.for_tests(), layout.for_chaos());
     // Only folders that are ours: `--dir` could name anything.
-    let ours: Vec<&Layout> = [&test, layout].into_iter().filter(|l| l.state().exists()).collect();
+    let ours: Vec<&Layout> = [&test, &chaos, layout].into_iter().filter(|l| l.state().exists()).collect();
     if ours.is_empty() {
         line("There is no data here.");
         return Ok(());
@@ -72,13 +72,13 @@ fn forget(layout: &Layout) -> Result<()> {
         }
         forget_data(layout)?;
     }
-    for name in ["logs", "test"] {
+    for name in ["logs", "test", "chaos"] {
         remove(&layout.dir.join(name))?;
     }
     for entry in fs::read_dir(&layout.dir)?.flatten() {
         let name = entry.file_name();
         let ours = ["secrets.json", "state.json", "lock", "order.key.pem", "order.key.pub"];
-        if ours.iter().any(|o| name == *o) {
+        if ours.iter().chain(&restart::FILES).any(|o| name == *o) {
             fs::remove_file(entry.path())?;
         }
     }

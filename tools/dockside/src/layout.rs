@@ -27,6 +27,11 @@ impl Layout {
         Layout { root: self.root.clone(), dir: self.dir.join("test"), passing: true }
     }
 
+    /// The place of runs with faults.
+    pub fn for_chaos(&self) -> Layout {
+        Layout { dir: self.dir.join("chaos"), ..self.clone() }
+    }
+
     /// # Errors
     /// when the checkout cannot be found from the current folder.
     pub fn new(dir: &Path) -> Result<Layout> {
@@ -153,7 +158,12 @@ pub struct Lock(#[expect(dead_code, reason = "held, not read")] File);
 impl Lock {
     /// `None` when another process holds it.
     pub fn acquire(layout: &Layout) -> Result<Option<Lock>> {
-        let path = layout.dir.join("lock");
+        Lock::named(layout, "lock")
+    }
+
+    /// The same for another thing that one process at a time may do.
+    pub fn named(layout: &Layout, name: &str) -> Result<Option<Lock>> {
+        let path = layout.dir.join(name);
         let file = OpenOptions::new()
             .create(true)
             .truncate(false)

@@ -4,6 +4,7 @@
     reason = "a synchronous program: it sleeps on its own threads, and reads what the user's shell set"
 )]
 
+mod chaos;
 mod cli;
 mod compile;
 mod console;
@@ -20,6 +21,7 @@ mod openapi;
 mod operator;
 mod prepare;
 mod process;
+mod restart;
 mod servers;
 mod services;
 mod shutdown;

@@ -1,5 +1,7 @@
 //! The shop's own processes: ports, settings, order of start, and what the user is told.
 
+mod links;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,17 +11,21 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use self::links::Links;
 use crate::console::{bold, dim, line, seconds, step};
 use crate::layout::{Layout, write_private};
 use crate::net::{self, Probe};
 use crate::process::output;
 use crate::servers::nginx;
-use crate::servers::start::Broker;
+use crate::servers::start::{Broker, given};
 use crate::state::{Addresses, Secrets};
 use crate::supervisor::{Spec, Supervisor};
 use crate::url::Url;
 
 const LIMIT: Duration = Duration::from_secs(60);
+
+/// Longer than the edge keeps an idle connection.
+const SHUTDOWN_DELAY_SECONDS: u8 = 2;
 
 /// The shop's address is the one port that is not changed silently: people and scripts know it.
 pub fn check_edge_port(port: u16) -> Result<()> {
@@ -42,31 +48,67 @@ pub struct Options {
     pub contained: bool,
     /// Short leases, so that what a dead process left behind is soon taken over: for tests.
     pub hasty: bool,
+    /// Processes of user, of product and of order.
+    pub replicas: usize,
+    /// For runs with faults, the program between the services and what they call: its links can be made to fail.
+    pub links: Option<PathBuf>,
 }
+
+/// HTTP, gRPC and admin.
+type Three = [u16; 3];
 
 /// The wanted ports where they are free, else free ones.
 struct Ports {
-    user: [u16; 3],
-    product: [u16; 3],
-    order: [u16; 3],
+    user: Vec<Three>,
+    product: Vec<Three>,
+    order: Vec<Three>,
     sandbox: u16,
+    edge: u16,
 }
 
 impl Ports {
-    fn choose(usual: bool, taken: &mut Vec<u16>) -> Result<Ports> {
-        let mut one = |wanted| -> Result<u16> {
-            let port = net::choose(usual.then_some(wanted), taken)?;
+    fn choose(options: &Options, taken: &mut Vec<u16>) -> Result<Ports> {
+        let mut one = |wanted: Option<u16>| -> Result<u16> {
+            let port = net::choose(wanted.filter(|_| options.port.is_some()), taken)?;
             taken.push(port);
             Ok(port)
         };
-        let mut three = |n: u16| -> Result<[u16; 3]> { Ok([one(8080 + n)?, one(9080 + n)?, one(7080 + n)?]) };
-        let (user, product, order) = (three(1)?, three(2)?, three(3)?);
-        Ok(Ports { user, product, order, sandbox: one(8090)? })
+        // The first replica of each has the usual ones.
+        let mut all = |n: u16| -> Result<Vec<Three>> {
+            let usual = |kind: u16, replica: usize| (replica == 1).then_some(kind + n);
+            (1..=options.replicas)
+                .map(|r| Ok([one(usual(8080, r))?, one(usual(9080, r))?, one(usual(7080, r))?]))
+                .collect()
+        };
+        let (user, product, order) = (all(1)?, all(2)?, all(3)?);
+        let sandbox = one(Some(8090))?;
+        let edge = match options.port {
+            Some(port) if port != 0 => port,
+            _ => one(None)?,
+        };
+        Ok(Ports { user, product, order, sandbox, edge })
     }
 }
 
 fn loopback(port: u16) -> String {
     format!("127.0.0.1:{port}")
+}
+
+/// `order`, `order-2`, `order-3`, each with its ports.
+fn named<'a>(service: &'a str, ports: &'a [Three]) -> impl Iterator<Item = (String, Three)> + 'a {
+    ports.iter().enumerate().map(move |(at, ports)| (replica_name(service, at + 1), *ports))
+}
+
+/// The service that a process is a replica of: `order` of `order-2`.
+pub fn service_of(process: &str) -> &str {
+    match process.rsplit_once('-') {
+        Some((service, number)) if number.parse::<usize>().is_ok() => service,
+        _ => process,
+    }
+}
+
+fn replica_name(service: &str, number: usize) -> String {
+    if number == 1 { service.to_owned() } else { format!("{service}-{number}") }
 }
 
 /// Starts the four programs and, once the broker is there too, the edge; waits until all are ready.
@@ -81,26 +123,44 @@ pub fn start(
 ) -> Result<()> {
     let mut taken: Vec<u16> = supervisor.state().ports.values().copied().collect();
     taken.extend(options.port);
-    let ports = Ports::choose(options.port.is_some(), &mut taken)?;
+    let ports = Ports::choose(options, &mut taken)?;
+    let mut links = Links::new(options.links.as_deref(), &mut taken)?;
+    let database = Url { host: links.to("database", database.host.clone())?, ..database.clone() };
+    let broker = broker.at(links.to("broker", broker.host().to_owned())?);
+    let payment = format!("http://{}", links.to("provider", loopback(ports.sandbox))?);
+    let mut grpc = |service: &str, ports: &[Three]| -> Result<String> {
+        let mut address = |(name, ports): (String, Three)| links.to(&name, loopback(ports[1]));
+        let addresses = named(service, ports).map(|replica| Ok(format!("http://{}", address(replica)?)));
+        Ok(addresses.collect::<Result<Vec<_>>>()?.join(","))
+    };
+    let (product_grpc, user_grpc) = (grpc("product", &ports.product)?, grpc("user", &ports.user)?);
+
+    let mut started = Vec::new();
+    let mut start = |spec: Spec| {
+        started.push(spec.name.clone());
+        supervisor.start(spec)
+    };
+    if let Some(spec) = links.spec() {
+        start(spec)?;
+        supervisor.wait_ready("links", LIMIT)?;
+    }
     let program = |name: &str| programs.get(name).cloned().with_context(|| format!("no program {name}"));
-    let order_program = program("order")?;
-    let (key, public_key) = order_key(layout, &order_program)?;
-    let demo = options.demo.then_some(("DEMO_DATA", "true".to_owned()));
-    let jwks = ("JWKS_URL", format!("http://{}/.well-known/jwks.json", loopback(ports.user[0])));
+    let (key, public_key) = order_key(layout, &program("order")?)?;
+    let edge = loopback(ports.edge);
 
     let sandbox_data = layout.dir.join("sandbox");
     fs::create_dir_all(&sandbox_data)?;
     let sandbox_http = format!("http://{}", loopback(ports.sandbox));
-    let webhook = format!("http://{}/api/v1/payments/webhook", loopback(ports.order[0]));
-    supervisor.start(Spec {
-        name: "payment-sandbox",
+    start(Spec {
+        name: "payment-sandbox".into(),
         program: program("payment-sandbox")?,
         args: Vec::new(),
         env: settings([
             ("HTTP_ADDR", loopback(ports.sandbox)),
             ("DATA_DIR", sandbox_data.display().to_string()),
             ("SECRET_KEY", secrets.payment_secret_key.clone()),
-            ("WEBHOOK_URL", webhook),
+            // Any replica takes them.
+            ("WEBHOOK_URL", format!("http://{edge}/api/v1/payments/webhook")),
             ("WEBHOOK_SECRET", secrets.payment_webhook_secret.clone()),
             ("LOG_FORMAT", "json".into()),
         ]),
@@ -111,76 +171,76 @@ pub fn start(
         container: None,
     })?;
 
-    let service =
-        |name: &'static str, program, ports: [u16; 3], password: &str, own: Vec<(&str, String)>| Spec {
-            name,
-            program,
-            args: Vec::new(),
-            env: settings(
-                [
-                    ("DATABASE_URL", database.with_account(&format!("{name}_service"), password).to_string()),
-                    ("AMQP_URL", broker.url_for(name, password)),
-                    ("HTTP_ADDR", loopback(ports[0])),
-                    ("GRPC_ADDR", loopback(ports[1])),
-                    ("ADMIN_ADDR", loopback(ports[2])),
-                    ("LOG_FORMAT", "json".into()),
-                ]
-                .into_iter()
-                .chain(own),
-            ),
-            run_as: None,
-            addresses: Addresses {
-                http: Some(format!("http://{}", loopback(ports[0]))),
-                grpc: Some(format!("http://{}", loopback(ports[1]))),
-                admin: Some(format!("http://{}", loopback(ports[2]))),
-            },
-            probe: Probe::Http { url: format!("http://{}/readyz", loopback(ports[2])) },
-            hidden: false,
-            container: None,
-        };
+    // As in a cluster: requests go on at the other replicas while one stops.
+    let delay = (options.replicas > 1 && given("SHUTDOWN_DELAY_SECONDS").is_none())
+        .then(|| ("SHUTDOWN_DELAY_SECONDS", SHUTDOWN_DELAY_SECONDS.to_string()));
+    let mut serve = |service: &str, ports: &[Three], password: &str, own: Vec<(&str, String)>| {
+        named(service, ports).try_for_each(|(name, ports)| {
+            let account = format!("{service}_service");
+            let common = [
+                ("DATABASE_URL", database.with_account(&account, password).to_string()),
+                ("AMQP_URL", broker.url_for(service, password)),
+                ("HTTP_ADDR", loopback(ports[0])),
+                ("GRPC_ADDR", loopback(ports[1])),
+                ("ADMIN_ADDR", loopback(ports[2])),
+                ("LOG_FORMAT", "json".into()),
+            ];
+            start(Spec {
+                name,
+                program: program(service)?,
+                args: Vec::new(),
+                env: settings(common.into_iter().chain(delay.clone()).chain(own.clone())),
+                run_as: None,
+                addresses: Addresses {
+                    http: Some(format!("http://{}", loopback(ports[0]))),
+                    grpc: Some(format!("http://{}", loopback(ports[1]))),
+                    admin: Some(format!("http://{}", loopback(ports[2]))),
+                },
+                probe: Probe::Http { url: format!("http://{}/readyz", loopback(ports[2])) },
+                hidden: false,
+                container: None,
+            })
+        })
+    };
+    let demo = options.demo.then_some(("DEMO_DATA", "true".to_owned()));
+    let jwks = ("JWKS_URL", format!("http://{edge}/.well-known/jwks.json"));
     let trusted = ("TRUSTED_CALLERS", format!("order={public_key}"));
     // A mail server of the user's own wins over files.
-    let sends = std::env::var_os("SMTP_URL").is_some_and(|url| !url.is_empty());
-    let mail = (!sends).then(|| ("MAIL_DIR", layout.dir.join("mail").display().to_string()));
+    let mail =
+        given("SMTP_URL").is_none().then(|| ("MAIL_DIR", layout.dir.join("mail").display().to_string()));
     let own = [trusted.clone()].into_iter().chain(mail).chain(demo.clone()).collect();
-    supervisor.start(service("user", program("user")?, ports.user, &secrets.user, own))?;
+    serve("user", &ports.user, &secrets.user, own)?;
     let objects = format!("file://{}", fs::canonicalize(&layout.dir)?.join("objects").display());
     let own = [jwks.clone(), trusted, ("OBJECT_STORE_URL", objects.replace('%', "%25").replace(' ', "%20"))];
-    let own = own.into_iter().chain(demo).collect();
-    supervisor.start(service("product", program("product")?, ports.product, &secrets.product, own))?;
-    let mut own = vec![
+    serve("product", &ports.product, &secrets.product, own.into_iter().chain(demo).collect())?;
+    let own = [
         jwks,
-        ("PRODUCT_GRPC", format!("http://{}", loopback(ports.product[1]))),
-        ("USER_GRPC", format!("http://{}", loopback(ports.user[1]))),
-        ("PAYMENT_URL", sandbox_http),
+        ("PRODUCT_GRPC", product_grpc),
+        ("USER_GRPC", user_grpc),
+        ("PAYMENT_URL", payment),
         ("PAYMENT_SECRET_KEY", secrets.payment_secret_key.clone()),
         ("PAYMENT_WEBHOOK_SECRET", secrets.payment_webhook_secret.clone()),
         ("SERVICE_KEY_FILE", key.display().to_string()),
     ];
-    if options.hasty {
-        let short = [("CLAIM_LEASE_SECONDS", 4), ("SAGA_LEASE_SECONDS", 3), ("PROVIDER_CALL_SECONDS", 2)];
-        own.extend(short.map(|(name, seconds)| (name, seconds.to_string())));
-    }
-    supervisor.start(service("order", order_program, ports.order, &secrets.order, own))?;
+    let own = own.into_iter().chain(links::short_times(options)).collect();
+    serve("order", &ports.order, &secrets.order, own)?;
 
-    let port = match options.port {
-        Some(port) if port != 0 => port,
-        _ => net::choose(None, &taken)?,
-    };
-    let [user, product, order] = [ports.user[0], ports.product[0], ports.order[0]];
-    supervisor.start(nginx::spec(layout, &nginx::Edge { port, user, product, order }, options.contained)?)?;
+    let http = |ports: &[Three]| ports.iter().map(|ports| ports[0]).collect();
+    let [user, product, order] = [&ports.user, &ports.product, &ports.order].map(|ports| http(ports));
+    let edge = nginx::Edge { port: ports.edge, user, product, order };
+    start(nginx::spec(layout, &edge, options.contained)?)?;
     thread::scope(|scope| {
-        let waiting = ["payment-sandbox", "user", "product", "order", "edge"].map(|name| {
-            scope.spawn(move || -> Result<()> {
-                let took = supervisor.wait_ready(name, LIMIT)?;
-                step(name, &format!("ready in {}", seconds(took)));
-                Ok(())
-            })
-        });
-        let results = waiting.map(|w| w.join().unwrap_or_else(|_| bail!("a waiting thread panicked")));
-        results.into_iter().collect::<Result<Vec<()>>>()
+        let wait = |name: &str| -> Result<()> {
+            let took = supervisor.wait_ready(name, LIMIT)?;
+            step(name, &format!("ready in {}", seconds(took)));
+            Ok(())
+        };
+        let waiting: Vec<_> = started.iter().map(|name| scope.spawn(move || wait(name))).collect();
+        let results =
+            waiting.into_iter().map(|w| w.join().unwrap_or_else(|_| bail!("a waiting thread panicked")));
+        results.collect::<Result<Vec<()>>>()
     })?;
-    supervisor.update(|s| s.edge = Some(format!("http://localhost:{port}")))
+    supervisor.update(|s| s.edge = Some(format!("http://localhost:{}", ports.edge)))
 }
 
 fn settings<'a>(pairs: impl IntoIterator<Item = (&'a str, String)>) -> Vec<(String, String)> {
@@ -214,4 +274,32 @@ pub fn summary(edge: &str, demo: bool) {
     line(&format!("  {}", dim("# look around, then buy something")));
     line(&format!("  curl '{edge}/api/v1/products?q=coffee&limit=3'"));
     line("  cargo dockside smoke");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_replica_has_the_services_name_and_the_others_a_number() {
+        let ports = [[1, 2, 3], [4, 5, 6]];
+        let names: Vec<_> = named("order", &ports).collect();
+        assert_eq!(names, [("order".to_owned(), ports[0]), ("order-2".to_owned(), ports[1])]);
+        assert_eq!(
+            ["order", "order-2", "payment-sandbox"].map(service_of),
+            ["order", "order", "payment-sandbox"]
+        );
+    }
+
+    #[test]
+    fn every_process_has_ports_of_its_own() {
+        let options = Options { port: None, demo: false, contained: false, replicas: 3, links: None };
+        let mut taken = Vec::new();
+        let ports = Ports::choose(&options, &mut taken).unwrap();
+        assert_eq!([ports.user.len(), ports.product.len(), ports.order.len()], [3, 3, 3]);
+        let all = taken.len();
+        taken.sort_unstable();
+        taken.dedup();
+        assert_eq!((taken.len(), all), (3 * 3 * 3 + 2, 3 * 3 * 3 + 2));
+    }
 }

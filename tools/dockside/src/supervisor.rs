@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 pub use self::managed::Spec;
-use self::managed::{Managed, said};
+use self::managed::{Managed, WAITS, said};
 use crate::console;
 use crate::layout::Layout;
 use crate::process::{self, Identity, Signal};
 use crate::state::{Process, State};
-use crate::{shutdown, signals};
+use crate::{restart, shutdown, signals};
 
 pub struct Supervisor {
     layout: Layout,
@@ -25,7 +25,8 @@ struct Inner {
     state: State,
     managed: Vec<Managed>,
     stopping: bool,
-    at_once: bool,
+    /// Nobody dead is left so for longer.
+    longest_wait: Duration,
 }
 
 impl Supervisor {
@@ -37,15 +38,26 @@ impl Supervisor {
         (state.edge, state.postgres, state.rabbitmq) = (None, None, None);
         state.processes.clear();
         state.save(layout)?;
-        let inner = Mutex::new(Inner { state, managed: Vec::new(), stopping: false, at_once: false });
+        restart::forget(layout);
+        let inner = Mutex::new(Inner { state, managed: Vec::new(), stopping: false, longest_wait: WAITS.1 });
         let supervisor = Arc::new(Supervisor { layout: layout.clone(), inner });
         let watched = Arc::clone(&supervisor);
         thread::spawn(move || {
             while watched.tick() {
+                restart::serve(&watched);
                 process::pause(100);
             }
         });
         Ok(supervisor)
+    }
+
+    /// For runs that kill processes on purpose: whoever dies is started again after the shortest wait, however often.
+    pub fn expect_deaths(&self) {
+        self.lock().longest_wait = WAITS.0;
+    }
+
+    pub fn layout(&self) -> &Layout {
+        &self.layout
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -57,11 +69,6 @@ impl Supervisor {
         self.lock().state.clone()
     }
 
-    /// From now on what dies is started again after the shortest wait, however often: for tests, which kill on purpose.
-    pub fn restart_at_once(&self) {
-        self.lock().at_once = true;
-    }
-
     /// Changes the state and writes it.
     pub fn update(&self, change: impl FnOnce(&mut State)) -> Result<()> {
         let mut inner = self.lock();
@@ -71,7 +78,7 @@ impl Supervisor {
 
     /// Starts a process with a fresh log; it is restarted when it dies after having served.
     pub fn start(&self, spec: Spec) -> Result<()> {
-        self.layout.rotate_log(spec.name)?;
+        self.layout.rotate_log(&spec.name)?;
         let mut inner = self.lock();
         if inner.stopping {
             return Err(signals::Interrupted.into());
@@ -112,6 +119,34 @@ impl Supervisor {
         }
     }
 
+    /// Ends a process the orderly way and starts it from its program as it is now; returns how long it took to serve.
+    ///
+    /// # Errors
+    /// when it does not serve within `limit` of its start, with the end of its log. It is kept running all the same.
+    pub fn restart(&self, name: &str, limit: Duration) -> Result<Duration> {
+        let running = {
+            let mut inner = self.lock();
+            let managed = inner.managed.iter_mut().find(|m| m.spec.name == name).context("not started")?;
+            managed.replaced = true;
+            managed.identity.clone()
+        };
+        if let Some(identity) = running {
+            shutdown::stop(&[(name, &identity)], signals::stop_at_once);
+        }
+        let mut inner = self.lock();
+        let stopping = inner.stopping;
+        let managed = inner.managed.iter_mut().find(|m| m.spec.name == name).context("not started")?;
+        managed.replaced = false;
+        if stopping {
+            return Err(signals::Interrupted.into());
+        }
+        let spawned = managed.replace(&self.layout);
+        inner.publish(&self.layout)?;
+        drop(inner);
+        spawned?;
+        self.wait_ready(name, limit)
+    }
+
     fn failure(&self, name: &str, what: &str) -> String {
         let lines = process::tail(&self.layout.log(name), 20);
         let mut text = format!("{name} {what}\n");
@@ -135,9 +170,9 @@ impl Supervisor {
             return false;
         }
         let mut changed = false;
-        let at_once = inner.at_once;
+        let longest = inner.longest_wait;
         for managed in &mut inner.managed {
-            changed |= managed.watch(&self.layout, at_once);
+            changed |= managed.watch(&self.layout, longest);
         }
         if changed && let Err(e) = inner.publish(&self.layout) {
             console::event("dockside", &format!("cannot write the state: {e:#}"));
@@ -174,7 +209,7 @@ impl Inner {
             .managed
             .iter()
             .map(|m| Process {
-                name: m.spec.name.to_owned(),
+                name: m.spec.name.clone(),
                 identity: m.identity.clone(),
                 addresses: m.spec.addresses.clone(),
                 probe: m.spec.probe.clone(),

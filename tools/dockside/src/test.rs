@@ -127,7 +127,7 @@ pub fn run(layout: &Layout, names: &[String]) -> Result<ExitCode> {
     // Every run starts from nothing; the data of the last one stays until then, for who wants to look at it.
     down::forget_data(&layout)?;
     let supervisor = Supervisor::new(&layout)?;
-    supervisor.restart_at_once();
+    supervisor.expect_deaths();
     let mut run = Run { steps: Vec::new() };
     let result = steps(&layout, &supervisor, &plan, &mut run);
     supervisor.stop();
@@ -208,16 +208,11 @@ fn steps(layout: &Layout, supervisor: &Supervisor, plan: &Plan, run: &mut Run) -
                 openapi::committed(layout, &built)?,
                 "docs/openapi.json is out of date: run `cargo dockside openapi`"
             );
-            let options = services::Options { port: None, demo: true, contained, hasty: true };
+            let options =
+                services::Options { port: None, demo: true, contained, hasty: true, replicas: 1, links: None };
             services::start(layout, supervisor, &options, &secrets, &admin, &built, &broker)?;
             supervisor.update(|s| s.ready = true)?;
-            let program = std::env::current_exe().context("cannot find this program")?;
-            // cargo may have built this program anew; the file keeps its place.
-            let program = program.to_string_lossy().trim_end_matches(" (deleted)").to_owned();
-            Ok([
-                ("DOCKSIDE_BIN".to_owned(), program),
-                ("DOCKSIDE_DIR".to_owned(), layout.dir.display().to_string()),
-            ])
+            up::announced(layout)
         })?;
         if system {
             install::tour(layout)?;

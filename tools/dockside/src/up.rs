@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::cli::UpArgs;
 use crate::console::{bold, line, seconds, step};
@@ -71,6 +71,14 @@ pub fn already_running(layout: &Layout, shop: bool) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// What a program needs to find every process of the shop in this folder.
+pub fn announced(layout: &Layout) -> Result<[(String, String); 2]> {
+    let program = std::env::current_exe().context("cannot find this program")?;
+    // cargo may have built this program anew; the file keeps its place.
+    let program = program.to_string_lossy().trim_end_matches(" (deleted)").to_owned();
+    Ok([("DOCKSIDE_BIN".to_owned(), program), ("DOCKSIDE_DIR".to_owned(), layout.dir.display().to_string())])
+}
+
 /// Ends what a supervisor that was killed left running.
 pub fn stop_stale(layout: &Layout) {
     let stale: Vec<_> = State::load(layout).processes.into_iter().filter(|p| p.live().is_some()).collect();
@@ -106,8 +114,14 @@ fn bring_up(layout: &Layout, supervisor: &Supervisor, args: &UpArgs) -> Result<(
         });
         let Some(build) = build else { return };
         if let (Some((database, broker, contained)), Ok(Some(programs))) = (servers, build.join()) {
-            let (port, demo) = (Some(args.port), !args.no_demo);
-            let options = services::Options { port, demo, contained, hasty: false };
+            let options = services::Options {
+                port: Some(args.port),
+                demo: !args.no_demo,
+                contained,
+                hasty: false,
+                replicas: args.replicas,
+                links: None,
+            };
             failure
                 .of(services::start(layout, supervisor, &options, &secrets, &database, &programs, &broker));
         }

@@ -10,10 +10,9 @@ use proto::product::v1::product_service_client::ProductServiceClient;
 use proto::product::v1::reserve_result::Outcome;
 use service::Money;
 use service::batch::{Batcher, Overloaded};
-use service::grpc::Retries;
+use service::grpc::{Replicas, Retries};
 use service::money::Currency;
 use service::peer::ServiceKey;
-use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
@@ -78,7 +77,7 @@ pub struct Products {
 
 #[derive(Clone)]
 struct Caller {
-    client: ProductServiceClient<Channel>,
+    client: ProductServiceClient<Replicas>,
     key: ServiceKey,
     times: Times,
     retries: Retries,
@@ -90,7 +89,7 @@ impl Caller {
         &self,
         message: M,
         deadline: Duration,
-        call: impl Fn(ProductServiceClient<Channel>, Request<M>) -> F,
+        call: impl Fn(ProductServiceClient<Replicas>, Request<M>) -> F,
     ) -> Result<R, Status>
     where
         F: Future<Output = Result<Response<R>, Status>>,
@@ -126,9 +125,9 @@ impl Caller {
 }
 
 impl Products {
-    pub fn new(address: &str, key: ServiceKey, times: Times) -> anyhow::Result<Self> {
-        let channel = service::grpc::channel(address).context("PRODUCT_GRPC")?;
-        let client = ProductServiceClient::new(channel);
+    pub fn new(addresses: &str, key: ServiceKey, times: Times) -> anyhow::Result<Self> {
+        let replicas = Replicas::new(addresses).context("PRODUCT_GRPC")?;
+        let client = ProductServiceClient::new(replicas);
         let caller = Caller { client, key, times, retries: Retries::default() };
         let reserver = caller.clone();
         let reserve = Batcher::spawn(move |batch: Arc<Vec<api::Reservation>>| {

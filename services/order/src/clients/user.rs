@@ -5,9 +5,8 @@ use std::time::Duration;
 use anyhow::Context;
 use proto::user::v1 as api;
 use proto::user::v1::user_service_client::UserServiceClient;
-use service::grpc::Retries;
+use service::grpc::{Replicas, Retries};
 use service::peer::ServiceKey;
-use tonic::transport::Channel;
 use tonic::{Code, Status};
 use uuid::Uuid;
 
@@ -16,16 +15,15 @@ use crate::times::Times;
 
 #[derive(Clone)]
 pub struct Users {
-    client: UserServiceClient<Channel>,
+    client: UserServiceClient<Replicas>,
     key: ServiceKey,
     deadline: Duration,
     retries: Retries,
 }
 
 impl Users {
-    pub fn new(address: &str, key: ServiceKey, times: Times) -> anyhow::Result<Self> {
-        let channel = service::grpc::channel(address).context("USER_GRPC")?;
-        let client = UserServiceClient::new(channel);
+    pub fn new(addresses: &str, key: ServiceKey, times: Times) -> anyhow::Result<Self> {
+        let client = UserServiceClient::new(Replicas::new(addresses).context("USER_GRPC")?);
         Ok(Self { client, key, deadline: times.user_call, retries: Retries::default() })
     }
 

@@ -18,9 +18,10 @@ pub fn find_program() -> Option<PathBuf> {
 /// Where the edge listens and what it sends to whom.
 pub struct Edge {
     pub port: u16,
-    pub user: u16,
-    pub product: u16,
-    pub order: u16,
+    /// Of each replica.
+    pub user: Vec<u16>,
+    pub product: Vec<u16>,
+    pub order: Vec<u16>,
 }
 
 /// Writes the configuration and says how to run it, `contained` as a container.
@@ -46,9 +47,9 @@ pub fn spec(layout: &Layout, edge: &Edge, contained: bool) -> Result<Spec> {
         ("EDGE_BURST", setting("EDGE_BURST", "4000")),
         ("EDGE_AUTH_RATE", setting("EDGE_AUTH_RATE", "20")),
         ("EDGE_AUTH_BURST", setting("EDGE_AUTH_BURST", "100")),
-        ("USER_UPSTREAM", format!("127.0.0.1:{}", edge.user)),
-        ("PRODUCT_UPSTREAM", format!("127.0.0.1:{}", edge.product)),
-        ("ORDER_UPSTREAM", format!("127.0.0.1:{}", edge.order)),
+        ("USER_UPSTREAM", replicas(&edge.user)),
+        ("PRODUCT_UPSTREAM", replicas(&edge.product)),
+        ("ORDER_UPSTREAM", replicas(&edge.order)),
         // By the groups, whose connections are kept; no canary.
         ("USER_ROUTE", "user".to_owned()),
         ("PRODUCT_ROUTE", "product".to_owned()),
@@ -61,7 +62,7 @@ pub fn spec(layout: &Layout, edge: &Edge, contained: bool) -> Result<Spec> {
     super::write_for(user.as_ref(), &conf, &substitute(&template, &values)?)?;
     let url = format!("http://localhost:{}", edge.port);
     let spec = Spec {
-        name: "edge",
+        name: "edge".into(),
         program,
         args: vec![
             "-e".into(),
@@ -82,6 +83,13 @@ pub fn spec(layout: &Layout, edge: &Edge, contained: bool) -> Result<Spec> {
         container: None,
     };
     if contained { docker::contain(layout, spec, docker::NGINX, &dir) } else { Ok(spec) }
+}
+
+/// For the group of a service. None of them is left out because it failed a moment ago: with all of them left out, as one
+/// after the other is restarted, there would be nobody to ask. Who is away refuses at once, and the next is asked.
+fn replicas(ports: &[u16]) -> String {
+    let servers: Vec<_> = ports.iter().map(|port| format!("127.0.0.1:{port} max_fails=0")).collect();
+    servers.join("; server ")
 }
 
 /// Replaces every `${NAME}` of the template's lines, except in comments.
@@ -114,5 +122,12 @@ mod tests {
         let text = substitute("# ${OTHER}\nlisten ${PORT}; set $x $uri;", &values).unwrap();
         assert_eq!(text, "listen 8080; set $x $uri;\n");
         assert!(substitute("listen ${OTHER};", &values).is_err());
+    }
+
+    #[test]
+    fn each_replica_is_a_server_of_its_services_group() {
+        let values = [("UP", replicas(&[81, 82]))];
+        let text = substitute("server ${UP};", &values).unwrap();
+        assert_eq!(text, "server 127.0.0.1:81 max_fails=0; server 127.0.0.1:82 max_fails=0;\n");
     }
 }

@@ -70,14 +70,14 @@ pub fn spec(layout: &Layout, bin: Option<&Path>, secrets: &Secrets, port: u16) -
         // a slow disk would make tests wait for nothing.
         format!("fsync={}", if layout.passing { "off" } else { "on" }),
         "synchronous_commit=on".to_owned(),
-        "max_connections=200".to_owned(),
+        "max_connections=400".to_owned(),
         "shared_buffers=64MB".to_owned(),
         "log_line_prefix=%m [%p] %u@%d ".to_owned(),
     ];
     let mut args = vec!["-D".to_owned(), data.display().to_string()];
     args.extend(settings.into_iter().flat_map(|s| ["-c".to_owned(), s]));
     let spec = Spec {
-        name: "postgres",
+        name: "postgres".into(),
         program: bin.unwrap_or(Path::new("")).join("postgres"),
         args,
         env: vec![("LC_ALL".into(), "C".into())],

@@ -92,7 +92,7 @@ pub fn specs(
     ];
     let env: Vec<(String, String)> = env.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
     let epmd = programs.map(|programs| Spec {
-        name: "epmd",
+        name: "epmd".into(),
         program: programs.epmd.clone(),
         args: ["-address", "127.0.0.1", "-port", &ports.epmd.to_string()].map(str::to_owned).to_vec(),
         env: vec![("HOME".into(), home.display().to_string())],
@@ -103,7 +103,7 @@ pub fn specs(
         container: None,
     });
     let broker = Spec {
-        name: "rabbitmq",
+        name: "rabbitmq".into(),
         program: programs.map_or("rabbitmq-server".into(), |programs| programs.server.clone()),
         args: Vec::new(),
         env,

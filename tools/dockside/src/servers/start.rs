@@ -32,6 +32,15 @@ impl Broker {
         }
     }
 
+    pub fn host(&self) -> &str {
+        &self.admin.host
+    }
+
+    /// The same, called at another address.
+    pub fn at(&self, host: String) -> Broker {
+        Broker { admin: Url { host, ..self.admin.clone() }, private: self.private }
+    }
+
     pub fn admin_url(&self) -> String {
         self.admin.to_string()
     }

@@ -17,7 +17,7 @@ use crate::state::Addresses;
 /// How a process is started, asked and stopped.
 #[derive(Clone)]
 pub struct Spec {
-    pub name: &'static str,
+    pub name: String,
     pub program: PathBuf,
     pub args: Vec<String>,
     pub env: Vec<(String, String)>,
@@ -38,12 +38,17 @@ pub struct Managed {
     pub served: bool,
     pub failures: u32,
     pub restart_at: Option<Instant>,
+    /// It is being stopped to be started anew, by [`Supervisor::restart`](super::Supervisor::restart).
+    pub replaced: bool,
     pub exit: Option<ExitStatus>,
 }
 
-/// Wait before restart number `failures` (from 1): 0.2 s doubling to 10 s.
+/// The first and the longest wait before a restart.
+pub const WAITS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+
+/// Wait before restart number `failures` (from 1), doubling.
 fn backoff(failures: u32) -> Duration {
-    Duration::from_millis(200 << failures.saturating_sub(1).min(6)).min(Duration::from_secs(10))
+    (WAITS.0 * (1 << failures.saturating_sub(1).min(6))).min(WAITS.1)
 }
 
 /// A process that lived this long has recovered: its next death counts as the first.
@@ -60,13 +65,14 @@ impl Managed {
             served: false,
             failures: 0,
             restart_at: None,
+            replaced: false,
             exit: None,
         }
     }
 
     pub fn spawn(&mut self, layout: &Layout) -> Result<()> {
         let spec = &self.spec;
-        let log = layout.append_log(spec.name)?;
+        let log = layout.append_log(&spec.name)?;
         if let Some(user) = &spec.run_as {
             // nginx opens its standard output anew, by name.
             std::os::unix::fs::fchown(&log, Some(user.uid), Some(user.gid))?;
@@ -104,9 +110,11 @@ impl Managed {
         Ok(())
     }
 
-    /// Notices a death and restarts when it is time, `at_once` as after a first one. True when the process's id
-    /// changed.
-    pub fn watch(&mut self, layout: &Layout, at_once: bool) -> bool {
+    /// Notices a death and restarts when it is time, `longest` after it at most. True when the process's id changed.
+    pub fn watch(&mut self, layout: &Layout, longest: Duration) -> bool {
+        if self.replaced {
+            return false;
+        }
         if let Some(child) = &mut self.child {
             let Ok(Some(exit)) = child.try_wait() else {
                 return false;
@@ -119,8 +127,8 @@ impl Managed {
             if !self.served {
                 return true;
             }
-            self.failures = if at_once || self.since.elapsed() > RECOVERED { 1 } else { self.failures + 1 };
-            self.schedule(&format!("ended ({})", said(exit)));
+            self.failures = if self.since.elapsed() > RECOVERED { 1 } else { self.failures + 1 };
+            self.schedule(&format!("ended ({})", said(exit)), longest);
             return true;
         }
         if self.restart_at.is_none_or(|at| Instant::now() < at) {
@@ -129,14 +137,22 @@ impl Managed {
         match self.spawn(layout) {
             Ok(()) => {
                 let pid = self.identity.as_ref().map(|i| format!(", pid {}", i.pid)).unwrap_or_default();
-                console::event(self.spec.name, &format!("restarted{pid}"));
+                console::event(&self.spec.name, &format!("restarted{pid}"));
             }
             Err(e) => {
                 self.failures += 1;
-                self.schedule(&format!("{e:#}"));
+                self.schedule(&format!("{e:#}"), longest);
             }
         }
         true
+    }
+
+    /// Starts what was stopped on purpose anew.
+    pub fn replace(&mut self, layout: &Layout) -> Result<()> {
+        self.reap();
+        (self.child, self.identity, self.failures) = (None, None, 0);
+        // The program may be missing for a moment only, while it is built.
+        self.spawn(layout).inspect_err(|_| self.restart_at = Some(Instant::now() + WAITS.1))
     }
 
     /// Collects the exit status of what was stopped, so that no zombie stays while this process lives on.
@@ -152,11 +168,11 @@ impl Managed {
         let _ = child.wait();
     }
 
-    fn schedule(&mut self, why: &str) {
-        let wait = backoff(self.failures);
+    fn schedule(&mut self, why: &str, longest: Duration) {
+        let wait = backoff(self.failures).min(longest);
         self.restart_at = Some(Instant::now() + wait);
         let text = format!("{why}; starting it again in {:.1} s", wait.as_secs_f64());
-        console::event(self.spec.name, &text);
+        console::event(&self.spec.name, &text);
     }
 }
 

@@ -1,0 +1,160 @@
+//! `chaos`: a shop of its own, in `.dockside/chaos`, and the program of the system tests that breaks it under load and
+//! checks that it kept its promises.
+
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::compile::{self, PACKAGES};
+use crate::console::{line, step};
+use crate::install::{self, Need};
+use crate::layout::{Layout, Lock};
+use crate::process::{self, Signal, pause};
+use crate::servers::start;
+use crate::state::Secrets;
+use crate::supervisor::Supervisor;
+use crate::{down, services, signals, up};
+
+pub struct Args<'a> {
+    /// Drawn and printed by the program when `None`.
+    pub seed: Option<u64>,
+    pub minutes: u64,
+    pub faults: Option<&'a str>,
+    pub clients: u64,
+    pub replicas: usize,
+    pub failpoints: Option<u64>,
+    pub release: bool,
+    pub report: Option<&'a Path>,
+    pub keep: bool,
+}
+
+/// What the program gets to end by itself when it is told to: its report is to be written.
+const LAST_WORDS: Duration = Duration::from_secs(20);
+
+pub fn run(layout: &Layout, args: &Args) -> Result<ExitCode> {
+    let here = std::env::current_dir().context("cannot read the current folder")?;
+    let layout = layout.for_chaos();
+    layout.prepare()?;
+    let Some(_lock) = Lock::acquire(&layout)? else {
+        bail!("another `cargo dockside chaos` is at work in {}", layout.dir.display());
+    };
+    signals::install()?;
+    up::stop_stale(&layout);
+    // The report of the last run stays, until this one's.
+    down::forget_data(&layout)?;
+    let supervisor = Supervisor::new(&layout)?;
+    supervisor.expect_deaths();
+    let result = start_shop(&layout, &supervisor, args).and_then(|program| {
+        let report = args.report.map_or_else(|| layout.dir.join("report"), |report| here.join(report));
+        let mut command = Command::new(program);
+        command.args(passed_on(args)).arg("--report").arg(report).envs(up::announced(&layout)?);
+        let code = finish(&mut command)?;
+        if args.keep && !signals::stop_asked() {
+            step("dockside", "the shop runs on; Ctrl-C stops it");
+            while !signals::stop_asked() {
+                pause(100);
+            }
+        }
+        Ok(code)
+    });
+    supervisor.stop();
+    match result {
+        Err(e) if e.is::<signals::Interrupted>() => {
+            line("interrupted");
+            Ok(ExitCode::from(130))
+        }
+        other => other,
+    }
+}
+
+/// Builds and starts everything; returns the program that is to break it.
+fn start_shop(layout: &Layout, supervisor: &Supervisor, args: &Args) -> Result<PathBuf> {
+    let packages = [&PACKAGES[..], &["system-tests"]].concat();
+    let wanted = [&PACKAGES[..], &["links", "chaos"]].concat();
+    let built = compile::programs(layout, &packages, &wanted, args.release)?;
+    let program = |name: &str| built.get(name).cloned().with_context(|| format!("no program {name}"));
+    let secrets = Secrets::load_or_create(layout)?;
+    // Private servers always: they are killed.
+    let contained = install::all(layout)?;
+    let within = |need| contained.contains(&need);
+    let broker = start::rabbitmq(layout, supervisor, &secrets, None, within(Need::RabbitMq))?;
+    let admin = start::postgres(layout, supervisor, &secrets, None, within(Need::Postgres))?;
+    start::rabbitmq_ready(supervisor, &broker)?;
+    let options = services::Options {
+        port: None,
+        demo: true,
+        contained: within(Need::Nginx),
+        hasty: true,
+        replicas: args.replicas,
+        links: Some(program("links")?),
+    };
+    services::start(layout, supervisor, &options, &secrets, &admin, &built, &broker)?;
+    supervisor.update(|s| s.ready = true)?;
+    program("chaos")
+}
+
+/// The program's options: all but `--keep`, and the report's folder, which is named whether it was given or not.
+fn passed_on(args: &Args) -> Vec<String> {
+    let numbers = [
+        ("--seed", args.seed),
+        ("--minutes", Some(args.minutes)),
+        ("--clients", Some(args.clients)),
+        ("--replicas", Some(args.replicas as u64)),
+        ("--failpoints", args.failpoints),
+    ];
+    let numbers = numbers.into_iter().filter_map(|(name, n)| Some([name.to_owned(), n?.to_string()]));
+    let faults = args.faults.map(|list| ["--faults".to_owned(), list.to_owned()]);
+    let release = args.release.then(|| "--release".to_owned());
+    numbers.chain(faults).flatten().chain(release).collect()
+}
+
+/// Runs the program to its end; its exit code.
+fn finish(command: &mut Command) -> Result<ExitCode> {
+    // A group of its own: Ctrl-C reaches this process only, which then tells the program once.
+    let mut child = command.stdin(Stdio::null()).process_group(0).spawn().context("cannot start chaos")?;
+    while !signals::stop_asked() {
+        if let Some(status) = child.try_wait()? {
+            let code = status.code().and_then(|code| u8::try_from(code).ok());
+            return Ok(code.map_or(ExitCode::FAILURE, ExitCode::from));
+        }
+        pause(50);
+    }
+    process::kill(child.id(), Signal::TERM);
+    let deadline = Instant::now() + LAST_WORDS;
+    while child.try_wait()?.is_none() {
+        if Instant::now() >= deadline || signals::stop_at_once() {
+            child.kill()?;
+        }
+        pause(50);
+    }
+    Err(signals::Interrupted.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_passed_on_and_those_left_out_are_not() {
+        let mut args = Args {
+            seed: None,
+            minutes: 5,
+            faults: None,
+            clients: 16,
+            replicas: 1,
+            failpoints: None,
+            release: false,
+            report: None,
+            keep: true,
+        };
+        assert_eq!(passed_on(&args).join(" "), "--minutes 5 --clients 16 --replicas 1");
+        (args.seed, args.faults, args.release) = (Some(7), Some("kill,stop"), true);
+        assert_eq!(
+            passed_on(&args).join(" "),
+            "--seed 7 --minutes 5 --clients 16 --replicas 1 --faults kill,stop --release"
+        );
+    }
+}
