@@ -4,6 +4,8 @@
 //!
 //! `cargo dockside test system` starts the shop and runs these tests.
 
+pub mod keys;
+
 use std::future::Future;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -49,6 +51,25 @@ impl Shop {
             database: PgPool::connect(url).await.expect("PostgreSQL answers"),
             sandbox: sandbox.to_owned(),
         }
+    }
+
+    /// A process's gRPC address.
+    pub fn grpc(&self, name: &str) -> String {
+        let status = status();
+        let processes = status["processes"].as_array().expect("processes are listed");
+        let address = processes.iter().find(|process| process["name"] == name).map(|found| &found["grpc"]);
+        address.and_then(Value::as_str).unwrap_or_else(|| panic!("{name} listens for calls")).to_owned()
+    }
+
+    /// The broker's address, as its administrator.
+    pub fn broker(&self) -> String {
+        status()["rabbitmq"]["url"].as_str().expect("RabbitMQ runs").to_owned()
+    }
+
+    /// A file of the shop's folder, where its passwords and keys are.
+    pub fn file(&self, name: &str) -> String {
+        let path = std::path::Path::new(&setting("DOCKSIDE_DIR")).join(name);
+        std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
     }
 
     /// SIGKILL, without a warning.
@@ -146,6 +167,11 @@ pub struct Answer {
 impl Answer {
     pub fn id(&self) -> String {
         self.body["id"].as_str().unwrap_or_else(|| panic!("no id in {}", self.body)).to_owned()
+    }
+
+    /// Whether it is the first answer to its Idempotency-Key, once more.
+    pub fn replayed(&self) -> bool {
+        self.headers.get("idempotency-replayed").is_some_and(|value| value == "true")
     }
 
     /// Status and problem code.
