@@ -3,3 +3,4 @@
 #![allow(clippy::unwrap_used, reason = "a test's helper may panic as the test may")]
 
 mod p4;
+mod p9;
