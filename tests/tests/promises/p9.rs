@@ -8,6 +8,7 @@ mod tokens;
 mod world;
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use reqwest::header::CACHE_CONTROL;
 use reqwest::{Client, Method, StatusCode};
@@ -93,7 +94,7 @@ async fn ask(client: &Client, shop: &Shop, operation: &Operation, row: Row, toke
 /// A client with an address of its own, so that the edge's limits are not what refuses.
 fn client(number: usize) -> Client {
     let address = [127, 0, 9, u8::try_from(number + 1).unwrap()];
-    Client::builder().local_address(Some(address.into())).build().unwrap()
+    Client::builder().local_address(Some(address.into())).timeout(Duration::from_secs(15)).build().unwrap()
 }
 
 #[tokio::test]
