@@ -11,7 +11,9 @@ secret() { od -An -N16 -tx1 /dev/urandom | tr -d ' \n'; }
 put() { printf '%s\n' "$2" >"$1"; }
 
 put postgres/superuser "$(secret)"
-accounts='' permissions=''
+accounts='' permissions='' topics=''
+# Every service declares the whole topology, and tells of nothing but its own affairs.
+topology='"configure":"^dockside[.]","write":"^(dockside[.]|amq[.]default$)","read":"^dockside[.]"'
 for service in user product order; do
     password=$(secret)
     put "postgres/$service" "$password"
@@ -19,10 +21,10 @@ for service in user product order; do
     password=$(secret)
     put "$service/amqp_url" "amqp://$service:$password@rabbitmq:5672/%2f"
     accounts="$accounts${accounts:+,}{\"name\":\"$service\",\"password\":\"$password\",\"tags\":\"\"}"
-    # Every service declares the whole topology.
-    permissions="$permissions${permissions:+,}{\"user\":\"$service\",\"vhost\":\"/\",\"configure\":\".*\",\"write\":\".*\",\"read\":\".*\"}"
+    permissions="$permissions${permissions:+,}{\"user\":\"$service\",\"vhost\":\"/\",$topology}"
+    topics="$topics${topics:+,}{\"user\":\"$service\",\"vhost\":\"/\",\"exchange\":\"dockside.events\",\"write\":\"^$service[.]\",\"read\":\".*\"}"
 done
-put rabbitmq/definitions.json "{\"vhosts\":[{\"name\":\"/\"}],\"users\":[$accounts],\"permissions\":[$permissions]}"
+put rabbitmq/definitions.json "{\"vhosts\":[{\"name\":\"/\"}],\"users\":[$accounts],\"permissions\":[$permissions],\"topic_permissions\":[$topics]}"
 
 # {"private_key_pem":"...\n...","public_key":"..."}; the private half never leaves order's folder.
 pair=$(order keygen)

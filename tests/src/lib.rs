@@ -5,6 +5,7 @@
 //! `cargo dockside test system` starts the shop and runs these tests.
 
 pub mod failpoints;
+pub mod keys;
 
 use std::future::Future;
 use std::process::{Command, Output};
@@ -69,9 +70,21 @@ impl Shop {
         process["admin"].as_str().expect("a service has an admin port").to_owned()
     }
 
+    /// A process's gRPC address.
+    pub fn grpc(&self, name: &str) -> String {
+        let process = self.process(name).expect("the service is listed");
+        process["grpc"].as_str().expect("a service has a gRPC port").to_owned()
+    }
+
     /// The broker's address, with an administrator's account.
     pub fn amqp_url(&self) -> String {
         status(&self.dir)["rabbitmq"]["url"].as_str().expect("RabbitMQ runs").to_owned()
+    }
+
+    /// A file of the shop's folder, where its passwords and keys are.
+    pub fn file(&self, name: &str) -> String {
+        let path = std::path::Path::new(&self.dir).join(name);
+        std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
     }
 
     /// A counter's sum over a service's replicas; 0 where it has not counted yet.
@@ -203,6 +216,11 @@ pub struct Answer {
 impl Answer {
     pub fn id(&self) -> String {
         self.body["id"].as_str().unwrap_or_else(|| panic!("no id in {}", self.body)).to_owned()
+    }
+
+    /// Whether it is the first answer to its Idempotency-Key, once more.
+    pub fn replayed(&self) -> bool {
+        self.headers.get("idempotency-replayed").is_some_and(|value| value == "true")
     }
 
     /// Status and problem code.

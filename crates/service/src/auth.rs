@@ -160,7 +160,9 @@ impl Verifier {
     pub async fn verify(&self, token: &str) -> Result<User, Problem> {
         let invalid = |detail: &str| Problem::unauthorized("invalid_token", detail);
         let header = jsonwebtoken::decode_header(token).map_err(|_| invalid("The token is not a JWT."))?;
-        let ours = header.alg == Algorithm::EdDSA && header.typ.as_deref() == Some(TOKEN_TYPE);
+        // Nothing that a header may call critical is understood here (RFC 7515, section 4.1.11).
+        let plain = header.alg == Algorithm::EdDSA && header.crit.is_none();
+        let ours = plain && header.typ.as_deref() == Some(TOKEN_TYPE);
         let id = header.kid.filter(|_| ours).ok_or_else(|| invalid("Not an access token of this shop."))?;
         let key = match self.key(&id) {
             Some(key) => key,
@@ -176,6 +178,7 @@ impl Verifier {
         validation.set_issuer(&[ISSUER]);
         validation.set_audience(&[AUDIENCE]);
         validation.set_required_spec_claims(&["exp", "aud", "iss", "sub"]);
+        validation.validate_nbf = true;
         validation.leeway = 5;
         let claims = jsonwebtoken::decode::<Claims>(token, &key, &validation)
             .map_err(|_| invalid("The token is not valid or has run out."))?

@@ -78,8 +78,9 @@ impl Callers {
         let refused = || refusal(Code::Unauthenticated, "invalid_token", "a service token is needed");
         let header = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
         let token = header.and_then(|value| value.strip_prefix("Bearer ")).ok_or_else(refused)?;
-        let typ = jsonwebtoken::decode_header(token).map_err(|_| refused())?.typ;
-        if typ.as_deref() != Some(TOKEN_TYPE) {
+        let header = jsonwebtoken::decode_header(token).map_err(|_| refused())?;
+        // Nothing that a header may call critical is understood here (RFC 7515, section 4.1.11).
+        if header.typ.as_deref() != Some(TOKEN_TYPE) || header.crit.is_some() {
             return Err(refused());
         }
         // Which key to check with is what the unchecked token claims; the check then decides.
@@ -90,6 +91,7 @@ impl Callers {
         validation.set_issuer(&[&claimed.iss]);
         validation.set_audience(&[self.audience]);
         validation.set_required_spec_claims(&["exp", "aud", "iss", "sub"]);
+        validation.validate_nbf = true;
         validation.leeway = 10;
         jsonwebtoken::decode::<Claims>(token, key, &validation).map_err(|_| refused())?;
         if allowed.contains(&claimed.iss.as_str()) {

@@ -12,12 +12,16 @@ CONF
 account() {
     printf '{"name":"%s","password":"%s","tags":""}' "$1" "$2"
 }
-# Each service may do everything in the virtual host, as every one of them declares the whole topology.
+# Each service declares the whole topology, and tells of nothing but its own affairs.
 may() {
-    printf '{"user":"%s","vhost":"/","configure":".*","write":".*","read":".*"}' "$1"
+    printf '{"user":"%s","vhost":"/","configure":"^dockside[.]","write":"^(dockside[.]|amq[.]default$)","read":"^dockside[.]"}' "$1"
+}
+tells() {
+    printf '{"user":"%s","vhost":"/","exchange":"dockside.events","write":"^%s[.]","read":".*"}' "$1" "$1"
 }
 cat >/etc/rabbitmq/definitions.json <<JSON
 {"vhosts":[{"name":"/"}],
  "users":[$(account user "$USER_PASSWORD"),$(account product "$PRODUCT_PASSWORD"),$(account order "$ORDER_PASSWORD")],
- "permissions":[$(may user),$(may product),$(may order)]}
+ "permissions":[$(may user),$(may product),$(may order)],
+ "topic_permissions":[$(tells user),$(tells product),$(tells order)]}
 JSON

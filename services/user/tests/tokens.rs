@@ -85,6 +85,7 @@ async fn a_token_that_is_not_quite_right_is_refused() {
         ("alg none, signed", format!("{none}.{payload}.{signature}")),
         ("another type", signed("JWT", json!({}))),
         ("run out", signed("at+jwt", json!({"exp": now - 60}))),
+        ("not yet good", signed("at+jwt", json!({"nbf": now + 60}))),
         ("another audience", signed("at+jwt", json!({"aud": "product"}))),
         ("another issuer", signed("at+jwt", json!({"iss": "somebody"}))),
         ("an unknown role", signed("at+jwt", json!({"role": "root"}))),

@@ -4,5 +4,7 @@
 
 mod p1;
 mod p10;
+mod p4;
 mod p7;
 mod p8;
+mod p9;

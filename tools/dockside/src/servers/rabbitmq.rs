@@ -158,22 +158,30 @@ pub fn disk_free_limit(free: u64) -> u64 {
     DISK_FREE_LIMIT.min(free / 2)
 }
 
-/// An account for each service and one for tests. Each service may do everything in the virtual host,
-/// as every one of them declares the whole topology.
+/// An account for each service and one for tests. A service gets at the topology alone, all of it, as every one
+/// declares it (a queue with a dead-letter exchange takes the right to read it and to write there), and
+/// tells of nothing but its own affairs.
 fn definitions(secrets: &Secrets) -> serde_json::Value {
-    let accounts = [
-        ("admin", &secrets.rabbitmq_admin, "administrator"),
-        ("user", &secrets.user, ""),
-        ("product", &secrets.product, ""),
-        ("order", &secrets.order, ""),
-    ];
-    json!({
-        "vhosts": [{"name": "/"}],
-        "users": accounts.map(|(name, password, tags)| json!({"name": name, "password": password, "tags": tags})),
-        "permissions": accounts.map(|(name, ..)| json!({
-            "user": name, "vhost": "/", "configure": ".*", "write": ".*", "read": ".*"
-        })),
-    })
+    let services = [("user", &secrets.user), ("product", &secrets.product), ("order", &secrets.order)];
+    let mut users =
+        vec![json!({"name": "admin", "password": secrets.rabbitmq_admin, "tags": "administrator"})];
+    let mut permissions =
+        vec![json!({"user": "admin", "vhost": "/", "configure": ".*", "write": ".*", "read": ".*"})];
+    for (name, password) in services {
+        users.push(json!({"name": name, "password": password, "tags": ""}));
+        permissions.push(json!({
+            "user": name,
+            "vhost": "/",
+            "configure": "^dockside[.]",
+            "write": "^(dockside[.]|amq[.]default$)",
+            "read": "^dockside[.]",
+        }));
+    }
+    let own = services.map(|(name, _)| {
+        let write = format!("^{name}[.]");
+        json!({"user": name, "vhost": "/", "exchange": "dockside.events", "write": write, "read": ".*"})
+    });
+    json!({"vhosts": [{"name": "/"}], "users": users, "permissions": permissions, "topic_permissions": own})
 }
 
 /// The address of an account on the private broker.

@@ -1,0 +1,113 @@
+//! The services among themselves: each has its own schema and its own account, and no way into another's.
+
+use std::time::Duration;
+
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
+use lapin::types::FieldTable;
+use lapin::{BasicProperties, Connection, ConnectionProperties};
+use serde_json::Value;
+use sqlx::AssertSqlSafe;
+use system_tests::Shop;
+use tokio::time::timeout;
+
+const SERVICES: [(&str, &str, &str); 3] = [
+    ("user", "user_service", "users"),
+    ("product", "product_service", "products"),
+    ("order", "order_service", "orders"),
+];
+
+#[tokio::test]
+async fn p9_no_services_role_reaches_a_table_of_another_service() {
+    let shop = Shop::open().await;
+    for (_, role, own) in SERVICES {
+        let might: bool = sqlx::query_scalar(
+            "SELECT rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls
+                    OR EXISTS (SELECT FROM pg_auth_members m WHERE m.member = r.oid)
+             FROM pg_roles r WHERE rolname = $1",
+        )
+        .bind(role)
+        .fetch_one(&shop.database)
+        .await
+        .unwrap();
+        assert!(!might, "{role} is more than a service's role");
+        let schemas: Vec<String> = sqlx::query_scalar(
+            "SELECT nspname::text FROM pg_namespace
+             WHERE nspname !~ '^pg_' AND nspname NOT IN ('information_schema', $2)
+               AND (has_schema_privilege($1, oid, 'CREATE')
+                    OR nspname <> 'extensions' AND has_schema_privilege($1, oid, 'USAGE'))",
+        )
+        .bind(role)
+        .bind(own)
+        .fetch_all(&shop.database)
+        .await
+        .unwrap();
+        assert_eq!(schemas, Vec::<String>::new(), "{role} gets into other schemas");
+        // And tried for each table, view and sequence that there is.
+        let relations: Vec<(String, String)> = sqlx::query_as(
+            "SELECT relnamespace::regnamespace::text, relname::text FROM pg_class
+             WHERE relnamespace::regnamespace::text = ANY($1) AND relkind IN ('r', 'p', 'v', 'm', 'S', 'f')",
+        )
+        .bind(SERVICES.map(|(_, _, schema)| schema.to_owned()).to_vec())
+        .fetch_all(&shop.database)
+        .await
+        .unwrap();
+        assert!(relations.len() > 25, "{relations:?}");
+        for (schema, relation) in &relations {
+            let mut transaction = shop.database.begin().await.unwrap();
+            let become_role = AssertSqlSafe(format!("SET LOCAL ROLE {role}"));
+            sqlx::query(become_role).execute(&mut *transaction).await.unwrap();
+            let read = AssertSqlSafe(format!("SELECT 1 FROM {schema}.\"{relation}\" LIMIT 1"));
+            let outcome = sqlx::query(read).execute(&mut *transaction).await;
+            let code = outcome.as_ref().err().and_then(|error| error.as_database_error()?.code());
+            let wanted = if schema == own { None } else { Some("42501") };
+            assert_eq!(code.as_deref(), wanted, "{role} reads {schema}.{relation}: {outcome:?}");
+        }
+    }
+}
+
+/// Whether the broker does it: a channel of its own for each, as a refusal ends it.
+async fn may_publish(connection: &Connection, exchange: &str, kind: &str) -> Result<(), String> {
+    let publish = async {
+        let channel = connection.create_channel().await?;
+        channel.confirm_select(ConfirmSelectOptions::default()).await?;
+        let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
+        channel.basic_publish(exchange.into(), kind.into(), options, b"", properties).await?.await
+    };
+    let outcome = timeout(Duration::from_secs(10), publish).await.expect("the broker answers");
+    outcome.map(drop).map_err(|error| error.to_string())
+}
+
+#[tokio::test]
+async fn p9_a_service_tells_of_nothing_on_the_broker_but_its_own_affairs() {
+    let shop = Shop::open().await;
+    let secrets: Value = serde_json::from_str(&shop.file("secrets.json")).unwrap();
+    let broker = shop.amqp_url();
+    let (_, address) = broker.rsplit_once('@').unwrap();
+    for (service, ..) in SERVICES {
+        let connect = |password: &str| {
+            let url = format!("amqp://{service}:{password}@{address}");
+            async move { Connection::connect(&url, ConnectionProperties::default()).await }
+        };
+        assert!(connect("guessed").await.is_err());
+        let connection = connect(secrets[service].as_str().unwrap()).await.unwrap();
+        for (other, ..) in SERVICES {
+            // Of a kind that nobody subscribes to.
+            let told = may_publish(&connection, "dockside.events", &format!("{other}.tested.v1")).await;
+            if other == service {
+                assert_eq!(told, Ok(()), "{service} tells of itself");
+            } else {
+                let refused = told.expect_err("a service tells of another's affairs");
+                assert!(refused.contains("ACCESS_REFUSED"), "{service} tells of {other}: {refused}");
+            }
+        }
+        for exchange in ["amq.topic", "amq.fanout", "amq.direct"] {
+            let refused = may_publish(&connection, exchange, "anything").await.expect_err(exchange);
+            assert!(refused.contains("ACCESS_REFUSED"), "{service} in {exchange}: {refused}");
+        }
+        let channel = connection.create_channel().await.unwrap();
+        let options = QueueDeclareOptions::default();
+        let declared = channel.queue_declare("elsewhere".into(), options, FieldTable::default()).await;
+        let refused = declared.map(drop).expect_err("a queue outside of the topology").to_string();
+        assert!(refused.contains("ACCESS_REFUSED"), "{service}: {refused}");
+    }
+}
