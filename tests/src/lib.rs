@@ -4,20 +4,31 @@
 //!
 //! `cargo dockside test system` starts the shop and runs these tests.
 
+pub mod chaos;
+pub mod oracle;
+
 use std::future::Future;
+use std::path::PathBuf;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use sqlx::PgPool;
+use sqlx::postgres::PgPoolOptions;
 use uuid::Uuid;
 
 pub struct Shop {
     pub edge: String,
     pub client: reqwest::Client,
     pub database: PgPool,
-    sandbox: String,
+    /// The administrators' addresses.
+    pub database_url: String,
+    pub broker_url: String,
+    /// The payment sandbox's.
+    pub sandbox: String,
+    /// Of the shop's state, data and logs.
+    pub dir: PathBuf,
 }
 
 #[expect(clippy::disallowed_methods, reason = "tests have no settings of their own")]
@@ -41,13 +52,21 @@ impl Shop {
         let edge = status["edge"].as_str().expect("the shop runs").to_owned();
         let url = status["postgres"]["url"].as_str().expect("PostgreSQL runs");
         let processes = status["processes"].as_array().expect("processes are listed");
+        let broker = status["rabbitmq"]["url"].as_str().expect("RabbitMQ runs");
         let sandbox = processes.iter().find(|process| process["name"] == "payment-sandbox");
         let sandbox = sandbox.and_then(|process| process["http"].as_str()).expect("the sandbox is listed");
         Self {
             edge,
             client: client(),
-            database: PgPool::connect(url).await.expect("PostgreSQL answers"),
+            database: PgPoolOptions::new()
+                .acquire_timeout(Duration::from_secs(5))
+                .connect(url)
+                .await
+                .expect("PostgreSQL answers"),
+            database_url: url.to_owned(),
+            broker_url: broker.to_owned(),
             sandbox: sandbox.to_owned(),
+            dir: setting("DOCKSIDE_DIR").into(),
         }
     }
 
@@ -104,6 +123,23 @@ impl Shop {
     pub async fn stock(&self, product: Uuid) -> (i64, i64) {
         let stock = "SELECT on_hand::bigint, reserved::bigint FROM products.stock WHERE product_id = $1";
         sqlx::query_as(stock).bind(product).fetch_one(&self.database).await.expect("the product has stock")
+    }
+
+    /// Waits until an order placed after `since` is confirmed: how long, or None when there is none in time.
+    pub async fn sells(&self, since: Instant, limit: Duration) -> Option<Duration> {
+        let then = SystemTime::now() - since.elapsed();
+        let millis = then.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_millis());
+        // The least UUIDv7 of that time.
+        let least = Uuid::from_u128(millis << 80);
+        let sql = "SELECT EXISTS (SELECT FROM orders.orders WHERE id > $1 AND status = 'confirmed')";
+        while since.elapsed() < limit {
+            let asked = sqlx::query_scalar(sql).bind(least).fetch_one(&self.database);
+            if let Ok(Ok(true)) = tokio::time::timeout(Duration::from_secs(2), asked).await {
+                return Some(since.elapsed());
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        None
     }
 
     /// The provider's sums for an order; null when it has not heard of it.
