@@ -108,6 +108,16 @@ impl Shop {
         self.client.request(method, format!("{}/api/v1{path}", self.edge))
     }
 
+    pub fn order(&self, token: &str, key: &str, product: Uuid, quantity: u32, card: &str) -> RequestBuilder {
+        let body = json!({
+            "items": [{"product_id": product, "quantity": quantity}],
+            "shipping_address": address(),
+            "payment_method": card,
+        });
+        let request = self.request(Method::POST, "/orders").bearer_auth(token);
+        request.header("Idempotency-Key", key).json(&body)
+    }
+
     /// A new product with so much stock; its id.
     pub async fn product(&self, stock: u32) -> Uuid {
         let body = json!({
@@ -213,12 +223,7 @@ impl Buyer<'_> {
     }
 
     pub fn order(&self, key: &str, product: Uuid, quantity: u32, card: &str) -> RequestBuilder {
-        let body = json!({
-            "items": [{"product_id": product, "quantity": quantity}],
-            "shipping_address": address(),
-            "payment_method": card,
-        });
-        self.request(Method::POST, "/orders").header("Idempotency-Key", key).json(&body)
+        self.shop.order(&self.token, key, product, quantity, card)
     }
 
     /// Places an order and returns its id.
