@@ -4,15 +4,18 @@
 //!
 //! `cargo dockside test system` starts the shop and runs these tests.
 
+pub mod chaos;
 pub mod failpoints;
 pub mod keys;
+pub mod oracle;
 
 use std::future::Future;
 use std::process::{Command, Output};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
+use sqlx::postgres::PgPoolOptions;
 use sqlx::{PgPool, Postgres, Transaction};
 use uuid::Uuid;
 
@@ -20,8 +23,13 @@ pub struct Shop {
     pub edge: String,
     pub client: reqwest::Client,
     pub database: PgPool,
-    sandbox: String,
-    dir: String,
+    /// The administrators' addresses.
+    pub database_url: String,
+    pub broker_url: String,
+    /// The payment sandbox's.
+    pub sandbox: String,
+    /// Of the shop's state, data and logs.
+    pub dir: String,
 }
 
 #[expect(clippy::disallowed_methods, reason = "tests have no settings of their own")]
@@ -53,12 +61,19 @@ impl Shop {
         let edge = status["edge"].as_str().expect("the shop runs").to_owned();
         let url = status["postgres"]["url"].as_str().expect("PostgreSQL runs");
         let processes = status["processes"].as_array().expect("processes are listed");
+        let broker = status["rabbitmq"]["url"].as_str().expect("RabbitMQ runs");
         let sandbox = processes.iter().find(|process| process["name"] == "payment-sandbox");
         let sandbox = sandbox.and_then(|process| process["http"].as_str()).expect("the sandbox is listed");
         Self {
             edge,
             client: client(),
-            database: PgPool::connect(url).await.expect("PostgreSQL answers"),
+            database: PgPoolOptions::new()
+                .acquire_timeout(Duration::from_secs(5))
+                .connect(url)
+                .await
+                .expect("PostgreSQL answers"),
+            database_url: url.to_owned(),
+            broker_url: broker.to_owned(),
             sandbox: sandbox.to_owned(),
             dir: dir.to_owned(),
         }
@@ -74,11 +89,6 @@ impl Shop {
     pub fn grpc(&self, name: &str) -> String {
         let process = self.process(name).expect("the service is listed");
         process["grpc"].as_str().expect("a service has a gRPC port").to_owned()
-    }
-
-    /// The broker's address, with an administrator's account.
-    pub fn amqp_url(&self) -> String {
-        status(&self.dir)["rabbitmq"]["url"].as_str().expect("RabbitMQ runs").to_owned()
     }
 
     /// A file of the shop's folder, where its passwords and keys are.
@@ -153,6 +163,16 @@ impl Shop {
         self.client.request(method, format!("{}/api/v1{path}", self.edge))
     }
 
+    pub fn order(&self, token: &str, key: &str, product: Uuid, quantity: u32, card: &str) -> RequestBuilder {
+        let body = json!({
+            "items": [{"product_id": product, "quantity": quantity}],
+            "shipping_address": address(),
+            "payment_method": card,
+        });
+        let request = self.request(Method::POST, "/orders").bearer_auth(token);
+        request.header("Idempotency-Key", key).json(&body)
+    }
+
     /// A new product with so much stock; its id.
     pub async fn product(&self, stock: u32) -> Uuid {
         let body = json!({
@@ -168,6 +188,23 @@ impl Shop {
     pub async fn stock(&self, product: Uuid) -> (i64, i64) {
         let stock = "SELECT on_hand::bigint, reserved::bigint FROM products.stock WHERE product_id = $1";
         sqlx::query_as(stock).bind(product).fetch_one(&self.database).await.expect("the product has stock")
+    }
+
+    /// Waits until an order placed after `since` is confirmed: how long, or None when there is none in time.
+    pub async fn sells(&self, since: Instant, limit: Duration) -> Option<Duration> {
+        let then = SystemTime::now() - since.elapsed();
+        let millis = then.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_millis());
+        // The least UUIDv7 of that time.
+        let least = Uuid::from_u128(millis << 80);
+        let sql = "SELECT EXISTS (SELECT FROM orders.orders WHERE id > $1 AND status = 'confirmed')";
+        while since.elapsed() < limit {
+            let asked = sqlx::query_scalar(sql).bind(least).fetch_one(&self.database);
+            if let Ok(Ok(true)) = tokio::time::timeout(Duration::from_secs(2), asked).await {
+                return Some(since.elapsed());
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        None
     }
 
     /// The provider's sums for an order; null when it has not heard of it.
@@ -252,12 +289,7 @@ impl Buyer<'_> {
     }
 
     pub fn order(&self, key: &str, product: Uuid, quantity: u32, card: &str) -> RequestBuilder {
-        let body = json!({
-            "items": [{"product_id": product, "quantity": quantity}],
-            "shipping_address": address(),
-            "payment_method": card,
-        });
-        self.request(Method::POST, "/orders").header("Idempotency-Key", key).json(&body)
+        self.shop.order(&self.token, key, product, quantity, card)
     }
 
     /// Places an order and returns its id.

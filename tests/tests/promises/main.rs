@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test's helper may panic as the test may")]
 
+mod faults;
 mod p1;
 mod p10;
 mod p4;

@@ -32,7 +32,7 @@ struct Broker {
 
 impl Broker {
     async fn open(shop: &Shop) -> Self {
-        let topology = Topology::new(&shop.amqp_url(), "dockside");
+        let topology = Topology::new(&shop.broker_url, "dockside");
         let (_connection, channel) = topology.open().await.unwrap();
         Self { topology, channel, _connection }
     }

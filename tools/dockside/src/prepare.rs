@@ -166,7 +166,8 @@ fn describe(layout: &Layout, c: &Checked, url: &Url, fresh: &Path) -> Result<()>
     file.set_modified(std::time::SystemTime::now())?;
     let touched = file.metadata()?.modified()?;
     let mut command = cargo(layout);
-    command.args(["check", "--quiet", "-p", c.package]);
+    // All of the workspace, so that dependencies have the features that `clippy` and `test` compile them with.
+    command.args(["check", "--quiet", "--workspace", "--lib"]);
     if uses_macros(&folder.join("tests")) {
         command.arg("--tests");
     }

@@ -81,7 +81,7 @@ async fn may_publish(connection: &Connection, exchange: &str, kind: &str) -> Res
 async fn p9_a_service_tells_of_nothing_on_the_broker_but_its_own_affairs() {
     let shop = Shop::open().await;
     let secrets: Value = serde_json::from_str(&shop.file("secrets.json")).unwrap();
-    let broker = shop.amqp_url();
+    let broker = &shop.broker_url;
     let (_, address) = broker.rsplit_once('@').unwrap();
     for (service, ..) in SERVICES {
         let connect = |password: &str| {

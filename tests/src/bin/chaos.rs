@@ -1,0 +1,115 @@
+//! `cargo dockside chaos`: customers and faults against the shop that it has started.
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context;
+use clap::Parser;
+use system_tests::Shop;
+use system_tests::chaos::schedule::Kind;
+use system_tests::chaos::watch::Watch;
+use system_tests::chaos::{self, Options};
+
+/// Lets customers buy while faults strike, and then looks whether any order was lost, doubled or oversold.
+///
+/// Exit code 0: every promise was kept. 1: one was not. 2: the run could not be made.
+#[derive(Parser)]
+#[command(name = "cargo dockside chaos")]
+struct Args {
+    /// Draws the same faults and customers as a run before; drawn from the clock when left out.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// How long customers buy; healing and judging come on top.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=600))]
+    minutes: u64,
+    /// What is done to the shop: some of kill, pause, restart, sever, stall, slow, repeat, poison, webhooks.
+    #[arg(long, value_delimiter = ',', value_parser = kind)]
+    faults: Vec<Kind>,
+    /// Customers who buy at the same time.
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..=200))]
+    clients: u64,
+    /// Mean seconds between two faults of a round.
+    #[arg(long, default_value_t = 4.0)]
+    pace: f64,
+    /// Only these processes are struck, e.g. order,postgres.
+    #[arg(long, value_delimiter = ',')]
+    victims: Vec<String>,
+    /// Folder of the journal and of report.txt, report.json and report.html.
+    #[arg(long, default_value = ".dockside/chaos-report")]
+    report: PathBuf,
+}
+
+fn kind(name: &str) -> Result<Kind, String> {
+    let names = Kind::ALL.map(Kind::name).join(", ");
+    Kind::parse(name).ok_or_else(|| format!("not one of {names}"))
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(Args::parse()).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("chaos: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+async fn run(args: Args) -> anyhow::Result<bool> {
+    anyhow::ensure!((0.2..=60.0).contains(&args.pace), "--pace must be from 0.2 to 60 seconds");
+    let drawn = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.as_secs());
+    let options = Options {
+        seed: args.seed.unwrap_or_else(drawn),
+        lasts: Duration::from_secs(60 * args.minutes),
+        kinds: if args.faults.is_empty() { Kind::ALL.to_vec() } else { args.faults },
+        clients: args.clients,
+        pause: Duration::from_millis(250),
+        pace: Duration::from_secs_f64(args.pace),
+        victims: args.victims,
+        folder: args.report,
+    };
+    println!("seed {}; the journal and the report go to {}", options.seed, options.folder.display());
+    let shop = Arc::new(Shop::open().await);
+    let outcome = chaos::run(shop, &options, live()).await?;
+    println!("\n{}", outcome.text());
+    outcome.write(&options.folder).context("the report cannot be written")?;
+    println!("the run over time: {}", options.folder.join("report.html").display());
+    Ok(outcome.broken.is_empty())
+}
+
+/// Says how it goes: on one line that changes, or, where nobody watches, on one every ten seconds.
+fn live() -> impl Fn(&Watch) + Send + 'static {
+    let watched = std::io::stdout().is_terminal();
+    move |watch| {
+        let seconds = watch.elapsed().as_secs();
+        if !watched && seconds % 10 != 0 {
+            return;
+        }
+        let placed = watch.journal.placed();
+        let (last, all) = (placed.iter().rev().nth(1).copied().unwrap_or(0), placed.iter().sum::<u32>());
+        let sample = watch.samples().last().copied().unwrap_or_default();
+        let number = |value: Option<i64>| value.map_or("?".to_owned(), |value| value.to_string());
+        let wrongs = watch.journal.wrongs();
+        let line = format!(
+            "{seconds:>5} s  {all:>6} orders, {last:>3}/s  {:>4} faults  {:>4} events wait, {:>3} orders unpaid, the oldest {:>4.1} s  {}",
+            watch.strikes(),
+            number(sample.events),
+            number(sample.pending),
+            sample.oldest.unwrap_or(f64::NAN),
+            wrongs.last().map_or("all promises kept so far".to_owned(), |wrong| format!(
+                "{} BROKEN: {wrong:.80}",
+                wrongs.len()
+            )),
+        );
+        if watched {
+            print!("\r\x1b[2K{line}");
+            let _ = std::io::stdout().flush();
+        } else {
+            println!("{line}");
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! A run of customers and faults against a shop, and what came of it.
+//!
+//! [`schedule`] draws the faults from a seed, [`load`] are the customers, [`inject`] does the harm, [`watch`] looks on,
+//! [`crate::oracle`] judges, [`report`] writes it down.
+
+pub mod inject;
+pub mod load;
+pub mod report;
+pub mod schedule;
+pub mod watch;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+
+use self::inject::Injector;
+use self::load::{Customer, Goods, Journal};
+use self::report::{Outcome, Strike};
+use self::schedule::{Fault, Kind, Phases, plan};
+use self::watch::Watch;
+use crate::{Shop, oracle};
+
+/// Time to heal after the last fault.
+pub const HEALING: Duration = Duration::from_secs(60);
+
+/// A struck process that has not come back by then never will.
+const RECOVERY_LIMIT: Duration = Duration::from_secs(90);
+
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub seed: u64,
+    pub lasts: Duration,
+    pub kinds: Vec<Kind>,
+    pub clients: u64,
+    /// Mean time between two visits of a customer.
+    pub pause: Duration,
+    /// Mean time between two faults.
+    pub pace: Duration,
+    /// Only these processes are struck; all of them when empty.
+    pub victims: Vec<String>,
+    /// Where the journal and the report go.
+    pub folder: PathBuf,
+}
+
+impl Options {
+    /// A short run, for tests.
+    pub fn brief(seed: u64, kinds: &[Kind], victims: &[&str]) -> Self {
+        Self {
+            seed,
+            lasts: Duration::from_secs(32),
+            kinds: kinds.to_vec(),
+            clients: 6,
+            pause: Duration::from_millis(250),
+            pace: Duration::from_secs(2),
+            victims: victims.iter().map(|victim| (*victim).to_owned()).collect(),
+            folder: std::env::temp_dir().join(format!("dockside-run-{}-{seed}", std::process::id())),
+        }
+    }
+}
+
+/// Runs; `live` is told once a second how it goes.
+pub async fn run(
+    shop: Arc<Shop>,
+    options: &Options,
+    live: impl Fn(&Watch) + Send + 'static,
+) -> anyhow::Result<Outcome> {
+    std::fs::create_dir_all(&options.folder)?;
+    let injector = Arc::new(Injector::new(&shop)?);
+    let phases = Phases::within(options.lasts);
+    let known = injector.victims();
+    let victims: Vec<String> = match options.victims.as_slice() {
+        [] => known,
+        some => known.into_iter().filter(|name| some.contains(name)).collect(),
+    };
+    let faults = plan(options.seed, &phases, &options.kinds, &victims, &injector.links().await, options.pace);
+
+    let minutes = u32::try_from(options.lasts.as_secs() / 60).unwrap_or(u32::MAX);
+    let goods = Goods::stock(&shop, 40 + 60 * minutes).await;
+    let started = Instant::now();
+    let journal = Arc::new(Journal::create(&options.folder.join("journal.jsonl"), started)?);
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut customers = JoinSet::new();
+    for number in 0..options.clients {
+        let customer = Customer::join(&shop, &journal, &goods, number, options.seed).await;
+        customers.spawn(customer.shop(stop.clone(), options.pause));
+    }
+    let watch = Watch::new(&shop, journal.clone(), started);
+    let looking = tokio::spawn({
+        let (watch, stop) = (watch.clone(), stop.clone());
+        async move {
+            while !stop.load(Ordering::Relaxed) {
+                watch.look().await;
+                live(&watch);
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+    });
+
+    // Joining takes longer than nothing: the plan's clock starts here.
+    let begun = Instant::now();
+    let offset = begun - started;
+    let mut strikes = JoinSet::new();
+    for fault in faults {
+        tokio::time::sleep_until((begun + fault.at).into()).await;
+        strikes.spawn(strike(shop.clone(), injector.clone(), watch.clone(), fault, begun));
+    }
+    tokio::time::sleep_until((begun + phases.total()).into()).await;
+    let mut struck = strikes.join_all().await;
+    struck.sort_by_key(|strike| strike.at);
+    stop.store(true, Ordering::Relaxed);
+    looking.await?;
+    while let Some(customer) = customers.join_next().await {
+        customer?;
+    }
+
+    // Whoever still wants what is scarce gets it, until there is none: a unit that is left over is a sale refused.
+    let mut broken = journal.wrongs();
+    let settled = settle(&shop, &mut broken).await;
+    if settled.is_some() {
+        for product in &goods.scarce {
+            let buyer = Customer::join(&shop, &journal, &goods, 1000, options.seed).await;
+            buyer.buy_up(*product, goods.few).await;
+        }
+        settle(&shop, &mut broken).await;
+        for product in &goods.scarce {
+            let (on_hand, _) = shop.stock(*product).await;
+            if on_hand != 0 {
+                broken.push(format!(
+                    "product {product}: {on_hand} of {} left although somebody wanted them",
+                    goods.few
+                ));
+            }
+        }
+    }
+    let (must, may) = injector.poisoned();
+    let letters = oracle::Letters { must, may };
+    let wishes = journal.wishes();
+    broken.extend(oracle::broken(&shop, &goods, &wishes, &letters).await?);
+    let mut outcome = Outcome {
+        seed: options.seed,
+        clients: options.clients,
+        begun: offset,
+        phases,
+        strikes: struck,
+        samples: watch.samples(),
+        placed: journal.placed(),
+        wishes: wishes.len(),
+        ordered: wishes.iter().filter(|wish| matches!(wish.outcome, Some(Ok(_)))).count(),
+        settled,
+        broken,
+    };
+    outcome.judge_liveness();
+    Ok(outcome)
+}
+
+async fn settle(shop: &Shop, broken: &mut Vec<String>) -> Option<Duration> {
+    match oracle::at_rest(shop, HEALING).await {
+        Ok(took) => Some(took),
+        Err(left) => {
+            broken.extend(left.into_iter().map(|what| format!("{what} {HEALING:?} after the last fault")));
+            None
+        }
+    }
+}
+
+/// One fault, and how long the shop took to get over it: until the process serves again, and an order placed after
+/// the fault is confirmed.
+async fn strike(
+    shop: Arc<Shop>,
+    injector: Arc<Injector>,
+    watch: Watch,
+    fault: Fault,
+    begun: Instant,
+) -> Strike {
+    let of_process = matches!(fault.kind, Kind::Kill | Kind::Restart | Kind::Pause);
+    let at = begun.elapsed();
+    let mut strike = Strike { fault, at, missed: None, serves: None, sells: None };
+    if let Err(error) = injector.inject(&strike.fault).await {
+        strike.missed = Some(format!("{error:#}"));
+        return strike;
+    }
+    watch.struck();
+    let since = begun + at + strike.fault.lasts;
+    if of_process {
+        strike.serves = injector.recovered(&strike.fault.victim, since, RECOVERY_LIMIT).await;
+    } else {
+        strike.serves = Some(Duration::ZERO);
+    }
+    strike.sells = shop.sells(since, RECOVERY_LIMIT).await;
+    strike
+}

@@ -1,0 +1,204 @@
+//! Which fault strikes whom and when: a pure function of the seed.
+
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use rand::{RngExt, SeedableRng};
+
+/// What can be done to a shop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// SIGKILL.
+    Kill,
+    /// SIGSTOP, and SIGCONT after a while.
+    Pause,
+    /// SIGTERM: an orderly end, and a start.
+    Restart,
+    /// A link's connections are cut, and new ones refused for a while.
+    Sever,
+    /// Bytes stop flowing over a link for a while; its connections stay.
+    Stall,
+    /// Each read from a link is late for a while.
+    Slow,
+    /// Events of the last minute are published again, in any order, hundreds at once.
+    Repeat,
+    /// Messages that are no events.
+    Poison,
+    /// The provider's webhooks come again, late and out of order.
+    Webhooks,
+}
+
+impl Kind {
+    pub const ALL: [Self; 9] = [
+        Self::Kill,
+        Self::Pause,
+        Self::Restart,
+        Self::Sever,
+        Self::Stall,
+        Self::Slow,
+        Self::Repeat,
+        Self::Poison,
+        Self::Webhooks,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Kill => "kill",
+            Self::Pause => "pause",
+            Self::Restart => "restart",
+            Self::Sever => "sever",
+            Self::Stall => "stall",
+            Self::Slow => "slow",
+            Self::Repeat => "repeat",
+            Self::Poison => "poison",
+            Self::Webhooks => "webhooks",
+        }
+    }
+
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// Whether its victim is a link between processes.
+    pub fn is_of_links(self) -> bool {
+        matches!(self, Self::Sever | Self::Stall | Self::Slow)
+    }
+
+    /// How often it is drawn.
+    fn weight(self) -> u32 {
+        match self {
+            Self::Kill => 12,
+            Self::Pause | Self::Sever => 2,
+            _ => 1,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Since the start of the run.
+    pub at: Duration,
+    pub kind: Kind,
+    /// A process or a link; empty for faults of the whole shop.
+    pub victim: String,
+    /// How long it lasts.
+    pub lasts: Duration,
+}
+
+/// The phases of a run: undisturbed at first, then rounds of faults, each followed by a rest in which the shop
+/// is to be as quick as it was.
+#[derive(Clone, Copy, Debug)]
+pub struct Phases {
+    pub warm_up: Duration,
+    pub round: Duration,
+    pub rest: Duration,
+    pub rounds: u32,
+}
+
+impl Phases {
+    /// Fills `total`: a warm-up, then rounds of a minute, or one that takes what is there.
+    pub fn within(total: Duration) -> Self {
+        let (warm_up, rest) = (Duration::from_secs(12), Duration::from_secs(14));
+        let left = total.saturating_sub(warm_up);
+        let rounds = (left.as_secs() / 60).max(1) as u32;
+        let round = (left / rounds).saturating_sub(rest).max(Duration::from_secs(5));
+        Self { warm_up, round, rest, rounds }
+    }
+
+    pub fn start_of(&self, round: u32) -> Duration {
+        self.warm_up + (self.round + self.rest) * round
+    }
+
+    pub fn total(&self) -> Duration {
+        self.start_of(self.rounds)
+    }
+}
+
+/// The faults of a whole run, in order of time. `pace` is the mean time between two.
+pub fn plan(
+    seed: u64,
+    phases: &Phases,
+    kinds: &[Kind],
+    processes: &[String],
+    links: &[String],
+    pace: Duration,
+) -> Vec<Fault> {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let usable = |kind: &Kind| if kind.is_of_links() { !links.is_empty() } else { !processes.is_empty() };
+    let bag: Vec<Kind> = kinds
+        .iter()
+        .filter(|kind| usable(kind))
+        .flat_map(|kind| std::iter::repeat_n(*kind, kind.weight() as usize))
+        .collect();
+    let mut faults = Vec::new();
+    for round in 0..phases.rounds {
+        let begin = phases.start_of(round);
+        let mut at = begin;
+        while let Some(kind) = bag.choose(&mut rng).copied() {
+            let victims = if kind.is_of_links() { links } else { processes };
+            let victim = match kind {
+                Kind::Repeat | Kind::Poison | Kind::Webhooks => String::new(),
+                _ => victims.choose(&mut rng).cloned().unwrap_or_default(),
+            };
+            let lasts = match kind {
+                Kind::Kill | Kind::Restart | Kind::Repeat | Kind::Poison | Kind::Webhooks => Duration::ZERO,
+                _ => Duration::from_millis(rng.random_range(1000..=5000)),
+            };
+            if at + lasts > begin + phases.round {
+                break;
+            }
+            faults.push(Fault { at, kind, victim, lasts });
+            at += pace.mul_f64(rng.random_range(0.5..1.5));
+        }
+    }
+    faults
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    fn half_an_hour(seed: u64, links: &[String]) -> Vec<Fault> {
+        let phases = Phases::within(Duration::from_secs(1800));
+        plan(seed, &phases, &Kind::ALL, &names(&["order", "product"]), links, Duration::from_secs(4))
+    }
+
+    #[test]
+    fn a_seed_is_a_plan() {
+        let links = names(&["database"]);
+        assert_eq!(half_an_hour(7, &links), half_an_hour(7, &links));
+        assert_ne!(half_an_hour(7, &links), half_an_hour(8, &links));
+    }
+
+    #[test]
+    fn every_kind_comes_up_and_ends_before_the_rest() {
+        let phases = Phases::within(Duration::from_secs(1800));
+        assert!(phases.total() <= Duration::from_secs(1800));
+        let faults = half_an_hour(1, &names(&["database"]));
+        for kind in Kind::ALL {
+            assert!(faults.iter().any(|fault| fault.kind == kind), "{kind:?}");
+        }
+        for fault in faults {
+            let round = (0..phases.rounds).rfind(|round| phases.start_of(*round) <= fault.at).unwrap();
+            assert!(fault.at + fault.lasts <= phases.start_of(round) + phases.round);
+        }
+    }
+
+    #[test]
+    fn without_links_none_is_cut() {
+        assert!(half_an_hour(3, &[]).iter().all(|fault| !fault.kind.is_of_links()));
+    }
+
+    #[test]
+    fn names_are_read_back() {
+        for kind in Kind::ALL {
+            assert_eq!(Kind::parse(kind.name()), Some(kind));
+        }
+        assert_eq!(Kind::parse("flood"), None);
+    }
+}
