@@ -99,6 +99,7 @@ BREAKS = {
     "a way for all of UDP": lambda n, _: policy(n, "postgres")["ingress"][0]["ports"].append({"protocol": "UDP"}),
     "a range of ports": lambda n, _: policy(n, "rabbitmq")["ingress"][0]["ports"][0].update(endPort=6000),
     "another namespace's Pods": lambda n, _: policy(n, "rabbitmq")["ingress"][0]["from"][0].update(namespaceSelector={}),
+    "UDP for the maker of Secrets": lambda n, _: policy(n, "make-secrets")["egress"][0]["ports"].append({"protocol": "UDP"}),
     "the admin port": lambda n, _: policy(n, "user")["ingress"][0]["ports"].append({"protocol": "TCP", "port": 7081}),
     "no denial by default": lambda n, all: all.remove(n["NetworkPolicy", "default-deny"]),
     "no denial of what goes out": lambda n, _: policy(n, "default-deny").update(policyTypes=["Ingress"]),
