@@ -1,6 +1,6 @@
 """Checks the manifests: `python3 k8s/checks`.
 
-Scripts and the Dockerfile are linted (`lint.py`). Every overlay is rendered, validated against the Kubernetes schemas and checked against the rules of `policy.py` and
+Scripts and the Dockerfile are linted (`lint.py`), and the local overlay's scripts run (`scripts.py`). Every overlay is rendered, validated against the Kubernetes schemas and checked against the rules of `policy.py` and
 `network.py`; then `broken.py` breaks the local overlay in many ways, each of which must be noticed. Uses `kubectl` or
 `kustomize`, or unpacks Debian's; what it needs goes to `.dockside/manifest-checks`.
 """
@@ -154,6 +154,7 @@ def main():
     installed()
     import broken
     import lint
+    import scripts
 
     command = renderer()
     failed = False
@@ -174,6 +175,8 @@ def main():
         report(overlay, problems(objects), f", {len(objects)} objects")
     for name, objects in canaries_of_every_service(command):
         report(name, problems(objects))
+    for name, found, note in scripts.results(ROOT, local):
+        report(name, found, note)
     unnoticed, count = broken.unnoticed(local, problems)
     report("breaking the local overlay", unnoticed, f" in {count} ways")
     return failed
