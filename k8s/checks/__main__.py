@@ -153,6 +153,7 @@ def problems(objects):
 def main():
     installed()
     import broken
+    import documented
     import lint
     import scripts
 
@@ -168,15 +169,18 @@ def main():
 
     for name, found, note in lint.results(ROOT, WORK / "bin"):
         report(name, found, note)
-    local = None
+    local, everything = None, []
     for overlay in OVERLAYS:
         objects = render(command, ROOT / "k8s/overlays" / overlay)
         local = local or objects
+        everything += objects
         report(overlay, problems(objects), f", {len(objects)} objects")
     for name, objects in canaries_of_every_service(command):
         report(name, problems(objects))
     for name, found, note in scripts.results(ROOT, local):
         report(name, found, note)
+    found = documented.problems(ROOT, everything) or list(documented.broken(ROOT, everything))
+    report("the cluster's commands in docs/deploy.md", found)
     unnoticed, count = broken.unnoticed(local, problems)
     report("breaking the local overlay", unnoticed, f" in {count} ways")
     return failed
