@@ -179,7 +179,7 @@ def main():
         report(name, problems(objects))
     for name, found, note in scripts.results(ROOT, local):
         report(name, found, note)
-    found = documented.problems(ROOT, everything) or list(documented.broken(ROOT, everything))
+    found = documented.problems(ROOT, local, everything) or list(documented.broken(ROOT, local, everything))
     report("the cluster's commands in docs/deploy.md", found)
     unnoticed, count = broken.unnoticed(local, problems)
     report("breaking the local overlay", unnoticed, f" in {count} ways")

@@ -12,6 +12,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from shop import Workload
+
 KINDS = {
     "deployment": "Deployment", "service": "Service", "hpa": "HorizontalPodAutoscaler", "cronjob": "CronJob",
     "httproute": "HTTPRoute", "ingress": "Ingress", "job": "Job", "namespace": "Namespace",
@@ -22,16 +24,16 @@ MADE = {("job", "restore")}
 SILENT = ["docker", "kind", "curl", "sed"]
 
 
-def problems(root, overlays):
-    """Of commands that name what no overlay has; `overlays` are all objects."""
-    text = (root / "docs/deploy.md").read_text()
-    return check(text.split("\n## In a cluster\n")[1], root, overlays)
+def problems(root, local, overlays):
+    """Of commands that name what no overlay has, and of the list of images; `overlays` are all objects."""
+    return check((root / "docs/deploy.md").read_text(), root, local, overlays)
 
 
-def broken(root, overlays):
-    """(what, text that must not pass)."""
-    section = (root / "docs/deploy.md").read_text().split("\n## In a cluster\n")[1]
+def broken(root, local, overlays):
+    """What could be changed in the page without a problem being found."""
+    section = (root / "docs/deploy.md").read_text()
     for old, new in [
+        ("`rabbitmq:4`", "`rabbitmq:3`"),
         ("deployment user product order", "deployment user products order"),
         ("exec postgres-0 --", "exec postgres-1 --"),
         ("custom --create dockside", "custom --create docksides"),
@@ -44,12 +46,16 @@ def broken(root, overlays):
     ]:
         if old not in section:
             yield f"{old}: is not in docs/deploy.md"
-        elif not check(section.replace(old, new), root, overlays):
+        elif not check(section.replace(old, new), root, local, overlays):
             yield f"{new}: not noticed"
 
 
-def check(section, root, overlays):
-    found = []
+def check(text, root, local, overlays):
+    section = text.split("\n## In a cluster\n")[1]
+    one_node = section.split("\n### One node\n")[1].split("\n### ")[0]
+    named = set(re.findall(r"`([\w./-]+:[\w.]+)`", one_node))
+    used = {c["image"] for w in map(Workload.of, local) if w for c in w.containers}
+    found = [f"One node: the images are not {name}" for name in sorted(named ^ used)]
     with tempfile.TemporaryDirectory() as folder:
         folder, state = Path(folder), Path(folder) / "objects.json"
         state.write_text(json.dumps(overlays))
