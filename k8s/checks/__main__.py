@@ -1,6 +1,6 @@
 """Checks the manifests: `python3 k8s/checks`.
 
-Scripts and the Dockerfile are linted (`lint.py`). Every overlay is rendered, validated against the Kubernetes schemas and checked against the rules of `policy.py` and
+Scripts and the Dockerfile are linted (`lint.py`), and the local overlay's scripts run (`scripts.py`). Every overlay is rendered, validated against the Kubernetes schemas and checked against the rules of `policy.py` and
 `network.py`; then `broken.py` breaks the local overlay in many ways, each of which must be noticed. Uses `kubectl` or
 `kustomize`, or unpacks Debian's; what it needs goes to `.dockside/manifest-checks`.
 """
@@ -153,7 +153,9 @@ def problems(objects):
 def main():
     installed()
     import broken
+    import documented
     import lint
+    import scripts
 
     command = renderer()
     failed = False
@@ -167,13 +169,18 @@ def main():
 
     for name, found, note in lint.results(ROOT, WORK / "bin"):
         report(name, found, note)
-    local = None
+    local, everything = None, []
     for overlay in OVERLAYS:
         objects = render(command, ROOT / "k8s/overlays" / overlay)
         local = local or objects
+        everything += objects
         report(overlay, problems(objects), f", {len(objects)} objects")
     for name, objects in canaries_of_every_service(command):
         report(name, problems(objects))
+    for name, found, note in scripts.results(ROOT, local):
+        report(name, found, note)
+    found = documented.problems(ROOT, local, everything) or list(documented.broken(ROOT, local, everything))
+    report("the cluster's commands in docs/deploy.md", found)
     unnoticed, count = broken.unnoticed(local, problems)
     report("breaking the local overlay", unnoticed, f" in {count} ways")
     return failed

@@ -34,6 +34,11 @@ def variable(by_name, wanted, name="order"):
     return next(v for v in container(by_name, name=name)["env"] if v["name"] == wanted)
 
 
+def sandbox(by_name, wanted="LOG_FORMAT"):
+    env = container(by_name, "StatefulSet", "payment-sandbox")["env"]
+    return next(v for v in env if v["name"] == wanted)
+
+
 def policy(by_name, name):
     return by_name["NetworkPolicy", name]["spec"]
 
@@ -79,6 +84,11 @@ BREAKS = {
     "a password in the manifest": lambda n, all: container(n)["env"].append({"name": "DB_PASSWORD", "value": "x"}),
     "a committed Secret": lambda _, all: all.append({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "x", "namespace": "dockside"}}),
     "too many hashes at once": lambda n, _: n["ConfigMap", "user"]["data"].update(PASSWORD_HASHES_AT_ONCE="3"),
+    "a setting that the payment sandbox does not have": lambda n, _: sandbox(n).update(name="SLOW_SECONDS"),
+    "the payment sandbox's known key": lambda n, _: sandbox(n, "SECRET_KEY").update(name="SLOW_MILLIS", value="1"),
+    "a payment sandbox for itself alone": lambda n, _: sandbox(n, "HTTP_ADDR").update(value="127.0.0.1:8090"),
+    "a ledger that ends with its Pod": lambda n, _: sandbox(n, "DATA_DIR").update(value="/ledger"),
+    "too many listeners": lambda n, _: n["ConfigMap", "order"]["data"].pop("EVENT_LISTENERS"),
     "the edge's setting left out": lambda n, _: n["ConfigMap", "edge"]["data"].pop("EDGE_RATE"),
     "a worker of the edge for each core": lambda n, _: n["ConfigMap", "edge"]["data"].update(EDGE_WORKERS="auto"),
     "a setting that the edge does not have": lambda n, _: n["ConfigMap", "edge"]["data"].update(ORDER_SHARE=""),
@@ -89,6 +99,7 @@ BREAKS = {
     "a setting with a wrong port": lambda n, _: n["ConfigMap", "order"]["data"].update(PRODUCT_GRPC="http://product-grpc:9083"),
     "a connection without a policy": lambda n, _: n["ConfigMap", "user"]["data"].update(OTEL_EXPORTER_OTLP_ENDPOINT="http://order:8083"),
     "a canary that leads nowhere": lambda n, _: n["ConfigMap", "edge"]["data"].update(ORDER_CANARY="order-canary:8083"),
+    "a store without a name": lambda n, _: n["Service", "rabbitmq"]["spec"].pop("publishNotReadyAddresses"),
     "a Service for another port": lambda n, _: n["Service", "product"]["spec"]["ports"][0].update(targetPort="admin"),
     "no way out": lambda n, _: policy(n, "order")["egress"].pop(0),
     "no way in": lambda n, _: policy(n, "product")["ingress"].pop(1),
@@ -99,6 +110,7 @@ BREAKS = {
     "a way for all of UDP": lambda n, _: policy(n, "postgres")["ingress"][0]["ports"].append({"protocol": "UDP"}),
     "a range of ports": lambda n, _: policy(n, "rabbitmq")["ingress"][0]["ports"][0].update(endPort=6000),
     "another namespace's Pods": lambda n, _: policy(n, "rabbitmq")["ingress"][0]["from"][0].update(namespaceSelector={}),
+    "UDP for the maker of Secrets": lambda n, _: policy(n, "make-secrets")["egress"][0]["ports"].append({"protocol": "UDP"}),
     "the admin port": lambda n, _: policy(n, "user")["ingress"][0]["ports"].append({"protocol": "TCP", "port": 7081}),
     "no denial by default": lambda n, all: all.remove(n["NetworkPolicy", "default-deny"]),
     "no denial of what goes out": lambda n, _: policy(n, "default-deny").update(policyTypes=["Ingress"]),

@@ -9,10 +9,9 @@ PORTS = {"https": 443, "http": 80, "postgres": 5432, "amqp": 5672}
 # Who takes requests from everywhere.
 PUBLIC = {("edge", 8080)}
 # What stores and the maker of secrets need beside their clients, by (policy, direction, app, port); no setting names
-# these. The app is `*` where Kubernetes or an operator is the other side.
+# these. The app is `*` where Kubernetes or an operator is the other side, the port `TCP` for all of them.
 OWN = {
-    ("make-secrets", "out", "*", 443), ("make-secrets", "out", "*", 6443),
-    ("make-secrets", "out", "*", 8443), ("make-secrets", "out", "*", 16443),
+    ("make-secrets", "out", "*", "TCP"),
     ("postgres-cluster", "out", "*", 443), ("postgres-cluster", "out", "*", 6443),
     ("postgres-cluster", "in", "*", 5432), ("postgres-cluster", "in", "*", 8000),
     ("postgres-cluster", "out", "postgres", 5432), ("postgres-cluster", "out", "postgres", 8000),
@@ -72,10 +71,13 @@ def names_only(spec):
 
 
 def ends(rule, peers):
-    """(app, port) of each end that a rule opens; `*` for what is no app of this namespace, None for any port."""
+    """(app, port) of each end that a rule opens.
+
+    The app is `*` for what is none of this namespace; the port `TCP` for all of TCP, None for other protocols and ranges.
+    """
     ports = [
-        entry.get("port") if entry.get("protocol", "TCP") == "TCP" and "endPort" not in entry else None
-        for entry in rule.get("ports") or [{}]
+        entry.get("port", "TCP") if entry.get("protocol", "TCP") == "TCP" and "endPort" not in entry else None
+        for entry in rule.get("ports") or [{"protocol": "any"}]
     ]
     for peer in rule.get(peers) or [{}]:
         app = peer.get("podSelector", {}).get("matchLabels", {}).get("app")

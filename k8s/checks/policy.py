@@ -6,6 +6,8 @@ from shop import mebibytes, selects
 
 # A password hash takes 19 MiB and the idle user service 20: docs/deploy.md.
 HASH, IDLE_USER = 19, 20
+# A client that listens to an order's events takes 30 KiB, and what else the order service does up to 40 MiB.
+LISTENER, BUSY_ORDER = 30 / 1024, 40
 SERVICES = ("user", "product", "order")
 # The one workload that may talk to Kubernetes, with the one right it has.
 TALKS_TO_KUBERNETES = "make-secrets"
@@ -21,8 +23,9 @@ def check(shop):
         if workload.kind == "Deployment":
             yield from replicated(shop, workload)
             yield from ends_in_time(shop, workload)
-        if workload.app in SERVICES:
+        if workload.app in shop.settings:
             yield from configured(shop, workload)
+    yield from stores_have_names(shop)
     yield from edge_template(shop)
     yield from one_proxy(shop)
     yield from namespace_and_rights(shop)
@@ -147,12 +150,29 @@ def configured(shop, workload):
         for name in re.findall(r"\$\((\w+)\)", value):
             if name not in env:
                 yield f"{workload}: $({name}) is not defined"
+    limit = mebibytes(workload.pod["containers"][0]["resources"]["limits"].get("memory", "0Mi"))
+    if workload.app == "order" and BUSY_ORDER + LISTENER * int(shop.effective(workload)["EVENT_LISTENERS"]) > limit:
+        yield f"{workload}: {limit} MiB are too little for EVENT_LISTENERS"
+    if workload.app == "payment-sandbox":
+        container = workload.pod["containers"][0]
+        if (env.get("HTTP_ADDR") or "").rpartition(":") != ("0.0.0.0", ":", str(container["ports"][0]["containerPort"])):
+            yield f"{workload}: does not listen on its port for others"
+        if not any((env.get("DATA_DIR") or "").startswith(m["mountPath"] + "/") for m in container.get("volumeMounts", [])):
+            yield f"{workload}: keeps its ledger on no volume"
     if workload.app == "user":
-        limit = mebibytes(workload.pod["containers"][0]["resources"]["limits"]["memory"])
         if IDLE_USER + HASH * int(env.get("PASSWORD_HASHES_AT_ONCE") or 99) > limit:
             yield f"{workload}: {limit} MiB are too little for PASSWORD_HASHES_AT_ONCE"
     if shop.env(workload).get("DEMO_DATA") == "true" and shop.all("ExternalSecret"):
         yield f"{workload}: demo accounts in production"
+
+
+def stores_have_names(shop):
+    """Services that start beside the stores must not be told "no such name", which caches keep."""
+    for service in shop.all("Service"):
+        spec = service["spec"]
+        if spec.get("clusterIP") == "None" and spec["selector"].get("app") in ("postgres", "rabbitmq"):
+            if spec.get("publishNotReadyAddresses") is not True:
+                yield f"Service/{service['metadata']['name']}: has no name until its Pod is ready"
 
 
 def one_proxy(shop):

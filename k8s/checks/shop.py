@@ -14,11 +14,24 @@ def env_example(root):
     return settings
 
 
+def sandbox(root):
+    """The payment sandbox's settings from its source, in the same form.
+
+    Where the default is for a laptop alone, a setting is required: an address of this machine, a relative path, a known secret.
+    """
+    source = (root / "tools/payment-sandbox/src/config.rs").read_text()
+    settings = {"RUST_LOG": ""}
+    for name, default in re.findall(r'env = "(\w+)"(?:.*default_value(?:_t)? = "?([^",)]*))?', source):
+        own = default.startswith(("127.0.0.1:", ".")) or "SECRET" in name
+        settings[name] = None if own else default
+    return settings
+
+
 class Shop:
     def __init__(self, objects, root):
         self.objects = objects
         self.root = root
-        self.settings = env_example(root)
+        self.settings = {**env_example(root), "payment-sandbox": sandbox(root)}
         self.by_name = {(o["kind"], o["metadata"]["name"]): o for o in objects}
         self.workloads = [w for w in map(Workload.of, objects) if w]
 

@@ -6,6 +6,8 @@ cat >/etc/rabbitmq/conf.d/90-dockside.conf <<'CONF'
 load_definitions = /etc/rabbitmq/definitions.json
 # Below the container's limit, so that publishers wait before the kernel kills the broker.
 vm_memory_high_watermark.absolute = 300MB
+# Quorum queues keep what the log has not yet handed on in memory too; the default is 512 MiB.
+raft.wal_max_size_bytes = 32000000
 disk_free_limit.absolute = 200MB
 log.console.level = info
 CONF
