@@ -14,7 +14,7 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 
 use self::scene::{Plot, Scenes};
-use crate::{Shop, eventually, status};
+use crate::{Shop, eventually};
 
 const SERVICES: [&str; 3] = ["user", "product", "order"];
 
@@ -104,10 +104,7 @@ struct Process {
 
 impl Process {
     fn of(shop: Arc<Shop>, service: &'static str) -> Self {
-        let status = status();
-        let mut processes = status["processes"].as_array().into_iter().flatten();
-        let admin = processes.find(|process| process["name"] == service).and_then(|it| it["admin"].as_str());
-        let url = format!("{}/failpoints", admin.unwrap_or_else(|| panic!("{service} has an admin port")));
+        let url = format!("{}/failpoints", shop.admin(service));
         Self { shop, service, url }
     }
 

@@ -4,14 +4,15 @@ use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
 use clap::Parser;
-use system_tests::Shop;
 use system_tests::chaos::schedule::Kind;
 use system_tests::chaos::watch::Watch;
 use system_tests::chaos::{self, Options};
+use system_tests::failpoints::{self, Fault};
+use system_tests::{Shop, keys};
 
 /// Lets customers buy while faults strike, and then looks whether any order was lost, doubled or oversold.
 ///
@@ -37,6 +38,15 @@ struct Args {
     /// Only these processes are struck, e.g. order,postgres.
     #[arg(long, value_delimiter = ',')]
     victims: Vec<String>,
+    /// Processes of each service that the shop was started with.
+    #[arg(long, default_value_t = 1)]
+    replicas: u64,
+    /// Instead of that, have the process crash, stall and fail at each failpoint, so many times.
+    #[arg(long)]
+    failpoints: Option<u32>,
+    /// Instead of that, send 32 identical requests at once, so many times.
+    #[arg(long)]
+    keys: Option<u32>,
     /// Folder of the journal and of report.txt, report.json and report.html.
     #[arg(long, default_value = ".dockside/chaos-report")]
     report: PathBuf,
@@ -61,6 +71,15 @@ async fn main() -> ExitCode {
 
 async fn run(args: Args) -> anyhow::Result<bool> {
     anyhow::ensure!((0.2..=60.0).contains(&args.pace), "--pace must be from 0.2 to 60 seconds");
+    let shop = Arc::new(Shop::open().await);
+    if let Some(rounds) = args.failpoints {
+        let faults = [Fault::Crash, Fault::Stall, Fault::Fail];
+        let walk = async move { failpoints::walk(&shop, &faults, rounds, |line| println!("{line}")).await };
+        return Ok(kept(walk).await);
+    }
+    if let Some(rounds) = args.keys {
+        return Ok(kept(async move { println!("{:?}", keys::storm(&shop, rounds).await) }).await);
+    }
     let drawn = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.as_secs());
     let options = Options {
         seed: args.seed.unwrap_or_else(drawn),
@@ -72,13 +91,26 @@ async fn run(args: Args) -> anyhow::Result<bool> {
         victims: args.victims,
         folder: args.report,
     };
-    println!("seed {}; the journal and the report go to {}", options.seed, options.folder.display());
-    let shop = Arc::new(Shop::open().await);
+    println!(
+        "seed {}, {} processes of each service; the journal and the report go to {}",
+        options.seed,
+        args.replicas,
+        options.folder.display()
+    );
     let outcome = chaos::run(shop, &options, live()).await?;
     println!("\n{}", outcome.text());
     outcome.write(&options.folder).context("the report cannot be written")?;
     println!("the run over time: {}", options.folder.join("report.html").display());
     Ok(outcome.broken.is_empty())
+}
+
+/// A trial that says itself what it finds wrong, as a panic.
+async fn kept(trial: impl Future<Output = ()> + Send + 'static) -> bool {
+    let begun = Instant::now();
+    let kept = tokio::spawn(trial).await.is_ok();
+    let verdict = if kept { "every promise was kept" } else { "BROKEN: see above" };
+    println!("{verdict}, in {:.0?}", begun.elapsed());
+    kept
 }
 
 /// Says how it goes: on one line that changes, or, where nobody watches, on one every ten seconds.

@@ -99,16 +99,16 @@ impl Injector {
     /// The links that can be cut; none when the shop was started without a proxy for them.
     pub async fn links(&self) -> Vec<String> {
         let answer = self.tell_links("list").await.unwrap_or_default();
-        answer.split_whitespace().skip(1).map(str::to_owned).collect()
+        let links = answer.split_whitespace().skip(1);
+        links.filter_map(|link| Some(link.split_once('=')?.0.to_owned())).collect()
     }
 
     /// One line to the links' control port, one line back.
     async fn tell_links(&self, line: &str) -> anyhow::Result<String> {
         let links = self.process("links").and_then(|links| links.http);
         let links = links.ok_or_else(|| anyhow::anyhow!("the shop runs without links"))?;
-        let address = links.trim_start_matches("http://").to_owned();
         let talk = async {
-            let mut stream = BufReader::new(TcpStream::connect(address).await?);
+            let mut stream = BufReader::new(TcpStream::connect(links).await?);
             stream.write_all(format!("{line}\n").as_bytes()).await?;
             let mut answer = String::new();
             stream.read_line(&mut answer).await?;

@@ -77,6 +77,8 @@ pub async fn run(
     };
     let faults = plan(options.seed, &phases, &options.kinds, &victims, &injector.links().await, options.pace);
 
+    // Left by whoever was here before.
+    let old = oracle::found_dead(&shop).await?;
     let minutes = u32::try_from(options.lasts.as_secs() / 60).unwrap_or(u32::MAX);
     let goods = Goods::stock(&shop, 40 + 60 * minutes).await;
     let started = Instant::now();
@@ -135,7 +137,8 @@ pub async fn run(
             }
         }
     }
-    let (must, may) = injector.poisoned();
+    let (must, mut may) = injector.poisoned();
+    may.extend(old);
     let letters = oracle::Letters { must, may };
     let wishes = journal.wishes();
     broken.extend(oracle::broken(&shop, &goods, &wishes, &letters).await?);

@@ -63,16 +63,6 @@ async fn p4_many_identical_requests_at_once_have_one_effect_and_one_answer() {
 }
 
 #[tokio::test]
-#[ignore = "takes minutes; the short one is in every run"]
-async fn p4_two_hundred_rounds_of_identical_requests_at_once() {
-    let shop = Shop::open().await;
-    let started = std::time::Instant::now();
-    let tally = storm(&shop, 200).await;
-    assert_eq!(tally.first, 400);
-    println!("{tally:?} in {:.0?}", started.elapsed());
-}
-
-#[tokio::test]
 async fn p4_a_request_whose_connection_is_cut_has_its_effect_once_or_not_at_all() {
     let shop = Shop::open().await;
     let product = shop.product(5).await;

@@ -23,9 +23,12 @@ pub struct Args<'a> {
     pub seed: Option<u64>,
     pub minutes: u64,
     pub faults: Option<&'a str>,
+    pub victims: Option<&'a str>,
+    pub pace: Option<&'a str>,
     pub clients: u64,
     pub replicas: usize,
     pub failpoints: Option<u64>,
+    pub keys: Option<u64>,
     pub release: bool,
     pub report: Option<&'a Path>,
     pub keep: bool,
@@ -104,11 +107,12 @@ fn passed_on(args: &Args) -> Vec<String> {
         ("--clients", Some(args.clients)),
         ("--replicas", Some(args.replicas as u64)),
         ("--failpoints", args.failpoints),
+        ("--keys", args.keys),
     ];
     let numbers = numbers.into_iter().filter_map(|(name, n)| Some([name.to_owned(), n?.to_string()]));
-    let faults = args.faults.map(|list| ["--faults".to_owned(), list.to_owned()]);
-    let release = args.release.then(|| "--release".to_owned());
-    numbers.chain(faults).flatten().chain(release).collect()
+    let texts = [("--faults", args.faults), ("--victims", args.victims), ("--pace", args.pace)];
+    let texts = texts.into_iter().filter_map(|(name, text)| Some([name.to_owned(), text?.to_owned()]));
+    numbers.chain(texts).flatten().collect()
 }
 
 /// Runs the program to its end; its exit code.

@@ -10,8 +10,8 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use crate::layout::Layout;
 use crate::{
-    chaos, contracts, deploy_test, down, images, logs, openapi, operator, prepare, restart, smoke, status, test,
-    up,
+    chaos, contracts, deploy_test, down, images, logs, openapi, operator, prepare, restart, smoke, status,
+    test, up,
 };
 
 /// The folder of the shop's data, logs and state, under the checkout.
@@ -192,11 +192,17 @@ fn chaos_command() -> Command {
                 .help("The same faults as in a run before; random and printed when left out")
                 .value_parser(value_parser!(u64)),
             number("minutes", "M", "How long").default_value("5"),
-            Arg::new("faults").long("faults").value_name("LIST").help("Only these, with commas; all when left out"),
+            Arg::new("faults").long("faults").value_name("LIST").help(
+                "Only these, with commas, of kill, pause, restart, sever, stall, slow, repeat, poison, webhooks; all when \
+                 left out",
+            ),
+            Arg::new("victims").long("victims").value_name("LIST").help("Strike only these processes, as in order,postgres"),
+            Arg::new("pace").long("pace").value_name("SECONDS").help("Mean time between two faults; 4 when left out"),
             number("clients", "N", "Customers who buy at the same time").default_value("16"),
             replicas_arg(),
             number("failpoints", "ROUNDS", "Instead of random faults, reach each failpoint so many times")
-                .conflicts_with("release"),
+                .conflicts_with_all(["release", "keys"]),
+            number("keys", "ROUNDS", "Instead of random faults, send 32 identical requests at once, so many times"),
             flag("release", "Build optimised programs (slower to build; for figures; without failpoints)"),
             Arg::new("report")
                 .long("report")
@@ -299,9 +305,12 @@ pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
                 seed: number("seed"),
                 minutes: number("minutes").unwrap_or(5),
                 faults: text("faults"),
+                victims: text("victims"),
+                pace: text("pace"),
                 clients: number("clients").unwrap_or(16),
                 replicas: m.get_one("replicas").copied().unwrap_or(1),
                 failpoints: number("failpoints"),
+                keys: number("keys"),
                 release: m.get_flag("release"),
                 report: m.get_one("report").map(PathBuf::as_path),
                 keep: m.get_flag("keep"),

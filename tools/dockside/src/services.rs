@@ -293,7 +293,8 @@ mod tests {
 
     #[test]
     fn every_process_has_ports_of_its_own() {
-        let options = Options { port: None, demo: false, contained: false, replicas: 3, links: None };
+        let options =
+            Options { port: None, demo: false, contained: false, hasty: false, replicas: 3, links: None };
         let mut taken = Vec::new();
         let ports = Ports::choose(&options, &mut taken).unwrap();
         assert_eq!([ports.user.len(), ports.product.len(), ports.order.len()], [3, 3, 3]);

@@ -208,8 +208,14 @@ fn steps(layout: &Layout, supervisor: &Supervisor, plan: &Plan, run: &mut Run) -
                 openapi::committed(layout, &built)?,
                 "docs/openapi.json is out of date: run `cargo dockside openapi`"
             );
-            let options =
-                services::Options { port: None, demo: true, contained, hasty: true, replicas: 1, links: None };
+            let options = services::Options {
+                port: None,
+                demo: true,
+                contained,
+                hasty: true,
+                replicas: 1,
+                links: None,
+            };
             services::start(layout, supervisor, &options, &secrets, &admin, &built, &broker)?;
             supervisor.update(|s| s.ready = true)?;
             up::announced(layout)
