@@ -554,6 +554,42 @@ async fn only_the_first_thousand_errors_are_told_and_all_counted() {
 }
 
 #[tokio::test]
+async fn what_is_told_of_a_line_is_short_however_long_its_cells() {
+    let shop = shop().await;
+    let long = "€".repeat(20_000);
+    let money = |currency: &str| json!({"price": {"amount": 1, "currency": currency}});
+    let lines = [
+        line("A", money(&long)),
+        line("A", json!({"price": long})),
+        line("A", json!({"name": long})),
+        line("A", json!({"category": long})),
+        line("A", json!({"stock": long})),
+        line(&long, json!({})),
+        line("A", json!({ long.clone(): 1 })),
+        line("A", json!({"attributes": {long.clone(): "\n", "a": long, "b": long}})),
+        line("A", json!({"images": [long, long]})),
+        line("A", json!({"category": "new", "category_name": long})),
+        line("A", json!({"category": "new", "category_name": "New", "category_parent": long})),
+    ];
+    let report = shop.import_lines(&lines).await;
+    assert_eq!(counts(&report)[3], lines.len() as u64, "{:?}", codes(&report));
+    let header = "sku,name,description,price,currency,category,stock,images,attributes";
+    let mut csv = header.to_owned();
+    for place in 0..header.split(',').count() {
+        let mut cells = ["A", "n", "d", "1", "EUR", "t-sea", "1", "", ""];
+        cells[place] = &long;
+        csv.push('\n');
+        csv.push_str(&cells.join(","));
+    }
+    let (status, told) = shop.import(CSV, csv).await;
+    assert_eq!((status, counts(&told)[3]), (200, 9), "{:?}", codes(&told));
+    for error in report["errors"].as_array().unwrap().iter().chain(told["errors"].as_array().unwrap()) {
+        assert!(error["detail"].as_str().unwrap().chars().count() <= 3 * 402 + 2, "{error}");
+    }
+    assert_eq!(shop.count().await, 0);
+}
+
+#[tokio::test]
 async fn a_file_cut_short_keeps_whole_batches_and_no_half_line() {
     let shop = shop().await;
     let header = "sku,name,description,price,currency,category,stock\n";

@@ -48,13 +48,10 @@ impl LineError {
         Self { line, code: code.to_owned(), detail: detail.into() }
     }
 
-    /// The first code, and what else is wrong.
+    /// The first code, and what else is wrong. Pointers and details are short, however long a line is.
     fn of(line: u64, problem: &Problem) -> Self {
-        let detail = problem.errors.iter().take(3).map(|error| {
-            // A field's name is the sender's, and as long as a line.
-            let pointer: String = error.pointer.chars().take(100).collect();
-            format!("{pointer}: {}", error.detail)
-        });
+        let detail =
+            problem.errors.iter().take(3).map(|error| format!("{}: {}", error.pointer, error.detail));
         let code = problem.errors.first().map_or("invalid_value", |error| &error.code);
         Self::new(line, code, detail.collect::<Vec<_>>().join(" "))
     }
