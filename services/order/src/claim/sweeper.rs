@@ -14,17 +14,25 @@ use crate::erasure;
 use crate::times::Times;
 
 const EVERY: Duration = Duration::from_secs(5);
+/// For what lasts for months.
+const SELDOM: Duration = Duration::from_secs(3600);
 
 pub async fn run(pool: PgPool, products: Products, times: Times, stop: CancellationToken) {
+    let mut seldom = tokio::time::interval(SELDOM);
     loop {
-        tokio::select! {
+        let swept = tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(EVERY) => {}
-        }
-        if let Err(error) = sweep(&pool, &products, &times).await {
+            () = tokio::time::sleep(EVERY) => sweep(&pool, &products, &times).await,
+            _ = seldom.tick() => forget(&pool).await,
+        };
+        if let Err(error) = swept {
             tracing::warn!(error = format!("{error:#}"), "claims.sweep_failed");
         }
     }
+}
+
+async fn forget(pool: &PgPool) -> anyhow::Result<()> {
+    Ok(erasure::forget_long_shipped(&mut *pool.acquire().await?).await?)
 }
 
 /// Claims are taken over before the release, so that no retry can place the
