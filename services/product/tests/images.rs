@@ -284,6 +284,8 @@ async fn an_image_that_nothing_shows_is_swept() {
     let key = "images/orphan/1";
     std::fs::create_dir_all(shop.objects.join("images/orphan")).unwrap();
     std::fs::write(shop.objects.join(key), PNG).unwrap();
+    // And before the object had its name.
+    std::fs::write(shop.objects.join("images/orphan/1#1"), &PNG[..4]).unwrap();
     let listed =
         "INSERT INTO products.discarded_objects (key, delete_at) VALUES ($1, now()), ('images/never', now())";
     sqlx::query(listed).bind(key).execute(&shop.pool).await.unwrap();
