@@ -179,6 +179,12 @@ mod tests {
     use utoipa_axum::routes;
 
     use super::*;
+            "imported": {
+                "type": "object",
+                "description": "What an import had done before it ended early: counts of lines as in its report, and the last line that is dealt with. All lines after it are to be sent again.",
+                "required": ["created", "updated", "unchanged", "failed", "last_line"],
+                "additionalProperties": {"type": "integer", "minimum": 0},
+            },
 
     /// Buy it.
     #[utoipa::path(
