@@ -269,7 +269,7 @@ async fn an_upload_cut_short_leaves_nothing() {
     let product = shop.stocked(1).await;
     let path = format!("/products/{product}/images/0");
     let answer = shop.begin_image(&path, Some(PNG.len() + 1), PNG).await;
-    assert!(answer.contains("HTTP/1.1 400"), "{answer}");
+    assert!(answer.contains("HTTP/1.1 400") && answer.contains("\"malformed_body\""), "{answer}");
     assert_eq!(shop.images(&product).await, json!([]));
     assert_eq!(files(&shop.objects).len(), 0);
     let listed = "SELECT count(*) FROM products.discarded_objects";
