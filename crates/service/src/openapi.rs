@@ -167,6 +167,7 @@ fn text(description: &str) -> Value {
 
 /// RFC 9457, and what this API adds.
 fn problem_schema() -> Value {
+    let count = json!({"type": "integer", "minimum": 0});
     json!({
         "type": "object",
         "description": "A problem document (RFC 9457). Programs go by `code`, which is stable.",
@@ -183,7 +184,7 @@ fn problem_schema() -> Value {
                 "type": "object",
                 "description": "What an import had done before it ended early: counts of lines as in its report, and the last line that is dealt with. All lines after it are to be sent again.",
                 "required": ["created", "updated", "unchanged", "failed", "last_line"],
-                "additionalProperties": {"type": "integer", "minimum": 0},
+                "properties": {"created": count, "updated": count, "unchanged": count, "failed": count, "last_line": count},
             },
             "errors": {
                 "type": "array",
