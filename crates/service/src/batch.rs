@@ -28,7 +28,7 @@ impl<I, O> Clone for Batcher<I, O> {
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The queue is full, or no answer came in ten seconds. In the latter case the
-/// work may be done all the same.
+/// work may be done all the same, if it had been begun.
 #[derive(Debug, thiserror::Error)]
 #[error("too much is waiting")]
 pub struct Overloaded;
@@ -46,6 +46,11 @@ impl<I: Send + 'static, O: Send + 'static> Batcher<I, O> {
         let worker = async move {
             let mut waiting = Vec::with_capacity(MAX_BATCH);
             while items.recv_many(&mut waiting, MAX_BATCH).await > 0 {
+                // Nobody waits for these any more; they may be asked again meanwhile.
+                waiting.retain(|(_, answer)| !answer.is_closed());
+                if waiting.is_empty() {
+                    continue;
+                }
                 let (batch, answers): (Vec<I>, Vec<_>) = waiting.drain(..).unzip();
                 // A task of its own, so that a panic fails one batch and not the worker.
                 let outcomes = tokio::spawn(process(Arc::new(batch)).in_current_span()).await;
@@ -59,7 +64,8 @@ impl<I: Send + 'static, O: Send + 'static> Batcher<I, O> {
         Self { queue }
     }
 
-    /// The answer for one item. Does not wait for a place in the queue.
+    /// The answer for one item. Does not wait for a place in the queue. An item whose caller
+    /// stops waiting before its batch has begun is dropped.
     pub async fn run(&self, item: I) -> Result<O, Overloaded> {
         let (answer, outcome) = oneshot::channel();
         self.queue.try_send((item, answer)).map_err(|_| Overloaded)?;
@@ -98,6 +104,36 @@ mod tests {
             assert_eq!(answered as usize, n);
             assert!((1..=5).contains(&size));
         }
+    }
+
+    #[tokio::test]
+    async fn what_nobody_waits_for_any_more_is_not_begun() {
+        let gate = Arc::new(tokio::sync::Semaphore::new(0));
+        let begun = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let (held, seen) = (gate.clone(), begun.clone());
+        let batcher = Batcher::spawn(move |batch: Arc<Vec<u32>>| {
+            let held = held.clone();
+            seen.lock().unwrap().extend(batch.iter().copied());
+            async move {
+                held.acquire().await.unwrap().forget();
+                batch.to_vec()
+            }
+        });
+        let ask = |n| {
+            let batcher = batcher.clone();
+            tokio::spawn(async move { batcher.run(n).await.unwrap() })
+        };
+        let first = ask(1);
+        while begun.lock().unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        let (gone, second) = (ask(2), ask(3));
+        tokio::task::yield_now().await; // on one thread, so both are in the queue now
+        gone.abort();
+        assert!(gone.await.unwrap_err().is_cancelled());
+        gate.add_permits(9);
+        assert_eq!((first.await.unwrap(), second.await.unwrap()), (1, 3));
+        assert_eq!(*begun.lock().unwrap(), [1, 3]);
     }
 
     #[tokio::test]

@@ -10,6 +10,7 @@ use serde::de::value::{MapDeserializer, SeqDeserializer};
 use serde::de::{DeserializeOwned, Deserializer, IntoDeserializer, Visitor};
 use serde_json::Value;
 
+use crate::problem::MOST_ERRORS;
 use crate::{FieldError, Problem};
 
 /// A JSON body: 415, 400, 413 or 422 when it is not one that fits `T`.
@@ -97,7 +98,7 @@ pub fn media_type(headers: &HeaderMap) -> Option<String> {
 /// `value` as a `T`; 422 with a pointer to what doesn't fit.
 pub fn fit<T: DeserializeOwned>(value: Value) -> Result<T, Problem> {
     let mut errors = Vec::new();
-    refuse_control_characters(&value, "", &mut errors);
+    refuse_control_characters(&value, &mut String::new(), &mut errors);
     if !errors.is_empty() {
         return Err(Problem::invalid(errors));
     }
@@ -129,13 +130,20 @@ pub fn shape<T: DeserializeOwned>(value: Value) -> Result<T, Problem> {
 
 /// What serde says of a value, without Rust's names of types and without the value.
 fn plain(message: String) -> String {
+    if message.starts_with("UUID parsing failed") {
+        return "This is not a UUID.".to_owned();
+    }
     let Some((_, expected)) = message.rsplit_once("expected ") else {
-        let ours = !message.contains("UUID") && !message.starts_with("invalid ");
-        return if ours { message } else { "This is not a UUID.".to_owned() };
+        // Our own types say it in a fixed text.
+        return if message.starts_with("invalid ") { "This can't be read.".to_owned() } else { message };
     };
+    if message.starts_with("unknown variant `") {
+        let words: Vec<&str> = expected.split('`').skip(1).step_by(2).collect();
+        return format!("One of {} is expected here.", words.join(", "));
+    }
     let kind = match expected {
         "an object" | "a map" => "An object",
-        "a string" | "a character" => "Text",
+        "a string" | "a character" | "string or map" => "Text",
         "a boolean" => "true or false",
         "a sequence" => "A list",
         float if float.starts_with('f') => "A number",
@@ -210,24 +218,39 @@ impl<'de> IntoDeserializer<'de, serde_json::Error> for Strict {
 }
 
 /// NUL would make PostgreSQL refuse the text, and none belongs into a shop's fields.
-fn refuse_control_characters(value: &Value, pointer: &str, errors: &mut Vec<FieldError>) {
+/// `pointer` is where `value` is, and is left as it was.
+fn refuse_control_characters(value: &Value, pointer: &mut String, errors: &mut Vec<FieldError>) {
     let refused = |text: &str| text.chars().any(char::is_control);
+    if errors.len() >= MOST_ERRORS {
+        return;
+    }
+    let length = pointer.len();
     match value {
         Value::String(text) if refused(text) => {
-            errors.push(FieldError::new(pointer, "control_character", "Control characters are not accepted."))
+            let detail = "Control characters are not accepted.";
+            errors.push(FieldError::new(pointer.as_str(), "control_character", detail));
         }
         Value::Array(items) => {
             for (index, item) in items.iter().enumerate() {
-                refuse_control_characters(item, &format!("{pointer}/{index}"), errors);
+                pointer.push('/');
+                pointer.push_str(&index.to_string());
+                refuse_control_characters(item, pointer, errors);
+                pointer.truncate(length);
             }
         }
         Value::Object(fields) => {
             for (key, item) in fields {
-                let pointer = format!("{pointer}/{}", escape(key));
+                pointer.push('/');
+                pointer.push_str(&escape(key));
                 if refused(key) {
-                    errors.push(FieldError::new(&pointer, "control_character", "Not in a name either."));
+                    errors.push(FieldError::new(
+                        pointer.as_str(),
+                        "control_character",
+                        "Not in a name either.",
+                    ));
                 }
-                refuse_control_characters(item, &pointer, errors);
+                refuse_control_characters(item, pointer, errors);
+                pointer.truncate(length);
             }
         }
         _ => {}
@@ -339,9 +362,42 @@ mod tests {
         assert_eq!(detail(json!({"name": "n", "tags": 1})), "A list is expected here.");
         assert_eq!(detail(json!([])), "An object is expected here.");
         let price = json!({"amount": 1, "currency": "EURO"});
-        assert_eq!(detail(json!({"name": "n", "price": price})), "EURO is not an ISO 4217 currency code");
+        assert_eq!(
+            detail(json!({"name": "n", "price": price})),
+            "This is not an ISO 4217 currency code, like EUR."
+        );
         let error = fit::<Ids>(json!({"id": "x"})).unwrap_err().errors.remove(0);
         assert_eq!((error.pointer.as_str(), error.detail.as_str()), ("/id", "This is not a UUID."));
+        let error = fit::<Ids>(json!({"id": "0123abc"})).unwrap_err().errors.remove(0);
+        assert_eq!(error.detail, "This is not a UUID.");
+    }
+
+    #[test]
+    fn what_is_none_of_some_words_is_told_the_words() {
+        #[derive(Debug, Deserialize)]
+        #[expect(dead_code, reason = "only parsed")]
+        struct Choice {
+            role: crate::auth::Role,
+        }
+        let detail = |value: Value| fit::<Choice>(value).unwrap_err().errors.remove(0).detail;
+        let words = "One of customer, staff, admin is expected here.";
+        assert_eq!(detail(json!({"role": "root"})), words);
+        assert_eq!(detail(json!({"role": "`x`, expected `y`"})), words);
+        assert_eq!(detail(json!({"role": 1})), "Text is expected here.");
+    }
+
+    #[test]
+    fn errors_are_short_however_long_the_value() {
+        let long = "x".repeat(100_000);
+        let mut wrong = vec![json!({"name": "n", "price": {"amount": 1, "currency": long}})];
+        wrong.push(json!({ "name": "n", long.clone(): 1 }));
+        wrong.push(json!({"name": "n", long.clone(): vec!["\n"; 100_000]}));
+        wrong.push(json!({"name": "n", "tags": [long]}));
+        for value in wrong {
+            let errors = fit::<Form>(value).unwrap_err().errors;
+            let size: usize = errors.iter().map(|error| error.pointer.len() + error.detail.len()).sum();
+            assert!(errors.len() <= 100 && size <= 100 * 400, "{} errors of {size} bytes", errors.len());
+        }
     }
 
     #[test]

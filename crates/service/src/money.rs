@@ -27,10 +27,10 @@ impl Currency {
 }
 
 impl std::str::FromStr for Currency {
-    type Err = String;
+    type Err = &'static str;
 
-    fn from_str(code: &str) -> Result<Self, String> {
-        Self::from_code(code).ok_or_else(|| format!("{code} is not an ISO 4217 currency code"))
+    fn from_str(code: &str) -> Result<Self, &'static str> {
+        Self::from_code(code).ok_or("This is not an ISO 4217 currency code, like EUR.")
     }
 }
 

@@ -33,7 +33,29 @@ pub fn document<S: Clone + Send + Sync + 'static>(title: &str, routes: OpenApiRo
     for operation in operations.flat_map(Map::values_mut).filter(|operation| operation.is_object()) {
         complete(operation);
     }
+    link(&mut document["paths"]);
     document
+}
+
+/// Links each answer that says what was made to the operations that its id is enough for: at
+/// `<path>/{id}` it can be read and deleted, at `<path>/{id}/<verb>` something done with it.
+fn link(paths: &mut Value) {
+    let mut links: Vec<(String, String)> = Vec::new();
+    for (path, operations) in paths.as_object().into_iter().flatten() {
+        let Some((collection, verb)) = path.split_once("/{id}") else { continue };
+        let methods: &[&str] = if verb.is_empty() { &["get", "delete"] } else { &["post"] };
+        let enough = methods.iter().map(|method| &operations[*method]);
+        let enough = enough.filter(|operation| operation["requestBody"].is_null());
+        let ids = enough.filter_map(|operation| operation["operationId"].as_str());
+        links.extend(ids.map(|id| (collection.to_owned(), id.to_owned())));
+    }
+    for (collection, id) in links {
+        if let Some(made) =
+            paths.pointer_mut(&format!("/{}/post/responses/201", collection.replace('/', "~1")))
+        {
+            made["links"][&id] = json!({"operationId": id, "parameters": {"id": "$response.body#/id"}});
+        }
+    }
 }
 
 /// The routes as axum takes them, and the document at `/openapi.json`.
@@ -145,6 +167,7 @@ fn text(description: &str) -> Value {
 
 /// RFC 9457, and what this API adds.
 fn problem_schema() -> Value {
+    let count = json!({"type": "integer", "minimum": 0});
     json!({
         "type": "object",
         "description": "A problem document (RFC 9457). Programs go by `code`, which is stable.",
@@ -157,6 +180,12 @@ fn problem_schema() -> Value {
             "instance": {"type": "string"},
             "code": {"type": "string", "pattern": "^[a-z][a-z0-9_]*$"},
             "trace_id": {"type": "string"},
+            "imported": {
+                "type": "object",
+                "description": "What an import had done before it ended early: counts of lines as in its report, and the last line that is dealt with. All lines after it are to be sent again.",
+                "required": ["created", "updated", "unchanged", "failed", "last_line"],
+                "properties": {"created": count, "updated": count, "unchanged": count, "failed": count, "last_line": count},
+            },
             "errors": {
                 "type": "array",
                 "items": {
@@ -192,6 +221,24 @@ mod tests {
         extensions(("x-problems" = json!({"409": ["sold_out"], "422": ["unknown_thing"]})))
     )]
     async fn buy(State(()): State<()>) {}
+
+    #[test]
+    fn what_was_made_links_to_what_its_id_is_enough_for() {
+        let operation = |id: &str| json!({"operationId": id, "responses": {"201": {"description": "Made."}}});
+        let mut with_body = operation("change_thing");
+        with_body["requestBody"] = json!({});
+        let mut paths = json!({
+            "/things": {"post": operation("make_thing"), "get": operation("list_things")},
+            "/things/{id}": {"get": operation("get_thing"), "delete": operation("delete_thing"), "patch": with_body},
+            "/things/{id}/stop": {"post": operation("stop_thing")},
+            "/things/{id}/parts": {"post": with_body, "get": operation("list_parts")},
+        });
+        link(&mut paths);
+        let links = paths["/things"]["post"]["responses"]["201"]["links"].as_object().unwrap();
+        assert_eq!(links.keys().collect::<Vec<_>>(), ["delete_thing", "get_thing", "stop_thing"]);
+        assert_eq!(links["get_thing"]["parameters"], json!({"id": "$response.body#/id"}));
+        assert!(paths["/things"]["get"]["responses"]["201"].get("links").is_none());
+    }
 
     #[test]
     fn an_operation_has_its_own_problems_and_those_of_its_kind() {

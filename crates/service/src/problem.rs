@@ -14,10 +14,25 @@ pub struct FieldError {
     pub detail: String,
 }
 
+/// Errors that a problem document lists.
+pub(crate) const MOST_ERRORS: usize = 100;
+/// Characters of a pointer or a detail: names are the sender's, and an answer need not be as
+/// long as the request.
+const LONGEST: usize = 200;
+
 impl FieldError {
+    /// What is longer than 200 characters is cut.
     pub fn new(pointer: impl Into<String>, code: &str, detail: impl Into<String>) -> Self {
-        Self { pointer: pointer.into(), code: code.to_owned(), detail: detail.into() }
+        Self { pointer: cut(pointer.into()), code: code.to_owned(), detail: cut(detail.into()) }
     }
+}
+
+fn cut(mut text: String) -> String {
+    if let Some((end, _)) = text.char_indices().nth(LONGEST) {
+        text.truncate(end);
+        text.shrink_to_fit();
+    }
+    text
 }
 
 /// A problem document. `code` is stable; `detail` is for people and says
@@ -37,6 +52,9 @@ pub struct Problem {
     pub errors: Vec<FieldError>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<String>,
+    /// More that a program may want to know (RFC 9457, section 3.2).
+    #[serde(flatten)]
+    extensions: serde_json::Map<String, serde_json::Value>,
     /// Seconds; sent as `Retry-After`.
     #[serde(skip)]
     retry_after: Option<u32>,
@@ -53,6 +71,7 @@ impl Problem {
             code: code.to_owned(),
             errors: Vec::new(),
             trace_id: None,
+            extensions: serde_json::Map::new(),
             retry_after: None,
         }
     }
@@ -98,8 +117,15 @@ impl Problem {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "Something went wrong on our side.")
     }
 
+    /// The first hundred of them.
     pub fn with_errors(mut self, errors: Vec<FieldError>) -> Self {
         self.errors = errors;
+        self.errors.truncate(MOST_ERRORS);
+        self
+    }
+
+    pub fn with_extension(mut self, name: &str, value: serde_json::Value) -> Self {
+        self.extensions.insert(name.to_owned(), value);
         self
     }
 

@@ -1,6 +1,7 @@
 //! Checks that several forms share. Each returns the clean value, or records
 //! what is wrong and returns `None`, so that a form reports all at once.
 
+use crate::problem::MOST_ERRORS;
 use crate::{FieldError, Money, Problem};
 
 /// The assigned codes of ISO 3166-1 alpha-2, with a space between them.
@@ -13,7 +14,7 @@ pub const COUNTRIES: &str = "AD AE AF AG AI AL AM AO AQ AR AS AT AU AW AX AZ BA 
     SA SB SC SD SE SG SH SI SJ SK SL SM SN SO SR SS ST SV SX SY SZ TC TD TF TG TH TJ TK TL TM TN TO \
     TR TT TV TW TZ UA UG UM US UY UZ VA VC VE VG VI VN VU WF WS YE YT ZA ZM ZW";
 
-/// Collects what is wrong with a form.
+/// Collects what is wrong with a form, up to a hundred errors.
 #[derive(Debug, Default)]
 pub struct Invalid(Vec<FieldError>);
 
@@ -23,7 +24,9 @@ impl Invalid {
     }
 
     pub fn push(&mut self, pointer: impl Into<String>, code: &str, detail: impl Into<String>) {
-        self.0.push(FieldError::new(pointer, code, detail));
+        if self.0.len() < MOST_ERRORS {
+            self.0.push(FieldError::new(pointer, code, detail));
+        }
     }
 
     /// 422 with everything recorded, or `Ok` when nothing was.

@@ -1,8 +1,9 @@
 //! What the services' tests share: a database each on a real PostgreSQL, a
 //! place of their own on a real broker, an issuer of access tokens, and a look
-//! at plans.
+//! at plans and routes.
 
 pub mod plans;
+pub mod routes;
 
 use std::future::Future;
 use std::time::{Duration, Instant};

@@ -40,10 +40,10 @@ pub struct Config {
     #[arg(long, env = "PAYMENT_URL", default_value = "http://payment-sandbox:8090")]
     pub payment_url: String,
     /// The secret key that the payment provider knows this shop by.
-    #[arg(long, env = "PAYMENT_SECRET_KEY", hide_env_values = true)]
+    #[arg(long, env = "PAYMENT_SECRET_KEY", hide_env_values = true, value_parser = secret)]
     pub payment_secret_key: String,
     /// The secret that the payment provider signs its webhooks with.
-    #[arg(long, env = "PAYMENT_WEBHOOK_SECRET", hide_env_values = true)]
+    #[arg(long, env = "PAYMENT_WEBHOOK_SECRET", hide_env_values = true, value_parser = secret)]
     pub payment_webhook_secret: String,
     /// Seconds after which an unpaid order is cancelled.
     #[arg(long, env = "PAYMENT_DEADLINE_SECONDS", default_value_t = 300)]
@@ -68,6 +68,11 @@ pub struct Config {
     pub currency: Currency,
 }
 
+/// With an empty one anybody could sign as the provider.
+fn secret(text: &str) -> Result<String, &'static str> {
+    if text.trim().is_empty() { Err("it must not be empty") } else { Ok(text.to_owned()) }
+}
+
 impl Config {
     pub(crate) fn times(&self) -> anyhow::Result<Times> {
         let times = Times {
@@ -88,6 +93,30 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+
+    #[test]
+    fn a_secret_of_the_payment_provider_is_not_empty() {
+        let with = |key: &str, secret: &str| {
+            let (key, secret) =
+                (format!("--payment-secret-key={key}"), format!("--payment-webhook-secret={secret}"));
+            let args = [
+                "order",
+                "--database-url=postgres://x",
+                "--amqp-url=amqp://x",
+                "--service-key=x",
+                &key,
+                &secret,
+            ];
+            Config::try_parse_from(args).map(drop).map_err(|error| error.to_string())
+        };
+        assert_eq!(with("sk", "whsec"), Ok(()));
+        for (key, secret, setting) in
+            [("sk", "", "--payment-webhook-secret"), (" ", "whsec", "--payment-secret-key")]
+        {
+            let error = with(key, secret).unwrap_err();
+            assert!(error.contains(setting) && error.contains("it must not be empty"), "{error}");
+        }
+    }
 
     #[test]
     fn the_example_settings_are_current() {

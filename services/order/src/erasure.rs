@@ -1,7 +1,9 @@
 //! Forgetting a user.
 //!
 //! What is kept for convenience goes at once. An open order needs its address
-//! until it ends and then loses it ([`forget_ended`], a step of its end); orders
+//! until it ends, or is refunded whole before it was shipped, and then loses it
+//! ([`forget_ended`], a step of its end); one that was shipped and that nobody
+//! reports delivered loses it after a while ([`forget_long_shipped`]). Orders
 //! stay, under an id that leads to nobody. The tombstone is looked at wherever an
 //! order or a claim is written, so that it doesn't matter what comes first.
 
@@ -40,7 +42,10 @@ pub async fn erase(connection: &mut PgConnection, users: &[Uuid]) -> sqlx::Resul
     // Locked first: one that is about to end would not show as ended to a single statement.
     let orders = sqlx::query_scalar!(
         "SELECT id FROM orders.orders
-         WHERE user_id = ANY($1) AND (shipping_address IS NOT NULL OR tracking IS NOT NULL)
+         WHERE user_id = ANY($1) AND (
+             shipping_address IS NOT NULL OR tracking IS NOT NULL
+             OR EXISTS (SELECT FROM orders.refunds r
+                        WHERE r.order_id = orders.id AND r.made_by = 'staff' AND r.reason <> ''))
          ORDER BY id FOR UPDATE",
         users,
     )
@@ -49,17 +54,54 @@ pub async fn erase(connection: &mut PgConnection, users: &[Uuid]) -> sqlx::Resul
     forget_ended(connection, &orders).await
 }
 
-/// Takes address and parcel from those of the orders that have ended and whose
-/// users are erased.
+/// Takes address and parcel, and what staff wrote of refunds, from those of the orders
+/// that have ended and whose users are erased. A confirmed order that was refunded
+/// whole is never shipped.
 pub async fn forget_ended(connection: &mut PgConnection, orders: &[Uuid]) -> sqlx::Result<()> {
     if orders.is_empty() {
         return Ok(());
     }
     sqlx::query!(
-        "UPDATE orders.orders o SET shipping_address = NULL, tracking = NULL
-         WHERE id = ANY($1) AND status IN ('delivered', 'cancelled')
-           AND EXISTS (SELECT FROM orders.deleted_users d WHERE d.user_id = o.user_id)",
+        "WITH ended AS (
+             SELECT id FROM orders.orders o
+             WHERE id = ANY($1)
+               AND (status IN ('delivered', 'cancelled') OR (status = 'confirmed' AND payment_status = 'refunded'))
+               AND EXISTS (SELECT FROM orders.deleted_users d WHERE d.user_id = o.user_id)
+         ), blanked AS (
+             UPDATE orders.refunds SET reason = ''
+             WHERE order_id IN (SELECT id FROM ended) AND made_by = 'staff' AND reason <> ''
+         )
+         UPDATE orders.orders SET shipping_address = NULL, tracking = NULL WHERE id IN (SELECT id FROM ended)",
         orders,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Days after which a shipped order of an erased user loses address and parcel even if nobody
+/// has reported it delivered.
+const SHIPPED_DAYS: i32 = 90;
+
+/// Takes address and parcel from erased users' orders that were shipped long ago.
+pub async fn forget_long_shipped(connection: &mut PgConnection) -> sqlx::Result<()> {
+    // One user after the other (OFFSET 0 keeps the planner from merging the two): shipped orders are many,
+    // erased users few.
+    sqlx::query!(
+        "WITH long_ago AS (
+             SELECT id FROM orders.orders
+             WHERE id = ANY(ARRAY(
+                 SELECT sent.id FROM orders.deleted_users d CROSS JOIN LATERAL (
+                     SELECT o.id FROM orders.orders o
+                     WHERE o.user_id = d.user_id AND o.status = 'shipped'
+                       AND (o.shipping_address IS NOT NULL OR o.tracking IS NOT NULL)
+                       AND EXISTS (SELECT FROM orders.order_history h WHERE h.order_id = o.id
+                                   AND h.status = 'shipped' AND h.at < now() - make_interval(days => $1))
+                     OFFSET 0) sent))
+             ORDER BY id FOR UPDATE
+         )
+         UPDATE orders.orders SET shipping_address = NULL, tracking = NULL WHERE id IN (SELECT id FROM long_ago)",
+        SHIPPED_DAYS,
     )
     .execute(connection)
     .await?;

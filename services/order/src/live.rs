@@ -14,7 +14,7 @@ use axum::body::Bytes;
 use sqlx::PgPool;
 use sqlx::postgres::PgListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -33,6 +33,8 @@ const ANNOUNCED: usize = 8192;
 /// Orders loaded at once.
 const LOAD: usize = 100;
 
+/// Longest wait for the connection that hears of them; polling waits with it.
+const CONNECT: Duration = Duration::from_secs(2);
 const POLL_EVERY: Duration = Duration::from_secs(5);
 /// The same while nothing can be heard.
 const POLL_DEAF: Duration = Duration::from_secs(1);
@@ -196,7 +198,10 @@ impl Live {
         let mut polled = Instant::now();
         loop {
             if ear.is_none() {
-                ear = listen(&database_url).await;
+                ear = tokio::select! {
+                    () = stop.cancelled() => return,
+                    ear = listen(&database_url) => ear,
+                };
             }
             // However much is heard: a single change may have gone by all the same.
             let due = polled + if ear.is_some() { POLL_EVERY } else { POLL_DEAF };
@@ -274,10 +279,14 @@ async fn listen(database_url: &str) -> Option<PgListener> {
         listener.listen(CHANNEL).await?;
         Ok::<_, sqlx::Error>(listener)
     };
-    match connect.await {
-        Ok(listener) => Some(listener),
-        Err(error) => {
+    match timeout(CONNECT, connect).await {
+        Ok(Ok(listener)) => Some(listener),
+        Ok(Err(error)) => {
             tracing::warn!(%error, "live.deaf");
+            None
+        }
+        Err(late) => {
+            tracing::warn!(error = %late, "live.deaf");
             None
         }
     }

@@ -12,9 +12,9 @@ pub fn name() -> Object {
     visible(1, NAME)
 }
 
-pub fn name_or_null() -> Object {
-    let kinds = SchemaType::from_iter([Type::String, Type::Null]);
-    ObjectBuilder::from(name()).schema_type(kinds).build()
+/// A [`name`], or something that is no text.
+pub fn name_or_other() -> Object {
+    ObjectBuilder::from(name()).schema_type(SchemaType::AnyValue).build()
 }
 
 /// [`Money`] that can be paid back: more than nothing.

@@ -79,6 +79,79 @@ async fn orders_lose_their_address_when_they_have_ended_and_stay_for_staff() {
 }
 
 #[tokio::test]
+async fn a_paid_order_that_was_refunded_whole_loses_its_address_and_staffs_words() {
+    let shop = Shop::open_with_broker().await;
+    let thing = shop.stock.add(1000, 100);
+    let (buyer, other, staff) = (shop.customer(), shop.customer(), shop.staff());
+    let (before, after, part) =
+        (buyer.buy(thing, 1).await, buyer.buy(thing, 1).await, buyer.buy(thing, 1).await);
+    let theirs = other.buy(thing, 1).await;
+    let all = json!({"reason": "Ada has moved to Leith"});
+    let some = json!({"reason": "Ada has a dent", "amount": {"amount": 400, "currency": "EUR"}});
+    for id in [&before, &theirs] {
+        assert_eq!(staff.refund(id, &all).await.status, 201);
+        staff.until(id, "confirmed", "refunded").await;
+    }
+    assert_eq!(staff.refund(&part, &some).await.status, 201);
+    staff.until_refunded(&part, 400).await;
+    shop.delete(&buyer).await;
+
+    let kept = async |id: &str| {
+        let order = staff.get(&format!("/orders/{id}")).await.body;
+        let refunds = staff.get(&format!("/orders/{id}/refunds")).await.body;
+        let reason = refunds["items"][0]["reason"].as_str().map(str::to_owned);
+        (order["shipping_address"]["city"].as_str().map(str::to_owned), reason)
+    };
+    let said =
+        |city: Option<&str>, reason: Option<&str>| (city.map(str::to_owned), reason.map(str::to_owned));
+    assert_eq!(kept(&before).await, said(None, Some("")));
+    assert_eq!(kept(&after).await, said(Some("Hull"), None));
+    assert_eq!(staff.refund(&after, &all).await.status, 201);
+    staff.until(&after, "confirmed", "refunded").await;
+    assert_eq!(kept(&after).await, said(None, Some("")));
+    // What may still be shipped needs both, until it is.
+    assert_eq!(kept(&part).await, said(Some("Hull"), Some("Ada has a dent")));
+    staff.post(&format!("/orders/{part}/cancel")).await;
+    staff.until(&part, "cancelled", "refunded").await;
+    let words: i64 = sqlx::query_scalar("SELECT count(*) FROM orders.refunds WHERE reason LIKE 'Ada%'")
+        .fetch_one(&shop.pool)
+        .await
+        .unwrap();
+    assert_eq!(words, 1, "of the one who is still here");
+    assert_eq!(kept(&theirs).await, said(Some("Hull"), Some("Ada has moved to Leith")));
+}
+
+#[tokio::test]
+async fn a_parcel_that_nobody_reports_delivered_is_forgotten_after_a_while() {
+    let shop = Shop::open_with_broker().await;
+    let thing = shop.stock.add(1000, 100);
+    let (buyer, other, staff) = (shop.customer(), shop.customer(), shop.staff());
+    let (long_ago, lately, theirs) =
+        (buyer.buy(thing, 1).await, buyer.buy(thing, 1).await, other.buy(thing, 1).await);
+    for (id, days) in [(&long_ago, 91), (&lately, 89), (&theirs, 91)] {
+        let parcel = json!({"carrier": "Tern", "tracking_number": "T-1"});
+        assert_eq!(staff.post_json(&format!("/orders/{id}/ship"), parcel).await.status, 200);
+        let aged = "UPDATE orders.order_history SET at = now() - make_interval(days => $2)
+                    WHERE order_id = $1 AND status = 'shipped'";
+        let aged = sqlx::query(aged).bind(id.parse::<uuid::Uuid>().unwrap()).bind(days);
+        assert_eq!(aged.execute(&shop.pool).await.unwrap().rows_affected(), 1);
+    }
+    shop.delete(&buyer).await;
+    // Looked for when a replica starts, and every hour.
+    let _replica = shop.replica().await;
+    let gone = async || {
+        let order = staff.get(&format!("/orders/{long_ago}")).await.body;
+        (order["shipping_address"].is_null() && order["tracking"].is_null()).then_some(())
+    };
+    testing::within(std::time::Duration::from_secs(30), "the address to be forgotten", gone).await;
+    for id in [&lately, &theirs] {
+        assert_eq!(staff.get(&format!("/orders/{id}")).await.body["shipping_address"]["city"], "Hull");
+    }
+    let order = staff.post(&format!("/orders/{long_ago}/deliver")).await.body;
+    assert_eq!((&order["status"], &order["tracking"]), (&json!("delivered"), &Value::Null));
+}
+
+#[tokio::test]
 async fn an_erased_user_places_no_order_whatever_comes_first() {
     let shop = Shop::open_with_broker().await;
     let thing = shop.stock.add(1000, 100);

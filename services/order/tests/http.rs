@@ -171,6 +171,18 @@ async fn an_order_that_makes_no_sense_is_refused_with_a_pointer() {
         assert!(answer.body["trace_id"].is_null() || answer.body["trace_id"].is_string());
         assert_eq!(answer.body["instance"], "/api/v1/orders");
     }
+    // Codes of a field's own.
+    let mut both = order_of(thing, 1, "pm_card_visa");
+    both["address_id"] = json!(Uuid::now_v7());
+    for (body, pointer, code) in [
+        (both, "/address_id", "ambiguous"),
+        (with("/items", json!([line, line])), "/items/1/product_id", "duplicate_item"),
+    ] {
+        let answer = buyer.order(&Uuid::now_v7().to_string(), &body).await;
+        assert_eq!(answer.problem(), (422, "validation_failed"), "{body}");
+        let error = &answer.body["errors"][0];
+        assert_eq!((&error["pointer"], &error["code"]), (&json!(pointer), &json!(code)), "{body}");
+    }
     assert_eq!(buyer.get("/orders").await.body["items"], json!([]));
     assert_eq!(shop.stock.lock().products[&thing.to_string()].available, 7);
 }

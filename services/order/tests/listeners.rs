@@ -1,5 +1,5 @@
-//! A thousand clients that listen to a replica of its own, whose memory is measured;
-//! what they hear of was done at another replica.
+//! Many clients that listen to a replica of its own, whose memory is measured;
+//! what they hear of was done at another replica. For figures: `cargo dockside bench listeners`.
 
 mod common;
 
@@ -12,7 +12,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
-const LISTENERS: usize = 1000;
+/// Fewer, and later, where nothing is optimised and other tests run beside this one.
+const LISTENERS: usize = if cfg!(debug_assertions) { 200 } else { 1000 };
+const MEDIAN: Duration = Duration::from_millis(if cfg!(debug_assertions) { 1000 } else { 100 });
+const GROWTH_MIB: f64 = 64.0;
 
 /// Reads until the text has come.
 async fn until(stream: &mut TcpStream, text: &[u8]) {
@@ -65,9 +68,8 @@ fn resident_mib(process: &Child) -> f64 {
     kib / 1024.0
 }
 
-#[ignore = "a measurement: run it alone, of a release build"]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_listeners_hear_of_a_change_at_once_and_cost_little() {
+async fn many_listeners_hear_of_a_change_at_once_and_cost_little() {
     let shop = Shop::open().await;
     let thing = shop.stock.add(1000, 10);
     let (buyer, staff) = (shop.customer(), shop.staff());
@@ -119,7 +121,7 @@ async fn a_thousand_listeners_hear_of_a_change_at_once_and_cost_little() {
     waits.sort_unstable();
     let median = waits[LISTENERS / 2];
     println!("{growth:.1} MiB, median {median:?}, last {:?}", waits[LISTENERS - 1]);
-    assert!(growth < 64.0, "{growth:.1} MiB");
+    assert!(growth < GROWTH_MIB, "{growth:.1} MiB");
     // From the request on, so the writing of the change is in it.
-    assert!(median < Duration::from_millis(100), "{median:?}");
+    assert!(median < MEDIAN, "{median:?}");
 }

@@ -61,6 +61,8 @@ async fn every_list_refuses_limits_and_cursors_that_are_not_its_own() {
         assert_eq!(answer.problem(), (422, "validation_failed"), "{path}");
         assert_eq!(answer.body["errors"][0]["pointer"], pointer, "{path}");
     }
+    let unknown = staff.get("/admin/orders?status=lost").await;
+    assert_eq!(unknown.body["errors"][0]["code"], "unknown_status");
 }
 
 #[tokio::test]

@@ -110,7 +110,7 @@ async fn history_comes_first_then_what_happens_and_the_stream_ends_with_the_orde
     assert!(all.is_sorted_by(|a, b| a.id < b.id));
     assert_eq!(all[1].order["tracking"], Value::Null);
     // What no event was called is nothing seen.
-    for unknown in ["", "x", "-1", "1.5", "99999999999999999999"] {
+    for unknown in ["", "x", "-1", "1.5", "1000", "9223372036854775807", "99999999999999999999"] {
         let request = buyer.request(Method::GET, &format!("{path}/events"));
         let mut stream = Stream::of(request.header("Last-Event-ID", unknown), None).await;
         assert_eq!(stream.next().await.unwrap().status, "pending", "{unknown}");
@@ -232,6 +232,41 @@ async fn a_stream_ends_when_the_access_token_runs_out() {
     assert!(stream.next().await.is_some() && stream.next().await.is_some());
     assert!(stream.next().await.is_none());
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_replica_that_lost_its_ear_hears_again() {
+    let shop = Shop::open().await;
+    let thing = shop.stock.add(1000, 10);
+    let (buyer, staff) = (shop.customer(), shop.staff());
+    let mut streams = Vec::new();
+    for _ in 0..3 {
+        let id = buyer.buy(thing, 1).await;
+        let mut stream = Stream::open(&buyer, &id, None).await;
+        assert!(stream.next().await.is_some() && stream.next().await.is_some());
+        streams.push((id, stream));
+    }
+    let ears = async || -> Vec<i32> {
+        let query = "SELECT pid FROM pg_stat_activity
+                     WHERE datname = current_database() AND query LIKE 'LISTEN%'";
+        sqlx::query_scalar(query).fetch_all(&shop.pool).await.unwrap()
+    };
+    let before = ears().await;
+    assert_eq!(before.len(), 1);
+    let ended = sqlx::query("SELECT pg_terminate_backend($1)").bind(before[0]);
+    ended.execute(&shop.pool).await.unwrap();
+    testing::eventually("it to listen anew", async || {
+        let now = ears().await;
+        (now.len() == 1 && now != before).then_some(())
+    })
+    .await;
+    let begun = Instant::now();
+    for (id, stream) in &mut streams {
+        staff.post_json(&format!("/orders/{id}/ship"), parcel()).await;
+        assert_eq!(stream.next().await.unwrap().status, "shipped");
+    }
+    // Three in turn, found by polling every five seconds, would take ten at least.
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
 }
 
 #[tokio::test]

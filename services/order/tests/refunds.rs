@@ -294,6 +294,13 @@ async fn refunds_are_for_staff_and_of_paid_orders() {
         assert_eq!(answer.problem(), (422, "validation_failed"), "{body}");
         assert_eq!(answer.body["errors"][0]["pointer"], pointer, "{body}");
     }
+    for (field, value, code) in [
+        ("amount", json!({"amount": 5, "currency": "USD"}), "wrong_currency"),
+        ("restock", json!([{"product_id": Uuid::now_v7(), "quantity": 1}]), "not_in_order"),
+    ] {
+        let answer = staff.refund(&id, &json!({"reason": "r", field: value})).await;
+        assert_eq!(answer.body["errors"][0]["code"], code);
+    }
     let too_many = staff.refund(&id, &json!({"reason": "r", "restock": [line(3)]})).await;
     assert_eq!(too_many.problem(), (409, "restock_exceeds_sold"));
     assert_eq!(too_many.body["errors"][0]["pointer"], "/restock/0/quantity");

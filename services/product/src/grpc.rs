@@ -28,7 +28,7 @@ const MAX_QUANTITY: u32 = 999;
 
 /// The server. Writes of concurrent calls are decided together, a transaction
 /// for all that queued up during the last one, in a task that outlives the
-/// caller's deadline.
+/// caller's deadline; what is still queued when the caller gives up is dropped.
 pub struct Calls {
     pool: PgPool,
     callers: Callers,
@@ -148,7 +148,9 @@ impl wire::product_service_server::ProductService for Calls {
         let asked = request.into_inner().reservations;
         at_most("reservations", asked.len(), MAX_ITEMS)?;
         self.asked.add(asked.len() as u64, &[]);
-        let asked = asked.iter().map(reservation).collect::<Result<_, _>>()?;
+        let asked = asked.iter().enumerate();
+        let asked = asked.map(|(index, asked)| reservation(&format!("reservations[{index}]"), asked));
+        let asked = asked.collect::<Result<_, _>>()?;
         let outcomes = ask(&self.reserve, asked).await?;
         reach("product.reserve.committed").await.map_err(|error| from_sqlx(&error))?;
         let results = outcomes.into_iter().map(wire::ReserveResult::from).collect();
@@ -199,22 +201,26 @@ fn id(field: &str, text: &str) -> Result<Uuid, Status> {
 
 fn ids(field: &str, texts: &[String]) -> Result<Vec<Uuid>, Status> {
     at_most(field, texts.len(), MAX_ITEMS)?;
-    texts.iter().map(|text| id(field, text)).collect()
+    texts.iter().enumerate().map(|(index, text)| id(&format!("{field}[{index}]"), text)).collect()
 }
 
-fn reservation(asked: &wire::Reservation) -> Result<Reservation, Status> {
+/// `at` names it in errors.
+fn reservation(at: &str, asked: &wire::Reservation) -> Result<Reservation, Status> {
+    let field = format!("{at}.lines");
     if asked.lines.is_empty() {
-        return Err(invalid("lines", "missing_field", "at least one"));
+        return Err(invalid(&field, "missing_field", "at least one"));
     }
-    at_most("lines", asked.lines.len(), MAX_LINES)?;
-    let lines = asked.lines.iter().map(|line| {
+    at_most(&field, asked.lines.len(), MAX_LINES)?;
+    let lines = asked.lines.iter().enumerate().map(|(index, line)| {
+        let at = format!("{field}[{index}]");
         if !(1..=MAX_QUANTITY).contains(&line.quantity) {
-            return Err(invalid("quantity", "out_of_range", &format!("from 1 to {MAX_QUANTITY}")));
+            let message = format!("from 1 to {MAX_QUANTITY}");
+            return Err(invalid(&format!("{at}.quantity"), "out_of_range", &message));
         }
-        let (product_id, quantity) = (id("product_id", &line.product_id)?, line.quantity);
-        Ok(Line { product_id, quantity })
+        Ok(Line { product_id: id(&format!("{at}.product_id"), &line.product_id)?, quantity: line.quantity })
     });
-    Ok(Reservation { order_id: id("order_id", &asked.order_id)?, lines: lines.collect::<Result<_, _>>()? })
+    let lines = lines.collect::<Result<_, _>>()?;
+    Ok(Reservation { order_id: id(&format!("{at}.order_id"), &asked.order_id)?, lines })
 }
 
 impl From<Outcome> for wire::ReserveResult {

@@ -1,12 +1,14 @@
 //! The object store: a folder, or a bucket of anything that speaks S3.
 
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
-use object_store::path::Path;
+use object_store::path::Path as Key;
 use object_store::prefix::PrefixStore;
 use object_store::{ClientOptions, Error, GetResult, ObjectStore, ObjectStoreExt, PutPayload, RetryConfig};
 use url::Url;
@@ -36,13 +38,20 @@ pub struct Settings {
 }
 
 #[derive(Clone)]
-pub struct Objects(Arc<dyn ObjectStore>);
+pub struct Objects {
+    store: Arc<dyn ObjectStore>,
+    /// Where objects are files.
+    folder: Option<PathBuf>,
+}
+
+/// Most unfinished files of one object that a deletion takes along; an upload makes one.
+const MOST_UNFINISHED: usize = 10;
 
 impl Objects {
     /// Opens the store, which need not be there yet.
     pub fn open(settings: &Settings) -> anyhow::Result<Self> {
         let url = &settings.object_store_url;
-        let store: Arc<dyn ObjectStore> = match url.scheme() {
+        match url.scheme() {
             "file" => {
                 let folder =
                     url.to_file_path().ok().context("OBJECT_STORE_URL names no folder: file:///folder")?;
@@ -50,41 +59,58 @@ impl Objects {
                     // All but images works without.
                     tracing::warn!(%error, folder = %folder.display(), "objects.no_folder");
                 }
-                let prefix = Path::from_absolute_path(&folder).context("OBJECT_STORE_URL")?;
-                Arc::new(PrefixStore::new(LocalFileSystem::new().with_fsync(true), prefix))
+                let prefix = Key::from_absolute_path(&folder).context("OBJECT_STORE_URL")?;
+                let store = PrefixStore::new(LocalFileSystem::new().with_fsync(true), prefix);
+                Ok(Self { store: Arc::new(store), folder: Some(folder) })
             }
             "s3" => {
                 let bucket =
                     url.host_str().context("OBJECT_STORE_URL names no bucket: s3://bucket/prefix")?;
-                let prefix = Path::from_url_path(url.path()).context("OBJECT_STORE_URL")?;
-                Arc::new(PrefixStore::new(s3(settings, bucket)?, prefix))
+                let prefix = Key::from_url_path(url.path()).context("OBJECT_STORE_URL")?;
+                let store = PrefixStore::new(s3(settings, bucket)?, prefix);
+                Ok(Self { store: Arc::new(store), folder: None })
             }
             other => anyhow::bail!("OBJECT_STORE_URL is file:///... or s3://..., not {other}:"),
-        };
-        Ok(Self(store))
+        }
     }
 
     /// Stores all or nothing.
     pub async fn put(&self, key: &str, payload: PutPayload) -> Result<(), Error> {
-        within(PUT_DEADLINE, self.0.put(&Path::from(key), payload)).await.map(drop)
+        within(PUT_DEADLINE, self.store.put(&Key::from(key), payload)).await.map(drop)
     }
 
     /// The object; `None` when there is none.
     pub async fn get(&self, key: &str) -> Result<Option<GetResult>, Error> {
-        match within(DEADLINE, self.0.get(&Path::from(key))).await {
+        match within(DEADLINE, self.store.get(&Key::from(key))).await {
             Ok(object) => Ok(Some(object)),
             Err(Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// Deletes the object if there is one.
+    /// Deletes the object if there is one, and what an upload that was killed left of it.
     pub async fn delete(&self, key: &str) -> Result<(), Error> {
-        match within(DEADLINE, self.0.delete(&Path::from(key))).await {
+        if let Some(folder) = &self.folder {
+            within(DEADLINE, unfinished(folder, key)).await?;
+        }
+        match within(DEADLINE, self.store.delete(&Key::from(key))).await {
             Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(error),
         }
     }
+}
+
+/// Deletes the files that [`LocalFileSystem`] writes before it renames them, `<key>#1` and so on:
+/// it lists none of them.
+async fn unfinished(folder: &Path, key: &str) -> Result<(), Error> {
+    for number in 1..=MOST_UNFINISHED {
+        match tokio::fs::remove_file(folder.join(format!("{key}#{number}"))).await {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(Error::Generic { store: "objects", source: Box::new(error) }),
+        }
+    }
+    Ok(())
 }
 
 fn s3(settings: &Settings, bucket: &str) -> anyhow::Result<impl ObjectStore + use<>> {

@@ -395,6 +395,97 @@ async fn a_caller_who_gives_up_does_not_cut_the_work_short() {
 }
 
 #[tokio::test]
+async fn what_a_caller_gave_up_before_it_was_begun_is_not_done() {
+    let shop = shop().await;
+    let lamp = shop.stocked(5).await;
+    let mut busy = shop.pool.begin().await.unwrap();
+    sqlx::query("SELECT FROM products.stock FOR UPDATE").execute(&mut *busy).await.unwrap();
+    let reserve = |millis: u64| {
+        let reservations = vec![reservation(Uuid::now_v7(), &[(&lamp, 1)])];
+        let mut call = shop.call(wire::ReserveRequest { reservations });
+        call.set_timeout(Duration::from_millis(millis));
+        let mut grpc = shop.grpc.clone();
+        tokio::spawn(async move { grpc.reserve(call).await })
+    };
+    let begun = reserve(1500);
+    let waits = async || {
+        let query = "SELECT count(*) FROM pg_stat_activity
+                     WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        let waiting: i64 = sqlx::query_scalar(query).fetch_one(&shop.pool).await.unwrap();
+        (waiting > 0).then_some(())
+    };
+    testing::eventually("the first to wait for the stock", waits).await;
+    let queued = reserve(100);
+    assert!(queued.await.unwrap().is_err());
+    // The server's clock began a little later; the first gives up a second after.
+    assert!(begun.await.unwrap().is_err());
+    busy.rollback().await.unwrap();
+    assert!(reserve(30_000).await.unwrap().is_ok());
+    assert_eq!(shop.stock(&lamp).await, (5, 2), "what was begun, and the last");
+    shop.assert_books_balance().await;
+}
+
+/// A call by a client that does not count the time itself.
+async fn raw(shop: &Shop, method: &str, timeout: &str, message: &[u8]) -> (i32, Duration) {
+    let call = shop.call(());
+    let token = call.metadata().get("authorization").unwrap().to_str().unwrap();
+    let stream = tokio::net::TcpStream::connect(&shop.grpc_address).await.unwrap();
+    let (mut client, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    let request = axum::http::Request::post(format!("http://x/dockside.product.v1.ProductService/{method}"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .header("authorization", token)
+        .header("grpc-timeout", timeout)
+        .body(())
+        .unwrap();
+    let begun = Instant::now();
+    let (response, mut body) = client.send_request(request, false).unwrap();
+    let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+    body.send_data([&[0][..], &length, message].concat().into(), true).unwrap();
+    let response = tokio::time::timeout(Duration::from_secs(10), response).await.unwrap().unwrap();
+    let status = response.headers()["grpc-status"].to_str().unwrap().parse().unwrap();
+    (status, begun.elapsed())
+}
+
+#[tokio::test]
+async fn a_call_ends_here_when_its_deadline_has_passed() {
+    let shop = shop().await;
+    let lamp = shop.stocked(5).await;
+    let mut busy = shop.pool.begin().await.unwrap();
+    sqlx::query("SELECT FROM products.stock FOR UPDATE").execute(&mut *busy).await.unwrap();
+    let asked = wire::ReserveRequest { reservations: vec![reservation(Uuid::now_v7(), &[(&lamp, 1)])] };
+    let (status, took) = raw(&shop, "Reserve", "200m", &prost::Message::encode_to_vec(&asked)).await;
+    assert!([Code::Cancelled as i32, Code::DeadlineExceeded as i32].contains(&status), "{status}");
+    // The wait for the lock would have gone on for seconds.
+    assert!((Duration::from_millis(150)..Duration::from_millis(1500)).contains(&took), "{took:?}");
+}
+
+#[tokio::test]
+async fn reflection_names_the_services() {
+    use tonic_reflection::pb::v1::ServerReflectionRequest;
+    use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+    use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+    use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+    let shop = shop().await;
+    let channel = service::grpc::channel(&format!("http://{}", shop.grpc_address)).unwrap();
+    let list = MessageRequest::ListServices(String::new());
+    let request = ServerReflectionRequest { host: String::new(), message_request: Some(list) };
+    let mut client = ServerReflectionClient::new(channel);
+    let answer = client.server_reflection_info(tokio_stream::once(request)).await.unwrap();
+    let answer = answer.into_inner().message().await.unwrap().unwrap();
+    let Some(MessageResponse::ListServicesResponse(list)) = answer.message_response else {
+        panic!("{answer:?}")
+    };
+    let names: Vec<&str> = list.service.iter().map(|service| service.name.as_str()).collect();
+    for name in
+        ["dockside.product.v1.ProductService", "grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection"]
+    {
+        assert!(names.contains(&name), "{names:?}");
+    }
+}
+
+#[tokio::test]
 async fn products_are_named_as_they_are_archived_ones_included() {
     let shop = shop().await;
     let lamp = shop.product(json!({"sku": "LAMP-1", "name": "Pilot Lamp", "stock": 4})).await;
@@ -430,14 +521,16 @@ async fn what_can_not_be_asked_is_an_invalid_argument() {
     let many = vec![(lamp.as_str(), 1); 101];
     let nobody = wire::Reservation { order_id: "1".to_owned(), ..reservation(order, &[(&lamp, 1)]) };
     for (bad, field, reason) in [
-        (reservation(order, &[]), "lines", "missing_field"),
-        (reservation(order, &[(&lamp, 0)]), "quantity", "out_of_range"),
-        (reservation(order, &[(&lamp, 1000)]), "quantity", "out_of_range"),
-        (reservation(order, &[("lamp", 1)]), "product_id", "invalid_value"),
-        (reservation(order, &many), "lines", "too_many"),
-        (nobody, "order_id", "invalid_value"),
+        (reservation(order, &[]), "reservations[1].lines", "missing_field"),
+        (reservation(order, &[(&lamp, 0)]), "reservations[1].lines[0].quantity", "out_of_range"),
+        (reservation(order, &[(&lamp, 1000)]), "reservations[1].lines[0].quantity", "out_of_range"),
+        (reservation(order, &[(&lamp, 1), (&lamp, 0)]), "reservations[1].lines[1].quantity", "out_of_range"),
+        (reservation(order, &[("lamp", 1)]), "reservations[1].lines[0].product_id", "invalid_value"),
+        (reservation(order, &many), "reservations[1].lines", "too_many"),
+        (nobody, "reservations[1].order_id", "invalid_value"),
     ] {
-        let refused = shop.reserve_all(vec![bad.clone()]).await.unwrap_err();
+        let good = reservation(Uuid::now_v7(), &[(&lamp, 1)]);
+        let refused = shop.reserve_all(vec![good, bad.clone()]).await.unwrap_err();
         assert_eq!(
             details(&refused),
             (Code::InvalidArgument, reason.to_owned(), Some(field.to_owned())),
@@ -448,6 +541,10 @@ async fn what_can_not_be_asked_is_an_invalid_argument() {
     let answer = shop.grpc.clone().get_products(shop.call(wire::GetProductsRequest { product_ids })).await;
     let field = Some("product_ids".to_owned());
     assert_eq!(details(&answer.unwrap_err()), (Code::InvalidArgument, "too_many".to_owned(), field));
+    let order_ids = vec![order.to_string(), "x".to_owned()];
+    let answer = shop.grpc.clone().release(shop.call(wire::ReleaseRequest { order_ids })).await;
+    let field = Some("order_ids[1]".to_owned());
+    assert_eq!(details(&answer.unwrap_err()), (Code::InvalidArgument, "invalid_value".to_owned(), field));
     assert_eq!(shop.stock(&lamp).await, (5, 0));
 }
 

@@ -663,3 +663,21 @@ async fn the_running_service_serves_its_part_of_the_document() {
     let served = answer(reqwest::get(format!("{root}/openapi.json")).await.unwrap()).await;
     assert_eq!(served, (200, product::openapi()));
 }
+
+#[tokio::test]
+async fn a_name_that_is_being_given_twice_is_told_to_come_again() {
+    let shop = shop().await;
+    // Whatever a product is called, its slug is taken by another transaction meanwhile.
+    shop.product(json!({"name": "Taken"})).await;
+    sqlx::raw_sql(
+        "CREATE FUNCTION products.taken() RETURNS trigger LANGUAGE plpgsql AS
+             $$ BEGIN NEW.slug := 'taken'; RETURN NEW; END $$;
+         CREATE TRIGGER taken BEFORE INSERT ON products.products
+             FOR EACH ROW EXECUTE FUNCTION products.taken();",
+    )
+    .execute(&shop.pool)
+    .await
+    .unwrap();
+    let (status, problem) = shop.post("/products", &common::form()).await;
+    assert_eq!((status, &problem["code"]), (409, &json!("slug_taken")), "{problem}");
+}

@@ -269,7 +269,7 @@ async fn an_upload_cut_short_leaves_nothing() {
     let product = shop.stocked(1).await;
     let path = format!("/products/{product}/images/0");
     let answer = shop.begin_image(&path, Some(PNG.len() + 1), PNG).await;
-    assert!(answer.contains("HTTP/1.1 400"), "{answer}");
+    assert!(answer.contains("HTTP/1.1 400") && answer.contains("\"malformed_body\""), "{answer}");
     assert_eq!(shop.images(&product).await, json!([]));
     assert_eq!(files(&shop.objects).len(), 0);
     let listed = "SELECT count(*) FROM products.discarded_objects";
@@ -284,6 +284,8 @@ async fn an_image_that_nothing_shows_is_swept() {
     let key = "images/orphan/1";
     std::fs::create_dir_all(shop.objects.join("images/orphan")).unwrap();
     std::fs::write(shop.objects.join(key), PNG).unwrap();
+    // And before the object had its name.
+    std::fs::write(shop.objects.join("images/orphan/1#1"), &PNG[..4]).unwrap();
     let listed =
         "INSERT INTO products.discarded_objects (key, delete_at) VALUES ($1, now()), ('images/never', now())";
     sqlx::query(listed).bind(key).execute(&shop.pool).await.unwrap();

@@ -1,6 +1,6 @@
 //! A long file: how many lines of it a second, and that the service never holds
 //! it. The only test of its process, whose memory it looks at. For figures:
-//! `cargo test --release -p product --test import_at_size -- --nocapture`.
+//! `cargo dockside bench import`.
 
 #![allow(clippy::unwrap_used, reason = "clippy knows a test by #[test], which helpers don't carry")]
 
@@ -16,6 +16,9 @@ use tokio::net::TcpStream;
 
 /// Fewer where nothing is optimised, and a line takes several times as long.
 const LINES: u64 = if cfg!(debug_assertions) { 20_000 } else { 100_000 };
+
+/// Fewest lines a second, whatever becomes of them.
+const FEWEST: f64 = if cfg!(debug_assertions) { 300.0 } else { 5000.0 };
 
 /// Most that the service may grow by, in KiB.
 const MOST: u64 = 64 * 1024;
@@ -114,11 +117,13 @@ async fn a_long_file_is_imported_in_little_memory() {
         let report = import(&shop, pass).await;
         let seconds = begun.elapsed().as_secs_f64();
         let grown = memory().1.saturating_sub(before);
-        println!("{:>7.0} lines/s, {:>3} MiB more: {what}", LINES as f64 / seconds, grown / 1024);
+        let rate = LINES as f64 / seconds;
+        println!("{rate:>7.0} lines/s, {:>3} MiB more: {what}", grown / 1024);
         let expected = json!({"created": created, "updated": updated, "unchanged": unchanged, "failed": 0,
             "errors": []});
         assert_eq!(report, expected);
         assert!(grown < MOST, "{grown} KiB more while lines are {what}");
+        assert!(rate >= FEWEST, "{rate:.0} lines a second are {what}");
     }
     shop.assert_books_balance().await;
 }

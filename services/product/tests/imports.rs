@@ -554,6 +554,42 @@ async fn only_the_first_thousand_errors_are_told_and_all_counted() {
 }
 
 #[tokio::test]
+async fn what_is_told_of_a_line_is_short_however_long_its_cells() {
+    let shop = shop().await;
+    let long = "€".repeat(20_000);
+    let money = |currency: &str| json!({"price": {"amount": 1, "currency": currency}});
+    let lines = [
+        line("A", money(&long)),
+        line("A", json!({"price": long})),
+        line("A", json!({"name": long})),
+        line("A", json!({"category": long})),
+        line("A", json!({"stock": long})),
+        line(&long, json!({})),
+        line("A", json!({ long.clone(): 1 })),
+        line("A", json!({"attributes": {long.clone(): "\n", "a": long, "b": long}})),
+        line("A", json!({"images": [long, long]})),
+        line("A", json!({"category": "new", "category_name": long})),
+        line("A", json!({"category": "new", "category_name": "New", "category_parent": long})),
+    ];
+    let report = shop.import_lines(&lines).await;
+    assert_eq!(counts(&report)[3], lines.len() as u64, "{:?}", codes(&report));
+    let header = "sku,name,description,price,currency,category,stock,images,attributes";
+    let mut csv = header.to_owned();
+    for place in 0..header.split(',').count() {
+        let mut cells = ["A", "n", "d", "1", "EUR", "t-sea", "1", "", ""];
+        cells[place] = &long;
+        csv.push('\n');
+        csv.push_str(&cells.join(","));
+    }
+    let (status, told) = shop.import(CSV, csv).await;
+    assert_eq!((status, counts(&told)[3]), (200, 9), "{:?}", codes(&told));
+    for error in report["errors"].as_array().unwrap().iter().chain(told["errors"].as_array().unwrap()) {
+        assert!(error["detail"].as_str().unwrap().chars().count() <= 3 * 402 + 2, "{error}");
+    }
+    assert_eq!(shop.count().await, 0);
+}
+
+#[tokio::test]
 async fn a_file_cut_short_keeps_whole_batches_and_no_half_line() {
     let shop = shop().await;
     let header = "sku,name,description,price,currency,category,stock\n";
@@ -571,6 +607,49 @@ async fn a_file_cut_short_keeps_whole_batches_and_no_half_line() {
     .await;
     assert_eq!(shop.count().await, 500);
     shop.assert_books_balance().await;
+}
+
+/// Has the COMMIT of the batch that adds this SKU fail, in the way that the SQL says.
+async fn at_commit_of(shop: &Shop, sku: &str, fail: &str) {
+    let trigger = format!(
+        "CREATE SEQUENCE products.tries;
+         CREATE FUNCTION products.fail() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS
+             $$ BEGIN {fail} RETURN NULL; END $$;
+         CREATE CONSTRAINT TRIGGER fail AFTER INSERT ON products.products DEFERRABLE INITIALLY DEFERRED
+             FOR EACH ROW WHEN (NEW.sku = '{sku}') EXECUTE FUNCTION products.fail();"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(trigger)).execute(&shop.pool).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_commit_that_was_refused_is_tried_again() {
+    let shop = shop().await;
+    let once = "IF nextval('products.tries') = 1 THEN RAISE 'again' USING ERRCODE = '40001'; END IF;";
+    at_commit_of(&shop, "B", once).await;
+    let report = shop.import_lines(&[line("A", json!({"stock": 3})), line("B", json!({}))]).await;
+    assert_eq!(counts(&report), [2, 0, 0, 0]);
+    assert_eq!(shop.count().await, 2);
+    shop.assert_books_balance().await;
+}
+
+#[tokio::test]
+async fn a_commit_without_an_answer_is_not_tried_again_and_what_was_done_is_told() {
+    let shop = shop().await;
+    let lost = "PERFORM nextval('products.tries'), pg_terminate_backend(pg_backend_pid());";
+    at_commit_of(&shop, "LOST", lost).await;
+    let mut lines: String = (0..500).map(|n| format!("{}\n", line(&format!("S-{n}"), json!({})))).collect();
+    lines.push_str("\nx\n");
+    lines.push_str(&line("LOST", json!({})).to_string());
+    let request = shop.staff(Method::POST, "/product-imports").header("content-type", NDJSON).body(lines);
+    let refused = request.send().await.unwrap();
+    assert!(refused.headers().contains_key("retry-after"));
+    let (status, problem) = answer(refused).await;
+    assert_eq!((status, &problem["code"]), (503, &json!("service_unavailable")), "{problem}");
+    let done = json!({"created": 500, "updated": 0, "unchanged": 0, "failed": 0, "last_line": 500});
+    assert_eq!(problem["imported"], done, "{problem}");
+    let tries: i64 =
+        sqlx::query_scalar("SELECT last_value FROM products.tries").fetch_one(&shop.pool).await.unwrap();
+    assert_eq!((tries, shop.count().await), (1, 500));
 }
 
 #[tokio::test]

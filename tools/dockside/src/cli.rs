@@ -88,6 +88,20 @@ pub fn command() -> Command {
                 )),
             conformance_command(),
             chaos_command(),
+            Command::new("bench")
+                .about("Hold the figures for speed and memory, with optimised programs: all of them, or those named")
+                .long_about(
+                    "Hold the figures for speed and memory, with optimised programs: all of them, or those named.\n\n\
+                     catalogue: each kind of search among 100,000 products within 20 ms (median)\n\
+                     import: 5,000 lines a second, and 100,000 lines in 64 MiB\n\
+                     listeners: 1,000 clients that follow an order in 64 MiB, and a change is with them within 100 ms \
+                     (median)\n\nThe figures are for a machine that does nothing else. Private servers are started for \
+                     it under the folder's test/, and stopped at the end.",
+                )
+                .arg(
+                    names("names", "NAME", "catalogue, import, listeners")
+                        .value_parser(test::BENCHES.map(|(name, _, _)| name)),
+                ),
             Command::new("deploy-test")
                 .about("Test the images and docker-compose.yml under load on a Docker engine: all steps, or the one named")
                 .long_about(deploy_test::help())
@@ -294,6 +308,7 @@ pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
         ),
         "smoke" => smoke::run(&layout, text("url")),
         "test" => test::run(&layout, &list("names")),
+        "bench" => test::bench(&layout, &list("names")),
         "conformance" => {
             let minutes: u64 = m.get_one("minutes").copied().unwrap_or_default();
             let time = Duration::from_secs(60 * minutes);

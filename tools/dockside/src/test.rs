@@ -41,9 +41,19 @@ struct Plan {
     unit: bool,
     system: bool,
     conformance: bool,
+    /// Of [`BENCHES`], by name.
+    benches: Vec<String>,
     /// Parts of names of tests.
     filters: Vec<String>,
 }
+
+/// Tests that hold figures: their name here, their package and their file. An optimised build
+/// makes them hold the figures themselves; in `test` they hold some that are easier.
+pub const BENCHES: [(&str, &str, &str); 3] = [
+    ("catalogue", "product", "at_size"),
+    ("import", "product", "import_at_size"),
+    ("listeners", "order", "listeners"),
+];
 
 impl Plan {
     fn new(names: &[String]) -> Plan {
@@ -116,7 +126,17 @@ impl Run {
 }
 
 pub fn run(layout: &Layout, names: &[String]) -> Result<ExitCode> {
-    let plan = Plan::new(names);
+    execute(layout, &Plan::new(names))
+}
+
+/// Holds the figures that the READMEs name, with optimised programs: all of them, or those named.
+pub fn bench(layout: &Layout, names: &[String]) -> Result<ExitCode> {
+    let named = |name: &str| names.is_empty() || names.iter().any(|n| n == name);
+    let benches = BENCHES.iter().map(|(name, _, _)| (*name).to_owned()).filter(|name| named(name));
+    execute(layout, &Plan { benches: benches.collect(), ..Plan::default() })
+}
+
+fn execute(layout: &Layout, plan: &Plan) -> Result<ExitCode> {
     let layout = layout.for_tests();
     layout.prepare()?;
     let Some(_lock) = Lock::acquire(&layout)? else {
@@ -129,7 +149,7 @@ pub fn run(layout: &Layout, names: &[String]) -> Result<ExitCode> {
     let supervisor = Supervisor::new(&layout)?;
     supervisor.expect_deaths();
     let mut run = Run { steps: Vec::new() };
-    let result = steps(&layout, &supervisor, &plan, &mut run);
+    let result = steps(&layout, &supervisor, plan, &mut run);
     supervisor.stop();
     run.table();
     match result {
@@ -155,7 +175,7 @@ fn steps(layout: &Layout, supervisor: &Supervisor, plan: &Plan, run: &mut Run) -
     if plan.contracts {
         run.step("contracts", || contracts::files(layout))?;
     }
-    if !plan.clippy && !plan.tests() && !plan.conformance {
+    if !plan.clippy && !plan.tests() && !plan.conformance && plan.benches.is_empty() {
         return Ok(());
     }
     let secrets = Secrets::load_or_create(layout)?;
@@ -192,6 +212,14 @@ fn steps(layout: &Layout, supervisor: &Supervisor, plan: &Plan, run: &mut Run) -
         ("TEST_DATABASE_URL".to_owned(), admin.to_string()),
         ("TEST_AMQP_URL".to_owned(), broker.admin_url()),
     ];
+    if !plan.benches.is_empty() {
+        let wanted = BENCHES.iter().filter(|(name, _, _)| plan.benches.iter().any(|n| n == name));
+        let wanted: Vec<(&str, &str)> = wanted.map(|(_, package, file)| (*package, *file)).collect();
+        let programs = run.step("build the tests", || programs::build_optimised(layout, &wanted))?;
+        // One at a time: they look at clocks.
+        let (all, shown) = (programs.iter().collect::<Vec<_>>(), ["--nocapture".to_owned()]);
+        run.step("figures", || programs::run(&all, &env, &shown, Some(1)))?;
+    }
     let chosen: Vec<&programs::Program> = programs.iter().filter(|p| plan.runs(&p.package)).collect();
     if !chosen.is_empty() {
         run.step("tests", || programs::run(&chosen, &env, &plan.filters, None))?;

@@ -12,16 +12,25 @@ use crate::clients::product::Products;
 use crate::erasure;
 use crate::times::Times;
 
+/// For what lasts for months.
+const SELDOM: Duration = Duration::from_secs(3600);
+
 pub async fn run(pool: PgPool, products: Products, times: Times, stop: CancellationToken) {
+    let mut seldom = tokio::time::interval(SELDOM);
     loop {
-        tokio::select! {
+        let swept = tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(times.sweep_every()) => {}
-        }
-        if let Err(error) = sweep(&pool, &products, &times).await {
+            () = tokio::time::sleep(times.sweep_every()) => sweep(&pool, &products, &times).await,
+            _ = seldom.tick() => forget(&pool).await,
+        };
+        if let Err(error) = swept {
             tracing::warn!(error = format!("{error:#}"), "claims.sweep_failed");
         }
     }
+}
+
+async fn forget(pool: &PgPool) -> anyhow::Result<()> {
+    Ok(erasure::forget_long_shipped(&mut *pool.acquire().await?).await?)
 }
 
 /// Claims are taken over before the release, so that no retry can place the

@@ -84,7 +84,9 @@ async fn events(
     let order = visible(&pool, user, id).await?;
     listener.knows(order.version);
     let changes = Changes::of(&order);
-    let seen = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok()).unwrap_or(0);
+    let seen: Option<i64> = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
+    // One that no event of this order has had yet is another order's, or made up.
+    let seen = seen.filter(|seen| *seen <= order.version).unwrap_or(0);
     if changes.ended && seen >= changes.version() {
         // Nothing will ever follow: this tells an EventSource not to come back.
         return Ok(StatusCode::NO_CONTENT.into_response());

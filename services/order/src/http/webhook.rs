@@ -8,6 +8,7 @@ use aws_lc_rs::hmac;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use serde::Deserialize;
+use serde_json::Value;
 use service::Problem;
 use service::extract::{Body, shape};
 use service::validate::Invalid;
@@ -45,14 +46,16 @@ struct Data {
     object: Subject,
 }
 
-/// An intent, or something that names one.
+/// An intent, something that names one, or something else, such as a balance.
 #[derive(Deserialize, ToSchema)]
 #[schema(as = PaymentEventSubject)]
 struct Subject {
-    #[schema(schema_with = schema::name)]
-    id: String,
-    #[schema(schema_with = schema::name_or_null)]
-    payment_intent: Option<String>,
+    #[serde(default)]
+    #[schema(schema_with = schema::name_or_other)]
+    id: Value,
+    #[serde(default)]
+    #[schema(schema_with = schema::name_or_other)]
+    payment_intent: Value,
 }
 
 impl Event {
@@ -61,11 +64,11 @@ impl Event {
         let object = &self.data.object;
         let mut invalid = Invalid::new();
         for (pointer, name) in [
-            ("/type", Some(&self.kind)),
-            ("/data/object/id", Some(&object.id)),
-            ("/data/object/payment_intent", object.payment_intent.as_ref()),
+            ("/type", Some(self.kind.as_str())),
+            ("/data/object/id", object.id.as_str()),
+            ("/data/object/payment_intent", object.payment_intent.as_str()),
         ] {
-            if let Some(name) = name.and_then(|name| invalid.text(pointer, name.clone(), 1, schema::NAME))
+            if let Some(name) = name.and_then(|name| invalid.text(pointer, name.to_owned(), 1, schema::NAME))
                 && name.chars().any(char::is_control)
             {
                 invalid.push(pointer, "control_character", "Control characters are not accepted.");
@@ -73,11 +76,18 @@ impl Event {
         }
         invalid.check()
     }
+
+    /// The intent that it is about, if it can be about one.
+    fn intent(&self) -> Option<&str> {
+        let object = &self.data.object;
+        object.payment_intent.as_str().or(object.id.as_str())
+    }
 }
 
 /// Hear from the payment provider
 ///
-/// What it tells of is asked of the provider afresh. The same event twice does no harm.
+/// What it tells of is asked of the provider afresh. The same event twice does no harm, and one about something else than
+/// a payment changes nothing.
 #[utoipa::path(
     post, path = "/api/v1/payments/webhook", operation_id = "receive_payment_event", tag = "payments",
     params(("Stripe-Signature" = String, Header, description = "`t=<Unix time>,v1=<hex HMAC-SHA-256>`, at most five minutes old: <https://docs.stripe.com/webhooks/signature>.")),
@@ -101,9 +111,9 @@ async fn receive(
     }
     let event: Event = shape(body.value(&["application/json"])?)?;
     event.check()?;
-    let object = event.data.object;
-    let intent = object.payment_intent.unwrap_or(object.id);
-    if store::nudge(&mut *pool.acquire().await?, &intent, &event.kind).await? {
+    if let Some(intent) = event.intent()
+        && store::nudge(&mut *pool.acquire().await?, intent, &event.kind).await?
+    {
         sagas.wake();
     }
     Ok(StatusCode::NO_CONTENT)

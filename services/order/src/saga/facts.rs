@@ -262,8 +262,10 @@ async fn perform(connection: &mut PgConnection, changed: &[(Uuid, Row)], steps: 
         notices.push((step.order, step.version, notice));
     }
     note(connection, &history).await?;
-    let ended = history.iter().filter(|(_, status)| matches!(status, Status::Cancelled | Status::Delivered));
-    erasure::forget_ended(connection, &ended.map(|(step, _)| step.order).collect::<Vec<_>>()).await?;
+    // A refund may be of all that is left.
+    let ends = |effect| matches!(effect, Effect::Cancel | Effect::Deliver | Effect::Refunded(_));
+    let ended = steps.iter().filter(|step| ends(step.effect)).map(|step| step.order);
+    erasure::forget_ended(connection, &ended.collect::<Vec<_>>()).await?;
     announce(connection, &notices).await
 }
 

@@ -212,7 +212,7 @@ async fn receive(room: &Arc<Semaphore>, request: Request) -> Result<Received, Pr
         _ => return Err(Problem::unavailable("Too many images are being uploaded; try again.")),
     };
 
-    let (parts, size) = read_body(request.into_body().into_data_stream()).await?;
+    let (parts, size) = read_body(request.into_body().into_data_stream(), TOO_SLOW).await?;
     let start: Vec<u8> = parts.iter().flatten().copied().take(16).collect();
     let Some(kind) = Kind::sniff(&start) else {
         return refuse("These are not the bytes of a JPEG, PNG or WebP image.");
@@ -229,9 +229,9 @@ async fn receive(room: &Arc<Semaphore>, request: Request) -> Result<Received, Pr
     Ok(Received { kind, payload, size, hash, _room })
 }
 
-/// All of the body, or an error: of half an image nothing is kept.
-async fn read_body(mut body: BodyDataStream) -> Result<(Vec<Bytes>, i64), Problem> {
-    let deadline = Instant::now() + TOO_SLOW;
+/// All of the body in this time, or an error: of half an image nothing is kept.
+async fn read_body(mut body: BodyDataStream, time: Duration) -> Result<(Vec<Bytes>, i64), Problem> {
+    let deadline = Instant::now() + time;
     let (mut parts, mut size) = (Vec::new(), 0);
     let late = |_| {
         Problem::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", "The image took too long to arrive.")
@@ -267,4 +267,20 @@ fn tag(image: &Image) -> Result<HeaderValue, Problem> {
 
 fn location(url: &str) -> Result<HeaderValue, Problem> {
     HeaderValue::from_str(url).map_err(|_| Problem::internal())
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use futures_util::stream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_image_that_stops_coming_is_given_up() {
+        let start = stream::once(async { Ok::<_, std::io::Error>(Bytes::from_static(b"\x89PNG")) });
+        let body = Body::from_stream(start.chain(stream::pending())).into_data_stream();
+        let problem = read_body(body, Duration::from_millis(30)).await.expect_err("it never ends");
+        assert_eq!((problem.status.as_u16(), problem.code.as_str()), (408, "request_timeout"));
+    }
 }

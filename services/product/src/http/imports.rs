@@ -11,6 +11,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use futures_util::StreamExt;
 use serde::Serialize;
+use serde_json::json;
 use service::Problem;
 use service::auth::Staff;
 use service::extract::{Json, media_type};
@@ -52,6 +53,22 @@ struct Report {
     /// The first thousand, by line.
     #[schema(max_items = 1000)]
     errors: Vec<LineError>,
+    /// The last line that is dealt with.
+    #[serde(skip)]
+    last_line: u64,
+}
+
+impl Report {
+    /// The problem, with what was done before it came up.
+    fn cut_short(&self, problem: Problem) -> Problem {
+        if self.last_line == 0 {
+            return problem;
+        }
+        let Self { created, updated, unchanged, failed, last_line, .. } = self;
+        let done = json!({"created": created, "updated": updated, "unchanged": unchanged, "failed": failed,
+            "last_line": last_line});
+        problem.with_extension("imported", done)
+    }
 }
 
 /// Lines in a row, with what was wrong among them.
@@ -60,6 +77,8 @@ struct Batch {
     lines: Vec<Line>,
     errors: Vec<LineError>,
     bytes: usize,
+    /// The line that was read last.
+    last: u64,
 }
 
 /// Add and change many products
@@ -80,7 +99,7 @@ struct Batch {
     ),
     responses((status = 200, description = "What came of the lines.", body = Report, example = json!({"created": 1, "updated": 1, "unchanged": 0, "failed": 1, "errors": [{"line": 3, "code": "malformed_json", "detail": "The line is not JSON: see column 12."}]}))),
     security(("token" = ["staff"])),
-    extensions(("x-problems" = json!({"400": ["malformed_body"], "408": ["request_timeout"], "422": ["validation_failed"]}))),
+    extensions(("x-problems" = json!({"400": ["malformed_body"], "408": ["request_timeout"], "422": ["validation_failed"], "503": ["service_unavailable"]}))),
 )]
 async fn create(
     State(app): State<App>,
@@ -97,10 +116,12 @@ async fn create(
     let (batches, queue) = mpsc::channel(1);
     let body = request.into_body().into_data_stream();
     let reader = Reader { body, limits: LIMITS, stop: app.stopping.clone(), batches };
-    let (read, written) = tokio::join!(reader.run(format), write(&app, user.id, queue));
-    let report = written?;
-    read?;
-    Ok(Json(report))
+    let mut report = Report::default();
+    let (read, written) = tokio::join!(reader.run(format), write(&app, user.id, queue, &mut report));
+    match written.and(read) {
+        Ok(()) => Ok(Json(report)),
+        Err(problem) => Err(report.cut_short(problem)),
+    }
 }
 
 enum Format {
@@ -240,6 +261,7 @@ impl Batch {
         number: u64,
         line: Result<bytes::Bytes, TooLong>,
     ) -> Result<(), Problem> {
+        self.last = number;
         let parsed = match line {
             Ok(line) => {
                 self.bytes += line.len();
@@ -265,8 +287,12 @@ impl Batch {
     }
 }
 
-async fn write(app: &App, actor: Uuid, mut queue: mpsc::Receiver<Batch>) -> Result<Report, Problem> {
-    let mut report = Report::default();
+async fn write(
+    app: &App,
+    actor: Uuid,
+    mut queue: mpsc::Receiver<Batch>,
+    report: &mut Report,
+) -> Result<(), Problem> {
     while let Some(mut batch) = queue.recv().await {
         let applied = write_batch(app, actor, &batch.lines).await?;
         report.created += applied.created;
@@ -277,8 +303,9 @@ async fn write(app: &App, actor: Uuid, mut queue: mpsc::Receiver<Batch>) -> Resu
         report.failed += batch.errors.len() as u64;
         let room = MAX_ERRORS - report.errors.len();
         report.errors.extend(batch.errors.into_iter().take(room));
+        report.last_line = report.last_line.max(batch.last);
     }
-    Ok(report)
+    Ok(())
 }
 
 /// Tries again what somebody else came in between of, or what failed for
@@ -312,7 +339,7 @@ async fn try_batch(app: &App, actor: Uuid, lines: &[Line]) -> Result<Applied, Ap
     }
     let mut transaction = service::db::begin(&app.pool).await?;
     let applied = import::apply(&mut transaction, lines, actor).await?;
-    transaction.commit().await.map_err(ApplyError::Unsure)?;
+    transaction.commit().await.map_err(ApplyError::at_commit)?;
     if applied.changed > 0 {
         app.outbox.wake();
     }

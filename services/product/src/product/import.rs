@@ -17,6 +17,7 @@ use serde_json::Value;
 use service::Problem;
 use service::validate::Invalid;
 use sqlx::PgConnection;
+use sqlx::postgres::{PgDatabaseError, PgSeverity};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -48,13 +49,10 @@ impl LineError {
         Self { line, code: code.to_owned(), detail: detail.into() }
     }
 
-    /// The first code, and what else is wrong.
+    /// The first code, and what else is wrong. Pointers and details are short, however long a line is.
     fn of(line: u64, problem: &Problem) -> Self {
-        let detail = problem.errors.iter().take(3).map(|error| {
-            // A field's name is the sender's, and as long as a line.
-            let pointer: String = error.pointer.chars().take(100).collect();
-            format!("{pointer}: {}", error.detail)
-        });
+        let detail =
+            problem.errors.iter().take(3).map(|error| format!("{}: {}", error.pointer, error.detail));
         let code = problem.errors.first().map_or("invalid_value", |error| &error.code);
         Self::new(line, code, detail.collect::<Vec<_>>().join(" "))
     }
@@ -126,6 +124,18 @@ pub enum ApplyError {
     /// the stock of the lines once more could count what was sold anew.
     #[error("whether the lines were written is not known: {0}")]
     Unsure(sqlx::Error),
+}
+
+impl ApplyError {
+    /// An error of COMMIT. One that PostgreSQL reports of the transaction rolled it back; one
+    /// that ends the connection may come after the commit as well as before.
+    pub fn at_commit(error: sqlx::Error) -> Self {
+        let severity = error
+            .as_database_error()
+            .and_then(|error| error.try_downcast_ref::<PgDatabaseError>())
+            .map(PgDatabaseError::severity);
+        if severity == Some(PgSeverity::Error) { Self::Database(error) } else { Self::Unsure(error) }
+    }
 }
 
 /// Applies the lines in the order given. On an error the transaction is spent.

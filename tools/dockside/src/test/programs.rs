@@ -43,6 +43,20 @@ pub fn build(layout: &Layout) -> Result<Vec<Program>> {
     Ok(programs)
 }
 
+/// Builds these tests, `(package, file)`, as `--release` does.
+pub fn build_optimised(layout: &Layout, wanted: &[(&str, &str)]) -> Result<Vec<Program>> {
+    let mut arguments = vec!["--workspace", "--exclude", "dockside", "--release"];
+    arguments.extend(wanted.iter().flat_map(|(_, file)| ["--test", *file]));
+    let mut programs = build_one(layout, &arguments)?;
+    // Other packages have files of these names too.
+    let is = |p: &Program, package: &str, file: &str| {
+        p.package == package && p.source == format!("tests/{file}.rs")
+    };
+    programs.retain(|p| wanted.iter().any(|(package, file)| is(p, package, file)));
+    anyhow::ensure!(programs.len() == wanted.len(), "not all of {wanted:?} were built");
+    Ok(programs)
+}
+
 fn build_one(layout: &Layout, packages: &[&str]) -> Result<Vec<Program>> {
     let mut command = cargo(layout);
     command.arg("test").args(packages).args(["--no-run", "--message-format=json-render-diagnostics"]);
