@@ -16,7 +16,7 @@ const RESERVATIONS_OF: &str = "SELECT count(*) FROM products.reservation_lines W
 
 /// Holds up what writes to a table, until it is dropped or rolled back.
 async fn gate(shop: &Shop, table: &str) -> Transaction<'static, Postgres> {
-    let mut gate = shop.database.begin().await.unwrap();
+    let mut gate = shop.transaction().await;
     let lock = format!("LOCK TABLE {table} IN SHARE MODE");
     sqlx::query(sqlx::AssertSqlSafe(lock)).execute(&mut *gate).await.unwrap();
     gate

@@ -147,18 +147,21 @@ mod tests {
             seed: None,
             minutes: 5,
             faults: None,
+            victims: None,
+            pace: None,
             clients: 16,
             replicas: 1,
             failpoints: None,
+            keys: None,
             release: false,
             report: None,
             keep: true,
         };
         assert_eq!(passed_on(&args).join(" "), "--minutes 5 --clients 16 --replicas 1");
-        (args.seed, args.faults, args.release) = (Some(7), Some("kill,stop"), true);
+        (args.seed, args.faults, args.pace) = (Some(7), Some("kill,stop"), Some("2"));
         assert_eq!(
             passed_on(&args).join(" "),
-            "--seed 7 --minutes 5 --clients 16 --replicas 1 --faults kill,stop --release"
+            "--seed 7 --minutes 5 --clients 16 --replicas 1 --faults kill,stop --pace 2"
         );
     }
 }

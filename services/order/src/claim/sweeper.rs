@@ -2,6 +2,8 @@
 //! process died, and the customer did not come back. And forgets what erased users'
 //! last requests left.
 
+use std::time::Duration;
+
 use service::failpoint::reach;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;

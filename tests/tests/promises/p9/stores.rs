@@ -53,7 +53,7 @@ async fn p9_no_services_role_reaches_a_table_of_another_service() {
         .unwrap();
         assert!(relations.len() > 25, "{relations:?}");
         for (schema, relation) in &relations {
-            let mut transaction = shop.database.begin().await.unwrap();
+            let mut transaction = shop.transaction().await;
             let become_role = AssertSqlSafe(format!("SET LOCAL ROLE {role}"));
             sqlx::query(become_role).execute(&mut *transaction).await.unwrap();
             let read = AssertSqlSafe(format!("SELECT 1 FROM {schema}.\"{relation}\" LIMIT 1"));
