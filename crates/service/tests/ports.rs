@@ -142,9 +142,10 @@ async fn calls_go_on_while_one_of_the_named_replicas_after_the_other_is_replaced
     let addresses = format!("http://{},http://{}", one.grpc, other.grpc);
     let client = HealthClient::new(service::grpc::Replicas::new(&addresses).unwrap());
     let stopped = CancellationToken::new();
+    let retries = Retries::default();
     let mut clients = JoinSet::new();
     for _ in 0..8 {
-        let (client, stopped) = (client.clone(), stopped.clone());
+        let (client, stopped, retries) = (client.clone(), stopped.clone(), retries.clone());
         clients.spawn(async move {
             let mut calls = 0;
             while !stopped.is_cancelled() {
@@ -153,7 +154,7 @@ async fn calls_go_on_while_one_of_the_named_replicas_after_the_other_is_replaced
                     async move { client.check(request).await }
                 };
                 let message = HealthCheckRequest::default();
-                service::grpc::call(message, GRACE, "", check).await.expect("an answer");
+                service::grpc::call(&retries, message, GRACE, "", check).await.expect("an answer");
                 calls += 1;
             }
             calls

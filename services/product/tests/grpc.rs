@@ -398,7 +398,7 @@ async fn a_caller_who_gives_up_does_not_cut_the_work_short() {
 async fn what_a_caller_gave_up_before_it_was_begun_is_not_done() {
     let shop = shop().await;
     let lamp = shop.stocked(5).await;
-    let mut busy = shop.pool.begin().await.unwrap();
+    let mut busy = service::db::begin(&shop.pool).await.unwrap();
     sqlx::query("SELECT FROM products.stock FOR UPDATE").execute(&mut *busy).await.unwrap();
     let reserve = |millis: u64| {
         let reservations = vec![reservation(Uuid::now_v7(), &[(&lamp, 1)])];
@@ -452,7 +452,7 @@ async fn raw(shop: &Shop, method: &str, timeout: &str, message: &[u8]) -> (i32, 
 async fn a_call_ends_here_when_its_deadline_has_passed() {
     let shop = shop().await;
     let lamp = shop.stocked(5).await;
-    let mut busy = shop.pool.begin().await.unwrap();
+    let mut busy = service::db::begin(&shop.pool).await.unwrap();
     sqlx::query("SELECT FROM products.stock FOR UPDATE").execute(&mut *busy).await.unwrap();
     let asked = wire::ReserveRequest { reservations: vec![reservation(Uuid::now_v7(), &[(&lamp, 1)])] };
     let (status, took) = raw(&shop, "Reserve", "200m", &prost::Message::encode_to_vec(&asked)).await;

@@ -252,7 +252,8 @@ async fn replays_at_the_same_time_as_a_consumer_and_more_deaths_lose_nothing() {
     };
     let replays = async {
         let (one, two, more) = tokio::join!(replay(), replay(), die);
-        (one.unwrap(), two.unwrap());
+        one.unwrap();
+        two.unwrap();
         replay().await.unwrap();
         more
     };
