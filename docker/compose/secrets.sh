@@ -22,7 +22,7 @@ for service in user product order; do
     put "$service/amqp_url" "amqp://$service:$password@rabbitmq:5672/%2f"
     accounts="$accounts${accounts:+,}{\"name\":\"$service\",\"password\":\"$password\",\"tags\":\"\"}"
     permissions="$permissions${permissions:+,}{\"user\":\"$service\",\"vhost\":\"/\",$topology}"
-    topics="$topics${topics:+,}{\"user\":\"$service\",\"vhost\":\"/\",\"exchange\":\"dockside.events\",\"write\":\"^$service[.]\",\"read\":\".*\"}"
+    topics="$topics${topics:+,}{\"user\":\"$service\",\"vhost\":\"/\",\"exchange\":\"dockside.events\",\"write\":\"^${service}[.]\",\"read\":\".*\"}"
 done
 put rabbitmq/definitions.json "{\"vhosts\":[{\"name\":\"/\"}],\"users\":[$accounts],\"permissions\":[$permissions],\"topic_permissions\":[$topics]}"
 

@@ -215,11 +215,14 @@ def broker_problems(script, local):
         except ValueError as error:
             return [f"the definitions are no JSON: {error}"]
     found = []
-    everything = {"vhost": "/", "configure": ".*", "write": ".*", "read": ".*"}
+    # All queues, which each of them declares; of the events, only its own.
+    queues = {"configure": "^dockside[.]", "write": "^(dockside[.]|amq[.]default$)", "read": "^dockside[.]"}
+    events = {"vhost": "/", "exchange": "dockside.events", "read": ".*"}
     if definitions != {
         "vhosts": [{"name": "/"}],
         "users": [{"name": name, "password": password, "tags": ""} for name, password in passwords.items()],
-        "permissions": [{"user": name, **everything} for name in SERVICES],
+        "permissions": [{"user": name, "vhost": "/", **queues} for name in SERVICES],
+        "topic_permissions": [{"user": name, **events, "write": f"^{name}[.]"} for name in SERVICES],
     }:
         found.append(f"other accounts or permissions than wanted: {definitions}")
     limit = mebibytes(broker.pod["containers"][0]["resources"]["limits"]["memory"]) * 2**20
