@@ -53,7 +53,7 @@ const STEPS: [Step; 9] = [
     },
     Step {
         name: "canary",
-        proves: "under load, a canary gets who asks for it, then 10 % and 50 %, and nothing once rolled back",
+        proves: "under load, a canary of each service gets who asks for it, then its share up to 100 %, and nothing once rolled back",
         run: canary::run,
     },
     Step {
