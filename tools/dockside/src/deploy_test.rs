@@ -4,6 +4,7 @@ mod books;
 mod canary;
 mod customers;
 mod limits;
+mod listeners;
 mod load;
 mod memory;
 mod ready;
@@ -58,7 +59,7 @@ const STEPS: [Step; 9] = [
     },
     Step {
         name: "limits",
-        proves: "400 requests/s for a minute stay within the limits of memory, and all peaks below 1 GiB",
+        proves: "400 requests/s for a minute, and as many listeners as order takes, stay within the limits of memory, and all peaks below 1 GiB",
         run: limits::run,
     },
     Step {
