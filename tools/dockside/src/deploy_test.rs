@@ -64,7 +64,7 @@ const STEPS: [Step; 9] = [
     },
     Step {
         name: "restore",
-        proves: "the commands of docs/deploy.md bring every order back after the stores' disks are lost",
+        proves: "the commands of docs/deploy.md, Compose's and the cluster's, bring every order back after the stores' disks are lost",
         run: restore::restore,
     },
     Step { name: "keep", proves: "orders survive down and up", run: restore::keep },
