@@ -2,6 +2,7 @@
 
 mod books;
 mod canary;
+mod cluster;
 mod customers;
 mod limits;
 mod listeners;
@@ -30,7 +31,7 @@ struct Step {
     run: fn(&Shop) -> Result<String>,
 }
 
-const STEPS: [Step; 9] = [
+const STEPS: [Step; 10] = [
     Step {
         name: "up",
         proves: "builds the images, none over 20 MiB compressed, starts the shop and buys something",
@@ -68,10 +69,15 @@ const STEPS: [Step; 9] = [
         run: restore::restore,
     },
     Step { name: "keep", proves: "orders survive down and up", run: restore::keep },
+    Step {
+        name: "cluster",
+        proves: "the scripts of k8s/overlays/local make the Secret and a RabbitMQ with its accounts",
+        run: cluster::run,
+    },
 ];
 
 /// What can be named on the command line.
-pub fn names() -> [&'static str; 9] {
+pub fn names() -> [&'static str; 10] {
     STEPS.map(|s| s.name)
 }
 
