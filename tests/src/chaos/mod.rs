@@ -50,11 +50,11 @@ impl Options {
     pub fn brief(seed: u64, kinds: &[Kind], victims: &[&str]) -> Self {
         Self {
             seed,
-            lasts: Duration::from_secs(32),
+            lasts: Duration::from_secs(27),
             kinds: kinds.to_vec(),
             clients: 6,
             pause: Duration::from_millis(250),
-            pace: Duration::from_secs(2),
+            pace: Duration::from_millis(1200),
             victims: victims.iter().map(|victim| (*victim).to_owned()).collect(),
             folder: std::env::temp_dir().join(format!("dockside-run-{}-{seed}", std::process::id())),
         }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rand::rngs::StdRng;
-use rand::seq::IndexedRandom;
+use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{RngExt, SeedableRng};
 
 /// What can be done to a shop.
@@ -99,7 +99,8 @@ pub struct Phases {
 impl Phases {
     /// Fills `total`: a warm-up, then rounds of a minute, or one that takes what is there.
     pub fn within(total: Duration) -> Self {
-        let (warm_up, rest) = (Duration::from_secs(12), Duration::from_secs(14));
+        let warm_up = if total < Duration::from_secs(60) { 8 } else { 12 };
+        let (warm_up, rest) = (Duration::from_secs(warm_up), Duration::from_secs(11));
         let left = total.saturating_sub(warm_up);
         let rounds = (left.as_secs() / 60).max(1) as u32;
         let round = (left / rounds).saturating_sub(rest).max(Duration::from_secs(5));
@@ -131,11 +132,14 @@ pub fn plan(
         .filter(|kind| usable(kind))
         .flat_map(|kind| std::iter::repeat_n(*kind, kind.weight() as usize))
         .collect();
+    // Each kind once, before chance has its way.
+    let mut owed: Vec<Kind> = kinds.iter().copied().filter(usable).collect();
+    owed.shuffle(&mut rng);
     let mut faults = Vec::new();
     for round in 0..phases.rounds {
         let begin = phases.start_of(round);
         let mut at = begin;
-        while let Some(kind) = bag.choose(&mut rng).copied() {
+        while let Some(kind) = owed.last().copied().or_else(|| bag.choose(&mut rng).copied()) {
             let victims = if kind.is_of_links() { links } else { processes };
             let victim = match kind {
                 Kind::Repeat | Kind::Poison | Kind::Webhooks => String::new(),
@@ -143,11 +147,12 @@ pub fn plan(
             };
             let lasts = match kind {
                 Kind::Kill | Kind::Restart | Kind::Repeat | Kind::Poison | Kind::Webhooks => Duration::ZERO,
-                _ => Duration::from_millis(rng.random_range(1000..=5000)),
+                _ => Duration::from_millis(rng.random_range(1000..=4000)),
             };
             if at + lasts > begin + phases.round {
                 break;
             }
+            owed.pop();
             faults.push(Fault { at, kind, victim, lasts });
             at += pace.mul_f64(rng.random_range(0.5..1.5));
         }
@@ -186,6 +191,16 @@ mod tests {
         for fault in faults {
             let round = (0..phases.rounds).rfind(|round| phases.start_of(*round) <= fault.at).unwrap();
             assert!(fault.at + fault.lasts <= phases.start_of(round) + phases.round);
+        }
+    }
+
+    #[test]
+    fn a_short_run_has_each_kind_too() {
+        let phases = Phases::within(Duration::from_secs(27));
+        let kinds = [Kind::Kill, Kind::Pause, Kind::Webhooks];
+        for seed in 0..50 {
+            let faults = plan(seed, &phases, &kinds, &names(&["order"]), &[], Duration::from_millis(1200));
+            assert!(kinds.iter().all(|kind| faults.iter().any(|fault| fault.kind == *kind)), "{seed}");
         }
     }
 

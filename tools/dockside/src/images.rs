@@ -49,9 +49,7 @@ pub fn run(layout: &Layout, args: &Args) -> Result<ExitCode> {
         for layer in &found.layers {
             line(&format!("  {:>8}  {}", mebibytes(layer.compressed), layer.made_by));
         }
-        if found.compressed() > LIMIT {
-            wrong.push(format!("{image} is larger than {}", mebibytes(LIMIT)));
-        }
+        wrong.extend(too_large(&image, found.compressed()));
         let file = folder.join(format!("{program}.cdx.json"));
         let bill = sbom::of(layout, program, &image, &found)?;
         fs::write(&file, format!("{:#}\n", bill.document))
@@ -79,6 +77,28 @@ pub fn run(layout: &Layout, args: &Args) -> Result<ExitCode> {
     }
     step("images", &format!("done in {}", seconds(crate::console::since_start())));
     Ok(ExitCode::SUCCESS)
+}
+
+/// The largest of the images of that tag, compressed, as `order 13.1 MiB`.
+///
+/// # Errors
+/// when it is larger than a node should have to pull.
+pub fn largest(layout: &Layout, tag: &str) -> Result<String> {
+    let mut largest = (0, "");
+    for program in PACKAGES {
+        let image = reference(program, tag);
+        let size = layers::of(&image, &layout.dir)?.compressed();
+        if let Some(wrong) = too_large(&image, size) {
+            bail!("{wrong}");
+        }
+        largest = largest.max((size, program));
+    }
+    Ok(format!("{} {}", largest.1, mebibytes(largest.0)))
+}
+
+/// What is wrong with an image of so many bytes.
+fn too_large(image: &str, size: u64) -> Option<String> {
+    (size > LIMIT).then(|| format!("{image} has {}, more than {}", mebibytes(size), mebibytes(LIMIT)))
 }
 
 fn reference(program: &str, tag: &str) -> String {
@@ -162,6 +182,12 @@ fn mebibytes(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_image_may_have_20_mib_and_not_a_byte_more() {
+        assert_eq!(too_large("dockside/order:dev", 20 << 20), None);
+        assert!(too_large("dockside/order:dev", (20 << 20) + 1).unwrap().contains("dockside/order:dev"));
+    }
 
     #[test]
     fn a_scanner_looks_at_the_image_and_at_its_bill_of_materials() {

@@ -21,7 +21,7 @@ pub enum Need {
     Nginx,
     /// With its module venv, for the checks of `k8s/`.
     Python,
-    /// The programs of the tour in docs/api.md.
+    /// The programs of the tour in docs/api.md, and of the scripts and commands that the checks of `k8s/` run.
     Tour,
 }
 
@@ -32,7 +32,9 @@ impl Need {
             Need::RabbitMq => rabbitmq::find_programs().is_none(),
             Need::Nginx => nginx::find_program().is_none(),
             Need::Python => python().is_none(),
-            Need::Tour => ["bash", "curl", "jq"].iter().any(|program| find(program, &[]).is_none()),
+            Need::Tour => {
+                ["bash", "curl", "jq", "openssl"].iter().any(|program| find(program, &[]).is_none())
+            }
         }
     }
 
@@ -42,7 +44,7 @@ impl Need {
             Need::RabbitMq => "RabbitMQ",
             Need::Nginx => "nginx",
             Need::Python => "Python",
-            Need::Tour => "bash, curl and jq",
+            Need::Tour => "bash, curl, jq and openssl",
         }
     }
 
@@ -89,7 +91,7 @@ fn packages(manager: Manager, need: Need) -> &'static str {
         (Manager::Apt, Need::Python) => "python3 python3-venv",
         (Manager::Dnf | Manager::Apk, Need::Python) => "python3",
         (Manager::Pacman | Manager::Brew, Need::Python) => "python",
-        (_, Need::Tour) => "bash curl jq",
+        (_, Need::Tour) => "bash curl jq openssl",
     }
 }
 
@@ -171,7 +173,7 @@ fn python() -> Option<PathBuf> {
     probe.status().is_ok_and(|status| status.success()).then_some(python)
 }
 
-/// The programs of the tour in docs/api.md, installed where they are missing.
+/// The programs of [`Need::Tour`], installed where they are missing.
 pub fn tour(layout: &Layout) -> Result<()> {
     install(layout, vec![Need::Tour]).map(drop)
 }

@@ -266,6 +266,7 @@ fn steps(layout: &Layout, supervisor: &Supervisor, plan: &Plan, run: &mut Run) -
 /// Checks `k8s/`. What that needs is kept beside this run's data, which is forgotten each time.
 fn manifests(layout: &Layout) -> Result<()> {
     let python = install::with_python(layout)?;
+    install::tour(layout)?;
     let dir = layout.dir.parent().unwrap_or(&layout.dir);
     finish(Command::new(python).arg(layout.root.join("k8s/checks")).env("DOCKSIDE_DIR", dir))
 }

@@ -31,7 +31,7 @@ impl Customer {
     }
 
     /// One of the demo data's accounts.
-    fn staff(shop: &Shop) -> Result<Customer> {
+    pub fn staff(shop: &Shop) -> Result<Customer> {
         let account = ("staff@dockside.test".to_owned(), "dockside-staff".to_owned());
         let staff = Customer { email: account.0, password: account.1, token: Mutex::default() };
         staff.sign_in(shop)?;

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use super::books;
+use super::listeners::Listeners;
 use super::load::Load;
 use super::memory::Group;
 use super::shop::{Shop, docker, inspect};
-use crate::console::line;
+use crate::console::{line, seconds};
 use crate::process::pause;
 use crate::signals;
 
@@ -34,6 +35,7 @@ struct Container {
 pub fn run(shop: &Shop) -> Result<String> {
     let mut containers = containers(shop)?;
     let load = Load::new(shop, RATE)?;
+    let listeners = Listeners::fill(shop)?;
     let ((), report) = load.during(|| {
         let start = Instant::now();
         while start.elapsed() < LASTS {
@@ -45,6 +47,7 @@ pub fn run(shop: &Shop) -> Result<String> {
         }
         Ok(())
     })?;
+    let (listening, heard) = listeners.hear(shop)?;
     line(&format!("  {:<16} {:>9} {:>9} {:>18}", "MiB", "limit", "peak", "of it not cache"));
     let mut sum = 0;
     for c in &containers {
@@ -69,9 +72,11 @@ pub fn run(shop: &Shop) -> Result<String> {
     ensure!(sum < ALL, "all peaks together are {:.0} MiB, not below 1 GiB", sum as f64 / MIB);
     let sum = sum as f64 / MIB;
     Ok(format!(
-        "{}, {refused} refused (503), {} orders right; all peaks {sum:.0} MiB",
+        "{}, {refused} refused (503), {} orders right; {listening} listeners heard of a change within {}; \
+         all peaks {sum:.0} MiB",
         report.summary(),
-        report.placed.len()
+        report.placed.len(),
+        seconds(heard)
     ))
 }
 

@@ -3,13 +3,14 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 
 use super::books;
 use super::customers::{Customer, stocked};
 use super::load::Load;
 use super::shop::{Shop, docker, inspect, wait};
 use crate::console::{line, seconds};
-use crate::smoke;
+use crate::{images, smoke};
 
 /// Requests a second: the usual load.
 pub const RATE: u32 = 100;
@@ -20,13 +21,32 @@ const REPLACED: [&str; 10] =
     ["order", "product", "user", "order", "product", "user", "order", "product", "user", "order"];
 
 pub fn up(shop: &Shop) -> Result<String> {
+    pulls_none_of_ours(shop)?;
     let start = Instant::now();
     shop.compose(&["build"])?;
     let built = start.elapsed();
+    let largest = images::largest(&shop.layout, &shop.project)?;
+    let start = Instant::now();
     shop.start()?;
-    let started = start.elapsed().saturating_sub(built);
+    let started = start.elapsed();
     smoke::run(&shop.layout, Some(&shop.edge()))?;
-    Ok(format!("built in {}, healthy {} later, and an order is paid", seconds(built), seconds(started)))
+    Ok(format!(
+        "built in {}, none larger than {largest} compressed; healthy in {}, and an order is paid",
+        seconds(built),
+        seconds(started)
+    ))
+}
+
+/// A registry's image of the shop's name would be a stranger's, and get the secrets.
+fn pulls_none_of_ours(shop: &Shop) -> Result<()> {
+    let config = shop.compose(&["--profile", "canary", "config", "--format", "json"])?;
+    let config: Value = serde_json::from_str(&config).context("Compose's configuration is no JSON")?;
+    let services = config["services"].as_object().context("no services")?;
+    let ours = |service: &Value| service["image"].as_str().is_some_and(|i| i.starts_with("dockside/"));
+    let wrong = services.iter().find(|(_, s)| ours(s) && s["pull_policy"] != "never");
+    ensure!(wrong.is_none(), "Compose would pull the image of {:?}", wrong.map(|(name, _)| name));
+    ensure!(services.values().filter(|s| ours(s)).count() == 8, "not the images that were expected");
+    Ok(())
 }
 
 /// The process dies, not by the engine's hand, which would keep it down.

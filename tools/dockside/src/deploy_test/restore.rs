@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use super::books;
@@ -16,13 +18,24 @@ use crate::signals;
 const ORDERS: usize = 5;
 
 pub fn restore(shop: &Shop) -> Result<String> {
-    let [back_up, bring_back] =
-        &documented(&fs::read_to_string(shop.layout.root.join("docs/deploy.md"))?)[..]
-    else {
-        anyhow::bail!("docs/deploy.md has not two commands under \"Back up and restore\" on a laptop");
-    };
+    let text = fs::read_to_string(shop.layout.root.join("docs/deploy.md"))?;
+    let kubectl = stand_in(shop)?;
+    let mut found = Vec::new();
+    for (place, commands) in ["on a laptop", "in a cluster"].into_iter().zip(documented(&text)) {
+        let [back_up, bring_back, ..] = &commands[..] else {
+            bail!("docs/deploy.md has not two commands under \"Back up and restore\" {place}");
+        };
+        let took = lose_and_restore(shop, &kubectl, back_up, bring_back).context(place)?;
+        found.push(format!("{place} {}", seconds(took)));
+    }
+    ensure!(found.len() == 2, "docs/deploy.md has not two sections \"Back up and restore\"");
+    Ok(format!("{ORDERS} orders as they were after the commands; {}; a new one is paid", found.join(", ")))
+}
+
+/// Returns how long the way back took.
+fn lose_and_restore(shop: &Shop, kubectl: &Path, back_up: &str, bring_back: &str) -> Result<Duration> {
     let before = Bought::new(shop)?;
-    run(shop, back_up)?;
+    run(shop, kubectl, back_up)?;
     shop.compose(&["down"])?;
     // The disks of both stores; the secrets and the card provider are elsewhere.
     let [postgres, rabbitmq] = ["postgres", "rabbitmq"].map(|name| format!("{}_{name}-data", shop.project));
@@ -32,11 +45,35 @@ pub fn restore(shop: &Shop) -> Result<String> {
         before.customer.call(shop, "POST", "/auth/login", Some(&before.customer.credentials()), 401)?;
     ensure!(nobody["code"] == "invalid_credentials", "the wiped shop answers its customer {nobody}");
     let start = Instant::now();
-    run(shop, bring_back)?;
+    run(shop, kubectl, bring_back)?;
     let took = start.elapsed();
     before.check(shop)?;
-    Ok(format!("{ORDERS} orders as they were, {} after the commands began; a new one is paid", seconds(took)))
+    Ok(took)
 }
+
+/// The folder of a `kubectl` that does to this shop what the cluster's commands would do to theirs: the same database, made
+/// by the same script, in the same image.
+fn stand_in(shop: &Shop) -> Result<PathBuf> {
+    let folder = shop.layout.dir.join("kubectl");
+    fs::create_dir_all(&folder)?;
+    let program = folder.join("kubectl");
+    fs::write(&program, KUBECTL)?;
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
+    Ok(folder)
+}
+
+const KUBECTL: &str = r#"#!/bin/sh
+set -eu
+case "$*" in
+    "-n dockside exec postgres-0 -- "*) shift 5; exec docker compose exec -T postgres "$@" ;;
+    "-n dockside exec -i postgres-0 -- "*) shift 6; exec docker compose exec -T postgres "$@" ;;
+    "-n dockside scale deployment user product order --replicas=0") exec docker compose stop user product order ;;
+    "-n dockside scale deployment user product order --replicas=2") exec docker compose up --detach --wait ;;
+    # `stop` has waited.
+    "-n dockside wait --for=delete pod -l app in (user, product, order) --timeout=120s") ;;
+    *) echo "no stand-in for kubectl $*" >&2; exit 1 ;;
+esac
+"#;
 
 pub fn keep(shop: &Shop) -> Result<String> {
     let before = Bought::new(shop)?;
@@ -107,17 +144,20 @@ fn stock(shop: &Shop, customer: &Customer, product: &str) -> Result<u64> {
     product["stock"]["available"].as_u64().context("no stock")
 }
 
-/// The commands of the laptop's section "Back up and restore", as they stand there.
-fn documented(text: &str) -> Vec<String> {
-    let section = text.split("\n### Back up and restore\n").nth(1).unwrap_or_default();
-    let section = section.split("\n#").next().unwrap_or_default();
-    let blocks = section.split("```sh\n").skip(1);
-    blocks.filter_map(|block| Some(block.split_once("```")?.0.to_owned())).collect()
+/// The commands of each section "Back up and restore", as they stand there: the laptop's, the cluster's.
+fn documented(text: &str) -> Vec<Vec<String>> {
+    let commands = |section: &str| {
+        let section = section.split("\n#").next().unwrap_or_default();
+        let blocks = section.split("```sh\n").skip(1);
+        blocks.filter_map(|block| Some(block.split_once("```")?.0.to_owned())).collect()
+    };
+    text.split("\n### Back up and restore\n").skip(1).map(commands).collect()
 }
 
 /// Runs commands as somebody would who pastes them, but stops at the first that fails.
-fn run(shop: &Shop, commands: &str) -> Result<()> {
-    finish(shop.command("sh").args(["-euc", commands]), signals::stop_asked).map(drop)
+fn run(shop: &Shop, kubectl: &Path, commands: &str) -> Result<()> {
+    let commands = format!("PATH=\"$0:$PATH\"\n{commands}");
+    finish(shop.command("sh").args(["-euc", &commands]).arg(kubectl), signals::stop_asked).map(drop)
 }
 
 #[cfg(test)]
@@ -125,8 +165,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_commands_of_the_first_section_are_read() {
-        let text = "# A\n\n### Back up and restore\n\n```sh\na\n```\n\nor\n\n```sh\nb\nc\n```\n\n### X\n\n```sh\nd\n```\n";
-        assert_eq!(documented(text), ["a\n", "b\nc\n"]);
+    fn the_commands_of_each_section_are_read() {
+        let section = "\n### Back up and restore\n\n```sh\na\n```\n\nor\n\n```sh\nb\nc\n```\n\n### X\n\n```sh\nd\n```\n";
+        assert_eq!(documented(&section.repeat(2)), [["a\n", "b\nc\n"], ["a\n", "b\nc\n"]]);
     }
 }

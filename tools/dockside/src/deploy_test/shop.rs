@@ -39,11 +39,15 @@ impl Shop {
     }
 
     pub fn edge(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        format!("http://{}", self.address_of_edge())
+    }
+
+    pub fn address_of_edge(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
     }
 
     pub fn api(&self, path: &str) -> String {
-        format!("http://127.0.0.1:{}/api/v1{path}", self.port)
+        format!("{}/api/v1{path}", self.edge())
     }
 
     /// Runs `docker compose` with these arguments for this shop and returns what it printed.
