@@ -160,7 +160,7 @@ async fn reservations_of_one_product_that_queue_up_share_a_transaction() {
 
 /// The figures of the README. Run it alone on the machine.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "a minute of measuring"]
+#[cfg_attr(debug_assertions, ignore = "a minute of measuring: cargo dockside bench hot-stock")]
 async fn hot_product_measured_for_a_minute() {
     let shop = spacious_shop().await;
     let mut ratios = Vec::new();
@@ -301,7 +301,10 @@ async fn sixty_four_buyers_of_500_units_buy_exactly_500() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "a minute; the first seed always runs"]
+#[cfg_attr(
+    debug_assertions,
+    ignore = "a minute, in cargo dockside bench hot-stock; the first seed always runs"
+)]
 async fn sixty_four_buyers_of_500_units_buy_exactly_500_whatever_the_seed() {
     seeds(1..=20).await;
 }

@@ -269,10 +269,23 @@ impl Injector {
         Ok(())
     }
 
-    /// Waits until a process that was struck serves again: how long, or None when it did not in time.
-    pub async fn recovered(&self, victim: &str, since: Instant, limit: Duration) -> Option<Duration> {
+    /// The process's id; None while it is being started again.
+    pub fn pid_of(&self, name: &str) -> Option<u32> {
+        self.process(name)?.pid
+    }
+
+    /// Waits until a process that was struck serves again, as another one than `dead`: how long, or None when it did
+    /// not in time.
+    pub async fn recovered(
+        &self,
+        victim: &str,
+        dead: Option<u32>,
+        since: Instant,
+        limit: Duration,
+    ) -> Option<Duration> {
         while since.elapsed() < limit {
-            if tokio::time::timeout(DEADLINE, self.serves(victim)).await == Ok(true) {
+            let another = dead.is_none() || self.pid_of(victim) != dead;
+            if another && tokio::time::timeout(DEADLINE, self.serves(victim)).await == Ok(true) {
                 return Some(since.elapsed());
             }
             tokio::time::sleep(Duration::from_millis(50)).await;

@@ -80,7 +80,7 @@ pub async fn run(
     // Left by whoever was here before.
     let old = oracle::found_dead(&shop).await?;
     let minutes = u32::try_from(options.lasts.as_secs() / 60).unwrap_or(u32::MAX);
-    let goods = Goods::stock(&shop, 40 + 60 * minutes).await;
+    let goods = Goods::stock(&shop, 40 + 20 * minutes).await;
     let started = Instant::now();
     let journal = Arc::new(Journal::create(&options.folder.join("journal.jsonl"), started)?);
     let stop = Arc::new(AtomicBool::new(false));
@@ -112,6 +112,7 @@ pub async fn run(
     tokio::time::sleep_until((begun + phases.total()).into()).await;
     let mut struck = strikes.join_all().await;
     struck.sort_by_key(|strike| strike.at);
+    let healed = struck.iter().map(|strike| strike.at + strike.fault.lasts).max().unwrap_or_default();
     stop.store(true, Ordering::Relaxed);
     looking.await?;
     while let Some(customer) = customers.join_next().await {
@@ -120,13 +121,14 @@ pub async fn run(
 
     // Whoever still wants what is scarce gets it, until there is none: a unit that is left over is a sale refused.
     let mut broken = journal.wrongs();
-    let settled = settle(&shop, &mut broken).await;
+    let settled =
+        settle(&shop, HEALING.saturating_sub(begun.elapsed().saturating_sub(healed)), &mut broken).await;
     if settled.is_some() {
         for product in &goods.scarce {
             let buyer = Customer::join(&shop, &journal, &goods, 1000, options.seed).await;
             buyer.buy_up(*product, goods.few).await;
         }
-        settle(&shop, &mut broken).await;
+        settle(&shop, HEALING, &mut broken).await;
         for product in &goods.scarce {
             let (on_hand, _) = shop.stock(*product).await;
             if on_hand != 0 {
@@ -159,8 +161,8 @@ pub async fn run(
     Ok(outcome)
 }
 
-async fn settle(shop: &Shop, broken: &mut Vec<String>) -> Option<Duration> {
-    match oracle::at_rest(shop, HEALING).await {
+async fn settle(shop: &Shop, limit: Duration, broken: &mut Vec<String>) -> Option<Duration> {
+    match oracle::at_rest(shop, limit).await {
         Ok(took) => Some(took),
         Err(left) => {
             broken.extend(left.into_iter().map(|what| format!("{what} {HEALING:?} after the last fault")));
@@ -180,6 +182,7 @@ async fn strike(
 ) -> Strike {
     let of_process = matches!(fault.kind, Kind::Kill | Kind::Restart | Kind::Pause);
     let at = begun.elapsed();
+    let dead = injector.pid_of(&fault.victim).filter(|_| fault.kind != Kind::Pause);
     let mut strike = Strike { fault, at, missed: None, serves: None, sells: None };
     if let Err(error) = injector.inject(&strike.fault).await {
         strike.missed = Some(format!("{error:#}"));
@@ -188,7 +191,7 @@ async fn strike(
     watch.struck();
     let since = begun + at + strike.fault.lasts;
     if of_process {
-        strike.serves = injector.recovered(&strike.fault.victim, since, RECOVERY_LIMIT).await;
+        strike.serves = injector.recovered(&strike.fault.victim, dead, since, RECOVERY_LIMIT).await;
     } else {
         strike.serves = Some(Duration::ZERO);
     }

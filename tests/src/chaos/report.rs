@@ -53,6 +53,10 @@ const QUICK_AGAIN: usize = 10;
 /// Seconds over which speed is measured.
 const WINDOW: usize = 4;
 const AS_QUICK: f64 = 0.9;
+/// Seconds in which half of all kills are to be overcome, where there are many, and each of them.
+const MEDIAN: f64 = 10.0;
+const WORST: f64 = 30.0;
+const MANY: usize = 30;
 
 impl Outcome {
     fn second(&self, of_plan: Duration) -> usize {
@@ -95,10 +99,18 @@ impl Outcome {
                 ));
             }
         }
+        let kills = self.recoveries(Some(Kind::Kill));
+        // Of a handful, one server that is slow to start makes half.
+        if kills.len() >= MANY && median(&kills) > MEDIAN {
+            self.broken.push(format!("it took {:.1} s in the median to get over a kill", median(&kills)));
+        }
         for strike in
             self.strikes.iter().filter(|strike| strike.missed.is_none() && strike.recovery().is_none())
         {
             self.broken.push(format!("never got over {}", name(&strike.fault)));
+        }
+        for slow in kills.iter().filter(|took| kills.len() >= MANY && **took > WORST) {
+            self.broken.push(format!("it took {slow:.1} s to get over a kill"));
         }
     }
 

@@ -119,7 +119,7 @@ fn each(layout: &Layout, database: &Url, scratch: &Path, check: bool, only: &[St
         migrate(layout, &url, c)?;
         let fresh = scratch.join(c.package);
         fs::create_dir_all(&fresh)?;
-        describe(layout, c, &url, &fresh)?;
+        describe(layout, c, &url, &fresh, check)?;
         let committed = layout.root.join(c.folder).join(".sqlx");
         let (old, new) = (read(&committed)?, read(&fresh)?);
         let changes = differences(&old, &new);
@@ -156,7 +156,7 @@ fn migrate(layout: &Layout, url: &Url, c: &Checked) -> Result<()> {
 }
 
 /// Compiles the crate with its queries checked against the database; the metadata lands in `fresh`.
-fn describe(layout: &Layout, c: &Checked, url: &Url, fresh: &Path) -> Result<()> {
+fn describe(layout: &Layout, c: &Checked, url: &Url, fresh: &Path, check: bool) -> Result<()> {
     let folder = layout.root.join(c.folder);
     let source = folder.join("src/lib.rs");
     let file = File::options().append(true).open(&source).with_context(|| source.display().to_string())?;
@@ -166,8 +166,14 @@ fn describe(layout: &Layout, c: &Checked, url: &Url, fresh: &Path) -> Result<()>
     file.set_modified(std::time::SystemTime::now())?;
     let touched = file.metadata()?.modified()?;
     let mut command = cargo(layout);
-    // All of the workspace, so that dependencies have the features that `clippy` and `test` compile them with.
-    command.args(["check", "--quiet", "--workspace", "--lib"]);
+    command.args(["check", "--quiet"]);
+    if check {
+        // All of the workspace, so that dependencies have the features that `clippy` and `test` compile them with.
+        command.args(["--workspace", "--lib"]);
+    } else {
+        // Alone: others may wait for metadata of their own.
+        command.args(["-p", c.package]);
+    }
     if uses_macros(&folder.join("tests")) {
         command.arg("--tests");
     }
@@ -177,7 +183,8 @@ fn describe(layout: &Layout, c: &Checked, url: &Url, fresh: &Path) -> Result<()>
     }
     signals::check()?;
     if !status.map_err(cargo_missing)?.success() {
-        bail!("{} does not compile against its schema: see cargo's messages above", c.package);
+        let hint = if check { ", or `cargo dockside prepare` has to be run" } else { "" };
+        bail!("{} does not compile against its schema{hint}: see cargo's messages above", c.package);
     }
     Ok(())
 }

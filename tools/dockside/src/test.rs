@@ -49,10 +49,11 @@ struct Plan {
 
 /// Tests that hold figures: their name here, their package and their file. An optimised build
 /// makes them hold the figures themselves; in `test` they hold some that are easier.
-pub const BENCHES: [(&str, &str, &str); 3] = [
+pub const BENCHES: [(&str, &str, &str); 4] = [
     ("catalogue", "product", "at_size"),
     ("import", "product", "import_at_size"),
     ("listeners", "order", "listeners"),
+    ("hot-stock", "product", "hot_stock"),
 ];
 
 impl Plan {

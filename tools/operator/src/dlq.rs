@@ -72,9 +72,7 @@ pub async fn list(topology: &Topology, services: &[&'static str], limit: usize) 
         let held = desk.hold().await?;
         found.letters.extend(held.iter().take(limit).map(|delivery| Letter::of(service, delivery)));
         found.total += held.len();
-        if held.iter().any(|delivery| envelope::delivery_count(&delivery.properties) >= RENEW_AT) {
-            renew(&confirming, &mut desk, &held).await?;
-        }
+        renew_if_old(&confirming, &mut desk, &held).await?;
         desk.close(&connection).await?;
     }
     within(connection.close(200, "done".into())).await?;
@@ -88,13 +86,17 @@ pub async fn replay(topology: &Topology, services: &[&'static str], which: &Whic
     for service in services {
         let (dead, queue) = (topology.dead_letters(service), topology.queue(service));
         let mut desk = Desk::open(&connection, &dead).await?;
+        // Back in their place when the desk closes.
+        let mut others = Vec::new();
         for _ in 0..desk.ready {
             let Some(delivery) = desk.next().await? else { break };
             let letter = Letter::of(service, &delivery);
             if !which.means(&letter) {
-                continue; // held, and back in its place when the desk closes
+                others.push(delivery);
+                continue;
             }
             if !letter.event {
+                others.push(delivery);
                 moved.refused.push(letter);
                 continue;
             }
@@ -103,6 +105,7 @@ pub async fn replay(topology: &Topology, services: &[&'static str], which: &Whic
             desk.remove(&delivery).await?;
             moved.done.push(letter);
         }
+        renew_if_old(&confirming, &mut desk, &others).await?;
         desk.close(&connection).await?;
     }
     within(connection.close(200, "done".into())).await?;
@@ -111,18 +114,22 @@ pub async fn replay(topology: &Topology, services: &[&'static str], which: &Whic
 
 /// Deletes letters for good, and returns them.
 pub async fn drop(topology: &Topology, services: &[&'static str], which: &Which) -> Result<Moved> {
-    let (connection, _confirming) = topology.open().await?;
+    let (connection, confirming) = topology.open().await?;
     let mut moved = Moved::default();
     for service in services {
         let mut desk = Desk::open(&connection, &topology.dead_letters(service)).await?;
+        let mut others = Vec::new();
         for _ in 0..desk.ready {
             let Some(delivery) = desk.next().await? else { break };
             let letter = Letter::of(service, &delivery);
             if which.means(&letter) {
                 desk.remove(&delivery).await?;
                 moved.done.push(letter);
+            } else {
+                others.push(delivery);
             }
         }
+        renew_if_old(&confirming, &mut desk, &others).await?;
         desk.close(&connection).await?;
     }
     within(connection.close(200, "done".into())).await?;
@@ -190,8 +197,11 @@ impl Desk {
 }
 
 /// Puts copies of all held letters behind them, in their order, and removes the
-/// originals. Killed in between, a letter is there twice.
-async fn renew(confirming: &Channel, desk: &mut Desk, held: &[Delivery]) -> Result<()> {
+/// originals, when one has been held often. Killed in between, a letter is there twice.
+async fn renew_if_old(confirming: &Channel, desk: &mut Desk, held: &[Delivery]) -> Result<()> {
+    if held.iter().all(|delivery| envelope::delivery_count(&delivery.properties) < RENEW_AT) {
+        return Ok(());
+    }
     for delivery in held {
         let properties = as_new(&delivery.properties);
         messaging::move_to(confirming, &desk.queue, properties, &delivery.data).await?;

@@ -118,6 +118,21 @@ async fn looking_often_loses_and_reorders_nothing() {
 }
 
 #[tokio::test]
+async fn those_that_are_not_meant_do_not_come_near_the_brokers_limit() {
+    let broker = Broker::open().await;
+    broker.bury().await;
+    let nobody = Which::Id(Uuid::now_v7().to_string());
+    for _ in 0..15 {
+        assert!(dlq::replay(&broker.topology, USER, &nobody).await.unwrap().done.is_empty());
+        assert!(dlq::drop(&broker.topology, USER, &nobody).await.unwrap().done.is_empty());
+    }
+    let (_connection, channel) = broker.topology.open().await.unwrap();
+    let queue = broker.topology.dead_letters("user");
+    let held = channel.basic_get(queue.as_str().into(), BasicGetOptions::default()).await.unwrap().unwrap();
+    assert!(envelope::delivery_count(&held.properties) < 20, "the broker drops the 21st");
+}
+
+#[tokio::test]
 async fn a_letter_given_back_is_as_new_and_the_others_stay() {
     let broker = Broker::open().await;
     let (first, second, third) = (broker.bury().await, broker.bury().await, broker.bury().await);

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 const MEASURE_EVERY: Duration = Duration::from_secs(5);
 
-/// Counts until `stop` the sagas that have been due for more than a minute.
+/// Counts until `stop` the sagas that have been due for more than a minute, or have been tried in vain for long.
 pub async fn run(pool: &PgPool, stop: &CancellationToken) {
     let stuck = telemetry::gauge("sagas.stuck");
     loop {
@@ -26,7 +26,7 @@ pub async fn run(pool: &PgPool, stop: &CancellationToken) {
 async fn count(pool: &PgPool) -> sqlx::Result<i64> {
     sqlx::query_scalar!(
         r#"SELECT count(*) AS "count!" FROM orders.sagas
-           WHERE (busy OR news > news_read) AND next_at < now() - interval '1 minute'"#
+           WHERE (busy OR news > news_read) AND (next_at < now() - interval '1 minute' OR attempts > 20)"#
     )
     .fetch_one(pool)
     .await
