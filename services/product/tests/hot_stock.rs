@@ -14,14 +14,19 @@ use proto::product::v1::reserve_result::Outcome;
 use service::batch::Batcher;
 use sqlx::PgConnection;
 use sqlx::postgres::PgPoolOptions;
+use tokio::sync::{Mutex, MutexGuard};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
 const BUYERS: u32 = 64;
 
 /// With a place for every call: what is too much is refused elsewhere.
-async fn spacious_shop() -> Arc<Shop> {
-    Arc::new(shop_with(&["--requests-at-once=1024"]).await)
+/// One test at a time: 64 connections that are measured leave no other shop its share of the database.
+static ALONE: Mutex<()> = Mutex::const_new(());
+
+async fn spacious_shop() -> (Arc<Shop>, MutexGuard<'static, ()>) {
+    let alone = ALONE.lock().await;
+    (Arc::new(shop_with(&["--requests-at-once=1024"]).await), alone)
 }
 
 /// How many times a second 64 clients, each with a connection of its own, reserve a unit in the way that each order
@@ -152,7 +157,7 @@ async fn compared(shop: &Arc<Shop>, time: Duration) -> (f64, f64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn reservations_of_one_product_that_queue_up_share_a_transaction() {
-    let shop = spacious_shop().await;
+    let (shop, _alone) = spacious_shop().await;
     let (_, batch) = compared(&shop, Duration::from_secs(1)).await;
     assert!(batch > 4.0, "{batch} reservations a transaction");
     shop.assert_books_balance().await;
@@ -162,7 +167,7 @@ async fn reservations_of_one_product_that_queue_up_share_a_transaction() {
 #[tokio::test(flavor = "multi_thread")]
 #[cfg_attr(debug_assertions, ignore = "a minute of measuring: cargo dockside bench hot-stock")]
 async fn hot_product_measured_for_a_minute() {
-    let shop = spacious_shop().await;
+    let (shop, _alone) = spacious_shop().await;
     let mut ratios = Vec::new();
     for _ in 0..10 {
         ratios.push(compared(&shop, Duration::from_secs(2)).await.0);
@@ -174,7 +179,7 @@ async fn hot_product_measured_for_a_minute() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn as_many_buyers_as_units_are_all_served_and_one_more_is_not() {
-    let shop = spacious_shop().await;
+    let (shop, _alone) = spacious_shop().await;
     for _ in 0..5 {
         let product = shop.stocked(BUYERS).await;
         let mut buyers = JoinSet::new();
@@ -287,7 +292,7 @@ async fn sold_out(shop: Arc<Shop>, seed: u64) {
 }
 
 async fn seeds(seeds: std::ops::RangeInclusive<u64>) {
-    let shop = spacious_shop().await;
+    let (shop, _alone) = spacious_shop().await;
     for seed in seeds {
         println!("seed {seed}");
         sold_out(shop.clone(), seed).await;
