@@ -1,6 +1,6 @@
 //! The layers that every HTTP request passes, outermost first: the connection's
-//! end when the service stops, request id, span and metrics, problem documents' finish, panics, the limit of requests
-//! in work, writes that outlive their client, body limit.
+//! end when the service stops, the limit of requests in work, writes that outlive their client, request id, span and
+//! metrics, problem documents' finish, panics, body limit.
 //!
 //! Slow clients are the edge's to cut: hyper's header time-out is not set here.
 
@@ -29,6 +29,9 @@ const PLACE_BYTES: usize = 64 * 1024;
 
 static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// For answers to somebody who is signed in.
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+
 /// Adds the shared layers and fallbacks. Call it last, with all routes merged:
 /// a router merged later would lose them.
 pub(crate) fn finish(router: Router, health: Arc<Health>, admission: Admission) -> Router {
@@ -39,14 +42,14 @@ pub(crate) fn finish(router: Router, health: Arc<Health>, admission: Admission) 
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "Not with this method.")
         })
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
-        .layer(middleware::from_fn(move |request: Request, next: Next| {
-            let admission = admission.clone();
-            async move { admit(request, next, &admission).await }
-        }))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn(move |request: Request, next: Next| {
             let duration = duration.clone();
             async move { observe(request, next, duration).await }
+        }))
+        .layer(middleware::from_fn(move |request: Request, next: Next| {
+            let admission = admission.clone();
+            async move { admit(request, next, &admission).await }
         }))
         .layer(middleware::from_fn(move |request: Request, next: Next| {
             let health = health.clone();
@@ -69,9 +72,11 @@ async fn let_go(request: Request, next: Next, health: &Health) -> Response {
 
 /// Lets a request in while there is a place for it. A handler that writes runs to its end even when its client hangs
 /// up, and keeps its place until then. A stream of events gives its place up when it starts: it has a limit of its own.
+///
+/// A refusal has no span and no duration, only a counter: it must cost as little as can be.
 async fn admit(request: Request, next: Next, admission: &Admission) -> Response {
     let Some(place) = admission.enter(places(request.headers())) else {
-        return Problem::unavailable("Too many requests at once; try again.").into_response();
+        return refusal(&request);
     };
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
     let work = async move {
@@ -80,6 +85,21 @@ async fn admit(request: Request, next: Next, admission: &Admission) -> Response 
         response
     };
     if reads { work.await } else { detached(work).await }
+}
+
+fn refusal(request: &Request) -> Response {
+    let id = request_id(request.headers());
+    let mut problem = Problem::unavailable("Too many requests at once; try again.");
+    problem.instance = Some(request.uri().path().to_owned());
+    problem.trace_id = telemetry::callers_trace_id(&Headers(request.headers()))
+        .or_else(|| Some(id.to_str().ok()?.to_owned()));
+    let mut response = problem.into_response();
+    response.extensions_mut().remove::<Problem>();
+    response.headers_mut().insert(X_REQUEST_ID.clone(), id);
+    if request.headers().contains_key(header::AUTHORIZATION) {
+        response.headers_mut().insert(header::CACHE_CONTROL, NO_STORE);
+    }
+    response
 }
 
 /// How many places a request takes: more with a body that is read into memory, so that together they fit there.
@@ -136,8 +156,7 @@ async fn observe(request: Request, next: Next, duration: opentelemetry::metrics:
     }
     response.headers_mut().insert(X_REQUEST_ID.clone(), request_id);
     if signed_in {
-        let private = HeaderValue::from_static("no-store");
-        response.headers_mut().entry(header::CACHE_CONTROL).or_insert(private);
+        response.headers_mut().entry(header::CACHE_CONTROL).or_insert(NO_STORE);
     }
 
     let status = response.status().as_u16();

@@ -161,7 +161,15 @@ pub fn traceparent() -> Option<String> {
 
 /// The trace id that logs and traces of `span` carry.
 pub fn trace_id(span: &Span) -> Option<String> {
-    let context = span.context();
+    trace_id_of(&span.context())
+}
+
+/// The trace id that came in with a message, which gets no span here.
+pub fn callers_trace_id(carrier: &dyn Extractor) -> Option<String> {
+    trace_id_of(&TraceContextPropagator::new().extract_with_context(&Context::new(), carrier))
+}
+
+fn trace_id_of(context: &Context) -> Option<String> {
     let span = context.span();
     let context = span.span_context();
     context.is_valid().then(|| context.trace_id().to_string())

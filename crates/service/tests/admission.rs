@@ -26,6 +26,8 @@ use tonic_health::pb::health_client::HealthClient;
 
 const AT_ONCE: usize = 4;
 const SOON: Duration = Duration::from_secs(5);
+/// The example of the W3C recommendation, section 3.2.
+const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
 /// What the handlers of /work wait for, and how many have begun.
 #[derive(Clone)]
@@ -92,16 +94,19 @@ async fn one_request_too_many_is_refused_at_once_and_streams_and_probes_do_not_c
     gate.begun(AT_ONCE as u32).await;
     for method in [Method::GET, Method::POST] {
         let asked = Instant::now();
-        let refused = client.request(method, format!("http://{http}/work")).send().await.unwrap();
+        let refused = client.request(method, format!("http://{http}/work")).header("x-request-id", "mine");
+        let refused = refused.header("traceparent", TRACEPARENT).bearer_auth("a.b.c").send().await.unwrap();
         assert!(asked.elapsed() < Duration::from_millis(500), "{:?}", asked.elapsed());
         assert_eq!(
             (refused.status().as_u16(), &refused.headers()["retry-after"]),
             (503, &"1".parse().unwrap())
         );
+        assert_eq!(refused.headers()["x-request-id"], "mine");
+        assert_eq!(refused.headers()["cache-control"], "no-store");
         let problem: Problem = refused.json().await.unwrap();
         assert_eq!(
-            (problem.code.as_str(), problem.instance.as_deref()),
-            ("service_unavailable", Some("/work"))
+            (problem.code.as_str(), problem.instance.as_deref(), problem.trace_id.as_deref()),
+            ("service_unavailable", Some("/work"), Some(&TRACEPARENT[3..35]))
         );
     }
     for probe in ["livez", "startupz", "metrics"] {

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use messaging::Outbox;
+use opentelemetry::metrics::Counter;
 use serde::{Deserialize, Serialize};
 use service::batch::Batcher;
 use service::failpoint::reach;
-use service::{FieldError, Problem};
+use service::{FieldError, Problem, telemetry};
 use sqlx::PgPool;
 use time::OffsetDateTime;
 use utoipa::openapi::RefOr;
@@ -106,6 +107,7 @@ pub struct Placer {
     sagas: Sagas,
     times: Times,
     place: Batcher<Job, sqlx::Result<Placed>>,
+    refused: Counter<u64>,
 }
 
 impl Placer {
@@ -122,7 +124,17 @@ impl Placer {
             let (pool, outbox) = (place_pool.clone(), outbox.clone());
             async move { place(&pool, &outbox, &batch).await }
         });
-        Self { pool, products, users, sagas, times, place }
+        let refused = telemetry::counter("orders.refused");
+        Self { pool, products, users, sagas, times, place, refused }
+    }
+
+    /// 503 while orders wait longer and longer to be paid: more of them would be cancelled unpaid in the end.
+    pub fn admit(&self) -> Result<(), Problem> {
+        if !self.sagas.is_behind() {
+            return Ok(());
+        }
+        self.refused.add(1, &[]);
+        Err(Problem::unavailable("Too many orders wait for their payment; try again."))
     }
 
     /// The answer to the request, and whether it is an earlier one's.
@@ -263,7 +275,7 @@ impl Placer {
             payment_method: request.payment_method,
             deadline_seconds: self.times.payment_deadline.as_secs_f64().min(left).max(1.0),
             placed_at: now(),
-            traceparent: service::telemetry::traceparent(),
+            traceparent: telemetry::traceparent(),
         };
         let view = placement.order().map(|order| order.view(Viewer::Owner));
         let body = view.and_then(|view| serde_json::to_string(&view)).map_err(|_| Problem::internal())?;

@@ -15,8 +15,9 @@ use uuid::Uuid;
 
 const SERVICES: [&str; 3] = ["user", "product", "order"];
 const CUSTOMERS: usize = 7;
-/// Between requests: 50 a second.
-const EVERY: Duration = Duration::from_millis(20);
+/// Between requests: 30 a second. Programs that are not optimised get through 60 on two cores, and less while a
+/// replica is away and another one starts; more would be an overload, which is P8's.
+const EVERY: Duration = Duration::from_millis(33);
 /// What a replica has to have answered to count as reached.
 const REACHED: u64 = 10;
 /// A worker that is silent for longer has lost its saga.
@@ -229,7 +230,6 @@ async fn confirmed(shop: &Shop, orders: &[Uuid], deadline: Duration) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "not kept on two busy cores: see docs/reliability.md"]
 async fn p7_a_rolling_restart_loses_no_request_and_a_hung_replica_is_taken_over() {
     let own = Replicated::start().await;
     let load = Arc::new(Load::new(&own.shop).await);
@@ -256,7 +256,7 @@ async fn p7_a_rolling_restart_loses_no_request_and_a_hung_replica_is_taken_over(
     let sent = results.answered + results.lost.len();
     let shown = results.lost.iter().take(5).map(String::as_str).collect::<Vec<_>>().join("\n");
     assert!(results.lost.is_empty(), "{} of {sent} requests were lost:\n{shown}", results.lost.len());
-    assert!(sent as f64 >= took.as_secs_f64() * 40.0, "only {sent} requests were sent in {took:?}");
+    assert!(sent as f64 >= took.as_secs_f64() * 25.0, "only {sent} requests were sent in {took:?}");
     assert!(results.placed.len() > 100, "only {} orders were placed", results.placed.len());
     confirmed(&own.shop, &results.placed, Duration::from_secs(30)).await;
     let sold = results.placed.len() as i64;

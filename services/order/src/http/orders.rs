@@ -56,6 +56,7 @@ async fn place(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
+    placer.admit()?;
     let key = idempotency_key(&headers)?;
     let request: Request = body.json(&["application/json"])?;
     check(&request)?;

@@ -5,7 +5,8 @@
 //! what was last committed.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use messaging::Outbox;
 use service::batch::Batcher;
@@ -32,6 +33,10 @@ const AT_ONCE: usize = 64;
 const POLL_EVERY: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
+/// With so many that wait for a worker, orders come faster than they can be seen through.
+const MOST_WAITING: i64 = 128;
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
 /// What a fact led to; `None` for an unknown order.
 type Applied = sqlx::Result<Option<Result<State, Refusal>>>;
 
@@ -53,6 +58,8 @@ pub struct Sagas {
     times: Times,
     facts: Batcher<(Uuid, Input), Applied>,
     bell: Arc<Notify>,
+    /// Whether too many wait for a worker.
+    behind: Arc<AtomicBool>,
 }
 
 impl Sagas {
@@ -69,7 +76,13 @@ impl Sagas {
             let (pool, outbox, live) = (facts_pool.clone(), outbox.clone(), live.clone());
             async move { apply(&pool, &outbox, &live, &batch).await }
         });
-        Self { pool, payments, products, times, facts, bell: Arc::new(Notify::new()) }
+        Self { pool, payments, products, times, facts, bell: Arc::default(), behind: Arc::default() }
+    }
+
+    /// Whether orders come faster than they can be seen through, so that each new one would wait longer than the one
+    /// before. Of the one queue that all processes share.
+    pub fn is_behind(&self) -> bool {
+        self.behind.load(Ordering::Relaxed)
     }
 
     /// Tells the runner that a saga is due.
@@ -89,8 +102,9 @@ impl Sagas {
     pub async fn run(self, stop: CancellationToken) {
         let slots = Arc::new(Semaphore::new(AT_ONCE));
         let workers = TaskTracker::new();
+        let mut looked = Instant::now();
         loop {
-            let leases = match self.claim(slots.available_permits()).await {
+            let leases = match self.claim(slots.available_permits(), &mut looked).await {
                 Ok(leases) => leases,
                 Err(error) => {
                     tracing::warn!(%error, "saga.claim_failed");
@@ -117,13 +131,22 @@ impl Sagas {
         workers.wait().await;
     }
 
-    async fn claim(&self, free: usize) -> sqlx::Result<Vec<Lease>> {
-        if free == 0 {
+    /// Takes as many sagas as there are free workers, and looks now and then how many are left.
+    async fn claim(&self, free: usize, looked: &mut Instant) -> sqlx::Result<Vec<Lease>> {
+        if free == 0 && looked.elapsed() < LOOK_EVERY {
             return Ok(Vec::new());
         }
         let mut connection = self.pool.acquire().await?;
         let limit = i64::try_from(free).unwrap_or(1);
         let leases = store::claim(&mut connection, limit, self.times.saga_lease).await?;
+        if leases.len() < free {
+            self.behind.store(false, Ordering::Relaxed);
+        } else if looked.elapsed() >= LOOK_EVERY {
+            let waiting = store::waiting(&mut connection, MOST_WAITING).await?;
+            self.behind.store(waiting >= MOST_WAITING, Ordering::Relaxed);
+            *looked = Instant::now();
+        }
+        drop(connection);
         if !leases.is_empty() {
             reach("order.saga.leased").await?;
         }

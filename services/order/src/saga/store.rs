@@ -36,6 +36,20 @@ pub async fn claim(connection: &mut PgConnection, limit: i64, lease: Duration) -
     .await
 }
 
+/// How many are due and wait for a worker, counted up to `most`.
+pub async fn waiting(connection: &mut PgConnection, most: i64) -> sqlx::Result<i64> {
+    sqlx::query_scalar!(
+        r#"SELECT count(*) AS "count!" FROM (
+             SELECT FROM orders.sagas
+             WHERE (busy OR news > news_read) AND next_at <= now() AND lease_until < now()
+             LIMIT $1
+         ) due"#,
+        most,
+    )
+    .fetch_one(connection)
+    .await
+}
+
 /// What a worker needs to make the next call.
 #[derive(Clone, Debug)]
 pub struct Job {
