@@ -15,9 +15,6 @@ const START_DEADLINE: Duration = Duration::from_secs(60);
 
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 
-/// A connection that was idle for longer is asked whether it is still there before it is used.
-const REST: Duration = Duration::from_secs(1);
-
 /// A pool on `schema` with its migrations applied and half of its connections open. Waits up to a minute for
 /// the database to come up.
 pub async fn open(config: &Backends, schema: &str, migrators: &[&Migrator]) -> anyhow::Result<PgPool> {
@@ -39,16 +36,6 @@ pub async fn open(config: &Backends, schema: &str, migrators: &[&Migrator]) -> a
         .max_connections(config.database_connections)
         .acquire_timeout(Duration::from_secs(1))
         .idle_timeout(Duration::from_secs(300))
-        // One that was in use a moment ago is taken to be alive: a ping each time doubles the round trips of a short one.
-        .test_before_acquire(false)
-        .before_acquire(|connection, now| {
-            Box::pin(async move {
-                if now.idle_for > REST {
-                    connection.ping().await?;
-                }
-                Ok(true)
-            })
-        })
         .connect_lazy_with(options);
     warm(&pool, config.database_connections.div_ceil(2)).await;
     Ok(pool)
@@ -61,10 +48,7 @@ async fn warm(pool: &PgPool, connections: u32) {
     for _ in 0..connections {
         match pool.acquire().await {
             Ok(connection) => open.push(connection),
-            Err(error) => {
-                tracing::warn!(error = %error, "db.not_warmed");
-                break;
-            }
+            Err(error) => tracing::warn!(error = %error, "db.not_warmed"),
         }
     }
 }

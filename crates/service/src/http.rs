@@ -94,7 +94,6 @@ fn refusal(request: &Request) -> Response {
     problem.trace_id = telemetry::callers_trace_id(&Headers(request.headers()))
         .or_else(|| Some(id.to_str().ok()?.to_owned()));
     let mut response = problem.into_response();
-    response.extensions_mut().remove::<Problem>();
     response.headers_mut().insert(X_REQUEST_ID.clone(), id);
     if request.headers().contains_key(header::AUTHORIZATION) {
         response.headers_mut().insert(header::CACHE_CONTROL, NO_STORE);

@@ -163,7 +163,7 @@ impl IntoResponse for Problem {
             };
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
-        // The outermost layer knows the path and the trace, and writes them in.
+        // An outer layer knows the path and the trace, and writes them in.
         response.extensions_mut().insert(self);
         response
     }

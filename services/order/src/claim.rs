@@ -25,6 +25,8 @@ pub struct Claim {
     pub lines: Vec<Line>,
     /// What the request's `address_id` meant when the key was claimed.
     pub address: Option<Address>,
+    /// A sweeper may release the reservation yet: one that was held up, or one whose call was not answered.
+    pub sweeping: bool,
 }
 
 /// An answer as it is stored with its key.

@@ -206,6 +206,10 @@ impl Placer {
 
     async fn work(&self, key: &Key, mut claim: Claim, request: Request) -> Result<Answer, Problem> {
         reach("order.place.claimed").await?;
+        if claim.sweeping {
+            // Now rather than when the sweeper gets to it, which would be the stock of an order by then.
+            self.products.release(&[claim.order_id]).await.map_err(away)?;
+        }
         let mut reserved = self.reserve(&claim).await?;
         if matches!(reserved, Reserved::Ended | Reserved::Conflict) {
             // An ended reservation never revives: the same lines under a new order id.

@@ -155,6 +155,32 @@ async fn a_retry_takes_over_the_claim_of_a_dead_request_with_the_same_lines() {
 }
 
 #[tokio::test]
+async fn a_claim_that_a_sweeper_may_still_release_is_taken_over_under_another_order_id() {
+    let shop = Shop::open().await;
+    let thing = shop.stock.add(100, 1);
+    let buyer = shop.customer();
+    let body = order_of(thing, 2, "pm_card_visa");
+    assert_eq!(buyer.order("k", &body).await.status, 409);
+    shop.stock.lock().products.get_mut(&thing.to_string()).unwrap().available = 9;
+    // As a sweeper leaves it that was stopped before its call.
+    let order: Uuid = sqlx::query_scalar(
+        "UPDATE orders.claims SET answer_status = NULL, answer_body = NULL, sweeping = true,
+                lease_until = now() - interval '1 millisecond'
+         WHERE key = 'k' RETURNING order_id",
+    )
+    .fetch_one(&shop.pool)
+    .await
+    .unwrap();
+    let line = proto::product::v1::Line { product_id: thing.to_string(), quantity: 2 };
+    shop.stock.lock().reservations.insert(order.to_string(), (State::Reserved, vec![line]));
+    let answer = buyer.order("k", &body).await;
+    assert_eq!(answer.status, 201, "{}", answer.body);
+    assert_ne!(answer.id(), order.to_string());
+    assert_eq!(shop.stock.reservation(&order.to_string()), Some(State::Ended));
+    assert_eq!(buyer.order("k", &body).await.id(), answer.id());
+}
+
+#[tokio::test]
 async fn buying_the_cart_empties_it_once() {
     let shop = Shop::open().await;
     let (thing, other) = (shop.stock.add(100, 10), shop.stock.add(250, 10));

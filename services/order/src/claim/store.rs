@@ -18,7 +18,7 @@ pub async fn insert(
     address: Option<Address>,
     lease: Duration,
 ) -> sqlx::Result<Option<Claim>> {
-    let claim = Claim { order_id: Uuid::now_v7(), owner: Uuid::now_v7(), lines, address };
+    let claim = Claim { order_id: Uuid::now_v7(), owner: Uuid::now_v7(), lines, address, sweeping: false };
     let lines = serde_json::to_value(&claim.lines).map_err(|error| sqlx::Error::Encode(error.into()))?;
     let address = encode(claim.address.as_ref())?;
     let inserted = sqlx::query!(
@@ -55,7 +55,7 @@ pub async fn take_over(
              order_id = CASE WHEN swept THEN $7 ELSE order_id END, swept = false
          WHERE user_id = $1 AND operation = $2 AND key = $3 AND body_hash = $4
            AND answer_status IS NULL AND lease_until < now()
-         RETURNING order_id, owner, lines, address",
+         RETURNING order_id, owner, lines, address, sweeping",
         key.user_id,
         key.operation,
         key.key,
@@ -70,7 +70,7 @@ pub async fn take_over(
         let decode = |error: serde_json::Error| sqlx::Error::Decode(error.into());
         let lines = serde_json::from_value(row.lines).map_err(decode)?;
         let address = row.address.map(serde_json::from_value).transpose().map_err(decode)?;
-        Ok(Claim { order_id: row.order_id, owner: row.owner, lines, address })
+        Ok(Claim { order_id: row.order_id, owner: row.owner, lines, address, sweeping: row.sweeping })
     })
     .transpose()
 }
@@ -99,7 +99,7 @@ pub async fn read(connection: &mut PgConnection, key: &Key) -> sqlx::Result<Opti
 /// false when the claim was lost.
 pub async fn renew(connection: &mut PgConnection, claim: &Claim, order_id: Uuid) -> sqlx::Result<bool> {
     let renewed = sqlx::query!(
-        "UPDATE orders.claims SET order_id = $3
+        "UPDATE orders.claims SET order_id = $3, sweeping = false
          WHERE order_id = $1 AND owner = $2 AND answer_status IS NULL",
         claim.order_id,
         claim.owner,
@@ -195,7 +195,8 @@ pub async fn take_lapsed(
                AND operation = $3
              ORDER BY lease_until LIMIT 100 FOR UPDATE SKIP LOCKED
          )
-         UPDATE orders.claims c SET owner = $1, lease_until = now() + make_interval(secs => $2)
+         UPDATE orders.claims c
+         SET owner = $1, lease_until = now() + make_interval(secs => $2), sweeping = true
          FROM lapsed WHERE c.order_id = lapsed.order_id
          RETURNING c.order_id",
         owner,
@@ -208,7 +209,7 @@ pub async fn take_lapsed(
 }
 
 /// Lets a retry have these claims of `owner`, noting whether their reservations
-/// are released.
+/// are released; if not, they may still be, by the call that was not answered.
 pub async fn give_up(
     connection: &mut PgConnection,
     owner: Uuid,
@@ -216,7 +217,7 @@ pub async fn give_up(
     released: bool,
 ) -> sqlx::Result<()> {
     sqlx::query!(
-        "UPDATE orders.claims SET swept = $3, lease_until = now() - interval '1 millisecond'
+        "UPDATE orders.claims SET swept = $3, sweeping = NOT $3, lease_until = now() - interval '1 millisecond'
          WHERE order_id = ANY($1) AND owner = $2 AND answer_status IS NULL",
         orders,
         owner,

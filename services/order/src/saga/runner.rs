@@ -4,8 +4,7 @@
 //! A worker that dies leaves the lease to run out, and the order goes on from
 //! what was last committed.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use messaging::Outbox;
@@ -36,6 +35,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// With so many that wait for a worker, orders come faster than they can be seen through.
 const MOST_WAITING: i64 = 128;
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// What was seen longer ago says nothing any more.
+const LOOK_HOLDS: Duration = Duration::from_secs(2);
 
 /// What a fact led to; `None` for an unknown order.
 type Applied = sqlx::Result<Option<Result<State, Refusal>>>;
@@ -58,8 +59,8 @@ pub struct Sagas {
     times: Times,
     facts: Batcher<(Uuid, Input), Applied>,
     bell: Arc<Notify>,
-    /// Whether too many wait for a worker.
-    behind: Arc<AtomicBool>,
+    /// When too many were last seen to wait for a worker, unless fewer were seen since.
+    behind: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Sagas {
@@ -82,7 +83,12 @@ impl Sagas {
     /// Whether orders come faster than they can be seen through, so that each new one would wait longer than the one
     /// before. Of the one queue that all processes share.
     pub fn is_behind(&self) -> bool {
-        self.behind.load(Ordering::Relaxed)
+        let behind = self.behind.lock().unwrap_or_else(PoisonError::into_inner);
+        behind.is_some_and(|seen| seen.elapsed() < LOOK_HOLDS)
+    }
+
+    fn note(&self, behind: bool) {
+        *self.behind.lock().unwrap_or_else(PoisonError::into_inner) = behind.then(Instant::now);
     }
 
     /// Tells the runner that a saga is due.
@@ -138,13 +144,19 @@ impl Sagas {
         }
         let mut connection = self.pool.acquire().await?;
         let limit = i64::try_from(free).unwrap_or(1);
-        let leases = store::claim(&mut connection, limit, self.times.saga_lease).await?;
+        let leases = match free {
+            0 => Vec::new(),
+            _ => store::claim(&mut connection, limit, self.times.saga_lease).await?,
+        };
         if leases.len() < free {
-            self.behind.store(false, Ordering::Relaxed);
+            self.note(false);
         } else if looked.elapsed() >= LOOK_EVERY {
-            let waiting = store::waiting(&mut connection, MOST_WAITING).await?;
-            self.behind.store(waiting >= MOST_WAITING, Ordering::Relaxed);
             *looked = Instant::now();
+            match store::waiting(&mut connection, MOST_WAITING).await {
+                Ok(waiting) => self.note(waiting >= MOST_WAITING),
+                // What was claimed is worked on all the same.
+                Err(error) => tracing::warn!(%error, "saga.not_counted"),
+            }
         }
         drop(connection);
         if !leases.is_empty() {

@@ -122,12 +122,18 @@ fn check_rabbitmq(name: &str, passwords: &[String]) -> Result<()> {
         rows.sort_by_key(|row| row[field].to_string());
         Ok(rows)
     };
-    let everything = |user: &str| json!({"user": user, "configure": ".*", "write": ".*", "read": ".*"});
+    let queues = |user: &str| {
+        let (own, written) = ("^dockside[.]", "^(dockside[.]|amq[.]default$)");
+        json!({"user": user, "configure": own, "write": written, "read": own})
+    };
     let permissions = listed("list_permissions", "user")?;
-    ensure!(
-        permissions == ["order", "product", "user"].map(everything),
-        "the permissions are {permissions:?}"
-    );
+    ensure!(permissions == ["order", "product", "user"].map(queues), "the permissions are {permissions:?}");
+    let events = |user: &str| {
+        let written = format!("^{user}[.]");
+        json!({"user": user, "exchange": "dockside.events", "write": written, "read": ".*"})
+    };
+    let topics = listed("list_topic_permissions", "user")?;
+    ensure!(topics == ["order", "product", "user"].map(events), "the topic permissions are {topics:?}");
     let users = listed("list_users", "user")?;
     let nobody_special = |user: &str| json!({"user": user, "tags": []});
     ensure!(users == ["order", "product", "user"].map(nobody_special), "the users are {users:?}");
