@@ -20,10 +20,10 @@ use uuid::Uuid;
 
 const BUYERS: u32 = 64;
 
-/// With a place for every call: what is too much is refused elsewhere.
 /// One test at a time: 64 connections that are measured leave no other shop its share of the database.
 static ALONE: Mutex<()> = Mutex::const_new(());
 
+/// With a place for every call: what is too much is refused elsewhere.
 async fn spacious_shop() -> (Arc<Shop>, MutexGuard<'static, ()>) {
     let alone = ALONE.lock().await;
     (Arc::new(shop_with(&["--requests-at-once=1024"]).await), alone)
