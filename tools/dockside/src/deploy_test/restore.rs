@@ -21,25 +21,37 @@ pub fn restore(shop: &Shop) -> Result<String> {
     let text = fs::read_to_string(shop.layout.root.join("docs/deploy.md"))?;
     let kubectl = stand_in(shop)?;
     let mut found = Vec::new();
-    for (place, commands) in ["on a laptop", "in a cluster"].into_iter().zip(documented(&text)) {
+    // The secrets and the card provider are elsewhere; in a cluster, product images too.
+    let places: [(_, &[_]); 2] =
+        [("on a laptop", &["postgres", "rabbitmq", "product"]), ("in a cluster", &["postgres", "rabbitmq"])];
+    for ((place, disks), commands) in places.into_iter().zip(documented(&text)) {
         let [back_up, bring_back, ..] = &commands[..] else {
             bail!("docs/deploy.md has not two commands under \"Back up and restore\" {place}");
         };
-        let took = lose_and_restore(shop, &kubectl, back_up, bring_back).context(place)?;
+        let took = lose_and_restore(shop, &kubectl, disks, back_up, bring_back).context(place)?;
         found.push(format!("{place} {}", seconds(took)));
     }
     ensure!(found.len() == 2, "docs/deploy.md has not two sections \"Back up and restore\"");
-    Ok(format!("{ORDERS} orders as they were after the commands; {}; a new one is paid", found.join(", ")))
+    Ok(format!(
+        "{ORDERS} orders and a picture as they were after the commands; {}; a new one is paid",
+        found.join(", ")
+    ))
 }
 
 /// Returns how long the way back took.
-fn lose_and_restore(shop: &Shop, kubectl: &Path, back_up: &str, bring_back: &str) -> Result<Duration> {
+fn lose_and_restore(
+    shop: &Shop,
+    kubectl: &Path,
+    disks: &[&str],
+    back_up: &str,
+    bring_back: &str,
+) -> Result<Duration> {
     let before = Bought::new(shop)?;
     run(shop, kubectl, back_up)?;
     shop.compose(&["down"])?;
-    // The disks of both stores; the secrets and the card provider are elsewhere.
-    let [postgres, rabbitmq] = ["postgres", "rabbitmq"].map(|name| format!("{}_{name}-data", shop.project));
-    docker(&["volume", "rm", &postgres, &rabbitmq])?;
+    for name in disks {
+        docker(&["volume", "rm", &format!("{}_{name}-data", shop.project)])?;
+    }
     shop.start()?;
     let nobody =
         before.customer.call(shop, "POST", "/auth/login", Some(&before.customer.credentials()), 401)?;
@@ -80,7 +92,7 @@ pub fn keep(shop: &Shop) -> Result<String> {
     shop.compose(&["down"])?;
     shop.start()?;
     before.check(shop)?;
-    Ok(format!("{ORDERS} orders as they were after down and up; a new one is paid"))
+    Ok(format!("{ORDERS} orders and a picture as they were after down and up; a new one is paid"))
 }
 
 /// A customer with orders.
@@ -91,6 +103,32 @@ struct Bought {
     /// Units of the product on the shelf.
     left: u64,
     ledger: BTreeMap<String, Value>,
+}
+
+/// A PNG of one pixel, in base64.
+const PICTURE: &str =
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
+
+/// Gives a product its picture, by the edge's own curl.
+fn show(shop: &Shop, product: &str) -> Result<()> {
+    let bearer = Customer::staff(shop)?.bearer();
+    in_edge(
+        shop,
+        &format!(
+            "echo {PICTURE} | base64 -d | curl -fsS -o /dev/null -X PUT -H 'Authorization: {bearer}' \
+             -H 'Content-Type: image/png' --data-binary @- {}",
+            picture(product)
+        ),
+    )
+    .map(drop)
+}
+
+fn picture(product: &str) -> String {
+    format!("http://127.0.0.1:8080/api/v1/products/{product}/images/0")
+}
+
+fn in_edge(shop: &Shop, script: &str) -> Result<String> {
+    shop.compose(&["exec", "-T", "edge", "bash", "-euo", "pipefail", "-c", script])
 }
 
 impl Bought {
@@ -104,6 +142,7 @@ impl Bought {
         customer.call(shop, "POST", &format!("{path}/cancel"), None, 200)?;
         // Its units go back to the shelf after that.
         let left = units.saturating_sub(ORDERS as u64 - 1);
+        show(shop, &product)?;
         wait(Duration::from_secs(30), || {
             let refunded = customer.call(shop, "GET", &path, None, 200)?["payment"]["status"] == "refunded";
             Ok(refunded && stock(shop, &customer, &product)? == left)
@@ -124,6 +163,8 @@ impl Bought {
         }
         let left = stock(shop, &self.customer, &self.product)?;
         ensure!(left == self.left, "{} units were left and {left} are", self.left);
+        let picture = in_edge(shop, &format!("curl -fsS {} | base64 -w 0", picture(&self.product)))?;
+        ensure!(picture.trim() == PICTURE, "the product's picture was {PICTURE} and is {picture}");
         self.customer.buys(shop, &self.product)?;
         let ledger = books::ledger(shop)?;
         ensure!(
