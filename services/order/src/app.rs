@@ -26,6 +26,7 @@ use crate::http;
 use crate::live::Live;
 use crate::place::Placer;
 use crate::refund::Refunds;
+use crate::saga::calls::Calls;
 use crate::saga::runner::Sagas;
 use crate::saga::watch;
 
@@ -66,7 +67,8 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
     let users = Users::new(&config.user_grpc, key, times)?;
     let payments = Payments::new(&config.payment_url, &config.payment_secret_key, times.provider_call)?;
     let (live, announced) = Live::new(pool.clone(), config.event_listeners);
-    let sagas = Sagas::new(pool.clone(), outbox.clone(), live.clone(), payments, products.clone(), times);
+    let calls = Calls { payments, products: products.clone() };
+    let sagas = Sagas::new(pool.clone(), outbox.clone(), live.clone(), calls, times);
     let app = App {
         pool: pool.clone(),
         verifier: Verifier::fetching(&config.jwks_url, lifecycle)?,

@@ -31,6 +31,7 @@ macro_rules! branch {
     };
 }
 
+pub mod calls;
 pub mod facts;
 pub mod money;
 pub mod runner;

@@ -79,3 +79,47 @@ async fn one_request_too_many_is_refused_at_once_and_leaves_its_key_free() {
     let answer = send(request()).await;
     assert_eq!((answer.status.as_u16(), answer.replayed()), (201, false), "{}", answer.body);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_too_many_orders_wait_for_a_worker_new_ones_are_refused_and_nothing_else_is() {
+    let shop = Shop::open().await;
+    let (buyer, product) = (shop.customer(), shop.stock.add(100, 1000));
+    let order = order_of(product, 1, "pm_card_visa");
+    let request =
+        |key: &str| buyer.request(Method::POST, "/orders").header("Idempotency-Key", key).json(&order);
+    // All 64 workers get stuck with one order each, and 128 may wait behind them.
+    shop.stock.lock().hangs = true;
+    let (mut placed, mut refused) = (0, false);
+    while !refused {
+        assert!(placed < 600, "nothing is refused");
+        let batch: Vec<_> =
+            (0..8).map(|n| tokio::spawn(send(request(&format!("k{}", placed + n))))).collect();
+        for answer in batch {
+            match answer.await.unwrap().status.as_u16() {
+                201 => placed += 1,
+                _ => refused = true,
+            }
+        }
+    }
+    let refused = send(request("again")).await;
+    assert_eq!(refused.problem(), (503, "service_unavailable"), "{}", refused.body);
+    assert_eq!(refused.headers["retry-after"], "1");
+    assert!(refused.body["detail"].as_str().unwrap().contains("wait for their payment"), "{}", refused.body);
+    assert!(placed >= 64 + 128, "refused when only {placed} orders were placed");
+    for other in [buyer.request(Method::GET, "/orders"), buyer.request(Method::GET, "/cart")] {
+        assert_eq!(send(other).await.status, 200);
+    }
+
+    shop.stock.lock().hangs = false;
+    let again = || async {
+        let answer = send(request("again")).await;
+        (answer.status == 201).then(|| assert!(!answer.replayed(), "a refusal was stored"))
+    };
+    eventually("an order to be taken again", again).await;
+    let confirmed = || async {
+        let sql = "SELECT count(*) FROM orders.orders WHERE status = 'confirmed'";
+        let count: i64 = sqlx::query_scalar(sql).fetch_one(&shop.pool).await.unwrap();
+        (count == placed + 1).then_some(())
+    };
+    eventually("all of them to be confirmed", confirmed).await;
+}

@@ -18,12 +18,11 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 use uuid::Uuid;
 
+use super::calls::{self, Calls};
 use super::facts;
-use super::money::{Refund, RefundBy, RefundStatus};
-use super::store::{self, Job, Lease};
+use super::money::RefundStatus;
+use super::store::{self, Lease};
 use super::{Call, Input, Refusal, State};
-use crate::clients::payment::Payments;
-use crate::clients::product::Products;
 use crate::live::Live;
 use crate::times::Times;
 
@@ -54,8 +53,7 @@ impl Rest {
 #[derive(Clone)]
 pub struct Sagas {
     pool: PgPool,
-    payments: Payments,
-    products: Products,
+    calls: Calls,
     times: Times,
     facts: Batcher<(Uuid, Input), Applied>,
     bell: Arc<Notify>,
@@ -64,20 +62,13 @@ pub struct Sagas {
 }
 
 impl Sagas {
-    pub fn new(
-        pool: PgPool,
-        outbox: Outbox,
-        live: Live,
-        payments: Payments,
-        products: Products,
-        times: Times,
-    ) -> Self {
+    pub fn new(pool: PgPool, outbox: Outbox, live: Live, calls: Calls, times: Times) -> Self {
         let facts_pool = pool.clone();
         let facts = Batcher::spawn(move |batch: Arc<Vec<(Uuid, Input)>>| {
             let (pool, outbox, live) = (facts_pool.clone(), outbox.clone(), live.clone());
             async move { apply(&pool, &outbox, &live, &batch).await }
         });
-        Self { pool, payments, products, times, facts, bell: Arc::default(), behind: Arc::default() }
+        Self { pool, calls, times, facts, bell: Arc::default(), behind: Arc::default() }
     }
 
     /// Whether orders come faster than they can be seen through, so that each new one would wait longer than the one
@@ -208,16 +199,16 @@ impl Sagas {
             let span = tracing::info_span!("saga.call", otel.kind = "client", call = ?call);
             telemetry::continue_traceparent(&span, job.traceparent.as_deref());
             let call = call.filter(|_| !unread);
-            reach(before(call)).await?;
+            reach(calls::before(call)).await?;
             let calls = async {
                 match call {
-                    Some(call) => self.call(order, &job, call).await,
-                    None => self.look(&job).await,
+                    Some(call) => self.calls.make(order, &job, call).await,
+                    None => self.calls.look(&job).await,
                 }
             };
             // A step may be several calls; the lease is longer than one deadline.
             let answer = tokio::time::timeout(self.times.provider_call, calls.instrument(span)).await;
-            reach(after(call)).await?;
+            reach(calls::after(call)).await?;
             answer.unwrap_or_else(|_| vec![Input::NoAnswer])
         };
         let unanswered = facts.contains(&Input::NoAnswer);
@@ -261,61 +252,6 @@ impl Sagas {
         self.facts.run((order, input.clone())).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
     }
 
-    async fn call(&self, order: Uuid, job: &Job, call: Call) -> Vec<Input> {
-        let intent = job.state.intent.as_deref();
-        // Each attempt has a key of its own, and a crash in the middle of one uses it again.
-        let attempt = format!("{}.{}", job.version, job.attempts);
-        vec![match (call, intent) {
-            (Call::CreateIntent, _) => {
-                self.payments.create(order, job.state.total, &job.currency, &job.payment_method).await
-            }
-            (Call::ConfirmIntent, Some(intent)) => self.payments.confirm(intent, &attempt).await,
-            (Call::RetrieveIntent, Some(intent)) => self.payments.retrieve(intent).await,
-            (Call::CaptureIntent, Some(intent)) => self.payments.capture(intent, &attempt).await,
-            (Call::CancelIntent, Some(intent)) => self.payments.cancel(intent, &attempt).await,
-            (Call::Refund, Some(intent)) => return self.refund(intent, job).await,
-            (Call::CommitStock, _) => match self.products.commit(order).await {
-                Ok(true) => Input::StockCommitted,
-                Ok(false) => Input::StockGone,
-                Err(error) => {
-                    tracing::warn!(%error, "saga.commit_unanswered");
-                    Input::NoAnswer
-                }
-            },
-            (_, None) => {
-                tracing::error!(?call, "saga.intent_missing");
-                Input::NoAnswer
-            }
-        }]
-    }
-
-    /// Asks for one open refund, after a look at those that the provider has: one
-    /// whose answer got lost is among them, however long ago that was.
-    async fn refund(&self, intent: &str, job: &Job) -> Vec<Input> {
-        let open: Vec<&Refund> = job.state.open_refunds().collect();
-        // In turns, so that one that stays open doesn't hold up the others.
-        let turn = usize::try_from(job.attempts).unwrap_or(0) % open.len().max(1);
-        let Some(refund) = open.get(turn) else { return vec![Input::NoAnswer] };
-        let Some(made) = self.payments.refunds(intent).await else { return vec![Input::NoAnswer] };
-        let known = made.iter().any(|heard| heard.ours == Some(refund.id));
-        let mut facts: Vec<Input> = made.into_iter().map(Input::Heard).collect();
-        if !known && refund.by != RefundBy::Provider {
-            facts.push(self.payments.refund(intent, refund.id, refund.amount).await);
-        }
-        facts
-    }
-
-    /// Everything the provider has to say about the order's intent.
-    async fn look(&self, job: &Job) -> Vec<Input> {
-        let Some(intent) = job.state.intent.as_deref() else { return vec![] };
-        let mut facts = vec![self.payments.retrieve(intent).await];
-        match self.payments.refunds(intent).await {
-            Some(made) => facts.extend(made.into_iter().map(Input::Heard)),
-            None => facts.push(Input::NoAnswer),
-        }
-        facts
-    }
-
     async fn release(&self, lease: Lease, pause: Duration, in_vain: bool, seen: i64) -> sqlx::Result<()> {
         let mut connection = self.pool.acquire().await?;
         store::release(&mut connection, lease, pause, in_vain, seen).await
@@ -352,34 +288,6 @@ async fn apply(pool: &PgPool, outbox: &Outbox, live: &Live, facts: &[(Uuid, Inpu
         });
     }
     answers
-}
-
-/// The failpoint before a call, or a look.
-fn before(call: Option<Call>) -> &'static str {
-    match call {
-        Some(Call::CreateIntent) => "order.saga.create.before",
-        Some(Call::ConfirmIntent) => "order.saga.confirm.before",
-        Some(Call::RetrieveIntent) => "order.saga.retrieve.before",
-        Some(Call::CommitStock) => "order.saga.commit.before",
-        Some(Call::CaptureIntent) => "order.saga.capture.before",
-        Some(Call::CancelIntent) => "order.saga.cancel.before",
-        Some(Call::Refund) => "order.saga.refund.before",
-        None => "order.saga.look.before",
-    }
-}
-
-/// The failpoint between an answer and what it changes.
-fn after(call: Option<Call>) -> &'static str {
-    match call {
-        Some(Call::CreateIntent) => "order.saga.create.after",
-        Some(Call::ConfirmIntent) => "order.saga.confirm.after",
-        Some(Call::RetrieveIntent) => "order.saga.retrieve.after",
-        Some(Call::CommitStock) => "order.saga.commit.after",
-        Some(Call::CaptureIntent) => "order.saga.capture.after",
-        Some(Call::CancelIntent) => "order.saga.cancel.after",
-        Some(Call::Refund) => "order.saga.refund.after",
-        None => "order.saga.look.after",
-    }
 }
 
 /// A look tells much that is known. What a slow worker takes for known is told

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use proto::product::v1::product_service_server::{ProductService, ProductServiceServer};
 use proto::product::v1::reserve_result::Outcome;
@@ -22,6 +23,8 @@ pub struct Inner {
     pub reservations: HashMap<String, (State, Vec<Line>)>,
     /// Answers nothing but "unavailable".
     pub away: bool,
+    /// Answers no Commit until this is over.
+    pub hangs: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,6 +144,10 @@ impl ProductService for FakeProduct {
     }
 
     async fn commit(&self, request: Request<CommitRequest>) -> Result<Response<CommitResponse>, Status> {
+        // The caller has a deadline.
+        while self.stock.lock().hangs {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         let mut inner = self.open(&request)?;
         let commit = |id: &String| match inner.reservations.get_mut(id) {
             Some((state, _)) if *state != State::Ended => {

@@ -1,0 +1,101 @@
+//! The calls that a saga makes: what each asks of whom, and what its answer says.
+
+use uuid::Uuid;
+
+use super::money::{Refund, RefundBy};
+use super::store::Job;
+use super::{Call, Input};
+use crate::clients::payment::Payments;
+use crate::clients::product::Products;
+
+#[derive(Clone)]
+pub struct Calls {
+    pub payments: Payments,
+    pub products: Products,
+}
+
+impl Calls {
+    /// Makes the call that is next and returns the facts that came of it.
+    pub async fn make(&self, order: Uuid, job: &Job, call: Call) -> Vec<Input> {
+        let intent = job.state.intent.as_deref();
+        // Each attempt has a key of its own, and a crash in the middle of one uses it again.
+        let attempt = format!("{}.{}", job.version, job.attempts);
+        vec![match (call, intent) {
+            (Call::CreateIntent, _) => {
+                self.payments.create(order, job.state.total, &job.currency, &job.payment_method).await
+            }
+            (Call::ConfirmIntent, Some(intent)) => self.payments.confirm(intent, &attempt).await,
+            (Call::RetrieveIntent, Some(intent)) => self.payments.retrieve(intent).await,
+            (Call::CaptureIntent, Some(intent)) => self.payments.capture(intent, &attempt).await,
+            (Call::CancelIntent, Some(intent)) => self.payments.cancel(intent, &attempt).await,
+            (Call::Refund, Some(intent)) => return self.refund(intent, job).await,
+            (Call::CommitStock, _) => match self.products.commit(order).await {
+                Ok(true) => Input::StockCommitted,
+                Ok(false) => Input::StockGone,
+                Err(error) => {
+                    tracing::warn!(%error, "saga.commit_unanswered");
+                    Input::NoAnswer
+                }
+            },
+            (_, None) => {
+                tracing::error!(?call, "saga.intent_missing");
+                Input::NoAnswer
+            }
+        }]
+    }
+
+    /// Asks for one open refund, after a look at those that the provider has: one
+    /// whose answer got lost is among them, however long ago that was.
+    async fn refund(&self, intent: &str, job: &Job) -> Vec<Input> {
+        let open: Vec<&Refund> = job.state.open_refunds().collect();
+        // In turns, so that one that stays open doesn't hold up the others.
+        let turn = usize::try_from(job.attempts).unwrap_or(0) % open.len().max(1);
+        let Some(refund) = open.get(turn) else { return vec![Input::NoAnswer] };
+        let Some(made) = self.payments.refunds(intent).await else { return vec![Input::NoAnswer] };
+        let known = made.iter().any(|heard| heard.ours == Some(refund.id));
+        let mut facts: Vec<Input> = made.into_iter().map(Input::Heard).collect();
+        if !known && refund.by != RefundBy::Provider {
+            facts.push(self.payments.refund(intent, refund.id, refund.amount).await);
+        }
+        facts
+    }
+
+    /// Everything the provider has to say about the order's intent.
+    pub async fn look(&self, job: &Job) -> Vec<Input> {
+        let Some(intent) = job.state.intent.as_deref() else { return vec![] };
+        let mut facts = vec![self.payments.retrieve(intent).await];
+        match self.payments.refunds(intent).await {
+            Some(made) => facts.extend(made.into_iter().map(Input::Heard)),
+            None => facts.push(Input::NoAnswer),
+        }
+        facts
+    }
+}
+
+/// The failpoint before a call, or a look.
+pub fn before(call: Option<Call>) -> &'static str {
+    match call {
+        Some(Call::CreateIntent) => "order.saga.create.before",
+        Some(Call::ConfirmIntent) => "order.saga.confirm.before",
+        Some(Call::RetrieveIntent) => "order.saga.retrieve.before",
+        Some(Call::CommitStock) => "order.saga.commit.before",
+        Some(Call::CaptureIntent) => "order.saga.capture.before",
+        Some(Call::CancelIntent) => "order.saga.cancel.before",
+        Some(Call::Refund) => "order.saga.refund.before",
+        None => "order.saga.look.before",
+    }
+}
+
+/// The failpoint between an answer and what it changes.
+pub fn after(call: Option<Call>) -> &'static str {
+    match call {
+        Some(Call::CreateIntent) => "order.saga.create.after",
+        Some(Call::ConfirmIntent) => "order.saga.confirm.after",
+        Some(Call::RetrieveIntent) => "order.saga.retrieve.after",
+        Some(Call::CommitStock) => "order.saga.commit.after",
+        Some(Call::CaptureIntent) => "order.saga.capture.after",
+        Some(Call::CancelIntent) => "order.saga.cancel.after",
+        Some(Call::Refund) => "order.saga.refund.after",
+        None => "order.saga.look.after",
+    }
+}
