@@ -5,11 +5,15 @@
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use common::{answer, form, id, shop};
+use common::{Shop, answer, form, id, is_reserved, reservation, shop, untimed};
+use proto::product::v1 as wire;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
+use uuid::Uuid;
 
 /// The answers to requests sent at the same time.
 async fn at_once(requests: impl Iterator<Item = RequestBuilder>) -> Vec<(u16, Value)> {
@@ -108,4 +112,167 @@ async fn of_images_put_in_one_place_at_once_one_stays() {
     let listed = "SELECT count(*) FROM products.discarded_objects";
     let listed: i64 = sqlx::query_scalar(listed).fetch_one(&shop.pool).await.unwrap();
     assert_eq!(listed, 7, "those that were replaced are to be deleted");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_64_buyers_at_once_exactly_20_get_one_of_20_units() {
+    let shop = Arc::new(shop().await);
+    let lamp = shop.stocked(20).await;
+    let buyers: Vec<_> = (0..64)
+        .map(|_| {
+            let (shop, lamp) = (shop.clone(), lamp.clone());
+            tokio::spawn(async move { is_reserved(&shop.reserve(Uuid::now_v7(), &[(&lamp, 1)]).await) })
+        })
+        .collect();
+    let mut won = 0;
+    for buyer in buyers {
+        won += u32::from(buyer.await.unwrap());
+    }
+    assert_eq!(won, 20);
+    assert_eq!(shop.stock(&lamp).await, (20, 20));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn orders_reserved_through_two_replicas_at_once_are_reserved_once() {
+    let shop = Arc::new(shop().await);
+    let replica = shop.replica().await;
+    let lamp = shop.stocked(10_000).await;
+    for _ in 0..30 {
+        let orders: Vec<Uuid> = (0..20).map(|_| Uuid::now_v7()).collect();
+        let asked: Vec<_> = (0..8)
+            .map(|n| {
+                let mut client = if n % 2 == 0 { shop.grpc.clone() } else { replica.clone() };
+                let mut reservations: Vec<_> =
+                    orders.iter().map(|order| reservation(*order, &[(&lamp, 3)])).collect();
+                // From both ends, or the replicas would never stand in each other's way.
+                if n % 2 == 1 {
+                    reservations.reverse();
+                }
+                let request = shop.call(wire::ReserveRequest { reservations });
+                tokio::spawn(async move {
+                    let results = client.reserve(request).await.unwrap().into_inner().results;
+                    let outcomes = results.into_iter().map(|result| untimed(result.outcome.unwrap()));
+                    let mut outcomes: Vec<_> = outcomes.collect();
+                    if n % 2 == 1 {
+                        outcomes.reverse();
+                    }
+                    outcomes
+                })
+            })
+            .collect();
+        let mut answers = Vec::new();
+        for task in asked {
+            answers.push(task.await.unwrap());
+        }
+        assert!(answers[0].iter().all(is_reserved));
+        assert!(answers.iter().all(|answer| *answer == answers[0]));
+    }
+    assert_eq!(shop.stock(&lamp).await, (10_000, 30 * 20 * 3));
+    shop.assert_books_balance().await;
+}
+
+/// A small generator (Knuth's MMIX constants), so that a run can be repeated by its seed.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % sides
+    }
+}
+
+/// Any deadlock shows as a call that failed; any lost or doubled unit in the books.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn under_a_hail_of_all_operations_no_call_fails_and_the_books_balance() {
+    let seed = u64::from(std::process::id());
+    println!("seed {seed}");
+    let shop = Arc::new(shop().await);
+    let replica = shop.replica().await;
+    let mut products = Vec::new();
+    for _ in 0..6 {
+        products.push(shop.stocked(40).await);
+    }
+    let orders: Vec<Uuid> = (0..60).map(|_| Uuid::now_v7()).collect();
+    let until = Instant::now() + Duration::from_secs(5);
+    let workers: Vec<_> = (0..12)
+        .map(|worker: u64| {
+            let (shop, products, orders) = (shop.clone(), products.clone(), orders.clone());
+            let client = if worker.is_multiple_of(2) { shop.grpc.clone() } else { replica.clone() };
+            let dice = Dice(seed + worker);
+            tokio::spawn(async move { hail(&shop, client, &products, &orders, dice, until).await })
+        })
+        .collect();
+    let mut calls = 0;
+    for worker in workers {
+        calls += worker.await.unwrap();
+    }
+    println!("{calls} calls");
+    assert!(calls > 100, "{calls}");
+    common::applied(&shop).await;
+    shop.assert_books_balance().await;
+}
+
+async fn hail(
+    shop: &Shop,
+    mut client: proto::product::v1::product_service_client::ProductServiceClient<tonic::transport::Channel>,
+    products: &[String],
+    orders: &[Uuid],
+    mut dice: Dice,
+    until: Instant,
+) -> usize {
+    let mut calls = 0;
+    while Instant::now() < until {
+        calls += 1;
+        let some: Vec<Uuid> = (0..=dice.roll(8)).map(|_| orders[dice.roll(orders.len())]).collect();
+        let order_ids = some.iter().map(Uuid::to_string).collect();
+        match dice.roll(10) {
+            0..=3 => {
+                let reservations = some.iter().map(|_| {
+                    // New orders too, or all would soon have ended.
+                    let order =
+                        if dice.roll(2) == 0 { Uuid::now_v7() } else { orders[dice.roll(orders.len())] };
+                    let lines: Vec<(&str, u32)> = (0..=dice.roll(4))
+                        .map(|_| (products[dice.roll(products.len())].as_str(), 1 + dice.roll(2) as u32))
+                        .collect();
+                    reservation(order, &lines)
+                });
+                let reservations = reservations.collect();
+                client.reserve(shop.call(wire::ReserveRequest { reservations })).await.unwrap();
+            }
+            4 => drop(client.commit(shop.call(wire::CommitRequest { order_ids })).await.unwrap()),
+            5 => drop(client.release(shop.call(wire::ReleaseRequest { order_ids })).await.unwrap()),
+            6 => {
+                // Runs some out, the open ones being the ones that hold stock.
+                sqlx::query(
+                    "UPDATE products.reservations SET expires_at = now() WHERE order_id IN (
+                         SELECT order_id FROM products.reservations WHERE state = 'reserved'
+                         ORDER BY order_id LIMIT 5 FOR UPDATE SKIP LOCKED)",
+                )
+                .execute(&shop.pool)
+                .await
+                .unwrap();
+            }
+            7 => {
+                // Commits open ones, so that there are sales to cancel.
+                let open: Vec<Uuid> = sqlx::query_scalar(
+                    "SELECT order_id FROM products.reservations WHERE state = 'reserved' LIMIT 4",
+                )
+                .fetch_all(&shop.pool)
+                .await
+                .unwrap();
+                let order_ids = open.iter().map(Uuid::to_string).collect();
+                client.commit(shop.call(wire::CommitRequest { order_ids })).await.unwrap();
+            }
+            8 => {
+                let product = &products[dice.roll(products.len())];
+                let delta = [-3, 5, 10][dice.roll(3)];
+                let adjustment = json!({"delta": delta, "reason": "count"});
+                let (status, body) =
+                    shop.post(&format!("/products/{product}/stock-adjustments"), &adjustment).await;
+                assert!(status == 201 || body["code"] == "insufficient_stock", "{status} {body}");
+            }
+            _ => common::cancel(shop, &some).await,
+        }
+    }
+    calls
 }

@@ -283,3 +283,29 @@ impl Drop for Shop {
         let _ = std::fs::remove_dir_all(&self.objects);
     }
 }
+
+pub fn is_reserved(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Reserved(_))
+}
+
+/// The outcome without the time that is left, which no two answers share.
+pub fn untimed(mut outcome: Outcome) -> Outcome {
+    if let Outcome::Reserved(reserved) = &mut outcome {
+        assert!((1..=600_000).contains(&reserved.remaining_ms), "{} ms", reserved.remaining_ms);
+        reserved.remaining_ms = 0;
+    }
+    outcome
+}
+
+/// Where in the request the errors of a problem are.
+pub fn pointers(problem: &Value) -> Vec<&str> {
+    problem["errors"].as_array().unwrap().iter().map(|error| error["pointer"].as_str().unwrap()).collect()
+}
+
+/// The names on a page of products, in its order.
+pub async fn names(shop: &Shop, query: &str) -> Vec<String> {
+    let (status, page) = shop.get(&format!("/products{query}")).await;
+    assert_eq!(status, 200, "{query}: {page}");
+    let items = page["items"].as_array().unwrap().iter();
+    items.map(|item| item["name"].as_str().unwrap().to_owned()).collect()
+}
