@@ -20,7 +20,7 @@ impl Shop {
             product.version,
             &ProductUpdated { product: Some(product) },
         );
-        let mut connection = self.pool.acquire().await.expect("a connection");
+        let mut connection = service::db::acquire(&self.pool).await.expect("a connection");
         sqlx::query("SET search_path = orders").execute(&mut *connection).await.expect("a search path");
         messaging::outbox::enqueue(&mut connection, &[event]).await.expect("the event is written");
     }

@@ -30,8 +30,8 @@ async fn no_statement_reads_a_big_table_from_end_to_end() {
     let begun = Instant::now();
     fill(&shop).await;
     println!("filled in {:.1} s", begun.elapsed().as_secs_f64());
-    let mut connection = shop.pool.acquire().await.unwrap();
-    let mut observer = shop.pool.acquire().await.unwrap();
+    let mut connection = service::db::acquire(&shop.pool).await.unwrap();
+    let mut observer = service::db::acquire(&shop.pool).await.unwrap();
 
     let busiest =
         "SELECT product_id::text FROM products.stock_ledger GROUP BY 1 ORDER BY count(*) DESC LIMIT 1";
@@ -79,7 +79,7 @@ async fn fill(shop: &Shop) {
 }
 
 async fn run(shop: &Shop, scripts: Vec<String>) {
-    let mut connection = shop.pool.acquire().await.unwrap();
+    let mut connection = service::db::acquire(&shop.pool).await.unwrap();
     for script in scripts {
         sqlx::raw_sql(AssertSqlSafe(script)).execute(&mut *connection).await.unwrap();
     }

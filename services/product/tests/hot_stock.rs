@@ -38,7 +38,7 @@ async fn ceiling(shop: &Shop, product: &str, time: Duration) -> f64 {
     let (made, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
     let mut clients = JoinSet::new();
     for _ in 0..BUYERS {
-        let mut connection = pool.acquire().await.unwrap();
+        let mut connection = service::db::acquire(&pool).await.unwrap();
         let (product, made, stop) = (product.parse().unwrap(), made.clone(), stop.clone());
         clients.spawn(async move {
             while !stop.load(Ordering::Relaxed) {

@@ -250,7 +250,7 @@ pub async fn cancel(shop: &Shop, orders: &[Uuid]) {
         NewEvent::new(ORDER_CANCELLED, *order, 1, &body)
     });
     let events: Vec<_> = events.collect();
-    let mut connection = shop.pool.acquire().await.unwrap();
+    let mut connection = service::db::acquire(&shop.pool).await.unwrap();
     messaging::outbox::enqueue(&mut connection, &events).await.unwrap();
 }
 
@@ -260,7 +260,7 @@ pub async fn refund(shop: &Shop, order: Uuid, product: &str, quantity: u32) {
     let restock = vec![order::Restock { product_id: product.to_owned(), quantity }];
     let refund_id = Uuid::now_v7().to_string();
     let body = order::OrderRefunded { order: Some(refunded), refund_id, amount: 1, restock };
-    let mut connection = shop.pool.acquire().await.unwrap();
+    let mut connection = service::db::acquire(&shop.pool).await.unwrap();
     messaging::outbox::enqueue(&mut connection, &[NewEvent::new(ORDER_REFUNDED, order, 1, &body)])
         .await
         .unwrap();
