@@ -13,6 +13,7 @@ use uuid::Uuid;
 impl Shop {
     /// Sends `product.updated` as the product service would: the order service
     /// shares its exchange.
+    #[expect(clippy::disallowed_methods, reason = "a test has patience")]
     async fn product_updated(&self, product: Product) {
         let event = messaging::NewEvent::new(
             messaging::topology::PRODUCT_UPDATED,
@@ -20,7 +21,7 @@ impl Shop {
             product.version,
             &ProductUpdated { product: Some(product) },
         );
-        let mut connection = service::db::acquire(&self.pool).await.expect("a connection");
+        let mut connection = self.pool.acquire().await.expect("a connection");
         sqlx::query("SET search_path = orders").execute(&mut *connection).await.expect("a search path");
         messaging::outbox::enqueue(&mut connection, &[event]).await.expect("the event is written");
     }

@@ -24,14 +24,15 @@ const MEDIAN: Duration = Duration::from_millis(if cfg!(debug_assertions) { 200 }
 /// What `product::search` sets for its statements.
 const SETTINGS: &str = "SET LOCAL enable_seqscan = off; SET LOCAL jit = off";
 
+#[expect(clippy::disallowed_methods, reason = "a test has patience")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_statement_reads_a_big_table_from_end_to_end() {
     let shop = shop().await;
     let begun = Instant::now();
     fill(&shop).await;
     println!("filled in {:.1} s", begun.elapsed().as_secs_f64());
-    let mut connection = service::db::acquire(&shop.pool).await.unwrap();
-    let mut observer = service::db::acquire(&shop.pool).await.unwrap();
+    let mut connection = shop.pool.acquire().await.unwrap();
+    let mut observer = shop.pool.acquire().await.unwrap();
 
     let busiest =
         "SELECT product_id::text FROM products.stock_ledger GROUP BY 1 ORDER BY count(*) DESC LIMIT 1";
@@ -78,8 +79,9 @@ async fn fill(shop: &Shop) {
     run(shop, vec!["VACUUM ANALYZE".to_owned()]).await;
 }
 
+#[expect(clippy::disallowed_methods, reason = "a test has patience")]
 async fn run(shop: &Shop, scripts: Vec<String>) {
-    let mut connection = service::db::acquire(&shop.pool).await.unwrap();
+    let mut connection = shop.pool.acquire().await.unwrap();
     for script in scripts {
         sqlx::raw_sql(AssertSqlSafe(script)).execute(&mut *connection).await.unwrap();
     }

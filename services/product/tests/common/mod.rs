@@ -243,6 +243,7 @@ pub async fn answer(response: Response) -> (u16, Value) {
 }
 
 /// Publishes `order.cancelled` for each, through the outbox at hand.
+#[expect(clippy::disallowed_methods, reason = "a test has patience")]
 pub async fn cancel(shop: &Shop, orders: &[Uuid]) {
     let events = orders.iter().map(|order| {
         let cancelled = order::Order { id: order.to_string(), ..order::Order::default() };
@@ -250,17 +251,18 @@ pub async fn cancel(shop: &Shop, orders: &[Uuid]) {
         NewEvent::new(ORDER_CANCELLED, *order, 1, &body)
     });
     let events: Vec<_> = events.collect();
-    let mut connection = service::db::acquire(&shop.pool).await.unwrap();
+    let mut connection = shop.pool.acquire().await.unwrap();
     messaging::outbox::enqueue(&mut connection, &events).await.unwrap();
 }
 
 /// Sends `order.refunded` with units of the order's line that come back.
+#[expect(clippy::disallowed_methods, reason = "a test has patience")]
 pub async fn refund(shop: &Shop, order: Uuid, product: &str, quantity: u32) {
     let refunded = order::Order { id: order.to_string(), ..order::Order::default() };
     let restock = vec![order::Restock { product_id: product.to_owned(), quantity }];
     let refund_id = Uuid::now_v7().to_string();
     let body = order::OrderRefunded { order: Some(refunded), refund_id, amount: 1, restock };
-    let mut connection = service::db::acquire(&shop.pool).await.unwrap();
+    let mut connection = shop.pool.acquire().await.unwrap();
     messaging::outbox::enqueue(&mut connection, &[NewEvent::new(ORDER_REFUNDED, order, 1, &body)])
         .await
         .unwrap();
