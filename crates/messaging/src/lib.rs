@@ -76,6 +76,6 @@ pub async fn backlog(pool: &PgPool) -> sqlx::Result<(i64, f64)> {
                   COALESCE(EXTRACT(epoch FROM now() - min(created_at)), 0)::float8 AS "age!"
            FROM outbox WHERE published_at IS NULL"#
     );
-    let row = row.fetch_one(&mut *service::db::acquire(pool).await?).await?;
+    let row = row.fetch_one(pool).await?;
     Ok((row.count, row.age))
 }

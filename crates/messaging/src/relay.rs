@@ -97,12 +97,12 @@ async fn publish_batch(channel: &Channel, topology: &Topology, outbox: &Outbox) 
         events.iter().map(|event| event.id).filter(|id| !confirmed.contains(id)).collect();
     reach("relay.published").await?;
     sqlx::query!("UPDATE outbox SET published_at = now() WHERE id = ANY($1)", &confirmed)
-        .execute(&mut *service::db::acquire(outbox.pool()).await?)
+        .execute(outbox.pool())
         .await?;
     reach("relay.marked").await?;
     if !failed.is_empty() {
         sqlx::query!("UPDATE outbox SET claimed_until = '-infinity' WHERE id = ANY($1)", &failed)
-            .execute(&mut *service::db::acquire(outbox.pool()).await?)
+            .execute(outbox.pool())
             .await?;
     }
     failure.map_or(Ok(confirmed.len()), Err)
@@ -120,7 +120,7 @@ async fn claim(outbox: &Outbox) -> sqlx::Result<Vec<Event>> {
          RETURNING outbox.id, type, aggregate_id, aggregate_version, payload, traceparent",
         MAX_BATCH as i64,
     )
-    .fetch_all(&mut *service::db::acquire(outbox.pool()).await?)
+    .fetch_all(outbox.pool())
     .await?;
     let events = rows.into_iter().map(|row| Event {
         id: row.id,

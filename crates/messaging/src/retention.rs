@@ -37,13 +37,13 @@ async fn sweep(pool: &PgPool) -> sqlx::Result<bool> {
         "DELETE FROM outbox WHERE id IN (
              SELECT id FROM outbox WHERE published_at < now() - interval '7 days' LIMIT 10000)"
     )
-    .execute(&mut *service::db::acquire(pool).await?)
+    .execute(pool)
     .await?;
     let applied = sqlx::query!(
         "DELETE FROM inbox WHERE (consumer, event_id) IN (
              SELECT consumer, event_id FROM inbox WHERE applied_at < now() - interval '30 days' LIMIT 10000)"
     )
-    .execute(&mut *service::db::acquire(pool).await?)
+    .execute(pool)
     .await?;
     Ok(sent.rows_affected().max(applied.rows_affected()) == BATCH)
 }

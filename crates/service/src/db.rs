@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use sqlx::migrate::Migrator;
-use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{Connection, PgConnection, Postgres, Transaction};
 
@@ -15,9 +14,6 @@ use crate::detached;
 const START_DEADLINE: Duration = Duration::from_secs(60);
 
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
-
-/// How long anybody waits for a connection.
-const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A pool on `schema` with its migrations applied and half of its connections open. Waits up to a minute for
 /// the database to come up.
@@ -38,7 +34,7 @@ pub async fn open(config: &Backends, schema: &str, migrators: &[&Migrator]) -> a
     ]);
     let pool = PgPoolOptions::new()
         .max_connections(config.database_connections)
-        .acquire_timeout(CONNECT_DEADLINE)
+        .acquire_timeout(Duration::from_secs(1))
         .idle_timeout(Duration::from_secs(300))
         .connect_lazy_with(options);
     warm(&pool, config.database_connections.div_ceil(2)).await;
@@ -47,44 +43,25 @@ pub async fn open(config: &Backends, schema: &str, migrators: &[&Migrator]) -> a
 
 /// Opens so many connections ahead of the first requests, which would each wait for one of their own: where the
 /// processor is busy, longer than a request waits. One that can't be had now is opened when it is needed.
-#[expect(clippy::disallowed_methods, reason = "nobody waits for it")]
 async fn warm(pool: &PgPool, connections: u32) {
     let mut open = Vec::new();
     for _ in 0..connections {
         match pool.acquire().await {
             Ok(connection) => open.push(connection),
-            Err(error) => {
-                tracing::warn!(error = %error, "db.not_warmed");
-                break;
-            }
+            Err(error) => tracing::warn!(error = %error, "db.not_warmed"),
         }
     }
-}
-
-/// A connection, within a second. Where a new one has to be opened for it and that takes longer, it is opened all the same,
-/// for whoever comes next: if it were given up, a machine that is too busy to open one within a second would do nothing
-/// but begin to. So not by `pool.acquire()`.
-pub async fn acquire(pool: &PgPool) -> sqlx::Result<PoolConnection<Postgres>> {
-    let pool = pool.clone();
-    #[expect(clippy::disallowed_methods, reason = "this is the one place that can't be cancelled")]
-    in_time(async move { pool.acquire().await }).await
-}
-
-async fn in_time<T: Send + 'static>(
-    work: impl Future<Output = sqlx::Result<T>> + Send + 'static,
-) -> sqlx::Result<T> {
-    tokio::time::timeout(PATIENCE, detached(work)).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
 }
 
 /// Begins a transaction; not by `pool.begin()`, whose caller may go away before
 /// BEGIN is answered. sqlx 0.9.0 then puts the connection back into the pool
 /// inside the transaction, and what its next borrower writes is reported as done
 /// and lost (<https://github.com/launchbadge/sqlx/issues/4385>). Here BEGIN is
-/// carried to its answer by a task, and rolled back if nobody waits for it any more. As [`acquire`], within a second.
+/// carried to its answer by a task, and rolled back if nobody waits for it any more.
 pub async fn begin(pool: &PgPool) -> sqlx::Result<Transaction<'static, Postgres>> {
     let pool = pool.clone();
     #[expect(clippy::disallowed_methods, reason = "this is the one place that can't be cancelled")]
-    in_time(async move { pool.begin().await }).await
+    detached(async move { pool.begin().await }).await
 }
 
 /// The same migrations, but content with a schema that a later version has

@@ -49,7 +49,7 @@ impl Health {
 
     async fn ping(&self) -> Result<(), sqlx::Error> {
         let pool = self.pool.get().ok_or(sqlx::Error::PoolClosed)?;
-        sqlx::query("SELECT 1").execute(&mut *crate::db::acquire(pool).await?).await?;
+        sqlx::query("SELECT 1").execute(pool).await?;
         Ok(())
     }
 

@@ -40,7 +40,7 @@ impl Catalogue {
             Ok(products) => products,
             Err(error) => {
                 tracing::warn!(%error, "catalogue.from_copy");
-                let products = store::read(&mut *service::db::acquire(&self.pool).await?, ids).await?;
+                let products = store::read(&mut *self.pool.acquire().await?, ids).await?;
                 if products.len() < ids.iter().collect::<HashSet<_>>().len() {
                     return Err(Problem::unavailable("The catalogue can't be reached; try again."));
                 }

@@ -256,7 +256,7 @@ impl Live {
         };
         let wanted: Vec<Uuid> = wanted.into_iter().collect();
         for some in wanted.chunks(LOAD) {
-            let loaded = store::load(&mut *service::db::acquire(&self.0.pool).await?, some).await?;
+            let loaded = store::load(&mut *self.0.pool.acquire().await?, some).await?;
             for order in loaded {
                 let changes = Arc::new(Changes::of(&order));
                 if let Some(watched) = self.watched().get_mut(&order.id) {

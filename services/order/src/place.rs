@@ -148,7 +148,7 @@ impl Placer {
             Ok(answer) => Ok((answer, false)),
             Err(problem) => {
                 // No answer is stored for a failure that may pass; a retry starts at once.
-                let mut connection = service::db::acquire(&self.pool).await?;
+                let mut connection = self.pool.acquire().await?;
                 claim::store::let_go(&mut connection, &claim).await?;
                 Err(problem)
             }
@@ -158,7 +158,7 @@ impl Placer {
     /// The key's claim, or the answer that it already has.
     async fn claim(&self, key: &Key, request: &Request) -> Result<Result<Claim, Answer>, Problem> {
         let existing = {
-            let mut connection = service::db::acquire(&self.pool).await?;
+            let mut connection = self.pool.acquire().await?;
             claim::find(&mut connection, key, &self.times).await?
         };
         match existing {
@@ -174,7 +174,7 @@ impl Placer {
             Some(id) => Some(self.address(key.user_id, id).await?),
             None => None,
         };
-        let mut connection = service::db::acquire(&self.pool).await?;
+        let mut connection = self.pool.acquire().await?;
         let lines = match &request.items {
             Some(items) => items.clone(),
             None => cart::store::lines(&mut connection, key.user_id).await?,
@@ -214,7 +214,7 @@ impl Placer {
         if matches!(reserved, Reserved::Ended | Reserved::Conflict) {
             // An ended reservation never revives: the same lines under a new order id.
             let order_id = Uuid::now_v7();
-            let mut connection = service::db::acquire(&self.pool).await?;
+            let mut connection = self.pool.acquire().await?;
             if !claim::store::renew(&mut connection, &claim, order_id).await? {
                 return Err(claim::in_progress());
             }
@@ -312,7 +312,7 @@ impl Placer {
     /// An error at COMMIT leaves open whether the order was placed, and a claim
     /// that is lost may have been answered by its new owner: the claim tells.
     async fn stored_answer(&self, key: &Key) -> Result<Option<Answer>, Problem> {
-        let mut connection = service::db::acquire(&self.pool).await?;
+        let mut connection = self.pool.acquire().await?;
         let stored = claim::store::read(&mut connection, key).await?;
         self.sagas.wake();
         Ok(stored.and_then(|stored| stored.answer))
@@ -322,7 +322,7 @@ impl Placer {
     async fn refuse(&self, claim: &Claim, problem: Problem) -> Result<Answer, Problem> {
         let body = serde_json::to_string(&problem).map_err(|_| Problem::internal())?;
         let answer = Answer { order_id: claim.order_id, status: problem.status.as_u16(), body };
-        let mut connection = service::db::acquire(&self.pool).await?;
+        let mut connection = self.pool.acquire().await?;
         let stored = claim::store::answer(&mut connection, &[(claim.clone(), answer.clone())]).await?;
         reach("order.place.refused").await?;
         if stored.is_empty() { Err(claim::in_progress()) } else { Ok(answer) }

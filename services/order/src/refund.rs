@@ -76,7 +76,7 @@ impl Refunds {
     ) -> Result<(Answer, bool), Problem> {
         let key = Key::new(staff, OPERATION, key, &(order.id, request))?;
         let claim = {
-            let mut connection = service::db::acquire(&self.pool).await?;
+            let mut connection = self.pool.acquire().await?;
             match claim::find(&mut connection, &key, &self.times).await? {
                 Existing::Mine(claim) => claim,
                 Existing::Answered(answer) => return Ok((answer, true)),
@@ -88,7 +88,7 @@ impl Refunds {
         match self.open(&key, &claim, order, request).await {
             Ok(answer) => Ok((answer, false)),
             Err(problem) => {
-                let mut connection = service::db::acquire(&self.pool).await?;
+                let mut connection = self.pool.acquire().await?;
                 claim::store::let_go(&mut connection, &claim).await?;
                 Err(problem)
             }
@@ -120,7 +120,7 @@ impl Refunds {
             Ok(Some(answer)) => Ok(answer),
             // Lost the claim, or an error at COMMIT, which leaves open whether it happened.
             lost => {
-                let stored = claim::store::read(&mut *service::db::acquire(&self.pool).await?, key).await?;
+                let stored = claim::store::read(&mut *self.pool.acquire().await?, key).await?;
                 let stored = stored.and_then(|stored| stored.answer);
                 stored.ok_or_else(|| lost.err().unwrap_or_else(claim::in_progress))
             }

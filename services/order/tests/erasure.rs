@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 
 impl Shop {
     /// Sends `user.deleted` as the user service would, and waits until it is applied.
-    #[expect(clippy::disallowed_methods, reason = "a test has patience")]
     async fn delete(&self, buyer: &Buyer<'_>) {
         let body = UserDeleted { user_id: buyer.id.to_string() };
         let event = messaging::NewEvent::new(messaging::topology::USER_DELETED, buyer.id, 1, &body);

@@ -13,7 +13,6 @@ use uuid::Uuid;
 impl Shop {
     /// Sends `product.updated` as the product service would: the order service
     /// shares its exchange.
-    #[expect(clippy::disallowed_methods, reason = "a test has patience")]
     async fn product_updated(&self, product: Product) {
         let event = messaging::NewEvent::new(
             messaging::topology::PRODUCT_UPDATED,

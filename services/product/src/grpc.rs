@@ -133,7 +133,7 @@ impl wire::product_service_server::ProductService for Calls {
     ) -> Result<Response<wire::GetProductsResponse>, Status> {
         self.callers.require(&request, &CALLERS)?;
         let ids = ids("product_ids", &request.into_inner().product_ids)?;
-        let mut connection = service::db::acquire(&self.pool).await.map_err(|error| from_sqlx(&error))?;
+        let mut connection = self.pool.acquire().await.map_err(|error| from_sqlx(&error))?;
         let products = product::store::by_ids(&mut connection, &ids).await;
         let products = products.map_err(|error| from_sqlx(&error))?;
         let products = products.iter().map(wire::Product::from).collect();

@@ -91,6 +91,6 @@ struct Categories {
     security(()),
 )]
 async fn categories(State(app): State<App>) -> Result<Json<Categories>, Problem> {
-    let items = category::tree(&mut *service::db::acquire(&app.pool).await?).await?;
+    let items = category::tree(&mut *app.pool.acquire().await?).await?;
     Ok(Json(Categories { items }))
 }

@@ -87,7 +87,7 @@ pub async fn upload(
     payload: PutPayload,
 ) -> Result<String, Problem> {
     let key = format!("images/{product}/{}", Uuid::now_v7());
-    store::discard(&mut *service::db::acquire(pool).await?, &[&key], UPLOAD_SECONDS).await?;
+    store::discard(&mut *pool.acquire().await?, &[&key], UPLOAD_SECONDS).await?;
     objects.put(&key, payload).await.map_err(unavailable)?;
     Ok(key)
 }
@@ -152,7 +152,7 @@ pub async fn sweep_until(pool: &PgPool, objects: &Objects, stop: &CancellationTo
 
 /// Deletes up to a hundred objects, and returns how many.
 async fn sweep(pool: &PgPool, objects: &Objects) -> anyhow::Result<usize> {
-    let keys = store::claim_discarded(&mut *service::db::acquire(pool).await?).await?;
+    let keys = store::claim_discarded(&mut *pool.acquire().await?).await?;
     let (mut deleted, mut failed) = (Vec::with_capacity(keys.len()), None);
     for key in keys {
         match objects.delete(&key).await {
@@ -160,7 +160,7 @@ async fn sweep(pool: &PgPool, objects: &Objects) -> anyhow::Result<usize> {
             Err(error) => failed = Some(error),
         }
     }
-    store::forget(&mut *service::db::acquire(pool).await?, &deleted).await?;
+    store::forget(&mut *pool.acquire().await?, &deleted).await?;
     // One that can't be deleted keeps no others from going.
     failed.map_or(Ok(deleted.len()), |error| Err(error.into()))
 }

@@ -24,7 +24,6 @@ const MEDIAN: Duration = Duration::from_millis(if cfg!(debug_assertions) { 200 }
 /// What `product::search` sets for its statements.
 const SETTINGS: &str = "SET LOCAL enable_seqscan = off; SET LOCAL jit = off";
 
-#[expect(clippy::disallowed_methods, reason = "a test has patience")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_statement_reads_a_big_table_from_end_to_end() {
     let shop = shop().await;
@@ -79,7 +78,6 @@ async fn fill(shop: &Shop) {
     run(shop, vec!["VACUUM ANALYZE".to_owned()]).await;
 }
 
-#[expect(clippy::disallowed_methods, reason = "a test has patience")]
 async fn run(shop: &Shop, scripts: Vec<String>) {
     let mut connection = shop.pool.acquire().await.unwrap();
     for script in scripts {

@@ -31,7 +31,6 @@ async fn spacious_shop() -> (Arc<Shop>, MutexGuard<'static, ()>) {
 
 /// How many times a second 64 clients, each with a connection of its own, reserve a unit in the way that each order
 /// would by itself: a transaction, with the hot row locked as late as possible.
-#[expect(clippy::disallowed_methods, reason = "a test has patience")]
 async fn ceiling(shop: &Shop, product: &str, time: Duration) -> f64 {
     let options = (*shop.pool.connect_options()).clone();
     let pool = PgPoolOptions::new().max_connections(BUYERS).min_connections(BUYERS).connect_with(options);

@@ -31,7 +31,7 @@ async fn create(app: &App, email: &str, password: &str, name: &str, role: Role) 
     let (Some(email), Some(password)) = (email, password) else {
         return Err(Problem::internal());
     };
-    let mut connection = service::db::acquire(&app.pool).await?;
+    let mut connection = app.pool.acquire().await?;
     if account::credentials(&mut connection, &email).await?.is_some() {
         return Ok(());
     }

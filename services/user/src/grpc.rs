@@ -33,7 +33,7 @@ impl UserService for Calls {
         self.callers.require(&request, &CALLERS)?;
         let asked = request.into_inner();
         let (user, id) = (parse(&asked.user_id, "user_id")?, parse(&asked.address_id, "address_id")?);
-        let found = async { address::find(&mut *service::db::acquire(&self.pool).await?, user, id).await };
+        let found = async { address::find(&mut *self.pool.acquire().await?, user, id).await };
         let found = found.await.map_err(|error| from_sqlx(&error))?;
         let address = found
             .ok_or_else(|| refusal(Code::NotFound, "unknown_address", "the user has no such address"))?;

@@ -25,7 +25,7 @@ pub(crate) fn start(pool: PgPool, lifecycle: &Lifecycle) {
 }
 
 async fn sweep(pool: &PgPool) -> sqlx::Result<()> {
-    let mut connection = service::db::acquire(pool).await?;
+    let mut connection = pool.acquire().await?;
     session::sweep(&mut connection).await?;
     throttle::sweep(&mut connection).await?;
     notification::sweep(&mut connection).await

@@ -6,7 +6,6 @@
 
 mod chaos;
 mod cli;
-mod clocks;
 mod compile;
 mod console;
 mod contracts;

@@ -32,7 +32,7 @@ pub async fn run(pool: PgPool, products: Products, times: Times, stop: Cancellat
 }
 
 async fn forget(pool: &PgPool) -> anyhow::Result<()> {
-    Ok(erasure::forget_long_shipped(&mut *service::db::acquire(pool).await?).await?)
+    Ok(erasure::forget_long_shipped(&mut *pool.acquire().await?).await?)
 }
 
 /// Claims are taken over before the release, so that no retry can place the
@@ -44,7 +44,7 @@ async fn sweep(pool: &PgPool, products: &Products, times: &Times) -> anyhow::Res
 
     let owner = Uuid::now_v7();
     let lapsed = {
-        let mut connection = service::db::acquire(pool).await?;
+        let mut connection = pool.acquire().await?;
         store::forget(&mut connection, times.key_life).await?;
         store::take_lapsed(&mut connection, owner, times).await?
     };
@@ -54,7 +54,7 @@ async fn sweep(pool: &PgPool, products: &Products, times: &Times) -> anyhow::Res
     reach("order.sweep.taken").await?;
     let released = products.release(&lapsed).await;
     reach("order.sweep.released").await?;
-    let mut connection = service::db::acquire(pool).await?;
+    let mut connection = pool.acquire().await?;
     store::give_up(&mut connection, owner, &lapsed, released.is_ok()).await?;
     released?;
     tracing::info!(claims = lapsed.len(), "claims.swept");

@@ -61,7 +61,7 @@ async fn set(
     Path(product_id): Path<Uuid>,
     body: Body,
 ) -> Answer {
-    let mut wanted = store::lines(&mut *service::db::acquire(&pool).await?, user.id).await?;
+    let mut wanted = store::lines(&mut *pool.acquire().await?, user.id).await?;
     wanted.retain(|line| line.product_id != product_id);
     let ids: Vec<Uuid> = wanted.iter().map(|line| line.product_id).take(1).chain([product_id]).collect();
     let products = catalogue.look_up(&ids).await?;
@@ -76,7 +76,7 @@ async fn set(
     if other.is_some_and(|other| other.price.currency != product.price.currency) {
         return Err(Problem::conflict("mixed_currencies", "All items of a cart have one currency."));
     }
-    if !store::put(&mut *service::db::acquire(&pool).await?, user.id, Line { product_id, quantity }).await? {
+    if !store::put(&mut *pool.acquire().await?, user.id, Line { product_id, quantity }).await? {
         let detail = format!("A cart holds at most {MAX_LINES} different products.");
         return Err(Problem::conflict("cart_full", detail));
     }
@@ -98,7 +98,7 @@ async fn remove(
     State(catalogue): State<Catalogue>,
     Path(product_id): Path<Uuid>,
 ) -> Answer {
-    store::remove(&mut *service::db::acquire(&pool).await?, user.id, product_id).await?;
+    store::remove(&mut *pool.acquire().await?, user.id, product_id).await?;
     view(&pool, &catalogue, user).await
 }
 
@@ -109,13 +109,13 @@ async fn remove(
     security(("token" = [])),
 )]
 async fn clear(user: User, State(pool): State<PgPool>) -> Result<StatusCode, Problem> {
-    store::clear(&mut *service::db::acquire(&pool).await?, user.id).await?;
+    store::clear(&mut *pool.acquire().await?, user.id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 type Answer = Result<Json<Cart>, Problem>;
 
 async fn view(pool: &PgPool, catalogue: &Catalogue, user: User) -> Answer {
-    let lines = store::lines(&mut *service::db::acquire(pool).await?, user.id).await?;
+    let lines = store::lines(&mut *pool.acquire().await?, user.id).await?;
     Ok(Json(cart::show(catalogue, &lines).await?))
 }

@@ -203,7 +203,7 @@ async fn page(
         Problem::invalid(vec![FieldError::new("/status", "unknown_status", detail)])
     };
     let status: Option<Status> = status.map(|status| status.parse().map_err(unknown)).transpose()?;
-    let mut connection = service::db::acquire(pool).await?;
+    let mut connection = pool.acquire().await?;
     let ids = store::ids(&mut connection, of, status, before, limit + 1).await?;
     let orders = store::load(&mut connection, &ids).await?;
     Ok(Json(Page::new(orders, limit, |order| order.id).map(|order| order.view(viewer(user)))))
@@ -228,7 +228,7 @@ pub fn viewer(user: User) -> Viewer {
 
 /// The order, if it is the caller's own or the caller is staff.
 pub async fn visible(pool: &PgPool, user: User, id: Uuid) -> Result<Order, Problem> {
-    let order = store::load(&mut *service::db::acquire(pool).await?, &[id]).await?.pop();
+    let order = store::load(&mut *pool.acquire().await?, &[id]).await?.pop();
     order
         .filter(|order| order.user_id == user.id || user.is_staff())
         .ok_or_else(|| Problem::not_found("There is no such order."))

@@ -93,7 +93,7 @@ async fn list(
 ) -> Result<Json<Page<View>>, Problem> {
     let order = visible(&pool, user, id).await?;
     let (limit, before) = (page.limit()?, page.after()?);
-    let mut connection = service::db::acquire(&pool).await?;
+    let mut connection = pool.acquire().await?;
     let refunds = store::page(&mut connection, id, order.total.currency, before, limit + 1).await?;
     Ok(Json(Page::new(refunds, limit, |refund| refund.id)))
 }

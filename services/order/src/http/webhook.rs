@@ -112,7 +112,7 @@ async fn receive(
     let event: Event = shape(body.value(&["application/json"])?)?;
     event.check()?;
     if let Some(intent) = event.intent()
-        && store::nudge(&mut *service::db::acquire(&pool).await?, intent, &event.kind).await?
+        && store::nudge(&mut *pool.acquire().await?, intent, &event.kind).await?
     {
         sagas.wake();
     }

@@ -133,7 +133,7 @@ impl Sagas {
         if free == 0 && looked.elapsed() < LOOK_EVERY {
             return Ok(Vec::new());
         }
-        let mut connection = service::db::acquire(&self.pool).await?;
+        let mut connection = self.pool.acquire().await?;
         let limit = i64::try_from(free).unwrap_or(1);
         let leases = match free {
             0 => Vec::new(),
@@ -179,7 +179,7 @@ impl Sagas {
     async fn step(&self, lease: Lease, seen: &mut i64) -> sqlx::Result<Option<Rest>> {
         let order = lease.order_id;
         let job = {
-            let mut connection = service::db::acquire(&self.pool).await?;
+            let mut connection = self.pool.acquire().await?;
             store::load(&mut connection, lease, self.times.saga_lease).await?
         };
         let Some(job) = job else {
@@ -227,7 +227,7 @@ impl Sagas {
             tracing::info!(?facts, from, to, "saga.advanced");
         }
         if unread && !unanswered {
-            store::read_news(&mut *service::db::acquire(&self.pool).await?, order, job.news).await?;
+            store::read_news(&mut *self.pool.acquire().await?, order, job.news).await?;
             return Ok(None);
         }
         if refund_failed_again(&job.state, &state) {
@@ -253,7 +253,7 @@ impl Sagas {
     }
 
     async fn release(&self, lease: Lease, pause: Duration, in_vain: bool, seen: i64) -> sqlx::Result<()> {
-        let mut connection = service::db::acquire(&self.pool).await?;
+        let mut connection = self.pool.acquire().await?;
         store::release(&mut connection, lease, pause, in_vain, seen).await
     }
 }

@@ -28,6 +28,6 @@ async fn count(pool: &PgPool) -> sqlx::Result<i64> {
         r#"SELECT count(*) AS "count!" FROM orders.sagas
            WHERE (busy OR news > news_read) AND (next_at < now() - interval '1 minute' OR attempts > 20)"#
     )
-    .fetch_one(&mut *service::db::acquire(pool).await?)
+    .fetch_one(pool)
     .await
 }

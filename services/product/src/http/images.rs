@@ -76,7 +76,7 @@ async fn read(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let place = parse_place(&place)?;
-    let mut connection = service::db::acquire(&app.pool).await?;
+    let mut connection = app.pool.acquire().await?;
     let product = store::find(&mut connection, &name).await?.ok_or_else(product::not_found)?;
     let image = image::find(&mut connection, product.id, place).await?.ok_or_else(absent)?;
     drop(connection);
@@ -122,11 +122,11 @@ async fn upload(
     request: Request,
 ) -> Result<Response, Problem> {
     let place = parse_place(&place)?;
-    let found = store::find(&mut *service::db::acquire(&app.pool).await?, &name).await?;
+    let found = store::find(&mut *app.pool.acquire().await?, &name).await?;
     let product = found.ok_or_else(product::not_found)?;
     let body = receive(&app.image_room, request).await?;
 
-    let before = image::find(&mut *service::db::acquire(&app.pool).await?, product.id, place).await?;
+    let before = image::find(&mut *app.pool.acquire().await?, product.id, place).await?;
     let url = image::address(product.id, place);
     let answer = |status: StatusCode, image: Image, url: String| -> Result<Response, Problem> {
         let headers = [(header::ETAG, tag(&image)?), (header::LOCATION, location(&url)?)];

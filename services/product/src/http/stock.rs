@@ -37,7 +37,7 @@ async fn list(
     Path(name): Path<String>,
     Query(query): Query<PageQuery>,
 ) -> Result<Json<Page<Entry>>, Problem> {
-    let mut connection = service::db::acquire(&app.pool).await?;
+    let mut connection = app.pool.acquire().await?;
     let product = store::find(&mut connection, &name).await?.ok_or_else(product::not_found)?;
     let limit = query.limit()?;
     let before = match query.after::<(Uuid, i64)>()? {

@@ -243,7 +243,6 @@ pub async fn answer(response: Response) -> (u16, Value) {
 }
 
 /// Publishes `order.cancelled` for each, through the outbox at hand.
-#[expect(clippy::disallowed_methods, reason = "a test has patience")]
 pub async fn cancel(shop: &Shop, orders: &[Uuid]) {
     let events = orders.iter().map(|order| {
         let cancelled = order::Order { id: order.to_string(), ..order::Order::default() };
@@ -256,7 +255,6 @@ pub async fn cancel(shop: &Shop, orders: &[Uuid]) {
 }
 
 /// Sends `order.refunded` with units of the order's line that come back.
-#[expect(clippy::disallowed_methods, reason = "a test has patience")]
 pub async fn refund(shop: &Shop, order: Uuid, product: &str, quantity: u32) {
     let refunded = order::Order { id: order.to_string(), ..order::Order::default() };
     let restock = vec![order::Restock { product_id: product.to_owned(), quantity }];

@@ -33,7 +33,7 @@ async fn list(
     Query(page): Query<PageQuery>,
 ) -> Result<Json<Page<Address>>, Problem> {
     let (limit, after) = (page.limit()?, page.after::<Uuid>()?);
-    let mut connection = service::db::acquire(&app.pool).await?;
+    let mut connection = app.pool.acquire().await?;
     let addresses = address::list(&mut connection, user.id, after, limit + 1).await?;
     Ok(Json(Page::new(addresses, limit, |address| address.id)))
 }
@@ -73,7 +73,7 @@ async fn show(
     Caller(user): Caller,
     Path(id): Path<Uuid>,
 ) -> Result<Json<Address>, Problem> {
-    let mut connection = service::db::acquire(&app.pool).await?;
+    let mut connection = app.pool.acquire().await?;
     let address = address::find(&mut connection, user.id, id).await?;
     address.map(Json).ok_or_else(absent)
 }
@@ -92,7 +92,7 @@ async fn replace(
     Path(id): Path<Uuid>,
     body: Body,
 ) -> Result<Json<Address>, Problem> {
-    let mut connection = service::db::acquire(&app.pool).await?;
+    let mut connection = app.pool.acquire().await?;
     address::find(&mut connection, user.id, id).await?.ok_or_else(absent)?;
     let place: Place = body.json(&["application/json"])?;
     place.check()?;
@@ -112,7 +112,7 @@ async fn remove(
     Caller(user): Caller,
     Path(id): Path<Uuid>,
 ) -> Result<StatusCode, Problem> {
-    let mut connection = service::db::acquire(&app.pool).await?;
+    let mut connection = app.pool.acquire().await?;
     if address::remove(&mut connection, user.id, id).await? {
         Ok(StatusCode::NO_CONTENT)
     } else {

@@ -91,7 +91,7 @@ async fn login(
     let email = email.ok_or_else(refused)?;
 
     // Not held while the password waits for its turn to be hashed.
-    let mut connection = service::db::acquire(&app.pool).await?;
+    let mut connection = app.pool.acquire().await?;
     throttle::check(&mut connection, &email).await?;
     let credentials = account::credentials(&mut connection, &email).await?;
     drop(connection);
@@ -150,7 +150,7 @@ async fn refresh(State(app): State<App>, Json(form): Json<Presented>) -> Result<
 )]
 async fn logout(State(app): State<App>, Json(form): Json<Presented>) -> Result<StatusCode, Problem> {
     if let Some(presented) = RefreshToken::parse(&form.refresh_token) {
-        let mut connection = service::db::acquire(&app.pool).await?;
+        let mut connection = app.pool.acquire().await?;
         session::close(&mut connection, &presented).await?;
     }
     Ok(StatusCode::NO_CONTENT)

@@ -20,7 +20,7 @@ impl FromRequestParts<App> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         let user = User::from_request_parts(parts, app).await?;
-        let role = session::current_role(&mut *service::db::acquire(&app.pool).await?, &user).await?;
+        let role = session::current_role(&mut *app.pool.acquire().await?, &user).await?;
         Ok(Self(User { role: role.ok_or_else(signed_out)?, ..user }))
     }
 }

@@ -28,7 +28,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
     security(("token" = [])),
 )]
 async fn show(State(app): State<App>, Caller(user): Caller) -> Result<Json<Account>, Problem> {
-    let mut connection = service::db::acquire(&app.pool).await?;
+    let mut connection = app.pool.acquire().await?;
     let account = account::find(&mut connection, user.id).await?;
     account.map(Json).ok_or_else(signed_out)
 }
@@ -53,7 +53,7 @@ async fn rename(State(app): State<App>, Caller(user): Caller, body: Body) -> Res
     let name = account::parse_name(&mut invalid, form.name);
     invalid.check()?;
     let name = name.ok_or_else(Problem::internal)?;
-    let mut connection = service::db::acquire(&app.pool).await?;
+    let mut connection = app.pool.acquire().await?;
     let account = account::rename(&mut connection, user.id, &name).await?;
     account.map(Json).ok_or_else(signed_out)
 }
@@ -107,7 +107,7 @@ async fn change_password(
     let new = new.ok_or_else(Problem::internal)?;
 
     // Not held while the passwords wait for their turn to be hashed.
-    let mut connection = service::db::acquire(&app.pool).await?;
+    let mut connection = app.pool.acquire().await?;
     let (email, current) = account::own_password(&mut connection, user.id).await?.ok_or_else(signed_out)?;
     throttle::check(&mut connection, &email).await?;
     drop(connection);

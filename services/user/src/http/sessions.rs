@@ -32,7 +32,7 @@ async fn list(
     Query(page): Query<PageQuery>,
 ) -> Result<Json<Page<Session>>, Problem> {
     let (limit, after) = (page.limit()?, page.after::<Uuid>()?);
-    let mut connection = service::db::acquire(&app.pool).await?;
+    let mut connection = app.pool.acquire().await?;
     let sessions = session::list(&mut connection, &user, after, limit + 1).await?;
     Ok(Json(Page::new(sessions, limit, |session| session.id)))
 }
@@ -46,7 +46,7 @@ async fn list(
     security(("token" = [])),
 )]
 async fn sign_out_everywhere(State(app): State<App>, Caller(user): Caller) -> Result<StatusCode, Problem> {
-    let mut connection = service::db::acquire(&app.pool).await?;
+    let mut connection = app.pool.acquire().await?;
     session::revoke_all(&mut connection, user.id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -63,7 +63,7 @@ async fn sign_out(
     Caller(user): Caller,
     Path(id): Path<Uuid>,
 ) -> Result<StatusCode, Problem> {
-    let mut connection = service::db::acquire(&app.pool).await?;
+    let mut connection = app.pool.acquire().await?;
     if session::revoke_own(&mut connection, user.id, id).await? {
         Ok(StatusCode::NO_CONTENT)
     } else {

@@ -42,7 +42,7 @@ async fn list(
     Query(query): Query<ListQuery>,
 ) -> Result<Json<Page<Managed>>, Problem> {
     let (limit, after) = (query.page.limit()?, query.page.after::<Uuid>()?);
-    let mut connection = service::db::acquire(&app.pool).await?;
+    let mut connection = app.pool.acquire().await?;
     let accounts = match query.email {
         Some(email) => account::with_email(&mut connection, &email, after).await?,
         None => account::list(&mut connection, after, limit + 1).await?,
@@ -58,7 +58,7 @@ async fn list(
     security(("token" = ["admin"])),
 )]
 async fn show(_: Admin, State(app): State<App>, Path(id): Path<Uuid>) -> Result<Json<Managed>, Problem> {
-    let mut connection = service::db::acquire(&app.pool).await?;
+    let mut connection = app.pool.acquire().await?;
     account::managed(&mut connection, id).await?.map(Json).ok_or_else(absent)
 }
 
@@ -95,7 +95,7 @@ async fn change(
     Path(id): Path<Uuid>,
     body: Body,
 ) -> Result<Json<Managed>, Problem> {
-    let mut connection = service::db::acquire(&app.pool).await?;
+    let mut connection = app.pool.acquire().await?;
     account::managed(&mut connection, id).await?.ok_or_else(absent)?;
     drop(connection);
     let patch: Patch = body.json(&["application/json", "application/merge-patch+json"])?;

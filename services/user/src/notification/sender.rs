@@ -69,7 +69,7 @@ async fn run(pool: &PgPool, mailer: &Mailer, stop: &CancellationToken) {
 }
 
 async fn measure(pool: &PgPool) {
-    let backlog = async { store::backlog(&mut *service::db::acquire(pool).await?).await };
+    let backlog = async { store::backlog(&mut *pool.acquire().await?).await };
     match backlog.await {
         Ok((waiting, age)) => {
             telemetry::gauge("mail.backlog").record(waiting as f64, &[]);
@@ -86,7 +86,7 @@ struct Step {
 }
 
 async fn send_due(pool: &PgPool, mailer: &Mailer) -> sqlx::Result<Step> {
-    let due = store::claim(&mut *service::db::acquire(pool).await?, AT_ONCE as i64).await?;
+    let due = store::claim(&mut *pool.acquire().await?, AT_ONCE as i64).await?;
     let outcomes = join_all(due.iter().map(async |mail| match compose(mailer, mail) {
         Ok(message) => mailer.send(mail.event_id, message).await,
         Err(error) => Err(Failure::Refused(format!("{error:#}"))),
@@ -115,7 +115,7 @@ async fn mark_sent(pool: &PgPool, sent: &[Uuid]) {
         return;
     }
     for pause in [1, 2, 4, 8, 0] {
-        let marked = async { store::sent(&mut *service::db::acquire(pool).await?, sent).await };
+        let marked = async { store::sent(&mut *pool.acquire().await?, sent).await };
         match marked.await {
             Ok(()) => return,
             Err(error) => tracing::warn!(%error, mails = sent.len(), "mail.sent_but_not_marked"),
@@ -126,7 +126,7 @@ async fn mark_sent(pool: &PgPool, sent: &[Uuid]) {
 
 async fn put_off(pool: &PgPool, mail: &Due, failure: &Failure) -> sqlx::Result<&'static str> {
     let detail: String = failure.detail().chars().take(500).collect();
-    let mut connection = service::db::acquire(pool).await?;
+    let mut connection = pool.acquire().await?;
     let (event, kind, attempts) = (mail.event_id, failure.kind(), mail.attempts);
     match pause_after(failure, attempts, mail.refusals, mail.age()) {
         Some(pause) => {
