@@ -40,13 +40,7 @@ fn setting(name: &str) -> String {
 
 /// `cargo dockside`, told to do something with the shop in a folder.
 pub fn dockside(dir: &str, args: &[&str]) -> Output {
-    dockside_with(&[], dir, args)
-}
-
-/// The same, with settings for the shop that it starts.
-pub fn dockside_with(settings: &[(&str, &str)], dir: &str, args: &[&str]) -> Output {
     let mut command = Command::new(setting("DOCKSIDE_BIN"));
-    command.envs(settings.iter().copied());
     command.args(args).args(["--dir", dir]).output().expect("dockside can be run")
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
-use system_tests::{Shop, address, dockside, dockside_with, eventually, send};
+use system_tests::{Shop, address, dockside, eventually, send};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -21,8 +21,7 @@ const EVERY: Duration = Duration::from_millis(33);
 /// What a replica has to have answered to count as reached.
 const REACHED: u64 = 10;
 /// A worker that is silent for longer has lost its saga.
-const LEASE: Duration = Duration::from_secs(5);
-const SETTINGS: [(&str, &str); 2] = [("SAGA_LEASE_SECONDS", "5"), ("PROVIDER_CALL_SECONDS", "4")];
+const LEASE: Duration = Duration::from_secs(15);
 const PASSWORD: &str = "correct horse battery";
 
 /// A shop of two replicas each, stopped and forgotten with this.
@@ -35,7 +34,7 @@ impl Replicated {
     async fn start() -> Self {
         let dir: PathBuf = std::env::temp_dir().join(format!("dockside-p7-{}", std::process::id()));
         let dir = dir.to_str().unwrap().to_owned();
-        let up = dockside_with(&SETTINGS, &dir, &["up", "--detach", "--replicas", "2", "--port", "0"]);
+        let up = dockside(&dir, &["up", "--detach", "--replicas", "2", "--port", "0"]);
         if !up.status.success() {
             down(&dir);
             panic!("up: {}{}", String::from_utf8_lossy(&up.stdout), String::from_utf8_lossy(&up.stderr));
