@@ -16,7 +16,7 @@ pub mod topology;
 use std::sync::Arc;
 
 use service::Lifecycle;
-use sqlx::PgPool;
+use service::db::Pool;
 use sqlx::migrate::Migrator;
 
 pub use consumer::{ApplyError, Handler, move_to};
@@ -70,7 +70,7 @@ pub fn start(
 }
 
 /// The outbox rows that wait to be published, and the age of the oldest in seconds.
-pub async fn backlog(pool: &PgPool) -> sqlx::Result<(i64, f64)> {
+pub async fn backlog(pool: &Pool) -> sqlx::Result<(i64, f64)> {
     let row = sqlx::query!(
         r#"SELECT count(*) AS "count!",
                   COALESCE(EXTRACT(epoch FROM now() - min(created_at)), 0)::float8 AS "age!"

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use prost::Message;
-use sqlx::{PgConnection, PgPool};
+use service::db::Pool;
+use sqlx::PgConnection;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
@@ -66,12 +67,12 @@ pub async fn enqueue(connection: &mut PgConnection, events: &[NewEvent]) -> sqlx
 /// another process left behind is found by polling.
 #[derive(Clone)]
 pub struct Outbox {
-    pool: PgPool,
+    pool: Pool,
     bell: Arc<Notify>,
 }
 
 impl Outbox {
-    pub fn new(pool: PgPool) -> Self {
+    pub fn new(pool: Pool) -> Self {
         Self { pool, bell: Arc::new(Notify::new()) }
     }
 
@@ -80,7 +81,7 @@ impl Outbox {
         self.bell.notify_one();
     }
 
-    pub(crate) fn pool(&self) -> &PgPool {
+    pub(crate) fn pool(&self) -> &Pool {
         &self.pool
     }
 

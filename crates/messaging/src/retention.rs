@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sqlx::PgPool;
+use service::db::Pool;
 use tokio_util::sync::CancellationToken;
 
 /// As in the statements below.
@@ -10,7 +10,7 @@ const BATCH: u64 = 10_000;
 
 const EVERY: Duration = Duration::from_secs(60);
 
-pub(crate) async fn run(pool: &PgPool, stop: &CancellationToken) {
+pub(crate) async fn run(pool: &Pool, stop: &CancellationToken) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -32,7 +32,7 @@ pub(crate) async fn run(pool: &PgPool, stop: &CancellationToken) {
 
 /// Whether a full batch was deleted. Inbox rows outlive the outbox rows that
 /// could be replayed.
-async fn sweep(pool: &PgPool) -> sqlx::Result<bool> {
+async fn sweep(pool: &Pool) -> sqlx::Result<bool> {
     let sent = sqlx::query!(
         "DELETE FROM outbox WHERE id IN (
              SELECT id FROM outbox WHERE published_at < now() - interval '7 days' LIMIT 10000)"

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lapin::options::{BasicGetOptions, BasicPublishOptions, QueueBindOptions};
 use lapin::types::FieldTable;
@@ -15,7 +15,8 @@ use messaging::{ApplyError, Event, Handler, Naming, NewEvent, Outbox, outbox};
 use proto::user::v1::UserRegistered;
 use service::Lifecycle;
 use service::config::Backends;
-use sqlx::{PgConnection, PgPool};
+use service::db::Pool;
+use sqlx::PgConnection;
 use testing::eventually;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -50,7 +51,7 @@ impl Handler for Notes {
 }
 
 struct Rig {
-    pool: PgPool,
+    pool: Pool,
     outbox: Outbox,
     topology: Topology,
     notes: Notes,
@@ -97,13 +98,17 @@ impl Rig {
         sqlx::query_scalar(sql).fetch_one(&self.pool).await.unwrap()
     }
 
+    /// Waits until so many are applied, as long as it goes on.
     async fn applied(&self, wanted: i64) {
-        let effects = || async {
-            let effects = self.count("SELECT count(*) FROM effects").await;
-            assert!(effects <= wanted, "{effects} effects of {wanted} events");
-            (effects == wanted).then_some(())
-        };
-        eventually(&format!("{wanted} effects"), effects).await;
+        let mut so_far = 0;
+        while so_far < wanted {
+            let more = || async {
+                let effects = self.count("SELECT count(*) FROM effects").await;
+                assert!(effects <= wanted, "{effects} effects of {wanted} events");
+                (effects > so_far).then_some(effects)
+            };
+            so_far = eventually(&format!("more than {so_far} of {wanted} effects"), more).await;
+        }
     }
 
     async fn published(&self) {
@@ -256,4 +261,14 @@ async fn a_cut_connection_loses_and_doubles_nothing() {
     rig.applied(1000).await;
     rig.published().await;
     assert_eq!(rig.count("SELECT count(DISTINCT event_id) FROM effects").await, 1000);
+}
+
+#[tokio::test]
+async fn a_broker_that_says_nothing_is_given_up() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("amqp://{}/%2f", silent.local_addr().unwrap());
+    let asked = Instant::now();
+    let opened = Topology::new(&url, &testing::namespace()).open().await;
+    assert!(opened.is_err_and(|error| error.to_string().contains("does not answer")));
+    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
 }

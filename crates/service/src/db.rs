@@ -1,11 +1,15 @@
 //! PostgreSQL: the pool's limits, and migrations that several replicas may run at once.
 
+mod pool;
+
 use std::time::Duration;
 
 use anyhow::Context;
 use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::{Connection, PgConnection, Postgres, Transaction};
+use sqlx::{Connection, PgConnection, Postgres, SqlSafeStr, SqlStr, Transaction};
+
+pub use pool::Pool;
 
 use crate::config::Backends;
 use crate::detached;
@@ -15,9 +19,9 @@ const START_DEADLINE: Duration = Duration::from_secs(60);
 
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 
-/// A pool on `schema` with its migrations applied and half of its connections open. Waits up to a minute for
+/// A pool on `schema` with its migrations applied and its connections open. Waits up to a minute for
 /// the database to come up.
-pub async fn open(config: &Backends, schema: &str, migrators: &[&Migrator]) -> anyhow::Result<PgPool> {
+pub async fn open(config: &Backends, schema: &str, migrators: &[&Migrator]) -> anyhow::Result<Pool> {
     let options = options(&config.database_url, schema)?;
     let mut connection = connect_patiently(&options).await?;
     for migrator in migrators {
@@ -32,36 +36,52 @@ pub async fn open(config: &Backends, schema: &str, migrators: &[&Migrator]) -> a
         ("lock_timeout", "5s"),
         ("idle_in_transaction_session_timeout", "15s"),
     ]);
+    // Of a fixed size: a request that needs one more connection would wait until it is open, and
+    // just when there is much to do. One that breaks is replaced without waiting for who needs it.
     let pool = PgPoolOptions::new()
         .max_connections(config.database_connections)
-        .acquire_timeout(Duration::from_secs(1))
-        .idle_timeout(Duration::from_secs(300))
+        .min_connections(config.database_connections)
+        .acquire_timeout(CONNECT_DEADLINE)
         .connect_lazy_with(options);
-    warm(&pool, config.database_connections.div_ceil(2)).await;
-    Ok(pool)
+    warm(&pool).await;
+    Ok(pool.into())
 }
 
-/// Opens so many connections ahead of the first requests, which would each wait for one of their own: where the
-/// processor is busy, longer than a request waits. One that can't be had now is opened when it is needed.
-async fn warm(pool: &PgPool, connections: u32) {
+/// Opens all connections. One that can't be had now is opened when it is needed.
+async fn warm(pool: &PgPool) {
     let mut open = Vec::new();
-    for _ in 0..connections {
+    for _ in 0..pool.options().get_max_connections() {
         match pool.acquire().await {
             Ok(connection) => open.push(connection),
-            Err(error) => tracing::warn!(error = %error, "db.not_warmed"),
+            Err(error) => {
+                tracing::warn!(error = %error, "db.not_warmed");
+                break;
+            }
         }
     }
 }
 
-/// Begins a transaction; not by `pool.begin()`, whose caller may go away before
+/// Begins a transaction; not by `begin()` of sqlx's pool, whose caller may go away before
 /// BEGIN is answered. sqlx 0.9.0 then puts the connection back into the pool
 /// inside the transaction, and what its next borrower writes is reported as done
 /// and lost (<https://github.com/launchbadge/sqlx/issues/4385>). Here BEGIN is
 /// carried to its answer by a task, and rolled back if nobody waits for it any more.
-pub async fn begin(pool: &PgPool) -> sqlx::Result<Transaction<'static, Postgres>> {
-    let pool = pool.clone();
+pub async fn begin(pool: &Pool) -> sqlx::Result<Transaction<'static, Postgres>> {
+    begin_by(pool, None).await
+}
+
+/// As [`begin`], by another statement than BEGIN.
+pub async fn begin_with(
+    pool: &Pool,
+    statement: &'static str,
+) -> sqlx::Result<Transaction<'static, Postgres>> {
+    begin_by(pool, Some(statement.into_sql_str())).await
+}
+
+async fn begin_by(pool: &Pool, statement: Option<SqlStr>) -> sqlx::Result<Transaction<'static, Postgres>> {
+    let connection = pool.acquire().await?;
     #[expect(clippy::disallowed_methods, reason = "this is the one place that can't be cancelled")]
-    detached(async move { pool.begin().await }).await
+    detached(Transaction::begin(connection, statement)).await
 }
 
 /// The same migrations, but content with a schema that a later version has

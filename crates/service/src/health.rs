@@ -10,9 +10,9 @@ use std::time::Duration;
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::get;
-use sqlx::PgPool;
-use sqlx::postgres::PgPoolOptions;
+use sqlx::postgres::{PgPool, PgPoolOptions};
 
+use crate::db::Pool;
 use crate::telemetry;
 
 /// Where in its life the process is, and, once it is ready, how to ask its database.
@@ -32,9 +32,9 @@ const STOPPING: u8 = 2;
 impl Health {
     /// From here on readiness follows the database of `pool`, by a connection of
     /// its own: that requests wait for one doesn't mean that the database is away.
-    pub fn ready(&self, pool: &PgPool) {
+    pub fn ready(&self, pool: &Pool) {
         let own = PgPoolOptions::new().max_connections(1).acquire_timeout(PATIENCE);
-        let _ = self.pool.set(own.connect_lazy_with((*pool.connect_options()).clone()));
+        let _ = self.pool.set(own.connect_lazy_with(pool.connect_options()));
         // Never back from stopping.
         let _ = self.state.compare_exchange(STARTING, READY, Ordering::Relaxed, Ordering::Relaxed);
     }

@@ -8,13 +8,13 @@ use anyhow::Context;
 use axum::Router;
 use axum::serve::ListenerExt;
 use socket2::{SockRef, Socket};
-use sqlx::PgPool;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
 
 use crate::admission::Admission;
 use crate::config::Listen;
+use crate::db::Pool;
 use crate::{Lifecycle, grpc, health, http};
 
 /// Connections that may wait to be accepted.
@@ -56,7 +56,7 @@ impl Ports {
     pub fn serve(
         self,
         lifecycle: &Lifecycle,
-        pool: &PgPool,
+        pool: &Pool,
         api: Router,
         calls: Routes,
     ) -> anyhow::Result<Addresses> {

@@ -67,7 +67,7 @@ fn start() -> (Lifecycle, Addresses, Gate) {
     let listen = Listen { http_addr: any, grpc_addr: any, admin_addr: any, requests_at_once };
     let lifecycle = Lifecycle::new();
     let ports = Ports::bind(&listen, &lifecycle).unwrap();
-    let pool = PgPool::connect_lazy("postgres://nobody@localhost/none").unwrap();
+    let pool = service::db::Pool::from(PgPool::connect_lazy("postgres://nobody@localhost/none").unwrap());
     let addresses = ports.serve(&lifecycle, &pool, api, Routes::default()).unwrap();
     (lifecycle, addresses, gate)
 }

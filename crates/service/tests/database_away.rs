@@ -4,6 +4,8 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -11,25 +13,39 @@ use axum::extract::State;
 use axum::routing::get;
 use reqwest::{Client, Response};
 use service::config::{Backends, Listen};
+use service::db::Pool;
 use service::serve::{Addresses, Ports};
 use service::{Lifecycle, Problem};
-use sqlx::PgPool;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 use tonic::service::Routes;
 
-/// A way to PostgreSQL that can be closed: who is on it is cut off, who comes is refused.
+/// A way to PostgreSQL that can be closed: who is on it is cut off, who comes is refused. Or be made slow.
 struct Way {
     here: SocketAddr,
     there: SocketAddr,
     open: Option<JoinHandle<()>>,
+    /// Milliseconds that each answer takes longer.
+    delay: Arc<AtomicU64>,
 }
 
 impl Way {
     async fn open(there: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let here = listener.local_addr().unwrap();
-        Self { here, there, open: Some(tokio::spawn(forward(listener, there))) }
+        let delay = Arc::default();
+        let open = tokio::spawn(forward(listener, there, Arc::clone(&delay)));
+        Self { here, there, open: Some(open), delay }
+    }
+
+    /// A database whose address leads this way.
+    async fn to_database() -> (Self, String) {
+        let mut url: reqwest::Url = testing::database("unused").await.parse().unwrap();
+        let way = Self::open(url.socket_addrs(|| Some(5432)).unwrap()[0]).await;
+        url.set_host(Some("127.0.0.1")).unwrap();
+        url.set_port(Some(way.here.port())).unwrap();
+        (way, url.to_string())
     }
 
     async fn close(&mut self) {
@@ -40,26 +56,40 @@ impl Way {
 
     async fn open_again(&mut self) {
         let listener = TcpListener::bind(self.here).await.unwrap();
-        self.open = Some(tokio::spawn(forward(listener, self.there)));
+        self.open = Some(tokio::spawn(forward(listener, self.there, Arc::clone(&self.delay))));
     }
 }
 
-async fn forward(listener: TcpListener, there: SocketAddr) {
+async fn forward(listener: TcpListener, there: SocketAddr, delay: Arc<AtomicU64>) {
     let mut connections = JoinSet::new(); // which ends with this task
-    while let Ok((mut client, _)) = listener.accept().await {
+    while let Ok((client, _)) = listener.accept().await {
+        let delay = Arc::clone(&delay);
         connections.spawn(async move {
-            let mut server = TcpStream::connect(there).await?;
-            tokio::io::copy_bidirectional(&mut client, &mut server).await
+            let (mut from_server, mut to_server) = TcpStream::connect(there).await?.into_split();
+            let (mut from_client, mut to_client) = client.into_split();
+            let questions = async { tokio::io::copy(&mut from_client, &mut to_server).await };
+            let answers = async {
+                let mut buffer = vec![0; 0x10000];
+                loop {
+                    let length = from_server.read(&mut buffer).await?;
+                    tokio::time::sleep(Duration::from_millis(delay.load(Ordering::Relaxed))).await;
+                    if length == 0 {
+                        return Ok(0);
+                    }
+                    to_client.write_all(&buffer[..length]).await?;
+                }
+            };
+            tokio::select! { ended = questions => ended, ended = answers => ended }
         });
     }
 }
 
-async fn one(State(pool): State<PgPool>) -> Result<String, Problem> {
+async fn one(State(pool): State<Pool>) -> Result<String, Problem> {
     let one: i32 = sqlx::query_scalar("SELECT 1").fetch_one(&pool).await?;
     Ok(one.to_string())
 }
 
-async fn start(database_url: String, connections: u32) -> (Lifecycle, Addresses, PgPool) {
+async fn start(database_url: String, connections: u32) -> (Lifecycle, Addresses, Pool) {
     let any: SocketAddr = ([127, 0, 0, 1], 0).into();
     let requests_at_once = NonZeroU16::new(128).unwrap();
     let lifecycle = Lifecycle::new();
@@ -93,12 +123,8 @@ async fn told_to_come_again(client: &Client, url: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn readiness_follows_the_database_and_liveness_does_not() {
-    let mut url: reqwest::Url = testing::database("unused").await.parse().unwrap();
-    let there = url.socket_addrs(|| Some(5432)).unwrap()[0];
-    let mut way = Way::open(there).await;
-    url.set_host(Some("127.0.0.1")).unwrap();
-    url.set_port(Some(way.here.port())).unwrap();
-    let (lifecycle, Addresses { http, admin, .. }, _) = start(url.to_string(), 4).await;
+    let (mut way, url) = Way::to_database().await;
+    let (lifecycle, Addresses { http, admin, .. }, _) = start(url, 4).await;
     let client = client();
     let (api, probe) = (format!("http://{http}/one"), |name: &str| format!("http://{admin}/{name}"));
     let prompt = Duration::from_millis(2500); // what a probe waits for the database, and a little
@@ -142,4 +168,26 @@ async fn when_all_connections_are_taken_requests_are_refused_in_a_second_and_the
     assert_eq!(ask(&client, &format!("http://{admin}/readyz"), Duration::from_secs(1)).await.status(), 200);
     drop(held);
     assert_eq!(ask(&client, &api, Duration::from_secs(1)).await.status(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_takes_longer_to_open_than_anybody_waits_is_opened_all_the_same() {
+    let (mut way, url) = Way::to_database().await;
+    let (_lifecycle, _, pool) = start(url.clone(), 2).await;
+    // Greeting, password, settings: five answers or more.
+    way.delay.store(350, Ordering::Relaxed);
+    way.close().await;
+    way.open_again().await;
+
+    let asked = Instant::now();
+    assert!(matches!(pool.acquire().await, Err(sqlx::Error::PoolTimedOut)));
+    assert!(asked.elapsed() < Duration::from_millis(1500), "{:?}", asked.elapsed());
+    testing::eventually("a connection to be there", async || pool.acquire().await.ok()).await;
+
+    // By itself, sqlx begins anew each time, and never gets anywhere.
+    let bare = sqlx::postgres::PgPoolOptions::new().acquire_timeout(Duration::from_secs(1));
+    let bare = bare.connect_lazy(&url).unwrap();
+    for _ in 0..4 {
+        assert!(matches!(bare.acquire().await, Err(sqlx::Error::PoolTimedOut)));
+    }
 }

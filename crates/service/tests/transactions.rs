@@ -7,6 +7,7 @@ use std::task::Poll;
 
 use futures_util::poll;
 use service::config::Backends;
+use service::db::Pool;
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{PgPool, Postgres, Transaction};
 
@@ -19,20 +20,24 @@ type Begun = sqlx::Result<Transaction<'static, Postgres>>;
 
 /// Begins transactions and goes away after one look at them, two, three ...; after each, the connection's next
 /// borrower writes a row. Returns how many of the rows others can see.
-async fn rows_kept<F: Future<Output = Begun>>(
-    pool: &PgPool,
+async fn rows_kept<'p, P, F: Future<Output = Begun>>(
+    pool: &'p P,
+    idle: impl Fn(&'p P) -> usize,
+    begin: impl Fn(&'p P) -> F,
     observer: &PgPool,
-    begin: impl Fn() -> F,
-) -> i64 {
+) -> i64
+where
+    &'p P: sqlx::Executor<'p, Database = Postgres>,
+{
+    sqlx::query("DROP TABLE IF EXISTS written").execute(observer).await.unwrap();
     sqlx::query("CREATE TABLE written (n bigint NOT NULL)").execute(observer).await.unwrap();
     sqlx::query("SELECT 1").execute(pool).await.unwrap();
     for round in 0..ROUNDS {
         for polls in 1..=POLLS {
             // The last borrower's connection comes back in its own time.
-            testing::eventually("the connection to be free", async || (pool.num_idle() > 0).then_some(()))
-                .await;
+            testing::eventually("the connection to be free", async || (idle(pool) > 0).then_some(())).await;
             {
-                let mut begun = pin!(begin());
+                let mut begun = pin!(begin(pool));
                 for _ in 0..polls {
                     if let Poll::Ready(transaction) = poll!(&mut begun) {
                         transaction.unwrap().rollback().await.unwrap();
@@ -56,7 +61,10 @@ async fn a_cancelled_begin_costs_the_next_borrower_nothing() {
     let backends =
         Backends { database_url: url, database_connections: 1, amqp_url: testing::NO_BROKER.to_owned() };
     let pool = service::db::open(&backends, "public", &[]).await.unwrap();
-    assert_eq!(rows_kept(&pool, &observer, || service::db::begin(&pool)).await, ROUNDS * POLLS);
+    let idle = |pool: &Pool| pool.open_and_idle().1;
+    assert_eq!(rows_kept(&pool, idle, service::db::begin, &observer).await, ROUNDS * POLLS);
+    let otherwise = |pool| service::db::begin_with(pool, "BEGIN ISOLATION LEVEL SERIALIZABLE");
+    assert_eq!(rows_kept(&pool, idle, otherwise, &observer).await, ROUNDS * POLLS);
     let open = "SELECT count(*) FROM pg_stat_activity
                 WHERE datname = current_database() AND state LIKE 'idle in transaction%'";
     let open: i64 = sqlx::query_scalar(open).fetch_one(&observer).await.unwrap();
@@ -70,7 +78,7 @@ async fn a_begin_of_sqlx_itself_loses_what_is_written_after_it() {
     let url = testing::database("written").await;
     let observer = PgPool::connect(&url).await.unwrap();
     let pool = PgPoolOptions::new().max_connections(1).connect(&url).await.unwrap();
-    let kept = rows_kept(&pool, &observer, || pool.begin()).await;
+    let kept = rows_kept(&pool, PgPool::num_idle, PgPool::begin, &observer).await;
     assert!(kept < ROUNDS * POLLS, "all rows are there");
     println!("{} of {} rows were reported as written and are lost", ROUNDS * POLLS - kept, ROUNDS * POLLS);
 }

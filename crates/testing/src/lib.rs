@@ -12,7 +12,7 @@ use aws_lc_rs::signature::Ed25519KeyPair;
 use jsonwebtoken::jwk::{Jwk, JwkSet};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use service::auth::{AUDIENCE, Claims, ISSUER, Role, TOKEN_TYPE};
-use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool, Postgres, Transaction};
 use uuid::Uuid;
 
 #[expect(clippy::disallowed_methods, reason = "tests have no settings of their own")]
@@ -38,6 +38,12 @@ pub async fn database(schema: &str) -> String {
     connection.execute(AssertSqlSafe(prepare)).await.expect("the new database can be prepared");
     connection.close().await.ok();
     url.to_string()
+}
+
+/// For a test that holds locks, or looks at what a service does with the database.
+pub async fn begin(pool: &PgPool) -> Transaction<'static, Postgres> {
+    #[expect(clippy::disallowed_methods, reason = "a test sees it through")]
+    pool.begin().await.expect("a transaction begins")
 }
 
 /// The test broker's URL.

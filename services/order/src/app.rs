@@ -7,10 +7,10 @@ use aws_lc_rs::hmac;
 use axum::extract::FromRef;
 use messaging::Outbox;
 use service::auth::Verifier;
+use service::db::Pool;
 use service::peer::{self, ServiceKey};
 use service::serve::{Addresses, Ports};
 use service::{Lifecycle, db};
-use sqlx::PgPool;
 use sqlx::migrate::Migrator;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -35,7 +35,7 @@ static MIGRATIONS: Migrator = sqlx::migrate!();
 /// What handlers work with.
 #[derive(Clone, FromRef)]
 pub struct App {
-    pub pool: PgPool,
+    pub pool: Pool,
     pub verifier: Arc<Verifier>,
     pub catalogue: Catalogue,
     pub placer: Placer,

@@ -6,21 +6,21 @@ pub mod store;
 use std::collections::{HashMap, HashSet};
 
 use service::Problem;
+use service::db::Pool;
 use service::money::Currency;
-use sqlx::PgPool;
 use uuid::Uuid;
 
 use crate::clients::product::{Product, Products};
 
 #[derive(Clone)]
 pub struct Catalogue {
-    pool: PgPool,
+    pool: Pool,
     products: Products,
     currency: Currency,
 }
 
 impl Catalogue {
-    pub fn new(pool: PgPool, products: Products, currency: Currency) -> Self {
+    pub fn new(pool: Pool, products: Products, currency: Currency) -> Self {
         Self { pool, products, currency }
     }
 

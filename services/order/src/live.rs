@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use axum::body::Bytes;
-use sqlx::PgPool;
+use service::db::Pool;
 use sqlx::postgres::PgListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{Instant, timeout};
@@ -97,7 +97,7 @@ struct Watched {
 pub struct Live(Arc<Inner>);
 
 struct Inner {
-    pool: PgPool,
+    pool: Pool,
     slots: Arc<Semaphore>,
     watched: Mutex<HashMap<Uuid, Watched>>,
     changed: mpsc::Sender<Uuid>,
@@ -148,7 +148,7 @@ impl Drop for Listener {
 
 impl Live {
     /// With room for `most` listeners, and the other end of [`Live::announce`].
-    pub fn new(pool: PgPool, most: usize) -> (Self, mpsc::Receiver<Uuid>) {
+    pub fn new(pool: Pool, most: usize) -> (Self, mpsc::Receiver<Uuid>) {
         let (changed, announced) = mpsc::channel(ANNOUNCED);
         let slots = Arc::new(Semaphore::new(most));
         (Self(Arc::new(Inner { pool, slots, watched: Mutex::default(), changed })), announced)

@@ -6,9 +6,9 @@ use messaging::Outbox;
 use opentelemetry::metrics::Counter;
 use serde::{Deserialize, Serialize};
 use service::batch::Batcher;
+use service::db::Pool;
 use service::failpoint::reach;
 use service::{FieldError, Problem, telemetry};
-use sqlx::PgPool;
 use time::OffsetDateTime;
 use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{AllOfBuilder, ObjectBuilder, OneOfBuilder, Schema, SchemaType};
@@ -101,7 +101,7 @@ enum Placed {
 
 #[derive(Clone)]
 pub struct Placer {
-    pool: PgPool,
+    pool: Pool,
     products: Products,
     users: Users,
     sagas: Sagas,
@@ -112,7 +112,7 @@ pub struct Placer {
 
 impl Placer {
     pub fn new(
-        pool: PgPool,
+        pool: Pool,
         outbox: Outbox,
         products: Products,
         users: Users,
@@ -348,7 +348,7 @@ fn now() -> OffsetDateTime {
 
 /// All orders in one transaction; if that fails for another reason than the
 /// database being away, each in one of its own.
-async fn place(pool: &PgPool, outbox: &Outbox, jobs: &[Job]) -> Vec<sqlx::Result<Placed>> {
+async fn place(pool: &Pool, outbox: &Outbox, jobs: &[Job]) -> Vec<sqlx::Result<Placed>> {
     let jobs: Vec<&Job> = jobs.iter().collect();
     let error = match place_together(pool, outbox, &jobs).await {
         Ok(placed) => return placed.into_iter().map(Ok).collect(),
@@ -365,7 +365,7 @@ async fn place(pool: &PgPool, outbox: &Outbox, jobs: &[Job]) -> Vec<sqlx::Result
     outcomes
 }
 
-async fn place_together(pool: &PgPool, outbox: &Outbox, jobs: &[&Job]) -> sqlx::Result<Vec<Placed>> {
+async fn place_together(pool: &Pool, outbox: &Outbox, jobs: &[&Job]) -> sqlx::Result<Vec<Placed>> {
     let mut transaction = service::db::begin(pool).await?;
     let claims: Vec<&Claim> = jobs.iter().map(|job| &job.claim).collect();
     let held = claim::store::lock_held(&mut transaction, &claims).await?;

@@ -6,9 +6,10 @@ pub mod store;
 use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
+use service::db::Pool;
 use service::failpoint::reach;
 use service::{FieldError, Money, Problem};
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -56,13 +57,13 @@ pub struct View {
 
 #[derive(Clone)]
 pub struct Refunds {
-    pool: PgPool,
+    pool: Pool,
     sagas: Sagas,
     times: Times,
 }
 
 impl Refunds {
-    pub fn new(pool: PgPool, sagas: Sagas, times: Times) -> Self {
+    pub fn new(pool: Pool, sagas: Sagas, times: Times) -> Self {
         Self { pool, sagas, times }
     }
 

@@ -163,7 +163,7 @@ async fn an_erased_user_places_no_order_whatever_comes_first() {
 
     // Erased between the claim and the placing.
     let late = shop.customer();
-    let mut gate = service::db::begin(&shop.pool).await.unwrap();
+    let mut gate = testing::begin(&shop.pool).await;
     sqlx::query("LOCK TABLE orders.orders IN SHARE MODE").execute(&mut *gate).await.unwrap();
     sqlx::query("INSERT INTO orders.deleted_users (user_id) VALUES ($1)")
         .bind(late.id)

@@ -206,7 +206,7 @@ async fn a_client_that_hangs_up_does_not_cut_the_work_short() {
     // Each with the request's own statement: sweeps, and the saga of the order before, wait there too.
     let gates = [("orders.claims", "UPDATE orders.claims"), ("orders.orders", "WITH placed AS")];
     for (n, (table, statement)) in gates.into_iter().enumerate() {
-        let mut held = service::db::begin(&shop.pool).await.unwrap();
+        let mut held = testing::begin(&shop.pool).await;
         let gate = format!("LOCK TABLE {table} IN SHARE MODE");
         sqlx::query(sqlx::AssertSqlSafe(gate)).execute(&mut *held).await.unwrap();
         let request = buyer.request(Method::POST, "/orders").header("Idempotency-Key", format!("k{n}"));

@@ -307,7 +307,7 @@ async fn a_change_while_an_order_is_read_is_not_seen_in_part() {
     let id = buyer.buy(thing, 1).await;
     let path = format!("/orders/{id}");
     // Commits when the readers have the order and not yet its history.
-    let mut ship = service::db::begin(&shop.pool).await.unwrap();
+    let mut ship = testing::begin(&shop.pool).await;
     sqlx::query("LOCK TABLE orders.order_history").execute(&mut *ship).await.unwrap();
     sqlx::query(SHIP).bind(id.parse::<Uuid>().unwrap()).execute(&mut *ship).await.unwrap();
     let stream = tokio::spawn(buyer.request(Method::GET, &format!("{path}/events")).send());

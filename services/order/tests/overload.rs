@@ -13,7 +13,7 @@ use testing::eventually;
 
 /// Looks at a cart wait behind it, each with a connection, until lock_timeout.
 async fn gate(shop: &Shop) -> Transaction<'static, Postgres> {
-    let mut gate = service::db::begin(&shop.pool).await.unwrap();
+    let mut gate = testing::begin(&shop.pool).await;
     sqlx::query("LOCK TABLE orders.cart_items IN ACCESS EXCLUSIVE MODE").execute(&mut *gate).await.unwrap();
     gate
 }

@@ -2,7 +2,7 @@
 
 use messaging::NewEvent;
 use serde::Deserialize;
-use sqlx::PgPool;
+use service::db::Pool;
 use sqlx::types::Json;
 use uuid::Uuid;
 
@@ -34,7 +34,7 @@ struct Item {
 /// Loads the catalogue unless this database had it before: what was changed or
 /// archived since stays so. Of several replicas that start at once, one loads
 /// and the others wait for it.
-pub async fn load(pool: &PgPool) -> anyhow::Result<()> {
+pub async fn load(pool: &Pool) -> anyhow::Result<()> {
     let mut transaction = service::db::begin(pool).await?;
     let marked = sqlx::query!("INSERT INTO products.loaded (name) VALUES ('demo') ON CONFLICT DO NOTHING");
     if marked.execute(&mut *transaction).await?.rows_affected() == 0 {

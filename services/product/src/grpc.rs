@@ -7,11 +7,12 @@ use futures_util::future::join_all;
 use opentelemetry::metrics::Counter;
 use proto::product::v1 as wire;
 use service::batch::Batcher;
+use service::db::Pool;
 use service::failpoint::reach;
 use service::grpc::{from_sqlx, internal, invalid, unavailable};
 use service::peer::Callers;
 use service::telemetry;
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
@@ -30,7 +31,7 @@ const MAX_QUANTITY: u32 = 999;
 /// for all that queued up during the last one, in a task that outlives the
 /// caller's deadline; what is still queued when the caller gives up is dropped.
 pub struct Calls {
-    pool: PgPool,
+    pool: Pool,
     callers: Callers,
     reserve: Batcher<Reservation, Result<Outcome, Status>>,
     commit: Batcher<Uuid, Result<Committed, Status>>,
@@ -40,7 +41,7 @@ pub struct Calls {
 }
 
 impl Calls {
-    pub fn new(pool: PgPool, callers: Callers, reservation_life_seconds: u32) -> Self {
+    pub fn new(pool: Pool, callers: Callers, reservation_life_seconds: u32) -> Self {
         let life = reservation_life_seconds;
         Self {
             callers,
@@ -74,7 +75,7 @@ impl Calls {
 type Answers<'a, O> = Pin<Box<dyn Future<Output = sqlx::Result<Vec<O>>> + Send + 'a>>;
 
 /// A queue whose batches `operation` decides, in one transaction each.
-fn batched<I, O, F>(pool: PgPool, operation: F) -> Batcher<I, Result<O, Status>>
+fn batched<I, O, F>(pool: Pool, operation: F) -> Batcher<I, Result<O, Status>>
 where
     I: Send + Sync + 'static,
     O: Send + 'static,
@@ -104,7 +105,7 @@ where
     })
 }
 
-async fn in_transaction<I, O, F>(pool: &PgPool, items: &[I], operation: &F) -> sqlx::Result<Vec<O>>
+async fn in_transaction<I, O, F>(pool: &Pool, items: &[I], operation: &F) -> sqlx::Result<Vec<O>>
 where
     F: for<'a> Fn(&'a mut PgConnection, &'a [I]) -> Answers<'a, O>,
 {

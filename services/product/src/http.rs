@@ -15,8 +15,8 @@ use serde::Serialize;
 use serde_json::Value;
 use service::Problem;
 use service::auth::Verifier;
+use service::db::Pool;
 use service::extract::Json;
-use sqlx::PgPool;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
@@ -30,7 +30,7 @@ const TITLE: &str = "Dockside product";
 
 #[derive(Clone)]
 pub struct App {
-    pub pool: PgPool,
+    pub pool: Pool,
     pub outbox: Outbox,
     pub verifier: Arc<Verifier>,
     pub objects: Objects,
@@ -43,7 +43,7 @@ pub struct App {
 
 impl App {
     pub fn new(
-        pool: PgPool,
+        pool: Pool,
         outbox: Outbox,
         verifier: Arc<Verifier>,
         objects: Objects,

@@ -10,8 +10,9 @@ mod store;
 use std::time::Duration;
 
 use object_store::PutPayload;
+use service::db::Pool;
 use service::{FieldError, Problem};
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -81,7 +82,7 @@ pub fn is_own(image: &str) -> bool {
 /// Puts bytes into the object store, where they stay an hour unless
 /// [`attach`]ed. Returns their key.
 pub async fn upload(
-    pool: &PgPool,
+    pool: &Pool,
     objects: &Objects,
     product: Uuid,
     payload: PutPayload,
@@ -128,7 +129,7 @@ pub fn unavailable(error: object_store::Error) -> Problem {
 }
 
 /// Deletes what is to be deleted, until `stop`.
-pub async fn sweep_until(pool: &PgPool, objects: &Objects, stop: &CancellationToken) {
+pub async fn sweep_until(pool: &Pool, objects: &Objects, stop: &CancellationToken) {
     loop {
         // What a stop cuts short is claimed again later.
         let swept = tokio::select! {
@@ -151,7 +152,7 @@ pub async fn sweep_until(pool: &PgPool, objects: &Objects, stop: &CancellationTo
 }
 
 /// Deletes up to a hundred objects, and returns how many.
-async fn sweep(pool: &PgPool, objects: &Objects) -> anyhow::Result<usize> {
+async fn sweep(pool: &Pool, objects: &Objects) -> anyhow::Result<usize> {
     let keys = store::claim_discarded(&mut *pool.acquire().await?).await?;
     let (mut deleted, mut failed) = (Vec::with_capacity(keys.len()), None);
     for key in keys {

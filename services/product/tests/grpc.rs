@@ -188,7 +188,7 @@ async fn a_reservation_that_breaks_its_batch_breaks_alone() {
 async fn a_database_that_is_busy_shows_as_unavailable_and_the_call_may_be_repeated() {
     let shop = shop().await;
     let lamp = shop.stocked(5).await;
-    let mut busy = service::db::begin(&shop.pool).await.unwrap();
+    let mut busy = testing::begin(&shop.pool).await;
     sqlx::query("SELECT FROM products.stock FOR UPDATE").execute(&mut *busy).await.unwrap();
     let order = Uuid::now_v7();
     let asked = || vec![reservation(order, &[(&lamp, 1)])];
@@ -204,7 +204,7 @@ async fn a_database_that_is_busy_shows_as_unavailable_and_the_call_may_be_repeat
 async fn a_caller_who_gives_up_does_not_cut_the_work_short() {
     let shop = shop().await;
     let lamp = shop.stocked(5).await;
-    let mut busy = service::db::begin(&shop.pool).await.unwrap();
+    let mut busy = testing::begin(&shop.pool).await;
     sqlx::query("SELECT FROM products.stock FOR UPDATE").execute(&mut *busy).await.unwrap();
     let reservations = vec![reservation(Uuid::now_v7(), &[(&lamp, 1)])];
     let mut call = shop.call(wire::ReserveRequest { reservations });
@@ -222,7 +222,7 @@ async fn a_caller_who_gives_up_does_not_cut_the_work_short() {
 async fn what_a_caller_gave_up_before_it_was_begun_is_not_done() {
     let shop = shop().await;
     let lamp = shop.stocked(5).await;
-    let mut busy = service::db::begin(&shop.pool).await.unwrap();
+    let mut busy = testing::begin(&shop.pool).await;
     sqlx::query("SELECT FROM products.stock FOR UPDATE").execute(&mut *busy).await.unwrap();
     let reserve = |millis: u64| {
         let reservations = vec![reservation(Uuid::now_v7(), &[(&lamp, 1)])];
@@ -276,7 +276,7 @@ async fn raw(shop: &Shop, method: &str, timeout: &str, message: &[u8]) -> (i32, 
 async fn a_call_ends_here_when_its_deadline_has_passed() {
     let shop = shop().await;
     let lamp = shop.stocked(5).await;
-    let mut busy = service::db::begin(&shop.pool).await.unwrap();
+    let mut busy = testing::begin(&shop.pool).await;
     sqlx::query("SELECT FROM products.stock FOR UPDATE").execute(&mut *busy).await.unwrap();
     let asked = wire::ReserveRequest { reservations: vec![reservation(Uuid::now_v7(), &[(&lamp, 1)])] };
     let (status, took) = raw(&shop, "Reserve", "200m", &prost::Message::encode_to_vec(&asked)).await;
@@ -410,7 +410,7 @@ fn details(status: &tonic::Status) -> (Code, String, Option<String>) {
 async fn one_call_too_many_is_unavailable_at_once_and_health_checks_do_not_count() {
     let shop = Arc::new(shop_with(&["--requests-at-once=2"]).await);
     let lamp = shop.stocked(5).await;
-    let mut busy = service::db::begin(&shop.pool).await.unwrap();
+    let mut busy = testing::begin(&shop.pool).await;
     sqlx::query("SELECT FROM products.stock FOR UPDATE").execute(&mut *busy).await.unwrap();
     let asked = || vec![reservation(Uuid::now_v7(), &[(&lamp, 1)])];
     let (mut calls, started) = (JoinSet::new(), Instant::now());

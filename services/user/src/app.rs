@@ -7,9 +7,9 @@ use messaging::Outbox;
 use proto::user::v1::user_service_server::UserServiceServer;
 use service::Lifecycle;
 use service::auth::Verifier;
+use service::db::Pool;
 use service::peer::Callers;
 use service::serve::{Addresses, Ports};
-use sqlx::PgPool;
 use sqlx::migrate::Migrator;
 use tonic::service::Routes;
 
@@ -25,7 +25,7 @@ static MIGRATIONS: Migrator = sqlx::migrate!();
 /// What a request needs.
 #[derive(Clone)]
 pub(crate) struct App {
-    pub pool: PgPool,
+    pub pool: Pool,
     pub outbox: Outbox,
     pub hasher: Arc<Hasher>,
     pub keys: Arc<SigningKeys>,

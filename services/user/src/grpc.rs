@@ -2,9 +2,9 @@
 
 use proto::user::v1 as wire;
 use proto::user::v1::user_service_server::UserService;
+use service::db::Pool;
 use service::grpc::{from_sqlx, invalid, refusal};
 use service::peer::Callers;
-use sqlx::PgPool;
 use tonic::{Code, Request, Response, Status};
 use uuid::Uuid;
 
@@ -14,12 +14,12 @@ use crate::address::{self, Place};
 const CALLERS: [&str; 1] = ["order"];
 
 pub(crate) struct Calls {
-    pool: PgPool,
+    pool: Pool,
     callers: Callers,
 }
 
 impl Calls {
-    pub fn new(pool: PgPool, callers: Callers) -> Self {
+    pub fn new(pool: Pool, callers: Callers) -> Self {
         Self { pool, callers }
     }
 }

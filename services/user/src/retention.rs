@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use service::Lifecycle;
-use sqlx::PgPool;
+use service::db::Pool;
 
 use crate::{notification, session, throttle};
 
 const EVERY: Duration = Duration::from_secs(60);
 
-pub(crate) fn start(pool: PgPool, lifecycle: &Lifecycle) {
+pub(crate) fn start(pool: Pool, lifecycle: &Lifecycle) {
     let stop = lifecycle.stopping();
     lifecycle.spawn("retention", async move {
         loop {
@@ -24,7 +24,7 @@ pub(crate) fn start(pool: PgPool, lifecycle: &Lifecycle) {
     });
 }
 
-async fn sweep(pool: &PgPool) -> sqlx::Result<()> {
+async fn sweep(pool: &Pool) -> sqlx::Result<()> {
     let mut connection = pool.acquire().await?;
     session::sweep(&mut connection).await?;
     throttle::sweep(&mut connection).await?;

@@ -15,8 +15,8 @@ use aws_lc_rs::signature::Ed25519KeyPair;
 use jsonwebtoken::jwk::{Jwk, JwkSet, PublicKeyUse, ThumbprintHash};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use service::auth::{AUDIENCE, Claims, ISSUER, Role, TOKEN_TYPE, Verifier};
+use service::db::Pool;
 use service::{Lifecycle, Problem};
-use sqlx::PgPool;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -41,7 +41,7 @@ struct KeySet {
 impl SigningKeys {
     /// Loads the keys, creating the first if there is none, and keeps them
     /// current until `lifecycle` stops.
-    pub async fn start(pool: &PgPool, lifecycle: &Lifecycle) -> anyhow::Result<Arc<Self>> {
+    pub async fn start(pool: &Pool, lifecycle: &Lifecycle) -> anyhow::Result<Arc<Self>> {
         let current = load(pool).await.context("can't load the signing keys")?;
         let keys = Arc::new(Self {
             verifier: Verifier::with_keys(&current.published),
@@ -109,7 +109,7 @@ impl SigningKeys {
 
 /// Reads the keys, first adding one that is due and removing those that are
 /// done. One replica at a time: a lock of the transaction sees to it.
-async fn load(pool: &PgPool) -> anyhow::Result<KeySet> {
+async fn load(pool: &Pool) -> anyhow::Result<KeySet> {
     let mut transaction = service::db::begin(pool).await?;
     store::lock(&mut transaction).await?;
     store::remove_superseded(&mut transaction).await?;

@@ -269,7 +269,7 @@ async fn a_sign_in_that_overlaps_a_password_change_opens_no_session() {
     let app = Arc::new(App::start().await);
     let ada = app.signed_in("ada@example.com").await;
     // The change is under way when the sign-in has checked the old password.
-    let mut change = service::db::begin(&app.pool).await.unwrap();
+    let mut change = testing::begin(&app.pool).await;
     sqlx::query("UPDATE users.accounts SET password_hash = 'another'").execute(&mut *change).await.unwrap();
     let signing_in = {
         let app = app.clone();

@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
+use service::db::Pool;
 use service::failpoint::reach;
-use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -17,7 +17,7 @@ use crate::times::Times;
 /// For what lasts for months.
 const SELDOM: Duration = Duration::from_secs(3600);
 
-pub async fn run(pool: PgPool, products: Products, times: Times, stop: CancellationToken) {
+pub async fn run(pool: Pool, products: Products, times: Times, stop: CancellationToken) {
     let mut seldom = tokio::time::interval(SELDOM);
     loop {
         let swept = tokio::select! {
@@ -31,13 +31,13 @@ pub async fn run(pool: PgPool, products: Products, times: Times, stop: Cancellat
     }
 }
 
-async fn forget(pool: &PgPool) -> anyhow::Result<()> {
+async fn forget(pool: &Pool) -> anyhow::Result<()> {
     Ok(erasure::forget_long_shipped(&mut *pool.acquire().await?).await?)
 }
 
 /// Claims are taken over before the release, so that no retry can place the
 /// order meanwhile, and let go at once if it fails.
-async fn sweep(pool: &PgPool, products: &Products, times: &Times) -> anyhow::Result<()> {
+async fn sweep(pool: &Pool, products: &Products, times: &Times) -> anyhow::Result<()> {
     let mut transaction = service::db::begin(pool).await?;
     erasure::erase_again(&mut transaction).await?;
     transaction.commit().await?;

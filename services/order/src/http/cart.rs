@@ -5,9 +5,9 @@ use axum::http::StatusCode;
 use serde::Deserialize;
 use service::Problem;
 use service::auth::User;
+use service::db::Pool;
 use service::extract::{Body, Json, Path};
 use service::validate::Invalid;
-use sqlx::PgPool;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -31,7 +31,7 @@ pub fn router() -> OpenApiRouter<App> {
     responses((status = 200, description = "The cart.", body = Cart, example = json!(examples::cart()))),
     security(("token" = [])),
 )]
-async fn show(user: User, State(pool): State<PgPool>, State(catalogue): State<Catalogue>) -> Answer {
+async fn show(user: User, State(pool): State<Pool>, State(catalogue): State<Catalogue>) -> Answer {
     view(&pool, &catalogue, user).await
 }
 
@@ -56,7 +56,7 @@ struct Quantity {
 )]
 async fn set(
     user: User,
-    State(pool): State<PgPool>,
+    State(pool): State<Pool>,
     State(catalogue): State<Catalogue>,
     Path(product_id): Path<Uuid>,
     body: Body,
@@ -94,7 +94,7 @@ async fn set(
 )]
 async fn remove(
     user: User,
-    State(pool): State<PgPool>,
+    State(pool): State<Pool>,
     State(catalogue): State<Catalogue>,
     Path(product_id): Path<Uuid>,
 ) -> Answer {
@@ -108,14 +108,14 @@ async fn remove(
     responses((status = 204, description = "It is empty.")),
     security(("token" = [])),
 )]
-async fn clear(user: User, State(pool): State<PgPool>) -> Result<StatusCode, Problem> {
+async fn clear(user: User, State(pool): State<Pool>) -> Result<StatusCode, Problem> {
     store::clear(&mut *pool.acquire().await?, user.id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 type Answer = Result<Json<Cart>, Problem>;
 
-async fn view(pool: &PgPool, catalogue: &Catalogue, user: User) -> Answer {
+async fn view(pool: &Pool, catalogue: &Catalogue, user: User) -> Answer {
     let lines = store::lines(&mut *pool.acquire().await?, user.id).await?;
     Ok(Json(cart::show(catalogue, &lines).await?))
 }

@@ -11,8 +11,8 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use service::Problem;
 use service::auth::User;
+use service::db::Pool;
 use service::extract::Path;
-use sqlx::PgPool;
 use time::OffsetDateTime;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
@@ -72,7 +72,7 @@ pub fn router() -> OpenApiRouter<App> {
 )]
 async fn events(
     user: User,
-    State(pool): State<PgPool>,
+    State(pool): State<Pool>,
     State(live): State<Live>,
     State(Stopping(stop)): State<Stopping>,
     Path(id): Path<Uuid>,
@@ -168,7 +168,7 @@ mod tests {
 
     fn live() -> Live {
         let nowhere = PgPoolOptions::new().connect_lazy("postgres://127.0.0.1:1/none").expect("an address");
-        Live::new(nowhere, 1).0
+        Live::new(nowhere.into(), 1).0
     }
 
     /// Waits until the stream's place is free again.

@@ -3,9 +3,9 @@
 use axum::extract::State;
 use service::Problem;
 use service::auth::User;
+use service::db::Pool;
 use service::extract::{Body, Json, Path};
 use service::validate::Invalid;
-use sqlx::PgPool;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
@@ -22,7 +22,7 @@ pub fn router() -> OpenApiRouter<App> {
 }
 
 /// The order, for staff: 403 for its owner, 404 for anybody else.
-pub async fn for_staff(pool: &PgPool, user: User, id: Uuid) -> Result<Order, Problem> {
+pub async fn for_staff(pool: &Pool, user: User, id: Uuid) -> Result<Order, Problem> {
     let order = visible(pool, user, id).await?;
     if user.is_staff() { Ok(order) } else { Err(Problem::forbidden("This is for staff.")) }
 }
@@ -40,7 +40,7 @@ pub async fn for_staff(pool: &PgPool, user: User, id: Uuid) -> Result<Order, Pro
 )]
 async fn ship(
     user: User,
-    State(pool): State<PgPool>,
+    State(pool): State<Pool>,
     State(sagas): State<Sagas>,
     Path(id): Path<Uuid>,
     body: Body,
@@ -68,7 +68,7 @@ async fn ship(
 )]
 async fn deliver(
     user: User,
-    State(pool): State<PgPool>,
+    State(pool): State<Pool>,
     State(sagas): State<Sagas>,
     Path(id): Path<Uuid>,
 ) -> Result<Json<View>, Problem> {
@@ -78,7 +78,7 @@ async fn deliver(
 }
 
 async fn move_on(
-    pool: &PgPool,
+    pool: &Pool,
     sagas: &Sagas,
     user: User,
     id: Uuid,

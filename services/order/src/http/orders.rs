@@ -7,11 +7,11 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use service::auth::{Staff, User};
+use service::db::Pool;
 use service::extract::{Body, Json, Path, Query};
 use service::page::{Page, PageParams, PageQuery};
 use service::validate::Invalid;
 use service::{FieldError, Problem};
-use sqlx::PgPool;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
@@ -155,7 +155,7 @@ struct ListQuery {
 )]
 async fn list(
     user: User,
-    State(pool): State<PgPool>,
+    State(pool): State<Pool>,
     Query(query): Query<ListQuery>,
 ) -> Result<Json<Page<View>>, Problem> {
     page(&pool, user, Some(user.id), query.status, query.page).await
@@ -180,7 +180,7 @@ struct AdminQuery {
 )]
 async fn list_all(
     Staff(staff): Staff,
-    State(pool): State<PgPool>,
+    State(pool): State<Pool>,
     Query(query): Query<AdminQuery>,
 ) -> Result<Json<Page<View>>, Problem> {
     let invalid =
@@ -190,7 +190,7 @@ async fn list_all(
 }
 
 async fn page(
-    pool: &PgPool,
+    pool: &Pool,
     user: User,
     of: Option<Uuid>,
     status: Option<String>,
@@ -218,7 +218,7 @@ async fn page(
     responses((status = 200, description = "The order.", body = View, example = json!(examples::order("confirmed")))),
     security(("token" = [])),
 )]
-async fn show(user: User, State(pool): State<PgPool>, Path(id): Path<Uuid>) -> Result<Json<View>, Problem> {
+async fn show(user: User, State(pool): State<Pool>, Path(id): Path<Uuid>) -> Result<Json<View>, Problem> {
     Ok(Json(visible(&pool, user, id).await?.view(viewer(user))))
 }
 
@@ -227,7 +227,7 @@ pub fn viewer(user: User) -> Viewer {
 }
 
 /// The order, if it is the caller's own or the caller is staff.
-pub async fn visible(pool: &PgPool, user: User, id: Uuid) -> Result<Order, Problem> {
+pub async fn visible(pool: &Pool, user: User, id: Uuid) -> Result<Order, Problem> {
     let order = store::load(&mut *pool.acquire().await?, &[id]).await?.pop();
     order
         .filter(|order| order.user_id == user.id || user.is_staff())
@@ -247,7 +247,7 @@ pub async fn visible(pool: &PgPool, user: User, id: Uuid) -> Result<Order, Probl
 )]
 async fn cancel(
     user: User,
-    State(pool): State<PgPool>,
+    State(pool): State<Pool>,
     State(sagas): State<Sagas>,
     Path(id): Path<Uuid>,
 ) -> Result<Json<View>, Problem> {

@@ -4,11 +4,11 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use service::auth::User;
+use service::db::Pool;
 use service::extract::{Body, Json, Path, Query};
 use service::page::{Page, PageParams, PageQuery};
 use service::validate::Invalid;
 use service::{Money, Problem};
-use sqlx::PgPool;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
@@ -38,7 +38,7 @@ pub fn router() -> OpenApiRouter<App> {
 )]
 async fn open(
     user: User,
-    State(pool): State<PgPool>,
+    State(pool): State<Pool>,
     State(refunds): State<Refunds>,
     Path(id): Path<Uuid>,
     headers: HeaderMap,
@@ -87,7 +87,7 @@ fn check(request: &Request, order: &Order) -> Result<(), Problem> {
 )]
 async fn list(
     user: User,
-    State(pool): State<PgPool>,
+    State(pool): State<Pool>,
     Path(id): Path<Uuid>,
     Query(page): Query<PageQuery>,
 ) -> Result<Json<Page<View>>, Problem> {

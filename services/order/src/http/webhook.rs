@@ -10,9 +10,9 @@ use axum::http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde_json::Value;
 use service::Problem;
+use service::db::Pool;
 use service::extract::{Body, shape};
 use service::validate::Invalid;
-use sqlx::PgPool;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -98,7 +98,7 @@ impl Event {
 )]
 async fn receive(
     State(key): State<WebhookKey>,
-    State(pool): State<PgPool>,
+    State(pool): State<Pool>,
     State(sagas): State<Sagas>,
     headers: HeaderMap,
     body: Body,

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use messaging::Outbox;
 use service::batch::Batcher;
+use service::db::Pool;
 use service::failpoint::reach;
 use service::telemetry;
-use sqlx::PgPool;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -52,7 +52,7 @@ impl Rest {
 
 #[derive(Clone)]
 pub struct Sagas {
-    pool: PgPool,
+    pool: Pool,
     calls: Calls,
     times: Times,
     facts: Batcher<(Uuid, Input), Applied>,
@@ -62,7 +62,7 @@ pub struct Sagas {
 }
 
 impl Sagas {
-    pub fn new(pool: PgPool, outbox: Outbox, live: Live, calls: Calls, times: Times) -> Self {
+    pub fn new(pool: Pool, outbox: Outbox, live: Live, calls: Calls, times: Times) -> Self {
         let facts_pool = pool.clone();
         let facts = Batcher::spawn(move |batch: Arc<Vec<(Uuid, Input)>>| {
             let (pool, outbox, live) = (facts_pool.clone(), outbox.clone(), live.clone());
@@ -260,7 +260,7 @@ impl Sagas {
 
 /// All facts in one transaction; if that fails for another reason than the
 /// database being away, each in one of its own, so that a bad one fails alone.
-async fn apply(pool: &PgPool, outbox: &Outbox, live: &Live, facts: &[(Uuid, Input)]) -> Vec<Applied> {
+async fn apply(pool: &Pool, outbox: &Outbox, live: &Live, facts: &[(Uuid, Input)]) -> Vec<Applied> {
     let together = async |facts: &[(Uuid, Input)]| {
         let mut transaction = service::db::begin(pool).await?;
         let applied = facts::apply(&mut transaction, facts).await?;

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
+use service::db::Pool;
 use service::telemetry;
-use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
 const MEASURE_EVERY: Duration = Duration::from_secs(5);
 
 /// Counts until `stop` the sagas that have been due for more than a minute, or have been tried in vain for long.
-pub async fn run(pool: &PgPool, stop: &CancellationToken) {
+pub async fn run(pool: &Pool, stop: &CancellationToken) {
     let stuck = telemetry::gauge("sagas.stuck");
     loop {
         match count(pool).await {
@@ -23,7 +23,7 @@ pub async fn run(pool: &PgPool, stop: &CancellationToken) {
     }
 }
 
-async fn count(pool: &PgPool) -> sqlx::Result<i64> {
+async fn count(pool: &Pool) -> sqlx::Result<i64> {
     sqlx::query_scalar!(
         r#"SELECT count(*) AS "count!" FROM orders.sagas
            WHERE (busy OR news > news_read) AND (next_at < now() - interval '1 minute' OR attempts > 20)"#

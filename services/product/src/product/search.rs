@@ -6,9 +6,10 @@ mod spelling;
 
 use serde::{Deserialize, Serialize};
 use service::Problem;
+use service::db::Pool;
 use service::page::{Page, PageQuery, invalid_cursor};
 use service::validate::Invalid;
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
@@ -220,8 +221,8 @@ const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY;
     SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL enable_seqscan = off; SET LOCAL jit = off";
 
 /// One page. 422 for an unknown category.
-pub async fn run(pool: &PgPool, search: &Search) -> Result<Answer, Problem> {
-    let mut transaction = pool.begin_with(BEGIN).await?;
+pub async fn run(pool: &Pool, search: &Search) -> Result<Answer, Problem> {
+    let mut transaction = service::db::begin_with(pool, BEGIN).await?;
     let answer = find(&mut transaction, search).await?;
     transaction.commit().await?;
     Ok(answer)

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use service::batch::MAX_BATCH;
+use service::db::Pool;
 use service::failpoint::reach;
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -109,7 +110,7 @@ pub async fn expire(connection: &mut PgConnection) -> sqlx::Result<usize> {
 }
 
 /// Sweeps every second until `stop`. Any number of replicas may do so at once.
-pub async fn expire_until(pool: &PgPool, stop: &CancellationToken) {
+pub async fn expire_until(pool: &Pool, stop: &CancellationToken) {
     let expired = service::telemetry::counter("reservations.expired");
     loop {
         let pause = match sweep(pool).await {
@@ -130,7 +131,7 @@ pub async fn expire_until(pool: &PgPool, stop: &CancellationToken) {
     }
 }
 
-async fn sweep(pool: &PgPool) -> sqlx::Result<usize> {
+async fn sweep(pool: &Pool) -> sqlx::Result<usize> {
     let mut transaction = service::db::begin(pool).await?;
     let count = expire(&mut transaction).await?;
     if count > 0 {

@@ -7,8 +7,8 @@ use futures_util::future::join_all;
 use lettre::Message;
 use lettre::message::header::{HeaderName, HeaderValue};
 use lettre::message::{Mailbox, MultiPart};
+use service::db::Pool;
 use service::{Lifecycle, telemetry};
-use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -27,7 +27,7 @@ const MEASURE_EVERY: Duration = Duration::from_secs(5);
 const LONGEST_REST: Duration = Duration::from_secs(30);
 
 /// Sends what is due until `lifecycle` stops.
-pub(crate) fn start(pool: PgPool, mailer: Mailer, lifecycle: &Lifecycle) {
+pub(crate) fn start(pool: Pool, mailer: Mailer, lifecycle: &Lifecycle) {
     let stop = lifecycle.stopping();
     lifecycle.spawn("mail.sender", async move {
         run(&pool, &mailer, &stop).await;
@@ -35,7 +35,7 @@ pub(crate) fn start(pool: PgPool, mailer: Mailer, lifecycle: &Lifecycle) {
     });
 }
 
-async fn run(pool: &PgPool, mailer: &Mailer, stop: &CancellationToken) {
+async fn run(pool: &Pool, mailer: &Mailer, stop: &CancellationToken) {
     let mut rest = POLL_EVERY;
     let mut measured: Option<Instant> = None;
     loop {
@@ -68,7 +68,7 @@ async fn run(pool: &PgPool, mailer: &Mailer, stop: &CancellationToken) {
     }
 }
 
-async fn measure(pool: &PgPool) {
+async fn measure(pool: &Pool) {
     let backlog = async { store::backlog(&mut *pool.acquire().await?).await };
     match backlog.await {
         Ok((waiting, age)) => {
@@ -85,7 +85,7 @@ struct Step {
     reachable: bool,
 }
 
-async fn send_due(pool: &PgPool, mailer: &Mailer) -> sqlx::Result<Step> {
+async fn send_due(pool: &Pool, mailer: &Mailer) -> sqlx::Result<Step> {
     let due = store::claim(&mut *pool.acquire().await?, AT_ONCE as i64).await?;
     let outcomes = join_all(due.iter().map(async |mail| match compose(mailer, mail) {
         Ok(message) => mailer.send(mail.event_id, message).await,
@@ -110,7 +110,7 @@ async fn send_due(pool: &PgPool, mailer: &Mailer) -> sqlx::Result<Step> {
 }
 
 /// Tries for longer than others do: what is not marked goes out again.
-async fn mark_sent(pool: &PgPool, sent: &[Uuid]) {
+async fn mark_sent(pool: &Pool, sent: &[Uuid]) {
     if sent.is_empty() {
         return;
     }
@@ -124,7 +124,7 @@ async fn mark_sent(pool: &PgPool, sent: &[Uuid]) {
     }
 }
 
-async fn put_off(pool: &PgPool, mail: &Due, failure: &Failure) -> sqlx::Result<&'static str> {
+async fn put_off(pool: &Pool, mail: &Due, failure: &Failure) -> sqlx::Result<&'static str> {
     let detail: String = failure.detail().chars().take(500).collect();
     let mut connection = pool.acquire().await?;
     let (event, kind, attempts) = (mail.event_id, failure.kind(), mail.attempts);

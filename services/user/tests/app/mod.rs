@@ -159,7 +159,7 @@ impl App {
 
     /// A transaction that holds what `lock` locks.
     pub async fn hold(&self, lock: &'static str) -> Transaction<'static, Postgres> {
-        let mut held = service::db::begin(&self.pool).await.expect("a transaction begins");
+        let mut held = testing::begin(&self.pool).await;
         sqlx::query(lock).execute(&mut *held).await.expect("the lock is free");
         held
     }

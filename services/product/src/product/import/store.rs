@@ -21,6 +21,13 @@ pub async fn take_turn(connection: &mut PgConnection) -> sqlx::Result<()> {
     Ok(())
 }
 
+/// Until the transaction ends nobody else adds or changes products; orders and searches go on.
+/// Before any row is locked, lest somebody who waits for that row is waited for.
+pub async fn keep_others_out(connection: &mut PgConnection) -> sqlx::Result<()> {
+    sqlx::query("LOCK TABLE products.products IN SHARE ROW EXCLUSIVE MODE").execute(connection).await?;
+    Ok(())
+}
+
 /// A product that there is.
 pub struct Found {
     pub id: Uuid,
