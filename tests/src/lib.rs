@@ -40,7 +40,13 @@ fn setting(name: &str) -> String {
 
 /// `cargo dockside`, told to do something with the shop in a folder.
 pub fn dockside(dir: &str, args: &[&str]) -> Output {
+    dockside_with(&[], dir, args)
+}
+
+/// The same, with settings for the shop that it starts.
+pub fn dockside_with(settings: &[(&str, &str)], dir: &str, args: &[&str]) -> Output {
     let mut command = Command::new(setting("DOCKSIDE_BIN"));
+    command.envs(settings.iter().copied());
     command.args(args).args(["--dir", dir]).output().expect("dockside can be run")
 }
 
@@ -193,12 +199,16 @@ impl Shop {
     /// Waits until an order placed after `since` is confirmed: how long, or None when there is none in time.
     pub async fn sells(&self, since: Instant, limit: Duration) -> Option<Duration> {
         let then = SystemTime::now() - since.elapsed();
-        let millis = then.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_millis());
+        let then = then.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         // The least UUIDv7 of that time.
-        let least = Uuid::from_u128(millis << 80);
-        let sql = "SELECT EXISTS (SELECT FROM orders.orders WHERE id > $1 AND status = 'confirmed')";
+        let least = Uuid::from_u128(then.as_millis() << 80);
+        // By both clocks: one of them may be ahead.
+        let sql =
+            "SELECT EXISTS (SELECT FROM (SELECT * FROM orders.orders ORDER BY id DESC LIMIT 2000) latest
+                                  WHERE id > $1 AND placed_at > to_timestamp($2) AND status = 'confirmed')";
         while since.elapsed() < limit {
-            let asked = sqlx::query_scalar(sql).bind(least).fetch_one(&self.database);
+            let asked =
+                sqlx::query_scalar(sql).bind(least).bind(then.as_secs_f64()).fetch_one(&self.database);
             if let Ok(Ok(true)) = tokio::time::timeout(Duration::from_secs(2), asked).await {
                 return Some(since.elapsed());
             }

@@ -26,7 +26,7 @@ struct Args {
     /// How long customers buy; healing and judging come on top.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=600))]
     minutes: u64,
-    /// What is done to the shop: some of kill, pause, restart, sever, stall, slow, repeat, poison, webhooks.
+    /// What is done to the shop: some of kill, pause, restart, sever, stall, slow, repeat, poison, webhooks, clock.
     #[arg(long, value_delimiter = ',', value_parser = kind)]
     faults: Vec<Kind>,
     /// Customers who buy at the same time.

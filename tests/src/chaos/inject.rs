@@ -1,6 +1,6 @@
 //! Does to a running shop what the plan says, and knows when it is well again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -44,6 +44,8 @@ pub struct Injector {
     edge: String,
     client: reqwest::Client,
     webhook_key: hmac::Key,
+    /// How often each victim was struck.
+    blows: Mutex<BTreeMap<String, u32>>,
     /// What the broker has confirmed, and what it may have.
     poison: Mutex<(BTreeSet<Letter>, BTreeSet<Letter>)>,
 }
@@ -60,6 +62,7 @@ impl Injector {
             edge: shop.edge.clone(),
             client: reqwest::Client::builder().timeout(DEADLINE).build()?,
             webhook_key: hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()),
+            blows: Mutex::default(),
             poison: Mutex::default(),
         })
     }
@@ -94,6 +97,11 @@ impl Injector {
     /// What can be killed; links have a proxy of their own, which is not part of the shop.
     pub fn victims(&self) -> Vec<String> {
         self.processes().into_iter().map(|process| process.name).filter(|name| name != "links").collect()
+    }
+
+    /// The file that says how far a process's clock is ahead; there is none for a clock that cannot jump.
+    pub fn clock(&self, name: &str) -> PathBuf {
+        self.dir.join("clocks").join(name)
     }
 
     /// The links that can be cut; none when the shop was started without a proxy for them.
@@ -142,9 +150,30 @@ impl Injector {
                 tokio::time::sleep(fault.lasts).await;
                 self.tell_links(&format!("heal {victim}")).await.map(drop)
             }
+            Kind::Clock => {
+                std::fs::write(self.clock(victim), format!("{:+}\n", fault.jump))?;
+                tokio::time::sleep(fault.lasts).await;
+                Ok(std::fs::write(self.clock(victim), "+0\n")?)
+            }
             Kind::Repeat => self.repeat().await,
             Kind::Poison => tokio::time::timeout(DEADLINE, self.poison()).await?,
             Kind::Webhooks => self.webhooks().await,
+        }
+    }
+
+    /// Counts a blow to a victim; returns which one this is.
+    pub fn blow(&self, victim: &str) -> u32 {
+        let mut blows = self.blows.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = blows.entry(victim.to_owned()).or_default();
+        *count += 1;
+        *count
+    }
+
+    /// Returns when a victim is struck again after that blow.
+    pub async fn struck_again(&self, victim: &str, blow: u32) {
+        let count = || self.blows.lock().unwrap_or_else(PoisonError::into_inner).get(victim).copied();
+        while count().is_none_or(|count| count == blow) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 

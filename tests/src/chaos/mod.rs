@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use self::inject::Injector;
 use self::load::{Customer, Goods, Journal};
 use self::report::{Outcome, Strike};
-use self::schedule::{Fault, Kind, Phases, plan};
+use self::schedule::{Fault, Kind, Phases, Targets, plan};
 use self::watch::Watch;
 use crate::{Shop, oracle};
 
@@ -70,12 +70,11 @@ pub async fn run(
     std::fs::create_dir_all(&options.folder)?;
     let injector = Arc::new(Injector::new(&shop)?);
     let phases = Phases::within(options.lasts);
-    let known = injector.victims();
-    let victims: Vec<String> = match options.victims.as_slice() {
-        [] => known,
-        some => known.into_iter().filter(|name| some.contains(name)).collect(),
-    };
-    let faults = plan(options.seed, &phases, &options.kinds, &victims, &injector.links().await, options.pace);
+    let chosen = |name: &String| options.victims.is_empty() || options.victims.contains(name);
+    let processes: Vec<String> = injector.victims().into_iter().filter(chosen).collect();
+    let clocks = processes.iter().filter(|name| injector.clock(name).is_file()).cloned().collect();
+    let targets = Targets { processes, links: injector.links().await, clocks };
+    let faults = plan(options.seed, &phases, &options.kinds, &targets, options.pace);
 
     // Left by whoever was here before.
     let old = oracle::found_dead(&shop).await?;
@@ -172,7 +171,7 @@ async fn settle(shop: &Shop, limit: Duration, broken: &mut Vec<String>) -> Optio
 }
 
 /// One fault, and how long the shop took to get over it: until the process serves again, and an order placed after
-/// the fault is confirmed.
+/// the fault is confirmed. Of a process that is struck again before that, the last fault alone is timed.
 async fn strike(
     shop: Arc<Shop>,
     injector: Arc<Injector>,
@@ -183,18 +182,24 @@ async fn strike(
     let of_process = matches!(fault.kind, Kind::Kill | Kind::Restart | Kind::Pause);
     let at = begun.elapsed();
     let dead = injector.pid_of(&fault.victim).filter(|_| fault.kind != Kind::Pause);
-    let mut strike = Strike { fault, at, missed: None, serves: None, sells: None };
+    let mut strike = Strike { fault, at, missed: None, again: false, serves: None, sells: None };
     if let Err(error) = injector.inject(&strike.fault).await {
         strike.missed = Some(format!("{error:#}"));
         return strike;
     }
     watch.struck();
-    let since = begun + at + strike.fault.lasts;
-    if of_process {
-        strike.serves = injector.recovered(&strike.fault.victim, dead, since, RECOVERY_LIMIT).await;
-    } else {
-        strike.serves = Some(Duration::ZERO);
+    let (blow, since) = (injector.blow(&strike.fault.victim), begun + at + strike.fault.lasts);
+    let over_it = async {
+        let serves = if of_process {
+            injector.recovered(&strike.fault.victim, dead, since, RECOVERY_LIMIT).await
+        } else {
+            Some(Duration::ZERO)
+        };
+        (serves, shop.sells(since, RECOVERY_LIMIT).await)
+    };
+    tokio::select! {
+        (serves, sells) = over_it => (strike.serves, strike.sells) = (serves, sells),
+        () = injector.struck_again(&strike.fault.victim, blow), if of_process => strike.again = true,
     }
-    strike.sells = shop.sells(since, RECOVERY_LIMIT).await;
     strike
 }

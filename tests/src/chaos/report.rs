@@ -17,6 +17,8 @@ pub struct Strike {
     pub at: Duration,
     /// Why there was nothing to strike.
     pub missed: Option<String>,
+    /// Its victim was struck again before it was over this one, which is then timed for both.
+    pub again: bool,
     /// From the fault's end until its victim served again; None: it never did.
     pub serves: Option<Duration>,
     /// From the fault's end until an order placed after it was confirmed.
@@ -24,6 +26,10 @@ pub struct Strike {
 }
 
 impl Strike {
+    fn is_timed(&self) -> bool {
+        self.missed.is_none() && !self.again
+    }
+
     /// From the fault's end until its victim served and orders came through.
     pub fn recovery(&self) -> Option<Duration> {
         Some(self.serves?.max(self.sells?))
@@ -104,9 +110,7 @@ impl Outcome {
         if kills.len() >= MANY && median(&kills) > MEDIAN {
             self.broken.push(format!("it took {:.1} s in the median to get over a kill", median(&kills)));
         }
-        for strike in
-            self.strikes.iter().filter(|strike| strike.missed.is_none() && strike.recovery().is_none())
-        {
+        for strike in self.strikes.iter().filter(|strike| strike.is_timed() && strike.recovery().is_none()) {
             self.broken.push(format!("never got over {}", name(&strike.fault)));
         }
         for slow in kills.iter().filter(|took| kills.len() >= MANY && **took > WORST) {
@@ -115,7 +119,7 @@ impl Outcome {
     }
 
     fn recoveries(&self, kind: Option<Kind>) -> Vec<f64> {
-        let struck = self.strikes.iter().filter(|strike| strike.missed.is_none());
+        let struck = self.strikes.iter().filter(|strike| strike.is_timed());
         let struck = struck.filter(|strike| kind.is_none_or(|kind| strike.fault.kind == kind));
         let mut all: Vec<f64> = struck.filter_map(Strike::recovery).map(|took| took.as_secs_f64()).collect();
         all.sort_by(f64::total_cmp);
@@ -163,6 +167,10 @@ impl Outcome {
         if missed > 0 {
             line(format!("  {missed} found nothing to strike: their victim was just being started again"));
         }
+        let again = self.strikes.iter().filter(|strike| strike.again).count();
+        if again > 0 {
+            line(format!("  {again} struck what was not over the one before, and were timed in its place"));
+        }
         let rests: Vec<String> = self.rests().iter().map(|speed| format!("{speed:.1}")).collect();
         line(format!("orders/s in the rests: {}", rests.join(" ")));
         line(format!("the longest wait for a payment: {:.1} s", self.longest_pending()));
@@ -186,7 +194,9 @@ impl Outcome {
                 "kind": strike.fault.kind.name(),
                 "victim": strike.fault.victim,
                 "lasts": strike.fault.lasts.as_secs_f64(),
+                "jump": strike.fault.jump,
                 "missed": strike.missed,
+                "struck_again": strike.again,
                 "serves_after": strike.serves.map(|took| took.as_secs_f64()),
                 "sells_after": strike.sells.map(|took| took.as_secs_f64()),
             })
@@ -237,11 +247,14 @@ impl Outcome {
         for strike in self.strikes.iter().filter(|strike| strike.missed.is_none()) {
             let at = x((self.begun + strike.at).as_secs_f64());
             let width = (strike.fault.lasts.as_secs_f64() / seconds * 1100.0).max(1.5);
-            let took =
-                strike.recovery().map_or("never".to_owned(), |took| format!("{:.1} s", took.as_secs_f64()));
+            let over = match strike.recovery() {
+                Some(took) => format!("over it after {:.1} s", took.as_secs_f64()),
+                None if strike.again => "struck again before it was over it".to_owned(),
+                None => "never over it".to_owned(),
+            };
             let _ = write!(
                 marks,
-                "<rect class=\"{}\" x=\"{at:.1}\" y=\"10\" width=\"{width:.1}\" height=\"510\"><title>{} at {:.1} s, over it after {took}</title></rect>",
+                "<rect class=\"{}\" x=\"{at:.1}\" y=\"10\" width=\"{width:.1}\" height=\"510\"><title>{} at {:.1} s, {over}</title></rect>",
                 strike.fault.kind.name(),
                 escape(&name(&strike.fault)),
                 strike.at.as_secs_f64(),
@@ -265,7 +278,7 @@ impl Outcome {
              <text x=\"50\" y=\"535\">seconds that the oldest unpaid order waits, up to {longest:.1}; the run took {seconds:.0} s</text></svg>\
              <p><span class=\"key kill\"></span>kill <span class=\"key pause\"></span>pause <span class=\"key restart\"></span>restart \
              <span class=\"key sever\"></span>sever <span class=\"key stall\"></span>stall <span class=\"key slow\"></span>slow \
-             <span class=\"key repeat\"></span>repeat, poison, webhooks <span class=\"key rest\"></span>rest</p></html>\n",
+             <span class=\"key repeat\"></span>repeat, poison, webhooks <span class=\"key clock\"></span>clock <span class=\"key rest\"></span>rest</p></html>\n",
             seed = self.seed,
             text = escape(&self.text()),
             events = curve(events),
@@ -277,11 +290,14 @@ const STYLE: &str = "body{font:15px/1.4 system-ui,sans-serif;max-width:1200px;ma
     svg{width:100%}path{fill:none;stroke-width:1.5}.speed{stroke:#0a58ca}.events{stroke:#b35900}.wait{stroke:#6f42c1}\
     text{font-size:13px;fill:#444}rect{opacity:.35}.kill{fill:#d00;background:#d00}.pause{fill:#e80;background:#e80}\
     .restart{fill:#fb0;background:#fb0}.sever{fill:#a0a;background:#a0a}.stall{fill:#66c;background:#66c}.slow{fill:#6ac;background:#6ac}\
-    .repeat,.poison,.webhooks{fill:#393;background:#393}.rest{fill:#cfc;background:#cfc}\
+    .repeat,.poison,.webhooks{fill:#393;background:#393}.clock{fill:#840;background:#840}.rest{fill:#cfc;background:#cfc}\
     .key{display:inline-block;width:1em;height:1em;margin:0 .3em 0 1em;opacity:.6;vertical-align:-2px}";
 
 fn name(fault: &Fault) -> String {
-    format!("{} {}", fault.kind.name(), fault.victim).trim_end().to_owned()
+    match fault.kind {
+        Kind::Clock => format!("clock {} {:+} s", fault.victim, fault.jump),
+        kind => format!("{} {}", kind.name(), fault.victim).trim_end().to_owned(),
+    }
 }
 
 fn escape(text: &str) -> String {
@@ -324,11 +340,13 @@ mod tests {
             kind: Kind::Kill,
             victim: "order".to_owned(),
             lasts: Duration::ZERO,
+            jump: 0,
         };
         let strike = Strike {
             at: fault.at,
             fault,
             missed: None,
+            again: false,
             serves: Some(Duration::from_secs(1)),
             sells: Some(Duration::from_secs(2)),
         };
@@ -362,6 +380,18 @@ mod tests {
         outcome.strikes[0].sells = None;
         outcome.judge_liveness();
         assert_eq!(outcome.broken, ["never got over kill order"]);
+    }
+
+    #[test]
+    fn who_is_struck_again_is_timed_by_the_last_fault() {
+        let mut outcome = outcome(10);
+        let mut first = outcome.strikes[0].clone();
+        (first.again, first.serves, first.sells) = (true, None, None);
+        outcome.strikes.push(first);
+        outcome.judge_liveness();
+        assert!(outcome.broken.is_empty(), "{:?}", outcome.broken);
+        assert!(outcome.text().contains("kill         2 times, over it after 2.0 s"), "{}", outcome.text());
+        assert!(outcome.text().contains("1 struck what was not over"), "{}", outcome.text());
     }
 
     #[test]

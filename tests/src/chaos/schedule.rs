@@ -27,10 +27,12 @@ pub enum Kind {
     Poison,
     /// The provider's webhooks come again, late and out of order.
     Webhooks,
+    /// A process's clock is ahead, or behind, for a while.
+    Clock,
 }
 
 impl Kind {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Kill,
         Self::Pause,
         Self::Restart,
@@ -40,6 +42,7 @@ impl Kind {
         Self::Repeat,
         Self::Poison,
         Self::Webhooks,
+        Self::Clock,
     ];
 
     pub fn name(self) -> &'static str {
@@ -53,6 +56,7 @@ impl Kind {
             Self::Repeat => "repeat",
             Self::Poison => "poison",
             Self::Webhooks => "webhooks",
+            Self::Clock => "clock",
         }
     }
 
@@ -60,16 +64,11 @@ impl Kind {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 
-    /// Whether its victim is a link between processes.
-    pub fn is_of_links(self) -> bool {
-        matches!(self, Self::Sever | Self::Stall | Self::Slow)
-    }
-
     /// How often it is drawn.
     fn weight(self) -> u32 {
         match self {
             Self::Kill => 12,
-            Self::Pause | Self::Sever => 2,
+            Self::Pause | Self::Sever | Self::Clock => 2,
             _ => 1,
         }
     }
@@ -84,6 +83,28 @@ pub struct Fault {
     pub victim: String,
     /// How long it lasts.
     pub lasts: Duration,
+    /// Seconds that a clock is ahead meanwhile.
+    pub jump: i64,
+}
+
+/// What there is to be struck.
+pub struct Targets {
+    pub processes: Vec<String>,
+    pub links: Vec<String>,
+    /// Processes whose clocks can be made to jump.
+    pub clocks: Vec<String>,
+}
+
+impl Targets {
+    /// Of a kind of fault; `None` for one of the whole shop.
+    fn of(&self, kind: Kind) -> Option<&[String]> {
+        match kind {
+            Kind::Kill | Kind::Pause | Kind::Restart => Some(&self.processes),
+            Kind::Sever | Kind::Stall | Kind::Slow => Some(&self.links),
+            Kind::Clock => Some(&self.clocks),
+            Kind::Repeat | Kind::Poison | Kind::Webhooks => None,
+        }
+    }
 }
 
 /// The phases of a run: undisturbed at first, then rounds of faults, each followed by a rest in which the shop
@@ -117,16 +138,9 @@ impl Phases {
 }
 
 /// The faults of a whole run, in order of time. `pace` is the mean time between two.
-pub fn plan(
-    seed: u64,
-    phases: &Phases,
-    kinds: &[Kind],
-    processes: &[String],
-    links: &[String],
-    pace: Duration,
-) -> Vec<Fault> {
+pub fn plan(seed: u64, phases: &Phases, kinds: &[Kind], targets: &Targets, pace: Duration) -> Vec<Fault> {
     let mut rng = StdRng::seed_from_u64(seed);
-    let usable = |kind: &Kind| if kind.is_of_links() { !links.is_empty() } else { !processes.is_empty() };
+    let usable = |kind: &Kind| targets.of(*kind).is_none_or(|victims| !victims.is_empty());
     let bag: Vec<Kind> = kinds
         .iter()
         .filter(|kind| usable(kind))
@@ -140,11 +154,8 @@ pub fn plan(
         let begin = phases.start_of(round);
         let mut at = begin;
         while let Some(kind) = owed.last().copied().or_else(|| bag.choose(&mut rng).copied()) {
-            let victims = if kind.is_of_links() { links } else { processes };
-            let victim = match kind {
-                Kind::Repeat | Kind::Poison | Kind::Webhooks => String::new(),
-                _ => victims.choose(&mut rng).cloned().unwrap_or_default(),
-            };
+            let victim = targets.of(kind).and_then(|victims| victims.choose(&mut rng).cloned());
+            let victim = victim.unwrap_or_default();
             let lasts = match kind {
                 Kind::Kill | Kind::Restart | Kind::Repeat | Kind::Poison | Kind::Webhooks => Duration::ZERO,
                 _ => Duration::from_millis(rng.random_range(1000..=4000)),
@@ -153,38 +164,46 @@ pub fn plan(
                 break;
             }
             owed.pop();
-            faults.push(Fault { at, kind, victim, lasts });
+            let jump = if kind == Kind::Clock { jump(&victim, &mut rng) } else { 0 };
+            faults.push(Fault { at, kind, victim, lasts, jump });
             at += pace.mul_f64(rng.random_range(0.5..1.5));
         }
     }
     faults
 }
 
+/// Up to an hour; the database's, by which leases and deadlines go, as far as the shop has to get over it in time.
+fn jump(victim: &str, rng: &mut StdRng) -> i64 {
+    let most = if victim == "postgres" { 20 } else { 3600 };
+    let seconds = rng.random_range(5..=most);
+    if rng.random() { seconds } else { -seconds }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn names(names: &[&str]) -> Vec<String> {
-        names.iter().map(|name| (*name).to_owned()).collect()
+    fn targets(processes: &[&str], links: &[&str]) -> Targets {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        Targets { processes: names(processes), links: names(links), clocks: names(&["order", "postgres"]) }
     }
 
-    fn half_an_hour(seed: u64, links: &[String]) -> Vec<Fault> {
+    fn half_an_hour(seed: u64, links: &[&str]) -> Vec<Fault> {
         let phases = Phases::within(Duration::from_secs(1800));
-        plan(seed, &phases, &Kind::ALL, &names(&["order", "product"]), links, Duration::from_secs(4))
+        plan(seed, &phases, &Kind::ALL, &targets(&["order", "product"], links), Duration::from_secs(4))
     }
 
     #[test]
     fn a_seed_is_a_plan() {
-        let links = names(&["database"]);
-        assert_eq!(half_an_hour(7, &links), half_an_hour(7, &links));
-        assert_ne!(half_an_hour(7, &links), half_an_hour(8, &links));
+        assert_eq!(half_an_hour(7, &["database"]), half_an_hour(7, &["database"]));
+        assert_ne!(half_an_hour(7, &["database"]), half_an_hour(8, &["database"]));
     }
 
     #[test]
     fn every_kind_comes_up_and_ends_before_the_rest() {
         let phases = Phases::within(Duration::from_secs(1800));
         assert!(phases.total() <= Duration::from_secs(1800));
-        let faults = half_an_hour(1, &names(&["database"]));
+        let faults = half_an_hour(1, &["database"]);
         for kind in Kind::ALL {
             assert!(faults.iter().any(|fault| fault.kind == kind), "{kind:?}");
         }
@@ -199,14 +218,24 @@ mod tests {
         let phases = Phases::within(Duration::from_secs(27));
         let kinds = [Kind::Kill, Kind::Pause, Kind::Webhooks];
         for seed in 0..50 {
-            let faults = plan(seed, &phases, &kinds, &names(&["order"]), &[], Duration::from_millis(1200));
+            let faults = plan(seed, &phases, &kinds, &targets(&["order"], &[]), Duration::from_millis(1200));
             assert!(kinds.iter().all(|kind| faults.iter().any(|fault| fault.kind == *kind)), "{seed}");
         }
     }
 
     #[test]
     fn without_links_none_is_cut() {
-        assert!(half_an_hour(3, &[]).iter().all(|fault| !fault.kind.is_of_links()));
+        let of_links = [Kind::Sever, Kind::Stall, Kind::Slow];
+        assert!(half_an_hour(3, &[]).iter().all(|fault| !of_links.contains(&fault.kind)));
+    }
+
+    #[test]
+    fn only_clocks_jump_and_the_databases_by_seconds() {
+        for fault in half_an_hour(5, &["database"]) {
+            let most = if fault.victim == "postgres" { 20 } else { 3600 };
+            let allowed = if fault.kind == Kind::Clock { 5..=most } else { 0..=0 };
+            assert!(allowed.contains(&fault.jump.abs()), "{fault:?}");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::clocks::{self, Clocks};
 use crate::compile::{self, PACKAGES};
 use crate::console::{line, step};
 use crate::install::{self, Need};
@@ -64,6 +65,7 @@ pub fn run(layout: &Layout, args: &Args) -> Result<ExitCode> {
         Ok(code)
     });
     supervisor.stop();
+    clocks::sweep();
     match result {
         Err(e) if e.is::<signals::Interrupted>() => {
             line("interrupted");
@@ -83,6 +85,13 @@ fn start_shop(layout: &Layout, supervisor: &Supervisor, args: &Args) -> Result<P
     // Private servers always: they are killed.
     let contained = install::all(layout)?;
     let within = |need| contained.contains(&need);
+    if args.faults.is_none_or(|faults| faults.split(',').any(|fault| fault == "clock")) {
+        match install::clocks(layout).and_then(|()| Clocks::new(layout)) {
+            Ok(clocks) => clocks.into_iter().for_each(|clocks| supervisor.with_clocks(clocks)),
+            // The other faults need nothing.
+            Err(error) => step("clocks", &format!("will not jump: {error:#}")),
+        }
+    }
     let broker = start::rabbitmq(layout, supervisor, &secrets, None, within(Need::RabbitMq))?;
     let admin = start::postgres(layout, supervisor, &secrets, None, within(Need::Postgres))?;
     start::rabbitmq_ready(supervisor, &broker)?;

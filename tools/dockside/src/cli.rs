@@ -208,8 +208,8 @@ fn chaos_command() -> Command {
                 .value_parser(value_parser!(u64)),
             number("minutes", "M", "How long").default_value("5"),
             Arg::new("faults").long("faults").value_name("LIST").help(
-                "Only these, with commas, of kill, pause, restart, sever, stall, slow, repeat, poison, webhooks; all when \
-                 left out",
+                "Only these, with commas, of kill, pause, restart, sever, stall, slow, repeat, poison, webhooks, clock; all \
+                 when left out",
             ),
             Arg::new("victims").long("victims").value_name("LIST").help("Strike only these processes, as in order,postgres"),
             Arg::new("pace").long("pace").value_name("SECONDS").help("Mean time between two faults; 4 when left out"),

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::clocks;
 use crate::console::{seconds, step};
 use crate::layout::Layout;
 use crate::process::{self, Signal};
@@ -23,6 +24,8 @@ pub enum Need {
     Python,
     /// The programs of the tour in docs/api.md, and of the scripts and commands that the checks of `k8s/` run.
     Tour,
+    /// For runs with faults: what makes clocks jump.
+    Clocks,
 }
 
 impl Need {
@@ -32,6 +35,7 @@ impl Need {
             Need::RabbitMq => rabbitmq::find_programs().is_none(),
             Need::Nginx => nginx::find_program().is_none(),
             Need::Python => python().is_none(),
+            Need::Clocks => clocks::library().is_none(),
             Need::Tour => {
                 ["bash", "curl", "jq", "openssl"].iter().any(|program| find(program, &[]).is_none())
             }
@@ -45,6 +49,7 @@ impl Need {
             Need::Nginx => "nginx",
             Need::Python => "Python",
             Need::Tour => "bash, curl, jq and openssl",
+            Need::Clocks => "libfaketime",
         }
     }
 
@@ -54,7 +59,7 @@ impl Need {
             Need::Postgres => docker::POSTGRES,
             Need::RabbitMq => docker::RABBITMQ,
             Need::Nginx => docker::NGINX,
-            Need::Python | Need::Tour => return None,
+            Need::Python | Need::Tour | Need::Clocks => return None,
         })
     }
 }
@@ -92,6 +97,7 @@ fn packages(manager: Manager, need: Need) -> &'static str {
         (Manager::Dnf | Manager::Apk, Need::Python) => "python3",
         (Manager::Pacman | Manager::Brew, Need::Python) => "python",
         (_, Need::Tour) => "bash curl jq openssl",
+        (_, Need::Clocks) => "libfaketime",
     }
 }
 
@@ -176,6 +182,11 @@ fn python() -> Option<PathBuf> {
 /// The programs of [`Need::Tour`], installed where they are missing.
 pub fn tour(layout: &Layout) -> Result<()> {
     install(layout, vec![Need::Tour]).map(drop)
+}
+
+/// What makes clocks jump, installed where it is missing.
+pub fn clocks(layout: &Layout) -> Result<()> {
+    install(layout, vec![Need::Clocks]).map(drop)
 }
 
 /// Installs PostgreSQL if it is missing; see [`missing`].

@@ -6,6 +6,7 @@
 
 mod chaos;
 mod cli;
+mod clocks;
 mod compile;
 mod console;
 mod contracts;

@@ -83,7 +83,7 @@ pub fn data_dir(layout: &Layout, name: &str, user: Option<&User>) -> Result<Path
 }
 
 /// Whether the account can walk to the folder (a home is often closed to others).
-fn enters(user: &User, dir: &Path) -> bool {
+pub fn enters(user: &User, dir: &Path) -> bool {
     Command::new("/bin/sh")
         .args(["-c", "cd \"$0\""])
         .arg(dir)

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 
 pub use self::managed::Spec;
 use self::managed::{Managed, WAITS, said};
+use crate::clocks::Clocks;
 use crate::console;
 use crate::layout::Layout;
 use crate::process::{self, Identity, Signal};
@@ -27,6 +28,8 @@ struct Inner {
     stopping: bool,
     /// Nobody dead is left so for longer.
     longest_wait: Duration,
+    /// In runs whose clocks jump.
+    clocks: Option<Clocks>,
 }
 
 impl Supervisor {
@@ -39,7 +42,13 @@ impl Supervisor {
         state.processes.clear();
         state.save(layout)?;
         restart::forget(layout);
-        let inner = Mutex::new(Inner { state, managed: Vec::new(), stopping: false, longest_wait: WAITS.1 });
+        let inner = Mutex::new(Inner {
+            state,
+            managed: Vec::new(),
+            stopping: false,
+            longest_wait: WAITS.1,
+            clocks: None,
+        });
         let supervisor = Arc::new(Supervisor { layout: layout.clone(), inner });
         let watched = Arc::clone(&supervisor);
         thread::spawn(move || {
@@ -54,6 +63,11 @@ impl Supervisor {
     /// For runs that kill processes on purpose: whoever dies is started again after the shortest wait, however often.
     pub fn expect_deaths(&self) {
         self.lock().longest_wait = WAITS.0;
+    }
+
+    /// For runs with faults: processes that are started from now on have clocks that can jump.
+    pub fn with_clocks(&self, clocks: Clocks) {
+        self.lock().clocks = Some(clocks);
     }
 
     pub fn layout(&self) -> &Layout {
@@ -77,11 +91,14 @@ impl Supervisor {
     }
 
     /// Starts a process with a fresh log; it is restarted when it dies after having served.
-    pub fn start(&self, spec: Spec) -> Result<()> {
+    pub fn start(&self, mut spec: Spec) -> Result<()> {
         self.layout.rotate_log(&spec.name)?;
         let mut inner = self.lock();
         if inner.stopping {
             return Err(signals::Interrupted.into());
+        }
+        if let Some(clocks) = &inner.clocks {
+            clocks.attach(&mut spec)?;
         }
         let mut managed = Managed::new(spec);
         managed.spawn(&self.layout)?;
