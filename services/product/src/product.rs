@@ -86,6 +86,7 @@ pub fn updated(product: &Product) -> NewEvent {
 
 /// Adds a product with its stock. 409 `sku_taken`, 422 `unknown_category`.
 pub async fn create(connection: &mut PgConnection, new: NewProduct) -> Result<Product, Problem> {
+    store::take_turn_to_add(connection).await?;
     require_category(connection, &new.form.category).await?;
     let id = Uuid::now_v7();
     let name = slug(&new.form.name);

@@ -309,14 +309,14 @@ async fn write(
 }
 
 /// Tries again what somebody else came in between of, or what failed for
-/// reasons that pass. Who was come in between of has the products to itself the next time.
+/// reasons that pass.
 async fn write_batch(app: &App, actor: Uuid, lines: &[Line]) -> Result<Applied, Problem> {
-    let (mut tries, mut alone) = (0, false);
+    let mut tries = 0;
     loop {
         tries += 1;
-        match try_batch(app, actor, lines, alone).await {
+        match try_batch(app, actor, lines).await {
             Ok(applied) => return Ok(applied),
-            Err(ApplyError::Raced) if tries < TRIES => alone = true,
+            Err(ApplyError::Raced) if tries < TRIES => {}
             Err(ApplyError::Database(error)) if tries < TRIES && service::db::is_transient(&error) => {
                 tracing::warn!(%error, "import.batch_failed");
                 tokio::time::sleep(Duration::from_millis(100) * tries).await;
@@ -333,12 +333,12 @@ async fn write_batch(app: &App, actor: Uuid, lines: &[Line]) -> Result<Applied, 
     }
 }
 
-async fn try_batch(app: &App, actor: Uuid, lines: &[Line], alone: bool) -> Result<Applied, ApplyError> {
+async fn try_batch(app: &App, actor: Uuid, lines: &[Line]) -> Result<Applied, ApplyError> {
     if lines.is_empty() {
         return Ok(Applied::default());
     }
     let mut transaction = service::db::begin(&app.pool).await?;
-    let applied = import::apply(&mut transaction, lines, actor, alone).await?;
+    let applied = import::apply(&mut transaction, lines, actor).await?;
     transaction.commit().await.map_err(ApplyError::at_commit)?;
     if applied.changed > 0 {
         app.outbox.wake();

@@ -138,18 +138,13 @@ impl ApplyError {
     }
 }
 
-/// Applies the lines in the order given, and, if need be, while nobody else changes products. On an error
-/// the transaction is spent.
+/// Applies the lines in the order given. On an error the transaction is spent.
 pub async fn apply(
     connection: &mut PgConnection,
     lines: &[Line],
     actor: Uuid,
-    alone: bool,
 ) -> Result<Applied, ApplyError> {
-    store::take_turn(connection).await?;
-    if alone {
-        store::keep_others_out(connection).await?;
-    }
+    super::store::take_turn_to_add_many(connection).await?;
     let skus: Vec<String> = lines.iter().map(|line| line.form.sku.clone()).collect();
     let there = store::lock(connection, &skus).await?;
     let named: Vec<String> = lines.iter().flat_map(Line::categories).cloned().collect();

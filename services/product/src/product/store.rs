@@ -106,6 +106,23 @@ pub async fn find_locked(connection: &mut PgConnection, name: &str) -> sqlx::Res
     row.fetch_optional(connection).await?.map(Product::try_from).transpose()
 }
 
+/// Any number that no other advisory lock here has.
+const TURN: i64 = 0x0d0c_6b51_de01;
+
+/// Whoever adds one product keeps out those who add many, until the transaction ends.
+pub async fn take_turn_to_add(connection: &mut PgConnection) -> sqlx::Result<()> {
+    sqlx::query!("SELECT pg_advisory_xact_lock_shared($1)", TURN).execute(connection).await?;
+    Ok(())
+}
+
+/// Who adds many products keeps out all others who add some, until the transaction ends: two batches with
+/// the same SKUs or slugs in another order would wait for each other, and a batch looks first
+/// which of them are free. Before any row is locked.
+pub async fn take_turn_to_add_many(connection: &mut PgConnection) -> sqlx::Result<()> {
+    sqlx::query!("SELECT pg_advisory_xact_lock($1)", TURN).execute(connection).await?;
+    Ok(())
+}
+
 /// False when the slug is taken.
 pub async fn insert(connection: &mut PgConnection, id: Uuid, slug: &str, form: &Form) -> sqlx::Result<bool> {
     let inserted = sqlx::query!(

@@ -11,23 +11,6 @@ use uuid::Uuid;
 use super::MOST_LEVELS;
 use crate::product::Form;
 
-/// Any number that no other advisory lock here has.
-const TURN: i64 = 0x0d0c_6b51_de01;
-
-/// Batches of all replicas take turns until they commit: two that add the same
-/// SKUs or slugs in another order would wait for each other.
-pub async fn take_turn(connection: &mut PgConnection) -> sqlx::Result<()> {
-    sqlx::query!("SELECT pg_advisory_xact_lock($1)", TURN).execute(connection).await?;
-    Ok(())
-}
-
-/// Until the transaction ends nobody else adds or changes products; orders and searches go on.
-/// Before any row is locked, lest somebody who waits for that row is waited for.
-pub async fn keep_others_out(connection: &mut PgConnection) -> sqlx::Result<()> {
-    sqlx::query("LOCK TABLE products.products IN SHARE ROW EXCLUSIVE MODE").execute(connection).await?;
-    Ok(())
-}
-
 /// A product that there is.
 pub struct Found {
     pub id: Uuid,
