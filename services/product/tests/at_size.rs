@@ -143,12 +143,12 @@ fn examples(busiest: &str) -> Vec<Example> {
     }
     for stock in ["NULL", "true"] {
         for (min, max) in [("NULL", "NULL"), ("5000", "6000")] {
-            examples.push(example(&["SELECT c.slug, n.count"], &[min, max, stock, "1001"]));
+            examples.push(example(&["SELECT c.slug, n.count"], &[min, max, stock, "501"]));
         }
         for categories in ["NULL", SHELF, DEPARTMENT] {
             let (floors, ceilings) =
                 ("'{0,1000,2500,5000,10000,25000}'", "'{1000,2500,5000,10000,25000,9223372036854775807}'");
-            let arguments = [floors, ceilings, categories, stock, "1001"];
+            let arguments = [floors, ceilings, categories, stock, "501"];
             examples.push(example(&["SELECT n.count", "(floor, ceiling)"], &arguments));
         }
     }
@@ -158,7 +158,7 @@ fn examples(busiest: &str) -> Vec<Example> {
         ("'''repair'''", "false"),
         ("NULL", "false"),
     ] {
-        let arguments = [words, stock, "5001", "'{0,1000,2500,5000,10000,25000}'", "NULL", "6000"];
+        let arguments = [words, stock, "2001", "'{0,1000,2500,5000,10000,25000}'", "NULL", "6000"];
         examples.push(example(&["WITH found", "width_bucket"], &arguments));
     }
     examples.push(example(&["products.words"], &["'{jaket,blankte,aaaaaaa}'"]));

@@ -18,6 +18,7 @@ use reqwest::{Client, Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 use service::Lifecycle;
 use service::auth::Role;
+use service::grpc::Retries;
 use service::peer::{self, ServiceKey};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{PgPool, Row};
@@ -33,6 +34,7 @@ pub struct Shop {
     pub grpc: ProductServiceClient<Channel>,
     pub channel: Channel,
     pub grpc_address: String,
+    retries: Retries,
     order_key: ServiceKey,
     user_key: ServiceKey,
     issuer: Issuer,
@@ -88,6 +90,7 @@ pub async fn shop_with(settings: &[&str]) -> Shop {
         grpc: ProductServiceClient::new(channel.clone()),
         channel,
         grpc_address: addresses.grpc.to_string(),
+        retries: Retries::default(),
         order_key: ServiceKey::from_pem("order", &order.private_key_pem).unwrap(),
         user_key: ServiceKey::from_pem("user", &user.private_key_pem).unwrap(),
         issuer,
@@ -155,9 +158,17 @@ impl Shop {
         service::grpc::request(message, Duration::from_secs(30), &token).unwrap()
     }
 
+    /// As the order service calls: again, when the connection ends under it, which each does after a while.
     pub async fn reserve_all(&self, reservations: Vec<wire::Reservation>) -> Result<Vec<Outcome>, Status> {
-        let request = self.call(wire::ReserveRequest { reservations });
-        let results = self.grpc.clone().reserve(request).await?.into_inner().results;
+        let token = self.order_key.token("product").unwrap();
+        let message = wire::ReserveRequest { reservations };
+        let call = |request| {
+            let mut grpc = self.grpc.clone();
+            async move { grpc.reserve(request).await }
+        };
+        let answer =
+            service::grpc::call(&self.retries, message, Duration::from_secs(30), &token, call).await?;
+        let results = answer.results;
         Ok(results.into_iter().map(|result| result.outcome.unwrap()).collect())
     }
 

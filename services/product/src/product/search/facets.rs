@@ -17,10 +17,10 @@ use super::lists::Scope;
 use crate::category::{self, Category};
 
 /// Up to which each count goes where an index has the products by category and price.
-const MOST_EACH: i64 = 1_000;
+const MOST_EACH: i64 = 500;
 
 /// How many products are counted in all where none has.
-const MOST_IN_ALL: i64 = 5_000;
+const MOST_IN_ALL: i64 = 2_000;
 
 /// Where the price bands begin, in minor units.
 const FLOORS: [i64; 6] = [0, 1_000, 2_500, 5_000, 10_000, 25_000];
