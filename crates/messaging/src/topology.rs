@@ -45,7 +45,7 @@ const DELIVERY_LIMIT: u32 = 100;
 const FRAME_MAX: u32 = 16 * 1024;
 
 /// For opening a connection, which takes milliseconds. lapin 4.12 may never tell that one was cut in the middle of its
-/// handshake (about 1 in 100 that are), so this is also how long such a connection holds up all others.
+/// handshake (about 1 in 100 that are), so this is also how long such a connection holds up the events of whoever wanted it.
 const OPEN_DEADLINE: Duration = Duration::from_secs(4);
 
 /// For declaring what is used: a quorum queue has to find its leader first.

@@ -19,7 +19,7 @@ const START_DEADLINE: Duration = Duration::from_secs(60);
 
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 
-/// A pool on `schema` with its migrations applied and its connections open. Waits up to a minute for
+/// A pool on `schema` with its migrations applied and, where they can be had, its connections open. Waits up to a minute for
 /// the database to come up.
 pub async fn open(config: &Backends, schema: &str, migrators: &[&Migrator]) -> anyhow::Result<Pool> {
     let options = options(&config.database_url, schema)?;
@@ -36,18 +36,19 @@ pub async fn open(config: &Backends, schema: &str, migrators: &[&Migrator]) -> a
         ("lock_timeout", "5s"),
         ("idle_in_transaction_session_timeout", "15s"),
     ]);
-    // Of a fixed size: a request that needs one more connection would wait until it is open, and
-    // just when there is much to do. One that breaks is replaced without waiting for who needs it.
+    // A request that needs one more connection would wait until it is open, and just when there is much to do: so they
+    // are opened ahead, and stay when nobody uses them. Not by `min_connections`, whose openings hold
+    // their places in the pool while they wait, for up to a minute, for a database that is away.
     let pool = PgPoolOptions::new()
         .max_connections(config.database_connections)
-        .min_connections(config.database_connections)
+        .idle_timeout(None)
         .acquire_timeout(CONNECT_DEADLINE)
         .connect_lazy_with(options);
     warm(&pool).await;
     Ok(pool.into())
 }
 
-/// Opens all connections. One that can't be had now is opened when it is needed.
+/// Opens all connections. Those that can't be had now are opened when they are needed.
 async fn warm(pool: &PgPool) {
     let mut open = Vec::new();
     for _ in 0..pool.options().get_max_connections() {

@@ -42,6 +42,10 @@ pub async fn detached<T: Send + 'static>(work: impl Future<Output = T> + Send + 
     use tracing::Instrument;
     match tokio::spawn(work.in_current_span()).await {
         Ok(value) => value,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is ending, and with it whoever asked.
+            Err(_) => std::future::pending().await,
+        },
     }
 }

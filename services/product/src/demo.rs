@@ -36,6 +36,7 @@ struct Item {
 /// and the others wait for it.
 pub async fn load(pool: &Pool) -> anyhow::Result<()> {
     let mut transaction = service::db::begin(pool).await?;
+    store::take_turn_to_add_many(&mut transaction).await?;
     let marked = sqlx::query!("INSERT INTO products.loaded (name) VALUES ('demo') ON CONFLICT DO NOTHING");
     if marked.execute(&mut *transaction).await?.rows_affected() == 0 {
         return Ok(());

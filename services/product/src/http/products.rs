@@ -1,5 +1,7 @@
 //! `/products`.
 
+use std::time::Duration;
+
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -8,6 +10,7 @@ use service::Problem;
 use service::auth::Staff;
 use service::extract::{Body, Json, Path, Query};
 use service::page::PageParams;
+use tokio::sync::Semaphore;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -58,6 +61,11 @@ async fn read(
     Ok(tagged(product))
 }
 
+/// Products that are added at once. Each waits for an import's batch to be written, with a connection that
+/// others need meanwhile.
+static ADDERS: Semaphore = Semaphore::const_new(2);
+const ADD_WITHIN: Duration = Duration::from_secs(5);
+
 /// Add a product
 #[utoipa::path(
     post, path = "/api/v1/products", operation_id = "create_product", tag = "products",
@@ -68,6 +76,8 @@ async fn read(
 )]
 async fn create(State(app): State<App>, _: Staff, Json(body): Json<Value>) -> Result<Response, Problem> {
     let new = NewProduct::parse(body)?;
+    let turn = tokio::time::timeout(ADD_WITHIN, ADDERS.acquire()).await;
+    let _turn = turn.map_err(|_| Problem::unavailable("Too many products are being added."))?;
     let mut transaction = service::db::begin(&app.pool).await?;
     let product = product::create(&mut transaction, new).await?;
     transaction.commit().await?;
