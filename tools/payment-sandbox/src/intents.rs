@@ -229,6 +229,10 @@ pub struct Book {
     intents: HashMap<String, Intent>,
     /// In the order in which they were made.
     refunds: Vec<Refund>,
+    /// Where a refund is among them.
+    by_id: HashMap<String, usize>,
+    /// Where an intent's are, likewise in order.
+    by_intent: HashMap<String, Vec<usize>>,
 }
 
 impl Book {
@@ -241,12 +245,16 @@ impl Book {
     }
 
     pub fn refund(&self, id: &str) -> Option<&Refund> {
-        self.refunds.iter().rev().find(|refund| refund.id == id)
+        self.refunds.get(*self.by_id.get(id)?)
     }
 
     /// The refunds of an intent, or all, newest first.
-    pub fn refunds<'a>(&'a self, intent: Option<&'a str>) -> impl Iterator<Item = &'a Refund> {
-        self.refunds.iter().rev().filter(move |refund| intent.is_none_or(|id| refund.intent == id))
+    pub fn refunds<'a>(&'a self, intent: Option<&str>) -> Box<dyn Iterator<Item = &'a Refund> + 'a> {
+        let Some(intent) = intent else {
+            return Box::new(self.refunds.iter().rev());
+        };
+        let places = self.by_intent.get(intent).map(Vec::as_slice).unwrap_or_default();
+        Box::new(places.iter().rev().filter_map(|place| self.refunds.get(*place)))
     }
 
     /// Sums up every order, or only one, sorted by order id.
@@ -355,10 +363,13 @@ impl Book {
                     status: *status,
                     created: at,
                 };
+                let place = self.refunds.len();
+                self.by_id.insert(refund.id.clone(), place);
+                self.by_intent.entry(refund.intent.clone()).or_default().push(place);
                 self.refunds.push(refund);
             }
             Event::RefundEnded { id, status } => {
-                let refund = self.refunds.iter_mut().rev().find(|refund| refund.id == *id);
+                let refund = self.by_id.get(id).and_then(|place| self.refunds.get_mut(*place));
                 let refund = refund.with_context(|| format!("an event of the unknown refund {id}"))?;
                 let before = std::mem::replace(&mut refund.status, *status);
                 let (intent, amount) = (refund.intent.clone(), refund.amount);

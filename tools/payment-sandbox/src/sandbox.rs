@@ -319,7 +319,7 @@ fn apply(book: &mut Book, commit: &str, at: u64, events: &[Event]) -> anyhow::Re
     for event in events {
         book.apply(event, at)?;
         for (kind, object) in webhooks::calls_for(event, book) {
-            hooks.push(Hook::new(format!("evt_{commit}{}", hooks.len()), kind, &object, at));
+            hooks.push(Hook::new(format!("evt_{commit}{}", hooks.len()), kind, object, at));
         }
     }
     Ok(hooks)

@@ -9,13 +9,13 @@ use anyhow::Context;
 use hmac::{Hmac, KeyInit, Mac};
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Client, Url, redirect};
-use serde_json::{Value, json};
+use serde_json::json;
 use sha2::Sha256;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::intents::{Book, CaptureMethod, Event, RefundStatus};
+use crate::intents::{Book, CaptureMethod, Event, Intent, Refund, RefundStatus};
 use crate::log::Log;
 use crate::sandbox::Line;
 
@@ -32,60 +32,72 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Hook {
     pub id: String,
-    payload: String,
+    kind: &'static str,
+    object: Object,
+    /// Unix milliseconds.
+    at: u64,
+}
+
+/// What an event is about, as it was then. Written out when it is sent: the events of a whole log are never all sent.
+#[derive(Debug)]
+pub enum Object {
+    Intent(Intent),
+    Charge(Intent),
+    Refund(Refund),
 }
 
 impl Hook {
     /// `at` in Unix milliseconds.
-    pub fn new(id: String, kind: &str, object: &Value, at: u64) -> Self {
+    pub fn new(id: String, kind: &'static str, object: Object, at: u64) -> Self {
+        Self { id, kind, object, at }
+    }
+
+    fn payload(&self) -> String {
+        let object = match &self.object {
+            Object::Intent(intent) => intent.view(),
+            Object::Charge(intent) => intent.charge_view(),
+            Object::Refund(refund) => refund.view(),
+        };
         let payload = json!({
-            "id": id,
+            "id": self.id,
             "object": "event",
-            "type": kind,
-            "created": at / 1000,
+            "type": self.kind,
+            "created": self.at / 1000,
             "livemode": false,
             "data": { "object": object },
         });
-        Self { id, payload: payload.to_string() }
+        payload.to_string()
     }
 }
 
 /// The webhook events that `event`, just applied to `book`, calls for: each one's type and object.
-pub fn calls_for(event: &Event, book: &Book) -> Vec<(&'static str, Value)> {
-    let intent = |id: &str| book.intent(id).map(|intent| intent.view()).unwrap_or_default();
-    let refund = |id: &str| book.refund(id).map(|refund| refund.view()).unwrap_or_default();
-    let charge = |id: &str| {
+pub fn calls_for(event: &Event, book: &Book) -> Vec<(&'static str, Object)> {
+    let intent = |kind, id: &str| book.intent(id).map(|intent| (kind, Object::Intent(intent.clone())));
+    let refund = |kind, id: &str| book.refund(id).map(|refund| (kind, Object::Refund(refund.clone())));
+    let charge = |kind, id: &str| {
         let intent = book.refund(id).and_then(|refund| book.intent(&refund.intent));
-        intent.map(|intent| intent.charge_view()).unwrap_or_default()
+        intent.map(|intent| (kind, Object::Charge(intent.clone())))
     };
     let told = |id: &str, status: RefundStatus| match status {
         RefundStatus::Pending => None,
-        RefundStatus::Succeeded => Some(("charge.refunded", charge(id))),
-        RefundStatus::Failed => Some(("refund.failed", refund(id))),
+        RefundStatus::Succeeded => charge("charge.refunded", id),
+        RefundStatus::Failed => refund("refund.failed", id),
     };
-    match event {
-        Event::IntentCreated { .. } | Event::ConfirmationStarted { .. } => Vec::new(),
-        Event::Authorized { id, .. } => match book.intent(id) {
-            // An automatic capture follows at once, and tells of itself.
-            Some(intent) if intent.capture_method == CaptureMethod::Manual => {
-                vec![("payment_intent.amount_capturable_updated", intent.view())]
-            }
-            _ => Vec::new(),
-        },
-        Event::Declined { id, .. } => vec![("payment_intent.payment_failed", intent(id))],
-        Event::Captured { id, .. } => vec![("payment_intent.succeeded", intent(id))],
-        Event::Canceled { id, .. } => vec![("payment_intent.canceled", intent(id))],
-        Event::Refunded { id, status, .. } => {
-            let mut hooks = vec![("refund.created", refund(id))];
-            hooks.extend(told(id, *status));
-            hooks
+    let (first, second) = match event {
+        Event::IntentCreated { .. } | Event::ConfirmationStarted { .. } => (None, None),
+        // An automatic capture follows at once, and tells of itself.
+        Event::Authorized { id, .. } => {
+            let by_hand =
+                book.intent(id).is_some_and(|intent| intent.capture_method == CaptureMethod::Manual);
+            (by_hand.then(|| intent("payment_intent.amount_capturable_updated", id)).flatten(), None)
         }
-        Event::RefundEnded { id, status } => {
-            let mut hooks = vec![("refund.updated", refund(id))];
-            hooks.extend(told(id, *status));
-            hooks
-        }
-    }
+        Event::Declined { id, .. } => (intent("payment_intent.payment_failed", id), None),
+        Event::Captured { id, .. } => (intent("payment_intent.succeeded", id), None),
+        Event::Canceled { id, .. } => (intent("payment_intent.canceled", id), None),
+        Event::Refunded { id, status, .. } => (refund("refund.created", id), told(id, *status)),
+        Event::RefundEnded { id, status } => (refund("refund.updated", id), told(id, *status)),
+    };
+    first.into_iter().chain(second).collect()
 }
 
 pub struct Webhooks {
@@ -134,11 +146,12 @@ impl Webhooks {
             return;
         }
         let mut delivered = false;
+        let payload = hook.payload();
         for attempt in 0..TRIES {
             if attempt > 0 {
                 tokio::time::sleep(self.first_pause * 2_u32.pow(attempt - 1)).await;
             }
-            match self.call(hook).await {
+            match self.call(&payload).await {
                 Ok(()) => {
                     delivered = true;
                     break;
@@ -151,15 +164,15 @@ impl Webhooks {
         }
     }
 
-    async fn call(&self, hook: &Hook) -> anyhow::Result<()> {
+    async fn call(&self, payload: &str) -> anyhow::Result<()> {
         let _call = self.calls.acquire().await?;
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
         let request = self
             .client
             .post(self.url.clone())
             .header(CONTENT_TYPE, "application/json; charset=utf-8")
-            .header("Stripe-Signature", signature(&self.secret, seconds, &hook.payload)?)
-            .body(hook.payload.clone());
+            .header("Stripe-Signature", signature(&self.secret, seconds, payload)?)
+            .body(payload.to_owned());
         request.send().await?.error_for_status().map(drop)?;
         Ok(())
     }
@@ -199,7 +212,18 @@ mod tests {
         let stop = CancellationToken::new();
         let mut webhooks = Webhooks::new(&url, "whsec", log.clone(), stop, tasks.clone()).unwrap();
         webhooks.first_pause = Duration::from_millis(1);
-        let hook = Hook::new("evt_1".into(), "payment_intent.succeeded", &json!({}), 0);
+        let mut book = Book::default();
+        let created = Event::IntentCreated {
+            id: "pi_1".into(),
+            amount: 1,
+            currency: "eur".into(),
+            capture_method: CaptureMethod::Manual,
+            payment_method: None,
+            metadata: Default::default(),
+        };
+        book.apply(&created, 0).unwrap();
+        let object = Object::Intent(book.intent("pi_1").unwrap().clone());
+        let hook = Hook::new("evt_1".into(), "payment_intent.succeeded", object, 0);
         Arc::new(webhooks).send(hook, 0);
         tasks.close();
         tasks.wait().await;
