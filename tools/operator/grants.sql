@@ -10,7 +10,7 @@ GRANT SELECT ON users.outbox, users.inbox, products.outbox, products.inbox, orde
 GRANT SELECT ON products.stock, products.stock_ledger, products.reservations, products.reservation_lines TO dockside_operator;
 GRANT SELECT ON orders.sagas, orders.order_items, orders.refunds TO dockside_operator;
 GRANT SELECT (id, status, payment_status, total, currency, refunded, version, placed_at, updated_at) ON orders.orders TO dockside_operator;
-GRANT SELECT (order_id, operation, answer_status, created_at) ON orders.claims TO dockside_operator;
+GRANT SELECT (order_id, operation, answer_status, swept, created_at) ON orders.claims TO dockside_operator;
 
 -- To have the services do their work again.
 GRANT UPDATE (news, next_at) ON orders.sagas TO dockside_operator;

@@ -244,7 +244,7 @@ impl<H: Handler> Worker<'_, H> {
         let retry = usize::try_from(attempts).ok().and_then(|index| RETRY_AFTER_SECONDS.get(index));
         let queue = match (error, retry) {
             (ApplyError::Database(_), Some(seconds)) => {
-                self.topology.retry_queue(channel, self.consumer, *seconds).await?
+                answered(self.topology.retry_queue(channel, self.consumer, *seconds)).await?
             }
             _ => self.topology.dead_letters(self.consumer),
         };

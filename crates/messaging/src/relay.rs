@@ -33,7 +33,10 @@ pub(crate) async fn run(topology: &Topology, outbox: &Outbox, stop: &Cancellatio
     loop {
         let step = async {
             if link.is_none() {
-                link = Some(topology.connect().await?);
+                link = tokio::select! {
+                    () = stop.cancelled() => return Ok(0),
+                    connected = topology.connect() => Some(connected?),
+                };
                 tracing::info!("relay.connected");
             }
             let (_, channel) = link.as_ref().context("not connected")?;

@@ -4,6 +4,9 @@
 //! message as delivered when it reached one of two intended queues, so a
 //! missing binding would lose events silently.
 
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -48,6 +51,13 @@ const FRAME_MAX: u32 = 16 * 1024;
 /// handshake (about 1 in 100 that are), so this is also how long such a connection holds up the events of whoever wanted it.
 const OPEN_DEADLINE: Duration = Duration::from_secs(4);
 
+/// Each opening that is given up leaves lapin's thread and socket behind until the broker answers or ends. A broker that says
+/// nothing for long gets longer each time, up to this.
+const LONGEST_OPEN_DEADLINE: Duration = Duration::from_secs(16);
+
+/// RabbitMQ 3.10 forgets a quorum queue, with what is in it, that was declared less than a second before the broker was killed.
+const SETTLES_IN: Duration = Duration::from_millis(1500);
+
 /// For declaring what is used: a quorum queue has to find its leader first.
 const DECLARE_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -60,6 +70,10 @@ pub(crate) fn has_subscriber(kind: &str) -> bool {
 pub struct Topology {
     url: String,
     namespace: String,
+    /// Openings given up since the last that was not.
+    given_up: AtomicU32,
+    /// Retry queues that this process has declared.
+    retry_queues: Mutex<HashSet<String>>,
 }
 
 impl Topology {
@@ -72,7 +86,12 @@ impl Topology {
         } else {
             format!("{url}{separator}frame_max={FRAME_MAX}")
         };
-        Self { url, namespace: namespace.to_owned() }
+        Self {
+            url,
+            namespace: namespace.to_owned(),
+            given_up: AtomicU32::new(0),
+            retry_queues: Mutex::default(),
+        }
     }
 
     pub fn exchange(&self) -> String {
@@ -105,10 +124,25 @@ impl Topology {
             channel.confirm_select(ConfirmSelectOptions::default()).await?;
             Ok((connection, channel))
         };
-        tokio::time::timeout(OPEN_DEADLINE, open).await.context("the broker does not answer")?
+        match tokio::time::timeout(self.open_deadline(), open).await {
+            Ok(opened) => {
+                self.given_up.store(0, Ordering::Relaxed);
+                opened
+            }
+            Err(_) => {
+                self.given_up.fetch_add(1, Ordering::Relaxed);
+                anyhow::bail!("the broker does not answer")
+            }
+        }
     }
 
-    /// Declares and names the queue that hands an event back to `consumer` after `seconds`.
+    fn open_deadline(&self) -> Duration {
+        let doublings = self.given_up.load(Ordering::Relaxed).min(8);
+        (OPEN_DEADLINE * 2_u32.pow(doublings)).min(LONGEST_OPEN_DEADLINE)
+    }
+
+    /// Declares and names the queue that hands an event back to `consumer` after `seconds`. The first time, it
+    /// gets a while to settle before anything is entrusted to it.
     pub(crate) async fn retry_queue(
         &self,
         channel: &Channel,
@@ -119,6 +153,11 @@ impl Topology {
         let mut arguments = dead_lettering(&self.queue(consumer));
         arguments.insert("x-message-ttl".into(), AMQPValue::LongLongInt(i64::from(seconds) * 1000));
         declare_queue(channel, &queue, arguments).await?;
+        let known = || self.retry_queues.lock().unwrap_or_else(PoisonError::into_inner);
+        if !known().contains(&queue) {
+            tokio::time::sleep(SETTLES_IN).await;
+            known().insert(queue.clone());
+        }
         Ok(queue)
     }
 
@@ -187,5 +226,22 @@ mod tests {
     fn an_event_nobody_subscribed_to_is_known_as_such() {
         assert!(has_subscriber(ORDER_CANCELLED));
         assert!(!has_subscriber(USER_REGISTERED));
+    }
+
+    #[tokio::test]
+    async fn a_broker_that_says_nothing_is_given_up_and_gets_longer_each_time() {
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let topology = Topology::new(&format!("amqp://{}/%2f", silent.local_addr().unwrap()), "silent");
+        let asked = std::time::Instant::now();
+        let given_up = topology.open().await.unwrap_err();
+        assert!(given_up.to_string().contains("does not answer"), "{given_up:#}");
+        assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+        assert_eq!(topology.open_deadline(), Duration::from_secs(8));
+        topology.given_up.fetch_add(30, Ordering::Relaxed);
+        assert_eq!(topology.open_deadline(), LONGEST_OPEN_DEADLINE);
+        // One that refuses says something.
+        drop(silent);
+        assert!(topology.open().await.is_err());
+        assert_eq!(topology.open_deadline(), OPEN_DEADLINE);
     }
 }

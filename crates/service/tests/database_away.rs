@@ -152,6 +152,32 @@ async fn readiness_follows_the_database_and_liveness_does_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn after_a_long_outage_each_connection_is_to_be_had_again() {
+    let (mut way, url) = Way::to_database().await;
+    let (_lifecycle, _, pool) = start(url, 4).await;
+    way.close().await;
+    // More than twice as long as opening a connection may take.
+    let until = Instant::now() + Duration::from_secs(12);
+    let mut asking = JoinSet::new();
+    for _ in 0..8 {
+        let pool = pool.clone();
+        asking.spawn(async move {
+            while Instant::now() < until {
+                assert!(sqlx::query("SELECT 1").execute(&pool).await.is_err(), "the database is away");
+            }
+        });
+    }
+    asking.join_all().await;
+    way.open_again().await;
+    let back = Instant::now();
+    let mut held = Vec::new();
+    while held.len() < 4 {
+        held.extend(pool.acquire().await.ok());
+        assert!(back.elapsed() < Duration::from_secs(3), "only {} after {:?}", held.len(), back.elapsed());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn when_all_connections_are_taken_requests_are_refused_in_a_second_and_the_service_stays_ready() {
     let (_lifecycle, Addresses { http, admin, .. }, pool) = start(testing::database("unused").await, 2).await;
     let api = format!("http://{http}/one");

@@ -25,7 +25,8 @@ pub struct Claim {
     pub lines: Vec<Line>,
     /// What the request's `address_id` meant when the key was claimed.
     pub address: Option<Address>,
-    /// A sweeper may release the reservation yet: one that was held up, or one whose call was not answered.
+    /// The reservation may be released yet, by a call that was held up or not answered: a sweeper's, or that of a
+    /// request whose cart had changed.
     pub sweeping: bool,
 }
 

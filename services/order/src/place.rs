@@ -140,11 +140,11 @@ impl Placer {
     /// The answer to the request, and whether it is an earlier one's.
     pub async fn answer(&self, user: Uuid, key: String, request: Request) -> Result<(Answer, bool), Problem> {
         let key = Key::new(user, OPERATION, key, &request)?;
-        let claim = match self.claim(&key, &request).await? {
+        let mut claim = match self.claim(&key, &request).await? {
             Ok(claim) => claim,
             Err(answer) => return Ok((answer, true)),
         };
-        match self.work(&key, claim.clone(), request).await {
+        match self.work(&key, &mut claim, request).await {
             Ok(answer) => Ok((answer, false)),
             Err(problem) => {
                 // No answer is stored for a failure that may pass; a retry starts at once.
@@ -204,23 +204,24 @@ impl Placer {
         }
     }
 
-    async fn work(&self, key: &Key, mut claim: Claim, request: Request) -> Result<Answer, Problem> {
+    /// The claim may get another order id on the way.
+    async fn work(&self, key: &Key, claim: &mut Claim, request: Request) -> Result<Answer, Problem> {
         reach("order.place.claimed").await?;
         if claim.sweeping {
             // Now rather than when the sweeper gets to it, which would be the stock of an order by then.
             self.products.release(&[claim.order_id]).await.map_err(away)?;
         }
-        let mut reserved = self.reserve(&claim).await?;
+        let mut reserved = self.reserve(claim).await?;
         if matches!(reserved, Reserved::Ended | Reserved::Conflict) {
             // An ended reservation never revives: the same lines under a new order id.
             let order_id = Uuid::now_v7();
             let mut connection = self.pool.acquire().await?;
-            if !claim::store::renew(&mut connection, &claim, order_id).await? {
+            if !claim::store::renew(&mut connection, claim, order_id).await? {
                 return Err(claim::in_progress());
             }
             drop(connection);
             claim.order_id = order_id;
-            reserved = self.reserve(&claim).await?;
+            reserved = self.reserve(claim).await?;
         }
         let (items, remaining_ms) = match reserved {
             Reserved::Held { items, remaining_ms } => (items, remaining_ms),
@@ -230,7 +231,7 @@ impl Placer {
                     FieldError::new(pointer(&claim.lines, &line.product_id), "out_of_stock", detail)
                 });
                 let problem = Problem::conflict("out_of_stock", "Not enough of everything is in stock.");
-                return self.refuse(&claim, problem.with_errors(errors.collect())).await;
+                return self.refuse(claim, problem.with_errors(errors.collect())).await;
             }
             Reserved::Unknown(ids) => {
                 let errors = ids.iter().map(|id| {
@@ -238,7 +239,7 @@ impl Placer {
                     FieldError::new(at, "unknown_product", "No such product.")
                 });
                 let problem = Problem::unprocessable("unknown_product", "A product does not exist.");
-                return self.refuse(&claim, problem.with_errors(errors.collect())).await;
+                return self.refuse(claim, problem.with_errors(errors.collect())).await;
             }
             Reserved::Ended | Reserved::Conflict => {
                 return Err(Problem::unavailable("The stock could not be reserved; try again."));
@@ -249,7 +250,7 @@ impl Placer {
             Ok(total) => total,
             Err(error) => {
                 self.products.release(&[claim.order_id]).await.map_err(away)?;
-                return self.refuse(&claim, Problem::invalid(vec![error])).await;
+                return self.refuse(claim, Problem::invalid(vec![error])).await;
             }
         };
         self.place(key, claim, request, items, total, remaining_ms).await
@@ -262,7 +263,7 @@ impl Placer {
     async fn place(
         &self,
         key: &Key,
-        claim: Claim,
+        claim: &Claim,
         request: Request,
         items: Vec<Item>,
         total: service::Money,
@@ -303,7 +304,7 @@ impl Placer {
             Ok(Placed::CartChanged) => {
                 self.products.release(&[claim.order_id]).await.map_err(away)?;
                 let detail = "The cart has changed since it was read; look at it again.";
-                self.refuse(&claim, Problem::conflict("cart_changed", detail)).await
+                self.refuse(claim, Problem::conflict("cart_changed", detail)).await
             }
             Err(error) => self.stored_answer(key).await?.ok_or_else(|| error.into()),
         }
@@ -369,11 +370,14 @@ async fn place_together(pool: &Pool, outbox: &Outbox, jobs: &[&Job]) -> sqlx::Re
     let mut transaction = service::db::begin(pool).await?;
     let claims: Vec<&Claim> = jobs.iter().map(|job| &job.claim).collect();
     let held = claim::store::lock_held(&mut transaction, &claims).await?;
-    let mut placed = Vec::with_capacity(jobs.len());
-    for job in jobs {
+    let mut placed = vec![Placed::Yes; jobs.len()];
+    let mut turns: Vec<usize> = (0..jobs.len()).collect();
+    turns.sort_by_key(|turn| jobs[*turn].placement.user_id); // or two replicas deadlock on carts
+    for turn in turns {
+        let job = jobs[turn];
         let (user, lines) = (job.placement.user_id, &job.claim.lines);
         let claim = held.iter().find(|held| held.order_id == job.claim.order_id);
-        placed.push(if claim.is_none() {
+        placed[turn] = if claim.is_none() {
             Placed::ClaimLost
         } else if claim.is_some_and(|claim| claim.user_gone) {
             Placed::UserGone
@@ -381,7 +385,13 @@ async fn place_together(pool: &Pool, outbox: &Outbox, jobs: &[&Job]) -> sqlx::Re
             Placed::CartChanged
         } else {
             Placed::Yes
-        });
+        };
+    }
+    // Their stock is released next, and that may take longer than the claim is theirs.
+    let changed = jobs.iter().zip(&placed).filter(|(_, placed)| **placed == Placed::CartChanged);
+    let changed: Vec<Uuid> = changed.map(|(job, _)| job.claim.order_id).collect();
+    if !changed.is_empty() {
+        claim::store::sweep_next(&mut transaction, &changed).await?;
     }
     let mut accepted: Vec<&Job> =
         jobs.iter().zip(&placed).filter(|(_, placed)| **placed == Placed::Yes).map(|(job, _)| *job).collect();

@@ -5,9 +5,9 @@
 mod common;
 
 use common::product::State;
-use common::{Shop, address, order_of};
+use common::{Buyer, Shop, address, order_of};
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 use testing::eventually;
 use uuid::Uuid;
 
@@ -154,15 +154,10 @@ async fn a_retry_takes_over_the_claim_of_a_dead_request_with_the_same_lines() {
     assert_eq!((answer.status.as_u16(), answer.id()), (201, order.to_string()));
 }
 
-#[tokio::test]
-async fn a_claim_that_a_sweeper_may_still_release_is_taken_over_under_another_order_id() {
-    let shop = Shop::open().await;
-    let thing = shop.stock.add(100, 1);
-    let buyer = shop.customer();
-    let body = order_of(thing, 2, "pm_card_visa");
-    assert_eq!(buyer.order("k", &body).await.status, 409);
+/// A claim of `buyer` on the key `k` as a sweeper leaves it that was stopped before its call; the order id that it has.
+async fn a_claim_being_swept(shop: &Shop, buyer: &Buyer<'_>, thing: Uuid, body: &Value) -> Uuid {
+    assert_eq!(buyer.order("k", body).await.status, 409);
     shop.stock.lock().products.get_mut(&thing.to_string()).unwrap().available = 9;
-    // As a sweeper leaves it that was stopped before its call.
     let order: Uuid = sqlx::query_scalar(
         "UPDATE orders.claims SET answer_status = NULL, answer_body = NULL, sweeping = true,
                 lease_until = now() - interval '1 millisecond'
@@ -173,11 +168,66 @@ async fn a_claim_that_a_sweeper_may_still_release_is_taken_over_under_another_or
     .unwrap();
     let line = proto::product::v1::Line { product_id: thing.to_string(), quantity: 2 };
     shop.stock.lock().reservations.insert(order.to_string(), (State::Reserved, vec![line]));
+    order
+}
+
+#[tokio::test]
+async fn a_claim_that_a_sweeper_may_still_release_is_taken_over_under_another_order_id() {
+    let shop = Shop::open().await;
+    let thing = shop.stock.add(100, 1);
+    let buyer = shop.customer();
+    let body = order_of(thing, 2, "pm_card_visa");
+    let order = a_claim_being_swept(&shop, &buyer, thing, &body).await;
     let answer = buyer.order("k", &body).await;
     assert_eq!(answer.status, 201, "{}", answer.body);
     assert_ne!(answer.id(), order.to_string());
     assert_eq!(shop.stock.reservation(&order.to_string()), Some(State::Ended));
     assert_eq!(buyer.order("k", &body).await.id(), answer.id());
+}
+
+#[tokio::test]
+async fn a_claim_with_another_order_id_is_let_go_too_when_the_stock_is_away() {
+    let shop = Shop::open().await;
+    let thing = shop.stock.add(100, 1);
+    let buyer = shop.customer();
+    let body = order_of(thing, 2, "pm_card_visa");
+    let order = a_claim_being_swept(&shop, &buyer, thing, &body).await;
+    // It says that the reservation has ended, and then no more.
+    shop.stock.lock().reserves = Some(1);
+    assert_eq!(buyer.order("k", &body).await.problem(), (503, "service_unavailable"));
+    shop.stock.lock().reserves = None;
+    let answer = buyer.order("k", &body).await;
+    assert_eq!(answer.status, 201, "{}", answer.body);
+    assert_ne!(answer.id(), order.to_string());
+}
+
+#[tokio::test]
+async fn no_order_is_placed_on_stock_that_is_being_released_as_the_cart_had_changed() {
+    let shop = Shop::open().await;
+    let thing = shop.stock.add(100, 1);
+    let buyer = shop.customer();
+    let put = async |quantity: u32| {
+        buyer.put(&format!("/cart/items/{thing}"), json!({"quantity": quantity})).await;
+    };
+    let body = json!({"shipping_address": address(), "payment_method": "pm_card_visa"});
+    put(2).await;
+    assert_eq!(buyer.order("k", &body).await.status, 409);
+    shop.stock.lock().products.get_mut(&thing.to_string()).unwrap().available = 9;
+    a_lapsed_claim(&shop, "k", buyer.id).await;
+    put(1).await;
+    shop.stock.lock().keeps = true;
+    assert_eq!(buyer.order("k", &body).await.problem(), (503, "service_unavailable"));
+    let released: Uuid = sqlx::query_scalar("SELECT order_id FROM orders.claims WHERE key = 'k'")
+        .fetch_one(&shop.pool)
+        .await
+        .unwrap();
+    // The call may be on its way yet when the cart is as it was, and the customer asks again.
+    put(2).await;
+    shop.stock.lock().keeps = false;
+    let answer = buyer.order("k", &body).await;
+    assert_eq!(answer.status, 201, "{}", answer.body);
+    assert_ne!(answer.id(), released.to_string());
+    assert_eq!(shop.stock.reservation(&released.to_string()), Some(State::Ended));
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::{Shop, answer, form, id, is_reserved, reservation, shop, untimed};
+use common::{Shop, answer, form, id, is_reserved, reservation, shop, shop_with, untimed};
 use proto::product::v1 as wire;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
@@ -54,6 +54,34 @@ async fn of_many_products_of_one_sku_one_is_added_and_of_one_name_all_are() {
     assert_eq!(slugs.len(), 12);
     assert_eq!(shop.get("/products?limit=100").await.1["items"].as_array().unwrap().len(), 13);
     shop.assert_books_balance().await;
+}
+
+#[tokio::test]
+async fn who_add_products_and_have_to_wait_leave_others_their_connections() {
+    let shop = shop_with(&["--database-connections=4"]).await;
+    let mut gate = testing::begin(&shop.pool).await;
+    sqlx::query("LOCK TABLE products.products IN SHARE MODE").execute(&mut *gate).await.unwrap();
+    let mut adders = JoinSet::new();
+    for _ in 0..8 {
+        let request = shop.staff(Method::POST, "/products").json(&form());
+        adders.spawn(async move { answer(request.send().await.unwrap()).await });
+    }
+    let waiting = async || {
+        let waiting = "SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+                       WHERE NOT l.granted AND d.datname = current_database()";
+        sqlx::query_scalar::<_, i64>(waiting).fetch_one(&shop.pool).await.unwrap()
+    };
+    testing::eventually("two to wait", async || (waiting().await == 2).then_some(())).await;
+    for _ in 0..10 {
+        let asked = Instant::now();
+        assert_eq!(shop.get("/products?limit=1").await.0, 200);
+        assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+        assert_eq!(waiting().await, 2);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    gate.rollback().await.unwrap();
+    let added = adders.join_all().await;
+    assert_eq!(tally(&added), said(&[(201, "", 8)]), "{added:?}");
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! How a mail leaves the house: to a mail server, or into a folder.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -11,8 +12,9 @@ use uuid::Uuid;
 
 use crate::config::Mail;
 
-/// Mails kept in a folder; the oldest go.
+/// Mails kept in a folder; the oldest go, after each so many.
 const MOST_FILES: usize = 1000;
+const TIDY_EVERY: usize = 100;
 
 pub(crate) struct Mailer {
     pub from: Mailbox,
@@ -23,7 +25,8 @@ pub(crate) struct Mailer {
 enum Way {
     /// A connection for each mail: nothing is left of one that hung.
     Smtp(AsyncSmtpTransport<Tokio1Executor>),
-    Folder(PathBuf),
+    /// And how many were put there.
+    Folder(PathBuf, AtomicUsize),
 }
 
 /// Why a mail did not leave. The detail may name its recipient: not for logs.
@@ -66,7 +69,7 @@ impl Mailer {
             }
             (None, Some(folder)) => {
                 std::fs::create_dir_all(&folder).context("MAIL_DIR can't be created")?;
-                Way::Folder(folder.into())
+                Way::Folder(folder.into(), AtomicUsize::new(0))
             }
             (None, None) => return Ok(None),
         };
@@ -87,9 +90,13 @@ impl Mailer {
                         mail.envelope().to().iter().all(|address| AsRef::<str>::as_ref(address).is_ascii());
                     server.send(mail).await.map(drop).map_err(|error| classify(&error, ascii))
                 }
-                Way::Folder(folder) => {
+                Way::Folder(folder, count) => {
                     let (folder, mail) = (folder.clone(), mail.formatted());
-                    let kept = tokio::task::spawn_blocking(move || keep(&folder, id, &mail, MOST_FILES));
+                    let tidy = count.fetch_add(1, Ordering::Relaxed).is_multiple_of(TIDY_EVERY);
+                    let kept = tokio::task::spawn_blocking(move || {
+                        keep(&folder, id, &mail)?;
+                        if tidy { drop_oldest(&folder, MOST_FILES) } else { Ok(()) }
+                    });
                     let kept = kept.await.map_err(std::io::Error::other).flatten();
                     kept.map_err(|error| Failure::Unreachable(error.to_string()))
                 }
@@ -100,12 +107,16 @@ impl Mailer {
     }
 }
 
-/// Writes the mail's file and deletes the oldest beyond `most`. Events' ids are
-/// UUIDv7, so in the order of their names the mails are in their order too.
-fn keep(folder: &Path, id: Uuid, mail: &[u8], most: usize) -> std::io::Result<()> {
+/// Writes the mail's file.
+fn keep(folder: &Path, id: Uuid, mail: &[u8]) -> std::io::Result<()> {
     let draft = folder.join(format!(".{id}"));
     std::fs::write(&draft, mail)?;
-    std::fs::rename(&draft, folder.join(format!("{id}.eml")))?;
+    std::fs::rename(&draft, folder.join(format!("{id}.eml")))
+}
+
+/// Deletes the oldest mails beyond `most`. Events' ids are UUIDv7, so in the order of their names the mails are in
+/// their order too.
+fn drop_oldest(folder: &Path, most: usize) -> std::io::Result<()> {
     let names = std::fs::read_dir(folder)?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     // Nobody else's files.
     let ours = |name: &String| name.strip_suffix(".eml").is_some_and(|id| id.parse::<Uuid>().is_ok());
@@ -175,10 +186,11 @@ mod tests {
         others.iter().for_each(|file| std::fs::write(file, "mine").unwrap());
         let ids: Vec<Uuid> = (0..5).map(|_| Uuid::now_v7()).collect();
         for id in &ids {
-            keep(&folder, *id, id.to_string().as_bytes(), 3).unwrap();
+            keep(&folder, *id, id.to_string().as_bytes()).unwrap();
         }
         // Sent again, it is one file still.
-        keep(&folder, ids[4], b"again", 3).unwrap();
+        keep(&folder, ids[4], b"again").unwrap();
+        drop_oldest(&folder, 3).unwrap();
         let file = |id: &Uuid| std::fs::read_to_string(folder.join(format!("{id}.eml"))).ok();
         let kept: Vec<Option<String>> = ids.iter().map(file).collect();
         let own = |n: usize| Some(ids[n].to_string());

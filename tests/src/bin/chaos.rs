@@ -26,7 +26,8 @@ struct Args {
     /// How long customers buy; healing and judging come on top.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=600))]
     minutes: u64,
-    /// What is done to the shop: some of kill, pause, restart, sever, stall, slow, repeat, poison, webhooks, clock.
+    /// What is done to the shop: some of kill, pause, restart, sever, stall, slow, repeat, backlog, poison, webhooks,
+    /// clock.
     #[arg(long, value_delimiter = ',', value_parser = kind)]
     faults: Vec<Kind>,
     /// Customers who buy at the same time.
@@ -127,12 +128,13 @@ fn live() -> impl Fn(&Watch) + Send + 'static {
         let number = |value: Option<i64>| value.map_or("?".to_owned(), |value| value.to_string());
         let wrongs = watch.journal.wrongs();
         let line = format!(
-            "{seconds:>5} s  {all:>6} orders, {last:>3}/s  {:>4} faults  {:>4} events wait, {:>3} orders unpaid, the oldest {:>4.1} s  {}",
+            "{seconds:>5} s {all:>6} orders {last:>3}/s {:>4} faults (over it in {:>4.1} s) {:>4} events wait {:>3} unpaid ({:>4.1} s)  {}",
             watch.strikes(),
+            watch.last_recovery().map_or(f64::NAN, |took| took.as_secs_f64()),
             number(sample.events),
             number(sample.pending),
             sample.oldest.unwrap_or(f64::NAN),
-            wrongs.last().map_or("all promises kept so far".to_owned(), |wrong| format!(
+            wrongs.last().map_or("no wrong answer so far".to_owned(), |wrong| format!(
                 "{} BROKEN: {wrong:.80}",
                 wrongs.len()
             )),

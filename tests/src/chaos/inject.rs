@@ -21,6 +21,11 @@ use crate::Shop;
 
 const DEADLINE: Duration = Duration::from_secs(5);
 
+const SCHEMAS: [&str; 3] = ["orders", "products", "users"];
+
+/// When a relay may have an event that is to be heard out of its turn, as SQL.
+const LATER: &str = "now() + random() * interval '3 seconds'";
+
 /// Events of these types with a body that is none: for user and product, and for order.
 const POISONED: [(&str, &[&str]); 2] =
     [("order.cancelled.v1", &["user", "product"]), ("user.deleted.v1", &["order"])];
@@ -131,6 +136,9 @@ impl Injector {
         let victim = fault.victim.as_str();
         match fault.kind {
             Kind::Kill => self.signal(victim, Signal::KILL),
+            // As the supervisor ends them: PostgreSQL would wait for its sessions, which are the services'.
+            Kind::Restart if victim == "postgres" => self.signal(victim, Signal::INT),
+            Kind::Restart if victim == "edge" => self.signal(victim, Signal::QUIT),
             Kind::Restart => self.signal(victim, Signal::TERM),
             Kind::Pause => {
                 let stopped = self.stop_all(victim)?;
@@ -156,6 +164,7 @@ impl Injector {
                 Ok(std::fs::write(self.clock(victim), "+0\n")?)
             }
             Kind::Repeat => self.repeat().await,
+            Kind::Backlog => self.backlog(fault.lasts).await,
             Kind::Poison => tokio::time::timeout(DEADLINE, self.poison()).await?,
             Kind::Webhooks => self.webhooks().await,
         }
@@ -207,22 +216,51 @@ impl Injector {
         Ok(all)
     }
 
-    /// Has the relays publish what they have published before.
+    /// Has the relays publish what they have published before, in another order.
     async fn repeat(&self) -> anyhow::Result<()> {
         let again = async {
             let mut database = PgConnection::connect(&self.database).await?;
-            for schema in ["orders", "products", "users"] {
+            let mut events = 0;
+            for schema in SCHEMAS {
                 let sql = format!(
-                    "UPDATE {schema}.outbox SET published_at = NULL, claimed_until = '-infinity' WHERE id IN (
+                    "UPDATE {schema}.outbox SET published_at = NULL, claimed_until = {LATER} WHERE id IN (
                          SELECT id FROM {schema}.outbox WHERE published_at > now() - interval '1 minute'
                          ORDER BY random() LIMIT 500)"
                 );
-                sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&mut database).await?;
+                events += sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&mut database).await?.rows_affected();
             }
             database.close().await?;
+            anyhow::ensure!(events > 0, "there was no event to repeat");
             Ok(())
         };
         tokio::time::timeout(DEADLINE, again).await?
+    }
+
+    /// Has each new event wait for another time before a relay may have it.
+    async fn backlog(&self, lasts: Duration) -> anyhow::Result<()> {
+        self.hold_back(LATER).await?;
+        tokio::time::sleep(lasts).await;
+        // As often as it takes, as other faults strike meanwhile.
+        for _ in 0..60 {
+            if self.hold_back("'-infinity'").await.is_ok() {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        anyhow::bail!("new events are still held back")
+    }
+
+    async fn hold_back(&self, until: &str) -> anyhow::Result<()> {
+        let all = async {
+            let mut database = PgConnection::connect(&self.database).await?;
+            for schema in SCHEMAS {
+                let sql =
+                    format!("ALTER TABLE {schema}.outbox ALTER COLUMN claimed_until SET DEFAULT {until}");
+                sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&mut database).await?;
+            }
+            Ok(database.close().await?)
+        };
+        tokio::time::timeout(DEADLINE, all).await?
     }
 
     async fn poison(&self) -> anyhow::Result<()> {

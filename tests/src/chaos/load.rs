@@ -252,13 +252,17 @@ impl Customer {
     async fn buy(&mut self, visit: u64) {
         let product = self.goods.ample.choose(&mut self.rng).copied().unwrap_or_default();
         let (quantity, card) = (self.rng.random_range(1..=3), self.card());
-        self.place(format!("v{visit}"), order(Some((product, quantity)), card)).await;
+        self.place(format!("b{visit}"), order(Some((product, quantity)), card)).await;
     }
 
     async fn buy_scarce(&mut self, visit: u64) {
         let product = self.goods.scarce.choose(&mut self.rng).copied().unwrap_or_default();
         let card = self.card();
-        self.place(format!("v{visit}"), order(Some((product, 1)), card)).await;
+        let bought = self.place(format!("v{visit}"), order(Some((product, 1)), card)).await;
+        if matches!(bought, Some(Err(_))) {
+            // Something else then: a visit is an order, however much is sold out by now.
+            self.buy(visit).await;
+        }
     }
 
     async fn buy_cart(&mut self, visit: u64) {

@@ -79,7 +79,7 @@ pub async fn run(
     // Left by whoever was here before.
     let old = oracle::found_dead(&shop).await?;
     let minutes = u32::try_from(options.lasts.as_secs() / 60).unwrap_or(u32::MAX);
-    let goods = Goods::stock(&shop, 40 + 20 * minutes).await;
+    let goods = Goods::stock(&shop, 8 + 20 * minutes).await;
     let started = Instant::now();
     let journal = Arc::new(Journal::create(&options.folder.join("journal.jsonl"), started)?);
     let stop = Arc::new(AtomicBool::new(false));
@@ -123,9 +123,13 @@ pub async fn run(
     let settled =
         settle(&shop, HEALING.saturating_sub(begun.elapsed().saturating_sub(healed)), &mut broken).await;
     if settled.is_some() {
-        for product in &goods.scarce {
+        let mut buyers = JoinSet::new();
+        for product in goods.scarce.clone() {
             let buyer = Customer::join(&shop, &journal, &goods, 1000, options.seed).await;
-            buyer.buy_up(*product, goods.few).await;
+            buyers.spawn(buyer.buy_up(product, goods.few));
+        }
+        while let Some(bought) = buyers.join_next().await {
+            bought?;
         }
         settle(&shop, HEALING, &mut broken).await;
         for product in &goods.scarce {
@@ -200,6 +204,9 @@ async fn strike(
     tokio::select! {
         (serves, sells) = over_it => (strike.serves, strike.sells) = (serves, sells),
         () = injector.struck_again(&strike.fault.victim, blow), if of_process => strike.again = true,
+    }
+    if let Some(took) = strike.recovery() {
+        watch.over_it(took);
     }
     strike
 }

@@ -278,7 +278,7 @@ impl Outcome {
              <text x=\"50\" y=\"535\">seconds that the oldest unpaid order waits, up to {longest:.1}; the run took {seconds:.0} s</text></svg>\
              <p><span class=\"key kill\"></span>kill <span class=\"key pause\"></span>pause <span class=\"key restart\"></span>restart \
              <span class=\"key sever\"></span>sever <span class=\"key stall\"></span>stall <span class=\"key slow\"></span>slow \
-             <span class=\"key repeat\"></span>repeat, poison, webhooks <span class=\"key clock\"></span>clock <span class=\"key rest\"></span>rest</p></html>\n",
+             <span class=\"key repeat\"></span>repeat, backlog, poison, webhooks <span class=\"key clock\"></span>clock <span class=\"key rest\"></span>rest</p></html>\n",
             seed = self.seed,
             text = escape(&self.text()),
             events = curve(events),
@@ -290,7 +290,7 @@ const STYLE: &str = "body{font:15px/1.4 system-ui,sans-serif;max-width:1200px;ma
     svg{width:100%}path{fill:none;stroke-width:1.5}.speed{stroke:#0a58ca}.events{stroke:#b35900}.wait{stroke:#6f42c1}\
     text{font-size:13px;fill:#444}rect{opacity:.35}.kill{fill:#d00;background:#d00}.pause{fill:#e80;background:#e80}\
     .restart{fill:#fb0;background:#fb0}.sever{fill:#a0a;background:#a0a}.stall{fill:#66c;background:#66c}.slow{fill:#6ac;background:#6ac}\
-    .repeat,.poison,.webhooks{fill:#393;background:#393}.clock{fill:#840;background:#840}.rest{fill:#cfc;background:#cfc}\
+    .repeat,.backlog,.poison,.webhooks{fill:#393;background:#393}.clock{fill:#840;background:#840}.rest{fill:#cfc;background:#cfc}\
     .key{display:inline-block;width:1em;height:1em;margin:0 .3em 0 1em;opacity:.6;vertical-align:-2px}";
 
 fn name(fault: &Fault) -> String {

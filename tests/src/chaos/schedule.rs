@@ -23,6 +23,8 @@ pub enum Kind {
     Slow,
     /// Events of the last minute are published again, in any order, hundreds at once.
     Repeat,
+    /// New events are held back for a while, each for another time: outboxes fill, and what happened last may be heard first.
+    Backlog,
     /// Messages that are no events.
     Poison,
     /// The provider's webhooks come again, late and out of order.
@@ -32,7 +34,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Kill,
         Self::Pause,
         Self::Restart,
@@ -40,6 +42,7 @@ impl Kind {
         Self::Stall,
         Self::Slow,
         Self::Repeat,
+        Self::Backlog,
         Self::Poison,
         Self::Webhooks,
         Self::Clock,
@@ -54,6 +57,7 @@ impl Kind {
             Self::Stall => "stall",
             Self::Slow => "slow",
             Self::Repeat => "repeat",
+            Self::Backlog => "backlog",
             Self::Poison => "poison",
             Self::Webhooks => "webhooks",
             Self::Clock => "clock",
@@ -102,7 +106,7 @@ impl Targets {
             Kind::Kill | Kind::Pause | Kind::Restart => Some(&self.processes),
             Kind::Sever | Kind::Stall | Kind::Slow => Some(&self.links),
             Kind::Clock => Some(&self.clocks),
-            Kind::Repeat | Kind::Poison | Kind::Webhooks => None,
+            Kind::Repeat | Kind::Backlog | Kind::Poison | Kind::Webhooks => None,
         }
     }
 }

@@ -29,12 +29,21 @@ pub struct Watch {
     started: Instant,
     samples: Arc<Mutex<Vec<Sample>>>,
     struck: Arc<AtomicU32>,
+    /// How long it took to get over the last fault.
+    over: Arc<Mutex<Option<Duration>>>,
 }
 
 impl Watch {
     pub fn new(shop: &Shop, journal: Arc<Journal>, started: Instant) -> Self {
         let database = shop.database.clone();
-        Self { database, journal, started, samples: Arc::default(), struck: Arc::default() }
+        Self {
+            database,
+            journal,
+            started,
+            samples: Arc::default(),
+            struck: Arc::default(),
+            over: Arc::default(),
+        }
     }
 
     pub fn struck(&self) {
@@ -44,6 +53,15 @@ impl Watch {
     /// Faults injected so far.
     pub fn strikes(&self) -> u32 {
         self.struck.load(Ordering::Relaxed)
+    }
+
+    pub fn over_it(&self, after: Duration) {
+        *self.over.lock().unwrap_or_else(PoisonError::into_inner) = Some(after);
+    }
+
+    /// From the end of the last fault that the shop got over until it had.
+    pub fn last_recovery(&self) -> Option<Duration> {
+        *self.over.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn elapsed(&self) -> Duration {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::Process;
-use crate::{Answer, Buyer, Shop, eventually, send};
+use crate::{Answer, Buyer, Shop, eventually, oracle, send};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const STOCK: i64 = 900;
@@ -347,7 +347,10 @@ impl Scene {
 
     /// Goes to the dead letters of its subscribers, and holds up nothing.
     async fn poison(&self, schema: &str) {
-        let kind = if schema == "orders" { "order.cancelled.v1" } else { "product.updated.v1" };
+        let (kind, subscribers): (&str, &[&str]) = match schema {
+            "orders" => ("order.cancelled.v1", &["user", "product"]),
+            _ => ("product.updated.v1", &["order"]),
+        };
         let insert = format!(
             "INSERT INTO {schema}.outbox (id, type, aggregate_id, aggregate_version, payload)
              VALUES ($1, '{kind}', $1, 1, '\\xffffff')"
@@ -367,6 +370,12 @@ impl Scene {
             )
         };
         self.comes_to(waiting, id, 0).await;
+        let dead = || async {
+            let found = oracle::found_dead(self.shop()).await.ok()?;
+            let theirs = |subscriber: &&str| found.contains(&((*subscriber).to_owned(), id));
+            subscribers.iter().all(theirs).then_some(())
+        };
+        eventually("the poison to be a dead letter", MINUTE, dead).await;
         for inbox in ["users", "products", "orders"] {
             let applied = format!("SELECT count(*) FROM {inbox}.inbox WHERE event_id = $1");
             let applied = sqlx::query_scalar(sqlx::AssertSqlSafe(applied)).bind(id);

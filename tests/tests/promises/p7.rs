@@ -1,4 +1,4 @@
-//! A rolling restart loses no request, and a replica that hangs in the middle of a saga is taken over.
+//! A rolling restart loses no request, and a replica that hangs or dies in the middle of a saga is taken over.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
-use system_tests::{Shop, address, dockside, eventually, send};
+use system_tests::{Shop, address, dockside, dockside_with, eventually, send};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -21,7 +21,9 @@ const EVERY: Duration = Duration::from_millis(33);
 /// What a replica has to have answered to count as reached.
 const REACHED: u64 = 10;
 /// A worker that is silent for longer has lost its saga.
-const LEASE: Duration = Duration::from_secs(15);
+const LEASE: Duration = Duration::from_secs(6);
+/// The lease, and a call to the provider that is over before it.
+const SETTINGS: [(&str, &str); 2] = [("SAGA_LEASE_SECONDS", "6"), ("PROVIDER_CALL_SECONDS", "5")];
 const PASSWORD: &str = "correct horse battery";
 
 /// A shop of two replicas each, stopped and forgotten with this.
@@ -34,7 +36,7 @@ impl Replicated {
     async fn start() -> Self {
         let dir: PathBuf = std::env::temp_dir().join(format!("dockside-p7-{}", std::process::id()));
         let dir = dir.to_str().unwrap().to_owned();
-        let up = dockside(&dir, &["up", "--detach", "--replicas", "2", "--port", "0"]);
+        let up = dockside_with(&SETTINGS, &dir, &["up", "--detach", "--replicas", "2", "--port", "0"]);
         if !up.status.success() {
             down(&dir);
             panic!("up: {}{}", String::from_utf8_lossy(&up.stdout), String::from_utf8_lossy(&up.stderr));
@@ -230,7 +232,7 @@ async fn confirmed(shop: &Shop, orders: &[Uuid], deadline: Duration) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn p7_a_rolling_restart_loses_no_request_and_a_hung_replica_is_taken_over() {
+async fn p7_a_rolling_restart_loses_no_request_and_a_hung_or_dead_replica_is_taken_over() {
     let own = Replicated::start().await;
     let load = Arc::new(Load::new(&own.shop).await);
     let (running, start) = (tokio::spawn(load.clone().run()), Instant::now());
@@ -262,11 +264,13 @@ async fn p7_a_rolling_restart_loses_no_request_and_a_hung_replica_is_taken_over(
     let sold = results.placed.len() as i64;
     assert_eq!(own.shop.stock(load.product).await, (100_000 - sold, 0));
     println!("{sent} requests, {sold} of them orders, through {restarted:?}: none lost");
-    taken_over(&own.shop).await;
+    for fate in ["-STOP", "-KILL"] {
+        taken_over(&own.shop, fate).await;
+    }
 }
 
-/// Orders whose replica hangs while it waits for the provider: the other one finishes them.
-async fn taken_over(shop: &Shop) {
+/// Orders whose replica hangs, or dies, while it waits for the provider: they are finished all the same.
+async fn taken_over(shop: &Shop, fate: &str) {
     let (product, buyer) = (shop.product(10).await, shop.customer().await);
     // Nobody else may take the sagas up.
     assert!(shop.signal("order", "-STOP"));
@@ -291,20 +295,20 @@ async fn taken_over(shop: &Shop) {
         (both == (2, 2)).then_some(())
     };
     eventually("the replica to wait for the provider", Duration::from_secs(5), asked).await;
-    let hung = Instant::now();
-    assert!(shop.signal("order-2", "-STOP") && shop.signal("order", "-CONT"));
+    let struck = Instant::now();
+    assert!(shop.signal("order-2", fate) && shop.signal("order", "-CONT"));
     let open = "SELECT count(*) FROM orders.orders WHERE id = ANY($1) AND status = 'pending'";
     let open: i64 = sqlx::query_scalar(open).bind(&orders).fetch_one(&shop.database).await.unwrap();
-    assert_eq!(open, 3, "the replica was to hang before it was done");
+    assert_eq!(open, 3, "the replica was to be struck before it was done");
     confirmed(shop, &orders, LEASE + Duration::from_secs(5)).await;
-    println!("taken over and confirmed {:?} after the replica hung", hung.elapsed());
+    println!("taken over and confirmed {:?} after {fate} of the replica", struck.elapsed());
 
-    assert!(shop.signal("order-2", "-CONT"));
+    assert!(fate != "-STOP" || shop.signal("order-2", "-CONT"));
     let awake = || async {
         let orders = shop.client.get(format!("{replica}/api/v1/orders")).bearer_auth(&buyer.token);
         (send(orders).await.ok()?.status == 200).then_some(())
     };
-    eventually("the hung replica to answer again", Duration::from_secs(10), awake).await;
+    eventually("the replica to answer again", Duration::from_secs(10), awake).await;
     for order in &orders {
         let ledger = shop.ledger(&order.to_string()).await;
         assert_eq!((&ledger["captured"], &ledger["captures"]), (&json!(1250), &json!(1)), "{ledger}");

@@ -95,7 +95,7 @@ pub fn command() -> Command {
                      catalogue: each kind of search among 100,000 products within 20 ms (median)\n\
                      import: 5,000 lines a second, and 100,000 lines in 64 MiB\n\
                      listeners: 1,000 clients that follow an order in 64 MiB, and a change is with them within 100 ms \
-                     (median)\nhot-stock: many buyers of one product, next to a row lock for each of them (printed); 500 units \
+                     (median)\nhot-stock: many buyers of one product, twice what a row lock for each of them allows; 500 units \
                      and 64 buyers, 20 seeds\n\nThe figures are for a machine that does nothing else. Private servers are started for \
                      it under the folder's test/, and stopped at the end.",
                 )
@@ -208,7 +208,7 @@ fn chaos_command() -> Command {
                 .value_parser(value_parser!(u64)),
             number("minutes", "M", "How long").default_value("5"),
             Arg::new("faults").long("faults").value_name("LIST").help(
-                "Only these, with commas, of kill, pause, restart, sever, stall, slow, repeat, poison, webhooks, clock; all \
+                "Only these, with commas, of kill, pause, restart, sever, stall, slow, repeat, backlog, poison, webhooks, clock; all \
                  when left out",
             ),
             Arg::new("victims").long("victims").value_name("LIST").help("Strike only these processes, as in order,postgres"),

@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -117,6 +117,9 @@ pub fn serve(supervisor: &Arc<Supervisor>) {
     let request: Value = serde_json::from_slice(&bytes).unwrap_or_default();
     let supervisor = Arc::clone(supervisor);
     thread::spawn(move || {
+        // One at a time, or both replicas of a service could be away: who asked may have gone without waiting.
+        static AT_IT: Mutex<()> = Mutex::new(());
+        let _at_it = AT_IT.lock().unwrap_or_else(PoisonError::into_inner);
         let names = request["names"].as_array().into_iter().flatten().filter_map(Value::as_str);
         if let Err(e) = replace(&supervisor, &request["id"], names) {
             console::event("dockside", &format!("restart: {e:#}"));

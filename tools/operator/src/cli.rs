@@ -154,7 +154,7 @@ pub enum Saga {
 
 #[derive(Args)]
 pub struct Reconcile {
-    /// Orders that changed, and events that were made, within so many hours; 0: ever.
+    /// Orders that changed, and events and payments that were made, within so many hours; 0: ever.
     #[arg(long, default_value_t = 24, value_name = "HOURS")]
     pub since: u32,
     /// Seconds that something may be on its way.

@@ -1,13 +1,16 @@
 //! The payment provider's own view: what any that speaks Stripe's API tells.
 //! <https://docs.stripe.com/api/payment_intents/retrieve>
+//! <https://docs.stripe.com/api/payment_intents/list>
 //! <https://docs.stripe.com/api/refunds/list>
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use reqwest::StatusCode;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use uuid::Uuid;
 
 const CALL_DEADLINE: Duration = Duration::from_secs(5);
 /// Of one question, with pauses of 0.5 and 1 s between them.
@@ -35,10 +38,32 @@ pub struct Money {
     pub refunded: i64,
 }
 
+/// A payment that had money when it was listed, or may yet take it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Payment {
+    pub intent: String,
+    /// Whose it is, by its `metadata.order_id`.
+    pub order: Uuid,
+    /// Unix seconds.
+    pub created: u64,
+}
+
+/// Of the provider's list of payments.
+#[derive(Clone, Debug)]
+pub struct Page {
+    pub payments: Vec<Payment>,
+    /// What the next page starts after; `None`: this is the last.
+    pub next: Option<String>,
+}
+
 #[derive(Deserialize)]
 struct Intent {
+    id: String,
     status: String,
     currency: String,
+    created: u64,
+    #[serde(default)]
+    metadata: HashMap<String, String>,
     #[serde(default)]
     amount_received: i64,
     #[serde(default)]
@@ -57,6 +82,19 @@ struct List<T> {
     data: Vec<T>,
     #[serde(default)]
     has_more: bool,
+}
+
+impl Intent {
+    /// `None` without money, or where `metadata.order_id` is no order's id.
+    fn payment(self) -> Option<Payment> {
+        let takes = match self.status.as_str() {
+            "processing" | "requires_capture" => true,
+            "succeeded" => self.amount_received > 0,
+            _ => false,
+        };
+        let order = self.metadata.get("order_id").and_then(|id| id.parse().ok())?;
+        takes.then_some(Payment { intent: self.id, order, created: self.created })
+    }
 }
 
 impl Provider {
@@ -78,6 +116,19 @@ impl Provider {
         let held = if found.status == "requires_capture" { found.amount_capturable } else { 0 };
         let refunded = if captured > 0 { self.refunded(intent).await? } else { 0 };
         Ok(Some(Money { status: found.status, currency: found.currency, captured, held, refunded }))
+    }
+
+    /// Up to a hundred of the intents that were created `since` (Unix seconds; `None`: ever), newest first, without
+    /// those that have no money or are no order's.
+    pub async fn payments(&self, since: Option<u64>, after: Option<&str>) -> Result<Page> {
+        let since = since.map(|since| since.to_string());
+        let mut query = vec![("limit", "100")];
+        query.extend(since.as_deref().map(|since| ("created[gte]", since)));
+        query.extend(after.map(|after| ("starting_after", after)));
+        let page: Option<List<Intent>> = self.ask("/v1/payment_intents", &query).await?;
+        let List { data, has_more } = page.context("the provider has no list of its payments")?;
+        let next = data.last().filter(|_| has_more).map(|last| last.id.clone());
+        Ok(Page { payments: data.into_iter().filter_map(Intent::payment).collect(), next })
     }
 
     async fn refunded(&self, intent: &str) -> Result<i64> {

@@ -42,8 +42,8 @@ pub struct Sources<'a> {
 
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Only orders that changed, and events that were made, within this time;
-    /// `None`: all. The stock is always compared whole.
+    /// Only orders that changed, and events and payments that were made, within
+    /// this time; `None`: all. The stock is always compared whole.
     pub since: Option<Duration>,
     /// What is younger may still be on its way.
     pub grace: Duration,
@@ -61,7 +61,7 @@ pub struct Report {
     pub orders: usize,
     pub products: i64,
     pub events: i64,
-    /// Payments that the provider was asked about.
+    /// Payments of orders that the provider was asked about.
     pub payments: usize,
     /// Orders that are on their way, and were not compared.
     pub in_flight: Vec<Uuid>,
@@ -151,6 +151,7 @@ pub async fn check(sources: &Sources<'_>, options: &Options) -> Result<Report> {
         let (asked, differences) = money::compare(sources.database, provider, &at_rest).await?;
         report.payments = asked;
         report.differences.extend(differences);
+        report.differences.extend(money::ownerless(sources.database, provider, options).await?);
     }
     Ok(report)
 }

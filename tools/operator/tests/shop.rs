@@ -6,6 +6,7 @@ mod common;
 use std::time::Duration;
 
 use common::{STRICT, Shop, about};
+use futures_util::future::join_all;
 use operator::reconcile::{Options, Remedy};
 use operator::saga::Stuck;
 use operator::{outbox, saga};
@@ -157,6 +158,8 @@ async fn what_only_a_person_can_set_right_is_told_and_left_alone() {
     let second = shop.product(7).await;
     shop.agrees().await;
     let [lines, refunds, unknown, unpaid, sagaless, status, unsold, entry] = orders[..] else { panic!() };
+    let [of_unknown, of_unpaid, of_sagaless] =
+        [shop.intent(unknown).await, shop.intent(unpaid).await, shop.intent(sagaless).await];
     let (promised, ownerless, held, event) = (Uuid::now_v7(), Uuid::now_v7(), Uuid::now_v7(), Uuid::now_v7());
     for sql in [
         format!("UPDATE orders.order_items SET unit_price = unit_price + 1 WHERE order_id = '{lines}'"),
@@ -196,9 +199,15 @@ async fn what_only_a_person_can_set_right_is_told_and_left_alone() {
     let says = |id| about(&found, id);
     assert_eq!(says(lines), ["its lines come to 2502 and its total says 2500"]);
     assert_eq!(says(refunds), ["its refunds come to 100 and it says 0"]);
-    assert_eq!(says(unknown), ["its payment pi_nobodys is unknown to the provider"]);
-    assert_eq!(says(unpaid), ["is confirmed without a payment"]);
-    assert_eq!(says(sagaless), ["has no saga"]);
+    let keeps = |intent: &str, has: &str| {
+        format!("the provider's payment {intent} keeps 2500, and the order, which is confirmed, has {has}")
+    };
+    assert_eq!(
+        says(unknown),
+        ["its payment pi_nobodys is unknown to the provider", &keeps(&of_unknown, "the payment pi_nobodys")]
+    );
+    assert_eq!(says(unpaid), ["is confirmed without a payment", &keeps(&of_unpaid, "no payment")]);
+    assert_eq!(says(sagaless), ["has no saga", &keeps(&of_sagaless, "no payment")]);
     assert_eq!(
         says(status),
         ["is confirmed, its payment voided, its saga confirmed, and nobody works on it"]
@@ -215,15 +224,24 @@ async fn what_only_a_person_can_set_right_is_told_and_left_alone() {
     assert_eq!(says(ownerless), ["its reservation was sold, and there is no such order"]);
     assert!(says(event)[0].starts_with("user.deleted.v1 of user has waited 3600 s"), "{:?}", says(event));
     assert_eq!(says(cancelled), [""; 0]);
-    assert_eq!(found.len(), 15, "{found:#?}");
+    assert_eq!(found.len(), 18, "{found:#?}");
     assert!(found.iter().all(|one| matches!(one.remedy, Remedy::Nothing { .. })), "{found:#?}");
 
     let outcome = shop.mend(STRICT).await;
     assert_eq!(outcome.left, found);
     let (code, text) = shop.operator(&["reconcile", "--grace", "0"]);
     assert_eq!(code, Some(1));
-    assert!(text.contains("15 differences, 15 left."), "{text}");
+    assert!(text.contains("18 differences, 18 left."), "{text}");
     assert!(text.contains(&format!("order {promised}: was promised")), "{text}");
+
+    // As the runbook has it for an order that lost its payment's id.
+    shop.sql(format!(
+        "UPDATE orders.sagas SET intent_id = '{of_unpaid}' WHERE order_id = '{unpaid}' AND intent_id IS NULL"
+    ))
+    .await;
+    assert_eq!(shop.operator(&["saga", "nudge", &unpaid.to_string()]).0, Some(0));
+    shop.until(unpaid, "confirmed", "captured").await;
+    assert_eq!(about(&shop.check(STRICT).await.differences, unpaid), [""; 0]);
 
     // The stuck event shows in the outbox's status, too.
     let status = outbox::status(&shop.database).await.unwrap();
@@ -234,6 +252,109 @@ async fn what_only_a_person_can_set_right_is_told_and_left_alone() {
     assert_eq!(code, Some(1));
     assert!(text.contains("1h00m"), "{text}");
     assert_eq!(shop.operator(&["outbox", "status", "--older", "7200"]).0, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn money_of_an_order_that_the_database_lost_is_told_and_left_alone() {
+    let shop = Shop::open().await;
+    let product = shop.product(100).await;
+    let lost = shop.buy(product, "pm_card_visa", "confirmed", "captured").await;
+    let kept = shop.buy(product, "pm_card_visa", "confirmed", "captured").await;
+    let (paid, own) = (shop.intent(lost).await, shop.intent(kept).await);
+    shop.agrees().await;
+    shop.lose(lost).await;
+    let sold = "its reservation was sold, and there is no such order";
+    let has = |intent: &str, does: &str| {
+        vec![format!("the provider's payment {intent} {does}, and there is no such order")]
+    };
+    let found = shop.check(STRICT).await.differences;
+    assert_eq!(about(&found, lost), [sold, &has(&paid, "keeps 2500")[0]]);
+    assert_eq!(found.len(), 2, "{found:#?}");
+
+    // An order whose saga is about to ask for its payment's id once more is on its way.
+    let asks = |busy, intent: &str| {
+        shop.sql(format!(
+            "UPDATE orders.sagas SET busy = {busy}, intent_id = {intent}, next_at = now() + interval '1 hour'
+             WHERE order_id = '{kept}'"
+        ))
+    };
+    asks(true, "NULL").await;
+    let found = shop.check(STRICT).await.differences;
+    let says = about(&found, kept);
+    assert!(says.len() == 1 && says[0].starts_with("has not come to rest"), "{says:?}");
+    asks(false, &format!("'{own}'")).await;
+
+    // Each kind of payment, of an order of its own that is nowhere.
+    let orders: [Uuid; 7] = std::array::from_fn(|_| Uuid::now_v7());
+    let [held, slow, back, part, gone, retried, swept] = orders;
+    let mut intents = Vec::new();
+    for order in orders {
+        let card = if order == slow { "pm_card_late_success" } else { "pm_card_visa" };
+        intents.push(shop.pay_at_provider(&order.to_string(), card).await);
+    }
+    let [of_held, of_slow, of_back, of_part, of_gone, _, of_swept] = &intents[..] else { panic!() };
+    for (intent, amount) in [(of_back, "2500"), (of_part, "500")] {
+        shop.at_provider(&format!("payment_intents/{intent}/capture"), &[]).await;
+        shop.at_provider("refunds", &[("payment_intent", intent), ("amount", amount)]).await;
+    }
+    shop.at_provider(&format!("payment_intents/{of_gone}/cancel"), &[]).await;
+    // The customers of these two may come back: their keys are claimed and not answered. To the first one it will be
+    // the same order.
+    for (order, is_swept) in [(retried, false), (swept, true)] {
+        shop.sql(format!(
+            "INSERT INTO orders.claims
+                 (user_id, operation, key, body_hash, order_id, lines, owner, lease_until, swept)
+             VALUES ('{order}', 'POST /api/v1/orders', 'k', '', '{order}', '[]', '{order}',
+                     now() + interval '1 hour', {is_swept})"
+        ))
+        .await;
+    }
+    // A second one of an order that has its own, and those of another program.
+    let twice = shop.pay_at_provider(&kept.to_string(), "pm_card_visa").await;
+    shop.pay_at_provider("", "pm_card_visa").await;
+    shop.pay_at_provider("basket-7", "pm_card_visa").await;
+    let found = shop.check(STRICT).await.differences;
+    let says = |order| about(&found, order);
+    assert_eq!(says(held), has(of_held, "holds 2500"));
+    assert_eq!(says(slow), has(of_slow, "may yet take money"));
+    assert_eq!(says(part), has(of_part, "keeps 2000"));
+    assert_eq!(says(swept), has(of_swept, "holds 2500"));
+    for nothing in [back, gone, retried] {
+        assert_eq!(says(nothing), [""; 0]);
+    }
+    assert_eq!(
+        says(kept),
+        [format!(
+            "the provider's payment {twice} holds 2500, and the order, which is confirmed, has the payment {own}"
+        )]
+    );
+    assert_eq!(found.len(), 7, "{found:#?}");
+
+    // The same when they are not on the first page.
+    let order = lost.to_string();
+    let form = [("amount", "1"), ("currency", "eur"), ("metadata[order_id]", order.as_str())];
+    join_all((0..110).map(|_| shop.at_provider("payment_intents", &form))).await;
+    assert_eq!(shop.check(STRICT).await.differences, found);
+    let outcome = shop.mend(STRICT).await;
+    assert_eq!(outcome.left, found);
+    let (code, text) = shop.operator(&["reconcile", "--grace", "0"]);
+    assert_eq!(code, Some(1));
+    assert!(text.contains("can't be mended here: look for the order"), "{text}");
+    // What is younger than the grace may be on its way; what is older than asked for is not looked at.
+    let hour = Options { since: None, grace: Duration::from_secs(3600) };
+    assert_eq!(about(&shop.check(hour).await.differences, lost), [sold]);
+    let latest = Options { since: Some(Duration::from_secs(1)), ..STRICT };
+    let none = || async { shop.check(latest).await.is_clean().then_some(()) };
+    testing::eventually("all to be older than a second", none).await;
+
+    // Once a person has given the money back, there is none to tell of.
+    shop.at_provider("refunds", &[("payment_intent", &paid)]).await;
+    for intent in [of_held, of_swept, &twice] {
+        shop.at_provider(&format!("payment_intents/{intent}/cancel"), &[]).await;
+    }
+    let left = shop.check(STRICT).await.differences;
+    assert_eq!(about(&left, lost), [sold]);
+    assert_eq!((left.len(), about(&left, kept)), (3, vec![]), "{left:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -34,7 +34,7 @@ type Result<T> = std::result::Result<T, ApiError>;
 pub fn router(sandbox: Arc<Sandbox>, secret_key: &str) -> Router {
     let secret_key: Arc<str> = secret_key.into();
     Router::new()
-        .route("/v1/payment_intents", post(create))
+        .route("/v1/payment_intents", post(create).get(intents))
         .route("/v1/payment_intents/{id}", get(intent))
         .route("/v1/payment_intents/{id}/confirm", post(confirm))
         .route("/v1/payment_intents/{id}/capture", post(capture))
@@ -135,6 +135,28 @@ async fn intent(State(sandbox): Provider, Id(id): Id) -> Result<Json<Value>> {
     found.map(Json).ok_or_else(|| ApiError::not_found("payment_intent", "intent", &id))
 }
 
+/// Newest first, `limit` (default 10) of them after the intent `starting_after`, of those made since `created[gte]`
+/// (Unix seconds).
+async fn intents(State(sandbox): Provider, RawQuery(query): RawQuery) -> Result<Json<Value>> {
+    let mut params = Params::parse(query.unwrap_or_default().as_bytes());
+    let after = params.text("starting_after");
+    let since = params.time("created[gte]")?.unwrap_or(0);
+    let limit = params.limit()?;
+    params.end()?;
+    let page = sandbox
+        .read(|book| {
+            // Not up to the first older one: the clock may have been set back.
+            let made = book.intents(after.as_deref())?.filter(|intent| intent.created / 1000 >= since);
+            Some(made.take(limit + 1).map(|intent| intent.view()).collect())
+        })
+        .await?;
+    let page = page.ok_or_else(|| {
+        let message = format!("No such payment_intent: '{}'", after.unwrap_or_default());
+        ApiError::param("resource_missing", "starting_after", message)
+    })?;
+    Ok(list(page, limit, "/v1/payment_intents"))
+}
+
 async fn one_refund(State(sandbox): Provider, Id(id): Id) -> Result<Json<Value>> {
     let found = sandbox.read(|book| book.refund(&id).map(|refund| refund.view())).await?;
     found.map(Json).ok_or_else(|| ApiError::not_found("refund", "id", &id))
@@ -144,13 +166,7 @@ async fn one_refund(State(sandbox): Provider, Id(id): Id) -> Result<Json<Value>>
 async fn refunds(State(sandbox): Provider, RawQuery(query): RawQuery) -> Result<Json<Value>> {
     let mut params = Params::parse(query.unwrap_or_default().as_bytes());
     let (intent, after) = (params.text("payment_intent"), params.text("starting_after"));
-    let limit = match params.amount("limit")? {
-        Some(limit @ 1..=100) => limit as usize,
-        None => 10,
-        Some(_) => {
-            return Err(ApiError::param("parameter_invalid_integer", "limit", "The limit is at most 100."));
-        }
-    };
+    let limit = params.limit()?;
     params.end()?;
     let (found, page) = sandbox
         .read(|book| {
@@ -166,9 +182,14 @@ async fn refunds(State(sandbox): Provider, RawQuery(query): RawQuery) -> Result<
     if !found {
         return Err(ApiError::not_found("payment_intent", "payment_intent", &intent.unwrap_or_default()));
     }
+    Ok(list(page, limit, "/v1/refunds"))
+}
+
+/// A page of up to `limit`; one more says that there are more.
+fn list(mut page: Vec<Value>, limit: usize, url: &str) -> Json<Value> {
     let has_more = page.len() > limit;
-    let data = &page[..page.len().min(limit)];
-    Ok(Json(json!({ "object": "list", "data": data, "has_more": has_more, "url": "/v1/refunds" })))
+    page.truncate(limit);
+    Json(json!({ "object": "list", "data": page, "has_more": has_more, "url": url }))
 }
 
 async fn ledger(State(sandbox): Provider, RawQuery(query): RawQuery) -> Result<Json<Value>> {

@@ -126,7 +126,7 @@ pub struct Intent {
     latest_charge: Option<String>,
     cancellation_reason: Option<String>,
     /// Unix milliseconds.
-    created: u64,
+    pub created: u64,
     canceled: Option<u64>,
     /// Ever authorised: what `capturable` was at first.
     authorized: u64,
@@ -226,7 +226,10 @@ pub struct LedgerItem {
 /// All intents and refunds.
 #[derive(Default)]
 pub struct Book {
-    intents: HashMap<String, Intent>,
+    /// In the order in which they were made.
+    intents: Vec<Intent>,
+    /// Where an intent is among them.
+    places: HashMap<String, usize>,
     /// In the order in which they were made.
     refunds: Vec<Refund>,
     /// Where a refund is among them.
@@ -237,11 +240,16 @@ pub struct Book {
 
 impl Book {
     pub fn intent(&self, id: &str) -> Option<&Intent> {
-        self.intents.get(id)
+        self.intents.get(*self.places.get(id)?)
     }
 
-    pub fn intents(&self) -> impl Iterator<Item = &Intent> {
-        self.intents.values()
+    /// All intents, or those made before the intent `after`, newest first; `None` when there is none of that id.
+    pub fn intents<'a>(&'a self, after: Option<&str>) -> Option<impl Iterator<Item = &'a Intent> + use<'a>> {
+        let older = match after {
+            Some(after) => *self.places.get(after)?,
+            None => self.intents.len(),
+        };
+        Some(self.intents.iter().take(older).rev())
     }
 
     pub fn refund(&self, id: &str) -> Option<&Refund> {
@@ -260,7 +268,7 @@ impl Book {
     /// Sums up every order, or only one, sorted by order id.
     pub fn ledger(&self, order_id: Option<&str>) -> Vec<LedgerItem> {
         let mut items: BTreeMap<Option<&str>, LedgerItem> = BTreeMap::new();
-        for intent in self.intents.values() {
+        for intent in &self.intents {
             let order = intent.metadata.iter().find(|(name, _)| name == "order_id");
             let order = order.map(|(_, id)| id.as_str());
             if order_id.is_some() && order != order_id {
@@ -306,7 +314,8 @@ impl Book {
                     authorized: 0,
                     captures: 0,
                 };
-                self.intents.insert(id.clone(), intent);
+                self.places.insert(id.clone(), self.intents.len());
+                self.intents.push(intent);
             }
             Event::ConfirmationStarted { id, payment_method } => {
                 let intent = self.known(id)?;
@@ -386,6 +395,7 @@ impl Book {
     }
 
     fn known(&mut self, id: &str) -> anyhow::Result<&mut Intent> {
-        self.intents.get_mut(id).with_context(|| format!("an event of the unknown intent {id}"))
+        let intent = self.places.get(id).and_then(|place| self.intents.get_mut(*place));
+        intent.with_context(|| format!("an event of the unknown intent {id}"))
     }
 }

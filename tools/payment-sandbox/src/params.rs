@@ -47,11 +47,7 @@ impl Params {
         };
         let digits = text.strip_prefix('-').unwrap_or(&text);
         if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err(ApiError::param(
-                "parameter_invalid_integer",
-                name,
-                format!("Invalid integer: {text}"),
-            ));
+            return Err(invalid_integer(name, &text));
         }
         match text.parse() {
             Ok(amount @ 1..=MAX_AMOUNT) => Ok(Some(amount)),
@@ -65,6 +61,27 @@ impl Params {
                 format!("The amount must be at most {MAX_AMOUNT}."),
             )),
         }
+    }
+
+    /// How many of a list: 1 to 100, or 10.
+    pub fn limit(&mut self) -> Result<usize, ApiError> {
+        match self.amount("limit")? {
+            Some(limit @ 1..=100) => Ok(limit as usize),
+            None => Ok(10),
+            Some(_) => {
+                Err(ApiError::param("parameter_invalid_integer", "limit", "The limit is at most 100."))
+            }
+        }
+    }
+
+    /// A time in Unix seconds.
+    pub fn time(&mut self, name: &'static str) -> Result<Option<u64>, ApiError> {
+        let Some(text) = self.text(name) else {
+            return Ok(None);
+        };
+        let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+        let seconds = digits.then(|| text.parse().ok()).flatten();
+        seconds.map(Some).ok_or_else(|| invalid_integer(name, &text))
     }
 
     /// One of the `allowed` words.
@@ -135,4 +152,8 @@ impl Params {
         }
         Ok(())
     }
+}
+
+fn invalid_integer(name: &'static str, text: &str) -> ApiError {
+    ApiError::param("parameter_invalid_integer", name, format!("Invalid integer: {text}"))
 }

@@ -237,7 +237,7 @@ impl Sandbox {
     /// Ends what the last run left under way. Hanging confirmations stay as they are.
     fn resume_slow(self: &Arc<Self>) {
         let state = self.state();
-        for intent in state.book.intents() {
+        for intent in state.book.intents(None).into_iter().flatten() {
             let (id, charge) = (intent.id.clone(), new_id("ch"));
             match (intent.payment_method.as_deref().and_then(cards::find), intent.status) {
                 (Some(Card::Slow), Status::Processing) => self.later(Command::Settle { id, charge }),

@@ -148,6 +148,79 @@ async fn refunds_never_exceed_what_was_captured() {
 }
 
 #[tokio::test]
+async fn intents_are_listed_newest_first_in_pages() {
+    let sandbox = Sandbox::start().await;
+    let api = &sandbox.client;
+    let none = json!({ "object": "list", "data": [], "has_more": false, "url": "/v1/payment_intents" });
+    assert_eq!(api.get("/v1/payment_intents").await.2, none);
+    let mut newest_first = Vec::new();
+    for order in 0..11 {
+        let intent = api.intent_of(&format!("o{order}"), "pm_card_visa").await;
+        newest_first.insert(0, api.get(&intent).await.2);
+    }
+    let (_, _, list) = api.get("/v1/payment_intents").await;
+    assert_eq!(
+        (list["data"].as_array().unwrap().as_slice(), &list["has_more"]),
+        (&newest_first[..10], &json!(true))
+    );
+    let (mut found, mut query) = (Vec::new(), "limit=4".to_owned());
+    loop {
+        let (status, _, page) = api.get(&format!("/v1/payment_intents?{query}")).await;
+        assert_eq!(status, StatusCode::OK, "{page}");
+        found.extend(page["data"].as_array().unwrap().clone());
+        if page["has_more"] == false {
+            break;
+        }
+        assert!(found.len() % 4 == 0 && found.len() < 11, "{page}");
+        query = format!("limit=4&starting_after={}", found.last().unwrap()["id"].as_str().unwrap());
+    }
+    assert_eq!(found, newest_first);
+
+    for (query, code, param) in [
+        ("limit=0", "amount_too_small", "limit"),
+        ("limit=101", "parameter_invalid_integer", "limit"),
+        ("created[gte]=today", "parameter_invalid_integer", "created[gte]"),
+        ("created[gte]=99999999999999999999", "parameter_invalid_integer", "created[gte]"),
+        ("created[lt]=1", "parameter_unknown", "created[lt]"),
+        ("starting_after=pi_none", "resource_missing", "starting_after"),
+    ] {
+        let (status, _, body) = api.get(&format!("/v1/payment_intents?{query}")).await;
+        let error = (&body["error"]["code"], &body["error"]["param"]);
+        assert_eq!((status, error), (StatusCode::BAD_REQUEST, (&code.into(), &param.into())), "{query}");
+    }
+}
+
+#[tokio::test]
+async fn intents_are_listed_from_a_time_on_though_the_clock_was_set_back() {
+    let sandbox = Sandbox::start().await;
+    let mut made = Vec::new();
+    for _ in 0..3 {
+        made.push(id(&sandbox.client.intent("pm_card_visa").await).to_owned());
+    }
+    let log = sandbox.log_file();
+    let dir = sandbox.stop().await;
+    let mut lines: Vec<Value> =
+        std::fs::read_to_string(&log).unwrap().lines().map(|line| line.parse().unwrap()).collect();
+    for (line, at) in lines.iter_mut().zip([7_000_999_u64, 5_000_000, 9_000_000]) {
+        line["commit"]["at"] = at.into();
+    }
+    std::fs::write(&log, lines.iter().map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+    let sandbox = Sandbox::with(|config| config.data_dir = dir.path().to_owned()).await;
+    let [first, second, third] = [0, 1, 2].map(|place: usize| made[place].as_str());
+    for (since, expected) in [
+        (0, vec![third, second, first]),
+        (5_001, vec![third, first]),
+        (7_000, vec![third, first]),
+        (7_001, vec![third]),
+        (9_001, vec![]),
+    ] {
+        let (_, _, list) = sandbox.client.get(&format!("/v1/payment_intents?created[gte]={since}")).await;
+        let ids = list["data"].as_array().unwrap().iter().map(|intent| intent["id"].as_str().unwrap());
+        assert_eq!(ids.collect::<Vec<_>>(), expected, "{since}");
+    }
+}
+
+#[tokio::test]
 async fn refunds_at_once_never_exceed_what_was_captured() {
     let sandbox = Sandbox::start().await;
     let intent = sandbox.client.captured("pm_card_visa").await;

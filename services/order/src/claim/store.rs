@@ -169,6 +169,15 @@ pub async fn answer(connection: &mut PgConnection, answers: &[(Claim, Answer)]) 
     .await
 }
 
+/// Notes of claims that are held that their reservations are about to be released: who takes such a claim over
+/// does not place an order on one.
+pub async fn sweep_next(connection: &mut PgConnection, orders: &[Uuid]) -> sqlx::Result<()> {
+    sqlx::query!("UPDATE orders.claims SET sweeping = true WHERE order_id = ANY($1)", orders)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
 /// Lets a retry have the claim at once.
 pub async fn let_go(connection: &mut PgConnection, claim: &Claim) -> sqlx::Result<()> {
     sqlx::query!(

@@ -25,6 +25,10 @@ pub struct Inner {
     pub away: bool,
     /// Answers no Commit until this is over.
     pub hangs: bool,
+    /// Answers no more calls of Reserve than these.
+    pub reserves: Option<u32>,
+    /// Answers no Release.
+    pub keeps: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,6 +141,9 @@ impl ProductService for FakeProduct {
 
     async fn reserve(&self, request: Request<ReserveRequest>) -> Result<Response<ReserveResponse>, Status> {
         let mut inner = self.open(&request)?;
+        if let Some(left) = &mut inner.reserves {
+            *left = left.checked_sub(1).ok_or_else(|| Status::unavailable("away"))?;
+        }
         let reservations = request.get_ref().reservations.clone();
         let results = reservations.into_iter().map(|reservation| reserve(&mut inner, reservation));
         let results = results.map(|outcome| ReserveResult { outcome: Some(outcome) }).collect();
@@ -162,6 +169,9 @@ impl ProductService for FakeProduct {
 
     async fn release(&self, request: Request<ReleaseRequest>) -> Result<Response<ReleaseResponse>, Status> {
         let mut inner = self.open(&request)?;
+        if inner.keeps {
+            return Err(Status::unavailable("away"));
+        }
         let mut results = Vec::new();
         for id in &request.get_ref().order_ids {
             let (state, lines) = inner.reservations.remove(id).unwrap_or((State::Ended, Vec::new()));

@@ -1,16 +1,20 @@
-//! Orders against what the payment provider has.
+//! Orders against what the payment provider has, and the other way round.
 
-use anyhow::Result;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Result, bail};
 use futures_util::{StreamExt, TryStreamExt, stream};
-use sqlx::PgPool;
+use sqlx::{FromRow, PgPool};
 use uuid::Uuid;
 
 use super::orders::Order;
-use super::{About, Difference, Remedy};
-use crate::provider::{Money, Provider};
+use super::{About, Difference, Options, Remedy};
+use crate::provider::{Money, Payment, Provider};
 
 /// Questions under way at the same time.
 const AT_ONCE: usize = 16;
+/// Of a hundred payments each.
+const MOST_PAGES: usize = 100_000;
 
 /// How many payments were asked about, and what differs. `orders` are at rest.
 pub(super) async fn compare(
@@ -86,4 +90,97 @@ fn difference(order: &Order, intent: &str, money: Option<&Money>) -> Option<Diff
 
 fn is(order: &Order, what: String, remedy: Remedy) -> Difference {
     Difference { about: About::Money, id: order.id, what, remedy }
+}
+
+#[derive(FromRow)]
+struct Ownerless {
+    intent: String,
+    order_id: Uuid,
+    /// None: there is no such order.
+    status: Option<String>,
+    /// Of that order.
+    own_intent: Option<String>,
+}
+
+/// Money at the provider that no order accounts for, of payments made within `since` and before the grace.
+pub(super) async fn ownerless(
+    database: &PgPool,
+    provider: &Provider,
+    options: &Options,
+) -> Result<Vec<Difference>> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+    let since = options.since.map(|since| now.saturating_sub(since.as_secs()));
+    let until = now.saturating_sub(options.grace.as_secs());
+    let (mut found, mut last) = (Vec::new(), None::<String>);
+    for _ in 0..MOST_PAGES {
+        let page = provider.payments(since, last.as_deref()).await?;
+        let listed: Vec<Payment> = page.payments.into_iter().filter(|one| one.created <= until).collect();
+        found.extend(without_order(database, &listed).await?);
+        last = page.next;
+        if last.is_none() {
+            let answers = stream::iter(found).map(|one| one.difference(provider));
+            let answers: Vec<_> = answers.buffer_unordered(AT_ONCE).try_collect().await?;
+            let mut differences: Vec<Difference> = answers.into_iter().flatten().collect();
+            differences.sort_by(|a, b| (a.id, &a.what).cmp(&(b.id, &b.what)));
+            return Ok(differences);
+        }
+    }
+    bail!("the provider has more payments than this reads")
+}
+
+/// Those whose order is not there, or has another payment. The orders are read after the provider's list: it has no
+/// payment of an order that is not committed.
+async fn without_order(database: &PgPool, listed: &[Payment]) -> sqlx::Result<Vec<Ownerless>> {
+    if listed.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (intents, orders): (Vec<&str>, Vec<Uuid>) =
+        listed.iter().map(|one| (one.intent.as_str(), one.order)).unzip();
+    // Left out: an order that a retry may place again under this id, as it may until its claim is swept, and one
+    // whose saga is about to ask for its payment's id once more.
+    sqlx::query_as(
+        "SELECT p.intent, p.order_id, o.status, s.intent_id AS own_intent
+         FROM UNNEST($1::text[], $2::uuid[]) AS p (intent, order_id)
+         LEFT JOIN orders.orders o ON o.id = p.order_id
+         LEFT JOIN orders.sagas s ON s.order_id = p.order_id
+         LEFT JOIN orders.claims c ON c.order_id = p.order_id AND c.answer_status IS NULL AND NOT c.swept
+         WHERE (o.id IS NULL AND c.order_id IS NULL)
+            OR (o.id IS NOT NULL AND s.intent_id IS DISTINCT FROM p.intent
+                AND NOT COALESCE(s.intent_id IS NULL AND (s.busy OR s.news > s.news_read), false))",
+    )
+    .bind(&intents)
+    .bind(&orders)
+    .fetch_all(database)
+    .await
+}
+
+impl Ownerless {
+    /// `None` when by now all of its money is back.
+    async fn difference(self, provider: &Provider) -> Result<Option<Difference>> {
+        let Self { intent, order_id, status, own_intent } = self;
+        let Some(money) = provider.money(&intent).await? else { return Ok(None) };
+        let Money { captured, refunded, held, .. } = money;
+        let has = match (captured - refunded, held) {
+            (0, 0) if money.status == "processing" => "may yet take money".to_owned(),
+            (0, 0) => return Ok(None),
+            (0, _) => format!("holds {held}"),
+            (kept, _) => format!("keeps {kept}"),
+        };
+        let (whose, hint) = match (status, own_intent) {
+            (None, _) => (
+                "there is no such order".to_owned(),
+                "look for the order, in a backup and in the logs; then refund or cancel the payment at the provider",
+            ),
+            (Some(status), Some(own)) => (
+                format!("the order, which is {status}, has the payment {own}"),
+                "look at both; refund or cancel at the provider what is one too many",
+            ),
+            (Some(status), None) => (
+                format!("the order, which is {status}, has no payment"),
+                "if it is the order's, write its id back to orders.sagas and have the saga look again",
+            ),
+        };
+        let what = format!("the provider's payment {intent} {has}, and {whose}");
+        Ok(Some(Difference { about: About::Money, id: order_id, what, remedy: Remedy::nothing(hint) }))
+    }
 }

@@ -177,10 +177,39 @@ impl Shop {
 
     /// By hand, in the provider's own pages.
     pub async fn refund_at_provider(&self, order: Uuid, amount: i64) {
-        let form = [("payment_intent", self.intent(order).await), ("amount", amount.to_string())];
-        let refund = self.client.post(format!("{}/v1/refunds", self.provider_url)).form(&form);
-        let answer = refund.bearer_auth(SECRET).send().await.unwrap();
-        assert!(answer.status().is_success());
+        let (intent, amount) = (self.intent(order).await, amount.to_string());
+        self.at_provider("refunds", &[("payment_intent", &intent), ("amount", &amount)]).await;
+    }
+
+    /// Does something at the provider that the shop knows nothing of; the id of what it is about.
+    pub async fn at_provider(&self, path: &str, form: &[(&str, &str)]) -> String {
+        let request = self.client.post(format!("{}/v1/{path}", self.provider_url)).form(form);
+        let answer = request.bearer_auth(SECRET).send().await.unwrap();
+        let (status, body) = (answer.status(), answer.text().await.unwrap());
+        assert!(status.is_success(), "{status} {body}");
+        let body: Value = serde_json::from_str(&body).unwrap();
+        body["id"].as_str().unwrap().to_owned()
+    }
+
+    /// A payment of 2500 for an order that may not be there; its money is held, not taken.
+    pub async fn pay_at_provider(&self, order: &str, card: &str) -> String {
+        let form = [
+            ("amount", "2500"),
+            ("currency", "eur"),
+            ("capture_method", "manual"),
+            ("payment_method", card),
+            ("confirm", "true"),
+            ("metadata[order_id]", order),
+        ];
+        self.at_provider("payment_intents", &form).await
+    }
+
+    /// What a failover does to an order that the new primary never had.
+    pub async fn lose(&self, order: Uuid) {
+        for table in ["order_items", "order_history", "refunds", "sagas", "claims"] {
+            self.sql(format!("DELETE FROM orders.{table} WHERE order_id = '{order}'")).await;
+        }
+        self.sql(format!("DELETE FROM orders.orders WHERE id = '{order}'")).await;
     }
 
     pub async fn sql(&self, sql: String) {
