@@ -126,20 +126,11 @@ impl Shop {
         status(&self.dir)["processes"].as_array()?.iter().find(|process| process["name"] == name).cloned()
     }
 
-    /// Signals a process; false when there is none, as while the supervisor is starting it again.
-    pub fn signal(&self, name: &str, signal: &str) -> bool {
-        let pid = self.process(name).and_then(|process| process["pid"].as_u64());
-        pid.is_some_and(|pid| {
-            Command::new("kill")
-                .args([signal, &pid.to_string()])
-                .status()
-                .is_ok_and(|status| status.success())
-        })
-    }
-
-    /// SIGKILL, without a warning.
+    /// SIGKILL, without a warning; nothing while the supervisor is starting the process again.
     pub fn kill(&self, name: &str) {
-        self.signal(name, "-KILL");
+        if let Some(pid) = self.process(name).and_then(|process| process["pid"].as_u64()) {
+            let _ = Command::new("kill").args(["-KILL", &pid.to_string()]).status();
+        }
     }
 
     pub async fn sign_in(&self, email: &str, password: &str) -> Buyer<'_> {

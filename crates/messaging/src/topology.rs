@@ -70,9 +70,9 @@ pub(crate) fn has_subscriber(kind: &str) -> bool {
 pub struct Topology {
     url: String,
     namespace: String,
-    /// Openings given up since the last that was not.
+    /// Openings given up one after the other since the last that was not.
     given_up: AtomicU32,
-    /// Retry queues that this process has declared.
+    /// Retry queues that were declared on the present connections, and have settled.
     retry_queues: Mutex<HashSet<String>>,
 }
 
@@ -113,6 +113,8 @@ impl Topology {
         let (connection, channel) = self.open().await?;
         let declared = tokio::time::timeout(DECLARE_DEADLINE, self.declare(&channel)).await;
         declared.context("the broker does not answer")?.context("declaring exchange and queues failed")?;
+        // What was declared before may have been forgotten since.
+        self.retry_queues.lock().unwrap_or_else(PoisonError::into_inner).clear();
         Ok((connection, channel))
     }
 
@@ -124,13 +126,16 @@ impl Topology {
             channel.confirm_select(ConfirmSelectOptions::default()).await?;
             Ok((connection, channel))
         };
+        let before = self.given_up.load(Ordering::Relaxed);
         match tokio::time::timeout(self.open_deadline(), open).await {
             Ok(opened) => {
                 self.given_up.store(0, Ordering::Relaxed);
                 opened
             }
             Err(_) => {
-                self.given_up.fetch_add(1, Ordering::Relaxed);
+                // Two that were given up at the same time are one silence.
+                let more = before.saturating_add(1);
+                let _ = self.given_up.compare_exchange(before, more, Ordering::Relaxed, Ordering::Relaxed);
                 anyhow::bail!("the broker does not answer")
             }
         }

@@ -140,16 +140,16 @@ impl Placer {
     /// The answer to the request, and whether it is an earlier one's.
     pub async fn answer(&self, user: Uuid, key: String, request: Request) -> Result<(Answer, bool), Problem> {
         let key = Key::new(user, OPERATION, key, &request)?;
-        let mut claim = match self.claim(&key, &request).await? {
+        let claim = match self.claim(&key, &request).await? {
             Ok(claim) => claim,
             Err(answer) => return Ok((answer, true)),
         };
-        match self.work(&key, &mut claim, request).await {
+        match self.work(&key, claim.clone(), request).await {
             Ok(answer) => Ok((answer, false)),
             Err(problem) => {
                 // No answer is stored for a failure that may pass; a retry starts at once.
                 let mut connection = self.pool.acquire().await?;
-                claim::store::let_go(&mut connection, &claim).await?;
+                claim::store::let_go(&mut connection, &key, &claim).await?;
                 Err(problem)
             }
         }
@@ -204,24 +204,23 @@ impl Placer {
         }
     }
 
-    /// The claim may get another order id on the way.
-    async fn work(&self, key: &Key, claim: &mut Claim, request: Request) -> Result<Answer, Problem> {
+    async fn work(&self, key: &Key, mut claim: Claim, request: Request) -> Result<Answer, Problem> {
         reach("order.place.claimed").await?;
         if claim.sweeping {
             // Now rather than when the sweeper gets to it, which would be the stock of an order by then.
             self.products.release(&[claim.order_id]).await.map_err(away)?;
         }
-        let mut reserved = self.reserve(claim).await?;
+        let mut reserved = self.reserve(&claim).await?;
         if matches!(reserved, Reserved::Ended | Reserved::Conflict) {
             // An ended reservation never revives: the same lines under a new order id.
             let order_id = Uuid::now_v7();
             let mut connection = self.pool.acquire().await?;
-            if !claim::store::renew(&mut connection, claim, order_id).await? {
+            if !claim::store::renew(&mut connection, &claim, order_id).await? {
                 return Err(claim::in_progress());
             }
             drop(connection);
             claim.order_id = order_id;
-            reserved = self.reserve(claim).await?;
+            reserved = self.reserve(&claim).await?;
         }
         let (items, remaining_ms) = match reserved {
             Reserved::Held { items, remaining_ms } => (items, remaining_ms),
@@ -231,7 +230,7 @@ impl Placer {
                     FieldError::new(pointer(&claim.lines, &line.product_id), "out_of_stock", detail)
                 });
                 let problem = Problem::conflict("out_of_stock", "Not enough of everything is in stock.");
-                return self.refuse(claim, problem.with_errors(errors.collect())).await;
+                return self.refuse(&claim, problem.with_errors(errors.collect())).await;
             }
             Reserved::Unknown(ids) => {
                 let errors = ids.iter().map(|id| {
@@ -239,7 +238,7 @@ impl Placer {
                     FieldError::new(at, "unknown_product", "No such product.")
                 });
                 let problem = Problem::unprocessable("unknown_product", "A product does not exist.");
-                return self.refuse(claim, problem.with_errors(errors.collect())).await;
+                return self.refuse(&claim, problem.with_errors(errors.collect())).await;
             }
             Reserved::Ended | Reserved::Conflict => {
                 return Err(Problem::unavailable("The stock could not be reserved; try again."));
@@ -250,10 +249,10 @@ impl Placer {
             Ok(total) => total,
             Err(error) => {
                 self.products.release(&[claim.order_id]).await.map_err(away)?;
-                return self.refuse(claim, Problem::invalid(vec![error])).await;
+                return self.refuse(&claim, Problem::invalid(vec![error])).await;
             }
         };
-        self.place(key, claim, request, items, total, remaining_ms).await
+        self.place(key, &claim, request, items, total, remaining_ms).await
     }
 
     async fn reserve(&self, claim: &Claim) -> Result<Reserved, Problem> {

@@ -90,7 +90,7 @@ impl Refunds {
             Ok(answer) => Ok((answer, false)),
             Err(problem) => {
                 let mut connection = self.pool.acquire().await?;
-                claim::store::let_go(&mut connection, &claim).await?;
+                claim::store::let_go(&mut connection, &key, &claim).await?;
                 Err(problem)
             }
         }

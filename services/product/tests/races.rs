@@ -72,12 +72,11 @@ async fn who_add_products_and_have_to_wait_leave_others_their_connections() {
         sqlx::query_scalar::<_, i64>(waiting).fetch_one(&shop.pool).await.unwrap()
     };
     testing::eventually("two to wait", async || (waiting().await == 2).then_some(())).await;
-    for _ in 0..10 {
-        let asked = Instant::now();
+    // For less time than anybody waits in vain, those of other tests too.
+    for _ in 0..3 {
         assert_eq!(shop.get("/products?limit=1").await.0, 200);
-        assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
         assert_eq!(waiting().await, 2);
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
     gate.rollback().await.unwrap();
     let added = adders.join_all().await;

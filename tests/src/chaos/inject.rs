@@ -238,26 +238,37 @@ impl Injector {
 
     /// Has each new event wait for another time before a relay may have it.
     async fn backlog(&self, lasts: Duration) -> anyhow::Result<()> {
-        self.hold_back(LATER).await?;
-        tokio::time::sleep(lasts).await;
+        let held = self.hold_back(LATER).await;
+        if held.is_ok() {
+            tokio::time::sleep(lasts).await;
+        }
+        self.let_through().await?;
+        held
+    }
+
+    /// Has relays take new events at once again.
+    pub async fn let_through(&self) -> anyhow::Result<()> {
         // As often as it takes, as other faults strike meanwhile.
+        let mut last = Ok(());
         for _ in 0..60 {
-            if self.hold_back("'-infinity'").await.is_ok() {
-                return Ok(());
+            last = self.hold_back("'-infinity'").await;
+            if last.is_ok() {
+                break;
             }
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
-        anyhow::bail!("new events are still held back")
+        last
     }
 
     async fn hold_back(&self, until: &str) -> anyhow::Result<()> {
+        // All or none. What has to wait for longer must not happen after we have gone.
+        let mut sql = "SET LOCAL lock_timeout = '1s';".to_owned();
+        for schema in SCHEMAS {
+            sql += &format!("ALTER TABLE {schema}.outbox ALTER COLUMN claimed_until SET DEFAULT {until};");
+        }
         let all = async {
             let mut database = PgConnection::connect(&self.database).await?;
-            for schema in SCHEMAS {
-                let sql =
-                    format!("ALTER TABLE {schema}.outbox ALTER COLUMN claimed_until SET DEFAULT {until}");
-                sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&mut database).await?;
-            }
+            sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut database).await?;
             Ok(database.close().await?)
         };
         tokio::time::timeout(DEADLINE, all).await?

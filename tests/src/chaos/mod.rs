@@ -118,6 +118,10 @@ pub async fn run(
         customer?;
     }
 
+    if options.kinds.contains(&Kind::Backlog) {
+        injector.let_through().await?;
+    }
+
     // Whoever still wants what is scarce gets it, until there is none: a unit that is left over is a sale refused.
     let mut broken = journal.wrongs();
     let settled =

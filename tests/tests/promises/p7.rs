@@ -269,12 +269,22 @@ async fn p7_a_rolling_restart_loses_no_request_and_a_hung_or_dead_replica_is_tak
     }
 }
 
-/// Orders whose replica hangs, or dies, while it waits for the provider: they are finished all the same.
+fn signal(pid: u64, signal: &str) {
+    let sent = std::process::Command::new("kill").args([signal, &pid.to_string()]).status().unwrap();
+    assert!(sent.success(), "{signal} of {pid}");
+}
+
+/// Orders whose replica hangs, or dies, while it waits for the provider: the other one finishes them.
 async fn taken_over(shop: &Shop, fate: &str) {
     let (product, buyer) = (shop.product(10).await, shop.customer().await);
-    // Nobody else may take the sagas up.
-    assert!(shop.signal("order", "-STOP"));
+    // Nobody else may take the sagas up. By process ids from here on: `status` waits for whoever is stopped.
+    let [Some(order), Some(other)] =
+        ["order", "order-2"].map(|name| shop.process(name).and_then(|process| process["pid"].as_u64()))
+    else {
+        panic!("two replicas run");
+    };
     let replica = shop.process("order-2").unwrap()["http"].as_str().unwrap().to_owned();
+    signal(order, "-STOP");
     let mut orders = Vec::new();
     // The first is left alone between questions, the others wait for an answer that does not come.
     for card in ["pm_card_slow", "pm_card_confirm_lost", "pm_card_confirm_lost"] {
@@ -296,14 +306,26 @@ async fn taken_over(shop: &Shop, fate: &str) {
     };
     eventually("the replica to wait for the provider", Duration::from_secs(5), asked).await;
     let struck = Instant::now();
-    assert!(shop.signal("order-2", fate) && shop.signal("order", "-CONT"));
+    signal(other, fate);
     let open = "SELECT count(*) FROM orders.orders WHERE id = ANY($1) AND status = 'pending'";
     let open: i64 = sqlx::query_scalar(open).bind(&orders).fetch_one(&shop.database).await.unwrap();
     assert_eq!(open, 3, "the replica was to be struck before it was done");
+    signal(order, "-CONT");
+    // It is started again, and is not to finish them itself.
+    let successor = if fate == "-KILL" {
+        let another = || async {
+            let pid = shop.process("order-2")?["pid"].as_u64()?;
+            (pid != other).then_some(pid)
+        };
+        eventually("the replica to be started again", Duration::from_secs(4), another).await
+    } else {
+        other
+    };
+    signal(successor, "-STOP");
     confirmed(shop, &orders, LEASE + Duration::from_secs(5)).await;
     println!("taken over and confirmed {:?} after {fate} of the replica", struck.elapsed());
 
-    assert!(fate != "-STOP" || shop.signal("order-2", "-CONT"));
+    signal(successor, "-CONT");
     let awake = || async {
         let orders = shop.client.get(format!("{replica}/api/v1/orders")).bearer_auth(&buyer.token);
         (send(orders).await.ok()?.status == 200).then_some(())

@@ -109,6 +109,11 @@ impl Remedy {
     fn nothing(hint: &str) -> Self {
         Self::Nothing { hint: hint.to_owned() }
     }
+
+    /// For an event that is a dead letter: published again, it would only die again.
+    fn replay(event: Uuid) -> Self {
+        Self::Nothing { hint: format!("`dlq show {event}` says why; then `dlq replay {event}`") }
+    }
 }
 
 impl std::fmt::Display for Remedy {
@@ -140,7 +145,7 @@ pub async fn check(sources: &Sources<'_>, options: &Options) -> Result<Report> {
     report.differences.extend(orders::lost(&mut transaction, options).await?);
     report.products = stock::count(&mut transaction).await?;
     report.differences.extend(stock::levels(&mut transaction).await?);
-    report.differences.extend(stock::reservations(&mut transaction, options).await?);
+    report.differences.extend(stock::reservations(&mut transaction, options, &dead).await?);
     let (events, missing) = events::missing(&mut transaction, options, &dead).await?;
     report.events = events;
     report.differences.extend(missing);

@@ -178,12 +178,14 @@ pub async fn sweep_next(connection: &mut PgConnection, orders: &[Uuid]) -> sqlx:
     Ok(())
 }
 
-/// Lets a retry have the claim at once.
-pub async fn let_go(connection: &mut PgConnection, claim: &Claim) -> sqlx::Result<()> {
+/// Lets a retry have the claim at once, whatever order id it has by now.
+pub async fn let_go(connection: &mut PgConnection, key: &Key, claim: &Claim) -> sqlx::Result<()> {
     sqlx::query!(
         "UPDATE orders.claims SET lease_until = now() - interval '1 millisecond'
-         WHERE order_id = $1 AND owner = $2 AND answer_status IS NULL",
-        claim.order_id,
+         WHERE user_id = $1 AND operation = $2 AND key = $3 AND owner = $4 AND answer_status IS NULL",
+        key.user_id,
+        key.operation,
+        key.key,
         claim.owner,
     )
     .execute(connection)

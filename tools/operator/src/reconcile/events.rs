@@ -76,10 +76,9 @@ impl Missing {
                     "the relay publishes it once it reaches the broker and all queues have a leader",
                 ),
             ),
-            Some(consumer) if dead.iter().any(|(owner, event)| *owner == consumer && *event == id) => (
-                format!("{kind} of {service} is a dead letter of {consumer}"),
-                Remedy::Nothing { hint: format!("`dlq show {id}` says why; then `dlq replay {id}`") },
-            ),
+            Some(consumer) if dead.iter().any(|(owner, event)| *owner == consumer && *event == id) => {
+                (format!("{kind} of {service} is a dead letter of {consumer}"), Remedy::replay(id))
+            }
             Some(consumer) => (
                 format!("{kind} of {service} was not applied by {consumer}"),
                 Remedy::Publish { service, event: id },

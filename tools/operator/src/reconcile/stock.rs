@@ -1,5 +1,7 @@
 //! Stock against its ledger, and against the orders that took it.
 
+use std::collections::HashSet;
+
 use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
@@ -58,6 +60,7 @@ struct Held {
 pub(super) async fn reservations(
     connection: &mut PgConnection,
     options: &Options,
+    dead: &HashSet<(&'static str, Uuid)>,
 ) -> sqlx::Result<Vec<Difference>> {
     let (since, grace) = (options.since_seconds(), options.grace.as_secs_f64());
     // Sold and not given back; given back and still held. What an event is to bring about gets the grace.
@@ -96,14 +99,14 @@ pub(super) async fn reservations(
     .bind(grace)
     .fetch_all(&mut *connection)
     .await?;
-    let mut differences: Vec<Difference> = held.into_iter().map(Held::difference).collect();
+    let mut differences: Vec<Difference> = held.into_iter().map(|held| held.difference(dead)).collect();
     differences.extend(ledger(connection, since).await?);
     differences.extend(ownerless(connection, since, grace).await?);
     Ok(differences)
 }
 
 impl Held {
-    fn difference(self) -> Difference {
+    fn difference(self, dead: &HashSet<(&'static str, Uuid)>) -> Difference {
         let status = self.status;
         let state = self.state.as_deref().unwrap_or("not there");
         let (what, by_event) = match (status.as_str(), state) {
@@ -115,6 +118,7 @@ impl Held {
             _ => (format!("is {status}, and its reservation is {state}"), false),
         };
         let remedy = match self.event {
+            Some(event) if by_event && dead.contains(&("product", event)) => Remedy::replay(event),
             Some(event) if by_event => Remedy::Publish { service: "order", event },
             _ => {
                 Remedy::nothing("compare the order's lines with products.reservation_lines and stock_ledger")
@@ -177,4 +181,31 @@ async fn ownerless(
         Difference { about: About::Stock, id, what, remedy }
     };
     Ok(rows.into_iter().map(difference).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_event_is_to_put_right_is_published_again_unless_it_is_a_dead_letter() {
+        let event = Uuid::now_v7();
+        let told = |dead: &[(&'static str, Uuid)]| {
+            let held = Held {
+                id: Uuid::now_v7(),
+                status: "cancelled".to_owned(),
+                state: Some("reserved".to_owned()),
+                event: Some(event),
+                unlike: 0,
+                out: 0,
+            };
+            held.difference(&dead.iter().copied().collect()).remedy.to_string()
+        };
+        assert_eq!(told(&[]), format!("publish {event} of order again"));
+        assert_eq!(told(&[("user", event)]), told(&[]));
+        assert_eq!(
+            told(&[("product", event)]),
+            format!("`dlq show {event}` says why; then `dlq replay {event}`")
+        );
+    }
 }
