@@ -125,15 +125,16 @@ fn live() -> impl Fn(&Watch) + Send + 'static {
         let placed = watch.journal.placed();
         let (last, all) = (placed.iter().rev().nth(1).copied().unwrap_or(0), placed.iter().sum::<u32>());
         let sample = watch.samples().last().copied().unwrap_or_default();
+        let seconds_of = |value: Option<f64>| value.map_or("?".to_owned(), |value| format!("{value:.1}"));
         let number = |value: Option<i64>| value.map_or("?".to_owned(), |value| value.to_string());
         let wrongs = watch.journal.wrongs();
         let line = format!(
-            "{seconds:>5} s {all:>6} orders {last:>3}/s {:>4} faults (over it in {:>4.1} s) {:>4} events wait {:>3} unpaid ({:>4.1} s)  {}",
+            "{seconds:>5} s {all:>6} orders {last:>3}/s {:>4} faults (over it in {:>4} s) {:>4} events wait {:>3} unpaid ({:>4} s)  {}",
             watch.strikes(),
-            watch.last_recovery().map_or(f64::NAN, |took| took.as_secs_f64()),
+            seconds_of(watch.last_recovery().map(|took| took.as_secs_f64())),
             number(sample.events),
             number(sample.pending),
-            sample.oldest.unwrap_or(f64::NAN),
+            seconds_of(sample.oldest),
             wrongs.last().map_or("no wrong answer so far".to_owned(), |wrong| format!(
                 "{} BROKEN: {wrong:.80}",
                 wrongs.len()
