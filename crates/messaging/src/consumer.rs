@@ -16,9 +16,9 @@ use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, 
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, Consumer};
 use service::batch::MAX_BATCH;
+use service::db;
 use service::failpoint::reach;
 use service::telemetry;
-use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use uuid::Uuid;
@@ -42,7 +42,7 @@ pub trait Handler: Send + Sync + 'static {
     /// leaves event types alone that it doesn't know.
     fn apply(
         &self,
-        connection: &mut PgConnection,
+        connection: &mut db::Connection,
         events: &[Event],
     ) -> impl Future<Output = Result<(), ApplyError>> + Send;
 }
@@ -217,7 +217,7 @@ impl<H: Handler> Worker<'_, H> {
     }
 
     /// The events that this consumer has not applied before, each once.
-    async fn fresh(&self, connection: &mut PgConnection, events: &[Event]) -> sqlx::Result<Vec<Event>> {
+    async fn fresh(&self, connection: &mut db::Connection, events: &[Event]) -> sqlx::Result<Vec<Event>> {
         let mut ids: Vec<Uuid> = events.iter().map(|event| event.id).collect();
         ids.sort_unstable(); // or two replicas with overlapping batches deadlock
         ids.dedup();

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use prost::Message;
+use service::db;
 use service::db::Pool;
-use sqlx::PgConnection;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
@@ -35,7 +35,7 @@ impl NewEvent {
 
 /// Writes events in the caller's transaction. Call [`Outbox::wake`] once it
 /// has committed.
-pub async fn enqueue(connection: &mut PgConnection, events: &[NewEvent]) -> sqlx::Result<()> {
+pub async fn enqueue(connection: &mut db::Connection, events: &[NewEvent]) -> sqlx::Result<()> {
     if events.is_empty() {
         return Ok(());
     }

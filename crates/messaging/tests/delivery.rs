@@ -15,8 +15,8 @@ use messaging::{ApplyError, Event, Handler, Naming, NewEvent, Outbox, outbox};
 use proto::user::v1::UserRegistered;
 use service::Lifecycle;
 use service::config::Backends;
+use service::db;
 use service::db::Pool;
-use sqlx::PgConnection;
 use testing::eventually;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -32,7 +32,7 @@ struct Notes {
 const BAD: i64 = 13;
 
 impl Handler for Notes {
-    async fn apply(&self, connection: &mut PgConnection, events: &[Event]) -> Result<(), ApplyError> {
+    async fn apply(&self, connection: &mut db::Connection, events: &[Event]) -> Result<(), ApplyError> {
         for event in events {
             if event.aggregate_version == BAD && self.refuse.load(Ordering::Relaxed) {
                 return Err(ApplyError::Rejected("an unlucky number".to_owned()));

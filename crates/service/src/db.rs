@@ -7,9 +7,12 @@ use std::time::Duration;
 use anyhow::Context;
 use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::{Connection, PgConnection, Postgres, SqlSafeStr, SqlStr, Transaction};
+use sqlx::{Connection as _, PgConnection, Postgres, SqlSafeStr, SqlStr, Transaction};
 
 pub use pool::Pool;
+
+/// A connection of the pool, as queries take it.
+pub type Connection = PgConnection;
 
 use crate::config::Backends;
 use crate::detached;

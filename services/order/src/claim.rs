@@ -7,8 +7,8 @@ pub mod sweeper;
 use std::time::Duration;
 
 use service::Problem;
+use service::db::Connection;
 use sha2::{Digest, Sha256};
-use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::address::Address;
@@ -76,7 +76,7 @@ pub enum Existing {
 
 /// Looks the key up: its answer, its lapsed claim (taken over), or nothing yet.
 /// 422 when it came with another body, 409 while another request works on it.
-pub async fn find(connection: &mut PgConnection, key: &Key, times: &Times) -> Result<Existing, Problem> {
+pub async fn find(connection: &mut Connection, key: &Key, times: &Times) -> Result<Existing, Problem> {
     if let Some(claim) = store::take_over(connection, key, times.claim_lease).await? {
         return Ok(Existing::Mine(claim));
     }
@@ -91,7 +91,7 @@ pub async fn find(connection: &mut PgConnection, key: &Key, times: &Times) -> Re
 /// A claim on a key that [`find`] knew nothing of; 401 when its user was erased, 409 when another request
 /// was faster.
 pub async fn make(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     key: &Key,
     lines: Vec<Line>,
     address: Option<Address>,

@@ -4,15 +4,15 @@ use messaging::topology::{PRODUCT_UPDATED, USER_DELETED};
 use messaging::{ApplyError, Event, Handler};
 use proto::product::v1::ProductUpdated;
 use proto::user::v1::UserDeleted;
+use service::db::Connection;
 use service::failpoint::reach;
-use sqlx::PgConnection;
 
 use crate::{catalogue, erasure};
 
 pub struct Consumer;
 
 impl Handler for Consumer {
-    async fn apply(&self, connection: &mut PgConnection, events: &[Event]) -> Result<(), ApplyError> {
+    async fn apply(&self, connection: &mut Connection, events: &[Event]) -> Result<(), ApplyError> {
         let mut products = Vec::with_capacity(events.len());
         for event in events.iter().filter(|event| event.kind == PRODUCT_UPDATED) {
             let product = event.decode::<ProductUpdated>()?.product;

@@ -8,11 +8,11 @@
 //! order or a claim is written, so that it doesn't matter what comes first.
 
 use service::Problem;
-use sqlx::PgConnection;
+use service::db::Connection;
 use uuid::Uuid;
 
 /// Leaves tombstones and forgets what can be forgotten now; safe to repeat.
-pub async fn erase(connection: &mut PgConnection, users: &[Uuid]) -> sqlx::Result<()> {
+pub async fn erase(connection: &mut Connection, users: &[Uuid]) -> sqlx::Result<()> {
     if users.is_empty() {
         return Ok(());
     }
@@ -57,7 +57,7 @@ pub async fn erase(connection: &mut PgConnection, users: &[Uuid]) -> sqlx::Resul
 /// Takes address and parcel, and what staff wrote of refunds, from those of the orders
 /// that have ended and whose users are erased. A confirmed order that was refunded
 /// whole is never shipped.
-pub async fn forget_ended(connection: &mut PgConnection, orders: &[Uuid]) -> sqlx::Result<()> {
+pub async fn forget_ended(connection: &mut Connection, orders: &[Uuid]) -> sqlx::Result<()> {
     if orders.is_empty() {
         return Ok(());
     }
@@ -84,7 +84,7 @@ pub async fn forget_ended(connection: &mut PgConnection, orders: &[Uuid]) -> sql
 const SHIPPED_DAYS: i32 = 90;
 
 /// Takes address and parcel from erased users' orders that were shipped long ago.
-pub async fn forget_long_shipped(connection: &mut PgConnection) -> sqlx::Result<()> {
+pub async fn forget_long_shipped(connection: &mut Connection) -> sqlx::Result<()> {
     // One user after the other (OFFSET 0 keeps the planner from merging the two): shipped orders are many,
     // erased users few.
     sqlx::query!(
@@ -110,7 +110,7 @@ pub async fn forget_long_shipped(connection: &mut PgConnection) -> sqlx::Result<
 
 /// Once more for those erased within the last hour: their access tokens outlive
 /// them by minutes, and a request of theirs may have been under way.
-pub async fn erase_again(connection: &mut PgConnection) -> sqlx::Result<()> {
+pub async fn erase_again(connection: &mut Connection) -> sqlx::Result<()> {
     let users = sqlx::query_scalar!(
         "SELECT user_id FROM orders.deleted_users WHERE at > now() - interval '1 hour' ORDER BY user_id",
     )
@@ -119,7 +119,7 @@ pub async fn erase_again(connection: &mut PgConnection) -> sqlx::Result<()> {
     erase(connection, &users).await
 }
 
-pub async fn is_deleted(connection: &mut PgConnection, user: Uuid) -> sqlx::Result<bool> {
+pub async fn is_deleted(connection: &mut Connection, user: Uuid) -> sqlx::Result<bool> {
     sqlx::query_scalar!(
         r#"SELECT EXISTS (SELECT FROM orders.deleted_users WHERE user_id = $1) AS "deleted!""#,
         user,

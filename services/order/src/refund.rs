@@ -6,10 +6,10 @@ pub mod store;
 use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
+use service::db::Connection;
 use service::db::Pool;
 use service::failpoint::reach;
 use service::{FieldError, Money, Problem};
-use sqlx::PgConnection;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -132,7 +132,7 @@ impl Refunds {
 /// The refund under the claim's id, or why there can't be one; either is stored
 /// with the key.
 async fn decide(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     id: Uuid,
     actor: Uuid,
     order: &Order,

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use serde::Serialize;
-use sqlx::PgConnection;
+use service::db::Connection;
 use utoipa::ToSchema;
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -18,7 +18,7 @@ pub struct Category {
 }
 
 /// The top categories with all below them.
-pub async fn tree(connection: &mut PgConnection) -> sqlx::Result<Vec<Category>> {
+pub async fn tree(connection: &mut Connection) -> sqlx::Result<Vec<Category>> {
     let rows = sqlx::query!(
         r#"SELECT c.slug, c.name, c.parent, COALESCE(n.count, 0) AS "count!"
            FROM products.categories c
@@ -39,7 +39,7 @@ pub async fn tree(connection: &mut PgConnection) -> sqlx::Result<Vec<Category>> 
 }
 
 /// As [`tree`] with no products counted, which in a big shop takes a while.
-pub async fn uncounted(connection: &mut PgConnection) -> sqlx::Result<Vec<Category>> {
+pub async fn uncounted(connection: &mut Connection) -> sqlx::Result<Vec<Category>> {
     let rows = sqlx::query!("SELECT slug, name, parent FROM products.categories ORDER BY position, slug");
     let mut children: Siblings = HashMap::new();
     for row in rows.fetch_all(connection).await? {
@@ -66,7 +66,7 @@ fn below(parent: Option<String>, children: &mut Siblings) -> Vec<Category> {
     siblings
 }
 
-pub async fn exists(connection: &mut PgConnection, slug: &str) -> sqlx::Result<bool> {
+pub async fn exists(connection: &mut Connection, slug: &str) -> sqlx::Result<bool> {
     sqlx::query_scalar!(
         r#"SELECT EXISTS (SELECT FROM products.categories WHERE slug = $1) AS "exists!""#,
         slug
@@ -76,7 +76,7 @@ pub async fn exists(connection: &mut PgConnection, slug: &str) -> sqlx::Result<b
 }
 
 /// The category and all below it; empty when there is none.
-pub async fn with_descendants(connection: &mut PgConnection, slug: &str) -> sqlx::Result<Vec<String>> {
+pub async fn with_descendants(connection: &mut Connection, slug: &str) -> sqlx::Result<Vec<String>> {
     sqlx::query_scalar!(
         r#"WITH RECURSIVE tree AS (
                SELECT slug FROM products.categories WHERE slug = $1

@@ -3,8 +3,8 @@
 use messaging::topology::{ORDER_CANCELLED, ORDER_REFUNDED};
 use messaging::{ApplyError, Event, Handler};
 use proto::order::v1::{OrderCancelled, OrderRefunded};
+use service::db::Connection;
 use service::failpoint::reach;
-use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::stock::{self, Return};
@@ -12,7 +12,7 @@ use crate::stock::{self, Return};
 pub struct Consumer;
 
 impl Handler for Consumer {
-    async fn apply(&self, connection: &mut PgConnection, events: &[Event]) -> Result<(), ApplyError> {
+    async fn apply(&self, connection: &mut Connection, events: &[Event]) -> Result<(), ApplyError> {
         let (mut cancelled, mut returns) = (Vec::new(), Vec::new());
         for event in events {
             match event.kind.as_str() {

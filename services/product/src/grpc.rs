@@ -7,12 +7,12 @@ use futures_util::future::join_all;
 use opentelemetry::metrics::Counter;
 use proto::product::v1 as wire;
 use service::batch::Batcher;
+use service::db::Connection;
 use service::db::Pool;
 use service::failpoint::reach;
 use service::grpc::{from_sqlx, internal, invalid, unavailable};
 use service::peer::Callers;
 use service::telemetry;
-use sqlx::PgConnection;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
@@ -79,7 +79,7 @@ fn batched<I, O, F>(pool: Pool, operation: F) -> Batcher<I, Result<O, Status>>
 where
     I: Send + Sync + 'static,
     O: Send + 'static,
-    F: for<'a> Fn(&'a mut PgConnection, &'a [I]) -> Answers<'a, O> + Send + Sync + 'static,
+    F: for<'a> Fn(&'a mut Connection, &'a [I]) -> Answers<'a, O> + Send + Sync + 'static,
 {
     let operation = Arc::new(operation);
     Batcher::spawn(move |items: Arc<Vec<I>>| {
@@ -107,7 +107,7 @@ where
 
 async fn in_transaction<I, O, F>(pool: &Pool, items: &[I], operation: &F) -> sqlx::Result<Vec<O>>
 where
-    F: for<'a> Fn(&'a mut PgConnection, &'a [I]) -> Answers<'a, O>,
+    F: for<'a> Fn(&'a mut Connection, &'a [I]) -> Answers<'a, O>,
 {
     let mut transaction = service::db::begin(pool).await?;
     let answers = operation(&mut transaction, items).await?;

@@ -10,9 +10,9 @@ mod store;
 use std::time::Duration;
 
 use object_store::PutPayload;
+use service::db::Connection;
 use service::db::Pool;
 use service::{FieldError, Problem};
-use sqlx::PgConnection;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -96,7 +96,7 @@ pub async fn upload(
 /// Shows what was uploaded in place of what was there. The product is locked.
 /// 422 when it would have too many images.
 pub async fn attach(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     product: &Product,
     place: i16,
     image: &Image,
@@ -117,7 +117,7 @@ pub async fn attach(
 }
 
 /// Takes away what `images` does not name any more. The product is locked.
-pub async fn prune(connection: &mut PgConnection, product: Uuid, images: &[String]) -> sqlx::Result<()> {
+pub async fn prune(connection: &mut Connection, product: Uuid, images: &[String]) -> sqlx::Result<()> {
     let gone = (0..PLACES).filter(|place| !images.contains(&address(product, *place)));
     let keys = store::remove(connection, product, &gone.collect::<Vec<_>>()).await?;
     store::discard(connection, &keys, READERS_SECONDS).await

@@ -11,9 +11,9 @@ use messaging::NewEvent;
 use messaging::topology::PRODUCT_UPDATED;
 use proto::product::v1 as wire;
 use serde::Serialize;
+use service::db::Connection;
 use service::db::violated_constraint;
 use service::{FieldError, Money, Problem};
-use sqlx::PgConnection;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -85,7 +85,7 @@ pub fn updated(product: &Product) -> NewEvent {
 }
 
 /// Adds a product with its stock. 409 `sku_taken`, 422 `unknown_category`.
-pub async fn create(connection: &mut PgConnection, new: NewProduct) -> Result<Product, Problem> {
+pub async fn create(connection: &mut Connection, new: NewProduct) -> Result<Product, Problem> {
     store::take_turn_to_add(connection).await?;
     require_category(connection, &new.form.category).await?;
     let id = Uuid::now_v7();
@@ -103,20 +103,20 @@ pub async fn create(connection: &mut PgConnection, new: NewProduct) -> Result<Pr
 
 /// Replaces what the form holds; the slug stays, so that links do. Uploaded
 /// images that it leaves out are gone.
-pub async fn update(connection: &mut PgConnection, product: Uuid, form: &Form) -> Result<Product, Problem> {
+pub async fn update(connection: &mut Connection, product: Uuid, form: &Form) -> Result<Product, Problem> {
     store::update(connection, product, form).await.map_err(refused)?;
     crate::image::prune(connection, product, &form.images).await?;
     announced(connection, product).await
 }
 
 /// Takes the product out of the shop for good. Its SKU and slug stay taken.
-pub async fn archive(connection: &mut PgConnection, product: Uuid) -> Result<(), Problem> {
+pub async fn archive(connection: &mut Connection, product: Uuid) -> Result<(), Problem> {
     store::archive(connection, product).await?;
     announced(connection, product).await.map(drop)
 }
 
 /// The product with its event enqueued.
-pub async fn announced(connection: &mut PgConnection, id: Uuid) -> Result<Product, Problem> {
+pub async fn announced(connection: &mut Connection, id: Uuid) -> Result<Product, Problem> {
     let product = store::by_ids(connection, &[id]).await?.pop();
     let product = product.ok_or_else(not_found)?;
     messaging::outbox::enqueue(connection, &[updated(&product)]).await?;
@@ -133,7 +133,7 @@ pub fn unknown_category(pointer: &str) -> Problem {
 }
 
 /// 422 comes before 409, so it can't wait for the foreign key to speak up.
-pub async fn require_category(connection: &mut PgConnection, slug: &str) -> Result<(), Problem> {
+pub async fn require_category(connection: &mut Connection, slug: &str) -> Result<(), Problem> {
     if crate::category::exists(connection, slug).await? { Ok(()) } else { Err(unknown_category("/category")) }
 }
 

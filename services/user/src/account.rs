@@ -7,9 +7,9 @@ use messaging::{NewEvent, outbox, topology};
 use proto::user::v1::{UserDeleted, UserRegistered};
 use serde::Serialize;
 use service::auth::Role;
+use service::db::Connection;
 use service::validate::Invalid;
 use service::{Problem, db};
-use sqlx::PgConnection;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -114,7 +114,7 @@ pub(crate) fn parse_name(invalid: &mut Invalid, text: String) -> Option<String> 
 
 /// Opens an account and tells of it. 409 `email_taken` when the address has one.
 pub(crate) async fn register(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     email: &Email,
     name: &str,
     role: Role,
@@ -138,7 +138,7 @@ pub(crate) async fn register(
 /// Removes the account with everything that is kept of its owner, and tells
 /// the others to forget them too. False when it has gone already; 409
 /// `last_admin` when nobody could administer the shop afterwards.
-pub(crate) async fn erase(connection: &mut PgConnection, id: Uuid) -> Result<bool, Problem> {
+pub(crate) async fn erase(connection: &mut Connection, id: Uuid) -> Result<bool, Problem> {
     // Before the account is locked, as sign-ins do.
     store::forget_failures(connection, id).await?;
     let Some(account) = administration::lock(connection, id).await? else {

@@ -4,8 +4,8 @@ mod store;
 
 use serde::{Deserialize, Serialize};
 use service::Problem;
+use service::db::Connection;
 use service::validate::Invalid;
-use sqlx::PgConnection;
 use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::Schema;
 use utoipa::{PartialSchema, ToSchema};
@@ -85,7 +85,7 @@ impl ToSchema for Address {}
 /// Keeps an address; `None` when the account has gone. 409 `too_many_addresses`
 /// when it has 50.
 pub(crate) async fn add(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     account: Uuid,
     place: Place,
 ) -> Result<Option<Address>, Problem> {

@@ -5,7 +5,7 @@ use messaging::{ApplyError, Event, Handler, topology};
 use proto::order::v1::{
     Order, OrderCancelled, OrderConfirmed, OrderDelivered, OrderPlaced, OrderRefunded, OrderShipped,
 };
-use sqlx::PgConnection;
+use service::db::Connection;
 
 use crate::notification::{self, NewNotification};
 
@@ -15,7 +15,7 @@ pub(crate) struct Notifier {
 }
 
 impl Handler for Notifier {
-    async fn apply(&self, connection: &mut PgConnection, events: &[Event]) -> Result<(), ApplyError> {
+    async fn apply(&self, connection: &mut Connection, events: &[Event]) -> Result<(), ApplyError> {
         let mut new = Vec::with_capacity(events.len());
         for event in events {
             let order = match event.kind.as_str() {

@@ -15,7 +15,7 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde::Serialize;
 use service::auth::Role;
-use sqlx::PgConnection;
+use service::db::Connection;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -84,7 +84,7 @@ pub(crate) struct SignedIn {
 /// Opens a session; `None` when the account has gone, was disabled or got
 /// another password meanwhile.
 pub(crate) async fn open(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     account: &Credentials,
     user_agent: Option<&str>,
 ) -> sqlx::Result<Option<SignedIn>> {
@@ -101,7 +101,7 @@ pub(crate) async fn open(
 /// The successor of a presented token; `None` when it is unknown, has run out,
 /// or is spent. Commit either way: a reused token ends its family.
 pub(crate) async fn refresh(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     presented: &RefreshToken,
 ) -> sqlx::Result<Option<SignedIn>> {
     let hash = presented.hash();
@@ -131,7 +131,7 @@ pub(crate) async fn refresh(
 }
 
 /// Ends the session that the token belongs to, if there is one.
-pub(crate) async fn close(connection: &mut PgConnection, presented: &RefreshToken) -> sqlx::Result<()> {
+pub(crate) async fn close(connection: &mut Connection, presented: &RefreshToken) -> sqlx::Result<()> {
     store::revoke_by_token(connection, &presented.hash()).await
 }
 

@@ -8,7 +8,7 @@
 //! to throttle.
 
 use service::Problem;
-use sqlx::PgConnection;
+use service::db::Connection;
 
 use crate::account::Email;
 
@@ -17,7 +17,7 @@ const FREE_FAILURES: i32 = 10;
 const LONGEST_PAUSE_SECONDS: f64 = 60.0;
 
 /// 429 `too_many_attempts` during a pause.
-pub(crate) async fn check(connection: &mut PgConnection, email: &Email) -> Result<(), Problem> {
+pub(crate) async fn check(connection: &mut Connection, email: &Email) -> Result<(), Problem> {
     let seconds = sqlx::query_scalar!(
         r#"SELECT EXTRACT(epoch FROM blocked_until - clock_timestamp())::float8 AS "seconds!"
            FROM users.sign_in_failures WHERE email_key = $1 AND blocked_until > clock_timestamp()"#,
@@ -41,7 +41,7 @@ pub(crate) async fn check(connection: &mut PgConnection, email: &Email) -> Resul
 
 /// Counts a failure. 429 when others have started a pause since the check, so
 /// that many guesses at once learn no more than one after the other.
-pub(crate) async fn failed(connection: &mut PgConnection, email: &Email) -> Result<(), Problem> {
+pub(crate) async fn failed(connection: &mut Connection, email: &Email) -> Result<(), Problem> {
     let counted = sqlx::query!(
         "INSERT INTO users.sign_in_failures AS f (email_key, failures, last_failed_at, blocked_until)
          VALUES ($1, 1, clock_timestamp(), '-infinity')
@@ -67,7 +67,7 @@ pub(crate) async fn failed(connection: &mut PgConnection, email: &Email) -> Resu
 
 /// Forgets the failures of an address that has just shown the right password.
 /// 429 when a pause has begun since the check.
-pub(crate) async fn succeeded(connection: &mut PgConnection, email: &Email) -> Result<(), Problem> {
+pub(crate) async fn succeeded(connection: &mut Connection, email: &Email) -> Result<(), Problem> {
     sqlx::query!(
         "DELETE FROM users.sign_in_failures WHERE email_key = $1 AND blocked_until <= clock_timestamp()",
         email.key(),
@@ -78,7 +78,7 @@ pub(crate) async fn succeeded(connection: &mut PgConnection, email: &Email) -> R
 }
 
 /// Removes what would count as forgotten anyway.
-pub(crate) async fn sweep(connection: &mut PgConnection) -> sqlx::Result<()> {
+pub(crate) async fn sweep(connection: &mut Connection) -> sqlx::Result<()> {
     sqlx::query!(
         "DELETE FROM users.sign_in_failures WHERE email_key IN (
              SELECT email_key FROM users.sign_in_failures

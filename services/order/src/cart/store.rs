@@ -1,12 +1,12 @@
 //! All SQL of carts.
 
-use sqlx::PgConnection;
+use service::db::Connection;
 use uuid::Uuid;
 
 use crate::order::{Line, MAX_LINES};
 
 /// A user's cart, in the order it was filled.
-pub async fn lines(connection: &mut PgConnection, user: Uuid) -> sqlx::Result<Vec<Line>> {
+pub async fn lines(connection: &mut Connection, user: Uuid) -> sqlx::Result<Vec<Line>> {
     let rows = sqlx::query!(
         "SELECT product_id, quantity FROM orders.cart_items WHERE user_id = $1 ORDER BY added_at, product_id",
         user
@@ -18,7 +18,7 @@ pub async fn lines(connection: &mut PgConnection, user: Uuid) -> sqlx::Result<Ve
 }
 
 /// Sets how many of a product are in the cart; false when the cart is full.
-pub async fn put(connection: &mut PgConnection, user: Uuid, line: Line) -> sqlx::Result<bool> {
+pub async fn put(connection: &mut Connection, user: Uuid, line: Line) -> sqlx::Result<bool> {
     let put = sqlx::query!(
         "INSERT INTO orders.cart_items (user_id, product_id, quantity)
          SELECT $1, $2, $3
@@ -35,14 +35,14 @@ pub async fn put(connection: &mut PgConnection, user: Uuid, line: Line) -> sqlx:
     Ok(put.rows_affected() == 1)
 }
 
-pub async fn remove(connection: &mut PgConnection, user: Uuid, product: Uuid) -> sqlx::Result<()> {
+pub async fn remove(connection: &mut Connection, user: Uuid, product: Uuid) -> sqlx::Result<()> {
     sqlx::query!("DELETE FROM orders.cart_items WHERE user_id = $1 AND product_id = $2", user, product)
         .execute(connection)
         .await?;
     Ok(())
 }
 
-pub async fn clear(connection: &mut PgConnection, user: Uuid) -> sqlx::Result<()> {
+pub async fn clear(connection: &mut Connection, user: Uuid) -> sqlx::Result<()> {
     sqlx::query!("DELETE FROM orders.cart_items WHERE user_id = $1", user).execute(connection).await?;
     Ok(())
 }
@@ -50,7 +50,7 @@ pub async fn clear(connection: &mut PgConnection, user: Uuid) -> sqlx::Result<()
 /// Takes out what is bought; what was added meanwhile stays. False, and nothing
 /// is taken, when the cart no longer holds all of it: it was bought already, or
 /// its owner thought better of it.
-pub async fn take_out(connection: &mut PgConnection, user: Uuid, bought: &[Line]) -> sqlx::Result<bool> {
+pub async fn take_out(connection: &mut Connection, user: Uuid, bought: &[Line]) -> sqlx::Result<bool> {
     let products: Vec<Uuid> = bought.iter().map(|line| line.product_id).collect();
     let quantities: Vec<i32> =
         bought.iter().map(|line| i32::try_from(line.quantity).unwrap_or(i32::MAX)).collect();

@@ -2,13 +2,13 @@
 
 use proto::product::v1 as api;
 use service::Money;
+use service::db::Connection;
 use service::money::Currency;
-use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::clients::product::Product;
 
-pub async fn read(connection: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<Vec<Product>> {
+pub async fn read(connection: &mut Connection, ids: &[Uuid]) -> sqlx::Result<Vec<Product>> {
     let rows = sqlx::query!(
         "SELECT id, name, price, currency, available, archived FROM orders.products WHERE id = ANY($1)",
         ids
@@ -31,7 +31,7 @@ pub async fn read(connection: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<V
 }
 
 /// Replaces copies with newer versions; an event that came too late changes nothing.
-pub async fn replace(connection: &mut PgConnection, products: &[(Uuid, api::Product)]) -> sqlx::Result<()> {
+pub async fn replace(connection: &mut Connection, products: &[(Uuid, api::Product)]) -> sqlx::Result<()> {
     let price = |product: &api::Product| product.price.clone().unwrap_or_default();
     let ids: Vec<Uuid> = products.iter().map(|(id, _)| *id).collect();
     let skus: Vec<String> = products.iter().map(|(_, product)| product.sku.clone()).collect();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sqlx::PgConnection;
+use service::db::Connection;
 use uuid::Uuid;
 
 use super::{Answer, Claim, Key, Stored};
@@ -12,7 +12,7 @@ use crate::times::Times;
 
 /// A new claim; `None` when the key is taken, or its user erased.
 pub async fn insert(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     key: &Key,
     lines: Vec<Line>,
     address: Option<Address>,
@@ -45,7 +45,7 @@ pub async fn insert(
 /// Takes over a claim whose lease ran out before it had an answer, with the
 /// same lines. Its order id is a new one when the reservation was released.
 pub async fn take_over(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     key: &Key,
     lease: Duration,
 ) -> sqlx::Result<Option<Claim>> {
@@ -75,7 +75,7 @@ pub async fn take_over(
     .transpose()
 }
 
-pub async fn read(connection: &mut PgConnection, key: &Key) -> sqlx::Result<Option<Stored>> {
+pub async fn read(connection: &mut Connection, key: &Key) -> sqlx::Result<Option<Stored>> {
     let row = sqlx::query!(
         "SELECT body_hash, order_id, answer_status, answer_body FROM orders.claims
          WHERE user_id = $1 AND operation = $2 AND key = $3",
@@ -97,7 +97,7 @@ pub async fn read(connection: &mut PgConnection, key: &Key) -> sqlx::Result<Opti
 
 /// Gives the claim a new order id, as the old one's reservation has ended;
 /// false when the claim was lost.
-pub async fn renew(connection: &mut PgConnection, claim: &Claim, order_id: Uuid) -> sqlx::Result<bool> {
+pub async fn renew(connection: &mut Connection, claim: &Claim, order_id: Uuid) -> sqlx::Result<bool> {
     let renewed = sqlx::query!(
         "UPDATE orders.claims SET order_id = $3, sweeping = false
          WHERE order_id = $1 AND owner = $2 AND answer_status IS NULL",
@@ -122,7 +122,7 @@ pub struct Held {
 }
 
 /// Those of the claims that are held, locked in the order of ids.
-pub async fn lock_held(connection: &mut PgConnection, claims: &[&Claim]) -> sqlx::Result<Vec<Held>> {
+pub async fn lock_held(connection: &mut Connection, claims: &[&Claim]) -> sqlx::Result<Vec<Held>> {
     let orders: Vec<Uuid> = claims.iter().map(|claim| claim.order_id).collect();
     let owners: Vec<Uuid> = claims.iter().map(|claim| claim.owner).collect();
     sqlx::query_as!(
@@ -142,7 +142,7 @@ pub async fn lock_held(connection: &mut PgConnection, claims: &[&Claim]) -> sqlx
 
 /// Stores answers with claims that are still their owners', and returns the
 /// order ids of those.
-pub async fn answer(connection: &mut PgConnection, answers: &[(Claim, Answer)]) -> sqlx::Result<Vec<Uuid>> {
+pub async fn answer(connection: &mut Connection, answers: &[(Claim, Answer)]) -> sqlx::Result<Vec<Uuid>> {
     let orders: Vec<Uuid> = answers.iter().map(|(claim, _)| claim.order_id).collect();
     let owners: Vec<Uuid> = answers.iter().map(|(claim, _)| claim.owner).collect();
     let statuses: Vec<i16> =
@@ -171,7 +171,7 @@ pub async fn answer(connection: &mut PgConnection, answers: &[(Claim, Answer)]) 
 
 /// Notes of claims that are held that their reservations are about to be released: who takes such a claim over
 /// does not place an order on one.
-pub async fn sweep_next(connection: &mut PgConnection, orders: &[Uuid]) -> sqlx::Result<()> {
+pub async fn sweep_next(connection: &mut Connection, orders: &[Uuid]) -> sqlx::Result<()> {
     sqlx::query!("UPDATE orders.claims SET sweeping = true WHERE order_id = ANY($1)", orders)
         .execute(connection)
         .await?;
@@ -179,7 +179,7 @@ pub async fn sweep_next(connection: &mut PgConnection, orders: &[Uuid]) -> sqlx:
 }
 
 /// Lets a retry have the claim at once, whatever order id it has by now.
-pub async fn let_go(connection: &mut PgConnection, key: &Key, claim: &Claim) -> sqlx::Result<()> {
+pub async fn let_go(connection: &mut Connection, key: &Key, claim: &Claim) -> sqlx::Result<()> {
     sqlx::query!(
         "UPDATE orders.claims SET lease_until = now() - interval '1 millisecond'
          WHERE user_id = $1 AND operation = $2 AND key = $3 AND owner = $4 AND answer_status IS NULL",
@@ -194,11 +194,7 @@ pub async fn let_go(connection: &mut PgConnection, key: &Key, claim: &Claim) -> 
 }
 
 /// Takes over up to 100 claims to orders that nobody came back for, in the name of `owner`.
-pub async fn take_lapsed(
-    connection: &mut PgConnection,
-    owner: Uuid,
-    times: &Times,
-) -> sqlx::Result<Vec<Uuid>> {
+pub async fn take_lapsed(connection: &mut Connection, owner: Uuid, times: &Times) -> sqlx::Result<Vec<Uuid>> {
     sqlx::query_scalar!(
         "WITH lapsed AS MATERIALIZED (
              SELECT order_id FROM orders.claims
@@ -222,7 +218,7 @@ pub async fn take_lapsed(
 /// Lets a retry have these claims of `owner`, noting whether their reservations
 /// are released; if not, they may still be, by the call that was not answered.
 pub async fn give_up(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     owner: Uuid,
     orders: &[Uuid],
     released: bool,
@@ -240,7 +236,7 @@ pub async fn give_up(
 }
 
 /// Deletes up to 10,000 keys that are past their life.
-pub async fn forget(connection: &mut PgConnection, life: Duration) -> sqlx::Result<()> {
+pub async fn forget(connection: &mut Connection, life: Duration) -> sqlx::Result<()> {
     sqlx::query!(
         // An array, so that it is looked up by index.
         "DELETE FROM orders.claims WHERE order_id = ANY(ARRAY(

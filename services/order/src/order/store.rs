@@ -9,8 +9,8 @@ use messaging::topology::{
 };
 use proto::order::v1 as events;
 use service::Money;
+use service::db::Connection;
 use service::money::Currency;
-use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -18,7 +18,7 @@ use super::{CancelReason, Item, Line, Order, Past, PaymentStatus, Placement, Sta
 use crate::refund;
 
 /// Writes new orders with their items, history, sagas and `order.placed`.
-pub async fn insert(connection: &mut PgConnection, placements: &[Placement]) -> sqlx::Result<()> {
+pub async fn insert(connection: &mut Connection, placements: &[Placement]) -> sqlx::Result<()> {
     let column = |value: fn(&Placement) -> String| placements.iter().map(value).collect::<Vec<String>>();
     let ids: Vec<Uuid> = placements.iter().map(|order| order.id).collect();
     let users: Vec<Uuid> = placements.iter().map(|order| order.user_id).collect();
@@ -140,7 +140,7 @@ pub enum Notice {
 }
 
 /// Tells subscribers of orders, each at a version of it.
-pub async fn announce(connection: &mut PgConnection, notices: &[(Uuid, i64, Notice)]) -> sqlx::Result<()> {
+pub async fn announce(connection: &mut Connection, notices: &[(Uuid, i64, Notice)]) -> sqlx::Result<()> {
     if notices.is_empty() {
         return Ok(());
     }
@@ -208,7 +208,7 @@ impl Notice {
 }
 
 /// The items of each order, by its id.
-async fn items(connection: &mut PgConnection, orders: &[Uuid]) -> sqlx::Result<HashMap<Uuid, Vec<Item>>> {
+async fn items(connection: &mut Connection, orders: &[Uuid]) -> sqlx::Result<HashMap<Uuid, Vec<Item>>> {
     let rows = sqlx::query!(
         "SELECT i.order_id, i.product_id, i.sku, i.name, i.unit_price, i.quantity, o.currency
          FROM orders.order_items i JOIN orders.orders o ON o.id = i.order_id
@@ -231,7 +231,7 @@ async fn items(connection: &mut PgConnection, orders: &[Uuid]) -> sqlx::Result<H
 }
 
 /// The orders of `ids`, newest first.
-pub async fn load(connection: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<Vec<Order>> {
+pub async fn load(connection: &mut Connection, ids: &[Uuid]) -> sqlx::Result<Vec<Order>> {
     let rows = sqlx::query!(
         r#"SELECT id, user_id, status, cancel_reason, currency, total, refunded, payment_status,
                   payment_method, shipping_address, tracking, version, placed_at, updated_at,
@@ -289,7 +289,7 @@ pub async fn load(connection: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<V
 
 /// Ids of orders, newest first, older than `before`: of one user, or of all.
 pub async fn ids(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     user: Option<Uuid>,
     status: Option<Status>,
     before: Option<Uuid>,

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use service::Money;
+use service::db::Connection;
 use service::money::Currency;
-use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{Request, View};
@@ -12,7 +12,7 @@ use crate::order::Line;
 use crate::saga::money::RefundStatus;
 
 /// Locks an order as the saga does, so that what is counted stays true.
-pub async fn lock(connection: &mut PgConnection, order: Uuid) -> sqlx::Result<()> {
+pub async fn lock(connection: &mut Connection, order: Uuid) -> sqlx::Result<()> {
     sqlx::query!(
         "SELECT s.order_id FROM orders.sagas s JOIN orders.orders o ON o.id = s.order_id
          WHERE s.order_id = $1 FOR UPDATE",
@@ -24,7 +24,7 @@ pub async fn lock(connection: &mut PgConnection, order: Uuid) -> sqlx::Result<()
 }
 
 /// Units of each product that went back into stock, or are to.
-pub async fn restocked(connection: &mut PgConnection, order: Uuid) -> sqlx::Result<HashMap<Uuid, i64>> {
+pub async fn restocked(connection: &mut Connection, order: Uuid) -> sqlx::Result<HashMap<Uuid, i64>> {
     // A refund that fails after it had succeeded has had its units put back: only the money returns.
     let rows = sqlx::query!(
         r#"SELECT (line ->> 'product_id')::uuid AS "product_id!", sum((line ->> 'quantity')::int) AS "units!"
@@ -39,7 +39,7 @@ pub async fn restocked(connection: &mut PgConnection, order: Uuid) -> sqlx::Resu
 
 /// Writes what a refund is for, and returns it.
 pub async fn describe(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     id: Uuid,
     request: &Request,
     actor: Uuid,
@@ -69,7 +69,7 @@ pub async fn describe(
 
 /// An order's refunds, newest first, older than `before`.
 pub async fn page(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     order: Uuid,
     currency: Currency,
     before: Option<Uuid>,
@@ -101,7 +101,7 @@ pub async fn page(
 /// Amount and restocked lines of refunds that have succeeded, by id; from now on
 /// their units count as put back.
 pub async fn tell(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     ids: &[Uuid],
 ) -> sqlx::Result<HashMap<Uuid, (i64, Vec<Line>)>> {
     if ids.is_empty() {

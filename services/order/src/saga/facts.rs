@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use sqlx::PgConnection;
+use service::db::Connection;
 use uuid::Uuid;
 
 use super::money::{Refund, RefundBy, RefundStatus};
@@ -36,7 +36,7 @@ pub struct Applied {
 }
 
 /// Applies facts, one after the other, in the caller's transaction.
-pub async fn apply(connection: &mut PgConnection, facts: &[(Uuid, Input)]) -> sqlx::Result<Applied> {
+pub async fn apply(connection: &mut Connection, facts: &[(Uuid, Input)]) -> sqlx::Result<Applied> {
     let mut ids: Vec<Uuid> = facts.iter().map(|(id, _)| *id).collect();
     ids.sort_unstable();
     ids.dedup();
@@ -95,7 +95,7 @@ pub async fn apply(connection: &mut PgConnection, facts: &[(Uuid, Input)]) -> sq
 }
 
 /// The state of each order, its saga's row locked in the order of ids.
-async fn lock(connection: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<HashMap<Uuid, Row>> {
+async fn lock(connection: &mut Connection, ids: &[Uuid]) -> sqlx::Result<HashMap<Uuid, Row>> {
     let rows = sqlx::query!(
         "SELECT s.order_id, s.phase, s.intent_id, s.pending_cancel, o.status, o.cancel_reason, o.payment_status,
                 o.tracking, o.total, o.version
@@ -131,7 +131,7 @@ async fn lock(connection: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<HashM
 
 /// The refunds of each order, oldest first.
 pub(super) async fn refunds(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     orders: &[Uuid],
 ) -> sqlx::Result<HashMap<Uuid, Vec<Refund>>> {
     let mut refunds: HashMap<Uuid, Vec<Refund>> = HashMap::new();
@@ -157,7 +157,7 @@ pub(super) async fn refunds(
     Ok(refunds)
 }
 
-async fn write_refunds(connection: &mut PgConnection, refunds: &[(Uuid, &Refund)]) -> sqlx::Result<()> {
+async fn write_refunds(connection: &mut Connection, refunds: &[(Uuid, &Refund)]) -> sqlx::Result<()> {
     for (order, refund) in refunds {
         let reason = match refund.by {
             RefundBy::Cancel => "order cancelled",
@@ -182,7 +182,7 @@ async fn write_refunds(connection: &mut PgConnection, refunds: &[(Uuid, &Refund)
     Ok(())
 }
 
-async fn write(connection: &mut PgConnection, changed: &[(Uuid, Row)]) -> sqlx::Result<()> {
+async fn write(connection: &mut Connection, changed: &[(Uuid, Row)]) -> sqlx::Result<()> {
     if changed.is_empty() {
         return Ok(());
     }
@@ -238,7 +238,7 @@ async fn write(connection: &mut PgConnection, changed: &[(Uuid, Row)]) -> sqlx::
     Ok(())
 }
 
-async fn perform(connection: &mut PgConnection, changed: &[(Uuid, Row)], steps: &[Step]) -> sqlx::Result<()> {
+async fn perform(connection: &mut Connection, changed: &[(Uuid, Row)], steps: &[Step]) -> sqlx::Result<()> {
     let states: HashMap<Uuid, &State> = changed.iter().map(|(id, row)| (*id, &row.state)).collect();
     let mut history = Vec::new();
     let mut notices = Vec::new();
@@ -269,7 +269,7 @@ async fn perform(connection: &mut PgConnection, changed: &[(Uuid, Row)], steps: 
     announce(connection, &notices).await
 }
 
-async fn note(connection: &mut PgConnection, history: &[(&Step, Status)]) -> sqlx::Result<()> {
+async fn note(connection: &mut Connection, history: &[(&Step, Status)]) -> sqlx::Result<()> {
     if history.is_empty() {
         return Ok(());
     }

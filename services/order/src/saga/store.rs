@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use sqlx::PgConnection;
+use service::db::Connection;
 use uuid::Uuid;
 
 use super::{Phase, State, facts};
@@ -18,7 +18,7 @@ pub struct Lease {
 }
 
 /// Takes up to `limit` sagas that are due and that nobody works on.
-pub async fn claim(connection: &mut PgConnection, limit: i64, lease: Duration) -> sqlx::Result<Vec<Lease>> {
+pub async fn claim(connection: &mut Connection, limit: i64, lease: Duration) -> sqlx::Result<Vec<Lease>> {
     sqlx::query_as!(
         Lease,
         "WITH due AS MATERIALIZED (
@@ -37,7 +37,7 @@ pub async fn claim(connection: &mut PgConnection, limit: i64, lease: Duration) -
 }
 
 /// How many are due and wait for a worker, counted up to `most`.
-pub async fn waiting(connection: &mut PgConnection, most: i64) -> sqlx::Result<i64> {
+pub async fn waiting(connection: &mut Connection, most: i64) -> sqlx::Result<i64> {
     sqlx::query_scalar!(
         r#"SELECT count(*) AS "count!" FROM (
              SELECT FROM orders.sagas
@@ -66,7 +66,7 @@ pub struct Job {
 }
 
 /// The saga, if `lease` still holds; holding it is extended to `hold`.
-pub async fn load(connection: &mut PgConnection, lease: Lease, hold: Duration) -> sqlx::Result<Option<Job>> {
+pub async fn load(connection: &mut Connection, lease: Lease, hold: Duration) -> sqlx::Result<Option<Job>> {
     let row = sqlx::query!(
         r#"WITH held AS (
              UPDATE orders.sagas SET lease_until = now() + make_interval(secs => $3)
@@ -116,7 +116,7 @@ pub async fn load(connection: &mut PgConnection, lease: Lease, hold: Duration) -
 /// Lets go of a saga, to be taken up again after `pause`, or at once when there
 /// was news since `seen`. An `attempt` was in vain and counts towards longer pauses.
 pub async fn release(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     lease: Lease,
     pause: Duration,
     attempt: bool,
@@ -140,7 +140,7 @@ pub async fn release(
 }
 
 /// The provider was asked what the news up to `read` were about.
-pub async fn read_news(connection: &mut PgConnection, order: Uuid, read: i64) -> sqlx::Result<()> {
+pub async fn read_news(connection: &mut Connection, order: Uuid, read: i64) -> sqlx::Result<()> {
     sqlx::query!(
         "UPDATE orders.sagas
          SET news_read = GREATEST(news_read, $2), news_of = CASE WHEN news = $2 THEN '{}' ELSE news_of END
@@ -155,7 +155,7 @@ pub async fn read_news(connection: &mut PgConnection, order: Uuid, read: i64) ->
 
 /// Notes that the provider said something of this `kind` about an intent, and
 /// makes its saga due now; false when there is none.
-pub async fn nudge(connection: &mut PgConnection, intent: &str, kind: &str) -> sqlx::Result<bool> {
+pub async fn nudge(connection: &mut Connection, intent: &str, kind: &str) -> sqlx::Result<bool> {
     let nudged = sqlx::query!(
         "UPDATE orders.sagas s
          SET next_at = now(),
@@ -172,7 +172,7 @@ pub async fn nudge(connection: &mut PgConnection, intent: &str, kind: &str) -> s
 }
 
 /// Has an order's worker look again, even if it is about to let go.
-pub async fn nudge_order(connection: &mut PgConnection, order: Uuid) -> sqlx::Result<()> {
+pub async fn nudge_order(connection: &mut Connection, order: Uuid) -> sqlx::Result<()> {
     sqlx::query!("UPDATE orders.sagas SET news = news + 1, next_at = now() WHERE order_id = $1", order)
         .execute(connection)
         .await?;

@@ -1,12 +1,12 @@
 //! The SQL of images.
 
-use sqlx::PgConnection;
+use service::db::Connection;
 use uuid::Uuid;
 
 use super::Image;
 
 /// The image at this place.
-pub async fn find(connection: &mut PgConnection, product: Uuid, place: i16) -> sqlx::Result<Option<Image>> {
+pub async fn find(connection: &mut Connection, product: Uuid, place: i16) -> sqlx::Result<Option<Image>> {
     sqlx::query_as!(
         Image,
         "SELECT key, media_type, size, hash, uploaded_at FROM products.images
@@ -19,7 +19,7 @@ pub async fn find(connection: &mut PgConnection, product: Uuid, place: i16) -> s
 }
 
 pub async fn insert(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     product: Uuid,
     place: i16,
     image: &Image,
@@ -41,11 +41,7 @@ pub async fn insert(
 }
 
 /// Removes the images at these places, and returns their objects' keys.
-pub async fn remove(
-    connection: &mut PgConnection,
-    product: Uuid,
-    places: &[i16],
-) -> sqlx::Result<Vec<String>> {
+pub async fn remove(connection: &mut Connection, product: Uuid, places: &[i16]) -> sqlx::Result<Vec<String>> {
     sqlx::query_scalar!(
         "DELETE FROM products.images WHERE product_id = $1 AND place = ANY($2) RETURNING key",
         product,
@@ -56,7 +52,7 @@ pub async fn remove(
 }
 
 /// Names the address among the product's images, and notes the change.
-pub async fn show(connection: &mut PgConnection, product: Uuid, address: &str) -> sqlx::Result<()> {
+pub async fn show(connection: &mut Connection, product: Uuid, address: &str) -> sqlx::Result<()> {
     sqlx::query!(
         "UPDATE products.products
          SET images = CASE WHEN $2 = ANY(images) THEN images ELSE images || $2::text END,
@@ -72,7 +68,7 @@ pub async fn show(connection: &mut PgConnection, product: Uuid, address: &str) -
 
 /// Has the objects deleted in so many seconds.
 pub async fn discard(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     keys: &[impl AsRef<str>],
     seconds: f64,
 ) -> sqlx::Result<()> {
@@ -90,13 +86,13 @@ pub async fn discard(
 
 /// Takes the object off the list of those to be deleted. False when it is not
 /// there any more.
-pub async fn keep(connection: &mut PgConnection, key: &str) -> sqlx::Result<bool> {
+pub async fn keep(connection: &mut Connection, key: &str) -> sqlx::Result<bool> {
     let kept = sqlx::query!("DELETE FROM products.discarded_objects WHERE key = $1 AND NOT claimed", key);
     Ok(kept.execute(connection).await?.rows_affected() == 1)
 }
 
 /// Up to a hundred objects whose time has come, for ten minutes to this caller alone.
-pub async fn claim_discarded(connection: &mut PgConnection) -> sqlx::Result<Vec<String>> {
+pub async fn claim_discarded(connection: &mut Connection) -> sqlx::Result<Vec<String>> {
     sqlx::query_scalar!(
         "WITH due AS MATERIALIZED (
              SELECT key FROM products.discarded_objects WHERE delete_at <= now()
@@ -108,7 +104,7 @@ pub async fn claim_discarded(connection: &mut PgConnection) -> sqlx::Result<Vec<
     .await
 }
 
-pub async fn forget(connection: &mut PgConnection, keys: &[String]) -> sqlx::Result<()> {
+pub async fn forget(connection: &mut Connection, keys: &[String]) -> sqlx::Result<()> {
     sqlx::query!("DELETE FROM products.discarded_objects WHERE key = ANY($1)", keys)
         .execute(connection)
         .await?;

@@ -15,8 +15,8 @@ use messaging::NewEvent;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use service::Problem;
+use service::db::Connection;
 use service::validate::Invalid;
-use sqlx::PgConnection;
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -139,11 +139,7 @@ impl ApplyError {
 }
 
 /// Applies the lines in the order given. On an error the transaction is spent.
-pub async fn apply(
-    connection: &mut PgConnection,
-    lines: &[Line],
-    actor: Uuid,
-) -> Result<Applied, ApplyError> {
+pub async fn apply(connection: &mut Connection, lines: &[Line], actor: Uuid) -> Result<Applied, ApplyError> {
     super::store::take_turn_to_add_many(connection).await?;
     let skus: Vec<String> = lines.iter().map(|line| line.form.sku.clone()).collect();
     let there = store::lock(connection, &skus).await?;
@@ -295,7 +291,7 @@ impl<'a> Batch<'a> {
     }
 
     /// Writes the drafts with their events, and returns how many changed.
-    async fn write(self, connection: &mut PgConnection, actor: Uuid) -> Result<usize, ApplyError> {
+    async fn write(self, connection: &mut Connection, actor: Uuid) -> Result<usize, ApplyError> {
         store::add_categories(connection, &self.made).await?;
         let (new, mut there): (Vec<&Draft>, Vec<&Draft>) =
             self.drafts.values().partition(|draft| draft.created);

@@ -6,10 +6,10 @@ mod spelling;
 
 use serde::{Deserialize, Serialize};
 use service::Problem;
+use service::db::Connection;
 use service::db::Pool;
 use service::page::{Page, PageQuery, invalid_cursor};
 use service::validate::Invalid;
-use sqlx::PgConnection;
 use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
@@ -228,7 +228,7 @@ pub async fn run(pool: &Pool, search: &Search) -> Result<Answer, Problem> {
     Ok(answer)
 }
 
-async fn find(connection: &mut PgConnection, search: &Search) -> Result<Answer, Problem> {
+async fn find(connection: &mut Connection, search: &Search) -> Result<Answer, Problem> {
     let filters = &search.filters;
     let categories = match &filters.category {
         None => None,
@@ -297,7 +297,7 @@ impl Tiers {
 
 /// Up to `limit + 1` ids.
 async fn page(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     scope: &lists::Scope<'_>,
     search: &Search,
 ) -> sqlx::Result<(Vec<Uuid>, Tiers)> {

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use service::Money;
+use service::db::Connection;
 use service::money::Currency;
-use sqlx::PgConnection;
 use sqlx::types::Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -70,21 +70,21 @@ impl TryFrom<Row> for Product {
 }
 
 /// The named products, archived ones included.
-pub async fn by_ids(connection: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<Vec<Product>> {
+pub async fn by_ids(connection: &mut Connection, ids: &[Uuid]) -> sqlx::Result<Vec<Product>> {
     let rows = select!("WHERE p.id = ANY($1) ORDER BY p.id", ids);
     let rows = rows.fetch_all(connection).await?;
     rows.into_iter().map(Product::try_from).collect()
 }
 
 /// The named products in the order named.
-pub async fn in_order(connection: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<Vec<Product>> {
+pub async fn in_order(connection: &mut Connection, ids: &[Uuid]) -> sqlx::Result<Vec<Product>> {
     let mut products = by_ids(connection, ids).await?;
     products.sort_by_cached_key(|product| ids.iter().position(|id| *id == product.id));
     Ok(products)
 }
 
 /// The product in the shop with this id or slug.
-pub async fn find(connection: &mut PgConnection, name: &str) -> sqlx::Result<Option<Product>> {
+pub async fn find(connection: &mut Connection, name: &str) -> sqlx::Result<Option<Product>> {
     let id = name.parse::<Uuid>().ok();
     let row = select!(
         "WHERE (p.id = $1 OR p.slug = $2) AND p.archived_at IS NULL ORDER BY p.id = $1 DESC LIMIT 1",
@@ -95,7 +95,7 @@ pub async fn find(connection: &mut PgConnection, name: &str) -> sqlx::Result<Opt
 }
 
 /// As [`find`], with the product's row locked. Its stock row is not.
-pub async fn find_locked(connection: &mut PgConnection, name: &str) -> sqlx::Result<Option<Product>> {
+pub async fn find_locked(connection: &mut Connection, name: &str) -> sqlx::Result<Option<Product>> {
     let id = name.parse::<Uuid>().ok();
     let row = select!(
         "WHERE (p.id = $1 OR p.slug = $2) AND p.archived_at IS NULL ORDER BY p.id = $1 DESC LIMIT 1
@@ -110,7 +110,7 @@ pub async fn find_locked(connection: &mut PgConnection, name: &str) -> sqlx::Res
 const TURN: i64 = 0x0d0c_6b51_de01;
 
 /// Whoever adds one product keeps out those who add many, until the transaction ends.
-pub async fn take_turn_to_add(connection: &mut PgConnection) -> sqlx::Result<()> {
+pub async fn take_turn_to_add(connection: &mut Connection) -> sqlx::Result<()> {
     sqlx::query!("SELECT pg_advisory_xact_lock_shared($1)", TURN).execute(connection).await?;
     Ok(())
 }
@@ -118,13 +118,13 @@ pub async fn take_turn_to_add(connection: &mut PgConnection) -> sqlx::Result<()>
 /// Who adds many products keeps out all others who add some, until the transaction ends: two batches with
 /// the same SKUs or slugs in another order would wait for each other, and a batch looks first
 /// which of them are free. Before any row is locked.
-pub async fn take_turn_to_add_many(connection: &mut PgConnection) -> sqlx::Result<()> {
+pub async fn take_turn_to_add_many(connection: &mut Connection) -> sqlx::Result<()> {
     sqlx::query!("SELECT pg_advisory_xact_lock($1)", TURN).execute(connection).await?;
     Ok(())
 }
 
 /// False when the slug is taken.
-pub async fn insert(connection: &mut PgConnection, id: Uuid, slug: &str, form: &Form) -> sqlx::Result<bool> {
+pub async fn insert(connection: &mut Connection, id: Uuid, slug: &str, form: &Form) -> sqlx::Result<bool> {
     let inserted = sqlx::query!(
         "INSERT INTO products.products
              (id, sku, slug, name, description, price, currency, category, attributes, images)
@@ -144,7 +144,7 @@ pub async fn insert(connection: &mut PgConnection, id: Uuid, slug: &str, form: &
     Ok(inserted.execute(connection).await?.rows_affected() == 1)
 }
 
-pub async fn update(connection: &mut PgConnection, id: Uuid, form: &Form) -> sqlx::Result<()> {
+pub async fn update(connection: &mut Connection, id: Uuid, form: &Form) -> sqlx::Result<()> {
     sqlx::query!(
         "UPDATE products.products
          SET sku = $2, name = $3, description = $4, price = $5, currency = $6, category = $7,
@@ -166,14 +166,14 @@ pub async fn update(connection: &mut PgConnection, id: Uuid, form: &Form) -> sql
 }
 
 /// Notes that something outside the product's own row changed.
-pub async fn touch(connection: &mut PgConnection, id: Uuid) -> sqlx::Result<()> {
+pub async fn touch(connection: &mut Connection, id: Uuid) -> sqlx::Result<()> {
     sqlx::query!("UPDATE products.products SET version = version + 1, updated_at = now() WHERE id = $1", id)
         .execute(connection)
         .await?;
     Ok(())
 }
 
-pub async fn archive(connection: &mut PgConnection, id: Uuid) -> sqlx::Result<()> {
+pub async fn archive(connection: &mut Connection, id: Uuid) -> sqlx::Result<()> {
     sqlx::query!(
         "UPDATE products.products
          SET archived_at = now(), version = version + 1, updated_at = now() WHERE id = $1",

@@ -1,7 +1,7 @@
 //! Stock that people put on the shelf or take off it.
 
+use service::db::Connection;
 use service::db::violated_constraint;
-use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::ledger::{self, Change, Entry, Kind};
@@ -20,7 +20,7 @@ pub enum AdjustError {
 }
 
 /// Gives new products, each named once, their stock rows.
-pub async fn open(connection: &mut PgConnection, products: &[(Uuid, i32)]) -> sqlx::Result<()> {
+pub async fn open(connection: &mut Connection, products: &[(Uuid, i32)]) -> sqlx::Result<()> {
     let (ids, units): (Vec<Uuid>, Vec<i32>) = products.iter().copied().unzip();
     sqlx::query!(
         "INSERT INTO products.stock (product_id, on_hand) SELECT * FROM UNNEST($1::uuid[], $2::int[])",
@@ -43,7 +43,7 @@ pub async fn open(connection: &mut PgConnection, products: &[(Uuid, i32)]) -> sq
 /// Adds `delta` units, or takes them when it is negative. On an error the
 /// transaction is spent.
 pub async fn adjust(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     product_id: Uuid,
     delta: i32,
     reason: &str,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use sqlx::PgConnection;
+use service::db::Connection;
 use uuid::Uuid;
 
 use super::State;
@@ -18,7 +18,7 @@ pub enum Committed {
 }
 
 /// Takes the orders' reserved stock off the shelf; a result each, in order.
-pub async fn commit(connection: &mut PgConnection, orders: &[Uuid]) -> sqlx::Result<Vec<Committed>> {
+pub async fn commit(connection: &mut Connection, orders: &[Uuid]) -> sqlx::Result<Vec<Committed>> {
     let held = store::lock(connection, orders).await?;
     let open = held.iter().filter(|held| held.state == State::Reserved && !held.lapsed);
     let open: Vec<Uuid> = open.map(|held| held.order_id).collect();
@@ -36,7 +36,7 @@ pub async fn commit(connection: &mut PgConnection, orders: &[Uuid]) -> sqlx::Res
         .collect())
 }
 
-async fn sell(connection: &mut PgConnection, orders: &[Uuid]) -> sqlx::Result<()> {
+async fn sell(connection: &mut Connection, orders: &[Uuid]) -> sqlx::Result<()> {
     let lines = store::lines(connection, orders).await?;
     let products: Vec<Uuid> = lines.iter().map(|line| line.product_id).collect();
     let mut levels = store::lock_stock(connection, &products).await?;

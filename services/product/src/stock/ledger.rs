@@ -1,7 +1,7 @@
 //! The ledger: every change of what is on hand, and why.
 
 use serde::Serialize;
-use sqlx::PgConnection;
+use service::db::Connection;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -58,7 +58,7 @@ pub struct Change {
 }
 
 /// Appends in the order given. The transaction holds the stock rows locked.
-pub async fn append(connection: &mut PgConnection, kind: Kind, changes: &[Change]) -> sqlx::Result<()> {
+pub async fn append(connection: &mut Connection, kind: Kind, changes: &[Change]) -> sqlx::Result<()> {
     let ids: Vec<Uuid> = changes.iter().map(|_| Uuid::now_v7()).collect();
     let products: Vec<Uuid> = changes.iter().map(|change| change.product_id).collect();
     let deltas: Vec<i32> = changes.iter().map(|change| change.delta).collect();
@@ -84,7 +84,7 @@ pub async fn append(connection: &mut PgConnection, kind: Kind, changes: &[Change
 
 /// Appends an adjustment by staff, and returns it.
 pub async fn append_adjustment(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     change: Change,
     reason: &str,
     actor: Uuid,
@@ -108,7 +108,7 @@ pub async fn append_adjustment(
 
 /// A product's entries before `before`, newest first.
 pub async fn page(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     product: Uuid,
     before: i64,
     rows: i64,

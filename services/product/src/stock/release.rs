@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use service::batch::MAX_BATCH;
+use service::db::Connection;
 use service::db::Pool;
 use service::failpoint::reach;
-use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -25,7 +25,7 @@ pub enum Released {
 }
 
 /// Ends the orders' reservations; a result each, in order.
-pub async fn release(connection: &mut PgConnection, orders: &[Uuid]) -> sqlx::Result<Vec<Released>> {
+pub async fn release(connection: &mut Connection, orders: &[Uuid]) -> sqlx::Result<Vec<Released>> {
     let held = store::lock_or_bury(connection, orders).await?;
     let open = held.iter().filter(|held| held.state == State::Reserved);
     let open: Vec<Uuid> = open.map(|held| held.order_id).collect();
@@ -52,7 +52,7 @@ pub struct Return {
 /// was sold, of a refund the units it names. In any order, a line gets back no
 /// more than was sold of it.
 pub async fn restock(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     cancelled: &[Uuid],
     returns: &[Return],
 ) -> sqlx::Result<()> {
@@ -103,7 +103,7 @@ fn comes_back(line: &LineRow, cancelled: &[Uuid], returns: &[Return]) -> i32 {
 }
 
 /// Ends up to [`MAX_BATCH`] reservations that ran out; returns how many.
-pub async fn expire(connection: &mut PgConnection) -> sqlx::Result<usize> {
+pub async fn expire(connection: &mut Connection) -> sqlx::Result<usize> {
     let lapsed = store::lock_lapsed(connection, MAX_BATCH as i64).await?;
     give_back(connection, &lapsed, State::Expired).await?;
     Ok(lapsed.len())
@@ -145,7 +145,7 @@ async fn sweep(pool: &Pool) -> sqlx::Result<usize> {
 }
 
 /// Frees what reservations, locked by this transaction, hold.
-async fn give_back(connection: &mut PgConnection, orders: &[Uuid], end_as: State) -> sqlx::Result<()> {
+async fn give_back(connection: &mut Connection, orders: &[Uuid], end_as: State) -> sqlx::Result<()> {
     if orders.is_empty() {
         return Ok(());
     }

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use service::Money;
+use service::db::Connection;
 use service::money::Currency;
-use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::store::{self, Level, LineRow, Offer};
@@ -20,7 +20,7 @@ struct Known {
 /// Reserves all lines of each order or none; an outcome each, in order. Earlier
 /// ones in the slice have precedence.
 pub async fn reserve(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     reservations: &[Reservation],
     life_seconds: u32,
 ) -> sqlx::Result<Vec<Outcome>> {
@@ -149,7 +149,7 @@ fn snapshot(reservation: &Reservation, offers: &HashMap<Uuid, Offer>) -> HashMap
     lines.collect()
 }
 
-async fn known(connection: &mut PgConnection, orders: &[Uuid]) -> sqlx::Result<HashMap<Uuid, Known>> {
+async fn known(connection: &mut Connection, orders: &[Uuid]) -> sqlx::Result<HashMap<Uuid, Known>> {
     if orders.is_empty() {
         return Ok(HashMap::new());
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::PgConnection;
+use service::db::Connection;
 use uuid::Uuid;
 
 use super::adjust::AdjustError;
@@ -11,7 +11,7 @@ use super::store::{self, Level};
 /// Sets what is on hand; what differs becomes an adjustment in the ledger. On
 /// an error the transaction is spent.
 pub async fn set(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     on_hand: &BTreeMap<Uuid, i32>,
     reason: &str,
     actor: Uuid,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use sqlx::PgConnection;
+use service::db::Connection;
 use uuid::Uuid;
 
 use super::State;
@@ -20,7 +20,7 @@ pub struct Offer {
     pub available: i32,
 }
 
-pub async fn offers(connection: &mut PgConnection, products: &[Uuid]) -> sqlx::Result<HashMap<Uuid, Offer>> {
+pub async fn offers(connection: &mut Connection, products: &[Uuid]) -> sqlx::Result<HashMap<Uuid, Offer>> {
     let offers = sqlx::query_as!(
         Offer,
         r#"SELECT p.id, p.sku, p.name, p.price, p.currency, p.archived_at IS NOT NULL AS "archived!",
@@ -36,7 +36,7 @@ pub async fn offers(connection: &mut PgConnection, products: &[Uuid]) -> sqlx::R
 /// Makes a reservation for each order that has none, and returns those with
 /// the milliseconds left to them. Waits for a concurrent transaction that makes the same one.
 pub async fn claim(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     orders: &[Uuid],
     life_seconds: u32,
 ) -> sqlx::Result<HashMap<Uuid, i64>> {
@@ -53,7 +53,7 @@ pub async fn claim(
 }
 
 /// Undoes [`claim`] in the same transaction.
-pub async fn unclaim(connection: &mut PgConnection, orders: &[Uuid]) -> sqlx::Result<()> {
+pub async fn unclaim(connection: &mut Connection, orders: &[Uuid]) -> sqlx::Result<()> {
     sqlx::query!("DELETE FROM products.reservations WHERE order_id = ANY($1)", orders)
         .execute(connection)
         .await?;
@@ -71,7 +71,7 @@ pub struct Held {
 }
 
 /// The orders' reservations as last committed.
-pub async fn find(connection: &mut PgConnection, orders: &[Uuid]) -> sqlx::Result<Vec<Held>> {
+pub async fn find(connection: &mut Connection, orders: &[Uuid]) -> sqlx::Result<Vec<Held>> {
     sqlx::query_as!(
         Held,
         r#"SELECT order_id, state AS "state: State", expires_at <= now() AS "lapsed!",
@@ -84,7 +84,7 @@ pub async fn find(connection: &mut PgConnection, orders: &[Uuid]) -> sqlx::Resul
 }
 
 /// The orders' reservations, locked.
-pub async fn lock(connection: &mut PgConnection, orders: &[Uuid]) -> sqlx::Result<Vec<Held>> {
+pub async fn lock(connection: &mut Connection, orders: &[Uuid]) -> sqlx::Result<Vec<Held>> {
     sqlx::query_as!(
         Held,
         r#"SELECT order_id, state AS "state: State", expires_at <= now() AS "lapsed!",
@@ -98,7 +98,7 @@ pub async fn lock(connection: &mut PgConnection, orders: &[Uuid]) -> sqlx::Resul
 
 /// The orders' reservations, locked; an order without one gets a `released`
 /// one, so that a reserve that comes late finds it ended.
-pub async fn lock_or_bury(connection: &mut PgConnection, orders: &[Uuid]) -> sqlx::Result<Vec<Held>> {
+pub async fn lock_or_bury(connection: &mut Connection, orders: &[Uuid]) -> sqlx::Result<Vec<Held>> {
     // DO UPDATE locks the row even where its WHERE turns the update down, so
     // rows are inserted or locked in one sorted pass:
     // https://www.postgresql.org/docs/current/sql-insert.html#SQL-ON-CONFLICT
@@ -115,7 +115,7 @@ pub async fn lock_or_bury(connection: &mut PgConnection, orders: &[Uuid]) -> sql
 
 /// Up to `limit` reservations that ran out, locked; passes over those that
 /// another transaction is working on.
-pub async fn lock_lapsed(connection: &mut PgConnection, limit: i64) -> sqlx::Result<Vec<Uuid>> {
+pub async fn lock_lapsed(connection: &mut Connection, limit: i64) -> sqlx::Result<Vec<Uuid>> {
     sqlx::query_scalar!(
         "SELECT order_id FROM products.reservations
          WHERE state = 'reserved' AND expires_at <= now()
@@ -126,7 +126,7 @@ pub async fn lock_lapsed(connection: &mut PgConnection, limit: i64) -> sqlx::Res
     .await
 }
 
-pub async fn end(connection: &mut PgConnection, orders: &[Uuid], state: State) -> sqlx::Result<()> {
+pub async fn end(connection: &mut Connection, orders: &[Uuid], state: State) -> sqlx::Result<()> {
     sqlx::query!(
         "UPDATE products.reservations SET state = $2 WHERE order_id = ANY($1)",
         orders,
@@ -150,7 +150,7 @@ pub struct LineRow {
 }
 
 /// The lines of the orders' reservations, sorted by order and product.
-pub async fn lines(connection: &mut PgConnection, orders: &[Uuid]) -> sqlx::Result<Vec<LineRow>> {
+pub async fn lines(connection: &mut Connection, orders: &[Uuid]) -> sqlx::Result<Vec<LineRow>> {
     sqlx::query_as!(
         LineRow,
         "SELECT order_id, product_id, quantity, restocked, sku, name, unit_price, currency
@@ -161,7 +161,7 @@ pub async fn lines(connection: &mut PgConnection, orders: &[Uuid]) -> sqlx::Resu
     .await
 }
 
-pub async fn insert_lines(connection: &mut PgConnection, lines: &[LineRow]) -> sqlx::Result<()> {
+pub async fn insert_lines(connection: &mut Connection, lines: &[LineRow]) -> sqlx::Result<()> {
     let orders: Vec<Uuid> = lines.iter().map(|line| line.order_id).collect();
     let products: Vec<Uuid> = lines.iter().map(|line| line.product_id).collect();
     let quantities: Vec<i32> = lines.iter().map(|line| line.quantity).collect();
@@ -187,7 +187,7 @@ pub async fn insert_lines(connection: &mut PgConnection, lines: &[LineRow]) -> s
 }
 
 /// Counts units as back on the shelf.
-pub async fn add_restocked(connection: &mut PgConnection, back: &[Change]) -> sqlx::Result<()> {
+pub async fn add_restocked(connection: &mut Connection, back: &[Change]) -> sqlx::Result<()> {
     let orders: Vec<Option<Uuid>> = back.iter().map(|change| change.order_id).collect();
     let products: Vec<Uuid> = back.iter().map(|change| change.product_id).collect();
     let units: Vec<i32> = back.iter().map(|change| change.delta).collect();
@@ -213,7 +213,7 @@ pub struct Level {
 
 /// The products' stock rows, locked.
 pub async fn lock_stock(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     products: &[Uuid],
 ) -> sqlx::Result<HashMap<Uuid, Level>> {
     let rows = sqlx::query!(
@@ -231,10 +231,7 @@ pub async fn lock_stock(
 }
 
 /// Adds to stock rows that this transaction holds locked.
-pub async fn add_to_stock(
-    connection: &mut PgConnection,
-    changes: &BTreeMap<Uuid, Level>,
-) -> sqlx::Result<()> {
+pub async fn add_to_stock(connection: &mut Connection, changes: &BTreeMap<Uuid, Level>) -> sqlx::Result<()> {
     let products: Vec<Uuid> = changes.keys().copied().collect();
     let on_hand: Vec<i32> = changes.values().map(|change| change.on_hand).collect();
     let reserved: Vec<i32> = changes.values().map(|change| change.reserved).collect();

@@ -7,7 +7,7 @@
 use serde::Serialize;
 use service::Problem;
 use service::auth::Role;
-use sqlx::PgConnection;
+use service::db::Connection;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -56,7 +56,7 @@ impl Held {
 }
 
 /// `None` when there is no such account.
-pub(super) async fn lock(connection: &mut PgConnection, id: Uuid) -> sqlx::Result<Option<Held>> {
+pub(super) async fn lock(connection: &mut Connection, id: Uuid) -> sqlx::Result<Option<Held>> {
     let locked = store::lock_with_admins(connection, id).await?;
     let other_admins =
         locked.iter().filter(|one| one.id != id && one.role == Role::Admin && !one.disabled).count();
@@ -68,7 +68,7 @@ pub(super) async fn lock(connection: &mut PgConnection, id: Uuid) -> sqlx::Resul
 /// `own_account` when an admin would change the own one, 409 `last_admin` when
 /// nobody could administer the shop afterwards.
 pub(crate) async fn administer(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     admin: Uuid,
     id: Uuid,
     change: Change,

@@ -1,7 +1,7 @@
 //! The rows of `users.accounts`.
 
 use service::auth::Role;
-use sqlx::PgConnection;
+use service::db::Connection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -34,7 +34,7 @@ pub(crate) fn role(text: &str) -> sqlx::Result<Role> {
 }
 
 pub(super) async fn insert(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     email: &Email,
     name: &str,
     role: Role,
@@ -56,7 +56,7 @@ pub(super) async fn insert(
 }
 
 /// The account, unless it is disabled.
-pub(crate) async fn find(connection: &mut PgConnection, id: Uuid) -> sqlx::Result<Option<Account>> {
+pub(crate) async fn find(connection: &mut Connection, id: Uuid) -> sqlx::Result<Option<Account>> {
     let row = sqlx::query_as!(
         Row,
         "SELECT id, email, name, role, created_at FROM users.accounts WHERE id = $1 AND NOT disabled",
@@ -67,7 +67,7 @@ pub(crate) async fn find(connection: &mut PgConnection, id: Uuid) -> sqlx::Resul
 
 /// The account with its new name, unless it is disabled.
 pub(crate) async fn rename(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     id: Uuid,
     name: &str,
 ) -> sqlx::Result<Option<Account>> {
@@ -83,7 +83,7 @@ pub(crate) async fn rename(
 }
 
 /// An account as admins see it.
-pub(crate) async fn managed(connection: &mut PgConnection, id: Uuid) -> sqlx::Result<Option<Managed>> {
+pub(crate) async fn managed(connection: &mut Connection, id: Uuid) -> sqlx::Result<Option<Managed>> {
     let row = sqlx::query_as!(
         ManagedRow,
         "SELECT id, email, name, role, created_at, disabled FROM users.accounts WHERE id = $1",
@@ -94,7 +94,7 @@ pub(crate) async fn managed(connection: &mut PgConnection, id: Uuid) -> sqlx::Re
 
 /// Up to `limit` accounts, newest first, from the one after `after` on.
 pub(crate) async fn list(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     after: Option<Uuid>,
     limit: i64,
 ) -> sqlx::Result<Vec<Managed>> {
@@ -110,7 +110,7 @@ pub(crate) async fn list(
 
 /// The account with this address, as a list.
 pub(crate) async fn with_email(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     email: &str,
     after: Option<Uuid>,
 ) -> sqlx::Result<Vec<Managed>> {
@@ -151,7 +151,7 @@ pub(super) struct Locked {
 }
 
 /// Locks the account and every admin's, in one order.
-pub(super) async fn lock_with_admins(connection: &mut PgConnection, id: Uuid) -> sqlx::Result<Vec<Locked>> {
+pub(super) async fn lock_with_admins(connection: &mut Connection, id: Uuid) -> sqlx::Result<Vec<Locked>> {
     let rows = sqlx::query!(
         "SELECT id, role, disabled, version FROM users.accounts
          WHERE id = ANY($1::uuid || ARRAY(SELECT id FROM users.accounts WHERE role = 'admin' AND NOT disabled))
@@ -165,7 +165,7 @@ pub(super) async fn lock_with_admins(connection: &mut PgConnection, id: Uuid) ->
 }
 
 pub(super) async fn administer(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     id: Uuid,
     role: Role,
     disabled: bool,
@@ -182,13 +182,13 @@ pub(super) async fn administer(
 }
 
 /// Sessions, addresses and notifications go with it.
-pub(super) async fn delete(connection: &mut PgConnection, id: Uuid) -> sqlx::Result<()> {
+pub(super) async fn delete(connection: &mut Connection, id: Uuid) -> sqlx::Result<()> {
     sqlx::query!("DELETE FROM users.accounts WHERE id = $1", id).execute(connection).await?;
     Ok(())
 }
 
 /// The failed sign-ins at the account's address.
-pub(super) async fn forget_failures(connection: &mut PgConnection, id: Uuid) -> sqlx::Result<()> {
+pub(super) async fn forget_failures(connection: &mut Connection, id: Uuid) -> sqlx::Result<()> {
     sqlx::query!(
         "DELETE FROM users.sign_in_failures
          WHERE email_key = (SELECT email_key FROM users.accounts WHERE id = $1)",
@@ -201,7 +201,7 @@ pub(super) async fn forget_failures(connection: &mut PgConnection, id: Uuid) -> 
 
 /// The account's address and the hash of its password, unless it is disabled.
 pub(crate) async fn own_password(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     id: Uuid,
 ) -> sqlx::Result<Option<(Email, String)>> {
     let row =
@@ -211,7 +211,7 @@ pub(crate) async fn own_password(
 
 /// Replaces the password's hash; false when it is no longer `current`.
 pub(crate) async fn change_password(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     id: Uuid,
     current: &str,
     new: &str,
@@ -234,7 +234,7 @@ pub(crate) struct Credentials {
 }
 
 pub(crate) async fn credentials(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     email: &Email,
 ) -> sqlx::Result<Option<Credentials>> {
     let row = sqlx::query_as!(

@@ -1,6 +1,6 @@
 //! The rows of `users.addresses`.
 
-use sqlx::PgConnection;
+use service::db::Connection;
 use uuid::Uuid;
 
 use super::{Address, Place};
@@ -25,10 +25,7 @@ impl From<Row> for Address {
 
 /// The number of addresses, which can't grow until the transaction ends;
 /// `None` when there is no such account.
-pub(super) async fn lock_and_count(
-    connection: &mut PgConnection,
-    account: Uuid,
-) -> sqlx::Result<Option<i64>> {
+pub(super) async fn lock_and_count(connection: &mut Connection, account: Uuid) -> sqlx::Result<Option<i64>> {
     let lock = sqlx::query!("SELECT id FROM users.accounts WHERE id = $1 FOR NO KEY UPDATE", account);
     if lock.fetch_optional(&mut *connection).await?.is_none() {
         return Ok(None);
@@ -42,7 +39,7 @@ pub(super) async fn lock_and_count(
 }
 
 pub(super) async fn insert(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     account: Uuid,
     place: Place,
 ) -> sqlx::Result<Address> {
@@ -68,7 +65,7 @@ pub(super) async fn insert(
 
 /// Up to `limit` of the account's addresses, newest first, from the one after `after` on.
 pub(crate) async fn list(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     account: Uuid,
     after: Option<Uuid>,
     limit: i64,
@@ -85,7 +82,7 @@ pub(crate) async fn list(
 }
 
 pub(crate) async fn find(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     account: Uuid,
     id: Uuid,
 ) -> sqlx::Result<Option<Address>> {
@@ -101,7 +98,7 @@ pub(crate) async fn find(
 
 /// The address as it is now; `None` when the account has none such.
 pub(crate) async fn replace(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     account: Uuid,
     id: Uuid,
     place: Place,
@@ -126,7 +123,7 @@ pub(crate) async fn replace(
 }
 
 /// False when the account has none such.
-pub(crate) async fn remove(connection: &mut PgConnection, account: Uuid, id: Uuid) -> sqlx::Result<bool> {
+pub(crate) async fn remove(connection: &mut Connection, account: Uuid, id: Uuid) -> sqlx::Result<bool> {
     let delete = sqlx::query!("DELETE FROM users.addresses WHERE id = $2 AND account_id = $1", account, id);
     Ok(delete.execute(connection).await?.rows_affected() == 1)
 }

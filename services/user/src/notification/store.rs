@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sqlx::PgConnection;
+use service::db::Connection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -18,7 +18,7 @@ pub(crate) struct NewNotification {
 /// Writes those whose account is still there, each once. With `mails` they
 /// are to be sent; otherwise they are only recorded.
 pub(crate) async fn insert(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     mut new: Vec<NewNotification>,
     mails: bool,
 ) -> sqlx::Result<()> {
@@ -76,7 +76,7 @@ impl Due {
 }
 
 /// Leases up to `limit` of the mails that are due.
-pub(super) async fn claim(connection: &mut PgConnection, limit: i64) -> sqlx::Result<Vec<Due>> {
+pub(super) async fn claim(connection: &mut Connection, limit: i64) -> sqlx::Result<Vec<Due>> {
     let rows = sqlx::query_as!(
         Due,
         r#"WITH due AS MATERIALIZED (
@@ -94,7 +94,7 @@ pub(super) async fn claim(connection: &mut PgConnection, limit: i64) -> sqlx::Re
     rows.fetch_all(connection).await
 }
 
-pub(super) async fn sent(connection: &mut PgConnection, events: &[Uuid]) -> sqlx::Result<()> {
+pub(super) async fn sent(connection: &mut Connection, events: &[Uuid]) -> sqlx::Result<()> {
     let update = sqlx::query!(
         "UPDATE users.notifications SET status = 'sent', settled_at = now(), payload = NULL, error = NULL
          WHERE event_id = ANY($1)",
@@ -106,7 +106,7 @@ pub(super) async fn sent(connection: &mut PgConnection, events: &[Uuid]) -> sqlx
 
 /// Due again after about `pause`, unless somebody else has claimed it since.
 pub(super) async fn retry(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     mail: &Due,
     pause: Duration,
     refused: bool,
@@ -129,7 +129,7 @@ pub(super) async fn retry(
 }
 
 /// The payload stays, for whoever sets the row to `pending` again.
-pub(super) async fn give_up(connection: &mut PgConnection, mail: &Due, error: &str) -> sqlx::Result<()> {
+pub(super) async fn give_up(connection: &mut Connection, mail: &Due, error: &str) -> sqlx::Result<()> {
     let update = sqlx::query!(
         "UPDATE users.notifications SET status = 'failed', settled_at = now(), error = $3
          WHERE event_id = $1 AND attempts = $2 AND status = 'pending'",
@@ -142,7 +142,7 @@ pub(super) async fn give_up(connection: &mut PgConnection, mail: &Due, error: &s
 }
 
 /// The mails that wait, and the age of the oldest in seconds.
-pub(super) async fn backlog(connection: &mut PgConnection) -> sqlx::Result<(i64, f64)> {
+pub(super) async fn backlog(connection: &mut Connection) -> sqlx::Result<(i64, f64)> {
     let row = sqlx::query!(
         r#"SELECT count(*) AS "count!",
                   COALESCE(EXTRACT(epoch FROM now() - min(created_at)), 0)::float8 AS "age!"
@@ -153,7 +153,7 @@ pub(super) async fn backlog(connection: &mut PgConnection) -> sqlx::Result<(i64,
 }
 
 /// Removes what was settled three months ago.
-pub(crate) async fn sweep(connection: &mut PgConnection) -> sqlx::Result<()> {
+pub(crate) async fn sweep(connection: &mut Connection) -> sqlx::Result<()> {
     sqlx::query!(
         "DELETE FROM users.notifications WHERE event_id IN (
              SELECT event_id FROM users.notifications

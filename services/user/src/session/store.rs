@@ -1,7 +1,7 @@
 //! The rows of `users.sessions` and `users.refresh_tokens`.
 
 use service::auth::{Role, User};
-use sqlx::PgConnection;
+use service::db::Connection;
 use uuid::Uuid;
 
 use super::Session;
@@ -23,7 +23,7 @@ pub(super) struct Token {
 /// Share-locks the account, so that whoever changes its password or role sees
 /// this session and ends it, or this sees the change and opens none.
 pub(super) async fn insert(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     account: &Credentials,
     token_hash: &[u8],
     user_agent: Option<&str>,
@@ -56,7 +56,7 @@ fn role(text: &str) -> sqlx::Result<Role> {
 }
 
 /// The caller's role as of now; `None` when the session has ended.
-pub(crate) async fn current_role(connection: &mut PgConnection, user: &User) -> sqlx::Result<Option<Role>> {
+pub(crate) async fn current_role(connection: &mut Connection, user: &User) -> sqlx::Result<Option<Role>> {
     let row = sqlx::query_scalar!(
         "SELECT a.role FROM users.sessions s JOIN users.accounts a ON a.id = s.account_id
          WHERE s.id = $1 AND a.id = $2 AND s.expires_at > now() AND NOT a.disabled",
@@ -68,7 +68,7 @@ pub(crate) async fn current_role(connection: &mut PgConnection, user: &User) -> 
 
 /// Up to `limit` of the caller's sessions, newest first, from the one after `after` on.
 pub(crate) async fn list(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     user: &User,
     after: Option<Uuid>,
     limit: i64,
@@ -87,7 +87,7 @@ pub(crate) async fn list(
 
 /// Ends one of the account's sessions; false when it has none such.
 pub(crate) async fn revoke_own(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     account: Uuid,
     session: Uuid,
 ) -> sqlx::Result<bool> {
@@ -96,13 +96,13 @@ pub(crate) async fn revoke_own(
     Ok(delete.execute(connection).await?.rows_affected() == 1)
 }
 
-pub(crate) async fn revoke_all(connection: &mut PgConnection, account: Uuid) -> sqlx::Result<()> {
+pub(crate) async fn revoke_all(connection: &mut Connection, account: Uuid) -> sqlx::Result<()> {
     sqlx::query!("DELETE FROM users.sessions WHERE account_id = $1", account).execute(connection).await?;
     Ok(())
 }
 
 /// Ends the caller's sessions but for the one that asks.
-pub(crate) async fn revoke_others(connection: &mut PgConnection, user: &User) -> sqlx::Result<()> {
+pub(crate) async fn revoke_others(connection: &mut Connection, user: &User) -> sqlx::Result<()> {
     let delete =
         sqlx::query!("DELETE FROM users.sessions WHERE account_id = $1 AND id <> $2", user.id, user.session,);
     delete.execute(connection).await?;
@@ -112,7 +112,7 @@ pub(crate) async fn revoke_others(connection: &mut PgConnection, user: &User) ->
 /// Locks the session that a token belongs to, spent or not. `None` when there
 /// is none, it has run out, or its account is disabled.
 pub(super) async fn lock_family(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     token_hash: &[u8],
 ) -> sqlx::Result<Option<Family>> {
     let row = sqlx::query!(
@@ -131,7 +131,7 @@ pub(super) async fn lock_family(
 
 /// The token's state. Read it in a statement after the lock: the one that
 /// waited for the lock still sees the rows as they were before.
-pub(super) async fn token(connection: &mut PgConnection, token_hash: &[u8]) -> sqlx::Result<Option<Token>> {
+pub(super) async fn token(connection: &mut Connection, token_hash: &[u8]) -> sqlx::Result<Option<Token>> {
     let row = sqlx::query_as!(
         Token,
         r#"SELECT spent_at IS NOT NULL AS "spent!",
@@ -145,7 +145,7 @@ pub(super) async fn token(connection: &mut PgConnection, token_hash: &[u8]) -> s
 /// Spends the token and stores its successor. The salt of the token before is
 /// erased: its successor is this one, which has now been used.
 pub(super) async fn rotate(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     session: Uuid,
     token_hash: &[u8],
     salt: &[u8],
@@ -175,13 +175,13 @@ pub(super) async fn rotate(
     Ok(())
 }
 
-pub(super) async fn revoke(connection: &mut PgConnection, session: Uuid) -> sqlx::Result<()> {
+pub(super) async fn revoke(connection: &mut Connection, session: Uuid) -> sqlx::Result<()> {
     let delete = sqlx::query!("DELETE FROM users.sessions WHERE id = $1", session);
     delete.execute(connection).await?;
     Ok(())
 }
 
-pub(super) async fn revoke_by_token(connection: &mut PgConnection, token_hash: &[u8]) -> sqlx::Result<()> {
+pub(super) async fn revoke_by_token(connection: &mut Connection, token_hash: &[u8]) -> sqlx::Result<()> {
     let delete = sqlx::query!(
         "DELETE FROM users.sessions
          WHERE id = (SELECT session_id FROM users.refresh_tokens WHERE token_hash = $1)",
@@ -193,7 +193,7 @@ pub(super) async fn revoke_by_token(connection: &mut PgConnection, token_hash: &
 
 /// Removes sessions that have run out, and spent tokens too old to be worth
 /// recognising.
-pub(crate) async fn sweep(connection: &mut PgConnection) -> sqlx::Result<()> {
+pub(crate) async fn sweep(connection: &mut Connection) -> sqlx::Result<()> {
     sqlx::query!(
         "DELETE FROM users.sessions WHERE id IN (
              SELECT id FROM users.sessions WHERE expires_at < now() LIMIT 1000)"

@@ -2,7 +2,7 @@
 //! all replicas, and the clock's, since a transaction's `now()` is from before
 //! it waited for the lock.
 
-use sqlx::PgConnection;
+use service::db::Connection;
 
 pub(super) struct Row {
     pub kid: String,
@@ -12,7 +12,7 @@ pub(super) struct Row {
 }
 
 /// Until the transaction ends.
-pub(super) async fn lock(connection: &mut PgConnection) -> sqlx::Result<()> {
+pub(super) async fn lock(connection: &mut Connection) -> sqlx::Result<()> {
     sqlx::query!("SELECT pg_advisory_xact_lock(hashtext('users.signing_keys'))")
         .fetch_one(connection)
         .await?;
@@ -20,7 +20,7 @@ pub(super) async fn lock(connection: &mut PgConnection) -> sqlx::Result<()> {
 }
 
 /// Whether there is no key yet, or the newest is a month old.
-pub(super) async fn is_one_due(connection: &mut PgConnection) -> sqlx::Result<bool> {
+pub(super) async fn is_one_due(connection: &mut Connection) -> sqlx::Result<bool> {
     sqlx::query_scalar!(
         r#"SELECT NOT EXISTS (
                SELECT FROM users.signing_keys WHERE created_at > clock_timestamp() - interval '30 days') AS "due!""#
@@ -31,7 +31,7 @@ pub(super) async fn is_one_due(connection: &mut PgConnection) -> sqlx::Result<bo
 
 /// The first key signs at once. Another signs in a quarter of an hour:
 /// verifiers refresh every five minutes, from caches that may be five minutes old.
-pub(super) async fn add(connection: &mut PgConnection, kid: &str, private_key: &[u8]) -> sqlx::Result<()> {
+pub(super) async fn add(connection: &mut Connection, kid: &str, private_key: &[u8]) -> sqlx::Result<()> {
     sqlx::query!(
         "INSERT INTO users.signing_keys (kid, private_key, active_from)
          SELECT $1, $2, CASE WHEN EXISTS (SELECT FROM users.signing_keys)
@@ -45,7 +45,7 @@ pub(super) async fn add(connection: &mut PgConnection, kid: &str, private_key: &
 }
 
 /// Removes keys whose successor has signed for an hour: four times a token's life.
-pub(super) async fn remove_superseded(connection: &mut PgConnection) -> sqlx::Result<()> {
+pub(super) async fn remove_superseded(connection: &mut Connection) -> sqlx::Result<()> {
     sqlx::query!(
         "DELETE FROM users.signing_keys old WHERE EXISTS (
              SELECT FROM users.signing_keys new
@@ -56,7 +56,7 @@ pub(super) async fn remove_superseded(connection: &mut PgConnection) -> sqlx::Re
     Ok(())
 }
 
-pub(super) async fn all(connection: &mut PgConnection) -> sqlx::Result<Vec<Row>> {
+pub(super) async fn all(connection: &mut Connection) -> sqlx::Result<Vec<Row>> {
     sqlx::query_as!(
         Row,
         r#"SELECT kid, private_key, active_from <= clock_timestamp() AS "active!"

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use service::Money;
+use service::db::Connection;
 use service::money::Currency;
-use sqlx::PgConnection;
 use sqlx::types::Json;
 use uuid::Uuid;
 
@@ -21,7 +21,7 @@ pub struct Found {
 }
 
 /// The products with these SKUs, their rows locked. Their stock rows are not.
-pub async fn lock(connection: &mut PgConnection, skus: &[String]) -> sqlx::Result<HashMap<String, Found>> {
+pub async fn lock(connection: &mut Connection, skus: &[String]) -> sqlx::Result<HashMap<String, Found>> {
     let rows = sqlx::query!(
         r#"SELECT p.id, p.sku, p.name, p.description, p.price, p.currency, p.category,
                   p.attributes AS "attributes: Json<BTreeMap<String, String>>", p.images,
@@ -49,10 +49,7 @@ pub async fn lock(connection: &mut PgConnection, skus: &[String]) -> sqlx::Resul
 }
 
 /// Those of the slugs that are categories, with their levels: 1 at the top.
-pub async fn categories(
-    connection: &mut PgConnection,
-    slugs: &[String],
-) -> sqlx::Result<HashMap<String, i32>> {
+pub async fn categories(connection: &mut Connection, slugs: &[String]) -> sqlx::Result<HashMap<String, i32>> {
     let known = sqlx::query!(
         r#"WITH RECURSIVE line AS (
                SELECT slug, parent, 1 AS level FROM products.categories WHERE slug = ANY($1)
@@ -75,7 +72,7 @@ pub struct Category<'a> {
 
 /// Adds categories behind their siblings. In one statement, so that one may be
 /// another's parent.
-pub async fn add_categories(connection: &mut PgConnection, made: &[Category<'_>]) -> sqlx::Result<()> {
+pub async fn add_categories(connection: &mut Connection, made: &[Category<'_>]) -> sqlx::Result<()> {
     if made.is_empty() {
         return Ok(());
     }
@@ -99,7 +96,7 @@ pub async fn add_categories(connection: &mut PgConnection, made: &[Category<'_>]
 }
 
 /// Those of the slugs that products have.
-pub async fn slugs(connection: &mut PgConnection, slugs: &[String]) -> sqlx::Result<HashSet<String>> {
+pub async fn slugs(connection: &mut Connection, slugs: &[String]) -> sqlx::Result<HashSet<String>> {
     if slugs.is_empty() {
         return Ok(HashSet::new());
     }
@@ -142,7 +139,7 @@ impl<'a> Rows<'a> {
 
 /// Adds products, and returns how many: fewer than given when somebody else
 /// has taken a SKU or a slug meanwhile.
-pub async fn insert(connection: &mut PgConnection, rows: &Rows<'_>, slugs: &[String]) -> sqlx::Result<u64> {
+pub async fn insert(connection: &mut Connection, rows: &Rows<'_>, slugs: &[String]) -> sqlx::Result<u64> {
     if rows.ids.is_empty() {
         return Ok(0);
     }
@@ -170,7 +167,7 @@ pub async fn insert(connection: &mut PgConnection, rows: &Rows<'_>, slugs: &[Str
 }
 
 /// Replaces what the forms hold, of products that this transaction has locked.
-pub async fn update(connection: &mut PgConnection, rows: &Rows<'_>) -> sqlx::Result<()> {
+pub async fn update(connection: &mut Connection, rows: &Rows<'_>) -> sqlx::Result<()> {
     if rows.ids.is_empty() {
         return Ok(());
     }
@@ -197,7 +194,7 @@ pub async fn update(connection: &mut PgConnection, rows: &Rows<'_>) -> sqlx::Res
 
 /// As [`update`] for forms whose words are the products' own: a column that
 /// the statement does not name costs no new search vector.
-pub async fn update_all_but_words(connection: &mut PgConnection, rows: &Rows<'_>) -> sqlx::Result<()> {
+pub async fn update_all_but_words(connection: &mut Connection, rows: &Rows<'_>) -> sqlx::Result<()> {
     if rows.ids.is_empty() {
         return Ok(());
     }

@@ -10,7 +10,7 @@
 use std::collections::HashMap;
 
 use serde::Serialize;
-use sqlx::PgConnection;
+use service::db::Connection;
 use utoipa::ToSchema;
 
 use super::lists::Scope;
@@ -80,7 +80,7 @@ impl Count {
 /// What was counted, by category and by band's number.
 type Counts = (HashMap<String, Count>, [Count; FLOORS.len()]);
 
-pub async fn count(connection: &mut PgConnection, scope: &Scope<'_>) -> sqlx::Result<Facets> {
+pub async fn count(connection: &mut Connection, scope: &Scope<'_>) -> sqlx::Result<Facets> {
     let (mut categories, bands) = match (scope.words.as_deref(), scope.filters.in_stock) {
         (Some(""), _) => Counts::default(),
         (None, None | Some(true)) => (categories(connection, scope).await?, bands(connection, scope).await?),
@@ -106,7 +106,7 @@ fn node(category: Category, counts: &mut HashMap<String, Count>) -> Option<Node>
 }
 
 /// Both in one go, for finding the products is what takes long.
-async fn together(connection: &mut PgConnection, scope: &Scope<'_>) -> sqlx::Result<Counts> {
+async fn together(connection: &mut Connection, scope: &Scope<'_>) -> sqlx::Result<Counts> {
     let rows = sqlx::query!(
         r#"WITH found AS MATERIALIZED (
                SELECT p.category, p.price
@@ -142,10 +142,7 @@ async fn together(connection: &mut PgConnection, scope: &Scope<'_>) -> sqlx::Res
     Ok((categories, bands))
 }
 
-async fn categories(
-    connection: &mut PgConnection,
-    scope: &Scope<'_>,
-) -> sqlx::Result<HashMap<String, Count>> {
+async fn categories(connection: &mut Connection, scope: &Scope<'_>) -> sqlx::Result<HashMap<String, Count>> {
     // EXISTS, which becomes one hash table for all categories.
     let rows = sqlx::query!(
         r#"SELECT c.slug, n.count AS "count!" FROM products.categories c CROSS JOIN LATERAL (
@@ -166,7 +163,7 @@ async fn categories(
     Ok(rows.map(|row| (row.slug, Count::up_to(MOST_EACH, row.count))).collect())
 }
 
-async fn bands(connection: &mut PgConnection, scope: &Scope<'_>) -> sqlx::Result<[Count; FLOORS.len()]> {
+async fn bands(connection: &mut Connection, scope: &Scope<'_>) -> sqlx::Result<[Count; FLOORS.len()]> {
     let ceilings: Vec<i64> = FLOORS[1..].iter().copied().chain([i64::MAX]).collect();
     let counts = sqlx::query_scalar!(
         r#"SELECT n.count AS "count!"

@@ -9,7 +9,7 @@
 //! - `gather` takes all that a search by words found, up to [`BROAD`], and
 //!   sorts that. Above it much fits, and `walk` is quick.
 
-use sqlx::PgConnection;
+use service::db::Connection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -128,7 +128,7 @@ pub struct Scope<'a> {
 
 /// Up to `limit` ids in the sort's order, from after `after`. Not for relevance.
 pub async fn page(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     scope: &Scope<'_>,
     after: Option<&Cursor>,
     limit: i64,
@@ -207,7 +207,7 @@ fn price(after: &Cursor) -> Option<i64> {
 ///
 /// Only an exclusion (`!`) can be met in one part of a product and broken in another.
 pub async fn tier(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     scope: &Scope<'_>,
     tier: Tier,
     after: Option<(OffsetDateTime, Uuid)>,

@@ -5,13 +5,13 @@
 //! in words of up to five letters, two in longer ones, as Elasticsearch's
 //! `fuzziness: AUTO` has it.
 
-use sqlx::PgConnection;
+use service::db::Connection;
 
 /// Words of a search that are looked up at most.
 const MOST_WORDS: usize = 12;
 
 /// `q` as a tsquery; empty when it holds nothing to look for.
-pub async fn parse(connection: &mut PgConnection, q: &str) -> sqlx::Result<String> {
+pub async fn parse(connection: &mut Connection, q: &str) -> sqlx::Result<String> {
     sqlx::query_scalar!(r#"SELECT websearch_to_tsquery('english', $1)::text AS "query!""#, q)
         .fetch_one(connection)
         .await
@@ -32,11 +32,7 @@ pub fn is_sane(words: &[String]) -> bool {
 /// The stems to look for instead of `q`; `None` when the shop has a product
 /// with its words (`query`), or nothing like them. A search that excludes words
 /// or quotes a phrase means it to the letter.
-pub async fn correct(
-    connection: &mut PgConnection,
-    q: &str,
-    query: &str,
-) -> sqlx::Result<Option<Vec<String>>> {
+pub async fn correct(connection: &mut Connection, q: &str, query: &str) -> sqlx::Result<Option<Vec<String>>> {
     let exact = q.contains('"') || q.split_whitespace().any(|word| word.starts_with('-'));
     if exact || query.is_empty() || is_known(connection, query).await? {
         return Ok(None);
@@ -88,7 +84,7 @@ pub async fn correct(
     Ok(changed.then_some(best))
 }
 
-async fn is_known(connection: &mut PgConnection, query: &str) -> sqlx::Result<bool> {
+async fn is_known(connection: &mut Connection, query: &str) -> sqlx::Result<bool> {
     sqlx::query_scalar!(
         r#"SELECT EXISTS (SELECT FROM products.products
                           WHERE archived_at IS NULL AND search @@ $1::text::tsquery) AS "exists!""#,
