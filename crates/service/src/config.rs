@@ -32,15 +32,37 @@ pub struct Listen {
 
 #[derive(clap::Args, Clone)]
 pub struct Backends {
-    /// PostgreSQL, with the service's own role: `postgres://role:password@host:5432/dockside`.
+    /// PostgreSQL, with the service's own role: `postgres://role:password@host:5432/dockside`. Several hosts, with
+    /// commas, are servers of which the one that takes writes is used.
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: String,
+    /// Whether `DATABASE_URL` leads to PgBouncer: `transaction` for its pool mode of that name, which needs
+    /// PgBouncer 1.21 and `max_prepared_statements`; `none` for PostgreSQL itself.
+    #[arg(long, env = "DATABASE_POOLER", default_value = "none")]
+    pub database_pooler: Pooler,
+    /// With `DATABASE_POOLER=transaction`: PostgreSQL itself, for migrations and notifications.
+    #[arg(long, env = "DATABASE_DIRECT_URL", hide_env_values = true)]
+    pub database_direct_url: Option<String>,
     /// Most connections held to PostgreSQL.
     #[arg(long, env = "DATABASE_CONNECTIONS", default_value_t = 10)]
     pub database_connections: u32,
     /// RabbitMQ: `amqp://account:password@host:5672/%2f`.
     #[arg(long, env = "AMQP_URL", hide_env_values = true)]
     pub amqp_url: String,
+}
+
+impl Backends {
+    /// PostgreSQL itself, without a pooler.
+    pub fn new(database_url: String, database_connections: u32, amqp_url: String) -> Self {
+        let (database_pooler, database_direct_url) = (Pooler::None, None);
+        Self { database_url, database_pooler, database_direct_url, database_connections, amqp_url }
+    }
+}
+
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pooler {
+    None,
+    Transaction,
 }
 
 #[derive(clap::Args, Clone, Debug)]

@@ -1,91 +1,121 @@
-//! PostgreSQL: the pool's limits, and migrations that several replicas may run at once.
+//! PostgreSQL: connections on which nothing waits for ever, the server that takes writes, and migrations that
+//! several replicas may run at once.
 
+mod address;
+mod connection;
+mod errors;
 mod pool;
+mod pooler;
+mod server;
+mod watch;
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
-use sqlx::migrate::Migrator;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::{Connection as _, PgConnection, Postgres, SqlSafeStr, SqlStr, Transaction};
+use anyhow::{Context, bail, ensure};
+use sqlx::Connection as _;
+use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::postgres::{PgConnection, PgListener, PgPoolOptions};
+use tokio::time::{Instant, sleep, timeout};
 
+pub use connection::{Connection, Transaction, begin, begin_with};
+pub use errors::{Kind, is_transient, kind, timed_out, violated_constraint};
 pub use pool::Pool;
 
-/// A connection of the pool, as queries take it.
-pub type Connection = PgConnection;
-
-use crate::config::Backends;
-use crate::detached;
+use crate::config::{Backends, Pooler};
+use errors::is_read_only;
+use server::{Server, Session};
+use watch::Watch;
 
 /// How long a start waits for the database to come up.
 const START_DEADLINE: Duration = Duration::from_secs(60);
 
-const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+/// How long it waits for one that takes writes, where there is one that does not: a failover may be under way.
+const STANDBY_DEADLINE: Duration = Duration::from_secs(8);
 
-/// A pool on `schema` with its migrations applied and, where they can be had, its connections open. Waits up to a minute for
-/// the database to come up.
+/// How long a migration may run, with all its waits for locks.
+const MIGRATION_DEADLINE: Duration = Duration::from_secs(3600);
+
+/// Longest pause between two tries of a migration that did not get its lock.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// A pool on `schema` with its migrations applied and, where they can be had, its connections open. Waits up to a
+/// minute for the database to come up, and eight seconds for a standby to be promoted.
 pub async fn open(config: &Backends, schema: &str, migrators: &[&Migrator]) -> anyhow::Result<Pool> {
-    let options = options(&config.database_url, schema)?;
-    let mut connection = connect_patiently(&options).await?;
+    let pooled = config.database_pooler == Pooler::Transaction;
+    let (direct_setting, direct_url) = match (&config.database_direct_url, pooled) {
+        (Some(url), _) => ("DATABASE_DIRECT_URL", url),
+        (None, false) => ("DATABASE_URL", &config.database_url),
+        (None, true) => bail!(
+            "DATABASE_POOLER=transaction needs DATABASE_DIRECT_URL, PostgreSQL's own address, \
+             for migrations and notifications"
+        ),
+    };
+    let session = if pooled { Session::Pooled } else { Session::Direct };
+    let server = Arc::new(Server::new("DATABASE_URL", &config.database_url, schema, session)?);
+    let migrating = Server::new(direct_setting, direct_url, schema, Session::Migration)?;
+    let direct = Server::new(direct_setting, direct_url, schema, Session::Direct)?;
+
     for migrator in migrators {
-        // Takes an advisory lock, so that one replica migrates and the others wait.
-        of_any_version(migrator).run(&mut connection).await.context("migrating the database failed")?;
+        migrate(&migrating, migrator).await.context("migrating the database failed")?;
+    }
+    let mut connection = connect_patiently(&server).await?;
+    if pooled {
+        pooler::check(&mut connection, schema).await?;
     }
     connection.close().await?;
-
-    // Limits for requests only: a migration may take its time.
-    let options = options.options([
-        ("statement_timeout", "10s"),
-        ("lock_timeout", "5s"),
-        ("idle_in_transaction_session_timeout", "15s"),
-    ]);
-    // A request that needs one more connection would wait until it is open, and just when there is much to do: so they
-    // are opened ahead, and stay when nobody uses them. Not by `min_connections`, whose openings hold
-    // their places in the pool while they wait, for up to a minute, for a database that is away.
-    let pool = PgPoolOptions::new()
-        .max_connections(config.database_connections)
-        .idle_timeout(None)
-        .acquire_timeout(CONNECT_DEADLINE)
-        .connect_lazy_with(options);
-    warm(&pool).await;
-    Ok(pool.into())
+    let watch = Arc::new(Watch::start(server.clone()));
+    let pool = Pool::new(server, Arc::new(direct), config.database_connections, Some(watch))?;
+    pool.warm().await;
+    Ok(pool)
 }
 
-/// Opens all connections. Those that can't be had now are opened when they are needed.
-async fn warm(pool: &PgPool) {
-    let mut open = Vec::new();
-    for _ in 0..pool.options().get_max_connections() {
-        match pool.acquire().await {
-            Ok(connection) => open.push(connection),
-            Err(error) => {
-                tracing::warn!(error = %error, "db.not_warmed");
-                break;
+/// Takes an advisory lock, so that one replica migrates and the others wait.
+///
+/// A statement that does not get its lock at once gives up and comes again later. While it waits, say for a
+/// backup to end, everybody who came after it would wait too.
+async fn migrate(server: &Server, migrator: &Migrator) -> anyhow::Result<()> {
+    let migrator = of_any_version(migrator);
+    let started = Instant::now();
+    let mut pause = Duration::from_millis(500);
+    loop {
+        let mut connection = connect_patiently(server).await?;
+        let left = MIGRATION_DEADLINE.saturating_sub(started.elapsed());
+        let migrated = tokio::select! {
+            migrated = timeout(left, migrator.run(&mut connection)) => migrated.context("it took an hour")?,
+            () = lost(server) => {
+                tracing::warn!("db.migration_lost_its_server");
+                continue;
             }
+        };
+        match migrated {
+            Ok(()) => return Ok(connection.close().await?),
+            Err(error) if may_come_again(&error) => {
+                // Said each time: a migration that waits for hours is to be seen.
+                tracing::warn!(%error, again_in = ?pause, "db.migration_waits");
+            }
+            Err(error) => return Err(error.into()),
         }
+        drop(connection);
+        sleep(pause.mul_f64(0.5 + rand::random::<f64>())).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
-/// Begins a transaction; not by `begin()` of sqlx's pool, whose caller may go away before
-/// BEGIN is answered. sqlx 0.9.0 then puts the connection back into the pool
-/// inside the transaction, and what its next borrower writes is reported as done
-/// and lost (<https://github.com/launchbadge/sqlx/issues/4385>). Here BEGIN is
-/// carried to its answer by a task, and rolled back if nobody waits for it any more.
-pub async fn begin(pool: &Pool) -> sqlx::Result<Transaction<'static, Postgres>> {
-    begin_by(pool, None).await
+fn may_come_again(error: &MigrateError) -> bool {
+    match error {
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => is_transient(error),
+        _ => false,
+    }
 }
 
-/// As [`begin`], by another statement than BEGIN.
-pub async fn begin_with(
-    pool: &Pool,
-    statement: &'static str,
-) -> sqlx::Result<Transaction<'static, Postgres>> {
-    begin_by(pool, Some(statement.into_sql_str())).await
-}
-
-async fn begin_by(pool: &Pool, statement: Option<SqlStr>) -> sqlx::Result<Transaction<'static, Postgres>> {
-    let connection = pool.acquire().await?;
-    #[expect(clippy::disallowed_methods, reason = "this is the one place that can't be cancelled")]
-    detached(Transaction::begin(connection, statement)).await
+/// Ends when the server could not be reached three times in a row.
+async fn lost(server: &Server) {
+    let mut failures = 0;
+    while failures < 3 {
+        sleep(Duration::from_secs(3)).await;
+        failures = if server.open().await.is_ok() { 0 } else { failures + 1 };
+    }
 }
 
 /// The same migrations, but content with a schema that a later version has
@@ -98,49 +128,41 @@ fn of_any_version(migrator: &Migrator) -> Migrator {
     patient
 }
 
-/// Connection options with `search_path` set to `schema`, so that the tables of
-/// `crates/messaging`, which every service has, need no qualified names.
-fn options(url: &str, schema: &str) -> anyhow::Result<PgConnectOptions> {
-    let options: PgConnectOptions = url.parse().context("DATABASE_URL is not a PostgreSQL URL")?;
-    Ok(options.application_name(schema).options([("search_path", schema)]))
-}
-
-async fn connect_patiently(options: &PgConnectOptions) -> anyhow::Result<PgConnection> {
-    let started = tokio::time::Instant::now();
+async fn connect_patiently(server: &Server) -> anyhow::Result<PgConnection> {
+    let started = Instant::now();
     loop {
-        let connect = tokio::time::timeout(CONNECT_DEADLINE, PgConnection::connect_with(options)).await;
-        match connect.unwrap_or(Err(sqlx::Error::PoolTimedOut)) {
-            Ok(connection) => return Ok(connection),
+        match server.open().await {
+            Ok((connection, _)) => return Ok(connection),
+            Err(error) if is_read_only(&error) => {
+                ensure!(
+                    started.elapsed() < STANDBY_DEADLINE,
+                    "the database server is a standby or read-only: name the primary, or list all servers as in \
+                     postgres://role:password@one,two/dockside?target_session_attrs=read-write"
+                );
+                tracing::warn!(%error, "db.waiting");
+            }
+            Err(error) if pooler::is_unannounced(&error) => {
+                return Err(error).context(
+                    "DATABASE_URL leads to a pooler: set DATABASE_POOLER=transaction and DATABASE_DIRECT_URL, \
+                     or name PostgreSQL itself",
+                );
+            }
             Err(error) if is_transient(&error) && started.elapsed() < START_DEADLINE => {
-                tracing::warn!(error = %error, "db.waiting");
-                tokio::time::sleep(Duration::from_millis(250)).await;
+                tracing::warn!(%error, "db.waiting");
             }
             Err(error) => return Err(error).context("can't connect to PostgreSQL"),
         }
+        sleep(Duration::from_millis(250)).await;
     }
 }
 
-/// Whether the same call may well succeed later: the database is away, busy,
-/// or gave this transaction up in favour of another.
-/// Codes: <https://www.postgresql.org/docs/current/errcodes-appendix.html>
-pub fn is_transient(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => true,
-        sqlx::Error::WorkerCrashed | sqlx::Error::Protocol(_) | sqlx::Error::Tls(_) => true,
-        sqlx::Error::Database(database) => database.code().is_some_and(|code| {
-            let class = code.get(..2).unwrap_or_default();
-            matches!(class, "08" | "40" | "53" | "57") || matches!(&*code, "55P03" | "25P03" | "25P04")
-        }),
-        _ => false,
+impl Pool {
+    /// A connection of its own for LISTEN, to the server itself: no pooler passes notifications on. It can be opened
+    /// for five seconds, and its user looks to it that it is alive.
+    pub async fn listener(&self) -> sqlx::Result<PgListener> {
+        let (connection, _) = self.direct().open().await?;
+        drop(connection);
+        let own = PgPoolOptions::new().max_connections(1).acquire_timeout(Duration::from_secs(5));
+        PgListener::connect_with(&own.connect_lazy_with(self.direct().options())).await
     }
-}
-
-/// Whether a statement was ended by its time limit.
-pub fn timed_out(error: &sqlx::Error) -> bool {
-    error.as_database_error().and_then(|database| database.code()).as_deref() == Some("57014")
-}
-
-/// The constraint that a statement broke, by name.
-pub fn violated_constraint(error: &sqlx::Error) -> Option<&str> {
-    error.as_database_error().and_then(|database| database.constraint())
 }

@@ -17,7 +17,6 @@ use service::config::Listen;
 use service::grpc::Retries;
 use service::serve::{Addresses, Ports};
 use service::{Lifecycle, Problem};
-use sqlx::PgPool;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tonic::service::Routes;
@@ -67,7 +66,7 @@ fn start() -> (Lifecycle, Addresses, Gate) {
     let listen = Listen { http_addr: any, grpc_addr: any, admin_addr: any, requests_at_once };
     let lifecycle = Lifecycle::new();
     let ports = Ports::bind(&listen, &lifecycle).unwrap();
-    let pool = service::db::Pool::from(PgPool::connect_lazy("postgres://nobody@localhost/none").unwrap());
+    let pool = service::db::Pool::lazy("postgres://nobody@localhost/none", "none", 10).unwrap();
     let addresses = ports.serve(&lifecycle, &pool, api, Routes::default()).unwrap();
     (lifecycle, addresses, gate)
 }

@@ -95,8 +95,7 @@ async fn start(database_url: String, connections: u32) -> (Lifecycle, Addresses,
     let lifecycle = Lifecycle::new();
     let listen = Listen { http_addr: any, grpc_addr: any, admin_addr: any, requests_at_once };
     let ports = Ports::bind(&listen, &lifecycle).unwrap();
-    let backends =
-        Backends { database_url, database_connections: connections, amqp_url: testing::NO_BROKER.to_owned() };
+    let backends = Backends::new(database_url, connections, testing::NO_BROKER.to_owned());
     let pool = service::db::open(&backends, "public", &[]).await.unwrap();
     let api = Router::new().route("/one", get(one)).with_state(pool.clone());
     let addresses = ports.serve(&lifecycle, &pool, api, Routes::default()).unwrap();
@@ -208,7 +207,7 @@ async fn a_connection_that_takes_longer_to_open_than_anybody_waits_is_opened_all
     let asked = Instant::now();
     assert!(matches!(pool.acquire().await, Err(sqlx::Error::PoolTimedOut)));
     assert!(asked.elapsed() < Duration::from_millis(1500), "{:?}", asked.elapsed());
-    testing::eventually("a connection to be there", async || pool.acquire().await.ok()).await;
+    drop(testing::eventually("a connection to be there", async || pool.acquire().await.ok()).await);
 
     // By itself, sqlx begins anew each time, and never gets anywhere.
     let bare = sqlx::postgres::PgPoolOptions::new().acquire_timeout(Duration::from_secs(1));

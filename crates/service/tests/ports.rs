@@ -14,7 +14,6 @@ use service::Lifecycle;
 use service::config::Listen;
 use service::grpc::Retries;
 use service::serve::{Addresses, Ports};
-use sqlx::PgPool;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Barrier;
@@ -45,7 +44,7 @@ async fn start_at(http_addr: SocketAddr, grpc_addr: SocketAddr) -> (Lifecycle, A
         tokio::time::sleep(Duration::from_millis(2)).await;
         "done"
     });
-    let pool = service::db::Pool::from(PgPool::connect_lazy("postgres://nobody@localhost/none").unwrap());
+    let pool = service::db::Pool::lazy("postgres://nobody@localhost/none", "none", 10).unwrap();
     let addresses =
         ports.serve(&lifecycle, &pool, Router::new().route("/work", work), Routes::default()).unwrap();
     (lifecycle, addresses)
@@ -77,7 +76,7 @@ async fn until_it_is_ready_a_service_answers_its_probes_and_refuses_connections(
         assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
     }
 
-    let pool = service::db::Pool::from(PgPool::connect_lazy("postgres://nobody@localhost/none").unwrap());
+    let pool = service::db::Pool::lazy("postgres://nobody@localhost/none", "none", 10).unwrap();
     ports.serve(&lifecycle, &pool, Router::new(), Routes::default()).unwrap();
     assert_eq!(startup().await, 200);
     TcpStream::connect(http).await.unwrap();

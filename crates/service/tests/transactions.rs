@@ -7,23 +7,22 @@ use std::task::Poll;
 
 use futures_util::poll;
 use service::config::Backends;
-use service::db::Pool;
+use service::db::{Pool, Transaction};
 use sqlx::postgres::PgPoolOptions;
-use sqlx::{PgPool, Postgres, Transaction};
+use sqlx::{PgPool, Postgres};
 
 const ROUNDS: i64 = 20;
 
 /// Further than any BEGIN on a connection that is there goes without waiting.
 const POLLS: i64 = 6;
 
-type Begun = sqlx::Result<Transaction<'static, Postgres>>;
-
 /// Begins transactions and goes away after one look at them, two, three ...; after each, the connection's next
 /// borrower writes a row. Returns how many of the rows others can see.
-async fn rows_kept<'p, P, F: Future<Output = Begun>>(
+async fn rows_kept<'p, P, T, F: Future<Output = sqlx::Result<T>>>(
     pool: &'p P,
     idle: impl Fn(&'p P) -> usize,
     begin: impl Fn(&'p P) -> F,
+    roll_back: impl AsyncFn(T) -> sqlx::Result<()>,
     observer: &PgPool,
 ) -> i64
 where
@@ -40,7 +39,7 @@ where
                 let mut begun = pin!(begin(pool));
                 for _ in 0..polls {
                     if let Poll::Ready(transaction) = poll!(&mut begun) {
-                        transaction.unwrap().rollback().await.unwrap();
+                        roll_back(transaction.unwrap()).await.unwrap();
                         break;
                     }
                     tokio::task::yield_now().await;
@@ -58,13 +57,15 @@ where
 async fn a_cancelled_begin_costs_the_next_borrower_nothing() {
     let url = testing::database("written").await;
     let observer = PgPool::connect(&url).await.unwrap();
-    let backends =
-        Backends { database_url: url, database_connections: 1, amqp_url: testing::NO_BROKER.to_owned() };
+    let backends = Backends::new(url, 1, testing::NO_BROKER.to_owned());
     let pool = service::db::open(&backends, "public", &[]).await.unwrap();
     let idle = |pool: &Pool| pool.open_and_idle().1;
-    assert_eq!(rows_kept(&pool, idle, service::db::begin, &observer).await, ROUNDS * POLLS);
+    assert_eq!(
+        rows_kept(&pool, idle, service::db::begin, Transaction::rollback, &observer).await,
+        ROUNDS * POLLS
+    );
     let otherwise = |pool| service::db::begin_with(pool, "BEGIN ISOLATION LEVEL SERIALIZABLE");
-    assert_eq!(rows_kept(&pool, idle, otherwise, &observer).await, ROUNDS * POLLS);
+    assert_eq!(rows_kept(&pool, idle, otherwise, Transaction::rollback, &observer).await, ROUNDS * POLLS);
     let open = "SELECT count(*) FROM pg_stat_activity
                 WHERE datname = current_database() AND state LIKE 'idle in transaction%'";
     let open: i64 = sqlx::query_scalar(open).fetch_one(&observer).await.unwrap();
@@ -78,7 +79,8 @@ async fn a_begin_of_sqlx_itself_loses_what_is_written_after_it() {
     let url = testing::database("written").await;
     let observer = PgPool::connect(&url).await.unwrap();
     let pool = PgPoolOptions::new().max_connections(1).connect(&url).await.unwrap();
-    let kept = rows_kept(&pool, PgPool::num_idle, PgPool::begin, &observer).await;
+    let kept =
+        rows_kept(&pool, PgPool::num_idle, PgPool::begin, sqlx::Transaction::rollback, &observer).await;
     assert!(kept < ROUNDS * POLLS, "all rows are there");
     println!("{} of {} rows were reported as written and are lost", ROUNDS * POLLS - kept, ROUNDS * POLLS);
 }
@@ -91,8 +93,7 @@ async fn begins_cancelled_by_many_at_once_lose_nothing() {
     let url = testing::database("written").await;
     let observer = PgPool::connect(&url).await.unwrap();
     sqlx::query("CREATE TABLE written (n bigint NOT NULL)").execute(&observer).await.unwrap();
-    let backends =
-        Backends { database_url: url, database_connections: 4, amqp_url: testing::NO_BROKER.to_owned() };
+    let backends = Backends::new(url, 4, testing::NO_BROKER.to_owned());
     let pool = service::db::open(&backends, "public", &[]).await.unwrap();
     let tasks: Vec<_> = (0..TASKS)
         .map(|task| {

@@ -11,11 +11,7 @@ impl Shop {
     async fn delete(&self, buyer: &Buyer<'_>) {
         let body = UserDeleted { user_id: buyer.id.to_string() };
         let event = messaging::NewEvent::new(messaging::topology::USER_DELETED, buyer.id, 1, &body);
-        let mut connection = self.pool.acquire().await.expect("the database answers");
-        sqlx::query("SET search_path = orders")
-            .execute(&mut *connection)
-            .await
-            .expect("the database answers");
+        let mut connection = self.outbox.acquire().await.expect("the database answers");
         messaging::outbox::enqueue(&mut connection, &[event]).await.expect("the database answers");
         drop(connection);
         let applied = || async {

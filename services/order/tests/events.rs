@@ -20,8 +20,7 @@ impl Shop {
             product.version,
             &ProductUpdated { product: Some(product) },
         );
-        let mut connection = self.pool.acquire().await.expect("a connection");
-        sqlx::query("SET search_path = orders").execute(&mut *connection).await.expect("a search path");
+        let mut connection = self.outbox.acquire().await.expect("a connection");
         messaging::outbox::enqueue(&mut connection, &[event]).await.expect("the event is written");
     }
 

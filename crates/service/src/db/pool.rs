@@ -3,74 +3,130 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use deadpool::managed::{self, Metrics, Object, PoolError, RecycleError, RecycleResult};
 use futures_util::future::{BoxFuture, FutureExt};
-use futures_util::stream::{self, BoxStream};
-use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgQueryResult, PgRow, PgStatement, PgTypeInfo};
+use futures_util::stream::{self, BoxStream, StreamExt};
+use sqlx::postgres::{PgQueryResult, PgRow, PgStatement, PgTypeInfo};
 use sqlx::{Describe, Either, Execute, Executor, Postgres, SqlStr};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
+use super::connection::Connection;
+use super::errors::Unanswered;
+use super::server::{Server, Session};
+use super::watch::Watch;
 use crate::detached;
 
 /// How long anybody waits for a connection.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// sqlx's pool, but that an opening which has begun goes on when its caller has waited long enough.
-///
-/// sqlx gives it up. On a machine too busy to open a connection within that time everybody
-/// then begins anew, again and again, and no connection is ever opened.
-///
-/// As many callers as there may be connections have their turn at sqlx's pool, and see it through;
-/// the others wait in front of it, where they can still leave.
-#[derive(Debug, Clone)]
-pub struct Pool {
-    connections: PgPool,
-    turns: Arc<Semaphore>,
-}
+/// Opens connections, and looks at them before they are lent again.
+#[derive(Debug)]
+pub struct Manager(Arc<Server>);
 
-impl From<PgPool> for Pool {
-    /// The acquire time-out of `connections` becomes the limit for opening one.
-    fn from(connections: PgPool) -> Self {
-        let turns = connections.options().get_max_connections() as usize;
-        Self { connections, turns: Arc::new(Semaphore::new(turns)) }
+impl managed::Manager for Manager {
+    type Type = Connection;
+    type Error = sqlx::Error;
+
+    async fn create(&self) -> sqlx::Result<Connection> {
+        self.0.connect().await.map_err(|error| Unanswered::Unreachable(error).into())
+    }
+
+    async fn recycle(&self, connection: &mut Connection, _: &Metrics) -> RecycleResult<sqlx::Error> {
+        match connection.is_good().await {
+            true => Ok(()),
+            false => Err(RecycleError::message("closed, of another server, too old or dead")),
+        }
     }
 }
 
+/// Connections to the primary. An opening that has begun goes on when its caller has waited long enough: on a
+/// machine too busy to open a connection within that time, everybody would else begin anew, again
+/// and again, and no connection would ever be opened.
+///
+/// As many callers as there may be connections have their turn at the pool itself, and see it through;
+/// the others wait in front of it, where they can still leave.
+#[derive(Debug, Clone)]
+pub struct Pool {
+    connections: managed::Pool<Manager>,
+    turns: Arc<Semaphore>,
+    direct: Arc<Server>,
+    /// Follows the server as long as there is a pool.
+    watch: Option<Arc<Watch>>,
+}
+
 impl Pool {
+    /// `direct` is the way to `server` that no pooler is on.
+    pub(super) fn new(
+        server: Arc<Server>,
+        direct: Arc<Server>,
+        size: u32,
+        watch: Option<Arc<Watch>>,
+    ) -> anyhow::Result<Self> {
+        let size = size.try_into()?;
+        let connections = managed::Pool::builder(Manager(server)).max_size(size).build()?;
+        Ok(Self { connections, turns: Arc::new(Semaphore::new(size)), direct, watch })
+    }
+
+    /// A pool on any address, whose connections are opened when they are needed and which nobody watches: for tests.
+    pub fn lazy(url: &str, schema: &str, size: u32) -> anyhow::Result<Self> {
+        let server = Arc::new(Server::new("the address", url, schema, Session::Direct)?);
+        Self::new(server.clone(), server, size, None)
+    }
+
     /// A connection, or after a second [`sqlx::Error::PoolTimedOut`].
-    pub async fn acquire(&self) -> sqlx::Result<PoolConnection<Postgres>> {
+    pub async fn acquire(&self) -> sqlx::Result<Object<Manager>> {
         let deadline = Instant::now() + PATIENCE;
         let acquired = async {
             let turn = self.turns.clone().acquire_owned().await.map_err(|_| sqlx::Error::PoolClosed)?;
             let connections = self.connections.clone();
             detached(async move {
-                let connection = connections.acquire().await;
+                let connection = connections.get().await;
                 drop(turn);
-                connection
+                connection.map_err(|error| match error {
+                    PoolError::Backend(error) => error,
+                    _ => sqlx::Error::PoolTimedOut,
+                })
             })
             .await
         };
         timeout_at(deadline, acquired).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
     }
 
-    /// How its connections are opened.
-    pub fn connect_options(&self) -> PgConnectOptions {
-        (*self.connections.connect_options()).clone()
+    /// Opens all connections. Those that can't be had now are opened when they are needed.
+    pub(super) async fn warm(&self) {
+        let mut open = Vec::new();
+        while open.len() < self.connections.status().max_size {
+            match self.connections.get().await {
+                Ok(connection) => open.push(connection),
+                Err(error) => {
+                    tracing::warn!(%error, "db.not_warmed");
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Whether the database can be written to, as far as is known: false when a sign of life is overdue.
+    pub fn is_writable(&self) -> bool {
+        self.watch.as_ref().is_none_or(|watch| watch.is_writable())
+    }
+
+    pub(super) fn direct(&self) -> &Server {
+        &self.direct
     }
 
     /// How many connections are open, and how many of them nobody uses.
-    pub fn open_and_idle(&self) -> (u32, usize) {
-        (self.connections.size(), self.connections.num_idle())
+    pub fn open_and_idle(&self) -> (usize, usize) {
+        let status = self.connections.status();
+        (status.size, status.available)
     }
 }
 
 impl<'p> Executor<'p> for &'p Pool {
     type Database = Postgres;
 
-    /// All that comes back is taken in before the first of it is handed on: a statement whose rows
-    /// are too many for that is run on a connection from [`Pool::acquire`].
+    /// All that comes back is taken in before the first of it is handed on.
     fn fetch_many<'e, 'q: 'e, E>(self, query: E) -> BoxStream<'e, sqlx::Result<Either<PgQueryResult, PgRow>>>
     where
         'p: 'e,
@@ -78,7 +134,7 @@ impl<'p> Executor<'p> for &'p Pool {
     {
         async move {
             match self.acquire().await {
-                Ok(mut connection) => connection.fetch_many(query).collect().await,
+                Ok(mut connection) => (&mut *connection).fetch_many(query).collect().await,
                 Err(error) => vec![Err(error)],
             }
         }
@@ -92,7 +148,7 @@ impl<'p> Executor<'p> for &'p Pool {
         'p: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
-        async move { self.acquire().await?.fetch_optional(query).await }.boxed()
+        async move { (&mut *self.acquire().await?).fetch_optional(query).await }.boxed()
     }
 
     fn prepare_with<'e>(
@@ -103,13 +159,13 @@ impl<'p> Executor<'p> for &'p Pool {
     where
         'p: 'e,
     {
-        async move { self.acquire().await?.prepare_with(sql, parameters).await }.boxed()
+        async move { (&mut *self.acquire().await?).prepare_with(sql, parameters).await }.boxed()
     }
 
     fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, sqlx::Result<Describe<Postgres>>>
     where
         'p: 'e,
     {
-        async move { self.acquire().await?.describe(sql).await }.boxed()
+        async move { (&mut *self.acquire().await?).describe(sql).await }.boxed()
     }
 }

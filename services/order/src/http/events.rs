@@ -150,7 +150,7 @@ async fn feed(
 
 #[cfg(test)]
 mod tests {
-    use sqlx::postgres::PgPoolOptions;
+    use service::db::Pool;
 
     use super::*;
 
@@ -167,8 +167,8 @@ mod tests {
     }
 
     fn live() -> Live {
-        let nowhere = PgPoolOptions::new().connect_lazy("postgres://127.0.0.1:1/none").expect("an address");
-        Live::new(nowhere.into(), 1).0
+        let nowhere = Pool::lazy("postgres://127.0.0.1:1/none", "orders", 1).expect("an address");
+        Live::new(nowhere, 1).0
     }
 
     /// Waits until the stream's place is free again.

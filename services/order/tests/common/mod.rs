@@ -29,6 +29,8 @@ pub struct Shop {
     pub stock: Stock,
     pub book: Book,
     pub pool: PgPool,
+    /// For events that the shop is to publish.
+    pub outbox: service::db::Pool,
     pub issuer: Issuer,
     pub client: reqwest::Client,
     /// The provider's address.
@@ -101,6 +103,7 @@ impl Shop {
             base,
             stock,
             book,
+            outbox: service::db::Pool::lazy(&database, "orders", 2).unwrap(),
             pool: PgPool::connect(&database).await.unwrap(),
             issuer,
             client: reqwest::Client::builder().timeout(Duration::from_secs(20)).build().unwrap(),

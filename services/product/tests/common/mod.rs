@@ -29,6 +29,8 @@ use uuid::Uuid;
 
 pub struct Shop {
     pub pool: PgPool,
+    /// For events that the shop is to publish.
+    pub outbox: service::db::Pool,
     pub lifecycle: Lifecycle,
     pub namespace: String,
     pub grpc: ProductServiceClient<Channel>,
@@ -85,6 +87,7 @@ pub async fn shop_with(settings: &[&str]) -> Shop {
     let channel = service::grpc::channel(&format!("http://{}", addresses.grpc)).unwrap();
     Shop {
         pool,
+        outbox: service::db::Pool::lazy(&database, "products", 2).unwrap(),
         lifecycle,
         namespace,
         grpc: ProductServiceClient::new(channel.clone()),
@@ -261,7 +264,7 @@ pub async fn cancel(shop: &Shop, orders: &[Uuid]) {
         NewEvent::new(ORDER_CANCELLED, *order, 1, &body)
     });
     let events: Vec<_> = events.collect();
-    let mut connection = shop.pool.acquire().await.unwrap();
+    let mut connection = shop.outbox.acquire().await.unwrap();
     messaging::outbox::enqueue(&mut connection, &events).await.unwrap();
 }
 
@@ -271,7 +274,7 @@ pub async fn refund(shop: &Shop, order: Uuid, product: &str, quantity: u32) {
     let restock = vec![order::Restock { product_id: product.to_owned(), quantity }];
     let refund_id = Uuid::now_v7().to_string();
     let body = order::OrderRefunded { order: Some(refunded), refund_id, amount: 1, restock };
-    let mut connection = shop.pool.acquire().await.unwrap();
+    let mut connection = shop.outbox.acquire().await.unwrap();
     messaging::outbox::enqueue(&mut connection, &[NewEvent::new(ORDER_REFUNDED, order, 1, &body)])
         .await
         .unwrap();

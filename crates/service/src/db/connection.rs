@@ -1,0 +1,272 @@
+//! A connection on which nothing waits for ever, and transactions on it.
+//!
+//! sqlx sets no limit to how long it waits for an answer, and a limit set by the server
+//! (`statement_timeout`) does not help when the server is frozen, or its host gone without a word. So each
+//! statement has a deadline here, in the client. When it passes, or another server has taken over, the
+//! connection is closed at once, whatever was under way on it.
+
+use std::time::Duration;
+
+use deadpool::managed::Object;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{self, BoxStream};
+use futures_util::{FutureExt, StreamExt, TryStreamExt};
+use sqlx::postgres::{PgConnection, PgQueryResult, PgRow, PgStatement, PgTypeInfo};
+use sqlx::{Connection as _, Describe, Either, Execute, Executor, Postgres, SqlStr};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::errors::{Kind, Unanswered, kind};
+use super::pool::{Manager, Pool};
+
+/// For one statement: longer than the server's own limit (`statement_timeout`), whose error says more.
+const STATEMENT_DEADLINE: Duration = Duration::from_secs(12);
+
+/// For all statements of a transaction together.
+const TRANSACTION_DEADLINE: Duration = Duration::from_secs(60);
+
+/// How long anybody waits for the answer to COMMIT.
+const COMMIT_DEADLINE: Duration = Duration::from_secs(8);
+
+/// How long a COMMIT that nobody waits for any more keeps its place in the pool. With synchronous replication it
+/// waits on the server for a standby, and a new connection in its place would soon wait there too.
+const COMMIT_HELD: Duration = Duration::from_secs(600);
+
+/// For a ROLLBACK, or a sign of life.
+const SHORT_DEADLINE: Duration = Duration::from_secs(2);
+
+/// COMMIT, without the limit on statements: PostgreSQL ends the wait for a synchronous standby at that limit, and
+/// then reports as done what is committed on the primary alone, and lost when it fails over.
+/// <https://www.postgresql.org/docs/current/warm-standby.html#SYNCHRONOUS-REPLICATION-HA>
+const COMMIT: &str = "SET LOCAL statement_timeout = 0; COMMIT";
+
+/// A connection as queries take it: `query!(...).execute(connection)` with a `&mut Connection`.
+#[derive(Debug)]
+pub struct Connection {
+    /// `None` once it is closed.
+    raw: Option<PgConnection>,
+    /// Cancelled when another server has taken over.
+    retired: CancellationToken,
+    /// When it is too old to be used again.
+    expires: Instant,
+    /// The end of the present transaction's time.
+    until: Option<Instant>,
+    /// A statement was sent whose answer is not read to its end.
+    pending: bool,
+}
+
+impl Connection {
+    pub(super) fn new(raw: PgConnection, retired: CancellationToken, life: Duration) -> Self {
+        Self { raw: Some(raw), retired, expires: Instant::now() + life, until: None, pending: false }
+    }
+
+    /// What a statement is sent on, and how long it may take. After that comes [`Self::settle`]; where it does
+    /// not, because nobody waits any more, the next user finds `pending`.
+    fn statement(&mut self, limit: Duration) -> sqlx::Result<(&mut PgConnection, Limit)> {
+        let until = Instant::now() + limit;
+        let until = self.until.map_or(until, |end| end.min(until));
+        let limit = Limit { retired: self.retired.clone(), until };
+        let raw = self.raw.as_mut().ok_or(Unanswered::Closed)?;
+        self.pending = true;
+        Ok((raw, limit))
+    }
+
+    fn settle<T>(&mut self, outcome: sqlx::Result<T>) -> sqlx::Result<T> {
+        self.pending = false;
+        if outcome.as_ref().is_err_and(|error| kind(error) == Kind::OtherConnection) {
+            self.raw = None; // which closes it
+        }
+        outcome
+    }
+
+    /// Runs statements that have no values and whose rows nobody wants.
+    async fn run(&mut self, sql: &'static str, limit: Duration) -> sqlx::Result<()> {
+        let (raw, limit) = self.statement(limit)?;
+        let outcome = limit.hold(sqlx::raw_sql(sql).execute(raw)).await;
+        self.settle(outcome).map(drop)
+    }
+
+    /// Whether it can be lent again: open, of the present server, young enough, and alive.
+    pub(super) async fn is_good(&mut self) -> bool {
+        if self.until.take().is_some() || self.retired.is_cancelled() || Instant::now() >= self.expires {
+            return false;
+        }
+        // Also reads to its end what a user who has gone has asked for.
+        let Ok((raw, limit)) = self.statement(SHORT_DEADLINE) else { return false };
+        let outcome = limit.hold(raw.ping()).await;
+        self.settle(outcome).is_ok()
+    }
+}
+
+/// How long something may take.
+struct Limit {
+    retired: CancellationToken,
+    until: Instant,
+}
+
+impl Limit {
+    async fn hold<T>(self, work: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
+        tokio::select! {
+            biased;
+            outcome = work => outcome,
+            () = self.retired.cancelled() => Err(Unanswered::Retired.into()),
+            () = tokio::time::sleep_until(self.until) => Err(Unanswered::Statement.into()),
+        }
+    }
+}
+
+impl<'c> Executor<'c> for &'c mut Connection {
+    type Database = Postgres;
+
+    /// All that comes back is taken in before the first of it is handed on.
+    fn fetch_many<'e, 'q: 'e, E>(self, query: E) -> BoxStream<'e, sqlx::Result<Either<PgQueryResult, PgRow>>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, Postgres>,
+    {
+        async move {
+            let (raw, limit) = self.statement(STATEMENT_DEADLINE)?;
+            let outcome = limit.hold(raw.fetch_many(query).try_collect::<Vec<_>>()).await;
+            self.settle(outcome)
+        }
+        .map(|outcome| match outcome {
+            Ok(items) => stream::iter(items.into_iter().map(Ok)).left_stream(),
+            Err(error) => stream::iter([Err(error)]).right_stream(),
+        })
+        .flatten_stream()
+        .boxed()
+    }
+
+    fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, sqlx::Result<Option<PgRow>>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, Postgres>,
+    {
+        async move {
+            let (raw, limit) = self.statement(STATEMENT_DEADLINE)?;
+            let outcome = limit.hold(raw.fetch_optional(query)).await;
+            self.settle(outcome)
+        }
+        .boxed()
+    }
+
+    fn prepare_with<'e>(
+        self,
+        sql: SqlStr,
+        parameters: &'e [PgTypeInfo],
+    ) -> BoxFuture<'e, sqlx::Result<PgStatement>>
+    where
+        'c: 'e,
+    {
+        async move {
+            let (raw, limit) = self.statement(STATEMENT_DEADLINE)?;
+            let outcome = limit.hold(raw.prepare_with(sql, parameters)).await;
+            self.settle(outcome)
+        }
+        .boxed()
+    }
+
+    fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, sqlx::Result<Describe<Postgres>>>
+    where
+        'c: 'e,
+    {
+        async move {
+            let (raw, limit) = self.statement(STATEMENT_DEADLINE)?;
+            let outcome = limit.hold(raw.describe(sql)).await;
+            self.settle(outcome)
+        }
+        .boxed()
+    }
+}
+
+/// A transaction, which is rolled back unless it is committed. Statements take `&mut Connection`, to which
+/// a `&mut Transaction` turns by itself.
+#[derive(Debug)]
+pub struct Transaction {
+    /// `None` once it has ended.
+    connection: Option<Object<Manager>>,
+}
+
+/// Begins a transaction. Whoever stops waiting leaves nothing behind: the connection is rolled back before
+/// anybody else gets it. With sqlx 0.9.0's own `begin` it may go back into the pool inside the
+/// transaction, and what its next user writes is reported as done and lost
+/// (<https://github.com/launchbadge/sqlx/issues/4385>).
+pub async fn begin(pool: &Pool) -> sqlx::Result<Transaction> {
+    begin_with(pool, "BEGIN").await
+}
+
+/// As [`begin`], by another statement than BEGIN.
+pub async fn begin_with(pool: &Pool, statement: &'static str) -> sqlx::Result<Transaction> {
+    let connection = pool.acquire().await?;
+    // From here on it is rolled back when it is dropped, whether or not BEGIN has been answered.
+    let mut transaction = Transaction { connection: Some(connection) };
+    transaction.until = Some(Instant::now() + TRANSACTION_DEADLINE);
+    transaction.run(statement, STATEMENT_DEADLINE).await?;
+    Ok(transaction)
+}
+
+impl Transaction {
+    /// Commits. An error of [`Kind::OutcomeUnknown`] leaves open whether it is committed, now or later; any other
+    /// means that it is rolled back.
+    pub async fn commit(mut self) -> sqlx::Result<()> {
+        let mut commit = Box::pin(async move {
+            self.until = None;
+            self.run(COMMIT, COMMIT_HELD).await?;
+            drop(self.connection.take());
+            Ok(())
+        });
+        match tokio::time::timeout(COMMIT_DEADLINE, &mut commit).await {
+            Ok(Err(error)) if kind(&error) == Kind::OtherConnection => Err(Unanswered::Commit.into()),
+            Ok(outcome) => outcome,
+            Err(_) => {
+                tokio::spawn(commit);
+                Err(Unanswered::Commit.into())
+            }
+        }
+    }
+
+    pub async fn rollback(mut self) -> sqlx::Result<()> {
+        match self.connection.take() {
+            Some(connection) => roll_back(connection).await,
+            None => Ok(()),
+        }
+    }
+}
+
+async fn roll_back(mut connection: Object<Manager>) -> sqlx::Result<()> {
+    connection.until = None;
+    let outcome = connection.run("ROLLBACK", SHORT_DEADLINE).await;
+    if outcome.is_err() {
+        connection.raw = None;
+    }
+    outcome
+}
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        if let Some(mut connection) = self.connection.take_if(|connection| connection.raw.is_some()) {
+            match tokio::runtime::Handle::try_current() {
+                Ok(runtime) => drop(runtime.spawn(roll_back(connection))),
+                Err(_) => connection.raw = None,
+            }
+        }
+    }
+}
+
+const ENDED: &str = "a transaction has a connection until it ends";
+
+impl std::ops::Deref for Transaction {
+    type Target = Connection;
+
+    #[expect(clippy::expect_used, reason = "commit and rollback take the transaction away from its user")]
+    fn deref(&self) -> &Connection {
+        self.connection.as_ref().expect(ENDED)
+    }
+}
+
+impl std::ops::DerefMut for Transaction {
+    #[expect(clippy::expect_used, reason = "as above")]
+    fn deref_mut(&mut self) -> &mut Connection {
+        self.connection.as_mut().expect(ENDED)
+    }
+}

@@ -1,0 +1,92 @@
+//! Follows the database, so that readiness tells the truth and nobody waits for a server that was replaced.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::postgres::PgConnection;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::server::{Server, identify};
+
+/// Between two signs of life.
+const EVERY: Duration = Duration::from_millis(500);
+
+/// For a sign of life.
+const PATIENCE: Duration = Duration::from_millis(1500);
+
+/// While the database is away another try begins after this, beside those that have not failed yet: of these, one
+/// may be on its way to an address that nobody has any more.
+const TRY_EVERY: Duration = Duration::from_millis(750);
+const TRIES: usize = 8;
+
+/// A task that looks at the database twice a second, on a connection of its own.
+#[derive(Debug)]
+pub(super) struct Watch {
+    server: Arc<Server>,
+    task: JoinHandle<()>,
+}
+
+impl Watch {
+    /// `server` has just been reached.
+    pub fn start(server: Arc<Server>) -> Self {
+        server.set_alive(true);
+        Self { task: tokio::spawn(follow(server.clone())), server }
+    }
+
+    pub fn is_writable(&self) -> bool {
+        self.server.is_alive()
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn follow(server: Arc<Server>) {
+    loop {
+        let mut connection = reach(&server).await;
+        if !server.set_alive(true) {
+            tracing::info!("db.back");
+        }
+        let lost = loop {
+            sleep(EVERY).await;
+            let answer = timeout(PATIENCE, identify(&mut connection)).await;
+            match answer.map(|answer| answer.and_then(|identity| server.meet(identity))) {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => break error.to_string(),
+                Err(_) => break "no sign of life in time".to_owned(),
+            }
+        };
+        server.set_alive(false);
+        tracing::warn!(error = lost, "db.away");
+    }
+}
+
+/// A connection to the server, as soon as there can be one.
+async fn reach(server: &Arc<Server>) -> PgConnection {
+    let mut tries = JoinSet::new();
+    loop {
+        if tries.len() < TRIES {
+            let server = server.clone();
+            tries.spawn(async move { server.open().await });
+        }
+        let next = Instant::now() + TRY_EVERY;
+        loop {
+            let ended = tokio::select! {
+                Some(ended) = tries.join_next() => ended,
+                () = sleep_until(next) => break,
+            };
+            match ended {
+                Ok(Ok((connection, _))) => return connection,
+                Ok(Err(error)) => {
+                    server.set_alive(false);
+                    tracing::debug!(%error, "db.not_reached");
+                }
+                Err(error) => tracing::error!(%error, "db.not_reached"),
+            }
+        }
+    }
+}
