@@ -27,6 +27,9 @@ impl<I, O> Clone for Batcher<I, O> {
 /// Longest wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Longest time for one batch. One that takes longer is dropped, with the transaction that it is in.
+const BATCH_DEADLINE: Duration = Duration::from_secs(60);
+
 /// The queue is full, or no answer came in ten seconds. In the latter case the
 /// work may be done all the same, if it had been begun.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +40,15 @@ impl<I: Send + 'static, O: Send + 'static> Batcher<I, O> {
     /// `process` gets 1..=[`MAX_BATCH`] items and returns an answer for each,
     /// in order. The worker ends when the last `Batcher` is dropped.
     pub fn spawn<F, Fut>(process: F) -> Self
+    where
+        F: Fn(Arc<Vec<I>>) -> Fut + Send + 'static,
+        Fut: Future<Output = Vec<O>> + Send + 'static,
+        I: Sync,
+    {
+        Self::with_deadline(BATCH_DEADLINE, process)
+    }
+
+    fn with_deadline<F, Fut>(deadline: Duration, process: F) -> Self
     where
         F: Fn(Arc<Vec<I>>) -> Fut + Send + 'static,
         Fut: Future<Output = Vec<O>> + Send + 'static,
@@ -53,8 +65,16 @@ impl<I: Send + 'static, O: Send + 'static> Batcher<I, O> {
                 }
                 let (batch, answers): (Vec<I>, Vec<_>) = waiting.drain(..).unzip();
                 // A task of its own, so that a panic fails one batch and not the worker.
-                let outcomes = tokio::spawn(process(Arc::new(batch)).in_current_span()).await;
-                for (answer, outcome) in answers.into_iter().zip(outcomes.unwrap_or_default()) {
+                let mut work = tokio::spawn(process(Arc::new(batch)).in_current_span());
+                let outcomes = match tokio::time::timeout(deadline, &mut work).await {
+                    Ok(outcomes) => outcomes.unwrap_or_default(),
+                    Err(_) => {
+                        tracing::error!("batch.given_up");
+                        work.abort();
+                        Vec::new()
+                    }
+                };
+                for (answer, outcome) in answers.into_iter().zip(outcomes) {
                     // Whoever asked may have gone; the work is done all the same.
                     let _ = answer.send(outcome);
                 }
@@ -134,6 +154,19 @@ mod tests {
         gate.add_permits(9);
         assert_eq!((first.await.unwrap(), second.await.unwrap()), (1, 3));
         assert_eq!(*begun.lock().unwrap(), [1, 3]);
+    }
+
+    #[tokio::test]
+    async fn a_batch_that_never_ends_does_not_hold_up_the_next() {
+        let deadline = Duration::from_millis(50);
+        let batcher = Batcher::with_deadline(deadline, |batch: Arc<Vec<u32>>| async move {
+            if batch.contains(&0) {
+                std::future::pending::<()>().await;
+            }
+            batch.to_vec()
+        });
+        assert!(batcher.run(0).await.is_err());
+        assert_eq!(batcher.run(1).await.unwrap(), 1);
     }
 
     #[tokio::test]

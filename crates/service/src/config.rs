@@ -84,11 +84,19 @@ pub struct Process {
     /// Seconds that requests and tasks get to finish at shutdown.
     #[arg(long, env = "SHUTDOWN_GRACE_SECONDS", default_value_t = 20)]
     pub shutdown_grace_seconds: u64,
+    /// Seconds that a background worker may be without movement before the process is not ready; after twice as
+    /// long it ends.
+    #[arg(long, env = "WATCHDOG_SECONDS", default_value_t = 60)]
+    pub watchdog_seconds: u64,
 }
 
 impl Process {
     pub fn shutdown_delay(&self) -> Duration {
         Duration::from_secs(self.shutdown_delay_seconds)
+    }
+
+    pub fn watchdog(&self) -> Duration {
+        Duration::from_secs(self.watchdog_seconds)
     }
 
     pub fn shutdown_grace(&self) -> Duration {

@@ -12,12 +12,14 @@ use axum::routing::get;
 
 use crate::db::Pool;
 use crate::telemetry;
+use crate::watchdog::Watchdog;
 
 /// Where in its life the process is, and, once it is ready, how to ask its database.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Health {
     state: AtomicU8,
     pool: OnceLock<Pool>,
+    watchdog: Arc<Watchdog>,
 }
 
 const STARTING: u8 = 0;
@@ -25,6 +27,10 @@ const READY: u8 = 1;
 const STOPPING: u8 = 2;
 
 impl Health {
+    pub(crate) fn new(watchdog: Arc<Watchdog>) -> Self {
+        Self { state: AtomicU8::new(STARTING), pool: OnceLock::new(), watchdog }
+    }
+
     /// From here on readiness follows the database of `pool`, not whether there is a free connection: that requests
     /// wait for one doesn't mean that the database is away.
     pub fn ready(&self, pool: &Pool) {
@@ -54,11 +60,15 @@ impl Health {
 pub fn router(health: Arc<Health>) -> Router {
     let startup = health.clone();
     let ready = move || async move {
+        let not = |why: String| (StatusCode::SERVICE_UNAVAILABLE, why);
         match health.state() {
-            STARTING => (StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
-            STOPPING => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
-            _ if health.is_writable() => (StatusCode::OK, "ready\n"),
-            _ => (StatusCode::SERVICE_UNAVAILABLE, "the database is away or takes no writes\n"),
+            STARTING => not("starting\n".into()),
+            STOPPING => not("stopping\n".into()),
+            _ if !health.is_writable() => not("the database is away or takes no writes\n".into()),
+            _ => match health.watchdog.stalled() {
+                Some(name) => not(format!("the worker {name} does not move\n")),
+                None => (StatusCode::OK, "ready\n".into()),
+            },
         }
     };
     let started = move || async move {

@@ -26,11 +26,13 @@ mod problem;
 pub mod serve;
 pub mod telemetry;
 pub mod validate;
+mod watchdog;
 
 pub use healthcheck::healthcheck;
 pub use lifecycle::{Lifecycle, run};
 pub use money::Money;
 pub use problem::{FieldError, Problem};
+pub use watchdog::Pulse;
 
 /// Runs `work` to its end even when the caller stops waiting.
 ///

@@ -21,25 +21,79 @@ use crate::config::{self, Process};
 use crate::health::Health;
 use crate::healthcheck;
 use crate::telemetry;
+use crate::watchdog::{Pulse, Watchdog};
 
 /// Between letting no new connection in and stopping: time for the last one to
 /// complete its handshake and to send its request. Under one second, after which
 /// whoever was not let in knocks again and is to find the port closed.
 const LAST_ARRIVALS: Duration = Duration::from_millis(750);
 
+/// How long a worker may be without movement: several times its longest step.
+const WATCHDOG: Duration = Duration::from_secs(60);
+
 /// A running service's tasks, and how they are told to stop.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Lifecycle {
     closing: CancellationToken,
     stop: CancellationToken,
     failed: CancellationToken,
     tasks: TaskTracker,
     health: Arc<Health>,
+    watchdog: Arc<Watchdog>,
+}
+
+impl Default for Lifecycle {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Lifecycle {
+    /// With the default limit of the watchdog.
     pub fn new() -> Self {
-        Self::default()
+        Self::watched(WATCHDOG)
+    }
+
+    /// A worker may be without movement for `limit` before the process is not ready, and for twice as long before
+    /// it ends.
+    pub fn watched(limit: Duration) -> Self {
+        let watchdog = Arc::new(Watchdog::new(limit));
+        let this = Self {
+            closing: CancellationToken::new(),
+            stop: CancellationToken::new(),
+            failed: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            health: Arc::new(Health::new(watchdog.clone())),
+            watchdog,
+        };
+        let (watchdog, stop, failed) = (this.watchdog.clone(), this.stop.clone(), this.failed.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                name = watchdog.bark() => {
+                    tracing::error!(task.name = name, "task.stalled");
+                    failed.cancel();
+                }
+            }
+        });
+        this
+    }
+
+    /// Whether a task has ended by itself or stopped moving, so that the process is to end.
+    pub fn has_failed(&self) -> bool {
+        self.failed.is_cancelled()
+    }
+
+    /// As [`Self::spawn`], for a loop that says by its [`Pulse`] that it goes on.
+    pub fn spawn_worker<F>(&self, name: &'static str, worker: impl FnOnce(Pulse) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let worker = worker(self.watchdog.watch(name));
+        self.spawn(name, async move {
+            worker.await;
+            Ok(())
+        });
     }
 
     /// Cancelled when ports are to let no new connection in, a moment before [`Self::stopping`].
@@ -141,7 +195,7 @@ where
         let runtime = tokio::runtime::Runtime::new().context("can't start the async runtime")?;
         let result = runtime.block_on(async {
             let telemetry = telemetry::start(name, &process)?;
-            let lifecycle = Lifecycle::new();
+            let lifecycle = Lifecycle::watched(process.watchdog());
             let served = async {
                 let mut signals = Signals::listen()?;
                 tokio::select! {
