@@ -1,7 +1,8 @@
-//! What the services' tests share: a database each on a real PostgreSQL, a
+//! What the services' tests share: a database each on a real PostgreSQL, a pooler in front of it, a
 //! place of their own on a real broker, an issuer of access tokens, and a look
 //! at plans and routes.
 
+pub mod pgbouncer;
 pub mod plans;
 pub mod routes;
 
