@@ -264,7 +264,7 @@ fn pull(layout: &Layout, needs: Vec<Need>) -> Result<Vec<Need>> {
 }
 
 /// Runs a command, its output in the log `install`.
-fn run(layout: &Layout, command: &mut Command, line: &str) -> Result<()> {
+pub fn run(layout: &Layout, command: &mut Command, line: &str) -> Result<()> {
     let log = layout.append_log("install")?;
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
     let child = command.spawn().with_context(|| format!("cannot run `{line}`"))?;

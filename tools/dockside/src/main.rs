@@ -10,6 +10,7 @@ mod clocks;
 mod compile;
 mod console;
 mod contracts;
+mod debian;
 mod deploy_test;
 mod detach;
 mod down;

@@ -18,7 +18,7 @@ use crate::servers::start;
 use crate::state::Secrets;
 use crate::supervisor::Supervisor;
 use crate::test::programs::finish;
-use crate::{contracts, down, install, openapi, prepare, services, signals, up};
+use crate::{contracts, debian, down, install, openapi, prepare, services, signals, up};
 
 /// The package with the tests that cross services.
 const SYSTEM: &str = "system-tests";
@@ -104,8 +104,11 @@ impl Plan {
 }
 
 /// Runs steps, remembers their times and prints the table at the end.
+#[derive(Default)]
 struct Run {
     steps: Vec<(String, Duration, bool)>,
+    /// What did not run here, and why.
+    skipped: Vec<String>,
 }
 
 impl Run {
@@ -122,6 +125,9 @@ impl Run {
         for (name, took, ok) in &self.steps {
             let word = if *ok { green("ok    ") } else { red("FAILED") };
             line(&format!("  {word}  {name:<20} {:>12}", seconds(*took)));
+        }
+        for what in &self.skipped {
+            line(&format!("  {}  {what}", bold(&red("SKIPPED"))));
         }
     }
 }
@@ -149,7 +155,7 @@ fn execute(layout: &Layout, plan: &Plan) -> Result<ExitCode> {
     down::forget_data(&layout)?;
     let supervisor = Supervisor::new(&layout)?;
     supervisor.expect_deaths();
-    let mut run = Run { steps: Vec::new() };
+    let mut run = Run::default();
     let result = steps(&layout, &supervisor, plan, &mut run);
     supervisor.stop();
     run.table();
@@ -209,10 +215,17 @@ fn steps(layout: &Layout, supervisor: &Supervisor, plan: &Plan, run: &mut Run) -
             bail!("no test has {} in its name", plan.filters.join(" or "));
         }
     }
-    let env = vec![
+    let mut env = vec![
         ("TEST_DATABASE_URL".to_owned(), admin.to_string()),
         ("TEST_AMQP_URL".to_owned(), broker.admin_url()),
     ];
+    if plan.tests() {
+        env.extend(
+            run.step("poolers", || Ok(poolers(layout)))?
+                .into_iter()
+                .filter_map(|pooler| pooler.map_err(|why| run.skipped.push(why)).ok()),
+        );
+    }
     if !plan.benches.is_empty() {
         let wanted = BENCHES.iter().filter(|(name, _, _)| plan.benches.iter().any(|n| n == name));
         let wanted: Vec<(&str, &str)> = wanted.map(|(_, package, file)| (*package, *file)).collect();
@@ -262,6 +275,22 @@ fn steps(layout: &Layout, supervisor: &Supervisor, plan: &Plan, run: &mut Run) -
         }
     }
     Ok(())
+}
+
+/// The PgBouncers that tests start, each by its variable, or what runs without it and why.
+fn poolers(layout: &Layout) -> [Result<(String, String), String>; 2] {
+    let wanted = [
+        ("TEST_PGBOUNCER", "1.24", &debian::PGBOUNCER),
+        ("TEST_PGBOUNCER_OLD", "1.18", &debian::OLD_PGBOUNCER),
+    ];
+    wanted.map(|(variable, version, set)| match debian::unpack(layout, set) {
+        Ok(tree) => Ok((variable.to_owned(), tree.join("usr/sbin/pgbouncer").display().to_string())),
+        Err(why) => {
+            let text = format!("tests with PgBouncer {version}: {why:#}");
+            step("SKIPPED", &text);
+            Err(text)
+        }
+    })
 }
 
 /// Checks `k8s/`. What that needs is kept beside this run's data, which is forgotten each time.
