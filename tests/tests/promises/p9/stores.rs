@@ -6,7 +6,7 @@ use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOpti
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Connection, ConnectionProperties};
 use serde_json::Value;
-use sqlx::AssertSqlSafe;
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use system_tests::Shop;
 use tokio::time::timeout;
 
@@ -61,6 +61,29 @@ async fn p9_no_services_role_reaches_a_table_of_another_service() {
             let code = outcome.as_ref().err().and_then(|error| error.as_database_error()?.code());
             let wanted = if schema == own { None } else { Some("42501") };
             assert_eq!(code.as_deref(), wanted, "{role} reads {schema}.{relation}: {outcome:?}");
+        }
+    }
+}
+
+/// A pooler drops what a service asks for when it connects.
+#[tokio::test]
+async fn p9_a_session_of_a_services_role_has_its_schema_and_its_limits_whoever_opens_it() {
+    let shop = Shop::open().await;
+    let secrets: Value = serde_json::from_str(&shop.file("secrets.json")).unwrap();
+    for (service, role, schema) in SERVICES {
+        let password = secrets[service].as_str().unwrap();
+        let options = (*shop.database.connect_options()).clone().username(role).password(password);
+        let mut session = PgConnection::connect_with(&options).await.unwrap();
+        let path = if service == "product" { "products, extensions" } else { schema };
+        for (setting, wanted) in [
+            ("search_path", path),
+            ("statement_timeout", "10s"),
+            ("lock_timeout", "5s"),
+            ("idle_in_transaction_session_timeout", "15s"),
+        ] {
+            let show = sqlx::query_scalar("SELECT current_setting($1)").bind(setting);
+            let got: String = show.fetch_one(&mut session).await.unwrap();
+            assert_eq!(got, wanted, "{setting} of {role}");
         }
     }
 }
