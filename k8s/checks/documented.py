@@ -43,6 +43,7 @@ def broken(root, local, overlays):
         ("app in (user, product, order)", "app in (user, produce, order)"),
         ("-k k8s/overlays/local", "-k k8s/overlays/here"),
         ("containers[0].command", "containers[0].commands"),
+        ("create namespace dockside ", "create namespace docksides "),
     ]:
         if old not in section:
             yield f"{old}: is not in docs/deploy.md"
@@ -84,6 +85,8 @@ def kubectl(args, objects):
     verb, *words = words
     if verb == "apply":
         return job_problems(json.load(sys.stdin)) if options.get("-f") == "-" else overlay_problems(options["-k"])
+    if (verb, words[0]) == ("create", "namespace"):
+        return [] if ("Namespace", words[1]) in by_name else [f"no namespace {words[1]}"]
     if options.get("-n") != "dockside" and (verb, words) != ("delete", ["namespace", "dockside"]):
         return ["names no namespace"]
     if verb == "exec":
