@@ -99,6 +99,8 @@ def declared(shop):
                 found = resolve(shop, host, port)
                 if found:
                     wanted.add((workload.app, *found))
+                    if headless(shop, host) and not name.endswith("_GRPC"):
+                        problems.append(f"{workload}: {name} names {host}, which is headless: a cache of names would keep a Pod that is gone")
                 elif "." in host and "svc" not in host.split("."):
                     wanted.add((workload.app, "outside", port))
                 else:
@@ -122,6 +124,15 @@ def addresses(name, value, env):
     if name.endswith(("_UPSTREAM", "_ROUTE", "_CANARY")):
         return [(host, int(port)) for host, port in re.findall(r"([\w.-]+):(\d+)", value)]
     return []
+
+
+def headless(shop, host):
+    """Whether a name stands for Pods. gRPC's clients want that, and leave one that fails; stores must keep their address."""
+    name = host.split(".")[0]
+    made = [s["serviceTemplate"] for c in shop.all("Cluster") for s in c["spec"]["managed"]["services"]["additional"]]
+    made += [{"metadata": p["metadata"], **p["spec"].get("serviceTemplate", {})} for p in shop.all("Pooler")]
+    services = [s for s in [*shop.all("Service"), *made] if s["metadata"]["name"] == name]
+    return any(s.get("spec", {}).get("clusterIP") == "None" for s in services)
 
 
 def resolve(shop, host, port):

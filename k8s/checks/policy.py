@@ -25,7 +25,6 @@ def check(shop):
             yield from ends_in_time(shop, workload)
         if workload.app in shop.settings:
             yield from configured(shop, workload)
-    yield from stores_have_names(shop)
     yield from edge_template(shop)
     yield from one_proxy(shop)
     yield from namespace_and_rights(shop)
@@ -164,15 +163,6 @@ def configured(shop, workload):
             yield f"{workload}: {limit} MiB are too little for PASSWORD_HASHES_AT_ONCE"
     if shop.env(workload).get("DEMO_DATA") == "true" and shop.all("ExternalSecret"):
         yield f"{workload}: demo accounts in production"
-
-
-def stores_have_names(shop):
-    """Services that start beside the stores must not be told "no such name", which caches keep."""
-    for service in shop.all("Service"):
-        spec = service["spec"]
-        if spec.get("clusterIP") == "None" and spec["selector"].get("app") in ("postgres", "rabbitmq"):
-            if spec.get("publishNotReadyAddresses") is not True:
-                yield f"Service/{service['metadata']['name']}: has no name until its Pod is ready"
 
 
 def one_proxy(shop):
