@@ -1,7 +1,7 @@
 """Checks the manifests: `python3 k8s/checks`.
 
 Scripts and the Dockerfile are linted (`lint.py`), and the local overlay's scripts run (`scripts.py`). Every overlay is rendered, validated against the Kubernetes schemas and checked against the rules of `policy.py` and
-`network.py`; then `broken.py` breaks the local overlay in many ways, each of which must be noticed. Uses `kubectl` or
+`network.py`; then `broken.py` breaks two of them in many ways, each of which must be noticed. Uses `kubectl` or
 `kustomize`, or unpacks Debian's; what it needs goes to `.dockside/manifest-checks`.
 """
 
@@ -22,7 +22,7 @@ ROOT = HERE.parent.parent
 WORK = Path(os.environ.get("DOCKSIDE_DIR") or ROOT / ".dockside") / "manifest-checks"
 # What the manifests are written for, and the oldest that they should work on.
 VERSIONS = ["1.36", "1.32"]
-OVERLAYS = ["local", "production", "canary-gateway", "canary-ingress"]
+OVERLAYS = ["local", "production", "production-pooler", "canary-gateway", "canary-ingress"]
 SERVICES = ["user", "product", "order"]
 
 
@@ -169,20 +169,22 @@ def main():
 
     for name, found, note in lint.results(ROOT, WORK / "bin"):
         report(name, found, note)
-    local, everything = None, []
+    rendered, everything = {}, []
     for overlay in OVERLAYS:
         objects = render(command, ROOT / "k8s/overlays" / overlay)
-        local = local or objects
+        rendered[overlay] = objects
         everything += objects
         report(overlay, problems(objects), f", {len(objects)} objects")
+    local = rendered["local"]
     for name, objects in canaries_of_every_service(command):
         report(name, problems(objects))
     for name, found, note in scripts.results(ROOT, local):
         report(name, found, note)
     found = documented.problems(ROOT, local, everything) or list(documented.broken(ROOT, local, everything))
     report("the cluster's commands in docs/deploy.md", found)
-    unnoticed, count = broken.unnoticed(local, problems)
-    report("breaking the local overlay", unnoticed, f" in {count} ways")
+    for overlay, breaks in [("local", broken.LOCAL), ("production-pooler", broken.POOLED)]:
+        unnoticed, count = broken.unnoticed(rendered[overlay], problems, breaks)
+        report(f"breaking {overlay}", unnoticed, f" in {count} ways")
     return failed
 
 

@@ -1,19 +1,19 @@
-"""Breaks the local overlay, one thing at a time: each must be noticed, or the checks check nothing."""
+"""Breaks overlays, one thing at a time: each must be noticed, or the checks check nothing."""
 
 import copy
 
 
-def unnoticed(objects, problems):
+def unnoticed(objects, problems, breaks):
     """What was broken without a new problem being found, and how many things were broken."""
     known, missed = set(problems(objects)), []
-    for name, break_it in BREAKS.items():
+    for name, break_it in breaks.items():
         broken = copy.deepcopy(objects)
         break_it({(o["kind"], plain(o)): o for o in broken}, broken)
         if broken == objects:
             missed.append(f"{name}: nothing was changed")
         elif not set(problems(broken)) - known:
             missed.append(f"{name}: not noticed")
-    return missed, len(BREAKS)
+    return missed, len(breaks)
 
 
 def plain(thing):
@@ -43,7 +43,7 @@ def policy(by_name, name):
     return by_name["NetworkPolicy", name]["spec"]
 
 
-BREAKS = {
+LOCAL = {
     # Pods
     "a field that does not exist": lambda n, _: pod(n).update(restartpolicy="Always"),
     "a field of the wrong type": lambda n, _: pod(n).update(terminationGracePeriodSeconds="long"),
@@ -79,6 +79,7 @@ BREAKS = {
     "more replicas than connections": lambda n, _: n["HorizontalPodAutoscaler", "order"]["spec"].update(maxReplicas=40),
     # Settings
     "a setting that does not exist": lambda n, _: n["ConfigMap", "order"]["data"].update(PAYMENT_ADDRESS="x"),
+    "a value used before it is known": lambda n, _: container(n)["env"].reverse(),
     "a required setting left out": lambda n, _: container(n)["env"].remove(variable(n, "SERVICE_KEY")),
     "a field of the Secret that nothing makes": lambda n, _: variable(n, "PASSWORD")["valueFrom"]["secretKeyRef"].update(key="order-passwort"),
     "a password in the manifest": lambda n, all: container(n)["env"].append({"name": "DB_PASSWORD", "value": "x"}),
@@ -119,4 +120,29 @@ BREAKS = {
     "no denial of what goes out": lambda n, _: policy(n, "default-deny").update(policyTypes=["Ingress"]),
     "a policy that opens all Pods": lambda n, _: policy(n, "default-deny").update(ingress=[{}]),
     "names asked of anybody": lambda n, _: policy(n, "names")["egress"][0].pop("to"),
+}
+
+
+def pooler(by_name):
+    return by_name["Pooler", "pooler"]["spec"]
+
+
+# Of the overlay with a pooler.
+POOLED = {
+    "a pooler by session": lambda n, _: pooler(n)["pgbouncer"].update(poolMode="session"),
+    "a pooler of standbys": lambda n, _: pooler(n).update(type="ro"),
+    "a pooler without prepared statements": lambda n, _: pooler(n)["pgbouncer"]["parameters"].update(max_prepared_statements="0"),
+    "a pooler that is too old": lambda n, _: pooler(n)["template"]["spec"]["containers"][0].update(image="pgbouncer:1.18"),
+    "a pooler of any version": lambda n, _: pooler(n)["template"]["spec"]["containers"][0].update(image="pgbouncer:latest"),
+    "a pooler of another cluster": lambda n, _: pooler(n)["cluster"].update(name="mysql"),
+    "a pooler that takes too few": lambda n, _: pooler(n)["pgbouncer"]["parameters"].update(max_client_conn="100"),
+    "a pooler that opens too many": lambda n, _: pooler(n)["pgbouncer"]["parameters"].update(default_pool_size="100"),
+    "a headless pooler": lambda n, _: pooler(n).update(serviceTemplate={"spec": {"clusterIP": "None"}}),
+    "a headless cluster": lambda n, _: n["Cluster", "postgres"]["spec"]["managed"]["services"]["additional"][0]["serviceTemplate"].update(spec={"clusterIP": "None"}),
+    "a service that does not know of the pooler": lambda n, _: variable(n, "DATABASE_POOLER").update(value="none"),
+    "a service that only thinks that there is one": lambda n, _: variable(n, "DATABASE_URL").update(value="postgres://order_service:$(PASSWORD)@postgres:5432/dockside"),
+    "migrations through the pooler": lambda n, _: variable(n, "DATABASE_DIRECT_URL").update(value="postgres://order_service:$(PASSWORD)@pooler:5432/dockside"),
+    "no address past the pooler": lambda n, _: container(n)["env"].remove(variable(n, "DATABASE_DIRECT_URL")),
+    "a pooler that may not reach the database": lambda n, _: policy(n, "pooler")["egress"].pop(0),
+    "a pooler that takes anybody": lambda n, _: policy(n, "pooler")["ingress"][0].pop("from"),
 }

@@ -16,6 +16,7 @@ OWN = {
     ("postgres-cluster", "in", "*", 5432), ("postgres-cluster", "in", "*", 8000),
     ("postgres-cluster", "out", "postgres", 5432), ("postgres-cluster", "out", "postgres", 8000),
     ("postgres-cluster", "in", "postgres", 5432), ("postgres-cluster", "in", "postgres", 8000),
+    ("pooler", "out", "*", 443), ("pooler", "out", "*", 6443),
     ("rabbitmq-cluster", "out", "*", 443), ("rabbitmq-cluster", "out", "*", 6443),
     ("rabbitmq-cluster", "in", "*", 15672),
     ("rabbitmq-cluster", "out", "rabbitmq", 4369), ("rabbitmq-cluster", "out", "rabbitmq", 25672),
@@ -105,6 +106,12 @@ def declared(shop):
                     wanted.add((workload.app, "outside", port))
                 else:
                     problems.append(f"{workload}: {name} names {host}:{port}, which no Service offers")
+    # The operator's Pods, which go to their cluster.
+    for pooler in shop.all("Pooler"):
+        source, cluster = pooler["spec"]["template"]["metadata"]["labels"]["app"], pooler["spec"]["cluster"]["name"]
+        found = resolve(shop, cluster, 5432)
+        wanted |= {(source, *found)} if found else set()
+        problems += [] if found else [f"Pooler/{pooler['metadata']['name']}: is for {cluster}, which is not there"]
     return wanted, problems
 
 
@@ -155,6 +162,9 @@ def resolve(shop, host, port):
         for service in cluster["spec"]["managed"]["services"]["additional"]:
             if (service["serviceTemplate"]["metadata"]["name"], 5432) == (name, port):
                 return cluster["spec"]["inheritedMetadata"]["labels"]["app"], port
+    for pooler in shop.all("Pooler"):
+        if (pooler["metadata"]["name"], 5432) == (name, port):
+            return pooler["spec"]["template"]["metadata"]["labels"]["app"], port
     for cluster in shop.all("RabbitmqCluster"):
         if (cluster["metadata"]["name"], 5672) == (name, port):
             return cluster["metadata"]["labels"]["app"], port

@@ -1,6 +1,7 @@
 """What every Pod and every service must have."""
 
 import re
+from urllib.parse import urlsplit
 
 from shop import mebibytes, selects
 
@@ -29,6 +30,7 @@ def check(shop):
     yield from one_proxy(shop)
     yield from namespace_and_rights(shop)
     yield from secrets(shop)
+    yield from pooled(shop)
     yield from connections_fit(shop)
 
 
@@ -145,10 +147,13 @@ def configured(shop, workload):
     for name, default in known.items():
         if default is None and name not in env and f"{name}_FILE" not in env:
             yield f"{workload}: lacks the setting {name}"
-    for value in values:
-        for name in re.findall(r"\$\((\w+)\)", value):
-            if name not in env:
-                yield f"{workload}: $({name}) is not defined"
+    for container in workload.containers:
+        before = set(shop.env_from(container))
+        for variable in container.get("env", []):
+            for name in re.findall(r"\$\((\w+)\)", variable.get("value", "")):
+                if name not in before:
+                    yield f"{workload}: $({name}) is not defined before {variable['name']}"
+            before.add(variable["name"])
     limit = mebibytes(workload.pod["containers"][0]["resources"]["limits"].get("memory", "0Mi"))
     if workload.app == "order" and BUSY_ORDER + LISTENER * int(shop.effective(workload)["EVENT_LISTENERS"]) > limit:
         yield f"{workload}: {limit} MiB are too little for EVENT_LISTENERS"
@@ -221,14 +226,46 @@ def secrets(shop):
                     yield f"{workload}: {variable['name']} is written in the manifest"
 
 
+def pooled(shop):
+    """A pooler works as the services need it, and they know that it is there, or that it is not."""
+    poolers = {pooler["metadata"]["name"]: pooler["spec"] for pooler in shop.all("Pooler")}
+    for name, spec in poolers.items():
+        if (spec["type"], spec["pgbouncer"]["poolMode"]) != ("rw", "transaction"):
+            yield f"Pooler/{name}: is not for writing, or not by transaction"
+        if int(spec["pgbouncer"]["parameters"].get("max_prepared_statements", 0)) < 1:
+            yield f"Pooler/{name}: keeps no prepared statements"
+        image = next(c["image"] for c in spec["template"]["spec"]["containers"] if c["name"] == "pgbouncer")
+        version = re.search(r":(\d+)\.(\d+)[^/]*$", image)
+        # Where prepared statements came with: https://www.pgbouncer.org/changelog.html#pgbouncer-121x
+        if not version or (int(version[1]), int(version[2])) < (1, 21):
+            yield f"Pooler/{name}: {image} is not of 1.21 or later"
+    for workload in shop.workloads:
+        if workload.app in SERVICES:
+            env = shop.env(workload)
+            host, direct = (urlsplit((env.get(n) or "").replace("$(PASSWORD)", "x")).hostname for n in ("DATABASE_URL", "DATABASE_DIRECT_URL"))
+            if (host in poolers) != (env.get("DATABASE_POOLER") == "transaction"):
+                yield f"{workload}: DATABASE_POOLER does not go with DATABASE_URL"
+            if host in poolers and (direct is None or direct in poolers):
+                yield f"{workload}: DATABASE_DIRECT_URL does not go past the pooler"
+
+
 def connections_fit(shop):
     """The database takes the connections of as many replicas as the autoscalers may start during an update."""
-    wanted = 0
+    wanted, clients = 0, 0
     for workload in shop.workloads:
         scaler = shop.by_name.get(("HorizontalPodAutoscaler", workload.name))
         if workload.app in SERVICES and scaler:
-            # One more for its readiness, and one while it migrates.
-            wanted += (scaler["spec"]["maxReplicas"] + 1) * (int(shop.effective(workload)["DATABASE_CONNECTIONS"]) + 2)
+            # One more for its readiness, and one while it migrates; order's for LISTEN is there then no more.
+            replicas, pool = scaler["spec"]["maxReplicas"] + 1, int(shop.effective(workload)["DATABASE_CONNECTIONS"])
+            through = shop.env(workload).get("DATABASE_POOLER") == "transaction"
+            clients += replicas * (pool + 1) if through else 0
+            wanted += replicas * (1 if through else pool + 2)
+    for pooler in shop.all("Pooler"):
+        parameters = pooler["spec"]["pgbouncer"]["parameters"]
+        # A pool for each role, in each instance; and the operator's own look at passwords.
+        wanted += pooler["spec"]["instances"] * (len(SERVICES) * int(parameters["default_pool_size"]) + 1)
+        if clients > int(parameters["max_client_conn"]):
+            yield f"the services may open {clients} connections, one instance of the pooler takes {parameters['max_client_conn']}"
     limits = [c["spec"]["postgresql"]["parameters"]["max_connections"] for c in shop.all("Cluster")]
     for workload in shop.workloads:
         if workload.app == "postgres":

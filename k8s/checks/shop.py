@@ -42,11 +42,17 @@ class Shop:
         """What the workload's containers get as environment: {name: text}, None for a Secret's value."""
         values = {}
         for container in workload.containers:
-            for source in container.get("envFrom", []):
-                config = self.by_name.get(("ConfigMap", source["configMapRef"]["name"]))
-                values.update(config["data"] if config else {})
+            values.update(self.env_from(container))
             for variable in container.get("env", []):
                 values[variable["name"]] = variable.get("value")
+        return values
+
+    def env_from(self, container):
+        """What a container gets from ConfigMaps."""
+        values = {}
+        for source in container.get("envFrom", []):
+            config = self.by_name.get(("ConfigMap", source["configMapRef"]["name"]))
+            values.update(config["data"] if config else {})
         return values
 
     def effective(self, workload):
