@@ -111,7 +111,6 @@ pub fn start(database_url: &str, mode: Mode) -> Option<PgBouncer> {
     (0..3).find_map(|_| try_start(&program, &url, mode)).or_else(|| panic!("PgBouncer does not start"))
 }
 
-#[expect(clippy::disallowed_methods, reason = "tests have no settings of their own")]
 fn program(version: Version) -> Option<PathBuf> {
     std::env::var_os(version.variable()).filter(|path| !path.is_empty()).map(PathBuf::from)
 }
