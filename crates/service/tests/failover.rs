@@ -162,7 +162,7 @@ async fn a_write_that_a_read_only_server_refuses_costs_its_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_commit_that_takes_long_is_of_unknown_outcome_and_no_time_limit_ends_it() {
+async fn a_commit_that_takes_long_is_of_unknown_outcome_and_keeps_its_connection() {
     let pool = db::open(&backends(testing::database("shop").await, 1), "shop", &[]).await.unwrap();
     // As a standby that does not answer would: COMMIT takes longer than a statement may.
     let slow = "CREATE TABLE t (n int);

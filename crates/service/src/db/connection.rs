@@ -25,7 +25,7 @@ const STATEMENT_DEADLINE: Duration = Duration::from_secs(12);
 /// For all statements of a transaction together.
 const TRANSACTION_DEADLINE: Duration = Duration::from_secs(60);
 
-/// How long anybody waits for the answer to COMMIT.
+/// How long anybody waits for the answer to COMMIT, which `statement_timeout` does not bound.
 const COMMIT_DEADLINE: Duration = Duration::from_secs(8);
 
 /// How long a COMMIT that nobody waits for any more keeps its place in the pool. With synchronous replication it
@@ -34,11 +34,6 @@ const COMMIT_HELD: Duration = Duration::from_secs(600);
 
 /// For a ROLLBACK, or a sign of life.
 const SHORT_DEADLINE: Duration = Duration::from_secs(2);
-
-/// COMMIT, without the limit on statements: PostgreSQL ends the wait for a synchronous standby at that limit, and
-/// then reports as done what is committed on the primary alone, and lost when it fails over.
-/// <https://www.postgresql.org/docs/current/warm-standby.html#SYNCHRONOUS-REPLICATION-HA>
-const COMMIT: &str = "SET LOCAL statement_timeout = 0; COMMIT";
 
 /// A connection as queries take it: `query!(...).execute(connection)` with a `&mut Connection`.
 #[derive(Debug)]
@@ -211,7 +206,7 @@ impl Transaction {
     pub async fn commit(mut self) -> sqlx::Result<()> {
         let mut commit = Box::pin(async move {
             self.until = None;
-            self.run(COMMIT, COMMIT_HELD).await?;
+            self.run("COMMIT", COMMIT_HELD).await?;
             drop(self.connection.take());
             Ok(())
         });
