@@ -284,3 +284,87 @@ async fn facets_count_by_all_filters_but_their_own() {
         assert_eq!(shop.get(&format!("/products{query}")).await.1.get("facets"), None);
     }
 }
+
+/// Texts that are hard on whoever parses them: each up to `most` characters.
+fn hard_texts(most: usize) -> Vec<String> {
+    let printable = || (' '..='~').chain(['\u{a0}', '\u{2003}', '\u{200b}', 'é', '☕', '\u{10ffff}']);
+    let mut texts: Vec<String> = printable().map(|c| c.to_string().repeat(most)).collect();
+    let special: Vec<char> = printable().filter(|c| !c.is_ascii_alphanumeric()).collect();
+    for first in &special {
+        for second in special.iter().chain(&['a']) {
+            texts.push(format!("{first}{second}").repeat(most / 2));
+        }
+    }
+    let parts = [
+        "-", "--", "\"", "'", "or", " or ", " ", "(", ")", "!", "&", "|", ":*", "<->", "\\", "a", "lamp",
+        "\u{2003}",
+    ];
+    // Numbers that are the same in every run: SplitMix64.
+    let mut state = 7_u64;
+    let mut next = |below: usize| {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        usize::try_from((mixed ^ (mixed >> 31)) % below as u64).unwrap()
+    };
+    for _ in 0..400 {
+        let some: Vec<&str> = (0..=next(6)).map(|_| parts[next(parts.len())]).collect();
+        let text: String = (0..most).map(|_| some[next(some.len())]).collect();
+        texts.push(text.chars().take(1 + next(most)).collect());
+    }
+    texts
+}
+
+#[tokio::test]
+async fn no_text_in_a_search_is_our_fault() {
+    let shop = shop().await;
+    shop.product(json!({"name": "Harbour Lamp", "description": "With oil."})).await;
+    for texts in hard_texts(200).chunks(16) {
+        let asked = texts.iter().map(async |text| {
+            let answer = shop.anyone(Method::GET, "/products").query(&[("q", text)]).send().await.unwrap();
+            assert_eq!(answer.status(), 200, "{text:?}: {}", answer.text().await.unwrap());
+        });
+        futures_util::future::join_all(asked).await;
+    }
+    // Other texts that reach the database, one of them through a cursor that was tampered with.
+    let some: Vec<String> = hard_texts(60).into_iter().step_by(5).collect();
+    for texts in some.chunks(16) {
+        let asked = texts.iter().map(async |text| {
+            let filters = json!({"q": "lamp", "category": null, "min_price": null, "max_price": null,
+                "in_stock": null, "sort": "relevance"});
+            let cursor = json!({"filters": filters, "respelt": [text, "lamp"],
+                "place": {"relevance": ["name", 5]}, "id": Uuid::now_v7()});
+            let cursor = BASE64.encode(cursor.to_string());
+            for query in [[("q", "lamp"), ("cursor", &cursor)], [("category", text), ("limit", "1")]] {
+                let answer = shop.anyone(Method::GET, "/products").query(&query).send().await.unwrap();
+                assert!(answer.status().as_u16() < 500, "{query:?}: {}", answer.text().await.unwrap());
+            }
+        });
+        futures_util::future::join_all(asked).await;
+    }
+}
+
+#[tokio::test]
+async fn stray_punctuation_in_a_search_is_passed_over() {
+    let shop = shop().await;
+    shop.product(json!({"name": "Harbour Lamp", "description": "Burns oil."})).await;
+    shop.product(json!({"name": "Storm Lamp", "description": "For wind."})).await;
+    for (q, found) in [
+        ("lamp - oil", &["Harbour Lamp"][..]),
+        ("harbour -- lamp --", &["Harbour Lamp"]),
+        ("harbour \"lamp", &["Harbour Lamp"]),
+        ("harbuor - lamp -", &["Harbour Lamp"]),
+        ("\"harbour lamp\" -", &["Harbour Lamp"]),
+        ("lamp -oil", &["Storm Lamp"]),
+        ("lamp -\"burns oil\"", &["Storm Lamp"]),
+        ("(storm | harbour)", &[]),
+        ("storm or harbour", &["Storm Lamp", "Harbour Lamp"]),
+        (&"-".repeat(200), &[]),
+    ] {
+        let answer = shop.anyone(Method::GET, "/products").query(&[("q", q)]).send().await.unwrap();
+        let (status, page) = common::answer(answer).await;
+        let names: Vec<&str> =
+            page["items"].as_array().unwrap().iter().map(|item| item["name"].as_str().unwrap()).collect();
+        assert_eq!((status, names), (200, found.to_vec()), "{q}");
+    }
+}

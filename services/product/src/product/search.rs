@@ -3,6 +3,7 @@
 mod facets;
 mod lists;
 mod spelling;
+mod terms;
 
 use serde::{Deserialize, Serialize};
 use service::Problem;
@@ -22,7 +23,8 @@ use super::{Product, store};
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct Params {
-    /// Words to look for: `"a phrase"`, `-without` and `or` are understood, and words that no product holds are respelt.
+    /// Words to look for: `"a phrase"`, `-without` and `or` are understood, other punctuation is not looked for, and
+    /// words that no product holds are respelt.
     #[param(max_length = 200, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$")]
     q: Option<String>,
     /// A category's slug; those below it are included.
@@ -238,14 +240,15 @@ async fn find(connection: &mut Connection, search: &Search) -> Result<Answer, Pr
         return Err(super::unknown_category("/category"));
     }
     let mut respelt = search.after.as_ref().and_then(|after| after.respelt.clone());
-    let words = match (&filters.q, &respelt) {
+    let q = filters.q.as_deref().map(terms::tidy);
+    let words = match (&q, &respelt) {
         (None, _) => None,
         (Some(_), Some(words)) => Some(spelling::query(words)),
         (Some(q), None) => Some(spelling::parse(connection, q).await?),
     };
     let mut scope = lists::Scope { filters, words, categories };
     let (mut found, mut tiers) = page(connection, &scope, search).await?;
-    if let Some(q) = filters.q.as_deref()
+    if let Some(q) = q.as_deref()
         && found.is_empty()
         && search.after.is_none()
     {

@@ -10,7 +10,7 @@ use service::db::Connection;
 /// Words of a search that are looked up at most.
 const MOST_WORDS: usize = 12;
 
-/// `q` as a tsquery; empty when it holds nothing to look for.
+/// `q`, tidied, as a tsquery; empty when it holds nothing to look for.
 pub async fn parse(connection: &mut Connection, q: &str) -> sqlx::Result<String> {
     sqlx::query_scalar!(r#"SELECT websearch_to_tsquery('english', $1)::text AS "query!""#, q)
         .fetch_one(connection)
