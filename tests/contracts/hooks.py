@@ -2,6 +2,7 @@
 
 import json
 import os
+import string
 
 import accounts
 import schemathesis
@@ -73,6 +74,28 @@ def before_add_examples(context, examples):
     else:
         return
     examples.append(context.operation.Case(body=body, media_type="application/json"))
+
+
+@schemathesis.hook("before_add_examples")
+def hard_texts(context, examples):
+    """Each text that a query may hold, full of marks: what is drawn at random from all of Unicode never has many of one
+    kind in a row, and that is what parsers behind an API give up on."""
+    for parameter in context.operation.definition.raw.get("parameters", []):
+        schema = parameter.get("schema", {})
+        if parameter["in"] == "query" and is_free_text(schema):
+            most = schema.get("maxLength", 200)
+            for marks in MARKS:
+                text = (marks * most)[:most]
+                examples.append(context.operation.Case(query={parameter["name"]: text}))
+
+
+# One mark, and each with a dash or a quote in turn.
+MARKS = [*string.punctuation, *(mark + other for mark in string.punctuation + " a" for other in "-\"" if mark != other)]
+
+
+def is_free_text(schema):
+    free = "enum" not in schema and "format" not in schema and schema.get("pattern", "").startswith("^[^")
+    return "string" in schema.get("type", []) and free
 
 
 @schemathesis.hook
