@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use opentelemetry::metrics::Counter;
@@ -13,6 +14,7 @@ use service::failpoint::reach;
 use service::grpc::{from_sqlx, internal, invalid, unavailable};
 use service::peer::Callers;
 use service::telemetry;
+use tokio::time::{Instant, timeout_at};
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
@@ -26,6 +28,9 @@ const CALLERS: [&str; 1] = ["order"];
 const MAX_ITEMS: usize = 200;
 const MAX_LINES: usize = 100;
 const MAX_QUANTITY: u32 = 999;
+
+/// For the items of a batch that failed as a whole. The order service waits three seconds for an answer.
+const SPLIT_WITHIN: Duration = Duration::from_secs(2);
 
 /// The server. Writes of concurrent calls are decided together, a transaction
 /// for all that queued up during the last one, in a task that outlives the
@@ -86,24 +91,47 @@ where
         let (pool, operation) = (pool.clone(), operation.clone());
         async move {
             match in_transaction(&pool, &items, &*operation).await {
-                Ok(answers) => return answers.into_iter().map(Ok).collect(),
+                Ok(answers) => answers.into_iter().map(Ok).collect(),
                 Err(error) if items.len() == 1 || service::db::is_transient(&error) => {
                     let status = from_sqlx(&error);
-                    return items.iter().map(|_| Err(status.clone())).collect();
+                    items.iter().map(|_| Err(status.clone())).collect()
                 }
-                Err(error) => tracing::warn!(%error, items = items.len(), "batch.split"),
+                Err(error) => {
+                    tracing::warn!(%error, items = items.len(), "batch.split");
+                    one_by_one(&pool, &items, &*operation).await
+                }
             }
-            // One of them is bad: each in a transaction of its own finds out which.
-            let mut answers = Vec::with_capacity(items.len());
-            for item in items.chunks(1) {
-                let answer = in_transaction(&pool, item, &*operation).await;
-                let answer = answer.map_err(|error| from_sqlx(&error));
-                answers.push(answer.and_then(|mut one| one.pop().ok_or_else(internal)));
-            }
-            answers
         }
     })
 }
+/// One of a batch is bad: each in a transaction of its own finds out which. Others wait behind it, so it ends when
+/// its time is over, and when the database goes away. What was not tried by then is unavailable.
+async fn one_by_one<I, O, F>(pool: &Pool, items: &[I], operation: &F) -> Vec<Result<O, Status>>
+where
+    F: for<'a> Fn(&'a mut Connection, &'a [I]) -> Answers<'a, O>,
+{
+    let deadline = Instant::now() + SPLIT_WITHIN;
+    let mut answers = Vec::with_capacity(items.len());
+    for item in items.chunks(1) {
+        let answer = match timeout_at(deadline, in_transaction(pool, item, operation)).await {
+            Ok(Ok(mut one)) => one.pop().ok_or_else(internal),
+            Ok(Err(error)) if service::db::is_transient(&error) => {
+                let status = from_sqlx(&error);
+                answers.resize_with(items.len(), || Err(status.clone()));
+                break;
+            }
+            Ok(Err(error)) => Err(from_sqlx(&error)),
+            Err(_) => {
+                tracing::warn!(left = items.len() - answers.len(), "batch.split_too_slow");
+                answers.resize_with(items.len(), || Err(unavailable("too much is waiting")));
+                break;
+            }
+        };
+        answers.push(answer);
+    }
+    answers
+}
+
 
 async fn in_transaction<I, O, F>(pool: &Pool, items: &[I], operation: &F) -> sqlx::Result<Vec<O>>
 where

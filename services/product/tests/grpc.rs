@@ -432,3 +432,57 @@ async fn one_call_too_many_is_unavailable_at_once_and_health_checks_do_not_count
     }
     assert_eq!(shop.stock(&lamp).await, (5, 2));
 }
+
+/// Has every insertion of reservations run `body` with `many`: whether there are several, but for `good`'s.
+async fn on_reserving(shop: &common::Shop, good: Uuid, body: &str) {
+    let script = format!(
+        "CREATE SEQUENCE products.alone;
+         CREATE FUNCTION products.interfere() RETURNS trigger LANGUAGE plpgsql AS $$
+         DECLARE many bool := (SELECT count(*) > 1 FROM made);
+         BEGIN
+             IF EXISTS (SELECT FROM made WHERE order_id <> '{good}') THEN
+                 IF many THEN RAISE EXCEPTION 'one of them is bad'; END IF;
+                 PERFORM nextval('products.alone');
+                 {body}
+             END IF;
+             RETURN NULL;
+         END $$;
+         CREATE TRIGGER interfere AFTER INSERT ON products.reservations
+             REFERENCING NEW TABLE AS made FOR EACH STATEMENT EXECUTE FUNCTION products.interfere()"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(script)).execute(&shop.pool).await.unwrap();
+}
+
+/// How often an item was tried alone.
+async fn tried_alone(shop: &common::Shop) -> i64 {
+    let query = "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM products.alone";
+    sqlx::query_scalar(query).fetch_one(&shop.pool).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_batch_that_is_tried_one_by_one_stops_when_the_database_goes_away() {
+    let shop = shop().await;
+    let lamp = shop.stocked(500).await;
+    on_reserving(&shop, Uuid::nil(), "RAISE EXCEPTION 'going down' USING ERRCODE = '57P01';").await;
+    let asked = (0..100).map(|_| reservation(Uuid::now_v7(), &[(&lamp, 1)])).collect();
+    let request = shop.call(wire::ReserveRequest { reservations: asked });
+    let status = shop.grpc.clone().reserve(request).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable, "{status}");
+    // One for each of the few batches that the hundred make.
+    let tried = tried_alone(&shop).await;
+    assert!(tried < 50, "{tried} were tried alone");
+    assert_eq!(shop.stock(&lamp).await, (500, 0));
+}
+
+#[tokio::test]
+async fn a_batch_that_is_slow_one_by_one_does_not_keep_the_next_one_waiting() {
+    let shop = shop().await;
+    let lamp = shop.stocked(500).await;
+    let good = Uuid::now_v7();
+    on_reserving(&shop, good, "PERFORM pg_sleep(0.5); RAISE EXCEPTION 'bad';").await;
+    let asked = (0..100).map(|_| reservation(Uuid::now_v7(), &[(&lamp, 1)])).collect();
+    let request = shop.call(wire::ReserveRequest { reservations: asked });
+    shop.grpc.clone().reserve(request).await.unwrap_err();
+    assert!(is_reserved(&shop.reserve(good, &[(&lamp, 1)]).await));
+    assert_eq!(shop.stock(&lamp).await, (500, 1));
+}
