@@ -9,11 +9,14 @@ mod store;
 
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream;
 use object_store::PutPayload;
 use service::db::Connection;
 use service::db::Pool;
 use service::{FieldError, Problem};
 use time::OffsetDateTime;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -30,6 +33,9 @@ const UPLOAD_SECONDS: f64 = 3600.0;
 /// Until a replaced image is swept: whoever is reading it may finish.
 const READERS_SECONDS: f64 = 300.0;
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
+/// A store that does not answer holds a deletion up until its deadline: the others go on meanwhile, and a sweep ends.
+const DELETIONS_AT_ONCE: usize = 16;
+const SWEEP_WITHIN: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -146,7 +152,7 @@ pub async fn sweep_until(pool: &Pool, objects: &Objects, stop: &CancellationToke
         };
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(pause) => {}
+            () = sleep(pause) => {}
         }
     }
 }
@@ -154,16 +160,26 @@ pub async fn sweep_until(pool: &Pool, objects: &Objects, stop: &CancellationToke
 /// Deletes up to a hundred objects, and returns how many.
 async fn sweep(pool: &Pool, objects: &Objects) -> anyhow::Result<usize> {
     let keys = store::claim_discarded(&mut *pool.acquire().await?).await?;
-    let (mut deleted, mut failed) = (Vec::with_capacity(keys.len()), None);
-    for key in keys {
-        match objects.delete(&key).await {
-            Ok(()) => deleted.push(key),
+    let claimed = keys.len();
+    let deletions = stream::iter(keys).map(async |key| objects.delete(&key).await.map(|()| key));
+    // What is left when the time is over is claimed again later.
+    let deletions = deletions.buffer_unordered(DELETIONS_AT_ONCE).take_until(sleep(SWEEP_WITHIN));
+    let outcomes: Vec<Result<String, object_store::Error>> = deletions.collect().await;
+    let left = claimed - outcomes.len();
+    let (mut deleted, mut failed) = (Vec::with_capacity(claimed), None);
+    for outcome in outcomes {
+        match outcome {
+            Ok(key) => deleted.push(key),
             Err(error) => failed = Some(error),
         }
     }
     store::forget(&mut *pool.acquire().await?, &deleted).await?;
     // One that can't be deleted keeps no others from going.
-    failed.map_or(Ok(deleted.len()), |error| Err(error.into()))
+    if let Some(error) = failed {
+        return Err(error.into());
+    }
+    anyhow::ensure!(left == 0, "{left} objects were not deleted in time");
+    Ok(deleted.len())
 }
 
 #[cfg(test)]

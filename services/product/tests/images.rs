@@ -7,6 +7,7 @@ mod common;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -374,4 +375,39 @@ async fn a_store_that_is_away_is_said_to_be_and_the_rest_works() {
     assert_eq!((status, &problem["code"]), (503, &json!("service_unavailable")));
     assert_eq!(shop.images(&product).await, json!([]));
     std::fs::remove_file(file).unwrap();
+}
+
+#[tokio::test]
+async fn objects_whose_deletion_hangs_do_not_keep_the_others() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let fake = Router::new().fallback(async |uri: Uri| {
+        if uri.path().contains("stuck") {
+            std::future::pending::<()>().await;
+        }
+        StatusCode::NO_CONTENT
+    });
+    tokio::spawn(async move { axum::serve(listener, fake).await });
+    let shop = shop_with(&[
+        "--object-store-url=s3://shop-bucket",
+        &format!("--aws-endpoint-url={endpoint}"),
+        "--aws-access-key-id=the-key",
+        "--aws-secret-access-key=the-secret",
+    ])
+    .await;
+    let due = "INSERT INTO products.discarded_objects (key, delete_at)
+               SELECT format('images/stuck-%s', n), now() - interval '1 hour' FROM generate_series(1, 12) n
+               UNION ALL
+               SELECT format('images/other-%s', n), now() - interval '1 minute' FROM generate_series(1, 50) n";
+    sqlx::query(due).execute(&shop.pool).await.unwrap();
+    shop.replica().await;
+    testing::within(Duration::from_secs(60), "the others are deleted", async || {
+        let query = "SELECT count(*) FROM products.discarded_objects WHERE key LIKE '%other%'";
+        let left: i64 = sqlx::query_scalar(query).fetch_one(&shop.pool).await.unwrap();
+        (left == 0).then_some(())
+    })
+    .await;
+    let query = "SELECT count(*) FROM products.discarded_objects WHERE claimed";
+    let stuck: i64 = sqlx::query_scalar(query).fetch_one(&shop.pool).await.unwrap();
+    assert_eq!(stuck, 12, "they are tried again later");
 }
