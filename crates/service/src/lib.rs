@@ -17,6 +17,7 @@ pub mod grpc;
 pub mod health;
 mod healthcheck;
 pub mod http;
+pub mod idempotency;
 mod lifecycle;
 pub mod money;
 pub mod openapi;

@@ -98,7 +98,9 @@ fn complete(operation: &mut Value) {
             (Some("query"), Some("cursor")) => add(400, "invalid_cursor"),
             (Some("query"), _) => add(422, "validation_failed"),
             (Some("header"), Some("Idempotency-Key")) => {
-                add(400, "idempotency_key_missing");
+                if parameter["required"] == json!(true) {
+                    add(400, "idempotency_key_missing");
+                }
                 add(400, "idempotency_key_invalid");
                 add(409, "idempotency_in_progress");
                 add(422, "idempotency_key_reused");
@@ -221,6 +223,24 @@ mod tests {
         extensions(("x-problems" = json!({"409": ["sold_out"], "422": ["unknown_thing"]})))
     )]
     async fn buy(State(()): State<()>) {}
+
+    /// Keep it.
+    #[utoipa::path(
+        post, path = "/things", operation_id = "keep_thing",
+        params(("Idempotency-Key" = Option<String>, Header)),
+        responses((status = 201, description = "Kept.")),
+    )]
+    async fn keep(State(()): State<()>) {}
+
+    #[test]
+    fn a_key_that_may_be_left_out_is_never_missing() {
+        let document = document("Test", OpenApiRouter::new().routes(routes!(buy)).routes(routes!(keep)));
+        let described = |path: &str| {
+            document["paths"][path]["post"]["responses"]["400"]["description"].as_str().unwrap().to_owned()
+        };
+        assert!(described("/things/{id}").contains("idempotency_key_missing"));
+        assert_eq!(described("/things"), "`idempotency_key_invalid`");
+    }
 
     #[test]
     fn what_was_made_links_to_what_its_id_is_enough_for() {

@@ -12,7 +12,7 @@ use tonic::service::Routes;
 use crate::config::Config;
 use crate::consumer::Consumer;
 use crate::objects::Objects;
-use crate::{demo, grpc, http, image, stock};
+use crate::{demo, grpc, http, image, retention, stock};
 
 static MIGRATIONS: Migrator = sqlx::migrate!();
 
@@ -41,6 +41,7 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
         Ok(())
     });
 
+    retention::start(pool.clone(), lifecycle);
     let calls = grpc::Calls::new(pool.clone(), callers, config.reservation_life_seconds);
     let routes = Routes::new(ProductServiceServer::new(calls));
     let api = http::router(http::App::new(pool.clone(), outbox, verifier, objects, lifecycle.stopping()));

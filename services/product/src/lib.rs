@@ -17,6 +17,7 @@ mod http;
 mod image;
 mod objects;
 mod product;
+mod retention;
 mod schema;
 mod stock;
 

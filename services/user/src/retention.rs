@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use service::Lifecycle;
 use service::db::Pool;
+use service::{Lifecycle, idempotency};
 
 use crate::{notification, session, throttle};
 
@@ -13,20 +13,31 @@ pub(crate) fn start(pool: Pool, lifecycle: &Lifecycle) {
     let stop = lifecycle.stopping();
     lifecycle.spawn("retention", async move {
         loop {
+            // After a full batch there is probably more.
+            while !stop.is_cancelled() {
+                match sweep(&pool).await {
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    Err(error) => {
+                        tracing::warn!(%error, "retention.failed");
+                        break;
+                    }
+                }
+            }
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 () = tokio::time::sleep(EVERY) => {}
-            }
-            if let Err(error) = sweep(&pool).await {
-                tracing::warn!(%error, "retention.failed");
             }
         }
     });
 }
 
-async fn sweep(pool: &Pool) -> sqlx::Result<()> {
+/// True when there may be more.
+async fn sweep(pool: &Pool) -> sqlx::Result<bool> {
     let mut connection = pool.acquire().await?;
-    session::sweep(&mut connection).await?;
-    throttle::sweep(&mut connection).await?;
-    notification::sweep(&mut connection).await
+    let sessions = session::sweep(&mut connection).await?;
+    let failures = throttle::sweep(&mut connection).await?;
+    let notifications = notification::sweep(&mut connection).await?;
+    let keys = idempotency::sweep(&mut connection).await?;
+    Ok(sessions || failures || notifications || keys)
 }

@@ -192,6 +192,44 @@ async fn addresses_come_in_pages_newest_first_and_are_fifty_at_most() {
     assert_eq!(app.call(Method::PUT, &newest, &ada, place()).await.status, StatusCode::OK);
 }
 
+#[tokio::test]
+async fn an_address_that_is_added_again_with_its_key_is_kept_once() {
+    let app = Arc::new(App::start().await);
+    let (ada, ben) =
+        (app.signed_in("ada@example.com").await.access, app.signed_in("ben@example.com").await.access);
+    let add = |token: &str, key: &str, body: Value| {
+        let request = app
+            .request(Method::POST, ADDRESSES)
+            .bearer_auth(token)
+            .header("idempotency-key", key)
+            .json(&body);
+        async move { Answer::of(request.send().await.unwrap()).await }
+    };
+    let first = add(&ada, "k", place()).await;
+    let again = add(&ada, "k", place()).await;
+    assert_eq!((first.status, again.status), (StatusCode::CREATED, StatusCode::CREATED));
+    assert_eq!((&first.body, first.header("location")), (&again.body, again.header("location")));
+    assert_eq!(again.header("idempotency-replayed"), "true");
+    let mut other = place();
+    other["city"] = json!("Leith");
+    add(&ada, "k", other.clone()).await.is_problem(422, "idempotency_key_reused");
+    add(&ada, "a key", place()).await.is_problem(400, "idempotency_key_invalid");
+    assert_eq!(add(&ben, "k", other.clone()).await.status, StatusCode::CREATED);
+    assert_eq!(app.count("SELECT count(*) FROM users.addresses").await, 2);
+
+    let answers = app::at_once(16, || add(&ben, "k-2", place())).await;
+    for answer in &answers {
+        let body = &answer.body;
+        assert!(answer.status == StatusCode::CREATED || body["code"] == "idempotency_in_progress", "{body}");
+    }
+    assert_eq!(app.count("SELECT count(*) FROM users.addresses").await, 3);
+
+    // The answers are personal data.
+    let erased = app.delete("/api/v1/me", &ben).await;
+    assert_eq!(erased.status, StatusCode::NO_CONTENT);
+    assert_eq!(app.count("SELECT count(*) FROM users.idempotency_keys").await, 1);
+}
+
 async fn asked(
     client: &UserServiceClient<Channel>,
     token: &str,

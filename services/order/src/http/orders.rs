@@ -89,14 +89,7 @@ pub fn stored(answer: Answer, replayed: bool) -> Result<Response, Problem> {
 pub fn idempotency_key(headers: &HeaderMap) -> Result<String, Problem> {
     let missing =
         || Problem::bad_request("idempotency_key_missing", "Send an Idempotency-Key of your choice.");
-    let mut given = headers.get_all("idempotency-key").iter();
-    let key = given.next().ok_or_else(missing)?.as_bytes();
-    let visible = key.iter().all(u8::is_ascii_graphic);
-    if key.is_empty() || key.len() > 255 || !visible || given.next().is_some() {
-        let detail = "An Idempotency-Key is 1 to 255 visible ASCII characters, given once.";
-        return Err(Problem::bad_request("idempotency_key_invalid", detail));
-    }
-    Ok(String::from_utf8_lossy(key).into_owned())
+    service::idempotency::key(headers)?.ok_or_else(missing)
 }
 
 fn check(request: &Request) -> Result<(), Problem> {

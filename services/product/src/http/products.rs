@@ -9,6 +9,7 @@ use serde_json::Value;
 use service::Problem;
 use service::auth::Staff;
 use service::extract::{Body, Json, Path, Query};
+use service::idempotency::{self, Answer, Request};
 use service::page::PageParams;
 use tokio::sync::Semaphore;
 use utoipa_axum::router::OpenApiRouter;
@@ -66,24 +67,43 @@ async fn read(
 static ADDERS: Semaphore = Semaphore::const_new(2);
 const ADD_WITHIN: Duration = Duration::from_secs(5);
 
+const CREATE: &str = "POST /api/v1/products";
+
 /// Add a product
+///
+/// With an `Idempotency-Key` a repeated request gets the product that the first one made.
 #[utoipa::path(
     post, path = "/api/v1/products", operation_id = "create_product", tag = "products",
+    params(("Idempotency-Key" = Option<String>, Header, description = "Of the caller's choice, 1 to 255 visible ASCII characters; kept for a day.", min_length = 1, max_length = 255, pattern = "^[!-~]+$", nullable = false)),
     request_body(content = NewProduct, example = json!({"sku": "JACKET-M", "name": "Waxed Cotton Jacket", "description": "Keeps out wind and rain.", "price": {"amount": 14900, "currency": "EUR"}, "category": "jackets", "attributes": {"color": "navy"}, "images": ["https://images.example.com/jacket.jpg"], "stock": 7})),
     responses((status = 201, description = "The product.", body = Product, headers(("Location" = String, description = "Where the product is."), ("ETag" = String, description = "A strong entity tag.")), example = json!({"id": "018f5c3e-7a00-7000-8000-000000000001", "sku": "JACKET-M", "slug": "waxed-cotton-jacket", "name": "Waxed Cotton Jacket", "description": "Keeps out wind and rain.", "price": {"amount": 14900, "currency": "EUR"}, "category": "jackets", "attributes": {"color": "navy"}, "images": ["https://images.example.com/jacket.jpg"], "stock": {"available": 7}, "created_at": "2026-11-23T09:00:00Z", "updated_at": "2026-11-23T09:00:00Z"}))),
     security(("token" = ["staff"])),
     extensions(("x-problems" = json!({"409": ["sku_taken", "slug_taken"]}))),
 )]
-async fn create(State(app): State<App>, _: Staff, Json(body): Json<Value>) -> Result<Response, Problem> {
+async fn create(
+    State(app): State<App>,
+    Staff(user): Staff,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Answer, Problem> {
+    let key = idempotency::key(&headers)?;
+    let body: Value = body.json(&["application/json"])?;
     let new = NewProduct::parse(body)?;
+    let request = Request::new(user.id, CREATE, key, &(&new.form, new.stock))?;
     let turn = tokio::time::timeout(ADD_WITHIN, ADDERS.acquire()).await;
     let _turn = turn.map_err(|_| Problem::unavailable("Too many products are being added."))?;
     let mut transaction = service::db::begin(&app.pool).await?;
+    if let Some(answer) = request.earlier(&mut transaction).await? {
+        return Ok(answer);
+    }
     let product = product::create(&mut transaction, new).await?;
+    let answer = Answer::created(&product)?
+        .with_header(&header::LOCATION, &format!("/api/v1/products/{}", product.id))
+        .with_header(&header::ETAG, etag::of(&product).to_str().unwrap_or_default());
+    request.answered(&mut transaction, &answer).await?;
     transaction.commit().await?;
     app.outbox.wake();
-    let location = [(header::LOCATION, format!("/api/v1/products/{}", product.id))];
-    Ok((StatusCode::CREATED, location, tagged(product)).into_response())
+    Ok(answer)
 }
 
 /// Change a product

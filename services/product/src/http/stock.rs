@@ -1,10 +1,11 @@
 //! `/products/{id}/stock-adjustments`: the ledger.
 
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::HeaderMap;
 use serde::Deserialize;
 use service::auth::Staff;
 use service::extract::{Body, Json, Path, Query};
+use service::idempotency::{self, Answer, Request};
 use service::page::{Page, PageParams, PageQuery, invalid_cursor};
 use service::validate::Invalid;
 use service::{FieldError, Problem};
@@ -60,12 +61,14 @@ struct Adjustment {
     reason: String,
 }
 
+const OPERATION: &str = "POST /api/v1/products/{id}/stock-adjustments";
+
 /// Put units on the shelf, or take them off
 ///
-/// Never below what is reserved for orders.
+/// Never below what is reserved for orders. With an `Idempotency-Key` it is safe to repeat.
 #[utoipa::path(
     post, path = "/api/v1/products/{id}/stock-adjustments", operation_id = "create_stock_adjustment", tag = "stock",
-    params(("id" = String, Path, description = "The product's id or slug.")),
+    params(("id" = String, Path, description = "The product's id or slug."), ("Idempotency-Key" = Option<String>, Header, description = "Of the caller's choice, 1 to 255 visible ASCII characters; kept for a day.", min_length = 1, max_length = 255, pattern = "^[!-~]+$", nullable = false)),
     request_body(content = Adjustment, example = json!({"delta": 5, "reason": "A delivery"})),
     responses((status = 201, description = "The entry in the ledger.", body = Entry, example = json!({"id": "018f5c3e-7a00-7000-8000-000000000002", "product_id": "018f5c3e-7a00-7000-8000-000000000001", "delta": 5, "on_hand": 12, "kind": "adjustment", "reason": "A delivery", "order_id": null, "actor": "018f5c3e-7a00-7000-8000-000000000003", "created_at": "2026-11-23T09:00:00Z"}))),
     security(("token" = ["staff"])),
@@ -75,17 +78,30 @@ async fn create(
     State(app): State<App>,
     Staff(user): Staff,
     Path(name): Path<String>,
+    headers: HeaderMap,
     body: Body,
-) -> Result<(StatusCode, Json<Entry>), Problem> {
+) -> Result<Answer, Problem> {
     let mut transaction = service::db::begin(&app.pool).await?;
     let product = store::find_locked(&mut transaction, &name).await?.ok_or_else(product::not_found)?;
+    let key = idempotency::key(&headers)?;
     let (delta, reason) = parse(body.json(&["application/json"])?)?;
-    let entry = stock::adjust(&mut transaction, product.id, delta, &reason, user.id).await?;
-    store::touch(&mut transaction, product.id).await?;
-    product::announced(&mut transaction, product.id).await?;
+    let request = Request::new(user.id, OPERATION, key, &(product.id, delta, &reason))?;
+    if let Some(answer) = request.earlier(&mut transaction).await? {
+        return Ok(answer);
+    }
+    let answer = match stock::adjust(&mut transaction, product.id, delta, &reason, user.id).await {
+        Ok(entry) => {
+            store::touch(&mut transaction, product.id).await?;
+            product::announced(&mut transaction, product.id).await?;
+            Answer::created(&entry)?
+        }
+        Err(AdjustError::Database(error)) => return Err(error.into()),
+        Err(refusal) => Answer::refused(&refusal.into())?,
+    };
+    request.answered(&mut transaction, &answer).await?;
     transaction.commit().await?;
     app.outbox.wake();
-    Ok((StatusCode::CREATED, Json(entry)))
+    Ok(answer)
 }
 
 fn parse(adjustment: Adjustment) -> Result<(i32, String), Problem> {

@@ -1,10 +1,12 @@
 //! Stock that people put on the shelf or take off it.
 
+use std::collections::BTreeMap;
+
 use service::db::Connection;
-use service::db::violated_constraint;
 use uuid::Uuid;
 
 use super::ledger::{self, Change, Entry, Kind};
+use super::store::{self, Level};
 
 /// Most units on hand: sales and restocks stay far from what an `int` holds.
 const MAX_ON_HAND: i32 = 100_000_000;
@@ -40,8 +42,7 @@ pub async fn open(connection: &mut Connection, products: &[(Uuid, i32)]) -> sqlx
     ledger::append(connection, Kind::Initial, &entries).await
 }
 
-/// Adds `delta` units, or takes them when it is negative. On an error the
-/// transaction is spent.
+/// Adds `delta` units, or takes them when it is negative. A refusal has changed nothing.
 pub async fn adjust(
     connection: &mut Connection,
     product_id: Uuid,
@@ -49,19 +50,17 @@ pub async fn adjust(
     reason: &str,
     actor: Uuid,
 ) -> Result<Entry, AdjustError> {
-    let on_hand = sqlx::query_scalar!(
-        "UPDATE products.stock SET on_hand = on_hand + $2 WHERE product_id = $1 RETURNING on_hand",
-        product_id,
-        delta,
-    );
-    let on_hand =
-        on_hand.fetch_one(&mut *connection).await.map_err(|error| match violated_constraint(&error) {
-            Some("stock_on_hand" | "stock_reserved_is_on_hand") => AdjustError::Insufficient,
-            _ => AdjustError::Database(error),
-        })?;
+    let levels = store::lock_stock(connection, &[product_id]).await?;
+    let level = levels.get(&product_id).ok_or(sqlx::Error::RowNotFound)?;
+    let on_hand = level.on_hand + delta;
+    if on_hand < level.reserved {
+        return Err(AdjustError::Insufficient);
+    }
     if on_hand > MAX_ON_HAND {
         return Err(AdjustError::TooMuch);
     }
+    let added = BTreeMap::from([(product_id, Level { on_hand: delta, reserved: 0 })]);
+    store::add_to_stock(connection, &added).await?;
     let change = Change { product_id, delta, on_hand, order_id: None };
     Ok(ledger::append_adjustment(connection, change, reason, actor).await?)
 }

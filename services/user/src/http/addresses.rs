@@ -1,10 +1,10 @@
 //! The caller's addresses.
 
 use axum::extract::State;
-use axum::http::{StatusCode, header};
-use axum::response::IntoResponse;
+use axum::http::{HeaderMap, StatusCode, header};
 use service::Problem;
 use service::extract::{Body, Json, Path, Query};
+use service::idempotency::{self, Answer, Request};
 use service::page::{Page, PageParams, PageQuery};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -38,11 +38,14 @@ async fn list(
     Ok(Json(Page::new(addresses, limit, |address| address.id)))
 }
 
+const ADD: &str = "POST /api/v1/me/addresses";
+
 /// Add an address
 ///
-/// At most fifty are kept.
+/// At most fifty are kept. With an `Idempotency-Key` it is safe to repeat.
 #[utoipa::path(
     post, path = "/api/v1/me/addresses", operation_id = "create_address", tag = "accounts",
+    params(("Idempotency-Key" = Option<String>, Header, description = "Of the caller's choice, 1 to 255 visible ASCII characters; kept for a day.", min_length = 1, max_length = 255, pattern = "^[!-~]+$", nullable = false)),
     request_body(content = Place, example = json!({"name": "Ada Lovelace", "line1": "12 St James's Square", "city": "London", "postal_code": "SW1Y 4JH", "country": "GB"})),
     responses((status = 201, description = "The address.", body = Address, headers(("Location" = String, description = "Where the address is.")), example = json!({"id": "018f5c3e-7a00-7000-8000-000000000001", "name": "Ada Lovelace", "line1": "12 St James's Square", "city": "London", "postal_code": "SW1Y 4JH", "country": "GB"}))),
     security(("token" = [])),
@@ -51,14 +54,29 @@ async fn list(
 async fn add(
     State(app): State<App>,
     Caller(user): Caller,
-    Json(place): Json<Place>,
-) -> Result<impl IntoResponse, Problem> {
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Answer, Problem> {
+    let key = idempotency::key(&headers)?;
+    let place: Place = body.json(&["application/json"])?;
     place.check()?;
+    let request = Request::new(user.id, ADD, key, &place)?;
     let mut transaction = service::db::begin(&app.pool).await?;
-    let address = address::add(&mut transaction, user.id, place).await?.ok_or_else(signed_out)?;
+    if let Some(answer) = request.earlier(&mut transaction).await? {
+        return Ok(answer);
+    }
+    let answer = match address::add(&mut transaction, user.id, place).await {
+        Ok(added) => {
+            let address = added.ok_or_else(signed_out)?;
+            let location = format!("/api/v1/me/addresses/{}", address.id);
+            Answer::created(&address)?.with_header(&header::LOCATION, &location)
+        }
+        Err(full) if full.status == StatusCode::CONFLICT => Answer::refused(&full)?,
+        Err(problem) => return Err(problem),
+    };
+    request.answered(&mut transaction, &answer).await?;
     transaction.commit().await?;
-    let location = format!("/api/v1/me/addresses/{}", address.id);
-    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(address)))
+    Ok(answer)
 }
 
 /// Get an address

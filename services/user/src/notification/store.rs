@@ -152,14 +152,12 @@ pub(super) async fn backlog(connection: &mut Connection) -> sqlx::Result<(i64, f
     Ok((row.count, row.age))
 }
 
-/// Removes what was settled three months ago.
-pub(crate) async fn sweep(connection: &mut Connection) -> sqlx::Result<()> {
-    sqlx::query!(
+/// Removes what was settled three months ago; true when there may be more.
+pub(crate) async fn sweep(connection: &mut Connection) -> sqlx::Result<bool> {
+    let old = sqlx::query!(
         "DELETE FROM users.notifications WHERE event_id IN (
              SELECT event_id FROM users.notifications
              WHERE created_at < now() - interval '90 days' AND status <> 'pending' LIMIT 10000)"
-    )
-    .execute(connection)
-    .await?;
-    Ok(())
+    );
+    Ok(old.execute(connection).await?.rows_affected() == 10_000)
 }

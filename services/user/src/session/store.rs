@@ -192,20 +192,18 @@ pub(super) async fn revoke_by_token(connection: &mut Connection, token_hash: &[u
 }
 
 /// Removes sessions that have run out, and spent tokens too old to be worth
-/// recognising.
-pub(crate) async fn sweep(connection: &mut Connection) -> sqlx::Result<()> {
-    sqlx::query!(
+/// recognising; true when there may be more.
+pub(crate) async fn sweep(connection: &mut Connection) -> sqlx::Result<bool> {
+    let sessions = sqlx::query!(
         "DELETE FROM users.sessions WHERE id IN (
              SELECT id FROM users.sessions WHERE expires_at < now() LIMIT 1000)"
-    )
-    .execute(&mut *connection)
-    .await?;
-    sqlx::query!(
+    );
+    let sessions = sessions.execute(&mut *connection).await?.rows_affected();
+    let tokens = sqlx::query!(
         "DELETE FROM users.refresh_tokens WHERE token_hash IN (
              SELECT token_hash FROM users.refresh_tokens
              WHERE spent_at IS NOT NULL AND created_at < now() - interval '30 days' LIMIT 10000)"
-    )
-    .execute(connection)
-    .await?;
-    Ok(())
+    );
+    let tokens = tokens.execute(connection).await?.rows_affected();
+    Ok(sessions == 1000 || tokens == 10_000)
 }

@@ -1,0 +1,205 @@
+//! Idempotency-Keys of requests whose whole work is one transaction of ours.
+//!
+//! One transaction writes the effect, its answer and the key. A request that is repeated because its answer was lost
+//! gets that answer and changes nothing, and one that died has left no key. (A request that calls other services too
+//! needs more: see the order service's claims.)
+//!
+//! The service's schema has the table `idempotency_keys`.
+
+use std::time::Duration;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use sqlx::types::Json;
+use uuid::Uuid;
+
+use crate::Problem;
+use crate::db::Connection;
+
+/// How long a key is kept, counted from its answer.
+pub const KEY_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Keys that [`sweep`] deletes at most.
+const BATCH: i64 = 10_000;
+
+/// The request's Idempotency-Key; 400 `idempotency_key_invalid` when it is not 1 to 255 visible ASCII characters,
+/// given once.
+pub fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let mut given = headers.get_all("idempotency-key").iter();
+    let Some(key) = given.next() else { return Ok(None) };
+    let key = key.as_bytes();
+    let visible = key.iter().all(u8::is_ascii_graphic);
+    if key.is_empty() || key.len() > 255 || !visible || given.next().is_some() {
+        let detail = "An Idempotency-Key is 1 to 255 visible ASCII characters, given once.";
+        return Err(Problem::bad_request("idempotency_key_invalid", detail));
+    }
+    Ok(Some(String::from_utf8_lossy(key).into_owned()))
+}
+
+/// 422: the key came with another body before.
+pub fn reused() -> Problem {
+    let detail = "This Idempotency-Key was used with another body.";
+    Problem::unprocessable("idempotency_key_reused", detail)
+}
+
+/// 409: the first request with the key has not ended.
+pub fn in_progress() -> Problem {
+    let detail = "The first request with this Idempotency-Key is still running.";
+    Problem::conflict("idempotency_in_progress", detail).with_retry_after(1)
+}
+
+/// A request that may have come with a key.
+pub struct Request {
+    user: Uuid,
+    operation: &'static str,
+    key: Option<String>,
+    body_hash: Vec<u8>,
+}
+
+impl Request {
+    /// `body` is what is asked for, as it was understood: white space doesn't matter, what the path names does.
+    pub fn new(
+        user: Uuid,
+        operation: &'static str,
+        key: Option<String>,
+        body: &impl Serialize,
+    ) -> Result<Self, Problem> {
+        let body = serde_json::to_vec(body).map_err(|_| Problem::internal())?;
+        Ok(Self { user, operation, key, body_hash: digest(&SHA256, &body).as_ref().to_vec() })
+    }
+
+    /// The answer that the key has; without one the key is this transaction's until it ends. 409 while another one
+    /// has it, 422 when it came with another body. Always `None` without a key.
+    pub async fn earlier(&self, transaction: &mut Connection) -> Result<Option<Answer>, Problem> {
+        let Some(key) = &self.key else { return Ok(None) };
+        // Not waited for, so that no connection is held by a request that only repeats another.
+        let free: bool = sqlx::query_scalar("SELECT pg_try_advisory_xact_lock($1)")
+            .bind(self.lock(key))
+            .fetch_one(&mut *transaction)
+            .await?;
+        if !free {
+            return Err(in_progress());
+        }
+        // In a statement of its own, which sees what whoever had the lock has written.
+        let sql = "SELECT body_hash, status, headers, body FROM idempotency_keys
+                   WHERE user_id = $1 AND operation = $2 AND key = $3";
+        let stored = sqlx::query_as::<_, (Vec<u8>, i16, Json<Vec<(String, String)>>, String)>(sql)
+            .bind(self.user)
+            .bind(self.operation)
+            .bind(key)
+            .fetch_optional(transaction)
+            .await?;
+        let Some((body_hash, status, Json(headers), body)) = stored else { return Ok(None) };
+        if body_hash != self.body_hash {
+            return Err(reused());
+        }
+        let status = u16::try_from(status).ok().and_then(|status| StatusCode::from_u16(status).ok());
+        let status = status.ok_or_else(Problem::internal)?;
+        Ok(Some(Answer { status, headers, body, replayed: true }))
+    }
+
+    /// Stores the answer with the key, if there is one, in the transaction of the effect.
+    pub async fn answered(&self, transaction: &mut Connection, answer: &Answer) -> Result<(), Problem> {
+        let Some(key) = &self.key else { return Ok(()) };
+        let sql = "INSERT INTO idempotency_keys (user_id, operation, key, body_hash, status, headers, body)
+                   VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING";
+        let stored = sqlx::query(sql)
+            .bind(self.user)
+            .bind(self.operation)
+            .bind(key)
+            .bind(&self.body_hash)
+            .bind(i16::try_from(answer.status.as_u16()).unwrap_or(500))
+            .bind(Json(&answer.headers))
+            .bind(&answer.body)
+            .execute(transaction)
+            .await?;
+        // Can't be while the lock is held; if it were, the effect must not happen twice.
+        if stored.rows_affected() == 1 { Ok(()) } else { Err(in_progress()) }
+    }
+
+    /// The advisory lock of the key. Two keys in 2^64 share one, and then one of them is asked to come again.
+    fn lock(&self, key: &str) -> i64 {
+        let name = format!("{}\n{}\n{key}", self.user, self.operation);
+        let hash = digest(&SHA256, name.as_bytes());
+        hash.as_ref().iter().take(8).fold(0, |lock, byte| (lock << 8) | i64::from(*byte))
+    }
+}
+
+/// An answer that can be stored with a key.
+pub struct Answer {
+    status: StatusCode,
+    headers: Vec<(String, String)>,
+    body: String,
+    replayed: bool,
+}
+
+impl Answer {
+    /// 201 with what was made.
+    pub fn created(made: &impl Serialize) -> Result<Self, Problem> {
+        let body = serde_json::to_string(made).map_err(|_| Problem::internal())?;
+        Ok(Self { status: StatusCode::CREATED, headers: Vec::new(), body, replayed: false })
+    }
+
+    /// A refusal that stays, however often it is asked for: nothing was changed.
+    pub fn refused(problem: &Problem) -> Result<Self, Problem> {
+        let body = serde_json::to_string(problem).map_err(|_| Problem::internal())?;
+        Ok(Self { status: problem.status, headers: Vec::new(), body, replayed: false })
+    }
+
+    pub fn with_header(mut self, name: &HeaderName, value: &str) -> Self {
+        self.headers.push((name.to_string(), value.to_owned()));
+        self
+    }
+}
+
+impl IntoResponse for Answer {
+    fn into_response(self) -> Response {
+        let mut response = if self.status.is_success() {
+            (self.status, [(header::CONTENT_TYPE, "application/json")], self.body).into_response()
+        } else {
+            serde_json::from_str(&self.body).unwrap_or_else(|_| Problem::internal()).into_response()
+        };
+        for (name, value) in &self.headers {
+            if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::from_str(value)) {
+                response.headers_mut().insert(name, value);
+            }
+        }
+        if self.replayed {
+            response.headers_mut().insert("idempotency-replayed", HeaderValue::from_static("true"));
+        }
+        response
+    }
+}
+
+/// Deletes up to 10,000 keys that are past their life; true when there may be more.
+pub async fn sweep(connection: &mut Connection) -> sqlx::Result<bool> {
+    let sql = "DELETE FROM idempotency_keys WHERE (user_id, operation, key) IN (
+                   SELECT user_id, operation, key FROM idempotency_keys
+                   WHERE answered_at < now() - make_interval(secs => $1) LIMIT $2)";
+    let deleted = sqlx::query(sql).bind(KEY_LIFE.as_secs_f64()).bind(BATCH).execute(connection).await?;
+    Ok(deleted.rows_affected() == BATCH as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_visible_ascii_given_once() {
+        let given = |values: &[&[u8]]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append("idempotency-key", HeaderValue::from_bytes(value).unwrap());
+            }
+            key(&headers).map_err(|problem| problem.code)
+        };
+        assert_eq!(given(&[]), Ok(None));
+        assert_eq!(given(&[b"a key"]), Err("idempotency_key_invalid".to_owned()));
+        assert_eq!(given(&[&[b'~'; 255]]), Ok(Some("~".repeat(255))));
+        for bad in [&[&b""[..]][..], &[&[b'k'; 256]], &[b"k\xc3\xa9"], &[b"a", b"a"]] {
+            assert_eq!(given(bad), Err("idempotency_key_invalid".to_owned()), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,17 @@
+-- The answers to requests that came with an Idempotency-Key, for whoever repeats one.
+CREATE TABLE users.idempotency_keys (
+    -- The answer is personal data.
+    user_id     uuid        NOT NULL REFERENCES users.accounts ON DELETE CASCADE,
+    operation   text        NOT NULL,
+    key         text        NOT NULL,
+    -- SHA-256 of what was asked for.
+    body_hash   bytea       NOT NULL,
+    status      smallint    NOT NULL,
+    -- [[name, value]]
+    headers     jsonb       NOT NULL,
+    body        text        NOT NULL,
+    answered_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (user_id, operation, key)
+);
+
+CREATE INDEX idempotency_keys_answered ON users.idempotency_keys (answered_at);
