@@ -7,7 +7,8 @@ GRANT USAGE ON SCHEMA users, products, orders TO dockside_operator;
 
 -- To compare. No addresses, no mail, no passwords.
 GRANT SELECT ON users.outbox, users.inbox, products.outbox, products.inbox, orders.outbox, orders.inbox TO dockside_operator;
-GRANT SELECT ON products.stock, products.stock_ledger, products.reservations, products.reservation_lines TO dockside_operator;
+GRANT SELECT ON products.stock, products.stock_ledger, products.reservations, products.reservation_lines,
+    products.forgotten_reservations TO dockside_operator;
 GRANT SELECT ON orders.sagas, orders.order_items, orders.refunds TO dockside_operator;
 GRANT SELECT (id, status, payment_status, total, currency, refunded, version, placed_at, updated_at) ON orders.orders TO dockside_operator;
 GRANT SELECT (order_id, operation, answer_status, swept, created_at) ON orders.claims TO dockside_operator;

@@ -12,6 +12,7 @@ use tonic::service::Routes;
 use crate::config::Config;
 use crate::consumer::Consumer;
 use crate::objects::Objects;
+use crate::stock::Lives;
 use crate::{demo, grpc, http, image, retention, stock};
 
 static MIGRATIONS: Migrator = sqlx::migrate!();
@@ -27,8 +28,13 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
         demo::load(&pool).await?;
     }
 
+    let lives = Lives {
+        open_seconds: config.reservation_life_seconds,
+        ended_days: config.reservation_retention_days,
+    };
     let outbox = Outbox::new(pool.clone());
-    messaging::start(lifecycle, "product", &config.backends.amqp_url, &config.naming, &outbox, Consumer);
+    let (amqp_url, consumer) = (&config.backends.amqp_url, Consumer(lives));
+    messaging::start(lifecycle, "product", amqp_url, &config.naming, &outbox, consumer);
     let (expiring, stop) = (pool.clone(), lifecycle.stopping());
     lifecycle.spawn("expiry", async move {
         stock::expire_until(&expiring, &stop).await;
@@ -41,8 +47,8 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
         Ok(())
     });
 
-    retention::start(pool.clone(), lifecycle);
-    let calls = grpc::Calls::new(pool.clone(), callers, config.reservation_life_seconds);
+    retention::start(pool.clone(), lives, lifecycle);
+    let calls = grpc::Calls::new(pool.clone(), callers, lives);
     let routes = Routes::new(ProductServiceServer::new(calls));
     let api = http::router(http::App::new(pool.clone(), outbox, verifier, objects, lifecycle.stopping()));
     ports.serve(lifecycle, &pool, api, routes)

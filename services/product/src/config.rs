@@ -30,6 +30,10 @@ pub struct Config {
     #[arg(long, env = "RESERVATION_LIFE_SECONDS", default_value_t = 600,
           value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub reservation_life_seconds: u32,
+    /// Days that a reservation is kept for. An order that is older and is cancelled puts nothing back into stock.
+    #[arg(long, env = "RESERVATION_RETENTION_DAYS", default_value_t = 400,
+          value_parser = clap::value_parser!(i32).range(60..=36_500))]
+    pub reservation_retention_days: i32,
     #[command(flatten)]
     pub objects: objects::Settings,
     /// Load the demo catalogue, once per database.

@@ -7,9 +7,9 @@ use service::db::Connection;
 use service::failpoint::reach;
 use uuid::Uuid;
 
-use crate::stock::{self, Return};
+use crate::stock::{self, Lives, Return};
 
-pub struct Consumer;
+pub struct Consumer(pub Lives);
 
 impl Handler for Consumer {
     async fn apply(&self, connection: &mut Connection, events: &[Event]) -> Result<(), ApplyError> {
@@ -24,7 +24,7 @@ impl Handler for Consumer {
                 _ => {}
             }
         }
-        stock::restock(connection, &cancelled, &returns).await?;
+        stock::restock(connection, &cancelled, &returns, self.0).await?;
         if !cancelled.is_empty() || !returns.is_empty() {
             reach("product.restock.written").await?;
         }

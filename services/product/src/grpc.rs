@@ -19,7 +19,7 @@ use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use crate::product;
-use crate::stock::{self, Committed, Line, Outcome, Released, Reservation};
+use crate::stock::{self, Committed, Line, Lives, Outcome, Released, Reservation};
 
 /// Who may call anything here.
 const CALLERS: [&str; 1] = ["order"];
@@ -46,14 +46,13 @@ pub struct Calls {
 }
 
 impl Calls {
-    pub fn new(pool: Pool, callers: Callers, reservation_life_seconds: u32) -> Self {
-        let life = reservation_life_seconds;
+    pub fn new(pool: Pool, callers: Callers, lives: Lives) -> Self {
         Self {
             callers,
             asked: telemetry::counter("reservations.asked"),
             reserve: batched(pool.clone(), move |connection, items| {
                 Box::pin(async move {
-                    let outcomes = stock::reserve(connection, items, life).await?;
+                    let outcomes = stock::reserve(connection, items, lives).await?;
                     reach("product.reserve.written").await?;
                     Ok(outcomes)
                 })
@@ -65,9 +64,9 @@ impl Calls {
                     Ok(committed)
                 })
             }),
-            release: batched(pool.clone(), |connection, orders| {
+            release: batched(pool.clone(), move |connection, orders| {
                 Box::pin(async move {
-                    let released = stock::release(connection, orders).await?;
+                    let released = stock::release(connection, orders, lives).await?;
                     reach("product.release.written").await?;
                     Ok(released)
                 })
@@ -104,6 +103,7 @@ where
         }
     })
 }
+
 /// One of a batch is bad: each in a transaction of its own finds out which. Others wait behind it, so it ends when
 /// its time is over, and when the database goes away. What was not tried by then is unavailable.
 async fn one_by_one<I, O, F>(pool: &Pool, items: &[I], operation: &F) -> Vec<Result<O, Status>>
@@ -131,7 +131,6 @@ where
     }
     answers
 }
-
 
 async fn in_transaction<I, O, F>(pool: &Pool, items: &[I], operation: &F) -> sqlx::Result<Vec<O>>
 where

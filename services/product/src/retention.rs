@@ -5,15 +5,19 @@ use std::time::Duration;
 use service::db::Pool;
 use service::{Lifecycle, idempotency};
 
-const EVERY: Duration = Duration::from_secs(60);
+use crate::stock::{self, Lives};
 
-pub fn start(pool: Pool, lifecycle: &Lifecycle) {
+const EVERY: Duration = Duration::from_secs(60);
+/// Reservations that one transaction deletes.
+const BATCH: i64 = 1000;
+
+pub fn start(pool: Pool, lives: Lives, lifecycle: &Lifecycle) {
     let stop = lifecycle.stopping();
     lifecycle.spawn("retention", async move {
         loop {
             // After a full batch there is probably more.
             while !stop.is_cancelled() {
-                match sweep(&pool).await {
+                match sweep(&pool, lives).await {
                     Ok(true) => {}
                     Ok(false) => break,
                     Err(error) => {
@@ -31,6 +35,10 @@ pub fn start(pool: Pool, lifecycle: &Lifecycle) {
 }
 
 /// True when there may be more.
-async fn sweep(pool: &Pool) -> sqlx::Result<bool> {
-    idempotency::sweep(&mut *pool.acquire().await?).await
+async fn sweep(pool: &Pool, lives: Lives) -> sqlx::Result<bool> {
+    let keys = idempotency::sweep(&mut *pool.acquire().await?).await?;
+    let mut transaction = service::db::begin(pool).await?;
+    let reservations = stock::forget(&mut transaction, lives.ended_days, BATCH).await?;
+    transaction.commit().await?;
+    Ok(keys || reservations as i64 == BATCH)
 }

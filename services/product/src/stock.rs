@@ -25,9 +25,19 @@ pub use ledger::{Entry, page as ledger_page};
 pub use release::{Released, Return, expire_until, release, restock};
 pub use reserve::reserve;
 pub use set::set;
+pub use store::forget;
 
 /// Most units that one adjustment adds or takes, and a new product starts with.
 pub const MAX_DELTA: i64 = 1_000_000;
+
+/// How long reservations last.
+#[derive(Clone, Copy, Debug)]
+pub struct Lives {
+    /// Until one that was not committed gives its stock back.
+    pub open_seconds: u32,
+    /// Until one that has ended is deleted, counted from when its order's id was made.
+    pub ended_days: i32,
+}
 
 /// What an order asks for. A product may be on several lines.
 #[derive(Clone, Debug)]

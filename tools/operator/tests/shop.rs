@@ -255,6 +255,23 @@ async fn what_only_a_person_can_set_right_is_told_and_left_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_reservation_that_was_deleted_after_its_time_is_no_difference() {
+    let shop = Shop::open().await;
+    let product = shop.product(100).await;
+    let old = shop.buy(product, "pm_card_visa", "confirmed", "captured").await;
+    let young = shop.buy(product, "pm_card_visa", "confirmed", "captured").await;
+    shop.agrees().await;
+    for order in [old, young] {
+        shop.sql(format!("DELETE FROM products.reservation_lines WHERE order_id = '{order}'")).await;
+        shop.sql(format!("DELETE FROM products.reservations WHERE order_id = '{order}'")).await;
+    }
+    shop.sql(format!("UPDATE products.forgotten_reservations SET up_to = '{old}'")).await;
+    let report = shop.check(STRICT).await;
+    assert_eq!(about(&report.differences, old), Vec::<&str>::new());
+    assert_eq!(about(&report.differences, young), ["is confirmed, and its reservation is not there"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn money_of_an_order_that_the_database_lost_is_told_and_left_alone() {
     let shop = Shop::open().await;
     let product = shop.product(100).await;

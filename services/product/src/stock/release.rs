@@ -10,9 +10,9 @@ use service::failpoint::reach;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::State;
 use super::ledger::{self, Change, Kind};
 use super::store::{self, Level, LineRow};
+use super::{Lives, State};
 
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
@@ -25,8 +25,12 @@ pub enum Released {
 }
 
 /// Ends the orders' reservations; a result each, in order.
-pub async fn release(connection: &mut Connection, orders: &[Uuid]) -> sqlx::Result<Vec<Released>> {
-    let held = store::lock_or_bury(connection, orders).await?;
+pub async fn release(
+    connection: &mut Connection,
+    orders: &[Uuid],
+    lives: Lives,
+) -> sqlx::Result<Vec<Released>> {
+    let (held, _) = store::lock_or_bury(connection, orders, lives.ended_days).await?;
     let open = held.iter().filter(|held| held.state == State::Reserved);
     let open: Vec<Uuid> = open.map(|held| held.order_id).collect();
     give_back(connection, &open, State::Released).await?;
@@ -51,23 +55,33 @@ pub struct Return {
 /// Puts back what orders give back: of a cancelled one all that is reserved or
 /// was sold, of a refund the units it names. In any order, a line gets back no
 /// more than was sold of it.
+///
+/// Of an order that is so old that its reservation may have been deleted, a refund's units are taken at its word: the
+/// order service has counted them against what it sold. What such an order sold is not known here, so that its
+/// cancellation puts nothing back.
 pub async fn restock(
     connection: &mut Connection,
     cancelled: &[Uuid],
     returns: &[Return],
+    lives: Lives,
 ) -> sqlx::Result<()> {
     let orders: Vec<Uuid> =
         cancelled.iter().copied().chain(returns.iter().map(|line| line.order_id)).collect();
-    let held = store::lock_or_bury(connection, &orders).await?;
+    let (held, forgotten) = store::lock_or_bury(connection, &orders, lives.ended_days).await?;
+    for order in cancelled.iter().filter(|order| forgotten.contains(order)) {
+        tracing::warn!(order.id = %order, "stock.cancelled_too_late");
+    }
     let in_state = |state| held.iter().filter(move |held| held.state == state).map(|held| held.order_id);
     let open: Vec<Uuid> = in_state(State::Reserved).filter(|order| cancelled.contains(order)).collect();
     let sold: Vec<Uuid> = in_state(State::Committed).collect();
     let both: Vec<Uuid> = open.iter().chain(&sold).copied().collect();
-    if both.is_empty() {
+    let late: Vec<&Return> = returns.iter().filter(|back| forgotten.contains(&back.order_id)).collect();
+    if both.is_empty() && late.is_empty() {
         return Ok(());
     }
     let lines = store::lines(connection, &both).await?;
-    let products: Vec<Uuid> = lines.iter().map(|line| line.product_id).collect();
+    let products = lines.iter().map(|line| line.product_id).chain(late.iter().map(|back| back.product_id));
+    let products: Vec<Uuid> = products.collect();
     let mut levels = store::lock_stock(connection, &products).await?;
     let mut changes = BTreeMap::<Uuid, Level>::new();
     let mut entries = Vec::new();
@@ -87,6 +101,17 @@ pub async fn restock(
     }
     store::end(connection, &open, State::Released).await?;
     store::add_restocked(connection, &entries).await?;
+    for back in late {
+        // Of a product that is not there nothing was sold either.
+        let (Some(level), Ok(delta)) = (levels.get_mut(&back.product_id), i32::try_from(back.quantity))
+        else {
+            continue;
+        };
+        changes.entry(back.product_id).or_default().on_hand += delta;
+        level.on_hand += delta;
+        let (product_id, on_hand, order_id) = (back.product_id, level.on_hand, Some(back.order_id));
+        entries.push(Change { product_id, delta, on_hand, order_id });
+    }
     ledger::append(connection, Kind::Restock, &entries).await?;
     store::add_to_stock(connection, &changes).await
 }

@@ -8,7 +8,7 @@ use service::money::Currency;
 use uuid::Uuid;
 
 use super::store::{self, Level, LineRow, Offer};
-use super::{Line, Outcome, Reservation, ReservedLine, Short, State};
+use super::{Line, Lives, Outcome, Reservation, ReservedLine, Short, State};
 
 /// A reservation that exists, by this batch or an earlier one.
 struct Known {
@@ -22,7 +22,7 @@ struct Known {
 pub async fn reserve(
     connection: &mut Connection,
     reservations: &[Reservation],
-    life_seconds: u32,
+    lives: Lives,
 ) -> sqlx::Result<Vec<Outcome>> {
     let products = distinct(reservations.iter().flat_map(|r| r.lines.iter().map(|line| line.product_id)));
     let offers = store::offers(connection, &products).await?;
@@ -37,7 +37,7 @@ pub async fn reserve(
     let claimed = if plausible.is_empty() {
         HashMap::new()
     } else {
-        store::claim(connection, &plausible, life_seconds).await?
+        store::claim(connection, &plausible, lives).await?
     };
     let others = distinct(reservations.iter().map(|r| r.order_id).filter(|id| !claimed.contains_key(id)));
     let mut known = known(connection, &others).await?;
@@ -68,8 +68,11 @@ pub async fn reserve(
             outcomes.push(refused);
             continue;
         }
-        // Plausible, not claimed and not there either: no committed reservation is ever deleted.
-        let remaining_ms = *claim.ok_or(sqlx::Error::RowNotFound)?;
+        // Plausible, not claimed and not there either: so old that it may have been deleted after its end.
+        let Some(&remaining_ms) = claim else {
+            outcomes.push(Outcome::Ended);
+            continue;
+        };
         let lines = snapshot(reservation, &offers);
         for line in lines.values() {
             *available.entry(line.product_id).or_default() -= line.quantity;

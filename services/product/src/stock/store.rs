@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use service::db::Connection;
 use uuid::Uuid;
 
-use super::State;
 use super::ledger::Change;
+use super::{Lives, State};
 
 /// What a product sells as, read without a lock.
 #[derive(Clone, Debug)]
@@ -35,24 +35,27 @@ pub async fn offers(connection: &mut Connection, products: &[Uuid]) -> sqlx::Res
 
 /// Makes a reservation for each order that has none, and returns those with
 /// the milliseconds left to them. Waits for a concurrent transaction that makes the same one.
+/// Orders that are older than ended reservations are kept for get none: theirs may have ended.
 pub async fn claim(
     connection: &mut Connection,
     orders: &[Uuid],
-    life_seconds: u32,
+    lives: Lives,
 ) -> sqlx::Result<HashMap<Uuid, i64>> {
     let claimed = sqlx::query!(
         "INSERT INTO products.reservations (order_id, state, expires_at)
          SELECT id, 'reserved', now() + make_interval(secs => $2)
-         FROM UNNEST($1::uuid[]) AS id ORDER BY id
+         FROM UNNEST($1::uuid[]) AS id
+         WHERE id >= (SELECT products.first_id(now() - make_interval(days => $3))) ORDER BY id
          ON CONFLICT DO NOTHING RETURNING order_id",
         orders,
-        f64::from(life_seconds),
+        f64::from(lives.open_seconds),
+        lives.ended_days,
     );
     let claimed = claimed.fetch_all(connection).await?;
-    Ok(claimed.into_iter().map(|row| (row.order_id, i64::from(life_seconds) * 1000)).collect())
+    Ok(claimed.into_iter().map(|row| (row.order_id, i64::from(lives.open_seconds) * 1000)).collect())
 }
 
-/// Undoes [`claim`] in the same transaction.
+/// Deletes reservations: what [`claim`] made in the same transaction, and what nobody asks for any more.
 pub async fn unclaim(connection: &mut Connection, orders: &[Uuid]) -> sqlx::Result<()> {
     sqlx::query!("DELETE FROM products.reservations WHERE order_id = ANY($1)", orders)
         .execute(connection)
@@ -97,20 +100,54 @@ pub async fn lock(connection: &mut Connection, orders: &[Uuid]) -> sqlx::Result<
 }
 
 /// The orders' reservations, locked; an order without one gets a `released`
-/// one, so that a reserve that comes late finds it ended.
-pub async fn lock_or_bury(connection: &mut Connection, orders: &[Uuid]) -> sqlx::Result<Vec<Held>> {
+/// one, so that a reserve that comes late finds it ended. Only orders older than `ended_days` get none, as theirs
+/// may have been deleted: these come second.
+pub async fn lock_or_bury(
+    connection: &mut Connection,
+    orders: &[Uuid],
+    ended_days: i32,
+) -> sqlx::Result<(Vec<Held>, Vec<Uuid>)> {
     // DO UPDATE locks the row even where its WHERE turns the update down, so
-    // rows are inserted or locked in one sorted pass:
+    // rows are inserted or locked in one sorted pass, and only those inserted are returned:
     // https://www.postgresql.org/docs/current/sql-insert.html#SQL-ON-CONFLICT
-    sqlx::query!(
-        "INSERT INTO products.reservations AS r (order_id, state, expires_at)
+    let buried = sqlx::query!(
+        r#"INSERT INTO products.reservations AS r (order_id, state, expires_at)
          SELECT DISTINCT id, 'released', now() FROM UNNEST($1::uuid[]) AS id ORDER BY id
-         ON CONFLICT (order_id) DO UPDATE SET state = r.state WHERE false",
+         ON CONFLICT (order_id) DO UPDATE SET state = r.state WHERE false
+         RETURNING order_id,
+                   order_id < (SELECT products.first_id(now() - make_interval(days => $2))) AS "forgotten!""#,
         orders,
-    )
-    .execute(&mut *connection)
-    .await?;
-    find(connection, orders).await
+        ended_days,
+    );
+    let buried = buried.fetch_all(&mut *connection).await?.into_iter();
+    let forgotten: Vec<Uuid> = buried.filter(|row| row.forgotten).map(|row| row.order_id).collect();
+    if !forgotten.is_empty() {
+        unclaim(connection, &forgotten).await?;
+    }
+    Ok((find(connection, orders).await?, forgotten))
+}
+
+/// Deletes up to `limit` reservations that ended so many days ago or more, with their lines, and notes up to where.
+/// Returns how many. By the order's id, which tells its time, and so needs no other index.
+pub async fn forget(connection: &mut Connection, ended_days: i32, limit: i64) -> sqlx::Result<usize> {
+    let ended = sqlx::query_scalar!(
+        "SELECT order_id FROM products.reservations
+         WHERE order_id < (SELECT products.first_id(now() - make_interval(days => $1)))
+           AND created_at < now() - make_interval(days => $1) AND state <> 'reserved'
+         ORDER BY order_id LIMIT $2 FOR UPDATE SKIP LOCKED",
+        ended_days,
+        limit,
+    );
+    let ended = ended.fetch_all(&mut *connection).await?;
+    let Some(last) = ended.last() else { return Ok(0) };
+    sqlx::query!("DELETE FROM products.reservation_lines WHERE order_id = ANY($1)", &ended)
+        .execute(&mut *connection)
+        .await?;
+    unclaim(connection, &ended).await?;
+    sqlx::query!("UPDATE products.forgotten_reservations SET up_to = $1 WHERE up_to < $1", last)
+        .execute(connection)
+        .await?;
+    Ok(ended.len())
 }
 
 /// Up to `limit` reservations that ran out, locked; passes over those that

@@ -64,6 +64,7 @@ pub(super) async fn reservations(
 ) -> sqlx::Result<Vec<Difference>> {
     let (since, grace) = (options.since_seconds(), options.grace.as_secs_f64());
     // Sold and not given back; given back and still held. What an event is to bring about gets the grace.
+    // The product service deletes the oldest reservations, and says up to where.
     let held: Vec<Held> = sqlx::query_as(
         "WITH sides AS (
              SELECT o.id, o.status, r.state,
@@ -91,7 +92,8 @@ pub(super) async fn reservations(
          )
          SELECT id, status, state, event, unlike, out FROM sides
          WHERE unlike > 0
-            OR (status IN ('confirmed', 'shipped', 'delivered') AND state IS DISTINCT FROM 'committed')
+            OR (status IN ('confirmed', 'shipped', 'delivered') AND state IS DISTINCT FROM 'committed'
+                AND NOT (state IS NULL AND id <= (SELECT up_to FROM products.forgotten_reservations)))
             OR (settled AND (out > 0 OR (status = 'cancelled' AND state = 'reserved')))
          ORDER BY id",
     )
