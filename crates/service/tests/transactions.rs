@@ -114,3 +114,22 @@ async fn begins_cancelled_by_many_at_once_lose_nothing() {
     let kept: i64 = sqlx::query_scalar("SELECT count(*) FROM written").fetch_one(&observer).await.unwrap();
     assert_eq!(kept, TASKS * EACH);
 }
+
+/// PostgreSQL answers the COMMIT of a failed transaction with ROLLBACK, which is no error.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_after_a_statement_that_failed_is_not_reported_as_done() {
+    let backends = Backends::new(testing::database("written").await, 1, testing::NO_BROKER.to_owned());
+    let pool = service::db::open(&backends, "written", &[]).await.unwrap();
+    sqlx::query("CREATE TABLE rows (n bigint PRIMARY KEY)").execute(&pool).await.unwrap();
+    let mut transaction = service::db::begin(&pool).await.unwrap();
+    for n in [1_i64, 1] {
+        let _ = sqlx::query("INSERT INTO rows VALUES ($1)").bind(n).execute(&mut *transaction).await;
+    }
+    let error = transaction.commit().await.unwrap_err();
+    assert_eq!(service::db::kind(&error), service::db::Kind::Statement, "{error}");
+    let mut transaction = service::db::begin(&pool).await.unwrap();
+    sqlx::query("INSERT INTO rows VALUES (2)").execute(&mut *transaction).await.unwrap();
+    transaction.commit().await.unwrap();
+    let rows: Vec<i64> = sqlx::query_scalar("SELECT n FROM rows").fetch_all(&pool).await.unwrap();
+    assert_eq!(rows, [2]);
+}

@@ -46,30 +46,30 @@ pub struct Connection {
     expires: Instant,
     /// The end of the present transaction's time.
     until: Option<Instant>,
-    /// A statement was sent whose answer is not read to its end.
-    pending: bool,
+    /// A statement of the present transaction failed: PostgreSQL answers its COMMIT with a ROLLBACK and no error.
+    aborted: bool,
 }
 
 impl Connection {
     pub(super) fn new(raw: PgConnection, retired: CancellationToken, life: Duration) -> Self {
-        Self { raw: Some(raw), retired, expires: Instant::now() + life, until: None, pending: false }
+        Self { raw: Some(raw), retired, expires: Instant::now() + life, until: None, aborted: false }
     }
 
-    /// What a statement is sent on, and how long it may take. After that comes [`Self::settle`]; where it does
-    /// not, because nobody waits any more, the next user finds `pending`.
+    /// What a statement is sent on, and how long it may take. After that comes [`Self::settle`].
     fn statement(&mut self, limit: Duration) -> sqlx::Result<(&mut PgConnection, Limit)> {
         let until = Instant::now() + limit;
         let until = self.until.map_or(until, |end| end.min(until));
         let limit = Limit { retired: self.retired.clone(), until };
         let raw = self.raw.as_mut().ok_or(Unanswered::Closed)?;
-        self.pending = true;
         Ok((raw, limit))
     }
 
     fn settle<T>(&mut self, outcome: sqlx::Result<T>) -> sqlx::Result<T> {
-        self.pending = false;
-        if outcome.as_ref().is_err_and(|error| kind(error) == Kind::OtherConnection) {
-            self.raw = None; // which closes it
+        if let Err(error) = &outcome {
+            self.aborted |= self.until.is_some() && matches!(error, sqlx::Error::Database(_));
+            if kind(error) == Kind::OtherConnection {
+                self.raw = None; // which closes it
+            }
         }
         outcome
     }
@@ -196,6 +196,7 @@ pub async fn begin_with(pool: &Pool, statement: &'static str) -> sqlx::Result<Tr
     // From here on it is rolled back when it is dropped, whether or not BEGIN has been answered.
     let mut transaction = Transaction { connection: Some(connection) };
     transaction.until = Some(Instant::now() + TRANSACTION_DEADLINE);
+    transaction.aborted = false;
     transaction.run(statement, STATEMENT_DEADLINE).await?;
     Ok(transaction)
 }
@@ -204,6 +205,12 @@ impl Transaction {
     /// Commits. An error of [`Kind::OutcomeUnknown`] leaves open whether it is committed, now or later; any other
     /// means that it is rolled back.
     pub async fn commit(mut self) -> sqlx::Result<()> {
+        if self.aborted {
+            self.rollback().await?;
+            return Err(sqlx::Error::Decode(
+                "a statement of the transaction had failed: nothing is committed".into(),
+            ));
+        }
         let mut commit = Box::pin(async move {
             self.until = None;
             self.run("COMMIT", COMMIT_HELD).await?;
