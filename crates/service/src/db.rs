@@ -2,6 +2,7 @@
 //! several replicas may run at once.
 
 mod address;
+mod commits;
 mod connection;
 mod errors;
 mod pool;

@@ -5,6 +5,7 @@
 //! statement has a deadline here, in the client. When it passes, or another server has taken over, the
 //! connection is closed at once, whatever was under way on it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool::managed::Object;
@@ -16,6 +17,7 @@ use sqlx::{Connection as _, Describe, Either, Execute, Executor, Postgres, SqlSt
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::commits::Commits;
 use super::errors::{Kind, Unanswered, kind};
 use super::pool::{Manager, Pool};
 
@@ -48,11 +50,17 @@ pub struct Connection {
     until: Option<Instant>,
     /// A statement of the present transaction failed: PostgreSQL answers its COMMIT with a ROLLBACK and no error.
     aborted: bool,
+    commits: Arc<Commits>,
 }
 
 impl Connection {
-    pub(super) fn new(raw: PgConnection, retired: CancellationToken, life: Duration) -> Self {
-        Self { raw: Some(raw), retired, expires: Instant::now() + life, until: None, aborted: false }
+    pub(super) fn new(
+        raw: PgConnection,
+        retired: CancellationToken,
+        life: Duration,
+        commits: Arc<Commits>,
+    ) -> Self {
+        Self { raw: Some(raw), retired, expires: Instant::now() + life, until: None, aborted: false, commits }
     }
 
     /// What a statement is sent on, and how long it may take. After that comes [`Self::settle`].
@@ -213,6 +221,7 @@ impl Transaction {
         }
         let mut commit = Box::pin(async move {
             self.until = None;
+            let _pending = self.commits.begin();
             self.run("COMMIT", COMMIT_HELD).await?;
             drop(self.connection.take());
             Ok(())

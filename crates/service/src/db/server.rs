@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -12,6 +12,7 @@ use sqlx::{Connection as _, Row};
 use tokio_util::sync::CancellationToken;
 
 use super::address;
+use super::commits::Commits;
 use super::connection::Connection;
 use super::errors::{Unanswered, is_read_only};
 
@@ -74,6 +75,7 @@ pub(super) struct Server {
     present: Mutex<Present>,
     /// Whether the present server was there when it was last looked at.
     alive: AtomicBool,
+    commits: Arc<Commits>,
 }
 
 #[derive(Debug, Default)]
@@ -98,6 +100,7 @@ impl Server {
             last: AtomicUsize::new(0),
             present: Mutex::default(),
             alive: AtomicBool::new(false),
+            commits: Arc::default(),
         })
     }
 
@@ -115,7 +118,7 @@ impl Server {
             () = replaced.cancelled() => self.open().await?,
         };
         let life = LIFE + LIFE.mul_f64(rand::random::<f64>());
-        Ok(Connection::new(raw, retired, life))
+        Ok(Connection::new(raw, retired, life, self.commits.clone()))
     }
 
     /// A connection to the first host that takes writes, and what ends when that server is replaced.
@@ -168,8 +171,9 @@ impl Server {
         self.alive.swap(alive, Ordering::Relaxed)
     }
 
-    pub fn is_alive(&self) -> bool {
-        self.alive.load(Ordering::Relaxed)
+    /// Whether it was there when it was last looked at, and its commits come through.
+    pub fn is_writable(&self) -> bool {
+        self.alive.load(Ordering::Relaxed) && !self.commits.are_stuck()
     }
 
     fn present(&self) -> MutexGuard<'_, Present> {

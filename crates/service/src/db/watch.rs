@@ -35,7 +35,7 @@ impl Watch {
     }
 
     pub fn is_writable(&self) -> bool {
-        self.server.is_alive()
+        self.server.is_writable()
     }
 }
 
