@@ -15,7 +15,7 @@ pub fn tidy(q: &str) -> String {
             excluded = false;
         } else {
             let words = piece.split(is_separator);
-            excluded = words.clone().last() == Some("-");
+            excluded = words.clone().next_back() == Some("-");
             terms.extend(words.filter_map(word));
         }
     }
