@@ -23,6 +23,7 @@ mod place;
 mod refund;
 mod saga;
 mod schema;
+mod split;
 mod text;
 mod times;
 

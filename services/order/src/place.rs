@@ -23,6 +23,7 @@ use crate::clients::user::Users;
 use crate::erasure;
 use crate::order::{self, Item, Line, MAX_LINES, Placement, Viewer};
 use crate::saga::runner::Sagas;
+use crate::split::split;
 use crate::times::Times;
 
 pub const OPERATION: &str = "POST /api/v1/orders";
@@ -346,26 +347,12 @@ fn now() -> OffsetDateTime {
     now.replace_nanosecond(now.microsecond() * 1000).unwrap_or(now)
 }
 
-/// All orders in one transaction; if that fails for another reason than the
-/// database being away, each in one of its own.
+/// All orders in one transaction, or a bad one apart from the others.
 async fn place(pool: &Pool, outbox: &Outbox, jobs: &[Job]) -> Vec<sqlx::Result<Placed>> {
-    let jobs: Vec<&Job> = jobs.iter().collect();
-    let error = match place_together(pool, outbox, &jobs).await {
-        Ok(placed) => return placed.into_iter().map(Ok).collect(),
-        Err(error) => error,
-    };
-    if service::db::is_transient(&error) {
-        tracing::warn!(%error, orders = jobs.len(), "place.failed");
-        return jobs.iter().map(|_| Err(sqlx::Error::PoolTimedOut)).collect();
-    }
-    let mut outcomes = Vec::with_capacity(jobs.len());
-    for job in jobs {
-        outcomes.push(place_together(pool, outbox, &[job]).await.map(|placed| placed[0]));
-    }
-    outcomes
+    split(jobs.len(), |part| place_together(pool, outbox, &jobs[part])).await
 }
 
-async fn place_together(pool: &Pool, outbox: &Outbox, jobs: &[&Job]) -> sqlx::Result<Vec<Placed>> {
+async fn place_together(pool: &Pool, outbox: &Outbox, jobs: &[Job]) -> sqlx::Result<Vec<Placed>> {
     let mut transaction = service::db::begin(pool).await?;
     let claims: Vec<&Claim> = jobs.iter().map(|job| &job.claim).collect();
     let held = claim::store::lock_held(&mut transaction, &claims).await?;
@@ -373,7 +360,7 @@ async fn place_together(pool: &Pool, outbox: &Outbox, jobs: &[&Job]) -> sqlx::Re
     let mut turns: Vec<usize> = (0..jobs.len()).collect();
     turns.sort_by_key(|turn| jobs[*turn].placement.user_id); // or two replicas deadlock on carts
     for turn in turns {
-        let job = jobs[turn];
+        let job = &jobs[turn];
         let (user, lines) = (job.placement.user_id, &job.claim.lines);
         let claim = held.iter().find(|held| held.order_id == job.claim.order_id);
         placed[turn] = if claim.is_none() {
@@ -393,7 +380,7 @@ async fn place_together(pool: &Pool, outbox: &Outbox, jobs: &[&Job]) -> sqlx::Re
         claim::store::sweep_next(&mut transaction, &changed).await?;
     }
     let mut accepted: Vec<&Job> =
-        jobs.iter().zip(&placed).filter(|(_, placed)| **placed == Placed::Yes).map(|(job, _)| *job).collect();
+        jobs.iter().zip(&placed).filter(|(_, placed)| **placed == Placed::Yes).map(|(job, _)| job).collect();
     accepted.sort_by_key(|job| job.placement.id); // or two replicas deadlock on unique keys
     let answers: Vec<(Claim, Answer)> =
         accepted.iter().map(|job| (job.claim.clone(), job.answer.clone())).collect();

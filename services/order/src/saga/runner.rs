@@ -4,6 +4,7 @@
 //! A worker that dies leaves the lease to run out, and the order goes on from
 //! what was last committed.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,7 @@ use super::money::RefundStatus;
 use super::store::{self, Lease};
 use super::{Call, Input, Refusal, State};
 use crate::live::Live;
+use crate::split::split;
 use crate::times::Times;
 
 /// Orders worked on at once by one process.
@@ -258,12 +260,11 @@ impl Sagas {
     }
 }
 
-/// All facts in one transaction; if that fails for another reason than the
-/// database being away, each in one of its own, so that a bad one fails alone.
+/// All facts in one transaction, or a bad one apart from the others.
 async fn apply(pool: &Pool, outbox: &Outbox, live: &Live, facts: &[(Uuid, Input)]) -> Vec<Applied> {
-    let together = async |facts: &[(Uuid, Input)]| {
+    let together = |part: Range<usize>| async move {
         let mut transaction = service::db::begin(pool).await?;
-        let applied = facts::apply(&mut transaction, facts).await?;
+        let applied = facts::apply(&mut transaction, &facts[part]).await?;
         reach("order.saga.written").await?;
         transaction.commit().await?;
         reach("order.saga.committed").await?;
@@ -271,23 +272,7 @@ async fn apply(pool: &Pool, outbox: &Outbox, live: &Live, facts: &[(Uuid, Input)
         live.announce(&applied.moved);
         Ok::<_, sqlx::Error>(applied.answers)
     };
-    let error = match together(facts).await {
-        Ok(answers) => return answers.into_iter().map(Ok).collect(),
-        Err(error) => error,
-    };
-    if facts.len() == 1 {
-        return vec![Err(error)];
-    }
-    let away = service::db::is_transient(&error);
-    let mut answers = Vec::with_capacity(facts.len());
-    for fact in facts {
-        answers.push(if away {
-            Err(sqlx::Error::PoolTimedOut)
-        } else {
-            together(std::slice::from_ref(fact)).await.map(|mut answers| answers.pop().flatten())
-        });
-    }
-    answers
+    split(facts.len(), together).await
 }
 
 /// A look tells much that is known. What a slow worker takes for known is told

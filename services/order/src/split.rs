@@ -1,0 +1,107 @@
+//! A batch that failed, in smaller parts.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// After this no further part is begun: what has queued up meanwhile is waited for too.
+const BUDGET: Duration = Duration::from_secs(3);
+
+/// Does `work` on all of a batch in one transaction or, where that fails, on ever smaller parts, so that a bad item
+/// fails alone. `work` gets the places of its items, and so many answers come back as there are `items`, in order. When
+/// the database goes away, or the time is up, what is left is given up with an error that is transient.
+pub async fn split<T, F>(items: usize, work: impl Fn(Range<usize>) -> F) -> Vec<sqlx::Result<T>>
+where
+    F: Future<Output = sqlx::Result<Vec<T>>>,
+{
+    split_until(Instant::now() + BUDGET, items, work).await
+}
+
+async fn split_until<T, F>(
+    until: Instant,
+    items: usize,
+    work: impl Fn(Range<usize>) -> F,
+) -> Vec<sqlx::Result<T>>
+where
+    F: Future<Output = sqlx::Result<Vec<T>>>,
+{
+    let mut answers = Vec::with_capacity(items);
+    let mut parts = vec![(0, items)]; // the next one last
+    while let Some((start, end)) = parts.pop() {
+        match work(start..end).await {
+            Ok(done) => answers.extend(done.into_iter().map(Ok)),
+            Err(error) if service::db::is_transient(&error) => {
+                tracing::warn!(%error, items = items - start, "batch.given_up");
+                break;
+            }
+            Err(error) if end - start == 1 => answers.push(Err(error)),
+            Err(_) => {
+                let middle = start.midpoint(end);
+                parts.extend([(middle, end), (start, middle)]);
+            }
+        }
+        if Instant::now() >= until && !parts.is_empty() {
+            tracing::warn!(items = items - answers.len(), "batch.out_of_time");
+            break;
+        }
+    }
+    answers.resize_with(items, || Err(sqlx::Error::PoolTimedOut));
+    answers
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// Which of 1..=16 are done, where those of `bad` fail whatever they are together with; and how many parts it took.
+    async fn tried(bad: &[usize], away_after: usize) -> (Vec<usize>, usize) {
+        let parts = Cell::new(0);
+        let answers = split(16, |part| {
+            let items: Vec<usize> = part.map(|place| place + 1).collect();
+            parts.set(parts.get() + 1);
+            let away = parts.get() > away_after;
+            async move {
+                match () {
+                    () if away => Err(sqlx::Error::PoolTimedOut),
+                    () if items.iter().any(|item| bad.contains(item)) => Err(sqlx::Error::RowNotFound),
+                    () => Ok(items),
+                }
+            }
+        });
+        let answers = answers.await;
+        assert_eq!(answers.len(), 16);
+        let done = answers.into_iter().enumerate().filter_map(|(place, answer)| {
+            let item = answer.ok()?;
+            assert_eq!(item, place + 1);
+            Some(item)
+        });
+        (done.collect(), parts.get())
+    }
+
+    #[tokio::test]
+    async fn a_bad_item_fails_alone_and_soon() {
+        let others: Vec<usize> = (1..=16).filter(|item| *item != 11).collect();
+        assert_eq!(tried(&[11], usize::MAX).await, (others, 9));
+    }
+
+    #[tokio::test]
+    async fn nothing_more_is_tried_once_the_database_is_away() {
+        // All, the first half, the second; and of that the first: away.
+        assert_eq!(tried(&[11], 3).await, ((1..=8).collect(), 4));
+    }
+
+    #[tokio::test]
+    async fn nothing_more_is_tried_once_the_time_is_up() {
+        let calls = Cell::new(0);
+        let answers = split_until(Instant::now(), 128, |_| {
+            calls.set(calls.get() + 1);
+            async { Err::<Vec<()>, _>(sqlx::Error::RowNotFound) }
+        });
+        let answers = answers.await;
+        assert_eq!((answers.len(), calls.get()), (128, 1));
+        assert!(answers.iter().all(|answer| matches!(answer, Err(sqlx::Error::PoolTimedOut))));
+    }
+}
