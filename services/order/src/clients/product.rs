@@ -13,11 +13,16 @@ use service::batch::{Batcher, Overloaded};
 use service::grpc::{Replicas, Retries};
 use service::money::Currency;
 use service::peer::ServiceKey;
-use tonic::{Request, Response, Status};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tonic::{Code, Request, Response, Status};
 use uuid::Uuid;
 
 use crate::order::{Item, Line};
 use crate::times::Times;
+
+/// Items asked for alone at once; see [`Products::alone`].
+const ALONE_AT_ONCE: usize = 16;
 
 /// A reservation's result.
 #[derive(Clone, Debug)]
@@ -48,23 +53,32 @@ pub struct Product {
 #[error("the product service does not answer: {why}")]
 pub struct Unavailable {
     why: String,
-    /// It answered, but will not do this.
+    /// It answered, but will not do this as it is.
     refused: bool,
+}
+
+impl Unavailable {
+    fn passing(why: &str) -> Self {
+        Self { why: why.to_owned(), refused: false }
+    }
 }
 
 impl From<Status> for Unavailable {
     fn from(status: Status) -> Self {
-        let refused = !service::grpc::is_transient(&status);
-        if refused {
+        let answered = !service::grpc::is_transient(&status);
+        if answered {
             tracing::error!(code = ?status.code(), error = status.message(), "product.call_failed");
         }
-        Self { why: status.message().to_owned(), refused }
+        // These say something of us, and nothing of what we asked for.
+        let of_us =
+            matches!(status.code(), Code::Unauthenticated | Code::PermissionDenied | Code::Unimplemented);
+        Self { why: status.message().to_owned(), refused: answered && !of_us }
     }
 }
 
 impl From<Overloaded> for Unavailable {
     fn from(overloaded: Overloaded) -> Self {
-        Self { why: overloaded.to_string(), refused: false }
+        Self::passing(&overloaded.to_string())
     }
 }
 
@@ -73,6 +87,7 @@ pub struct Products {
     caller: Caller,
     reserve: Batcher<api::Reservation, Result<Reserved, Unavailable>>,
     commit: Batcher<Uuid, Result<bool, Unavailable>>,
+    alone: Arc<Semaphore>,
 }
 
 #[derive(Clone)]
@@ -132,14 +147,14 @@ impl Products {
         let reserver = caller.clone();
         let reserve = Batcher::spawn(move |batch: Arc<Vec<api::Reservation>>| {
             let caller = reserver.clone();
-            async move { each(&batch, |batch| caller.clone().reserve(batch)).await }
+            async move { together(batch.len(), caller.reserve(batch.to_vec()).await) }
         });
         let committer = caller.clone();
         let commit = Batcher::spawn(move |batch: Arc<Vec<Uuid>>| {
             let caller = committer.clone();
-            async move { each(&batch, |batch| caller.clone().commit(batch)).await }
+            async move { together(batch.len(), caller.commit(batch.to_vec()).await) }
         });
-        Ok(Self { caller, reserve, commit })
+        Ok(Self { caller, reserve, commit, alone: Arc::new(Semaphore::new(ALONE_AT_ONCE)) })
     }
 
     /// Sets stock aside for an order; safe to repeat.
@@ -147,12 +162,33 @@ impl Products {
         let line =
             |line: &Line| api::Line { product_id: line.product_id.to_string(), quantity: line.quantity };
         let lines = lines.iter().map(line).collect();
-        self.reserve.run(api::Reservation { order_id: order.to_string(), lines }).await?
+        let reservation = api::Reservation { order_id: order.to_string(), lines };
+        match self.reserve.run(reservation.clone()).await? {
+            Err(error) if error.refused => self.alone(self.caller.clone().reserve(vec![reservation])).await,
+            answer => answer,
+        }
     }
 
     /// Makes the reservation a sale; false when it has ended before. Safe to repeat.
     pub async fn commit(&self, order: Uuid) -> Result<bool, Unavailable> {
-        self.commit.run(order).await?
+        match self.commit.run(order).await? {
+            Err(error) if error.refused => self.alone(self.caller.clone().commit(vec![order])).await,
+            answer => answer,
+        }
+    }
+
+    /// Asks for one item of a batch that was refused for what is in it, so that a bad one fails alone. Not in the
+    /// batches' worker, where all that comes after would wait; and no longer than for the batch.
+    async fn alone<T>(
+        &self,
+        call: impl Future<Output = Result<Vec<T>, Unavailable>>,
+    ) -> Result<T, Unavailable> {
+        let asked = async {
+            let _turn = self.alone.acquire().await;
+            call.await?.pop().ok_or_else(malformed)
+        };
+        let answer = timeout(self.caller.times.product_call, asked).await;
+        answer.unwrap_or_else(|_| Err(Unavailable::passing("it took too long")))
     }
 
     /// Gives reserved stock back; safe to repeat, and before any reservation too.
@@ -176,32 +212,20 @@ impl Products {
     }
 }
 
-/// One answer for each item. A call that is refused for what is in it is made
-/// again for each item alone, so that a bad one fails alone.
-async fn each<I: Clone, T, F>(items: &[I], call: impl Fn(Vec<I>) -> F) -> Vec<Result<T, Unavailable>>
-where
-    F: Future<Output = Result<Vec<T>, Unavailable>>,
-{
-    let failure = match call(items.to_vec()).await {
-        Ok(results) if results.len() == items.len() => return results.into_iter().map(Ok).collect(),
+/// One answer for each item of a batch. Where it was refused, each but an only one is to be asked for again.
+fn together<T>(items: usize, answer: Result<Vec<T>, Unavailable>) -> Vec<Result<T, Unavailable>> {
+    let failure = match answer {
+        Ok(results) if results.len() == items => return results.into_iter().map(Ok).collect(),
         Ok(_) => malformed(),
         Err(error) => error,
     };
-    let mut answers = Vec::with_capacity(items.len());
-    for item in items {
-        if failure.refused && items.len() > 1 {
-            let answer = call(vec![item.clone()]).await;
-            answers.push(answer.and_then(|mut results| results.pop().ok_or_else(malformed)));
-        } else {
-            answers.push(Err(failure.clone()));
-        }
-    }
-    answers
+    let failure = Unavailable { refused: failure.refused && items > 1, ..failure };
+    (0..items).map(|_| Err(failure.clone())).collect()
 }
 
 fn malformed() -> Unavailable {
     tracing::error!("product.answer_malformed");
-    Unavailable { why: "its answer makes no sense".to_owned(), refused: false }
+    Unavailable::passing("its answer makes no sense")
 }
 
 pub fn product_of(product: api::Product) -> Option<Product> {

@@ -29,6 +29,10 @@ pub struct Inner {
     pub reserves: Option<u32>,
     /// Answers no Release.
     pub keeps: bool,
+    /// Answers no Reserve until this is over.
+    pub holds: bool,
+    /// Refuses reservations of this product that come with others, and answers none of it alone.
+    pub poison: Option<Uuid>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,7 +144,22 @@ impl ProductService for FakeProduct {
     }
 
     async fn reserve(&self, request: Request<ReserveRequest>) -> Result<Response<ReserveResponse>, Status> {
+        let bad = |inner: &Inner| {
+            let reservations = &request.get_ref().reservations;
+            let mut lines = reservations.iter().flat_map(|reservation| &reservation.lines);
+            inner.poison.is_some_and(|poison| lines.any(|line| line.product_id == poison.to_string()))
+        };
+        // The caller has a deadline.
+        while {
+            let inner = self.stock.lock();
+            inner.holds || request.get_ref().reservations.len() == 1 && bad(&inner)
+        } {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         let mut inner = self.open(&request)?;
+        if bad(&inner) {
+            return Err(Status::internal("one of them is bad"));
+        }
         if let Some(left) = &mut inner.reserves {
             *left = left.checked_sub(1).ok_or_else(|| Status::unavailable("away"))?;
         }
