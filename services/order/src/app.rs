@@ -30,7 +30,7 @@ use crate::saga::calls::Calls;
 use crate::saga::runner::Sagas;
 use crate::saga::watch;
 
-static MIGRATIONS: Migrator = sqlx::migrate!();
+pub(crate) static MIGRATIONS: Migrator = sqlx::migrate!();
 
 /// What handlers work with.
 #[derive(Clone, FromRef)]

@@ -16,6 +16,14 @@ use crate::erasure;
 use crate::order::Line;
 use crate::times::Times;
 
+/// What tells a claim from the same one in other hands. Whoever takes a claim over keeps its order id, so that
+/// alone says nothing of who may write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Hold {
+    pub order_id: Uuid,
+    pub owner: Uuid,
+}
+
 /// A claim that this request holds.
 #[derive(Clone, Debug)]
 pub struct Claim {
@@ -28,6 +36,12 @@ pub struct Claim {
     /// The reservation may be released yet, by a call that was held up or not answered: a sweeper's, or that of a
     /// request whose cart had changed.
     pub sweeping: bool,
+}
+
+impl Claim {
+    pub fn hold(&self) -> Hold {
+        Hold { order_id: self.order_id, owner: self.owner }
+    }
 }
 
 /// An answer as it is stored with its key.

@@ -1,5 +1,6 @@
 //! Placing an order: claim, reserve, place. Safe to repeat from any point.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use messaging::Outbox;
@@ -17,7 +18,7 @@ use uuid::Uuid;
 
 use crate::address::Address;
 use crate::cart;
-use crate::claim::{self, Answer, Claim, Existing, Key};
+use crate::claim::{self, Answer, Claim, Existing, Hold, Key};
 use crate::clients::product::{Products, Reserved};
 use crate::clients::user::Users;
 use crate::erasure;
@@ -207,11 +208,13 @@ impl Placer {
 
     async fn work(&self, key: &Key, mut claim: Claim, request: Request) -> Result<Answer, Problem> {
         reach("order.place.claimed").await?;
-        if claim.sweeping {
+        let mut reserved = if claim.sweeping {
             // Now rather than when the sweeper gets to it, which would be the stock of an order by then.
             self.products.release(&[claim.order_id]).await.map_err(away)?;
-        }
-        let mut reserved = self.reserve(&claim).await?;
+            Reserved::Ended
+        } else {
+            self.reserve(&claim).await?
+        };
         if matches!(reserved, Reserved::Ended | Reserved::Conflict) {
             // An ended reservation never revives: the same lines under a new order id.
             let order_id = Uuid::now_v7();
@@ -249,7 +252,7 @@ impl Placer {
         let total = match order::total(&items) {
             Ok(total) => total,
             Err(error) => {
-                self.products.release(&[claim.order_id]).await.map_err(away)?;
+                self.give_back(&claim).await?;
                 return self.refuse(&claim, Problem::invalid(vec![error])).await;
             }
         };
@@ -258,6 +261,17 @@ impl Placer {
 
     async fn reserve(&self, claim: &Claim) -> Result<Reserved, Problem> {
         self.products.reserve(claim.order_id, &claim.lines).await.map_err(away)
+    }
+
+    /// Releases what is reserved under the claim; not once it is another's, who may have placed the order on it.
+    async fn give_back(&self, claim: &Claim) -> Result<(), Problem> {
+        let mut connection = self.pool.acquire().await?;
+        let held = claim::store::sweep_next(&mut connection, &[claim.hold()]).await?;
+        drop(connection);
+        if held.is_empty() {
+            return Err(claim::in_progress());
+        }
+        self.products.release(&[claim.order_id]).await.map_err(away)
     }
 
     async fn place(
@@ -355,36 +369,41 @@ async fn place(pool: &Pool, outbox: &Outbox, jobs: &[Job]) -> Vec<sqlx::Result<P
 async fn place_together(pool: &Pool, outbox: &Outbox, jobs: &[Job]) -> sqlx::Result<Vec<Placed>> {
     let mut transaction = service::db::begin(pool).await?;
     let claims: Vec<&Claim> = jobs.iter().map(|job| &job.claim).collect();
-    let held = claim::store::lock_held(&mut transaction, &claims).await?;
+    let mut held = claim::store::lock_held(&mut transaction, &claims).await?;
     let mut placed = vec![Placed::Yes; jobs.len()];
     let mut turns: Vec<usize> = (0..jobs.len()).collect();
     turns.sort_by_key(|turn| jobs[*turn].placement.user_id); // or two replicas deadlock on carts
     for turn in turns {
         let job = &jobs[turn];
         let (user, lines) = (job.placement.user_id, &job.claim.lines);
-        let claim = held.iter().find(|held| held.order_id == job.claim.order_id);
-        placed[turn] = if claim.is_none() {
-            Placed::ClaimLost
-        } else if claim.is_some_and(|claim| claim.user_gone) {
-            Placed::UserGone
-        } else if job.cart && !cart::store::take_out(&mut transaction, user, lines).await? {
-            Placed::CartChanged
-        } else {
-            Placed::Yes
+        // Not by the order id alone: who took the claim over has the same one, and may be in this batch.
+        placed[turn] = match held.remove(&job.claim.hold()) {
+            None => Placed::ClaimLost,
+            Some(true) => Placed::UserGone,
+            Some(false) if job.cart && !cart::store::take_out(&mut transaction, user, lines).await? => {
+                Placed::CartChanged
+            }
+            Some(false) => Placed::Yes,
         };
     }
     // Their stock is released next, and that may take longer than the claim is theirs.
-    let changed = jobs.iter().zip(&placed).filter(|(_, placed)| **placed == Placed::CartChanged);
-    let changed: Vec<Uuid> = changed.map(|(job, _)| job.claim.order_id).collect();
-    if !changed.is_empty() {
-        claim::store::sweep_next(&mut transaction, &changed).await?;
+    let ended = jobs.iter().zip(&placed);
+    let ended = ended.filter(|(_, placed)| matches!(placed, Placed::CartChanged | Placed::UserGone));
+    let ended: Vec<Hold> = ended.map(|(job, _)| job.claim.hold()).collect();
+    if !ended.is_empty() {
+        claim::store::sweep_next(&mut transaction, &ended).await?;
     }
     let mut accepted: Vec<&Job> =
         jobs.iter().zip(&placed).filter(|(_, placed)| **placed == Placed::Yes).map(|(job, _)| job).collect();
     accepted.sort_by_key(|job| job.placement.id); // or two replicas deadlock on unique keys
     let answers: Vec<(Claim, Answer)> =
         accepted.iter().map(|job| (job.claim.clone(), job.answer.clone())).collect();
-    claim::store::answer(&mut transaction, &answers).await?;
+    let answered: HashSet<Hold> =
+        claim::store::answer(&mut transaction, &answers).await?.into_iter().collect();
+    if accepted.iter().any(|job| !answered.contains(&job.claim.hold())) {
+        // No order without its answer. They are locked, so this is a defect; what was taken out of carts goes back.
+        return Err(sqlx::Error::RowNotFound);
+    }
     let placements: Vec<Placement> = accepted.iter().map(|job| job.placement.clone()).collect();
     order::store::insert(&mut transaction, &placements).await?;
     reach("order.place.written").await?;
@@ -393,3 +412,6 @@ async fn place_together(pool: &Pool, outbox: &Outbox, jobs: &[Job]) -> sqlx::Res
     outbox.wake();
     Ok(placed)
 }
+
+#[cfg(test)]
+mod tests;

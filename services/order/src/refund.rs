@@ -109,7 +109,9 @@ impl Refunds {
                 return Ok(None);
             }
             let answer = decide(&mut transaction, claim.order_id, key.user_id, order, request).await?;
-            claim::store::answer(&mut transaction, &[(claim.clone(), answer.clone())]).await?;
+            if claim::store::answer(&mut transaction, &[(claim.clone(), answer.clone())]).await?.is_empty() {
+                return Ok(None); // and no refund without its answer
+            }
             reach("order.refund.written").await?;
             transaction.commit().await?;
             reach("order.refund.committed").await?;

@@ -192,8 +192,8 @@ async fn a_claim_with_another_order_id_is_let_go_too_when_the_stock_is_away() {
     let buyer = shop.customer();
     let body = order_of(thing, 2, "pm_card_visa");
     let order = a_claim_being_swept(&shop, &buyer, thing, &body).await;
-    // It says that the reservation has ended, and then no more.
-    shop.stock.lock().reserves = Some(1);
+    // It gives back what was reserved, and then says no more.
+    shop.stock.lock().reserves = Some(0);
     assert_eq!(buyer.order("k", &body).await.problem(), (503, "service_unavailable"));
     shop.stock.lock().reserves = None;
     let answer = buyer.order("k", &body).await;

@@ -1,11 +1,12 @@
 //! All SQL of claims. Leases are timed by the database's clock alone.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use service::db::Connection;
 use uuid::Uuid;
 
-use super::{Answer, Claim, Key, Stored};
+use super::{Answer, Claim, Hold, Key, Stored};
 use crate::address::Address;
 use crate::order::Line;
 use crate::times::Times;
@@ -114,41 +115,39 @@ fn encode(address: Option<&Address>) -> sqlx::Result<Option<serde_json::Value>> 
     address.map(serde_json::to_value).transpose().map_err(|error| sqlx::Error::Encode(error.into()))
 }
 
-/// A claim that is still its owner's and has no answer.
-pub struct Held {
-    pub order_id: Uuid,
-    /// Its user is to be forgotten.
-    pub user_gone: bool,
+/// Order ids and owners, a column each.
+fn columns(holds: impl Iterator<Item = Hold>) -> (Vec<Uuid>, Vec<Uuid>) {
+    holds.map(|hold| (hold.order_id, hold.owner)).unzip()
 }
 
-/// Those of the claims that are held, locked in the order of ids.
-pub async fn lock_held(connection: &mut Connection, claims: &[&Claim]) -> sqlx::Result<Vec<Held>> {
-    let orders: Vec<Uuid> = claims.iter().map(|claim| claim.order_id).collect();
-    let owners: Vec<Uuid> = claims.iter().map(|claim| claim.owner).collect();
-    sqlx::query_as!(
-        Held,
-        r#"SELECT c.order_id,
+/// Those of the claims that are still their owners', have no answer, and whose reservations nobody is about to
+/// release, locked in the order of ids. True where the user is to be forgotten.
+pub async fn lock_held(connection: &mut Connection, claims: &[&Claim]) -> sqlx::Result<HashMap<Hold, bool>> {
+    let (orders, owners) = columns(claims.iter().map(|claim| claim.hold()));
+    let rows = sqlx::query!(
+        r#"SELECT c.order_id, c.owner,
                   EXISTS (SELECT FROM orders.deleted_users d WHERE d.user_id = c.user_id) AS "user_gone!"
          FROM orders.claims c
          JOIN UNNEST($1::uuid[], $2::uuid[]) AS h (order_id, owner)
            ON c.order_id = h.order_id AND c.owner = h.owner
-         WHERE c.answer_status IS NULL ORDER BY c.order_id FOR UPDATE OF c"#,
+         WHERE c.answer_status IS NULL AND NOT c.sweeping ORDER BY c.order_id FOR UPDATE OF c"#,
         &orders,
         &owners,
     )
     .fetch_all(connection)
-    .await
+    .await?;
+    let held = rows.into_iter().map(|row| (Hold { order_id: row.order_id, owner: row.owner }, row.user_gone));
+    Ok(held.collect())
 }
 
-/// Stores answers with claims that are still their owners', and returns the
-/// order ids of those.
-pub async fn answer(connection: &mut Connection, answers: &[(Claim, Answer)]) -> sqlx::Result<Vec<Uuid>> {
-    let orders: Vec<Uuid> = answers.iter().map(|(claim, _)| claim.order_id).collect();
-    let owners: Vec<Uuid> = answers.iter().map(|(claim, _)| claim.owner).collect();
+/// Stores answers with claims that are still their owners', and returns those.
+pub async fn answer(connection: &mut Connection, answers: &[(Claim, Answer)]) -> sqlx::Result<Vec<Hold>> {
+    let (orders, owners) = columns(answers.iter().map(|(claim, _)| claim.hold()));
     let statuses: Vec<i16> =
         answers.iter().map(|(_, answer)| i16::try_from(answer.status).unwrap_or(500)).collect();
     let bodies: Vec<String> = answers.iter().map(|(_, answer)| answer.body.clone()).collect();
-    sqlx::query_scalar!(
+    sqlx::query_as!(
+        Hold,
         "WITH held AS MATERIALIZED (
              SELECT c.order_id, a.status, a.body
              FROM orders.claims c
@@ -159,7 +158,7 @@ pub async fn answer(connection: &mut Connection, answers: &[(Claim, Answer)]) ->
          )
          UPDATE orders.claims c SET answer_status = held.status, answer_body = held.body
          FROM held WHERE c.order_id = held.order_id
-         RETURNING c.order_id",
+         RETURNING c.order_id, c.owner",
         &orders,
         &owners,
         &statuses,
@@ -169,13 +168,21 @@ pub async fn answer(connection: &mut Connection, answers: &[(Claim, Answer)]) ->
     .await
 }
 
-/// Notes of claims that are held that their reservations are about to be released: who takes such a claim over
-/// does not place an order on one.
-pub async fn sweep_next(connection: &mut Connection, orders: &[Uuid]) -> sqlx::Result<()> {
-    sqlx::query!("UPDATE orders.claims SET sweeping = true WHERE order_id = ANY($1)", orders)
-        .execute(connection)
-        .await?;
-    Ok(())
+/// Notes of claims that are still their owners' and have no answer that their reservations are about to be released,
+/// and returns those: from then on no order is placed on one.
+pub async fn sweep_next(connection: &mut Connection, claims: &[Hold]) -> sqlx::Result<Vec<Hold>> {
+    let (orders, owners) = columns(claims.iter().copied());
+    sqlx::query_as!(
+        Hold,
+        "UPDATE orders.claims c SET sweeping = true
+         FROM UNNEST($1::uuid[], $2::uuid[]) AS h (order_id, owner)
+         WHERE c.order_id = h.order_id AND c.owner = h.owner AND c.answer_status IS NULL
+         RETURNING c.order_id, c.owner",
+        &orders,
+        &owners,
+    )
+    .fetch_all(connection)
+    .await
 }
 
 /// Lets a retry have the claim at once, whatever order id it has by now.
