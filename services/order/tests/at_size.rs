@@ -37,9 +37,10 @@ const FILL: &str = "
     UNION ALL SELECT gen_random_uuid(), (SELECT id FROM made WHERE n = 7), 1, 'r', 'succeeded', 'staff'
     FROM generate_series(1, 1000);
     INSERT INTO orders.claims (user_id, operation, key, body_hash, order_id, lines, owner, lease_until, answer_status,
-                               answer_body, created_at)
+                               answer_body, created_at, answered_at)
     SELECT user_id, 'POST /api/v1/orders', n, '-', id, '[]', id, now() - interval '1 hour',
-           CASE WHEN n % 1000 > 0 THEN 201 END, CASE WHEN n % 1000 > 0 THEN '{}' END, now() - n * interval '1 s' FROM made;
+           CASE WHEN n % 1000 > 0 THEN 201 END, CASE WHEN n % 1000 > 0 THEN '{}' END, now() - n * interval '1 s',
+           CASE WHEN n % 1000 > 0 THEN now() - n * interval '1 s' END FROM made;
     INSERT INTO orders.cart_items (user_id, product_id, quantity)
     SELECT md5('user' || n % 10000)::uuid, md5('product' || n)::uuid, 1 FROM generate_series(1, 100000) n;
     INSERT INTO orders.products (id, sku, name, price, currency, available, archived, version)

@@ -361,12 +361,9 @@ async fn a_key_is_kept_for_a_day() {
     assert_eq!(staff.refund_under("old", &young, &refund).await.status, 201);
     let refunded = staff.refund_under("young", &young, &refund).await.id();
     for (key, age) in [("old", "24 hours 1 minute"), ("young", "23 hours 59 minutes")] {
-        sqlx::query("UPDATE orders.claims SET created_at = now() - $2::text::interval WHERE key = $1")
-            .bind(key)
-            .bind(age)
-            .execute(&shop.pool)
-            .await
-            .unwrap();
+        let aged = "UPDATE orders.claims SET answered_at = now() - $2::text::interval,
+                           created_at = now() - interval '3 days' WHERE key = $1";
+        sqlx::query(aged).bind(key).bind(age).execute(&shop.pool).await.unwrap();
     }
     let left = || async {
         let left: Vec<String> =
@@ -380,4 +377,40 @@ async fn a_key_is_kept_for_a_day() {
     assert_eq!((again.id(), again.replayed()), (refunded, true));
     let anew = buyer.order("old", &body).await;
     assert_eq!((anew.status.as_u16(), anew.replayed(), anew.id() == old), (201, false, false));
+}
+
+#[tokio::test]
+async fn a_key_that_is_answered_late_is_kept_for_a_day_from_then() {
+    let shop = Shop::open().await;
+    let thing = shop.stock.add(100, 10);
+    let buyer = shop.customer();
+    let body = order_of(thing, 1, "pm_card_visa");
+    let long_ago = async |key: &str, columns: &str| {
+        let aged = format!("UPDATE orders.claims SET {columns} = now() - interval '2 days' WHERE key = $1");
+        sqlx::query(sqlx::AssertSqlSafe(aged)).bind(key).execute(&shop.pool).await.unwrap();
+    };
+    // An outage of two days.
+    shop.stock.lock().away = true;
+    assert_eq!(buyer.order("late", &body).await.problem(), (503, "service_unavailable"));
+    long_ago("late", "created_at").await;
+    shop.stock.lock().away = false;
+    let first = buyer.order("late", &body).await;
+    assert_eq!((first.status.as_u16(), first.replayed()), (201, false));
+    // One that an earlier version answered, by which a look for old keys is seen.
+    assert_eq!(buyer.order("old", &body).await.status, 201);
+    sqlx::query("UPDATE orders.claims SET answered_at = NULL WHERE key = 'old'")
+        .execute(&shop.pool)
+        .await
+        .unwrap();
+    long_ago("old", "created_at").await;
+    let forgotten = || async {
+        let left: i64 = sqlx::query_scalar("SELECT count(*) FROM orders.claims WHERE key = 'old'")
+            .fetch_one(&shop.pool)
+            .await
+            .unwrap();
+        (left == 0).then_some(())
+    };
+    eventually("the old key to be forgotten", forgotten).await;
+    let again = buyer.order("late", &body).await;
+    assert_eq!((again.id(), again.replayed()), (first.id(), true));
 }

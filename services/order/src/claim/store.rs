@@ -140,7 +140,7 @@ pub async fn lock_held(connection: &mut Connection, claims: &[&Claim]) -> sqlx::
     Ok(held.collect())
 }
 
-/// Stores answers with claims that are still their owners', and returns those.
+/// Stores answers with claims that are still their owners', and returns those. A key is kept from now on.
 pub async fn answer(connection: &mut Connection, answers: &[(Claim, Answer)]) -> sqlx::Result<Vec<Hold>> {
     let (orders, owners) = columns(answers.iter().map(|(claim, _)| claim.hold()));
     let statuses: Vec<i16> =
@@ -156,7 +156,7 @@ pub async fn answer(connection: &mut Connection, answers: &[(Claim, Answer)]) ->
              WHERE c.answer_status IS NULL
              ORDER BY c.order_id FOR UPDATE OF c
          )
-         UPDATE orders.claims c SET answer_status = held.status, answer_body = held.body
+         UPDATE orders.claims c SET answer_status = held.status, answer_body = held.body, answered_at = now()
          FROM held WHERE c.order_id = held.order_id
          RETURNING c.order_id, c.owner",
         &orders,
@@ -242,15 +242,22 @@ pub async fn give_up(
     Ok(())
 }
 
-/// Deletes up to 10,000 keys that are past their life.
+/// Deletes up to 20,000 keys that are past their life: it counts from the answer, or from the claim where nobody came
+/// back for one, and for an answer of a version before 0006.
 pub async fn forget(connection: &mut Connection, life: Duration) -> sqlx::Result<()> {
     sqlx::query!(
-        // An array, so that it is looked up by index.
-        "DELETE FROM orders.claims WHERE order_id = ANY(ARRAY(
+        // Locked, as one that is answered at this moment begins its life; an array, so that it is looked up by index.
+        "WITH answered AS MATERIALIZED (
+             SELECT order_id FROM orders.claims WHERE answered_at < now() - make_interval(secs => $1)
+             ORDER BY answered_at LIMIT 10000 FOR UPDATE SKIP LOCKED
+         ), unanswered AS MATERIALIZED (
              SELECT order_id FROM orders.claims
-             WHERE created_at < now() - make_interval(secs => $1)
-               AND (answer_status IS NOT NULL OR swept OR operation <> $2)
-             LIMIT 10000))",
+             WHERE created_at < now() - make_interval(secs => $1) AND answered_at IS NULL
+               AND (answer_status IS NOT NULL OR lease_until < now() AND (swept OR operation <> $2))
+             ORDER BY created_at LIMIT 10000 FOR UPDATE SKIP LOCKED
+         )
+         DELETE FROM orders.claims WHERE order_id = ANY(ARRAY(
+             SELECT order_id FROM answered UNION ALL SELECT order_id FROM unanswered))",
         life.as_secs_f64(),
         crate::place::OPERATION,
     )

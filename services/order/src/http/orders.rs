@@ -41,7 +41,7 @@ pub fn router() -> OpenApiRouter<App> {
 /// The stock is reserved at once; the payment follows, and ends in `confirmed` or `cancelled`.
 #[utoipa::path(
     post, path = "/api/v1/orders", operation_id = "create_order", tag = "orders",
-    params(("Idempotency-Key" = String, Header, description = "Of the caller's choice, 1 to 255 visible ASCII characters; kept for a day.", min_length = 1, max_length = 255, pattern = "^[!-~]+$")),
+    params(("Idempotency-Key" = String, Header, description = "Of the caller's choice, 1 to 255 visible ASCII characters; kept for a day after its answer.", min_length = 1, max_length = 255, pattern = "^[!-~]+$")),
     request_body(content = Described, example = json!(examples::request())),
     responses((status = 201, description = "The order.", body = View, headers(("Location" = String, description = "Where the order is.")), example = json!(examples::order("pending")))),
     security(("token" = [])),

@@ -30,7 +30,7 @@ pub fn router() -> OpenApiRouter<App> {
 /// answered.
 #[utoipa::path(
     post, path = "/api/v1/orders/{id}/refunds", operation_id = "create_refund", tag = "refunds",
-    params(("id" = Uuid, Path, description = "The order."), ("Idempotency-Key" = String, Header, description = "Of the caller's choice, 1 to 255 visible ASCII characters; kept for a day.", min_length = 1, max_length = 255, pattern = "^[!-~]+$")),
+    params(("id" = Uuid, Path, description = "The order."), ("Idempotency-Key" = String, Header, description = "Of the caller's choice, 1 to 255 visible ASCII characters; kept for a day after its answer.", min_length = 1, max_length = 255, pattern = "^[!-~]+$")),
     request_body(content = Request, example = json!(examples::refund_request())),
     responses((status = 201, description = "The refund.", body = View, example = json!(examples::refund("pending")))),
     security(("token" = ["staff"])),
