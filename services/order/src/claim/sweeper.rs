@@ -20,34 +20,44 @@ const SELDOM: Duration = Duration::from_secs(3600);
 pub async fn run(pool: Pool, products: Products, times: Times, stop: CancellationToken) {
     let mut seldom = tokio::time::interval(SELDOM);
     loop {
-        let swept = tokio::select! {
+        tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(times.sweep_every()) => sweep(&pool, &products, &times).await,
-            _ = seldom.tick() => forget(&pool).await,
-        };
-        if let Err(error) = swept {
-            tracing::warn!(error = format!("{error:#}"), "claims.sweep_failed");
+            () = tokio::time::sleep(times.sweep_every()) => {
+                // Each by itself: one that fails again and again does not keep the others from being done.
+                note(sweep(&pool, &products, &times).await);
+                note(erase_again(&pool).await);
+                note(forget(&pool, &times).await);
+            }
+            _ = seldom.tick() => note(forget_long_shipped(&pool).await),
         }
     }
 }
 
-async fn forget(pool: &Pool) -> anyhow::Result<()> {
+fn note(done: anyhow::Result<()>) {
+    if let Err(error) = done {
+        tracing::warn!(error = format!("{error:#}"), "claims.sweep_failed");
+    }
+}
+
+async fn erase_again(pool: &Pool) -> anyhow::Result<()> {
+    let mut transaction = service::db::begin(pool).await?;
+    erasure::erase_again(&mut transaction).await?;
+    Ok(transaction.commit().await?)
+}
+
+async fn forget(pool: &Pool, times: &Times) -> anyhow::Result<()> {
+    Ok(store::forget(&mut *pool.acquire().await?, times.key_life).await?)
+}
+
+async fn forget_long_shipped(pool: &Pool) -> anyhow::Result<()> {
     Ok(erasure::forget_long_shipped(&mut *pool.acquire().await?).await?)
 }
 
 /// Claims are taken over before the release, so that no retry can place the
 /// order meanwhile, and let go at once if it fails.
 async fn sweep(pool: &Pool, products: &Products, times: &Times) -> anyhow::Result<()> {
-    let mut transaction = service::db::begin(pool).await?;
-    erasure::erase_again(&mut transaction).await?;
-    transaction.commit().await?;
-
     let owner = Uuid::now_v7();
-    let lapsed = {
-        let mut connection = pool.acquire().await?;
-        store::forget(&mut connection, times.key_life).await?;
-        store::take_lapsed(&mut connection, owner, times).await?
-    };
+    let lapsed = store::take_lapsed(&mut *pool.acquire().await?, owner, times).await?;
     if lapsed.is_empty() {
         return Ok(());
     }
