@@ -1,18 +1,41 @@
 //! The payment provider, as Stripe's PaymentIntents API: form-encoded requests
 //! with an `Idempotency-Key`, intents created unconfirmed and captured by hand.
 //! <https://docs.stripe.com/api/payment_intents>
+//!
+//! Only two kinds of error are about the payment: `card_error`, and `invalid_request_error`. All others are about us,
+//! or about the provider, and leave open what becomes of it. <https://docs.stripe.com/api/errors>
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use anyhow::Context;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::saga::money::{Heard, RefundStatus};
 use crate::saga::{Input, Intent};
 
-/// Of a hundred refunds each; more than any order has.
-const MOST_PAGES: usize = 20;
+/// Of a hundred each: more refunds than any order has, more intents than are made while one order waits.
+const MOST_PAGES: usize = 100;
+
+const INTENTS: &str = "/v1/payment_intents";
+
+/// An intent is looked for from so long before its order, as the provider's clock may be another.
+const CLOCKS_APART: Duration = Duration::from_secs(60);
+
+/// An order's intent that is to be.
+pub struct NewIntent<'a> {
+    pub order: Uuid,
+    /// When it was placed: the intent is younger.
+    pub placed_at: OffsetDateTime,
+    /// Minor units.
+    pub amount: i64,
+    pub currency: &'a str,
+    pub method: &'a str,
+}
 
 #[derive(Clone)]
 pub struct Payments {
@@ -26,6 +49,8 @@ struct IntentBody {
     id: String,
     status: String,
     last_payment_error: Option<serde_json::Value>,
+    #[serde(default)]
+    metadata: HashMap<String, String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -47,7 +72,7 @@ struct RefundBody {
     amount: i64,
     status: String,
     #[serde(default)]
-    metadata: std::collections::HashMap<String, String>,
+    metadata: HashMap<String, String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -57,11 +82,31 @@ struct List<T> {
     has_more: bool,
 }
 
+/// What is listed in pages.
+trait Listed: DeserializeOwned {
+    fn id(&self) -> &str;
+}
+
+impl Listed for IntentBody {
+    fn id(&self) -> &str {
+        &self.id
+    }
+}
+
+impl Listed for RefundBody {
+    fn id(&self) -> &str {
+        &self.id
+    }
+}
+
 /// What the provider answered, if it did.
 enum Answer {
     Done(String),
-    /// 4xx: it will not do this, now or later.
+    /// It will not do this, now or later.
     Refused(ProviderError),
+    /// Our key came with another request before, of an earlier version of ours. What has become of that is to be
+    /// looked up.
+    KeyTaken,
     None,
 }
 
@@ -76,22 +121,42 @@ impl Payments {
         Ok(Self { client, url: url.trim_end_matches('/').to_owned(), secret_key: secret_key.to_owned() })
     }
 
-    /// Creates the order's intent, unconfirmed: nothing is charged yet.
-    pub async fn create(&self, order: Uuid, amount: i64, currency: &str, method: &str) -> Input {
+    /// Creates the order's intent, unconfirmed: nothing is charged yet. Its key stays the same whatever parameters a
+    /// later version adds: so that is told of an intent that an earlier one made, and takes it.
+    pub async fn create(&self, intent: NewIntent<'_>) -> Input {
+        let order = intent.order.to_string();
         let form = [
-            ("amount", amount.to_string()),
-            ("currency", currency.to_ascii_lowercase()),
-            ("payment_method", method.to_owned()),
+            ("amount", intent.amount.to_string()),
+            ("currency", intent.currency.to_ascii_lowercase()),
+            ("payment_method", intent.method.to_owned()),
             ("capture_method", "manual".to_owned()),
-            ("metadata[order_id]", order.to_string()),
+            ("metadata[order_id]", order.clone()),
         ];
-        match self.post("/v1/payment_intents", &form, format!("{order}-create")).await {
+        let key = format!("{order}-create");
+        let answer = match self.post(INTENTS, &form, key.clone()).await {
+            Answer::KeyTaken => match self.made_for(&order, intent.placed_at).await {
+                Some(Some(made)) => return Input::Created(made.id),
+                // It came to nothing. Under a key of these parameters, so that this too is safe to repeat.
+                Some(None) => self.post(INTENTS, &form, format!("{key}-{}", digest(&form))).await,
+                None => Answer::None,
+            },
+            answer => answer,
+        };
+        match answer {
             Answer::Done(body) => {
                 parse::<IntentBody>(&body).map_or(Input::NoAnswer, |intent| Input::Created(intent.id))
             }
             Answer::Refused(_) => Input::Refused,
-            Answer::None => Input::NoAnswer,
+            Answer::KeyTaken | Answer::None => Input::NoAnswer,
         }
+    }
+
+    /// The first intent that was made for an order, if one was; `None` without an answer.
+    async fn made_for(&self, order: &str, placed_at: OffsetDateTime) -> Option<Option<IntentBody>> {
+        let since = (placed_at - CLOCKS_APART).unix_timestamp();
+        let ours = |intent: &IntentBody| intent.metadata.get("order_id").is_some_and(|id| id == order);
+        let mut made = self.list(INTENTS, &[("created[gte]", since.to_string())], ours).await?;
+        Some(made.pop())
     }
 
     /// Asks for the money to be held. `attempt` tells attempts at one intent
@@ -128,8 +193,6 @@ impl Payments {
             Answer::Done(body) => {
                 parse::<RefundBody>(&body).map_or(Input::NoAnswer, |made| Input::Heard(heard(made)))
             }
-            // Another refund under our key: a look at them tells which.
-            Answer::Refused(error) if error.kind == "idempotency_error" => Input::NoAnswer,
             Answer::Refused(_) => Input::Heard(Heard {
                 ours: Some(refund),
                 provider_id: None,
@@ -137,25 +200,41 @@ impl Payments {
                 status: RefundStatus::Failed,
                 fresh: refund,
             }),
-            Answer::None => Input::NoAnswer,
+            // A look at the refunds tells which was made under our key. Never under another one: that might be a second.
+            Answer::KeyTaken | Answer::None => Input::NoAnswer,
         }
     }
 
     /// All refunds of an intent, oldest first; `None` without an answer.
     pub async fn refunds(&self, intent: &str) -> Option<Vec<Heard>> {
-        let mut made: Vec<RefundBody> = Vec::new();
+        let query = [("payment_intent", intent.to_owned())];
+        let made = self.list::<RefundBody>("/v1/refunds", &query, |_| true).await?;
+        Some(made.into_iter().rev().map(heard).collect())
+    }
+
+    /// Those of a list that are wanted, newest first; `None` without an answer. The caller has a deadline.
+    async fn list<T: Listed>(
+        &self,
+        path: &str,
+        filter: &[(&str, String)],
+        wanted: impl Fn(&T) -> bool,
+    ) -> Option<Vec<T>> {
+        let mut found = Vec::new();
+        let mut last: Option<String> = None;
         for _ in 0..MOST_PAGES {
-            let mut query = vec![("payment_intent", intent.to_owned()), ("limit", "100".to_owned())];
-            query.extend(made.last().map(|last| ("starting_after", last.id.clone())));
-            let request = self.client.get(format!("{}/v1/refunds", self.url)).query(&query);
+            let mut query = filter.to_vec();
+            query.push(("limit", "100".to_owned()));
+            query.extend(last.take().map(|last| ("starting_after", last)));
+            let request = self.client.get(format!("{}{path}", self.url)).query(&query);
             let Answer::Done(body) = self.send(request).await else { return None };
-            let page = parse::<List<RefundBody>>(&body)?; // newest first
-            made.extend(page.data);
-            if !page.has_more {
-                return Some(made.into_iter().rev().map(heard).collect());
+            let page = parse::<List<T>>(&body)?;
+            last = page.data.last().map(|last| last.id().to_owned());
+            found.extend(page.data.into_iter().filter(&wanted));
+            if !page.has_more || last.is_none() {
+                return Some(found);
             }
         }
-        tracing::error!(intent, "payment.too_many_refunds");
+        tracing::error!(path, ?filter, "payment.too_many_listed");
         None
     }
 
@@ -170,7 +249,8 @@ impl Payments {
             Answer::Done(body) => parse::<IntentBody>(&body).and_then(|intent| state(&intent)),
             Answer::Refused(error) if error.kind == "card_error" => Some(Intent::Declined),
             Answer::Refused(error) => error.payment_intent.as_ref().and_then(state),
-            Answer::None => None,
+            // The next call asks what has become of it, and the one after that has another key.
+            Answer::KeyTaken | Answer::None => None,
         }
         .map_or(Input::NoAnswer, Input::Intent)
     }
@@ -199,22 +279,42 @@ impl Payments {
         if status.is_success() {
             return Answer::Done(body);
         }
-        // 401, 403: our key; 409: the same call is under way; 429: too fast. None is
+        // 401, 403: our secret; 409: the same call is under way; 429: too fast. None is
         // an answer about the payment.
         let about_us = matches!(status.as_u16(), 401 | 403 | 409 | 429);
-        if status.is_client_error()
-            && !about_us
-            && let Some(ErrorBody { error }) = parse(&body)
-        {
-            tracing::info!(status = status.as_u16(), code = error.code, "payment.refused");
-            return Answer::Refused(error);
+        let error = (status.is_client_error() && !about_us).then(|| parse::<ErrorBody>(&body)).flatten();
+        let status = status.as_u16();
+        let Some(ErrorBody { error }) = error else {
+            tracing::warn!(status, "payment.no_answer");
+            return Answer::None;
+        };
+        match error.kind.as_str() {
+            "card_error" | "invalid_request_error" => {
+                tracing::info!(status, code = error.code, "payment.refused");
+                Answer::Refused(error)
+            }
+            "idempotency_error" => {
+                tracing::warn!(status, "payment.key_taken");
+                Answer::KeyTaken
+            }
+            kind => {
+                tracing::warn!(status, kind, code = error.code, "payment.no_answer");
+                Answer::None
+            }
         }
-        tracing::warn!(status = status.as_u16(), "payment.no_answer");
-        Answer::None
     }
 }
 
-fn parse<T: serde::de::DeserializeOwned>(body: &str) -> Option<T> {
+/// What tells requests with other parameters apart.
+fn digest(form: &[(&str, String)]) -> String {
+    let mut hash = Sha256::new();
+    for (name, value) in form {
+        hash.update(format!("{name}={value}\n"));
+    }
+    hex::encode(&hash.finalize()[..8])
+}
+
+fn parse<T: DeserializeOwned>(body: &str) -> Option<T> {
     serde_json::from_str(body).map_err(|error| tracing::error!(%error, "payment.answer_malformed")).ok()
 }
 
@@ -248,3 +348,6 @@ fn state(intent: &IntentBody) -> Option<Intent> {
         }
     })
 }
+
+#[cfg(test)]
+mod tests;

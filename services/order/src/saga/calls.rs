@@ -5,7 +5,7 @@ use uuid::Uuid;
 use super::money::{Refund, RefundBy};
 use super::store::Job;
 use super::{Call, Input};
-use crate::clients::payment::Payments;
+use crate::clients::payment::{NewIntent, Payments};
 use crate::clients::product::Products;
 
 #[derive(Clone)]
@@ -22,7 +22,9 @@ impl Calls {
         let attempt = format!("{}.{}", job.version, job.attempts);
         vec![match (call, intent) {
             (Call::CreateIntent, _) => {
-                self.payments.create(order, job.state.total, &job.currency, &job.payment_method).await
+                let (amount, placed_at) = (job.state.total, job.placed_at);
+                let (currency, method) = (job.currency.as_str(), job.payment_method.as_str());
+                self.payments.create(NewIntent { order, placed_at, amount, currency, method }).await
             }
             (Call::ConfirmIntent, Some(intent)) => self.payments.confirm(intent, &attempt).await,
             (Call::RetrieveIntent, Some(intent)) => self.payments.retrieve(intent).await,

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use service::db::Connection;
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{Phase, State, facts};
@@ -56,6 +57,7 @@ pub struct Job {
     pub state: State,
     pub version: i64,
     pub attempts: i32,
+    pub placed_at: OffsetDateTime,
     pub currency: String,
     pub payment_method: String,
     pub traceparent: Option<String>,
@@ -76,7 +78,7 @@ pub async fn load(connection: &mut Connection, lease: Lease, hold: Duration) -> 
          )
          SELECT s.phase, s.intent_id, s.pending_cancel, s.version, s.attempts, s.traceparent, s.news, s.news_read,
                 s.deadline_at <= now() AS "overdue!", o.status, o.cancel_reason, o.payment_status,
-                o.tracking, o.total, o.currency, o.payment_method
+                o.tracking, o.total, o.currency, o.payment_method, o.placed_at
          FROM held s JOIN orders.orders o ON o.id = s.order_id"#,
         lease.order_id,
         lease.epoch,
@@ -104,6 +106,7 @@ pub async fn load(connection: &mut Connection, lease: Lease, hold: Duration) -> 
         state,
         version: row.version,
         attempts: row.attempts,
+        placed_at: row.placed_at,
         currency: row.currency,
         payment_method: row.payment_method,
         traceparent: row.traceparent,
