@@ -13,6 +13,7 @@ use axum::extract::Request as HttpRequest;
 use axum::middleware::{self, Next};
 use axum::response::Response as HttpResponse;
 use opentelemetry::propagation::{Extractor, Injector};
+use tokio::time::timeout_at;
 use tonic::metadata::{KeyRef, MetadataMap};
 use tonic::service::Routes;
 use tonic::transport::{Channel, Endpoint, Server, server::Router};
@@ -200,6 +201,7 @@ impl Default for Retries {
 /// it again in the time that is left, as `retries` allow, if its connection ended. A server that
 /// stops tells its clients to leave (GOAWAY), but a call that was about to go out
 /// is not moved to the next connection: hyper fails it, unsent. What the server itself refuses is not asked again here.
+/// The deadline is kept here too: tonic's begins once there is a connection, and ends with the answer's headers.
 pub async fn call<M: Clone, R, F>(
     retries: &Retries,
     message: M,
@@ -211,6 +213,10 @@ where
     F: Future<Output = Result<Response<R>, Status>>,
 {
     let until = Instant::now() + deadline;
+    let call = |request| {
+        let answer = timeout_at(until.into(), call(request));
+        async { answer.await.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time"))) }
+    };
     retries.earn();
     let mut result = call(request(message.clone(), deadline, token)?).await;
     for pause in CALL_AGAIN_AFTER {
@@ -355,6 +361,15 @@ mod tests {
         assert_eq!((0..9).filter(|_| picked() == 0).count(), 1);
         turns.replicas.iter().for_each(later);
         assert_eq!((0..9).filter(|_| picked() == 0).count(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_call_that_nobody_answers_ends_at_its_deadline() {
+        let silent = |_| std::future::pending::<Result<Response<()>, Status>>();
+        let retries = Retries::default();
+        let call = call(&retries, (), Duration::from_millis(50), "token", silent);
+        let ended = tokio::time::timeout(Duration::from_secs(10), call).await.expect("it ends");
+        assert_eq!(ended.unwrap_err().code(), Code::DeadlineExceeded);
     }
 
     #[tokio::test]
