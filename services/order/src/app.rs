@@ -23,7 +23,7 @@ use crate::clients::user::Users;
 use crate::config::Config;
 use crate::consumer::Consumer;
 use crate::http;
-use crate::live::Live;
+use crate::live::{self, Live};
 use crate::place::Placer;
 use crate::refund::Refunds;
 use crate::saga::calls::Calls;
@@ -85,7 +85,7 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
         sender.send(announced, stop).await;
         Ok(())
     });
-    let (stop, url) = (lifecycle.stopping(), config.backends.database_url.clone());
+    let (stop, url) = (lifecycle.stopping(), live::address(&config.backends).to_owned());
     lifecycle.spawn("live.hear", async move {
         live.hear(url, stop).await;
         Ok(())

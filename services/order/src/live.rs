@@ -11,7 +11,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use axum::body::Bytes;
+use service::config::Backends;
 use service::db::Pool;
+use sqlx::Executor;
 use sqlx::postgres::PgListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{Instant, timeout};
@@ -36,6 +38,8 @@ const LOAD: usize = 100;
 /// Longest wait for the connection that hears of them; polling waits with it.
 const CONNECT: Duration = Duration::from_secs(2);
 const POLL_EVERY: Duration = Duration::from_secs(5);
+/// Longest wait for the sign that the connection still leads to PostgreSQL, asked for at each poll.
+const BEAT: Duration = Duration::from_secs(2);
 /// The same while nothing can be heard.
 const POLL_DEAF: Duration = Duration::from_secs(1);
 
@@ -192,7 +196,8 @@ impl Live {
         }
     }
 
-    /// Hears of changes and passes them on, until `stop`.
+    /// Hears of changes and passes them on, until `stop`. A round ends within the poll's pause and the limits of what
+    /// it waits for.
     pub async fn hear(self, database_url: String, stop: CancellationToken) {
         let mut ear: Option<PgListener> = None;
         let mut polled = Instant::now();
@@ -215,6 +220,7 @@ impl Live {
                 Some(orders) => Ok(orders),
                 // Something may have gone by unheard.
                 None => {
+                    beat(&mut ear).await;
                     polled = Instant::now();
                     self.poll().await
                 }
@@ -273,6 +279,11 @@ impl Live {
     }
 }
 
+/// Where changes are heard of. LISTEN belongs to a session, so not where sessions are shared.
+pub fn address(backends: &Backends) -> &str {
+    &backends.database_url
+}
+
 async fn listen(database_url: &str) -> Option<PgListener> {
     let connect = async {
         let mut listener = PgListener::connect(database_url).await?;
@@ -292,6 +303,19 @@ async fn listen(database_url: &str) -> Option<PgListener> {
     }
 }
 
+/// Gives up a connection that does not answer: one whose other end vanished without a word, or stands still, is as
+/// silent as one on which nothing happens.
+async fn beat(ear: &mut Option<PgListener>) {
+    let Some(listener) = ear else { return };
+    let error = match timeout(BEAT, listener.execute("SELECT 1")).await {
+        Ok(Ok(_)) => return,
+        Ok(Err(error)) => error.to_string(),
+        Err(late) => late.to_string(),
+    };
+    tracing::warn!(error, "live.connection_lost");
+    *ear = None;
+}
+
 /// The orders of one message; `None` when the connection was lost.
 async fn hear(ear: &mut Option<PgListener>) -> Option<Vec<Uuid>> {
     let Some(listener) = ear else { return std::future::pending().await };
@@ -306,3 +330,6 @@ async fn hear(ear: &mut Option<PgListener>) -> Option<Vec<Uuid>> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
