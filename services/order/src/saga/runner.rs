@@ -14,6 +14,7 @@ use service::db::Pool;
 use service::failpoint::reach;
 use service::telemetry;
 use tokio::sync::{Notify, Semaphore};
+use tokio::time::timeout_at;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
@@ -214,12 +215,14 @@ impl Sagas {
             answer.unwrap_or_else(|_| vec![Input::NoAnswer])
         };
         let unanswered = facts.contains(&Input::NoAnswer);
+        // Not for longer than a lease: whoever takes over asks again.
+        let until = tokio::time::Instant::now() + self.times.saga_lease;
         let mut state = job.state.clone();
         for fact in &facts {
             if says_nothing(&state, fact) {
                 continue;
             }
-            state = match self.learn(order, fact).await? {
+            state = match self.learn(order, fact, until).await? {
                 Some(Ok(state)) => state,
                 None | Some(Err(_)) => return Ok(Some(Rest { pause: LONGEST_PAUSE, in_vain: true })),
             };
@@ -241,17 +244,20 @@ impl Sagas {
         Ok(None)
     }
 
-    /// Applies a fact; tries a few times, as it may be dear to learn it again.
-    async fn learn(&self, order: Uuid, input: &Input) -> Applied {
-        for pause in [100, 500, 2000] {
-            match self.facts.run((order, input.clone())).await {
-                Ok(Err(error)) if service::db::is_transient(&error) => {}
-                Ok(applied) => return applied,
-                Err(_) => {}
+    /// Applies a fact; tries a few times until then, as it may be dear to learn it again.
+    async fn learn(&self, order: Uuid, input: &Input, until: tokio::time::Instant) -> Applied {
+        let tries = async {
+            for pause in [100, 500, 2000] {
+                match self.facts.run((order, input.clone())).await {
+                    Ok(Err(error)) if service::db::is_transient(&error) => {}
+                    Ok(applied) => return applied,
+                    Err(_) => {}
+                }
+                tokio::time::sleep(Duration::from_millis(pause)).await;
             }
-            tokio::time::sleep(Duration::from_millis(pause)).await;
-        }
-        self.facts.run((order, input.clone())).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+            self.facts.run((order, input.clone())).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+        };
+        timeout_at(until, tries).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
     }
 
     async fn release(&self, lease: Lease, pause: Duration, in_vain: bool, seen: i64) -> sqlx::Result<()> {
