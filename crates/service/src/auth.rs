@@ -119,10 +119,7 @@ struct Remote {
 impl Verifier {
     /// With the keys that `url` serves, kept fresh until `lifecycle` stops.
     pub fn fetching(url: &str, lifecycle: &Lifecycle) -> anyhow::Result<Arc<Self>> {
-        let client = reqwest::Client::builder()
-            .timeout(FETCH_DEADLINE)
-            .redirect(reqwest::redirect::Policy::none())
-            .build()?;
+        let client = crate::socket::http_client(FETCH_DEADLINE).build()?;
         let remote = Remote { url: url.to_owned(), client, asked: Mutex::new(None) };
         let verifier = Arc::new(Self { keys: RwLock::default(), remote: Some(remote) });
         let (refreshed, stop) = (verifier.clone(), lifecycle.stopping());

@@ -23,6 +23,7 @@ use tower::ServiceExt;
 use tower_http::trace::TraceLayer;
 
 use crate::admission::Admission;
+use crate::socket::{ASK_AFTER, ASK_EVERY, ASKED};
 use crate::telemetry;
 
 type SpanMaker = fn(&axum::http::Request<tonic::body::Body>) -> tracing::Span;
@@ -34,6 +35,13 @@ type Traced = tower::layer::util::Stack<
 /// A client's calls all go through one connection, to one replica. That it ends
 /// now and then, between calls, lets clients find replicas that are new.
 const CONNECTION_AGE: Duration = Duration::from_secs(60);
+
+/// A connection, idle or not, whose peer doesn't answer a ping (HTTP/2's own, RFC 9113, section 6.7) is ended, and the
+/// next call makes a new one. TCP alone would not tell for a quarter of an hour that a peer is gone, and never that it
+/// is frozen. Clients ask for little: later calls fail until the answer is due. Servers can wait.
+const PING_EVERY: Duration = Duration::from_secs(2);
+const SERVER_ANSWERS_IN: Duration = Duration::from_secs(3);
+const CLIENT_ANSWERS_IN: Duration = Duration::from_secs(10);
 
 /// A server of `routes`, the standard health service, and reflection, which lets tools such as grpcurl make calls.
 /// Calls of `routes` need a place.
@@ -51,7 +59,12 @@ pub(crate) async fn server(routes: Routes, admission: Admission) -> anyhow::Resu
     });
     let routes = Routes::from(routes.into_axum_router().layer(admit));
     let routes = routes.add_service(health).add_service(reflection);
-    Ok(Server::builder().max_connection_age(CONNECTION_AGE).layer(trace).add_routes(routes))
+    Ok(Server::builder()
+        .max_connection_age(CONNECTION_AGE)
+        .http2_keepalive_interval(Some(PING_EVERY))
+        .http2_keepalive_timeout(Some(CLIENT_ANSWERS_IN))
+        .layer(trace)
+        .add_routes(routes))
 }
 
 async fn admit(request: HttpRequest, next: Next, admission: &Admission) -> HttpResponse {
@@ -157,9 +170,12 @@ pub fn channel(address: &str) -> anyhow::Result<Channel> {
         .with_context(|| format!("{address} is not the address of a gRPC server"))?;
     Ok(endpoint
         .connect_timeout(Duration::from_secs(2))
-        .http2_keep_alive_interval(Duration::from_secs(10))
-        .keep_alive_timeout(Duration::from_secs(5))
+        .http2_keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(SERVER_ANSWERS_IN)
         .keep_alive_while_idle(true)
+        .tcp_keepalive(Some(ASK_AFTER))
+        .tcp_keepalive_interval(Some(ASK_EVERY))
+        .tcp_keepalive_retries(Some(ASKED))
         .connect_lazy())
 }
 

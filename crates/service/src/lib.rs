@@ -25,6 +25,7 @@ pub mod page;
 pub mod peer;
 mod problem;
 pub mod serve;
+pub mod socket;
 pub mod telemetry;
 pub mod validate;
 mod watchdog;

@@ -15,6 +15,7 @@ use tonic::transport::server::TcpIncoming;
 use crate::admission::Admission;
 use crate::config::Listen;
 use crate::db::Pool;
+use crate::socket::{ASK_AFTER, ASK_EVERY, ASKED, notice_loss};
 use crate::{Lifecycle, grpc, health, http};
 
 /// Connections that may wait to be accepted.
@@ -46,7 +47,7 @@ impl Ports {
             Addresses { http: http.local_addr()?, grpc: grpc.local_addr()?, admin: admin.local_addr()? };
         // Not stopped with the rest: it answers "stopping" until the process ends.
         let (admin, probes) = (listen(admin)?, health::router(lifecycle.health()));
-        tokio::spawn(async move { axum::serve(admin, probes).await });
+        tokio::spawn(async move { axum::serve(admin.tap_io(tune), probes).await });
         let at = addresses;
         tracing::debug!(http = %at.http, grpc = %at.grpc, admin = %at.admin, "service.bound");
         Ok(Self { http, grpc, at_once: config.requests_at_once, addresses })
@@ -66,7 +67,7 @@ impl Ports {
         // A bare router would be copied, with all its routes, for each connection: 150 KiB.
         let api = api.into_make_service();
         lifecycle.spawn("http", async move {
-            axum::serve(http.tap_io(no_delay), api).with_graceful_shutdown(stop).await?;
+            axum::serve(http.tap_io(tune), api).with_graceful_shutdown(stop).await?;
             Ok(())
         });
 
@@ -74,7 +75,12 @@ impl Ports {
         let stop = last_served(&grpc, lifecycle);
         let admission = Admission::new("grpc", self.at_once);
         lifecycle.spawn("grpc", async move {
-            let incoming = TcpIncoming::from(grpc).with_nodelay(Some(true)); // as no_delay
+            // As `tune`, but for the limit on what was sent, which pings make up for.
+            let incoming = TcpIncoming::from(grpc)
+                .with_nodelay(Some(true))
+                .with_keepalive(Some(ASK_AFTER))
+                .with_keepalive_interval(Some(ASK_EVERY))
+                .with_keepalive_retries(Some(ASKED));
             grpc::server(calls, admission).await?.serve_with_incoming_shutdown(incoming, stop).await?;
             Ok(())
         });
@@ -124,9 +130,12 @@ fn let_nobody_in(_: &Socket) -> io::Result<()> {
 
 /// Nagle's algorithm would hold an answer's last part back for a delayed
 /// acknowledgement: 40 ms a call.
-fn no_delay(stream: &mut TcpStream) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "http.nodelay_failed");
+///
+/// And a client that is gone without a packet is noticed: its connection, and perhaps its stream of events, would
+/// stay for ever.
+fn tune(stream: &mut TcpStream) {
+    if let Err(error) = stream.set_nodelay(true).and_then(|()| notice_loss(&*stream)) {
+        tracing::debug!(%error, "http.socket_not_tuned");
     }
 }
 

@@ -4,6 +4,7 @@
 
 pub mod pgbouncer;
 pub mod plans;
+pub mod proxy;
 pub mod routes;
 
 use std::future::Future;

@@ -99,12 +99,8 @@ impl Intent {
 
 impl Provider {
     pub fn new(url: &str, secret_key: &str) -> Result<Self> {
-        let client = reqwest::Client::builder()
-            .timeout(CALL_DEADLINE)
-            .connect_timeout(Duration::from_secs(2))
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .context("the payment client can't be built")?;
+        let client = service::socket::http_client(CALL_DEADLINE).build();
+        let client = client.context("the payment client can't be built")?;
         Ok(Self { client, url: url.trim_end_matches('/').to_owned(), secret_key: secret_key.to_owned() })
     }
 

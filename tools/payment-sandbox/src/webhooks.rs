@@ -122,6 +122,7 @@ impl Webhooks {
         let url = Url::parse(url).context("WEBHOOK_URL is not a URL")?;
         let client = Client::builder()
             .timeout(CALL_TIMEOUT)
+            .connect_timeout(CALL_TIMEOUT)
             .redirect(redirect::Policy::none())
             // The webhook is a neighbour: a proxy for the outside world would not find it.
             .no_proxy()

@@ -112,12 +112,8 @@ enum Answer {
 
 impl Payments {
     pub fn new(url: &str, secret_key: &str, call_deadline: Duration) -> anyhow::Result<Self> {
-        let client = reqwest::Client::builder()
-            .timeout(call_deadline)
-            .connect_timeout(Duration::from_secs(2))
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .context("the payment client can't be built")?;
+        let client = service::socket::http_client(call_deadline).build();
+        let client = client.context("the payment client can't be built")?;
         Ok(Self { client, url: url.trim_end_matches('/').to_owned(), secret_key: secret_key.to_owned() })
     }
 

@@ -1,0 +1,65 @@
+//! TCP sockets that notice when their peer is gone without a packet.
+
+use std::io;
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+
+/// How long an idle connection stays unasked, and how long a question or anything else that was sent may be without an
+/// acknowledgement. Linux alone would ask after two hours, and send again for a quarter of one.
+pub(crate) const ASK_AFTER: Duration = Duration::from_secs(3);
+pub(crate) const ASK_EVERY: Duration = Duration::from_secs(2);
+const GIVE_UP_AFTER: Duration = Duration::from_secs(6);
+
+/// Has the kernel end the connection within [`LOST_WITHIN`] of the peer's last sign of life, whether it is used or not.
+/// A peer whose process is frozen still has a kernel that answers: that takes the protocol's own pings.
+pub fn notice_loss<'s>(socket: impl Into<SockRef<'s>>) -> io::Result<()> {
+    let socket = socket.into();
+    let asked = TcpKeepalive::new().with_time(ASK_AFTER).with_interval(ASK_EVERY).with_retries(ASKED);
+    socket.set_tcp_keepalive(&asked)?;
+    // Counts for what was sent, and in place of the retries for an idle connection: tcp(7).
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(GIVE_UP_AFTER))?;
+    Ok(())
+}
+
+/// Where there is no limit for what was sent.
+pub(crate) const ASKED: u32 = 3;
+
+/// The longest until a connection whose peer is gone has ended.
+pub const LOST_WITHIN: Duration = ASK_AFTER.saturating_add(GIVE_UP_AFTER);
+
+/// A builder of HTTP clients whose calls, connections and sockets all have limits. `deadline` is for a whole call.
+pub fn http_client(deadline: Duration) -> reqwest::ClientBuilder {
+    let builder = reqwest::Client::builder()
+        .timeout(deadline)
+        .connect_timeout(CONNECT_DEADLINE.min(deadline))
+        .redirect(reqwest::redirect::Policy::none())
+        .tcp_keepalive(ASK_AFTER)
+        .tcp_keepalive_interval(ASK_EVERY)
+        .tcp_keepalive_retries(ASKED)
+        // A server may have been replaced meanwhile; what is in use is not idle.
+        .pool_idle_timeout(LOST_WITHIN);
+    #[cfg(target_os = "linux")]
+    let builder = builder.tcp_user_timeout(GIVE_UP_AFTER);
+    builder
+}
+
+const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_asks_an_idle_peer_and_gives_up_what_nobody_acknowledges() {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = std::net::TcpStream::connect(port.local_addr().unwrap()).unwrap();
+        notice_loss(&stream).unwrap();
+        let socket = SockRef::from(&stream);
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), ASK_AFTER);
+        assert_eq!(socket.tcp_keepalive_interval().unwrap(), ASK_EVERY);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(GIVE_UP_AFTER));
+    }
+}
