@@ -1,11 +1,14 @@
 //! From broker to effect: deliveries are applied in batches, each batch in one
 //! transaction with its inbox rows, and acknowledged only after the commit.
 //!
-//! A database that is away pauses the consumer and rejects nothing. An event
+//! What is the database's fault is no event's: the events are held and tried again. An event
 //! that fails by itself goes to a retry queue of this consumer with growing
 //! pauses, and after the last to its dead letters; the rest flows on.
 
+mod fault;
+
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -14,27 +17,42 @@ use lapin::Confirmation;
 use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions};
 use lapin::types::FieldTable;
-use lapin::{BasicProperties, Channel, Connection, Consumer};
+use lapin::{BasicProperties, Channel, Consumer};
 use service::batch::MAX_BATCH;
 use service::db;
 use service::failpoint::reach;
 use service::telemetry;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use uuid::Uuid;
 
+pub use self::fault::ApplyError;
+use self::fault::Fault;
 use crate::envelope::{self, Event};
 use crate::outbox::Outbox;
-use crate::topology::{RETRY_AFTER_SECONDS, Topology, name};
+use crate::topology::{Link, RETRY_AFTER_SECONDS, Topology, answered, name};
 
 const PREFETCH: u16 = 2 * MAX_BATCH as u16;
-const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
 
-/// Waits for the broker, but not forever.
-async fn answered<T>(answer: impl Future<Output = lapin::Result<T>>) -> anyhow::Result<T> {
-    let answer = tokio::time::timeout(ANSWER_DEADLINE, answer).await;
-    Ok(answer.context("the broker did not answer in time")??)
-}
+/// For one transaction: more than PostgreSQL gives to any of its statements.
+const APPLY_DEADLINE: Duration = Duration::from_secs(20);
+
+/// After which a pass begins nothing more.
+const PASS_DEADLINE: Duration = Duration::from_secs(30);
+
+/// An idle consumer comes round this often.
+const COME_ROUND: Duration = Duration::from_secs(5);
+
+/// Events that in a row, with none going through, took too long: the others are not even tried.
+const ENOUGH_SLOW: usize = 3;
+
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// How long events are held for a database that is away. Then they go back to the queue, which counts as a delivery, until
+/// it answers. RabbitMQ takes them back after half an hour.
+const HOLD_FOR: Duration = Duration::from_secs(600);
 
 /// Applies events in the transaction it is given.
 pub trait Handler: Send + Sync + 'static {
@@ -47,35 +65,23 @@ pub trait Handler: Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), ApplyError>> + Send;
 }
 
-#[derive(Debug, thiserror::Error)]
-pub enum ApplyError {
-    #[error(transparent)]
-    Database(#[from] sqlx::Error),
-    /// The event can't be applied as it is.
-    #[error("{0}")]
-    Rejected(String),
-}
-
-impl ApplyError {
-    /// Nothing is wrong with the events: the same batch is tried again. A
-    /// statement that took too long may be theirs.
-    fn is_transient(&self) -> bool {
-        let Self::Database(error) = self else { return false };
-        service::db::is_transient(error) && !service::db::timed_out(error)
-    }
-}
-
 pub(crate) async fn run(
     consumer: &'static str,
     topology: &Topology,
     outbox: &Outbox,
     handler: &impl Handler,
+    caught_up: &AtomicBool,
     stop: &CancellationToken,
 ) {
-    let worker = Worker { consumer, topology, outbox, handler, stop };
+    let worker = Worker { consumer, topology, outbox, handler, caught_up, stop };
     let mut warned = false;
     while !stop.is_cancelled() {
-        if let Err(error) = worker.consume(&mut warned).await {
+        let work = async {
+            // What is taken from the queue and not applied is counted by the broker as a failed delivery.
+            worker.probe().await.context("the database does not take writes")?;
+            worker.consume(&mut warned).await
+        };
+        if let Err(error) = work.await {
             // Said once: the broker may be away for long.
             if !std::mem::replace(&mut warned, true) {
                 tracing::warn!(error = format!("{error:#}"), "consumer.failed");
@@ -93,7 +99,30 @@ struct Worker<'a, H> {
     topology: &'a Topology,
     outbox: &'a Outbox,
     handler: &'a H,
+    /// Set when there is nothing left in the queue.
+    caught_up: &'a AtomicBool,
     stop: &'a CancellationToken,
+}
+
+/// A delivered event that is not acknowledged yet.
+struct Held {
+    event: Event,
+    delivery: Delivery,
+    /// How often it was tried by itself. Then it is no longer tried with others.
+    tries: u32,
+    again_at: Instant,
+}
+
+/// What a pass came to.
+#[derive(Default)]
+struct Pass {
+    acknowledged: Vec<u64>,
+    /// Whether any event went through.
+    proved: bool,
+    /// Whether an event that could go through did not.
+    stuck: bool,
+    /// Those that took too long, or failed for a reason that may be theirs or not.
+    doubtful: Vec<(Held, ApplyError)>,
 }
 
 impl<H: Handler> Worker<'_, H> {
@@ -103,104 +132,203 @@ impl<H: Handler> Worker<'_, H> {
             () = self.stop.cancelled() => return Ok(()),
             subscribed = self.subscribe() => subscribed?,
         };
-        let (connection, channel, mut deliveries) = subscribed;
+        let (link, mut deliveries) = subscribed;
         *warned = false;
         tracing::info!("consumer.connected");
         let applied = telemetry::counter("events.applied");
-        loop {
-            let first = tokio::select! {
-                () = self.stop.cancelled() => break,
-                delivery = deliveries.next() => delivery.context("the broker cancelled the consumer")??,
-            };
-            let mut batch = vec![first];
-            while batch.len() < MAX_BATCH
-                && let Some(Some(delivery)) = deliveries.next().now_or_never()
-            {
-                batch.push(delivery?);
+        let mut held: Vec<Held> = Vec::new();
+        let (mut pause, mut stuck_since) = (Duration::ZERO, None);
+        while !self.stop.is_cancelled() {
+            let new = self.receive(&mut deliveries, &held, pause).await?;
+            if new.is_empty() && held.is_empty() {
+                continue;
             }
             reach("consumer.received").await?;
-            let last = batch[batch.len() - 1].delivery_tag;
-            if !self.settle(&channel, &batch).await? {
-                break;
+            let pass = self.pass(&link.channel, new, &mut held).await?;
+            applied.add(pass.acknowledged.len() as u64, &[]);
+            acknowledge(&link.channel, &pass.acknowledged, held.is_empty()).await?;
+            if pass.proved || !pass.stuck {
+                (pause, stuck_since) = (Duration::ZERO, None);
+                continue;
             }
-            // Every delivery up to the last is applied or confirmed elsewhere.
-            let acknowledged = channel.basic_ack(last, BasicAckOptions { multiple: true });
-            answered(acknowledged).await?;
-            applied.add(batch.len() as u64, &[]);
+            let since = *stuck_since.get_or_insert_with(Instant::now);
+            anyhow::ensure!(since.elapsed() < HOLD_FOR, "the database is away for long: the events go back");
+            pause = (pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
         }
-        answered(connection.close(200, "stopping".into())).await
+        link.close().await
     }
 
-    /// A connection, its channel and the queue's deliveries.
-    async fn subscribe(&self) -> anyhow::Result<(Connection, Channel, Consumer)> {
-        let (connection, channel) = self.topology.connect().await?;
-        answered(channel.basic_qos(PREFETCH, BasicQosOptions::default())).await?;
+    /// A connection and the queue's deliveries.
+    async fn subscribe(&self) -> anyhow::Result<(Link, Consumer)> {
+        let link = self.topology.link().await?;
+        self.topology.declare_exchange(&link.channel).await?;
         let queue = self.topology.queue(self.consumer);
+        let cannot = || format!("cannot consume from {queue}");
+        self.topology.declare(&link.connection, self.consumer).await.with_context(cannot)?;
+        answered(link.channel.basic_qos(PREFETCH, BasicQosOptions::default())).await?;
         let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
         // A quorum queue without a leader does not answer until it has one.
-        let consume = channel.basic_consume(name(&queue), name(""), options, arguments);
-        let deliveries = answered(consume).await.with_context(|| format!("cannot consume from {queue}"))?;
-        Ok((connection, channel, deliveries))
+        let consume = link.channel.basic_consume(name(&queue), name(""), options, arguments);
+        let deliveries = answered(consume).await.with_context(cannot)?;
+        Ok((link, deliveries))
     }
 
-    /// Brings every delivery of the batch to an end; false when stopped before.
-    async fn settle(&self, channel: &Channel, batch: &[Delivery]) -> anyhow::Result<bool> {
-        let mut good: Vec<(Event, &BasicProperties)> = Vec::with_capacity(batch.len());
-        for delivery in batch {
-            match Event::from_delivery(delivery) {
-                Some(event) => good.push((event, &delivery.properties)),
-                None => {
-                    let dead = self.topology.dead_letters(self.consumer);
-                    let properties = envelope::failed(&delivery.properties, 0, "not an event");
-                    tracing::error!(routing_key = %delivery.routing_key, queue = dead, "message.put_aside");
-                    move_to(channel, &dead, properties, &delivery.data).await?;
-                    count_put_aside(dead);
-                }
+    /// What has been delivered, as much as a batch takes. Waits for something to do, but not for long; all of
+    /// `pause`, when the events that are held got stuck.
+    async fn receive(
+        &self,
+        deliveries: &mut Consumer,
+        held: &[Held],
+        pause: Duration,
+    ) -> anyhow::Result<Vec<Delivery>> {
+        let mut new = Vec::new();
+        let room = MAX_BATCH.saturating_sub(held.iter().filter(|one| one.tries == 0).count());
+        let drain = |deliveries: &mut Consumer, new: &mut Vec<Delivery>| {
+            while new.len() < room
+                && let Some(next) = deliveries.next().now_or_never()
+            {
+                new.push(next.context("the broker cancelled the consumer")??);
             }
-        }
-        let events: Vec<Event> = good.iter().map(|(event, _)| event.clone()).collect();
-        let Some(outcome) = self.apply_patiently(&events).await else {
-            return Ok(false);
+            anyhow::Ok(())
         };
-        if outcome.is_ok() {
-            return Ok(true);
+        tokio::select! {
+            () = self.stop.cancelled() => return Ok(new),
+            () = tokio::time::sleep(pause) => {}
         }
-        // One of them is bad: each in a transaction of its own finds out which.
-        for (event, properties) in good {
-            let Some(outcome) = self.apply_patiently(std::slice::from_ref(&event)).await else {
-                return Ok(false);
-            };
-            if let Err(error) = outcome {
-                self.put_aside(channel, &event, properties, &error).await?;
+        drain(deliveries, &mut new)?;
+        if !new.is_empty() || held.iter().any(|one| one.tries == 0) {
+            return Ok(new);
+        }
+        if held.is_empty() {
+            self.caught_up.store(true, Ordering::Relaxed);
+        }
+        let until = Instant::now() + COME_ROUND;
+        let until = held.iter().map(|one| one.again_at).fold(until, Instant::min);
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            () = tokio::time::sleep_until(until) => {}
+            next = deliveries.next(), if room > 0 => {
+                new.push(next.context("the broker cancelled the consumer")??);
+                drain(deliveries, &mut new)?;
             }
         }
-        Ok(true)
+        Ok(new)
     }
 
-    /// Applies, again and again while the database is away. `None` when stopped.
-    async fn apply_patiently(&self, events: &[Event]) -> Option<Result<(), ApplyError>> {
-        let mut pause = Duration::from_millis(100);
-        loop {
-            match self.apply(events).await {
-                Err(error) if error.is_transient() => {
-                    tracing::warn!(%error, events = events.len(), "consumer.paused");
-                    tokio::select! {
-                        () = self.stop.cancelled() => return None,
-                        () = tokio::time::sleep(pause) => {}
-                    }
-                    pause = (pause * 2).min(Duration::from_secs(5));
+    /// Tries all that is due once, within [`PASS_DEADLINE`] and one more transaction. What was not brought to an end is in `held`.
+    async fn pass(
+        &self,
+        channel: &Channel,
+        new: Vec<Delivery>,
+        held: &mut Vec<Held>,
+    ) -> anyhow::Result<Pass> {
+        let (until, mut pass) = (Instant::now() + PASS_DEADLINE, Pass::default());
+        let (mut batch, tried): (Vec<_>, Vec<_>) =
+            std::mem::take(held).into_iter().partition(|one| one.tries == 0);
+        for delivery in new {
+            match Event::from_delivery(&delivery) {
+                Some(event) => batch.push(Held { event, delivery, tries: 0, again_at: Instant::now() }),
+                None => {
+                    anyhow::ensure!(Instant::now() < until, "the broker is slow to take what is no event");
+                    self.put_aside_noise(channel, &delivery).await?;
+                    pass.acknowledged.push(delivery.delivery_tag);
                 }
-                outcome => return Some(outcome),
             }
         }
+        let events: Vec<Event> = batch.iter().map(|one| one.event.clone()).collect();
+        match self.apply(&events).await {
+            Ok(()) => {
+                pass.proved = !batch.is_empty();
+                pass.acknowledged.extend(batch.drain(..).map(|one| one.delivery.delivery_tag));
+            }
+            Err(error) if error.fault() == Fault::Store => {
+                tracing::warn!(%error, events = events.len(), "consumer.paused");
+                pass.stuck = true;
+            }
+            // One of them is bad: each in a transaction of its own finds out which.
+            Err(_) => {}
+        }
+        let now = Instant::now();
+        let (due, later): (Vec<_>, Vec<_>) = tried.into_iter().partition(|one| one.again_at <= now);
+        held.extend(later);
+        for one in batch.into_iter().chain(due) {
+            let slow = !pass.proved && pass.doubtful.len() >= ENOUGH_SLOW;
+            if slow || pass.stuck && !pass.proved || Instant::now() > until || self.stop.is_cancelled() {
+                held.push(one);
+                continue;
+            }
+            self.try_alone(channel, one, held, &mut pass).await?;
+        }
+        for (one, error) in std::mem::take(&mut pass.doubtful) {
+            if !pass.proved {
+                // Nobody else shows that it could be done: it may be the database.
+                tracing::warn!(%error, event.id = %one.event.id, event.kind = one.event.kind, "consumer.paused");
+                pass.stuck = true;
+                held.push(one.later());
+            } else if Instant::now() > until {
+                held.push(one.later());
+            } else {
+                self.put_aside(channel, &one, &error).await?;
+                pass.acknowledged.push(one.delivery.delivery_tag);
+            }
+        }
+        Ok(pass)
     }
 
-    /// Inbox rows, effects and new events in one transaction. An error at the
-    /// commit leaves open whether it happened; the inbox makes it safe to repeat.
+    async fn try_alone(
+        &self,
+        channel: &Channel,
+        one: Held,
+        held: &mut Vec<Held>,
+        pass: &mut Pass,
+    ) -> anyhow::Result<()> {
+        let Err(error) = self.apply(std::slice::from_ref(&one.event)).await else {
+            pass.proved = true;
+            pass.acknowledged.push(one.delivery.delivery_tag);
+            return Ok(());
+        };
+        match error.fault() {
+            Fault::Event => {
+                self.put_aside(channel, &one, &error).await?;
+                pass.acknowledged.push(one.delivery.delivery_tag);
+            }
+            Fault::Doubtful => pass.doubtful.push((one, error)),
+            // Somebody else has the row: the others go on.
+            Fault::Busy => held.push(one.later()),
+            Fault::Store => {
+                tracing::warn!(%error, events = 1, "consumer.paused");
+                pass.stuck = true;
+                held.push(one);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the database takes writes: an inbox row, rolled back.
+    async fn probe(&self) -> anyhow::Result<()> {
+        let probe = async {
+            let mut transaction = service::db::begin(self.outbox.pool()).await?;
+            let nobody = Uuid::now_v7();
+            sqlx::query!("INSERT INTO inbox (consumer, event_id) VALUES ('', $1)", nobody)
+                .execute(&mut *transaction)
+                .await?;
+            transaction.rollback().await
+        };
+        Ok(tokio::time::timeout(APPLY_DEADLINE, probe).await??)
+    }
+
     async fn apply(&self, events: &[Event]) -> Result<(), ApplyError> {
         if events.is_empty() {
             return Ok(());
         }
+        timeout_at(Instant::now() + APPLY_DEADLINE, self.apply_in_time(events))
+            .await
+            .unwrap_or(Err(ApplyError::TookTooLong))
+    }
+
+    /// Inbox rows, effects and new events in one transaction. An error at the
+    /// commit leaves open whether it happened; the inbox makes it safe to repeat.
+    async fn apply_in_time(&self, events: &[Event]) -> Result<(), ApplyError> {
         let mut transaction = service::db::begin(self.outbox.pool()).await?;
         let fresh = self.fresh(&mut transaction, events).await?;
         if !fresh.is_empty() {
@@ -217,34 +345,51 @@ impl<H: Handler> Worker<'_, H> {
     }
 
     /// The events that this consumer has not applied before, each once.
-    async fn fresh(&self, connection: &mut db::Connection, events: &[Event]) -> sqlx::Result<Vec<Event>> {
+    async fn fresh(
+        &self,
+        connection: &mut db::Connection,
+        events: &[Event],
+    ) -> Result<Vec<Event>, ApplyError> {
         let mut ids: Vec<Uuid> = events.iter().map(|event| event.id).collect();
         ids.sort_unstable(); // or two replicas with overlapping batches deadlock
         ids.dedup();
-        let new = sqlx::query_scalar!(
-            "INSERT INTO inbox (consumer, event_id) SELECT $1, id FROM UNNEST($2::uuid[]) AS id
-             ON CONFLICT DO NOTHING RETURNING event_id",
+        let new = sqlx::query!(
+            r#"INSERT INTO inbox (consumer, event_id) SELECT $1, id FROM UNNEST($2::uuid[]) AS id
+             ON CONFLICT DO NOTHING
+             RETURNING event_id, event_id < (
+                 lpad(to_hex((EXTRACT(epoch FROM now() - interval '29 days') * 1000)::bigint), 12, '0')
+                 || repeat('0', 20))::uuid AS "old!""#,
             self.consumer,
             &ids,
         )
-        .fetch_all(connection)
+        .fetch_all(&mut *connection)
         .await?;
-        let mut new: HashSet<Uuid> = new.into_iter().collect();
+        // After the rows were written: a row that was pruned just now has been noted, too.
+        if new.iter().any(|row| row.old) {
+            let pruned =
+                sqlx::query_scalar!("SELECT up_to FROM inbox_pruned WHERE consumer = $1", self.consumer);
+            let pruned = pruned.fetch_optional(connection).await?;
+            let forgotten = |event: &&Event| {
+                !event.forced
+                    && pruned.is_some_and(|up_to| event.id <= up_to)
+                    && new.iter().any(|row| row.event_id == event.id)
+            };
+            if events.iter().any(|event| forgotten(&event)) {
+                return Err(ApplyError::Forgotten);
+            }
+        }
+        let mut new: HashSet<Uuid> = new.into_iter().map(|row| row.event_id).collect();
         Ok(events.iter().filter(|event| new.remove(&event.id)).cloned().collect())
     }
 
-    async fn put_aside(
-        &self,
-        channel: &Channel,
-        event: &Event,
-        properties: &BasicProperties,
-        error: &ApplyError,
-    ) -> anyhow::Result<()> {
+    async fn put_aside(&self, channel: &Channel, one: &Held, error: &ApplyError) -> anyhow::Result<()> {
+        let (event, properties) = (&one.event, &one.delivery.properties);
         let attempts = envelope::attempts(properties);
         let retry = usize::try_from(attempts).ok().and_then(|index| RETRY_AFTER_SECONDS.get(index));
         let queue = match (error, retry) {
-            (ApplyError::Database(_), Some(seconds)) => {
-                answered(self.topology.retry_queue(channel, self.consumer, *seconds)).await?
+            (ApplyError::Database(_) | ApplyError::TookTooLong, Some(seconds)) => {
+                let declared = self.topology.retry_queue(channel, self.consumer, *seconds);
+                answered(declared).await?
             }
             _ => self.topology.dead_letters(self.consumer),
         };
@@ -255,6 +400,36 @@ impl<H: Handler> Worker<'_, H> {
         reach("consumer.put_aside").await?;
         Ok(())
     }
+
+    async fn put_aside_noise(&self, channel: &Channel, delivery: &Delivery) -> anyhow::Result<()> {
+        let dead = self.topology.dead_letters(self.consumer);
+        let properties = envelope::failed(&delivery.properties, 0, "not an event");
+        tracing::error!(routing_key = %delivery.routing_key, queue = dead, "message.put_aside");
+        move_to(channel, &dead, properties, &delivery.data).await?;
+        count_put_aside(dead);
+        Ok(())
+    }
+}
+
+impl Held {
+    /// To be tried alone from now on, less and less often.
+    fn later(self) -> Self {
+        let pause = (FIRST_PAUSE * 2_u32.pow(self.tries.min(10))).min(LONGEST_PAUSE);
+        Self { tries: self.tries + 1, again_at: Instant::now() + pause, ..self }
+    }
+}
+
+/// `all`: of what was delivered nothing else is left.
+async fn acknowledge(channel: &Channel, tags: &[u64], all: bool) -> anyhow::Result<()> {
+    let last = tags.iter().max().copied().filter(|_| all);
+    let (tags, multiple) = match &last {
+        Some(last) => (std::slice::from_ref(last), true),
+        None => (tags, false),
+    };
+    for tag in tags {
+        answered(channel.basic_ack(*tag, BasicAckOptions { multiple })).await?;
+    }
+    Ok(())
 }
 
 /// Publishes to one queue, never the exchange: other consumers had theirs. An

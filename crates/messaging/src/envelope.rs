@@ -17,6 +17,8 @@ pub struct Event {
     pub aggregate_version: i64,
     pub payload: Vec<u8>,
     pub(crate) traceparent: Option<String>,
+    /// To be applied even if nobody knows any more whether it was.
+    pub(crate) forced: bool,
 }
 
 impl Event {
@@ -37,6 +39,7 @@ impl Event {
             aggregate_version: number(headers, "aggregate_version")?,
             payload: delivery.data.clone(),
             traceparent: text(headers, "traceparent"),
+            forced: matches!(headers.inner().get(FORCED), Some(AMQPValue::Boolean(true))),
         })
     }
 
@@ -62,6 +65,7 @@ impl Event {
 
 const ATTEMPTS: &str = "dockside-attempts";
 const ERROR: &str = "dockside-error";
+const FORCED: &str = "dockside-forced";
 
 /// How often the delivery was already tried and put into a retry queue.
 pub(crate) fn attempts(properties: &BasicProperties) -> i64 {
@@ -102,15 +106,19 @@ impl Failure {
 }
 
 /// The properties of a dead letter as they were before it failed: as for a
-/// first delivery, with all attempts ahead.
-pub fn revived(properties: &BasicProperties) -> BasicProperties {
+/// first delivery, with all attempts ahead. `forced`: it is to be applied even
+/// if it is older than what its consumer's inbox remembers.
+pub fn revived(properties: &BasicProperties, forced: bool) -> BasicProperties {
     let mut headers = FieldTable::default();
     for (name, value) in properties.headers().clone().unwrap_or_default().inner() {
-        let ours = [ATTEMPTS, ERROR].contains(&name.as_str());
+        let ours = [ATTEMPTS, ERROR, FORCED].contains(&name.as_str());
         // x-death, x-delivery-count and the like.
         if !ours && !name.as_str().starts_with("x-") {
             headers.insert(name.clone(), value.clone());
         }
+    }
+    if forced {
+        headers.insert(FORCED.into(), AMQPValue::Boolean(true));
     }
     properties.clone().with_headers(headers).with_delivery_mode(2)
 }

@@ -14,6 +14,7 @@ mod retention;
 pub mod topology;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use service::Lifecycle;
 use service::db::Pool;
@@ -22,6 +23,7 @@ use sqlx::migrate::Migrator;
 pub use consumer::{ApplyError, Handler, move_to};
 pub use envelope::Event;
 pub use outbox::{NewEvent, Outbox};
+pub use retention::INBOX_REMEMBERS;
 use topology::Topology;
 
 /// The tables of outbox and inbox; run it before the service's own migrations.
@@ -57,25 +59,43 @@ pub fn start(
         relay::watch(&events, &stop).await;
         Ok(())
     });
-    let (stop, events) = (lifecycle.stopping(), outbox.clone());
+    let (stop, events, caught_up) = (lifecycle.stopping(), outbox.clone(), Arc::new(AtomicBool::new(false)));
+    let drained = caught_up.clone();
     lifecycle.spawn("consumer", async move {
-        consumer::run(name, &topology, &events, &handler, &stop).await;
+        consumer::run(name, &topology, &events, &handler, &drained, &stop).await;
         Ok(())
     });
     let (stop, pool) = (lifecycle.stopping(), outbox.pool().clone());
     lifecycle.spawn("messaging.retention", async move {
-        retention::run(&pool, &stop).await;
+        retention::run(&pool, name, &caught_up, &stop).await;
         Ok(())
     });
 }
 
-/// The outbox rows that wait to be published, and the age of the oldest in seconds.
-pub async fn backlog(pool: &Pool) -> sqlx::Result<(i64, f64)> {
-    let row = sqlx::query!(
-        r#"SELECT count(*) AS "count!",
-                  COALESCE(EXTRACT(epoch FROM now() - min(created_at)), 0)::float8 AS "age!"
+/// The outbox rows that wait to be published.
+#[derive(Clone, Copy, Debug)]
+pub struct Backlog {
+    pub waiting: i64,
+    /// Those of them that the broker did not take when they were last tried.
+    pub paused: i64,
+    /// How long the oldest has waited; 0 when there is none.
+    pub oldest_seconds: f64,
+}
+
+pub async fn backlog(pool: &Pool) -> sqlx::Result<Backlog> {
+    sqlx::query_as!(
+        Backlog,
+        r#"SELECT count(*) AS "waiting!", count(*) FILTER (WHERE attempts > 0) AS "paused!",
+                  COALESCE(EXTRACT(epoch FROM now() - min(created_at)), 0)::float8 AS "oldest_seconds!"
            FROM outbox WHERE published_at IS NULL"#
-    );
-    let row = row.fetch_one(pool).await?;
-    Ok((row.count, row.age))
+    )
+    .fetch_one(pool)
+    .await
+}
+
+/// One pass over the inbox rows of `consumer` that are older than [`INBOX_REMEMBERS`]. Whether there are probably more.
+///
+/// The running service does this once a minute, while its consumer has nothing left to do.
+pub async fn prune_inbox(pool: &Pool, consumer: &str) -> sqlx::Result<bool> {
+    retention::prune_inbox(pool, consumer).await
 }

@@ -3,77 +3,92 @@
 //! The claim is a short lease, not a transaction held open over the network;
 //! a relay that dies leaves its rows to the next one, which may publish them
 //! again. That is the "at least once" that the inbox makes up for.
+//!
+//! Each event type has a [`Lane`]. A queue that refuses what it gets, or never confirms it, narrows and pauses the lanes
+//! that lead to it and no other. A batch that waits for its last confirms is left to wait beside the next ones.
+
+mod batch;
+mod lane;
 
 use std::collections::HashMap;
 use std::time::Duration;
 
-use anyhow::Context;
-use lapin::Confirmation;
+use futures_util::StreamExt;
+use futures_util::future::{BoxFuture, FutureExt};
+use futures_util::stream::FuturesUnordered;
 use lapin::options::BasicPublishOptions;
-use lapin::{Channel, Connection};
 use service::batch::MAX_BATCH;
 use service::failpoint::reach;
 use service::telemetry;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use self::batch::{Outcome, Sent};
+use self::lane::{FIRST_WINDOW, Lanes};
 use crate::envelope::Event;
 use crate::outbox::Outbox;
-use crate::topology::{Topology, has_subscriber, name};
+use crate::topology::{Link, SUBSCRIPTIONS, Topology, has_subscriber, name, subscribers};
 
 const POLL_EVERY: Duration = Duration::from_millis(500);
 const MEASURE_EVERY: Duration = Duration::from_secs(5);
-const CONFIRM_DEADLINE: Duration = Duration::from_secs(5);
+
+/// For handing a batch to the socket. A broker that is out of memory or disk takes nothing for as long as it is.
+const PUBLISH_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long the next batch waits for this one's confirms.
+const IN_STEP: Duration = Duration::from_millis(250);
+
+/// Published and not confirmed, of all types.
+const MOST_UNCONFIRMED: usize = 1024;
+
+/// Between two tries to declare the queues of a consumer.
+const DECLARE_EVERY: Duration = Duration::from_secs(5);
 
 /// Publishes until `stop`, reconnecting after every failure.
 pub(crate) async fn run(topology: &Topology, outbox: &Outbox, stop: &CancellationToken) {
-    let published = telemetry::counter("events.published");
-    let mut link: Option<(Connection, Channel)> = None;
+    let mut relay = Relay {
+        topology,
+        outbox,
+        link: None,
+        lanes: Lanes::default(),
+        late: FuturesUnordered::new(),
+        undeclared: Vec::new(),
+        declaring: FuturesUnordered::new(),
+        last_confirm: Instant::now(),
+    };
     let mut warned = false;
-    loop {
-        let step = async {
-            if link.is_none() {
-                link = tokio::select! {
-                    () = stop.cancelled() => return Ok(0),
-                    connected = topology.connect() => Some(connected?),
-                };
-                tracing::info!("relay.connected");
-            }
-            let (_, channel) = link.as_ref().context("not connected")?;
-            publish_batch(channel, topology, outbox).await
-        };
-        let pause = match step.await {
-            Ok(count) => {
-                published.add(count as u64, &[]);
+    while !stop.is_cancelled() {
+        let pause = match relay.pass(stop).await {
+            Ok(more) => {
                 warned = false;
-                // A full batch: there is probably more.
-                if count == MAX_BATCH { Duration::ZERO } else { POLL_EVERY }
+                if more { Duration::ZERO } else { POLL_EVERY }
             }
             Err(error) => {
                 // Said once: the broker may be away for long.
                 if !std::mem::replace(&mut warned, true) {
                     tracing::warn!(error = format!("{error:#}"), "relay.failed");
                 }
-                link = None;
                 POLL_EVERY
             }
         };
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(pause) => {}
-            () = outbox.woken(), if link.is_some() => {}
-        }
+        relay.rest(pause, stop).await;
+    }
+    if let Some(link) = relay.link.take() {
+        let _ = link.close().await;
     }
 }
 
 /// Measures until `stop` how many events wait and for how long, in seconds.
 pub(crate) async fn watch(outbox: &Outbox, stop: &CancellationToken) {
-    let (backlog, lag) = (telemetry::gauge("outbox.backlog"), telemetry::gauge("outbox.lag"));
+    let gauges = ["outbox.backlog", "outbox.lag", "outbox.paused"].map(telemetry::gauge);
     loop {
         match crate::backlog(outbox.pool()).await {
-            Ok((waiting, age)) => {
-                backlog.record(waiting as f64, &[]);
-                lag.record(age, &[]);
+            Ok(backlog) => {
+                let measured = [backlog.waiting as f64, backlog.oldest_seconds, backlog.paused as f64];
+                for (gauge, value) in gauges.iter().zip(measured) {
+                    gauge.record(value, &[]);
+                }
             }
             Err(error) => tracing::debug!(%error, "outbox.not_measured"),
         }
@@ -84,106 +99,237 @@ pub(crate) async fn watch(outbox: &Outbox, stop: &CancellationToken) {
     }
 }
 
-/// Publishes up to [`MAX_BATCH`] events and returns how many were confirmed.
-async fn publish_batch(channel: &Channel, topology: &Topology, outbox: &Outbox) -> anyhow::Result<usize> {
-    let events = claim(outbox).await?;
-    if events.is_empty() {
-        return Ok(0);
+struct Relay<'a> {
+    topology: &'a Topology,
+    outbox: &'a Outbox,
+    link: Option<Link>,
+    lanes: Lanes,
+    /// Batches that wait for their last confirms.
+    late: FuturesUnordered<BoxFuture<'a, Outcome>>,
+    /// Consumers whose queues may not be there: what they subscribe to waits.
+    undeclared: Vec<&'static str>,
+    declaring: FuturesUnordered<BoxFuture<'a, (&'static str, anyhow::Result<()>)>>,
+    last_confirm: Instant,
+}
+
+impl Relay<'_> {
+    /// Claims and publishes one batch, within a bounded time whatever the broker does. Whether there is probably more.
+    async fn pass(&mut self, stop: &CancellationToken) -> anyhow::Result<bool> {
+        while self.waits() && self.hear().now_or_never().is_some() {}
+        if self.link.as_ref().is_some_and(|link| !link.connection.status().connected()) {
+            self.link = None;
+            anyhow::bail!("the connection to the broker ended");
+        }
+        if self.link.is_none() {
+            tokio::select! {
+                () = stop.cancelled() => return Ok(false),
+                connected = self.connect() => connected?,
+            }
+        }
+        if self.lanes.unconfirmed() >= MOST_UNCONFIRMED {
+            return Ok(false);
+        }
+        let (events, more) = self.claim().await?;
+        if events.is_empty() {
+            return Ok(false);
+        }
+        reach("relay.claimed").await?;
+        let (sent, failure) = self.publish(&events).await;
+        if sent.len() < events.len() {
+            self.release(&events[sent.len()..]).await?;
+        }
+        let mut batch = batch::settle(self.outbox.pool().clone(), sent, Instant::now()).boxed();
+        match timeout(IN_STEP, &mut batch).await {
+            Ok(outcome) => self.learn(outcome),
+            Err(_) => self.late.push(batch),
+        }
+        if let Some(failure) = failure {
+            self.link = None;
+            return Err(failure);
+        }
+        Ok(more)
     }
-    reach("relay.claimed").await?;
-    let (confirmed, failure) =
-        match tokio::time::timeout(CONFIRM_DEADLINE, publish(channel, topology, &events)).await {
-            Ok(outcome) => outcome,
-            Err(_) => (Vec::new(), Some(anyhow::anyhow!("the broker did not confirm in time"))),
+
+    async fn connect(&mut self) -> anyhow::Result<()> {
+        let link = self.topology.link().await?;
+        self.topology.declare_exchange(&link.channel).await?;
+        tracing::info!("relay.connected");
+        self.link = Some(link);
+        self.last_confirm = Instant::now();
+        // Those of the connection before, too.
+        self.undeclared.clear();
+        self.declaring.clear();
+        for (consumer, _) in SUBSCRIPTIONS {
+            self.declare(consumer, Duration::ZERO);
+        }
+        // Mostly they are all there in a moment; a queue without a leader holds up its own events only.
+        let until = Instant::now() + IN_STEP;
+        while !self.undeclared.is_empty() && timeout_at(until, self.hear()).await.is_ok() {}
+        Ok(())
+    }
+
+    /// Has the queues of `consumer` declared, and holds back until then what it subscribes to.
+    fn declare(&mut self, consumer: &'static str, after: Duration) {
+        let Some(link) = &self.link else { return };
+        let (topology, connection) = (self.topology, link.connection.clone());
+        if !self.undeclared.contains(&consumer) {
+            self.undeclared.push(consumer);
+        }
+        let declare = async move {
+            tokio::time::sleep(after).await;
+            (consumer, topology.declare(&connection, consumer).await)
         };
-    let failed: Vec<Uuid> =
-        events.iter().map(|event| event.id).filter(|id| !confirmed.contains(id)).collect();
-    reach("relay.published").await?;
-    sqlx::query!("UPDATE outbox SET published_at = now() WHERE id = ANY($1)", &confirmed)
-        .execute(outbox.pool())
+        self.declaring.push(declare.boxed());
+    }
+
+    /// Sleeps until `pause` is over or there is something to do.
+    async fn rest(&mut self, pause: Duration, stop: &CancellationToken) {
+        let (outbox, until) = (self.outbox, Instant::now() + pause);
+        loop {
+            let (linked, waits) = (self.link.is_some(), self.waits());
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep_until(until) => return,
+                () = outbox.woken(), if linked => return,
+                () = self.hear(), if waits => {}
+            }
+        }
+    }
+
+    fn waits(&self) -> bool {
+        !self.late.is_empty() || !self.declaring.is_empty()
+    }
+
+    /// Waits for the next of what goes on beside the passes to end.
+    async fn hear(&mut self) {
+        tokio::select! {
+            Some(outcome) = self.late.next(), if !self.late.is_empty() => self.learn(outcome),
+            Some((consumer, declared)) = self.declaring.next(), if !self.declaring.is_empty() => {
+                match declared {
+                    Ok(()) => self.undeclared.retain(|name| *name != consumer),
+                    Err(error) => {
+                        tracing::warn!(error = format!("{error:#}"), "relay.queue_not_declared");
+                        self.declare(consumer, DECLARE_EVERY);
+                    }
+                }
+            }
+            else => {}
+        }
+    }
+
+    fn learn(&mut self, outcome: Outcome) {
+        self.last_confirm = self.last_confirm.max(outcome.last_confirm.unwrap_or(self.last_confirm));
+        for (kind, tally) in &outcome.tallies {
+            self.lanes.learn(kind, *tally, Instant::now());
+        }
+        let gone: Vec<_> = outcome.returned.iter().flat_map(|kind| subscribers(kind)).collect();
+        for consumer in gone {
+            if !self.undeclared.contains(&consumer) {
+                self.declare(consumer, Duration::ZERO);
+            }
+        }
+        // A broker stops reading from a channel when a queue does not take what came on it. A new one gets
+        // less of that.
+        if outcome.unanswered && self.last_confirm <= outcome.published && self.link.take().is_some() {
+            tracing::warn!("relay.nothing_confirmed");
+        }
+    }
+
+    /// Up to [`MAX_BATCH`] events, of each type that waits its share, and whether there are probably more.
+    async fn claim(&mut self) -> sqlx::Result<(Vec<Event>, bool)> {
+        let held_back = SUBSCRIPTIONS.iter().filter(|(consumer, _)| self.undeclared.contains(consumer));
+        let held_back: Vec<&str> = held_back.flat_map(|(_, kinds)| kinds.iter().copied()).collect();
+        let rooms = self.lanes.rooms(Instant::now()).filter(|(kind, _)| !held_back.contains(kind));
+        let rooms = rooms.chain(held_back.iter().map(|kind| (*kind, 0)));
+        let (kinds, rooms): (Vec<String>, Vec<i64>) =
+            rooms.map(|(kind, room)| (kind.to_owned(), room as i64)).unzip();
+        let rows = sqlx::query!(
+            r#"WITH RECURSIVE waiting AS (
+                 (SELECT type FROM outbox WHERE published_at IS NULL ORDER BY type LIMIT 1)
+                 UNION ALL
+                 SELECT (SELECT o.type FROM outbox o WHERE o.published_at IS NULL AND o.type > waiting.type
+                         ORDER BY o.type LIMIT 1)
+                 FROM waiting WHERE waiting.type IS NOT NULL
+             ), lanes AS MATERIALIZED (
+                 SELECT waiting.type, COALESCE(known.room, $3) AS room
+                 FROM waiting LEFT JOIN UNNEST($1::text[], $2::bigint[]) AS known (type, room) USING (type)
+                 WHERE waiting.type IS NOT NULL AND COALESCE(known.room, $3) > 0
+             ), shares AS MATERIALIZED (
+                 SELECT type, LEAST(room, GREATEST($4 / (SELECT count(*) FROM lanes), 1)) AS share FROM lanes
+             )
+             UPDATE outbox SET claimed_until = now() + interval '10 seconds'
+             WHERE id = ANY(ARRAY(
+                 SELECT picked.id FROM shares, LATERAL (
+                     SELECT id FROM outbox
+                     WHERE published_at IS NULL AND outbox.type = shares.type AND claimed_until < now()
+                     ORDER BY id LIMIT shares.share FOR UPDATE SKIP LOCKED
+                 ) picked
+             ))
+             RETURNING id, type, aggregate_id, aggregate_version, payload, traceparent,
+                       (SELECT share FROM shares WHERE shares.type = outbox.type) AS "share!""#,
+            &kinds,
+            &rooms,
+            FIRST_WINDOW as i64,
+            MAX_BATCH as i64,
+        )
+        .fetch_all(self.outbox.pool())
         .await?;
-    reach("relay.marked").await?;
-    if !failed.is_empty() {
-        sqlx::query!("UPDATE outbox SET claimed_until = '-infinity' WHERE id = ANY($1)", &failed)
-            .execute(outbox.pool())
+        let mut shares: HashMap<String, i64> = HashMap::new();
+        let mut more = false;
+        let events = rows.into_iter().map(|row| {
+            let left = shares.entry(row.r#type.clone()).or_insert(row.share);
+            *left -= 1;
+            more |= *left == 0;
+            Event {
+                id: row.id,
+                kind: row.r#type,
+                aggregate_id: row.aggregate_id,
+                aggregate_version: row.aggregate_version,
+                payload: row.payload,
+                traceparent: row.traceparent,
+                forced: false,
+            }
+        });
+        let mut events: Vec<Event> = events.collect();
+        events.sort_by_key(|event| event.id);
+        Ok((events, more))
+    }
+
+    /// Those that were handed over, the first of `events`, and why it were not all.
+    async fn publish(&mut self, events: &[Event]) -> (Vec<Sent>, Option<anyhow::Error>) {
+        let mut sent = Vec::with_capacity(events.len());
+        let Some(link) = &self.link else { return (sent, None) };
+        let deadline = Instant::now() + PUBLISH_DEADLINE;
+        for event in events {
+            // Without a subscriber `mandatory` would send every event back.
+            let mandatory = has_subscriber(&event.kind);
+            let options = BasicPublishOptions { mandatory, ..BasicPublishOptions::default() };
+            let (exchange, key) = (name(&self.topology.exchange()), name(&event.kind));
+            let publish =
+                link.channel.basic_publish(exchange, key, options, &event.payload, event.properties());
+            let failure = match timeout_at(deadline, publish).await {
+                Ok(Ok(confirm)) => {
+                    self.lanes.sent(&event.kind);
+                    sent.push(Sent { id: event.id, kind: event.kind.clone(), confirm });
+                    continue;
+                }
+                Ok(Err(error)) => anyhow::Error::new(error).context("publishing failed"),
+                Err(_) if link.connection.status().blocked() => {
+                    anyhow::anyhow!("the broker is short of memory or disk and takes nothing")
+                }
+                Err(_) => anyhow::anyhow!("the broker takes nothing"),
+            };
+            return (sent, Some(failure));
+        }
+        (sent, None)
+    }
+
+    /// Gives back what was claimed and not sent.
+    async fn release(&mut self, unsent: &[Event]) -> sqlx::Result<()> {
+        let ids: Vec<Uuid> = unsent.iter().map(|event| event.id).collect();
+        sqlx::query!("UPDATE outbox SET claimed_until = '-infinity' WHERE id = ANY($1)", &ids)
+            .execute(self.outbox.pool())
             .await?;
+        Ok(())
     }
-    failure.map_or(Ok(confirmed.len()), Err)
-}
-
-async fn claim(outbox: &Outbox) -> sqlx::Result<Vec<Event>> {
-    let rows = sqlx::query!(
-        "WITH due AS MATERIALIZED (
-             SELECT id FROM outbox
-             WHERE published_at IS NULL AND claimed_until < now()
-             ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED
-         )
-         UPDATE outbox SET claimed_until = now() + interval '10 seconds'
-         FROM due WHERE outbox.id = due.id
-         RETURNING outbox.id, type, aggregate_id, aggregate_version, payload, traceparent",
-        MAX_BATCH as i64,
-    )
-    .fetch_all(outbox.pool())
-    .await?;
-    let events = rows.into_iter().map(|row| Event {
-        id: row.id,
-        kind: row.r#type,
-        aggregate_id: row.aggregate_id,
-        aggregate_version: row.aggregate_version,
-        payload: row.payload,
-        traceparent: row.traceparent,
-    });
-    let mut events: Vec<Event> = events.collect();
-    events.sort_by_key(|event| event.id);
-    Ok(events)
-}
-
-/// The ids that the broker confirmed, and the first failure if there was one.
-async fn publish(
-    channel: &Channel,
-    topology: &Topology,
-    events: &[Event],
-) -> (Vec<Uuid>, Option<anyhow::Error>) {
-    let mut failure = None;
-    let mut pending = HashMap::with_capacity(events.len());
-    for event in events {
-        // Without a subscriber `mandatory` would send every event back.
-        let mandatory = has_subscriber(&event.kind);
-        let options = BasicPublishOptions { mandatory, ..BasicPublishOptions::default() };
-        let sent = channel
-            .basic_publish(
-                name(&topology.exchange()),
-                name(&event.kind),
-                options,
-                &event.payload,
-                event.properties(),
-            )
-            .await;
-        match sent {
-            Ok(confirm) => {
-                pending.insert(event.id, confirm);
-            }
-            Err(error) => {
-                failure = Some(anyhow::Error::new(error).context("publishing failed"));
-                break;
-            }
-        }
-    }
-    let mut confirmed = Vec::with_capacity(pending.len());
-    for (id, confirm) in pending {
-        match confirm.await {
-            // A message that was returned as unroutable is acked too, with the message inside.
-            Ok(Confirmation::Ack(None)) => confirmed.push(id),
-            Ok(other) => {
-                let what = match other {
-                    Confirmation::Ack(Some(_)) => "came back unroutable",
-                    Confirmation::Nack(_) => "was refused by the broker",
-                    _ => "was not confirmed",
-                };
-                failure = Some(anyhow::anyhow!("event {id} {what}"));
-            }
-            Err(error) => failure = Some(anyhow::Error::new(error).context("no confirmation")),
-        }
-    }
-    (confirmed, failure)
 }

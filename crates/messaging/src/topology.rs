@@ -5,14 +5,19 @@
 //! missing binding would lose events silently.
 
 use std::collections::HashSet;
+use std::net::Shutdown;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
+use futures_util::future::join_all;
 use lapin::options::{ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::tcp::AMQPUriTcpExt;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
-use lapin::{Channel, Connection, ConnectionProperties, ExchangeKind};
+use lapin::{AsyncTcpStream, Channel, Connection, ConnectionProperties, ExchangeKind};
+use service::socket::notice_loss;
+use socket2::{SockRef, Socket};
 
 pub const ORDER_PLACED: &str = "order.placed.v1";
 pub const ORDER_CONFIRMED: &str = "order.confirmed.v1";
@@ -47,12 +52,15 @@ const DELIVERY_LIMIT: u32 = 100;
 /// Bytes of one AMQP frame.
 const FRAME_MAX: u32 = 16 * 1024;
 
+/// Seconds. lapin gives a connection up on which nothing came for twice as long, as RabbitMQ does; less than this
+/// takes a busy broker for a dead one (<https://www.rabbitmq.com/docs/heartbeats#false-positives>).
+const HEARTBEAT: u16 = 5;
+
 /// For opening a connection, which takes milliseconds. lapin 4.12 may never tell that one was cut in the middle of its
 /// handshake (about 1 in 100 that are), so this is also how long such a connection holds up the events of whoever wanted it.
 const OPEN_DEADLINE: Duration = Duration::from_secs(4);
 
-/// Each opening that is given up leaves lapin's thread and socket behind until the broker answers or ends. A broker that says
-/// nothing for long gets longer each time, up to this.
+/// A broker that is too busy to open a connection in time gets longer each time, up to this.
 const LONGEST_OPEN_DEADLINE: Duration = Duration::from_secs(16);
 
 /// RabbitMQ 3.10 forgets a quorum queue, with what is in it, that was declared less than a second before the broker was killed.
@@ -61,8 +69,75 @@ const SETTLES_IN: Duration = Duration::from_millis(1500);
 /// For declaring what is used: a quorum queue has to find its leader first.
 const DECLARE_DEADLINE: Duration = Duration::from_secs(10);
 
+/// For all else that a broker is asked.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Waits for the broker, but not forever.
+pub(crate) async fn answered<T>(answer: impl Future<Output = lapin::Result<T>>) -> anyhow::Result<T> {
+    let answer = tokio::time::timeout(ANSWER_DEADLINE, answer).await;
+    Ok(answer.context("the broker did not answer in time")??)
+}
+
 pub(crate) fn has_subscriber(kind: &str) -> bool {
-    SUBSCRIPTIONS.iter().any(|(_, kinds)| kinds.contains(&kind))
+    subscribers(kind).next().is_some()
+}
+
+pub(crate) fn subscribers(kind: &str) -> impl Iterator<Item = &'static str> {
+    SUBSCRIPTIONS.iter().filter(move |(_, kinds)| kinds.contains(&kind)).map(|(consumer, _)| *consumer)
+}
+
+/// A connection and a channel on it with confirms. Dropped, it is cut: lapin would wait on, with a thread and a socket,
+/// for a broker that says nothing.
+pub(crate) struct Link {
+    /// What is done beside may still hold it; cut, it ends all the same.
+    pub(crate) connection: Arc<Connection>,
+    pub(crate) channel: Channel,
+    #[expect(dead_code, reason = "it is there to be dropped")]
+    wire: Wire,
+}
+
+impl Link {
+    /// Takes leave of the broker. Cut off all the same, a broker logs a warning.
+    pub(crate) async fn close(self) -> anyhow::Result<()> {
+        answered(self.connection.close(200, "done".into())).await
+    }
+}
+
+/// The socket under a connection, which ends with this.
+#[derive(Default)]
+struct Wire(Arc<Mutex<Held>>);
+
+#[derive(Default)]
+struct Held {
+    socket: Option<Socket>,
+    cut: bool,
+}
+
+impl Wire {
+    fn hold(held: &Mutex<Held>, socket: SockRef<'_>) -> std::io::Result<()> {
+        let socket = socket.try_clone()?;
+        held.lock().unwrap_or_else(PoisonError::into_inner).socket = Some(socket);
+        Ok(())
+    }
+
+    fn is_cut(held: &Mutex<Held>) -> bool {
+        held.lock().unwrap_or_else(PoisonError::into_inner).cut
+    }
+
+    fn release(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).socket = None;
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        held.cut = true;
+        if let Some(socket) = held.socket.take() {
+            // Fails when it has ended already.
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+    }
 }
 
 /// The broker's address and the names on it.
@@ -80,14 +155,9 @@ impl Topology {
     pub fn new(url: &str, namespace: &str) -> Self {
         // lapin keeps buffers of 32 frames each way: 8 MiB a connection at the
         // broker's 128 KiB. Longer messages go in several frames.
-        let separator = if url.contains('?') { '&' } else { '?' };
-        let url = if url.contains("frame_max=") {
-            url.to_owned()
-        } else {
-            format!("{url}{separator}frame_max={FRAME_MAX}")
-        };
+        let url = with_default(url, "frame_max", FRAME_MAX);
         Self {
-            url,
+            url: with_default(&url, "heartbeat", u32::from(HEARTBEAT)),
             namespace: namespace.to_owned(),
             given_up: AtomicU32::new(0),
             retry_queues: Mutex::default(),
@@ -111,26 +181,38 @@ impl Topology {
     /// The channel ends with the connection, so keep both.
     pub async fn connect(&self) -> anyhow::Result<(Connection, Channel)> {
         let (connection, channel) = self.open().await?;
-        let declared = tokio::time::timeout(DECLARE_DEADLINE, self.declare(&channel)).await;
-        declared.context("the broker does not answer")?.context("declaring exchange and queues failed")?;
-        // What was declared before may have been forgotten since.
-        self.retry_queues.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.declare_exchange(&channel).await?;
+        let declared = SUBSCRIPTIONS.map(|(consumer, _)| self.declare(&connection, consumer));
+        for declared in join_all(declared).await {
+            declared?;
+        }
         Ok((connection, channel))
     }
 
     /// As [`Topology::connect`], but takes everything as it is.
     pub async fn open(&self) -> anyhow::Result<(Connection, Channel)> {
-        let open = async {
-            let connection = Connection::connect(&self.url, ConnectionProperties::default()).await?;
-            let channel = connection.create_channel().await?;
-            channel.confirm_select(ConfirmSelectOptions::default()).await?;
-            Ok((connection, channel))
-        };
+        let (connection, channel, wire) = self.opened().await?;
+        // Both end by themselves.
+        wire.release();
+        Ok((connection, channel))
+    }
+
+    /// A new connection, on which nothing is declared.
+    pub(crate) async fn link(&self) -> anyhow::Result<Link> {
+        let (connection, channel, wire) = self.opened().await?;
+        Ok(Link { connection: Arc::new(connection), channel, wire })
+    }
+
+    async fn opened(&self) -> anyhow::Result<(Connection, Channel, Wire)> {
+        let wire = Wire::default();
         let before = self.given_up.load(Ordering::Relaxed);
-        match tokio::time::timeout(self.open_deadline(), open).await {
+        match tokio::time::timeout(self.open_deadline(), self.connected(&wire)).await {
             Ok(opened) => {
                 self.given_up.store(0, Ordering::Relaxed);
-                opened
+                let (connection, channel) = opened?;
+                // What was declared before may have been forgotten since.
+                self.retry_queues.lock().unwrap_or_else(PoisonError::into_inner).clear();
+                Ok((connection, channel, wire))
             }
             Err(_) => {
                 // Two that were given up at the same time are one silence.
@@ -139,6 +221,36 @@ impl Topology {
                 anyhow::bail!("the broker does not answer")
             }
         }
+    }
+
+    /// On a socket that notices when the broker's host is gone; heartbeats notice when the broker is.
+    async fn connected(&self, wire: &Wire) -> anyhow::Result<(Connection, Channel)> {
+        let uri: lapin::uri::AMQPUri =
+            self.url.parse().map_err(|error| anyhow::anyhow!("AMQP_URL is not an address: {error}"))?;
+        let held = wire.0.clone();
+        let runtime = lapin::runtime::default_runtime()?;
+        let connection = Connection::connector(
+            uri,
+            runtime,
+            // Called again by lapin's own thread, with pauses, whoever still waits for it.
+            async move |uri, runtime| {
+                if Wire::is_cut(&held) {
+                    return Err(std::io::Error::from(std::io::ErrorKind::ConnectionAborted).into());
+                }
+                let connected = tokio::time::timeout(OPEN_DEADLINE, uri.connect_async(&runtime)).await;
+                let stream = connected.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))?;
+                if let AsyncTcpStream::Plain(stream) = &stream {
+                    notice_loss(stream.get_ref())?;
+                    Wire::hold(&held, SockRef::from(stream.get_ref()))?;
+                }
+                Ok(stream)
+            },
+            ConnectionProperties::default(),
+        )
+        .await?;
+        let channel = connection.create_channel().await?;
+        channel.confirm_select(ConfirmSelectOptions::default()).await?;
+        Ok((connection, channel))
     }
 
     fn open_deadline(&self) -> Duration {
@@ -166,27 +278,52 @@ impl Topology {
         Ok(queue)
     }
 
-    async fn declare(&self, channel: &Channel) -> lapin::Result<()> {
-        let exchange = name(&self.exchange());
-        let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
-        channel
-            .exchange_declare(exchange.clone(), ExchangeKind::Topic, durable, FieldTable::default())
-            .await?;
-        for (consumer, kinds) in SUBSCRIPTIONS {
-            let queue = name(&self.queue(consumer));
+    pub(crate) async fn declare_exchange(&self, channel: &Channel) -> anyhow::Result<()> {
+        let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+        let (exchange, none) = (name(&self.exchange()), FieldTable::default());
+        let declared = channel.exchange_declare(exchange, ExchangeKind::Topic, options, none);
+        answered(declared).await.context("declaring the exchange failed")
+    }
+
+    /// Declares the queues of `consumer` and what they are bound to, on a channel of their own: one that does not
+    /// answer, as a quorum queue without a leader may not, holds nothing else up.
+    pub(crate) async fn declare(&self, connection: &Connection, consumer: &str) -> anyhow::Result<()> {
+        let queue = self.queue(consumer);
+        let declare = async {
+            let channel = connection.create_channel().await?;
             let dead = self.dead_letters(consumer);
-            declare_queue(channel, &dead, quorum()).await?;
+            declare_queue(&channel, &dead, quorum()).await?;
             let mut arguments = dead_lettering(&dead);
             arguments.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(i64::from(DELIVERY_LIMIT)));
-            declare_queue(channel, queue.as_str(), arguments).await?;
-            for kind in kinds {
-                let options = QueueBindOptions::default();
-                channel
-                    .queue_bind(queue.clone(), exchange.clone(), name(kind), options, FieldTable::default())
-                    .await?;
+            declare_queue(&channel, &queue, arguments).await?;
+            for (_, kinds) in SUBSCRIPTIONS.iter().filter(|(name, _)| *name == consumer) {
+                for kind in *kinds {
+                    let (exchange, options) = (name(&self.exchange()), QueueBindOptions::default());
+                    let bound = channel.queue_bind(
+                        name(&queue),
+                        exchange,
+                        name(kind),
+                        options,
+                        FieldTable::default(),
+                    );
+                    bound.await?;
+                }
             }
-        }
-        Ok(())
+            channel.close(200, "done".into()).await
+        };
+        let declared = tokio::time::timeout(DECLARE_DEADLINE, declare).await;
+        let declared = declared.with_context(|| format!("{queue} does not answer"))?;
+        declared.with_context(|| format!("declaring {queue} failed"))
+    }
+}
+
+/// The address with `setting`, unless it has one already.
+fn with_default(url: &str, setting: &str, value: u32) -> String {
+    let separator = if url.contains('?') { '&' } else { '?' };
+    if url.contains(&format!("{setting}=")) {
+        url.to_owned()
+    } else {
+        format!("{url}{separator}{setting}={value}")
     }
 }
 

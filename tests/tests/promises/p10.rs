@@ -205,7 +205,7 @@ async fn give_back(shop: &Shop, broker: &Broker, order: Uuid) {
     eventually("the event to die", PATIENCE, dies).await;
 
     sql(format!("DROP TRIGGER {obstacle} ON users.notifications; DROP FUNCTION users.{obstacle}()")).await;
-    let moved = dlq::replay(&broker.topology, &["user"], &Which::Id(id.to_string())).await.unwrap();
+    let moved = dlq::replay(&broker.topology, &["user"], &Which::Id(id.to_string()), false).await.unwrap();
     assert_eq!(moved.done.len(), 1);
     shop.eventually("SELECT count(*) FROM users.notifications WHERE event_id = $1", id, 1).await;
     assert!(!broker.dead().await.contains(&letter));

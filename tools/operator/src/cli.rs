@@ -89,6 +89,10 @@ pub enum Dlq {
     Replay {
         #[command(flatten)]
         which: Which,
+        /// Events, too, that are older than the 30 days for which a service remembers what it has applied. Make sure
+        /// first that it was not: a letter may have been given back before, and be here still.
+        #[arg(long)]
+        force: bool,
         #[command(flatten)]
         of: Of,
     },

@@ -58,6 +58,8 @@ pub struct Moved {
     pub done: Vec<Letter>,
     /// Left where they are: no events, which would come straight back.
     pub refused: Vec<Letter>,
+    /// Left where they are: older than what an inbox remembers, so that they could be applied twice.
+    pub too_old: Vec<Letter>,
 }
 
 /// The oldest `limit` letters of each of `services`, which stay as they are,
@@ -79,8 +81,14 @@ pub async fn list(topology: &Topology, services: &[&'static str], limit: usize) 
     Ok(found)
 }
 
-/// Gives letters back to their service, with all attempts ahead of them.
-pub async fn replay(topology: &Topology, services: &[&'static str], which: &Which) -> Result<Moved> {
+/// Gives letters back to their service, with all attempts ahead of them. `force`: old ones, too, and they are applied
+/// even though nobody knows any more whether they were.
+pub async fn replay(
+    topology: &Topology,
+    services: &[&'static str],
+    which: &Which,
+    force: bool,
+) -> Result<Moved> {
     let (connection, confirming) = topology.open().await?;
     let mut moved = Moved::default();
     for service in services {
@@ -100,7 +108,12 @@ pub async fn replay(topology: &Topology, services: &[&'static str], which: &Whic
                 moved.refused.push(letter);
                 continue;
             }
-            let properties = envelope::revived(&delivery.properties);
+            if letter.forgotten && !force {
+                others.push(delivery);
+                moved.too_old.push(letter);
+                continue;
+            }
+            let properties = envelope::revived(&delivery.properties, force);
             messaging::move_to(&confirming, &queue, properties, &delivery.data).await?;
             desk.remove(&delivery).await?;
             moved.done.push(letter);

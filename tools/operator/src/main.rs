@@ -84,17 +84,25 @@ async fn dlq_command(settings: &Settings, command: Dlq) -> Result<bool> {
             show(settings, &json!(meant), &text::or(text::whole(&meant), "No such dead letter.\n"));
             Ok(!meant.is_empty())
         }
-        Dlq::Replay { which, of } => {
+        Dlq::Replay { which, force, of } => {
             let which = which.id.map_or(Which::All, Which::Id);
-            let moved = dlq::replay(&topology, &dlq::services(of.service.as_deref())?, &which).await?;
+            let moved = dlq::replay(&topology, &dlq::services(of.service.as_deref())?, &which, force).await?;
             let mut text = format!("{} given back.\n{}", moved.done.len(), text::letters(&moved.done));
             if !moved.refused.is_empty() {
                 text.push_str("No events, so they would come straight back; `dlq drop` deletes them:\n");
                 text.push_str(&text::letters(&moved.refused));
             }
-            show(settings, &json!({"replayed": moved.done, "refused": moved.refused}), &text);
+            if !moved.too_old.is_empty() {
+                text.push_str(
+                    "More than 30 days old, so their service can't tell whether it has applied them before; \
+                     where you know that it has not, say --force:\n",
+                );
+                text.push_str(&text::letters(&moved.too_old));
+            }
+            let json = json!({"replayed": moved.done, "refused": moved.refused, "too_old": moved.too_old});
+            show(settings, &json, &text);
             let nothing = moved.done.is_empty() && matches!(which, Which::Id(_));
-            Ok(moved.refused.is_empty() && !nothing)
+            Ok(moved.refused.is_empty() && moved.too_old.is_empty() && !nothing)
         }
         Dlq::Drop { which, yes, of } => {
             if which.all && !yes {

@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use lapin::options::{BasicGetOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
@@ -19,7 +20,7 @@ use proto::order::v1::{Order, OrderCancelled};
 use testing::eventually;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use uuid::Uuid;
+use uuid::{NoContext, Timestamp, Uuid};
 
 const USER: &[&str] = &["user"];
 
@@ -57,7 +58,11 @@ impl Broker {
 
     /// An event as a consumer puts it aside, attempts and error noted.
     async fn bury(&self) -> Uuid {
-        let (id, order) = (Uuid::now_v7(), Uuid::now_v7());
+        self.bury_as(Uuid::now_v7()).await
+    }
+
+    async fn bury_as(&self, id: Uuid) -> Uuid {
+        let order = Uuid::now_v7();
         let body = OrderCancelled {
             order: Some(Order { id: order.to_string(), ..Order::default() }),
             reason: "customer".to_owned(),
@@ -123,7 +128,7 @@ async fn those_that_are_not_meant_do_not_come_near_the_brokers_limit() {
     broker.bury().await;
     let nobody = Which::Id(Uuid::now_v7().to_string());
     for _ in 0..15 {
-        assert!(dlq::replay(&broker.topology, USER, &nobody).await.unwrap().done.is_empty());
+        assert!(dlq::replay(&broker.topology, USER, &nobody, false).await.unwrap().done.is_empty());
         assert!(dlq::drop(&broker.topology, USER, &nobody).await.unwrap().done.is_empty());
     }
     let (_connection, channel) = broker.topology.open().await.unwrap();
@@ -136,8 +141,9 @@ async fn those_that_are_not_meant_do_not_come_near_the_brokers_limit() {
 async fn a_letter_given_back_is_as_new_and_the_others_stay() {
     let broker = Broker::open().await;
     let (first, second, third) = (broker.bury().await, broker.bury().await, broker.bury().await);
-    let moved =
-        dlq::replay(&broker.topology, USER, &Which::Id(second.to_string().to_uppercase())).await.unwrap();
+    let moved = dlq::replay(&broker.topology, USER, &Which::Id(second.to_string().to_uppercase()), false)
+        .await
+        .unwrap();
     assert_eq!(moved.done.len(), 1);
     let (id, properties) = eventually("the event in its queue", || broker.delivered()).await;
     assert_eq!(id, second.to_string());
@@ -153,11 +159,32 @@ async fn a_letter_given_back_is_as_new_and_the_others_stay() {
 }
 
 #[tokio::test]
+async fn a_letter_older_than_the_inbox_is_given_back_by_force_only() {
+    let broker = Broker::open().await;
+    let then = SystemTime::now() - messaging::INBOX_REMEMBERS;
+    let then = then.duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let old = broker.bury_as(Uuid::new_v7(Timestamp::from_unix(NoContext, then, 0))).await.to_string();
+    let moved = dlq::replay(&broker.topology, USER, &Which::All, false).await.unwrap();
+    assert_eq!((moved.done.len(), moved.too_old.len()), (0, 1));
+    let (code, text, _) = operator(&broker, &["dlq", "replay", &old]);
+    assert_eq!(code, Some(1));
+    assert!(text.contains(&old) && text.contains("--force"), "{text}");
+    assert_eq!(broker.dead().await, std::slice::from_ref(&old));
+    assert!(broker.delivered().await.is_none());
+    let (code, text, _) = operator(&broker, &["dlq", "replay", &old, "--force"]);
+    assert_eq!(code, Some(0), "{text}");
+    let (id, properties) = eventually("the event in its queue", || broker.delivered()).await;
+    assert_eq!(id, old);
+    // Its consumer is told; see crates/messaging.
+    assert!(properties.headers().clone().unwrap().inner().contains_key("dockside-forced"));
+}
+
+#[tokio::test]
 async fn what_is_no_event_is_not_given_back_but_can_be_dropped() {
     let broker = Broker::open().await;
     broker.bury_noise().await;
     let event = broker.bury().await.to_string();
-    let moved = dlq::replay(&broker.topology, USER, &Which::All).await.unwrap();
+    let moved = dlq::replay(&broker.topology, USER, &Which::All, false).await.unwrap();
     assert_eq!((moved.done.len(), moved.refused.len()), (1, 1));
     assert_eq!(moved.done[0].id, event);
     let noise = broker.dead().await;
@@ -217,7 +244,7 @@ async fn a_replay_cut_before_it_publishes_leaves_the_letter_dead() {
     let id = broker.bury().await.to_string();
     let (url, cut) = cutting_at(PUBLISH, true).await;
     let through = Topology::new(&url, &broker.namespace);
-    dlq::replay(&through, USER, &Which::All).await.unwrap_err();
+    dlq::replay(&through, USER, &Which::All, false).await.unwrap_err();
     assert!(cut.load(Ordering::SeqCst));
     eventually("the letter to be back", || async { (broker.dead().await == [id.clone()]).then_some(()) })
         .await;
@@ -230,7 +257,7 @@ async fn a_replay_cut_between_the_publish_and_its_confirm_leaves_the_letter_in_b
     let id = broker.bury().await.to_string();
     let (url, cut) = cutting_at(ACK, false).await;
     let through = Topology::new(&url, &broker.namespace);
-    dlq::replay(&through, USER, &Which::All).await.unwrap_err();
+    dlq::replay(&through, USER, &Which::All, false).await.unwrap_err();
     assert!(cut.load(Ordering::SeqCst));
     eventually("the letter to be back", || async { (broker.dead().await == [id.clone()]).then_some(()) })
         .await;
@@ -243,7 +270,7 @@ async fn a_replay_cut_between_the_confirm_and_the_removal_leaves_the_letter_in_b
     let id = broker.bury().await.to_string();
     let (url, cut) = cutting_at(ACK, true).await;
     let through = Topology::new(&url, &broker.namespace);
-    dlq::replay(&through, USER, &Which::All).await.unwrap_err();
+    dlq::replay(&through, USER, &Which::All, false).await.unwrap_err();
     assert!(cut.load(Ordering::SeqCst));
     eventually("the letter to be back", || async { (broker.dead().await == [id.clone()]).then_some(()) })
         .await;
@@ -257,7 +284,7 @@ async fn replays_at_the_same_time_as_a_consumer_and_more_deaths_lose_nothing() {
     for _ in 0..60 {
         buried.insert(broker.bury().await.to_string());
     }
-    let replay = || dlq::replay(&broker.topology, USER, &Which::All);
+    let replay = || dlq::replay(&broker.topology, USER, &Which::All, false);
     let die = async {
         let mut more = Vec::new();
         for _ in 0..20 {

@@ -3,12 +3,12 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use lapin::message::Delivery;
-use messaging::Event;
 use messaging::envelope::Failure;
 use messaging::topology::{
     ORDER_CANCELLED, ORDER_CONFIRMED, ORDER_DELIVERED, ORDER_PLACED, ORDER_REFUNDED, ORDER_SHIPPED,
     PRODUCT_UPDATED, USER_DELETED, USER_REGISTERED,
 };
+use messaging::{Event, INBOX_REMEMBERS};
 use prost::Message;
 use proto::{order, product, user};
 use serde::Serialize;
@@ -30,6 +30,8 @@ pub struct Letter {
     pub error: String,
     /// Seconds since it was put aside or, where that was not noted, since the event was made.
     pub age_seconds: Option<u64>,
+    /// The event is older than what an inbox remembers of what was applied.
+    pub forgotten: bool,
     /// The body as text, where it decodes as what `kind` says.
     pub body: Option<String>,
     pub body_hex: String,
@@ -53,6 +55,7 @@ impl Letter {
             aggregate_id: event.map(|event| event.aggregate_id),
             attempts: failure.attempts,
             error: failure.reason,
+            forgotten: made.is_some_and(|then| now.saturating_sub(then) >= INBOX_REMEMBERS.as_secs()),
             age_seconds: failure.at.or(made).map(|then| now.saturating_sub(then)),
             body_hex: hex::encode(&delivery.data),
         }

@@ -1,0 +1,145 @@
+//! A published batch, until all of it is confirmed or given up.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use lapin::{Confirmation, PublisherConfirm};
+use service::db::Pool;
+use service::failpoint::reach;
+use tokio::time::{Instant, timeout_at};
+use uuid::Uuid;
+
+use super::lane::Tally;
+
+/// Below the claim's lease.
+const CONFIRM_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Mostly all confirms are there within a moment, and are marked together. What is late holds up the mark of the others
+/// for no longer than this.
+const MARK_AFTER: Duration = Duration::from_millis(100);
+
+/// A published event.
+pub(super) struct Sent {
+    pub(super) id: Uuid,
+    pub(super) kind: String,
+    pub(super) confirm: PublisherConfirm,
+}
+
+/// What became of a batch.
+pub(super) struct Outcome {
+    pub(super) published: Instant,
+    pub(super) tallies: HashMap<String, Tally>,
+    /// The types of those that came back: a binding is missing.
+    pub(super) returned: HashSet<String>,
+    pub(super) last_confirm: Option<Instant>,
+    /// Some were not confirmed in time.
+    pub(super) unanswered: bool,
+}
+
+/// What the broker said to one event.
+enum Answer {
+    Confirmed,
+    Refused,
+    Returned,
+    Broken,
+}
+
+/// Marks what is confirmed as it comes, and has what is not tried again after a pause of its own. An update that fails
+/// leaves its rows to their lease.
+pub(super) async fn settle(pool: Pool, sent: Vec<Sent>, published: Instant) -> Outcome {
+    let mut outcome = Outcome {
+        published,
+        tallies: HashMap::new(),
+        returned: HashSet::new(),
+        last_confirm: None,
+        unanswered: false,
+    };
+    let mut open: HashMap<Uuid, String> = sent.iter().map(|one| (one.id, one.kind.clone())).collect();
+    let mut confirms: FuturesUnordered<_> =
+        sent.into_iter().map(|one| async move { (one.id, one.confirm.await) }).collect();
+    let (mut refused, mut broken) = (Vec::new(), Vec::new());
+    let deadline = published + CONFIRM_DEADLINE;
+    while !confirms.is_empty() && Instant::now() < deadline {
+        let mut confirmed = Vec::new();
+        let until = deadline.min(Instant::now() + MARK_AFTER);
+        while let Ok(Some((id, answer))) = timeout_at(until, confirms.next()).await {
+            let kind = open.remove(&id).unwrap_or_default();
+            let tally = outcome.tallies.entry(kind.clone()).or_default();
+            match heard(id, answer) {
+                Answer::Confirmed => {
+                    tally.confirmed += 1;
+                    confirmed.push(id);
+                }
+                Answer::Broken => {
+                    tally.broken += 1;
+                    broken.push(id);
+                }
+                answer => {
+                    tally.failed += 1;
+                    refused.push(id);
+                    if matches!(answer, Answer::Returned) {
+                        outcome.returned.insert(kind);
+                    }
+                }
+            }
+        }
+        if !confirmed.is_empty() {
+            outcome.last_confirm = Some(Instant::now());
+            if let Err(error) = mark(&pool, &confirmed).await {
+                tracing::warn!(%error, events = confirmed.len(), "relay.not_marked");
+            }
+        }
+    }
+    for (id, kind) in open {
+        outcome.unanswered = true;
+        outcome.tallies.entry(kind).or_default().failed += 1;
+        refused.push(id);
+    }
+    for (ids, link_broke) in [(refused, false), (broken, true)] {
+        if let Err(error) = put_off(&pool, &ids, link_broke).await {
+            tracing::warn!(%error, events = ids.len(), "relay.not_put_off");
+        }
+    }
+    outcome
+}
+
+fn heard(id: Uuid, answer: lapin::Result<Confirmation>) -> Answer {
+    let (answer, what) = match answer {
+        Ok(Confirmation::Ack(None)) => return Answer::Confirmed,
+        // A message that was returned as unroutable is acked too, with the message inside.
+        Ok(Confirmation::Ack(Some(_))) => (Answer::Returned, "came back"),
+        Ok(_) => (Answer::Refused, "was refused"),
+        Err(_) => (Answer::Broken, "lost its connection"),
+    };
+    tracing::debug!(event.id = %id, what, "relay.not_taken");
+    answer
+}
+
+async fn mark(pool: &Pool, confirmed: &[Uuid]) -> sqlx::Result<()> {
+    reach("relay.published").await?;
+    sqlx::query!("UPDATE outbox SET published_at = now(), attempts = 0 WHERE id = ANY($1)", confirmed)
+        .execute(pool)
+        .await?;
+    service::telemetry::counter("events.published").add(confirmed.len() as u64, &[]);
+    reach("relay.marked").await
+}
+
+/// A connection that breaks is mostly not the event's doing; one that has seen several break waits, too.
+async fn put_off(pool: &Pool, ids: &[Uuid], link_broke: bool) -> sqlx::Result<()> {
+    if ids.is_empty() {
+        return Ok(());
+    }
+    sqlx::query!(
+        "UPDATE outbox SET attempts = attempts + 1, claimed_until = CASE
+             WHEN $2 AND attempts < 3 THEN '-infinity'
+             ELSE now() + LEAST(interval '1 second' * 2 ^ LEAST(attempts, 4), interval '15 seconds') END
+         WHERE id = ANY($1) AND published_at IS NULL",
+        ids,
+        link_broke,
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}

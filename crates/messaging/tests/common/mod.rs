@@ -1,0 +1,146 @@
+//! A service that notes what it applies, on a database and in a broker namespace of its own.
+
+#![allow(dead_code, reason = "not every test needs all of it")]
+
+pub mod confirms;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use lapin::{Channel, Connection};
+use messaging::topology::Topology;
+use messaging::{ApplyError, Event, Handler, Naming, NewEvent, Outbox, outbox};
+use proto::user::v1::UserRegistered;
+use service::Lifecycle;
+use service::config::Backends;
+use service::db;
+use service::db::Pool;
+use testing::eventually;
+use testing::proxy::Proxy;
+use uuid::Uuid;
+
+/// Host and port of the test broker.
+pub fn broker_host() -> String {
+    let real = testing::amqp_url();
+    let (_, after) = real.split_once('@').unwrap();
+    after.split('/').next().unwrap().to_owned()
+}
+
+/// The broker's URL with another address.
+pub fn at(address: std::net::SocketAddr) -> String {
+    testing::amqp_url().replace(&broker_host(), &address.to_string())
+}
+
+pub fn behind(proxy: &Proxy) -> String {
+    at(proxy.address)
+}
+
+/// Notes every event it applies; refuses the odd ones while told to.
+#[derive(Clone, Default)]
+pub struct Notes {
+    pub refuse: Arc<AtomicBool>,
+    pub fail: Arc<AtomicBool>,
+    /// Every event takes longer than a statement may; or only the odd ones.
+    pub all_slow: Arc<AtomicBool>,
+    pub slow: Arc<AtomicBool>,
+    pub tried: Arc<AtomicUsize>,
+}
+
+pub const BAD: i64 = 13;
+
+impl Handler for Notes {
+    async fn apply(&self, connection: &mut db::Connection, events: &[Event]) -> Result<(), ApplyError> {
+        self.tried.fetch_add(1, Ordering::Relaxed);
+        for event in events {
+            let odd = event.aggregate_version == BAD;
+            if self.all_slow.load(Ordering::Relaxed) || odd && self.slow.load(Ordering::Relaxed) {
+                sqlx::query("SET LOCAL statement_timeout = '50ms'").execute(&mut *connection).await?;
+                sqlx::query("SELECT pg_sleep(60)").execute(&mut *connection).await?;
+            }
+            if odd && self.refuse.load(Ordering::Relaxed) {
+                return Err(ApplyError::Rejected("an unlucky number".to_owned()));
+            }
+            sqlx::query("INSERT INTO effects (event_id, aggregate_id) VALUES ($1, $2)")
+                .bind(event.id)
+                .bind(event.aggregate_id)
+                .execute(&mut *connection)
+                .await?;
+            if odd && self.fail.load(Ordering::Relaxed) {
+                sqlx::query("INSERT INTO effects (event_id) VALUES (NULL)").execute(&mut *connection).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+pub struct Rig {
+    pub pool: Pool,
+    pub database_url: String,
+    pub outbox: Outbox,
+    pub topology: Topology,
+    pub notes: Notes,
+    pub lifecycle: Lifecycle,
+}
+
+impl Rig {
+    pub async fn start() -> Self {
+        Self::start_through(&testing::amqp_url()).await
+    }
+
+    /// With the broker behind another address.
+    pub async fn start_through(amqp_url: &str) -> Self {
+        let backends = Backends {
+            database_url: testing::database("orders").await,
+            database_connections: 5,
+            amqp_url: amqp_url.to_owned(),
+        };
+        let pool = service::db::open(&backends, "orders", &[&messaging::MIGRATIONS]).await.unwrap();
+        sqlx::query("CREATE TABLE effects (event_id uuid NOT NULL, aggregate_id uuid)")
+            .execute(&pool)
+            .await
+            .unwrap();
+        let naming = Naming { amqp_namespace: testing::namespace() };
+        let (outbox, notes, lifecycle) = (Outbox::new(pool.clone()), Notes::default(), Lifecycle::new());
+        messaging::start(&lifecycle, "order", amqp_url, &naming, &outbox, notes.clone());
+        let topology = Topology::new(&testing::amqp_url(), &naming.amqp_namespace);
+        Self { pool, database_url: backends.database_url, outbox, topology, notes, lifecycle }
+    }
+
+    /// Writes an event for each version, and returns the aggregate's id.
+    pub async fn write(&self, kind: &'static str, versions: impl Iterator<Item = i64>) -> Uuid {
+        let id = Uuid::now_v7();
+        let body = UserRegistered { user_id: id.to_string() };
+        let events: Vec<_> = versions.map(|version| NewEvent::new(kind, id, version, &body)).collect();
+        let mut transaction = service::db::begin(&self.pool).await.unwrap();
+        outbox::enqueue(&mut transaction, &events).await.unwrap();
+        transaction.commit().await.unwrap();
+        self.outbox.wake();
+        id
+    }
+
+    pub async fn count(&self, sql: &'static str) -> i64 {
+        sqlx::query_scalar(sql).fetch_one(&self.pool).await.unwrap()
+    }
+
+    /// Waits until so many are applied, as long as it goes on.
+    pub async fn applied(&self, wanted: i64) {
+        let mut so_far = 0;
+        while so_far < wanted {
+            let more = || async {
+                let effects = self.count("SELECT count(*) FROM effects").await;
+                assert!(effects <= wanted, "{effects} effects of {wanted} events");
+                (effects > so_far).then_some(effects)
+            };
+            so_far = eventually(&format!("more than {so_far} of {wanted} effects"), more).await;
+        }
+    }
+
+    pub async fn published(&self) {
+        let all = || async { (messaging::backlog(&self.pool).await.unwrap().waiting == 0).then_some(()) };
+        eventually("the outbox to be empty", all).await;
+    }
+
+    pub async fn broker(&self) -> (Connection, Channel) {
+        self.topology.connect().await.unwrap()
+    }
+}
