@@ -13,15 +13,17 @@ pub fn or(text: String, none: &str) -> String {
 pub fn outboxes(all: &[Status]) -> String {
     let row = |of: &Status| {
         let (backlog, claimed) = (of.backlog.to_string(), of.claimed.to_string());
+        let paused: Vec<_> = of.paused.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
         [
             of.service.to_owned(),
             backlog,
             age(of.oldest_seconds),
             claimed,
             of.published_last_minute.to_string(),
+            or(paused.join(", "), "-"),
         ]
     };
-    let head = ["SERVICE", "BACKLOG", "OLDEST", "CLAIMED", "PUBLISHED/MIN"];
+    let head = ["SERVICE", "BACKLOG", "OLDEST", "CLAIMED", "PUBLISHED/MIN", "PAUSED"];
     table(head, &all.iter().map(row).collect::<Vec<_>>())
 }
 
