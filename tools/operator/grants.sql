@@ -7,6 +7,7 @@ GRANT USAGE ON SCHEMA users, products, orders TO dockside_operator;
 
 -- To compare. No addresses, no mail, no passwords.
 GRANT SELECT ON users.outbox, users.inbox, products.outbox, products.inbox, orders.outbox, orders.inbox TO dockside_operator;
+GRANT SELECT ON users.inbox_pruned, products.inbox_pruned, orders.inbox_pruned TO dockside_operator;
 GRANT SELECT ON products.stock, products.stock_ledger, products.reservations, products.reservation_lines,
     products.forgotten_reservations TO dockside_operator;
 GRANT SELECT ON orders.sagas, orders.order_items, orders.refunds TO dockside_operator;

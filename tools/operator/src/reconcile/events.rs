@@ -37,7 +37,7 @@ pub(super) async fn missing(
             .bind(options.since_seconds())
             .bind(options.grace.as_secs_f64());
         count += counted.fetch_one(&mut *connection).await?;
-        // An event that was published again just now is on its way again.
+        // An event that was published again just now is on its way again. Of one up to `up_to` nobody knows any more.
         let sql = format!(
             "SELECT e.id, e.type AS kind, EXTRACT(epoch FROM now() - e.created_at)::float8 AS age,
                     CASE WHEN e.published_at IS NULL THEN NULL ELSE s.consumer END AS consumer
@@ -48,9 +48,13 @@ pub(super) async fn missing(
                         UNION ALL SELECT consumer, event_id FROM products.inbox
                         UNION ALL SELECT consumer, event_id FROM orders.inbox) i
                  ON i.consumer = s.consumer AND i.event_id = e.id
+             LEFT JOIN (SELECT consumer, up_to FROM users.inbox_pruned
+                        UNION ALL SELECT consumer, up_to FROM products.inbox_pruned
+                        UNION ALL SELECT consumer, up_to FROM orders.inbox_pruned) p
+                 ON p.consumer = s.consumer AND e.id <= p.up_to
              WHERE {window}
                AND (e.published_at IS NULL
-                    OR (s.consumer IS NOT NULL AND i.event_id IS NULL
+                    OR (s.consumer IS NOT NULL AND i.event_id IS NULL AND p.up_to IS NULL
                         AND e.published_at < now() - make_interval(secs => $2)))
              ORDER BY e.id"
         );
