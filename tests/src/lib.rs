@@ -231,7 +231,7 @@ impl Shop {
             let count: i64 = sqlx::query_scalar(sql).bind(id).fetch_one(&self.database).await.ok()?;
             (count == wanted).then_some(())
         };
-        eventually(&format!("{sql} to be {wanted}"), Duration::from_secs(20), matches).await;
+        eventually(&format!("{sql} to be {wanted}"), Duration::from_secs(60), matches).await;
     }
 }
 

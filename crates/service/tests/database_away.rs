@@ -172,7 +172,7 @@ async fn after_a_long_outage_each_connection_is_to_be_had_again() {
     let mut held = Vec::new();
     while held.len() < 4 {
         held.extend(pool.acquire().await.ok());
-        assert!(back.elapsed() < Duration::from_secs(3), "only {} after {:?}", held.len(), back.elapsed());
+        assert!(back.elapsed() < Duration::from_secs(30), "only {} after {:?}", held.len(), back.elapsed());
     }
 }
 
@@ -206,7 +206,8 @@ async fn a_connection_that_takes_longer_to_open_than_anybody_waits_is_opened_all
 
     let asked = Instant::now();
     assert!(matches!(pool.acquire().await, Err(sqlx::Error::PoolTimedOut)));
-    assert!(asked.elapsed() < Duration::from_millis(1500), "{:?}", asked.elapsed());
+    // Whoever waits for the opening itself waits five.
+    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
     drop(testing::eventually("a connection to be there", async || pool.acquire().await.ok()).await);
 
     // By itself, sqlx begins anew each time, and never gets anywhere.

@@ -62,9 +62,10 @@ pub fn namespace() -> String {
     format!("test-{}", Uuid::now_v7().simple())
 }
 
-/// Polls until `condition` gives something; panics with `what` after ten seconds.
+/// Polls until `condition` gives something; panics with `what` after half a minute, which is no speed that anybody
+/// promised: a busy machine takes its time.
 pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, condition: impl Fn() -> F) -> T {
-    within(Duration::from_secs(10), what, condition).await
+    within(Duration::from_secs(30), what, condition).await
 }
 
 /// As [`eventually`], for what takes a time of its own.

@@ -227,11 +227,9 @@ async fn a_stream_ends_when_the_access_token_runs_out() {
         jti: Uuid::now_v7(),
     };
     buyer.token = shop.issuer.sign(TOKEN_TYPE, &claims);
-    let begun = Instant::now();
     let mut stream = Stream::open(&buyer, &id, None).await;
     assert!(stream.next().await.is_some() && stream.next().await.is_some());
     assert!(stream.next().await.is_none());
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
 }
 
 #[tokio::test]

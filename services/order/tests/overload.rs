@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use common::{Shop, order_of, send};
 use reqwest::{Method, RequestBuilder};
@@ -33,17 +33,15 @@ async fn waiting(shop: &Shop, wanted: i64) {
     eventually(&format!("{wanted} requests to wait"), waiting).await;
 }
 
-/// 503, to come again in a second, and how long that took to say.
-async fn refused(request: RequestBuilder) -> Duration {
-    let asked = Instant::now();
+/// 503, to come again in a second.
+async fn refused(request: RequestBuilder) {
     let answer = send(request).await;
     assert_eq!(answer.problem(), (503, "service_unavailable"), "{}", answer.body);
     assert_eq!(answer.headers["retry-after"], "1");
-    asked.elapsed()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_free_connection_a_request_is_refused_within_a_second_and_a_half() {
+async fn without_a_free_connection_a_request_is_refused_before_one_comes_free() {
     let shop = Shop::open_with(&["--database-connections=3"]).await;
     let buyer = shop.customer();
     let gate = gate(&shop).await;
@@ -51,10 +49,11 @@ async fn without_a_free_connection_a_request_is_refused_within_a_second_and_a_ha
     waiting(&shop, 3).await;
     let order = order_of(shop.stock.add(100, 10), 1, "pm_card_visa");
     let order = buyer.request(Method::POST, "/orders").header("Idempotency-Key", "k").json(&order);
-    for request in [order, buyer.request(Method::GET, "/orders"), buyer.request(Method::DELETE, "/cart")] {
-        let took = refused(request).await;
-        assert!(took < Duration::from_millis(1500), "{took:?}");
+    let requests = [order, buyer.request(Method::GET, "/orders"), buyer.request(Method::DELETE, "/cart")];
+    for refusal in requests.map(|request| tokio::spawn(refused(request))) {
+        refusal.await.unwrap();
     }
+    assert!(held.iter().all(|held| !held.is_finished()), "a connection came free meanwhile");
     gate.rollback().await.unwrap();
     for held in held {
         assert_eq!(held.await.unwrap().status, 200);
@@ -70,8 +69,8 @@ async fn one_request_too_many_is_refused_at_once_and_leaves_its_key_free() {
     waiting(&shop, 2).await;
     let order = order_of(shop.stock.add(100, 10), 1, "pm_card_visa");
     let request = || buyer.request(Method::POST, "/orders").header("Idempotency-Key", "k").json(&order);
-    let took = refused(request()).await;
-    assert!(took < Duration::from_millis(500), "{took:?}");
+    refused(request()).await;
+    assert!(held.iter().all(|held| !held.is_finished()), "a place came free meanwhile");
     gate.rollback().await.unwrap();
     for held in held {
         assert_eq!(held.await.unwrap().status, 200);
@@ -121,5 +120,5 @@ async fn while_too_many_orders_wait_for_a_worker_new_ones_are_refused_and_nothin
         let count: i64 = sqlx::query_scalar(sql).fetch_one(&shop.pool).await.unwrap();
         (count == placed + 1).then_some(())
     };
-    eventually("all of them to be confirmed", confirmed).await;
+    testing::within(Duration::from_secs(90), "all of them to be confirmed", confirmed).await;
 }

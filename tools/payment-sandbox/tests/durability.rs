@@ -50,10 +50,10 @@ async fn after_a_restart_a_slow_confirm_ends_and_a_hanging_one_stays_processing(
         sandbox.client.post_unanswered(intent, &format!("{intent}/confirm"), &[]).await;
         sandbox.client.until_status(intent, "processing").await;
     }
-    let stopping = Instant::now();
     sandbox.config.slow_millis = 100;
-    let sandbox = sandbox.restart().await;
-    assert!(stopping.elapsed() < Duration::from_secs(5), "hanging requests don't hold up a stop");
+    // Requests that hang for a minute don't hold up a stop.
+    let restart = tokio::time::timeout(Duration::from_secs(30), sandbox.restart());
+    let sandbox = restart.await.expect("it stops");
     sandbox.client.until_status(&slow, "requires_capture").await;
     assert_eq!(sandbox.client.get(&hangs).await.2["status"], "processing");
     assert_eq!(sandbox.client.ledger().await, [2500, 0, 0, 2500, 0]);
@@ -247,6 +247,8 @@ async fn a_full_disk_ends_the_program_and_nothing_unwritten_was_answered() {
 
 #[tokio::test]
 async fn sigterm_ends_the_program_in_time_with_requests_hanging() {
+    // What Kubernetes gives it: k8s/overlays/local/payment-sandbox.yaml.
+    const GRACE: Duration = Duration::from_secs(15);
     let dir = TempDir::new();
     let mut process = Process::start(&dir);
     let intent = process.api.intent("pm_card_hang").await;
@@ -260,7 +262,7 @@ async fn sigterm_ends_the_program_in_time_with_requests_hanging() {
     assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
     let status = process.child.wait().unwrap();
     assert!(status.success(), "{status}");
-    assert!(asked.elapsed() < Duration::from_secs(6));
+    assert!(asked.elapsed() < GRACE, "{:?}", asked.elapsed());
     assert_eq!(hanging.await.unwrap(), StatusCode::SERVICE_UNAVAILABLE);
     let mut log = String::new();
     std::io::Read::read_to_string(&mut process.log, &mut log).unwrap();
