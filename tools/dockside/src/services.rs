@@ -206,13 +206,14 @@ pub fn start(
     let jwks = ("JWKS_URL", format!("http://{edge}/.well-known/jwks.json"));
     let trusted = ("TRUSTED_CALLERS", format!("order={public_key}"));
     // A mail server of the user's own wins over files.
-    let mail =
-        given("SMTP_URL").is_none().then(|| ("MAIL_DIR", layout.dir.join("mail").display().to_string()));
+    let mail = (!is_set("SMTP_URL")).then(|| ("MAIL_DIR", layout.dir.join("mail").display().to_string()));
     let own = [trusted.clone()].into_iter().chain(mail).chain(demo.clone()).collect();
     serve("user", &ports.user, &secrets.user, own)?;
-    let objects = format!("file://{}", fs::canonicalize(&layout.dir)?.join("objects").display());
-    let own = [jwks.clone(), trusted, ("OBJECT_STORE_URL", objects.replace('%', "%25").replace(' ', "%20"))];
-    serve("product", &ports.product, &secrets.product, own.into_iter().chain(demo).collect())?;
+    let folder = fs::canonicalize(&layout.dir)?.join("objects");
+    let objects = object_store(&folder, options.hasty, is_set("OBJECT_STORE_URL"));
+    let objects = objects.map(|url| ("OBJECT_STORE_URL", url));
+    let own = [jwks.clone(), trusted];
+    serve("product", &ports.product, &secrets.product, own.into_iter().chain(objects).chain(demo).collect())?;
     let own = [
         jwks,
         ("PRODUCT_GRPC", product_grpc),
@@ -241,6 +242,18 @@ pub fn start(
         results.collect::<Result<Vec<()>>>()
     })?;
     supervisor.update(|s| s.edge = Some(format!("http://localhost:{}", ports.edge)))
+}
+
+/// Whether the user's environment has a setting, in either way: the services then get it from there.
+fn is_set(name: &str) -> bool {
+    given(name).or_else(|| given(&format!("{name}_FILE"))).is_some()
+}
+
+/// Where product images go; `None` leaves it to the user's environment, which has `theirs`. Not in tests, which leave
+/// things behind.
+fn object_store(folder: &Path, tests: bool, theirs: bool) -> Option<String> {
+    let url = || format!("file://{}", folder.display()).replace('%', "%25").replace(' ', "%20");
+    (tests || !theirs).then(url)
 }
 
 fn settings<'a>(pairs: impl IntoIterator<Item = (&'a str, String)>) -> Vec<(String, String)> {
@@ -289,6 +302,15 @@ mod tests {
             ["order", "order-2", "payment-sandbox"].map(service_of),
             ["order", "order", "payment-sandbox"]
         );
+    }
+
+    #[test]
+    fn images_go_where_the_user_says_but_in_tests() {
+        let of = |tests, theirs| object_store(Path::new("/a shop/100%"), tests, theirs);
+        assert_eq!(of(false, true), None);
+        for (tests, theirs) in [(false, false), (true, true), (true, false)] {
+            assert_eq!(of(tests, theirs).as_deref(), Some("file:///a%20shop/100%25"));
+        }
     }
 
     #[test]
