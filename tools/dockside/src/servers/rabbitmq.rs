@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
 use super::{User, data_dir, docker, find, server_user, write_for};
@@ -38,6 +38,25 @@ pub fn find_programs() -> Option<Programs> {
         places.extend(inside.filter(|p| p.join("epmd").is_file()));
     }
     Some(Programs { server, epmd: find("epmd", &places)? })
+}
+
+/// Those in a folder; `epmd` may be on the `PATH` instead.
+///
+/// # Errors
+/// when one is missing.
+pub fn programs_in(dir: &Path) -> Result<Programs> {
+    let server = dir.join("rabbitmq-server");
+    ensure!(server.is_file(), "there is no rabbitmq-server in {}", dir.display());
+    let own = dir.join("epmd");
+    let epmd = if own.is_file() { Some(own) } else { find("epmd", &[]) };
+    Ok(Programs { server, epmd: epmd.with_context(|| format!("there is no epmd in {}", dir.display()))? })
+}
+
+/// Its version, as far as its folder's name has it: `rabbitmq_server-3.10.8`.
+pub fn version(programs: &Programs) -> Option<String> {
+    let place = fs::canonicalize(&programs.server).ok()?;
+    let mut parts = place.components();
+    parts.find_map(|part| part.as_os_str().to_str()?.strip_prefix("rabbitmq_server-").map(str::to_owned))
 }
 
 pub struct Ports {
@@ -192,6 +211,23 @@ pub fn url(account: &str, password: &str, port: u16) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_without_the_broker_is_refused() {
+        let error = programs_in(Path::new("/nonexistent")).err().map(|error| error.to_string());
+        assert_eq!(error.as_deref(), Some("there is no rabbitmq-server in /nonexistent"));
+    }
+
+    #[test]
+    fn the_version_is_in_the_folders_name() {
+        let home = std::env::temp_dir().join(format!("dockside-version-{}", std::process::id()));
+        let place = home.join("rabbitmq_server-4.0.5/sbin");
+        fs::create_dir_all(&place).unwrap();
+        fs::write(place.join("rabbitmq-server"), "").unwrap();
+        let programs = Programs { server: place.join("rabbitmq-server"), epmd: PathBuf::new() };
+        assert_eq!(version(&programs).as_deref(), Some("4.0.5"));
+        fs::remove_dir_all(home).unwrap();
+    }
 
     #[test]
     fn a_small_disk_gets_a_small_limit() {

@@ -1,8 +1,9 @@
 //! Starts the two servers that hold data, or takes the ones that the user's environment names.
 
+use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::{postgres, rabbitmq};
 use crate::console::{seconds, step};
@@ -83,21 +84,40 @@ pub fn postgres(
             step("postgres", &format!("using {} (DATABASE_URL)", url.host));
             url
         }
+        None if contained => run_postgres(layout, supervisor, secrets, None)?,
         None => {
-            let bin = match contained {
-                true => None,
-                false => Some(postgres::find_bin().context("PostgreSQL is not installed")?),
-            };
-            let port = port(supervisor, "postgres")?;
-            step("postgres", &format!("starting on port {port}{}", as_container(contained)));
-            let spec = postgres::spec(layout, bin.as_deref(), secrets, port)?;
-            supervisor.start(spec)?;
-            let took = supervisor.wait_ready("postgres", LIMIT)?;
-            step("postgres", &format!("ready in {}", seconds(took)));
-            Url::parse(&postgres::admin_url(secrets, port, "postgres"))?
+            let bin = postgres::find_bin().context("PostgreSQL is not installed")?;
+            run_postgres(layout, supervisor, secrets, Some(&bin))?
         }
     };
-    postgres::provision(layout, &admin, secrets)?;
+    provision(layout, supervisor, secrets, &admin)
+}
+
+/// As [`postgres`], with the programs of this folder.
+pub fn postgres_in(layout: &Layout, supervisor: &Supervisor, secrets: &Secrets, bin: &Path) -> Result<Url> {
+    ensure!(bin.join("initdb").is_file(), "there is no initdb in {}", bin.display());
+    let admin = run_postgres(layout, supervisor, secrets, Some(bin))?;
+    provision(layout, supervisor, secrets, &admin)
+}
+
+/// With the programs of this folder, or as a container.
+fn run_postgres(
+    layout: &Layout,
+    supervisor: &Supervisor,
+    secrets: &Secrets,
+    bin: Option<&Path>,
+) -> Result<Url> {
+    let port = port(supervisor, "postgres")?;
+    step("postgres", &format!("starting on port {port}{}", as_container(bin.is_none())));
+    let spec = postgres::spec(layout, bin, secrets, port)?;
+    supervisor.start(spec)?;
+    let took = supervisor.wait_ready("postgres", LIMIT)?;
+    step("postgres", &format!("ready in {}", seconds(took)));
+    Url::parse(&postgres::admin_url(secrets, port, "postgres"))
+}
+
+fn provision(layout: &Layout, supervisor: &Supervisor, secrets: &Secrets, admin: &Url) -> Result<Url> {
+    postgres::provision(layout, admin, secrets)?;
     let admin = admin.with_database(postgres::DATABASE);
     supervisor.update(|s| s.postgres = Some(admin.to_string()))?;
     Ok(admin)
@@ -123,24 +143,46 @@ pub fn rabbitmq(
                 true => None,
                 false => Some(rabbitmq::find_programs().context("RabbitMQ is not installed")?),
             };
-            let ports = rabbitmq::Ports {
-                amqp: port(supervisor, "rabbitmq")?,
-                epmd: port(supervisor, "epmd")?,
-                distribution: port(supervisor, "erlang")?,
-            };
-            step("rabbitmq", &format!("starting on port {}{}", ports.amqp, as_container(contained)));
-            let (epmd, broker) = rabbitmq::specs(layout, programs.as_ref(), secrets, &ports)?;
-            if let Some(epmd) = epmd {
-                supervisor.start(epmd)?;
-                supervisor.wait_ready("epmd", LIMIT)?;
-            }
-            supervisor.start(broker)?;
-            let admin = Url::parse(&rabbitmq::url("admin", &secrets.rabbitmq_admin, ports.amqp))?;
-            Broker { admin, private: true }
+            run_rabbitmq(layout, supervisor, secrets, programs.as_ref())?
         }
     };
     supervisor.update(|s| s.rabbitmq = Some(broker.admin_url()))?;
     Ok(broker)
+}
+
+/// As [`rabbitmq`], with these programs.
+pub fn rabbitmq_by(
+    layout: &Layout,
+    supervisor: &Supervisor,
+    secrets: &Secrets,
+    programs: &rabbitmq::Programs,
+) -> Result<Broker> {
+    let broker = run_rabbitmq(layout, supervisor, secrets, Some(programs))?;
+    supervisor.update(|s| s.rabbitmq = Some(broker.admin_url()))?;
+    Ok(broker)
+}
+
+/// With these programs, or as a container.
+fn run_rabbitmq(
+    layout: &Layout,
+    supervisor: &Supervisor,
+    secrets: &Secrets,
+    programs: Option<&rabbitmq::Programs>,
+) -> Result<Broker> {
+    let ports = rabbitmq::Ports {
+        amqp: port(supervisor, "rabbitmq")?,
+        epmd: port(supervisor, "epmd")?,
+        distribution: port(supervisor, "erlang")?,
+    };
+    step("rabbitmq", &format!("starting on port {}{}", ports.amqp, as_container(programs.is_none())));
+    let (epmd, broker) = rabbitmq::specs(layout, programs, secrets, &ports)?;
+    if let Some(epmd) = epmd {
+        supervisor.start(epmd)?;
+        supervisor.wait_ready("epmd", LIMIT)?;
+    }
+    supervisor.start(broker)?;
+    let admin = Url::parse(&rabbitmq::url("admin", &secrets.rabbitmq_admin, ports.amqp))?;
+    Ok(Broker { admin, private: true })
 }
 
 /// Waits until the private broker takes connections; one that the user gave is the services' to wait for.

@@ -50,7 +50,8 @@ pub fn build_optimised(layout: &Layout, wanted: &[(&str, &str)]) -> Result<Vec<P
     let mut programs = build_one(layout, &arguments)?;
     // Other packages have files of these names too.
     let is = |p: &Program, package: &str, file: &str| {
-        p.package == package && p.source == format!("tests/{file}.rs")
+        let sources = [format!("tests/{file}.rs"), format!("tests/{file}/main.rs")];
+        p.package == package && sources.contains(&p.source)
     };
     programs.retain(|p| wanted.iter().any(|(package, file)| is(p, package, file)));
     anyhow::ensure!(programs.len() == wanted.len(), "not all of {wanted:?} were built");
