@@ -11,7 +11,6 @@ use service::Lifecycle;
 use service::config::Listen;
 use service::grpc::{Replicas, request};
 use service::serve::Ports;
-use sqlx::PgPool;
 use testing::proxy::Proxy;
 use testing::{eventually, within};
 use tokio::net::TcpListener;
@@ -24,7 +23,7 @@ fn serve(lifecycle: &Lifecycle) -> SocketAddr {
     let requests_at_once = NonZeroU16::new(128).unwrap();
     let listen = Listen { http_addr: any, grpc_addr: any, admin_addr: any, requests_at_once };
     let ports = Ports::bind(&listen, lifecycle).unwrap();
-    let pool = service::db::Pool::from(PgPool::connect_lazy("postgres://nobody@localhost/none").unwrap());
+    let pool = service::db::Pool::lazy("postgres://nobody@localhost/none", "none", 10).unwrap();
     ports.serve(lifecycle, &pool, Router::new(), Routes::default()).unwrap().grpc
 }
 

@@ -213,7 +213,9 @@ async fn p8_four_times_what_the_shop_can_do_is_shed_and_orders_go_on() {
         let peak = enough.add(&shop, product, closed_loop(&request, RUN)).await;
         asked -= counter(&shop, "product", "reservations_asked").await;
         shed -= refusals(&shop).await;
-        many.add(&shop, product, open_loop(&request, 4.0 * peak, RUN)).await;
+        // The peak of a busy machine says little: what is surely too much does for all but figures.
+        let offered = if BENCH { 4.0 * peak } else { f64::max(4.0 * peak, 1000.0) };
+        many.add(&shop, product, open_loop(&request, offered, RUN)).await;
         asked += counter(&shop, "product", "reservations_asked").await;
         shed += refusals(&shop).await;
     }
