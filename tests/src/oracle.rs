@@ -159,6 +159,23 @@ async fn orders_of(shop: &Shop, wishes: &[Wish], broken: &mut Vec<String>) -> an
     Ok(())
 }
 
+/// Events that a subscriber has applied and that nobody can have sent: of a timeline that was given up.
+pub async fn phantoms(shop: &Shop) -> anyhow::Result<Vec<String>> {
+    let mut all = Vec::new();
+    for schema in ["orders", "products", "users"] {
+        let sql = format!(
+            "SELECT i.event_id FROM {schema}.inbox i
+             WHERE NOT EXISTS (SELECT FROM orders.outbox o WHERE o.id = i.event_id)
+               AND NOT EXISTS (SELECT FROM products.outbox o WHERE o.id = i.event_id)
+               AND NOT EXISTS (SELECT FROM users.outbox o WHERE o.id = i.event_id)"
+        );
+        let ids: Vec<Uuid> = sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_all(&shop.database).await?;
+        let consumer = consumer(schema);
+        all.extend(ids.iter().map(|id| format!("{consumer} has applied event {id}, which nobody sent")));
+    }
+    Ok(all)
+}
+
 #[derive(Default)]
 struct Sums {
     captured: i64,

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
 use clap::Parser;
+use system_tests::chaos::cluster;
+use system_tests::chaos::cluster::plan::{Fault as ClusterFault, plan};
 use system_tests::chaos::schedule::Kind;
 use system_tests::chaos::watch::Watch;
 use system_tests::chaos::{self, Options};
@@ -27,9 +29,9 @@ struct Args {
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=600))]
     minutes: u64,
     /// What is done to the shop: some of kill, pause, restart, sever, stall, slow, repeat, backlog, poison, webhooks,
-    /// clock.
-    #[arg(long, value_delimiter = ',', value_parser = kind)]
-    faults: Vec<Kind>,
+    /// clock. With --cluster, of its own faults, such as freeze-primary.
+    #[arg(long, value_delimiter = ',')]
+    faults: Vec<String>,
     /// Customers who buy at the same time.
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..=200))]
     clients: u64,
@@ -48,6 +50,15 @@ struct Args {
     /// Instead of that, send 32 identical requests at once, so many times.
     #[arg(long)]
     keys: Option<u32>,
+    /// The shop runs on a cluster, whose servers are struck.
+    #[arg(long)]
+    cluster: bool,
+    /// With --cluster, the few faults that every test run tries, and no promise of speed.
+    #[arg(long)]
+    short: bool,
+    /// With --cluster, how many faults: 40, or each of --faults once, when left out.
+    #[arg(long)]
+    count: Option<usize>,
     /// Folder of the journal and of report.txt, report.json and report.html.
     #[arg(long, default_value = ".dockside/chaos-report")]
     report: PathBuf,
@@ -82,10 +93,16 @@ async fn run(args: Args) -> anyhow::Result<bool> {
         return Ok(kept(async move { println!("{:?}", keys::storm(&shop, rounds).await) }).await);
     }
     let drawn = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.as_secs());
+    let seed = args.seed.unwrap_or_else(drawn);
+    if args.cluster {
+        return on_cluster(shop, seed, args).await;
+    }
+    let kinds = args.faults.iter().map(|name| kind(name).map_err(anyhow::Error::msg));
+    let kinds = kinds.collect::<Result<Vec<_>, _>>()?;
     let options = Options {
-        seed: args.seed.unwrap_or_else(drawn),
+        seed,
         lasts: Duration::from_secs(60 * args.minutes),
-        kinds: if args.faults.is_empty() { Kind::ALL.to_vec() } else { args.faults },
+        kinds: if kinds.is_empty() { Kind::ALL.to_vec() } else { kinds },
         clients: args.clients,
         pause: Duration::from_millis(250),
         pace: Duration::from_secs_f64(args.pace),
@@ -100,6 +117,39 @@ async fn run(args: Args) -> anyhow::Result<bool> {
     );
     let mut outcome = chaos::run(shop, &options, live()).await?;
     outcome.judge_speed();
+    println!("\n{}", outcome.text());
+    outcome.write(&options.folder).context("the report cannot be written")?;
+    println!("the run over time: {}", options.folder.join("report.html").display());
+    Ok(outcome.broken.is_empty())
+}
+
+/// The faults of a cluster, one after the other.
+async fn on_cluster(shop: Arc<Shop>, seed: u64, args: Args) -> anyhow::Result<bool> {
+    let named = args.faults.iter().map(|name| {
+        let names = || ClusterFault::all().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        ClusterFault::parse(name).with_context(|| format!("{name} is none of {}", names()))
+    });
+    let named = named.collect::<anyhow::Result<Vec<_>>>()?;
+    let faults = match (args.short, named.is_empty()) {
+        (true, _) => ClusterFault::short(),
+        (false, true) => plan(seed, &ClusterFault::all(), args.count.unwrap_or(40)),
+        (false, false) => plan(seed, &named, args.count.unwrap_or(named.len())),
+    };
+    let options = cluster::Options {
+        seed,
+        faults,
+        lasts: Duration::from_secs(60 * args.minutes),
+        clients: args.clients,
+        pause: Duration::from_secs(1),
+        timed: !args.short,
+        folder: args.report,
+    };
+    println!(
+        "seed {seed}, {} faults; the journal and the report go to {}",
+        options.faults.len(),
+        options.folder.display()
+    );
+    let outcome = cluster::run(shop, &options, |line| println!("{line}"), live()).await?;
     println!("\n{}", outcome.text());
     outcome.write(&options.folder).context("the report cannot be written")?;
     println!("the run over time: {}", options.folder.join("report.html").display());

@@ -3,6 +3,7 @@
 //! [`schedule`] draws the faults from a seed, [`load`] are the customers, [`inject`] does the harm, [`watch`] looks on,
 //! [`crate::oracle`] judges, [`report`] writes it down.
 
+pub mod cluster;
 pub mod inject;
 pub mod load;
 pub mod report;
@@ -122,30 +123,9 @@ pub async fn run(
         injector.let_through().await?;
     }
 
-    // Whoever still wants what is scarce gets it, until there is none: a unit that is left over is a sale refused.
     let mut broken = journal.wrongs();
-    let settled =
-        settle(&shop, HEALING.saturating_sub(begun.elapsed().saturating_sub(healed)), &mut broken).await;
-    if settled.is_some() {
-        let mut buyers = JoinSet::new();
-        for product in goods.scarce.clone() {
-            let buyer = Customer::join(&shop, &journal, &goods, 1000, options.seed).await;
-            buyers.spawn(buyer.buy_up(product, goods.few));
-        }
-        while let Some(bought) = buyers.join_next().await {
-            bought?;
-        }
-        settle(&shop, HEALING, &mut broken).await;
-        for product in &goods.scarce {
-            let (on_hand, _) = shop.stock(*product).await;
-            if on_hand != 0 {
-                broken.push(format!(
-                    "product {product}: {on_hand} of {} left although somebody wanted them",
-                    goods.few
-                ));
-            }
-        }
-    }
+    let limit = HEALING.saturating_sub(begun.elapsed().saturating_sub(healed));
+    let settled = close(&shop, &journal, &goods, options.seed, limit, &mut broken).await?;
     let (must, mut may) = injector.poisoned();
     may.extend(old);
     let letters = oracle::Letters { must, may };
@@ -166,6 +146,41 @@ pub async fn run(
     };
     outcome.judge_liveness();
     Ok(outcome)
+}
+
+/// Lets a shop come to rest after the last fault, and sells what is left of what is scarce. How long the first took.
+async fn close(
+    shop: &Arc<Shop>,
+    journal: &Arc<Journal>,
+    goods: &Goods,
+    seed: u64,
+    limit: Duration,
+    broken: &mut Vec<String>,
+) -> anyhow::Result<Option<Duration>> {
+    let settled = settle(shop, limit, broken).await;
+    if settled.is_none() {
+        return Ok(None);
+    }
+    // Whoever still wants what is scarce gets it, until there is none: a unit that is left over is a sale refused.
+    let mut buyers = JoinSet::new();
+    for product in goods.scarce.clone() {
+        let buyer = Customer::join(shop, journal, goods, 1000, seed).await;
+        buyers.spawn(buyer.buy_up(product, goods.few));
+    }
+    while let Some(bought) = buyers.join_next().await {
+        bought?;
+    }
+    settle(shop, HEALING, broken).await;
+    for product in &goods.scarce {
+        let (on_hand, _) = shop.stock(*product).await;
+        if on_hand != 0 {
+            broken.push(format!(
+                "product {product}: {on_hand} of {} left although somebody wanted them",
+                goods.few
+            ));
+        }
+    }
+    Ok(settled)
 }
 
 async fn settle(shop: &Shop, limit: Duration, broken: &mut Vec<String>) -> Option<Duration> {

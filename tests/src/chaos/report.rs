@@ -290,7 +290,7 @@ impl Outcome {
     }
 }
 
-const STYLE: &str = "body{font:15px/1.4 system-ui,sans-serif;max-width:1200px;margin:2em auto;padding:0 1em;color:#222}\
+pub(super) const STYLE: &str = "body{font:15px/1.4 system-ui,sans-serif;max-width:1200px;margin:2em auto;padding:0 1em;color:#222}\
     svg{width:100%}path{fill:none;stroke-width:1.5}.speed{stroke:#0a58ca}.events{stroke:#b35900}.wait{stroke:#6f42c1}\
     text{font-size:13px;fill:#444}rect{opacity:.35}.kill{fill:#d00;background:#d00}.pause{fill:#e80;background:#e80}\
     .restart{fill:#fb0;background:#fb0}.sever{fill:#a0a;background:#a0a}.stall{fill:#66c;background:#66c}.slow{fill:#6ac;background:#6ac}\
@@ -304,11 +304,11 @@ fn name(fault: &Fault) -> String {
     }
 }
 
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
-fn curve(points: impl Iterator<Item = (f64, f64)>) -> String {
+pub(super) fn curve(points: impl Iterator<Item = (f64, f64)>) -> String {
     let mut path = String::new();
     for (n, (x, y)) in points.enumerate() {
         let _ = write!(path, "{}{x:.1} {y:.1}", if n == 0 { "M" } else { "L" });
