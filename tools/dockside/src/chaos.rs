@@ -17,7 +17,7 @@ use crate::process::{self, Signal, pause};
 use crate::servers::start;
 use crate::state::Secrets;
 use crate::supervisor::Supervisor;
-use crate::{down, services, signals, up};
+use crate::{cluster, down, services, signals, up};
 
 pub struct Args<'a> {
     /// Drawn and printed by the program when `None`.
@@ -33,6 +33,12 @@ pub struct Args<'a> {
     pub release: bool,
     pub report: Option<&'a Path>,
     pub keep: bool,
+    /// On servers that fail over.
+    pub cluster: bool,
+    /// On the cluster, the few faults that `test` tries.
+    pub short: bool,
+    /// On the cluster, how many faults.
+    pub count: Option<u64>,
 }
 
 /// What the program gets to end by itself when it is told to: its report is to be written.
@@ -51,7 +57,11 @@ pub fn run(layout: &Layout, args: &Args) -> Result<ExitCode> {
     down::forget_data(&layout)?;
     let supervisor = Supervisor::new(&layout)?;
     supervisor.expect_deaths();
-    let result = start_shop(&layout, &supervisor, args).and_then(|program| {
+    let shop = match args.cluster {
+        true => cluster::start(&layout, &supervisor, args),
+        false => start_shop(&layout, &supervisor, args),
+    };
+    let result = shop.and_then(|program| {
         let report = args.report.map_or_else(|| layout.dir.join("report"), |report| here.join(report));
         let mut command = Command::new(program);
         command.args(passed_on(args)).arg("--report").arg(report).envs(up::announced(&layout)?);
@@ -102,6 +112,7 @@ fn start_shop(layout: &Layout, supervisor: &Supervisor, args: &Args) -> Result<P
         hasty: true,
         replicas: args.replicas,
         links: Some(program("links")?),
+        balancers: Vec::new(),
     };
     services::start(layout, supervisor, &options, &secrets, &admin, &built, &broker)?;
     supervisor.update(|s| s.ready = true)?;
@@ -109,7 +120,7 @@ fn start_shop(layout: &Layout, supervisor: &Supervisor, args: &Args) -> Result<P
 }
 
 /// The program's options: all but `--keep`, and the report's folder, which is named whether it was given or not.
-fn passed_on(args: &Args) -> Vec<String> {
+pub fn passed_on(args: &Args) -> Vec<String> {
     let numbers = [
         ("--seed", args.seed),
         ("--minutes", Some(args.minutes)),
@@ -117,11 +128,14 @@ fn passed_on(args: &Args) -> Vec<String> {
         ("--replicas", Some(args.replicas as u64)),
         ("--failpoints", args.failpoints),
         ("--keys", args.keys),
+        ("--count", args.count),
     ];
     let numbers = numbers.into_iter().filter_map(|(name, n)| Some([name.to_owned(), n?.to_string()]));
     let texts = [("--faults", args.faults), ("--victims", args.victims), ("--pace", args.pace)];
     let texts = texts.into_iter().filter_map(|(name, text)| Some([name.to_owned(), text?.to_owned()]));
-    numbers.chain(texts).flatten().collect()
+    let flags = [("--cluster", args.cluster), ("--short", args.short)];
+    let flags = flags.into_iter().filter(|(_, set)| *set).map(|(name, _)| name.to_owned());
+    numbers.chain(texts).flatten().chain(flags).collect()
 }
 
 /// Runs the program to its end; its exit code.
@@ -165,6 +179,9 @@ mod tests {
             release: false,
             report: None,
             keep: true,
+            cluster: false,
+            short: false,
+            count: None,
         };
         assert_eq!(passed_on(&args).join(" "), "--minutes 5 --clients 16 --replicas 1");
         (args.seed, args.faults, args.pace) = (Some(7), Some("kill,stop"), Some("2"));

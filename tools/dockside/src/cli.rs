@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::builder::RangedU64ValueParser;
+use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use crate::layout::Layout;
 use crate::{
-    chaos, contracts, deploy_test, down, images, logs, matrix, openapi, operator, prepare, restart, smoke,
+    chaos, cluster, contracts, deploy_test, down, images, logs, matrix, openapi, operator, prepare, restart, smoke,
     status, test, up,
 };
 
@@ -83,7 +84,7 @@ pub fn command() -> Command {
                 .arg(names(
                     "names",
                     "NAME",
-                    "fmt, manifests, contracts, clippy, unit (all but system), system, conformance; a package: user, \
+                    "fmt, manifests, contracts, clippy, unit (all but system), cluster, system, conformance; a package: user, \
                      product, order, messaging, service, sandbox, operator, dockside; or part of the names of tests",
                 ))
                 .args([
@@ -223,7 +224,7 @@ fn chaos_command() -> Command {
             number("minutes", "M", "How long").default_value("5"),
             Arg::new("faults").long("faults").value_name("LIST").help(
                 "Only these, with commas, of kill, pause, restart, sever, stall, slow, repeat, backlog, poison, webhooks, clock; all \
-                 when left out",
+                 when left out; with --cluster: such as freeze-primary; a wrong one prints them all",
             ),
             Arg::new("victims").long("victims").value_name("LIST").help("Strike only these processes, as in order,postgres"),
             Arg::new("pace").long("pace").value_name("SECONDS").help("Mean time between two faults; 4 when left out"),
@@ -239,6 +240,14 @@ fn chaos_command() -> Command {
                 .help("Where the report goes; the folder's chaos/report when left out")
                 .value_parser(value_parser!(PathBuf)),
             flag("keep", "Leave the shop running afterwards, until Ctrl-C"),
+            flag("cluster", "On servers that fail over: PostgreSQL under Patroni, a RabbitMQ cluster, HAProxy").long_help(
+                "On three PostgreSQL under Patroni and etcd, three RabbitMQ nodes, and HAProxy before them, each on a \
+                 machine of its own: a network namespace without a way out. Two replicas of each service. The faults are \
+                 those of such servers: kill, freeze, blackhole and split of each, switchover, a full disk, a backup and a \
+                 new version meanwhile. Needs Linux and root; what is missing is installed.",
+            ).conflicts_with_all(["failpoints", "keys", "victims", "pace"]),
+            flag("short", "With --cluster: kill, freeze and switchover of the primary, and a broker node killed").requires("cluster"),
+            number("count", "N", "With --cluster: how many faults, 40 when left out").requires("cluster"),
         ])
 }
 
@@ -343,7 +352,11 @@ pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
             let number = |id: &str| m.get_one::<u64>(id).copied();
             let args = chaos::Args {
                 seed: number("seed"),
-                minutes: number("minutes").unwrap_or(5),
+                // A run on a cluster ends with its faults, and at the latest with this.
+                minutes: match (m.get_flag("cluster"), m.value_source("minutes")) {
+                    (true, Some(ValueSource::DefaultValue)) => 36,
+                    _ => number("minutes").unwrap_or(5),
+                },
                 faults: text("faults"),
                 victims: text("victims"),
                 pace: text("pace"),
@@ -354,8 +367,11 @@ pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
                 release: m.get_flag("release"),
                 report: m.get_one("report").map(PathBuf::as_path),
                 keep: m.get_flag("keep"),
+                cluster: m.get_flag("cluster"),
+                short: m.get_flag("short"),
+                count: number("count"),
             };
-            chaos::run(&layout, &args)
+            if args.cluster { cluster::run(&layout, &args) } else { chaos::run(&layout, &args) }
         }
         "deploy-test" => deploy_test::run(&layout, text("step"), m.get_flag("keep")),
         "images" => {

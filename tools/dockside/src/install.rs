@@ -26,7 +26,12 @@ pub enum Need {
     Tour,
     /// For runs with faults: what makes clocks jump.
     Clocks,
+    /// For `chaos --cluster`: Patroni, etcd, HAProxy and what makes its network.
+    Cluster,
 }
+
+/// The programs of [`Need::Cluster`].
+const CLUSTER: [&str; 7] = ["patroni", "etcd", "haproxy", "ip", "nft", "nsenter", "unshare"];
 
 impl Need {
     fn missing(self) -> bool {
@@ -36,6 +41,7 @@ impl Need {
             Need::Nginx => nginx::find_program().is_none(),
             Need::Python => python().is_none(),
             Need::Clocks => clocks::library().is_none(),
+            Need::Cluster => CLUSTER.iter().any(|program| find(program, &[]).is_none()),
             Need::Tour => {
                 ["bash", "curl", "jq", "openssl"].iter().any(|program| find(program, &[]).is_none())
             }
@@ -50,6 +56,7 @@ impl Need {
             Need::Python => "Python",
             Need::Tour => "bash, curl, jq and openssl",
             Need::Clocks => "libfaketime",
+            Need::Cluster => "Patroni, etcd, HAProxy, ip and nft",
         }
     }
 
@@ -59,7 +66,7 @@ impl Need {
             Need::Postgres => docker::POSTGRES,
             Need::RabbitMq => docker::RABBITMQ,
             Need::Nginx => docker::NGINX,
-            Need::Python | Need::Tour | Need::Clocks => return None,
+            Need::Python | Need::Tour | Need::Clocks | Need::Cluster => return None,
         })
     }
 }
@@ -98,6 +105,11 @@ fn packages(manager: Manager, need: Need) -> &'static str {
         (Manager::Pacman | Manager::Brew, Need::Python) => "python",
         (_, Need::Tour) => "bash curl jq openssl",
         (_, Need::Clocks) => "libfaketime",
+        // Debian's Patroni leaves its client of etcd to whoever installs it.
+        (Manager::Apt, Need::Cluster) => {
+            "patroni python3-etcd etcd-server haproxy iproute2 nftables util-linux"
+        }
+        (_, Need::Cluster) => "patroni etcd haproxy iproute2 nftables util-linux",
     }
 }
 
@@ -124,9 +136,10 @@ undo() { [ -z "${made_policy:-}" ] || rm -f "$policy"; rm -f "$cluster"; }
 trap undo EXIT
 trap 'exit 1' INT TERM HUP
 new=
-for service in postgresql rabbitmq-server nginx; do
+for service in postgresql rabbitmq-server nginx patroni haproxy; do
     dpkg -s "$service" >/dev/null 2>&1 || new="$new $service"
 done
+dpkg -s etcd-server >/dev/null 2>&1 || new="$new etcd"
 if [ ! -e "$policy" ]; then
     made_policy=yes
     printf '#!/bin/sh\nexit 101\n' > "$policy"
@@ -187,6 +200,11 @@ pub fn tour(layout: &Layout) -> Result<()> {
 /// What makes clocks jump, installed where it is missing.
 pub fn clocks(layout: &Layout) -> Result<()> {
     install(layout, vec![Need::Clocks]).map(drop)
+}
+
+/// What `chaos --cluster` needs, installed where it is missing. Never as containers: they are run on networks of ours.
+pub fn cluster(layout: &Layout) -> Result<()> {
+    install(layout, vec![Need::Postgres, Need::RabbitMq, Need::Nginx, Need::Cluster]).map(drop)
 }
 
 /// Installs PostgreSQL if it is missing; see [`missing`].

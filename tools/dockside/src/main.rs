@@ -7,6 +7,7 @@
 mod chaos;
 mod cli;
 mod clocks;
+mod cluster;
 mod compile;
 mod console;
 mod contracts;

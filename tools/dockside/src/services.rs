@@ -52,6 +52,9 @@ pub struct Options {
     pub replicas: usize,
     /// For runs with faults, the program between the services and what they call: its links can be made to fail.
     pub links: Option<PathBuf>,
+    /// Where a cluster has several: by which address of the database and of the broker each replica goes, in turn. Empty:
+    /// all by those given.
+    pub balancers: Vec<(String, String)>,
 }
 
 /// HTTP, gRPC and admin.
@@ -175,8 +178,14 @@ pub fn start(
     let delay = (options.replicas > 1 && given("SHUTDOWN_DELAY_SECONDS").is_none())
         .then(|| ("SHUTDOWN_DELAY_SECONDS", SHUTDOWN_DELAY_SECONDS.to_string()));
     let mut serve = |service: &str, ports: &[Three], password: &str, own: Vec<(&str, String)>| {
-        named(service, ports).try_for_each(|(name, ports)| {
+        named(service, ports).enumerate().try_for_each(|(at, (name, ports))| {
             let account = format!("{service}_service");
+            let (database, broker) = match options.balancers.get(at % options.balancers.len().max(1)) {
+                Some((host, broker_host)) => {
+                    (Url { host: host.clone(), ..database.clone() }, broker.at(broker_host.clone()))
+                }
+                None => (database.clone(), broker.clone()),
+            };
             let common = [
                 ("DATABASE_URL", database.with_account(&account, password).to_string()),
                 ("AMQP_URL", broker.url_for(service, password)),
@@ -315,8 +324,15 @@ mod tests {
 
     #[test]
     fn every_process_has_ports_of_its_own() {
-        let options =
-            Options { port: None, demo: false, contained: false, hasty: false, replicas: 3, links: None };
+        let options = Options {
+            port: None,
+            demo: false,
+            contained: false,
+            hasty: false,
+            replicas: 3,
+            links: None,
+            balancers: Vec::new(),
+        };
         let mut taken = Vec::new();
         let ports = Ports::choose(&options, &mut taken).unwrap();
         assert_eq!([ports.user.len(), ports.product.len(), ports.order.len()], [3, 3, 3]);

@@ -34,6 +34,12 @@ pub fn stop_in_order(processes: &[Process], at_once: impl Fn() -> bool) {
             console::step(&p.name, "stopped");
         }
     }
+    // The servers of a cluster, whose data goes with them.
+    let named = |p: &Process| ORDER.iter().any(|row| row.contains(&service_of(&p.name)));
+    for identity in processes.iter().filter(|p| !named(p)).filter_map(Process::live) {
+        process::kill(identity.pid, Signal::KILL);
+        process::kill_group(identity.pid);
+    }
 }
 
 /// Stops these together.

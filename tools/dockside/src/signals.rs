@@ -1,6 +1,6 @@
 //! Ctrl-C and SIGTERM: the first asks for an orderly end, the second for one at once.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use anyhow::{Context, Result};
@@ -9,8 +9,14 @@ use signal_hook::iterator::Signals;
 
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
+static INSTALLED: AtomicBool = AtomicBool::new(false);
+
 /// From here on signals are counted instead of ending the process.
 pub fn install() -> Result<()> {
+    // A second listener would count each of them twice.
+    if INSTALLED.swap(true, Ordering::SeqCst) {
+        return Ok(());
+    }
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("cannot listen for signals")?;
     thread::spawn(move || {
         for _ in signals.forever() {

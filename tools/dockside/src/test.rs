@@ -19,7 +19,7 @@ use crate::servers::{rabbitmq, start};
 use crate::state::Secrets;
 use crate::supervisor::Supervisor;
 use crate::test::programs::finish;
-use crate::{contracts, debian, down, install, openapi, prepare, services, signals, up};
+use crate::{chaos, cluster, contracts, debian, down, install, openapi, prepare, services, signals, up};
 
 /// What `matrix` runs unless it is told: each promise's short run.
 pub const PROMISES: [&str; 10] = ["p1_", "p2_", "p3_", "p4_", "p5_", "p6_", "p7_", "p8_", "p9_", "p10_"];
@@ -48,6 +48,8 @@ struct Plan {
     unit: bool,
     system: bool,
     conformance: bool,
+    /// The short form of `chaos --cluster`.
+    cluster: bool,
     /// Of [`BENCHES`], by name.
     benches: Vec<String>,
     /// Parts of names of tests.
@@ -85,6 +87,7 @@ impl Plan {
                 unit: true,
                 system: true,
                 conformance: true,
+                cluster: true,
                 ..Plan::default()
             };
         }
@@ -98,6 +101,7 @@ impl Plan {
                 "unit" => plan.unit = true,
                 "system" => plan.system = true,
                 "conformance" => plan.conformance = true,
+                "cluster" => plan.cluster = true,
                 "sandbox" => plan.packages.push("payment-sandbox".to_owned()),
                 "user" | "product" | "order" | "messaging" | "service" | "proto" | "dockside"
                 | "operator" | "payment-sandbox" => {
@@ -207,7 +211,7 @@ fn steps(
         run.step("contracts", || contracts::files(layout))?;
     }
     if !plan.clippy && !plan.tests() && !plan.conformance && plan.benches.is_empty() {
-        return Ok(());
+        return if plan.cluster { run.step("cluster", || on_cluster(layout)) } else { Ok(()) };
     }
     let secrets = Secrets::load_or_create(layout)?;
     // Private servers always: tests create and drop databases.
@@ -271,6 +275,7 @@ fn steps(
                 hasty: true,
                 replicas: 1,
                 links: None,
+                balancers: Vec::new(),
             };
             services::start(layout, supervisor, &options, &secrets, &admin, &built, &broker)?;
             supervisor.update(|s| s.ready = true)?;
@@ -300,6 +305,16 @@ fn steps(
     if plan.unit && plan.filters.is_empty() {
         let args = ["test", "--workspace", "--exclude", "dockside", "--doc", "--quiet"];
         run.step("doc tests", || finish(cargo(layout).args(args)))?;
+    }
+    if plan.cluster {
+        match cluster::usable() {
+            Ok(()) => run.step("cluster", || on_cluster(layout))?,
+            Err(why) => {
+                let text = format!("the promises on a cluster: {why:#}");
+                step("SKIPPED", &text);
+                run.skipped.push(text);
+            }
+        }
     }
     let system = plan.system && programs.iter().any(|p| p.package == SYSTEM);
     if system || plan.conformance {
@@ -335,6 +350,29 @@ fn poolers(layout: &Layout) -> [Result<(String, String), String>; 2] {
     })
 }
 
+/// A shop of its own on servers that fail over, and a few faults.
+fn on_cluster(layout: &Layout) -> Result<()> {
+    let args = chaos::Args {
+        seed: Some(SEED),
+        minutes: 10,
+        faults: None,
+        victims: None,
+        pace: None,
+        clients: 8,
+        replicas: 2,
+        failpoints: None,
+        keys: None,
+        release: false,
+        report: None,
+        keep: false,
+        cluster: true,
+        short: true,
+        count: None,
+    };
+    ensure!(cluster::run(layout, &args)? == ExitCode::SUCCESS, "a promise was broken: see above");
+    Ok(())
+}
+
 /// Checks `k8s/`. What that needs is kept beside this run's data, which is forgotten each time.
 fn manifests(layout: &Layout) -> Result<()> {
     let python = install::with_python(layout)?;
@@ -355,7 +393,7 @@ mod tests {
     fn without_names_everything_runs() {
         let all = plan(&[]);
         assert!(all.fmt && all.manifests && all.contracts && all.clippy && all.filters.is_empty());
-        assert!(all.unit && all.system && all.conformance);
+        assert!(all.unit && all.system && all.conformance && all.cluster);
         assert!(all.runs("order") && !all.runs(SYSTEM));
     }
 
@@ -365,6 +403,7 @@ mod tests {
         assert_eq!(plan(&["manifests"]), Plan { manifests: true, ..Plan::default() });
         assert_eq!(plan(&["contracts"]), Plan { contracts: true, ..Plan::default() });
         assert_eq!(plan(&["conformance"]), Plan { conformance: true, ..Plan::default() });
+        assert_eq!(plan(&["cluster"]), Plan { cluster: true, ..Plan::default() });
         let sandbox = plan(&["sandbox"]);
         assert!(sandbox.runs("payment-sandbox") && !sandbox.runs("order") && !sandbox.system);
         let filter = plan(&["oversold"]);

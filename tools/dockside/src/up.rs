@@ -121,6 +121,7 @@ fn bring_up(layout: &Layout, supervisor: &Supervisor, args: &UpArgs) -> Result<(
                 hasty: false,
                 replicas: args.replicas,
                 links: None,
+                balancers: Vec::new(),
             };
             failure
                 .of(services::start(layout, supervisor, &options, &secrets, &database, &programs, &broker));

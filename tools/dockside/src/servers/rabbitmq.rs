@@ -180,7 +180,7 @@ pub fn disk_free_limit(free: u64) -> u64 {
 /// An account for each service and one for tests. A service gets at the topology alone, all of it, as every one
 /// declares it (a queue with a dead-letter exchange takes the right to read it and to write there), and
 /// tells of nothing but its own affairs.
-fn definitions(secrets: &Secrets) -> serde_json::Value {
+pub fn definitions(secrets: &Secrets) -> serde_json::Value {
     let services = [("user", &secrets.user), ("product", &secrets.product), ("order", &secrets.order)];
     let mut users =
         vec![json!({"name": "admin", "password": secrets.rabbitmq_admin, "tags": "administrator"})];

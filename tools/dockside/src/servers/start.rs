@@ -24,6 +24,11 @@ pub struct Broker {
 }
 
 impl Broker {
+    /// A private one, by its administrator's address.
+    pub fn private(admin: Url) -> Broker {
+        Broker { admin, private: true }
+    }
+
     /// The address for one service: its own account on the private broker, the given one elsewhere.
     pub fn url_for(&self, service: &str, password: &str) -> String {
         if self.private {

@@ -1,0 +1,212 @@
+//! `chaos --cluster`: the shop on servers that fail over. Three PostgreSQL under Patroni and etcd, three RabbitMQ nodes, and
+//! HAProxy before them, each on a machine of its own, which is a network namespace here.
+//!
+//! The command starts itself once more inside namespaces of its own for the network, the mounts and the processes. Whatever
+//! happens to it, they end with it, and with them every process, mount and address of the run.
+
+mod etcd;
+mod haproxy;
+mod network;
+mod patroni;
+mod rabbitmq;
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::json;
+
+use self::network::{Host, Hosts};
+use crate::chaos::{self, Args};
+use crate::compile::{self, PACKAGES};
+use crate::console::{seconds, step};
+use crate::layout::{Layout, write_private};
+use crate::process::{Signal, pause, signal_group};
+use crate::servers::is_root;
+use crate::servers::postgres::{self, DATABASE};
+use crate::servers::start::Broker;
+use crate::state::Secrets;
+use crate::supervisor::{Spec, Supervisor};
+use crate::url::Url;
+use crate::{install, services, signals};
+
+/// Set in the process inside: the programs, as JSON.
+const INSIDE: &str = "DOCKSIDE_CLUSTER_PROGRAMS";
+
+/// Three servers of a kind that start together, on a slow machine.
+const LIMIT: Duration = Duration::from_secs(180);
+
+/// Whether this is the process inside.
+fn inside() -> bool {
+    std::env::var_os(INSIDE).is_some()
+}
+
+/// Builds what is needed, and runs this command again inside namespaces of its own.
+fn enter(layout: &Layout, args: &Args) -> Result<ExitCode> {
+    usable()?;
+    install::cluster(layout)?;
+    let packages = [&PACKAGES[..], &["system-tests"]].concat();
+    let wanted = [&PACKAGES[..], &["chaos"]].concat();
+    let built = compile::programs(layout, &packages, &wanted, args.release)?;
+    fs::create_dir_all("/run/netns").context("cannot create /run/netns")?;
+    signals::install()?;
+    // Dies with this process, and whatever it has started with it.
+    let mut child = namespaces(true)
+        // The first process there, who waits for those that nobody else does: Patroni takes a dead PostgreSQL that nobody has
+        // waited for to be alive.
+        .args(["sh", "-c", "\"$@\"; exit $?", "sh"])
+        .arg(std::env::current_exe().context("cannot find this program")?)
+        .args(["chaos", "--dir"])
+        .arg(&layout.dir)
+        .args(chaos::passed_on(args))
+        .args(args.report.map(|report| [OsStr::new("--report"), report.as_os_str()]).into_iter().flatten())
+        .args(args.keep.then_some("--keep"))
+        .env(INSIDE, json!(built).to_string())
+        .process_group(0)
+        .spawn()
+        .context("cannot start namespaces")?;
+    let mut told = 0;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            let code = status.code().and_then(|code| u8::try_from(code).ok());
+            return Ok(code.map_or(ExitCode::FAILURE, ExitCode::from));
+        }
+        // It passes nothing on by itself; who is inside gets each signal once.
+        let asked = u8::from(signals::stop_asked()) + u8::from(signals::stop_at_once());
+        if asked > told {
+            told = asked;
+            signal_group(child.id(), Signal::TERM);
+        }
+        pause(50);
+    }
+}
+
+/// # Errors
+/// where there can be no cluster, with the reason.
+pub fn usable() -> Result<()> {
+    ensure!(cfg!(target_os = "linux"), "`--cluster` needs Linux: its machines are network namespaces");
+    ensure!(is_root(), "`--cluster` needs root: it makes network namespaces and mounts");
+    let probe = namespaces(false).args(["ip", "link", "add", "probe", "type", "bridge"]).output();
+    match probe.context("`--cluster` needs setpriv and unshare (util-linux)")? {
+        probe if probe.status.success() => Ok(()),
+        probe => bail!(
+            "`--cluster` cannot make network namespaces with bridges here: {}",
+            String::from_utf8_lossy(&probe.stderr).trim()
+        ),
+    }
+}
+
+fn namespaces(mounts: bool) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "unshare", "--net", "--mount", "--pid", "--fork", "--kill-child"]);
+    command.args(mounts.then_some("--mount-proc")).arg("--").stdin(Stdio::null());
+    command
+}
+
+/// Starts everything; returns the program that is to break it.
+pub fn start(layout: &Layout, supervisor: &Supervisor, args: &Args) -> Result<PathBuf> {
+    let built = std::env::var(INSIDE).unwrap_or_default();
+    let built: serde_json::Value = serde_json::from_str(&built).context("the list of programs")?;
+    let built = built.as_object().into_iter().flatten();
+    let built: BTreeMap<String, PathBuf> =
+        built.filter_map(|(name, file)| Some((name.clone(), file.as_str()?.into()))).collect();
+    let secrets = Secrets::load_or_create(layout)?;
+    let hosts = Hosts::new();
+    network::build(layout, &hosts)?;
+    fs::create_dir_all(layout.dir.join("held"))?;
+    for file in fs::read_dir(layout.dir.join("held"))?.flatten() {
+        fs::remove_file(file.path())?;
+    }
+    step("cluster", "starting three PostgreSQL, etcd and RabbitMQ each");
+    let begun = crate::console::since_start();
+    let spec = |host| etcd::spec(layout, &hosts.etcd, host);
+    together(supervisor, hosts.etcd.iter().map(spec))?;
+    let brokers = hosts.broker.iter().map(|host| rabbitmq::spec(layout, &hosts.broker, host, &secrets));
+    let databases = hosts.database.iter().map(|host| patroni::spec(layout, &hosts.etcd, host, &secrets));
+    let balancers = hosts.balancer.iter().map(Some).chain([None]);
+    let balancers = balancers.map(|host| haproxy::spec(layout, &hosts, host));
+    together(supervisor, brokers.chain(databases).chain(balancers))?;
+    let admin = database(layout, &secrets)?;
+    let took = crate::console::since_start() - begun;
+    step("cluster", &format!("ready in {}", seconds(took)));
+
+    let broker = crate::servers::rabbitmq::url("admin", &secrets.rabbitmq_admin, haproxy::BROKER);
+    let broker = Broker::private(Url::parse(&broker)?);
+    supervisor.update(|s| {
+        s.postgres = Some(admin.to_string());
+        s.rabbitmq = Some(broker.admin_url());
+    })?;
+    let by = |host: &Host| (host.at(haproxy::DATABASE), host.at(haproxy::BROKER));
+    let options = services::Options {
+        port: None,
+        demo: true,
+        contained: false,
+        hasty: true,
+        replicas: args.replicas.max(2),
+        links: None,
+        balancers: hosts.balancer.iter().map(by).collect(),
+    };
+    services::start(layout, supervisor, &options, &secrets, &admin, &built, &broker)?;
+    announce(layout, &hosts, &secrets)?;
+    supervisor.update(|s| s.ready = true)?;
+    built.get("chaos").cloned().context("no program chaos")
+}
+
+/// Starts them at once, and waits until all serve.
+fn together(supervisor: &Supervisor, specs: impl Iterator<Item = Result<Spec>>) -> Result<()> {
+    let specs = specs.collect::<Result<Vec<_>>>()?;
+    let names: Vec<String> = specs.iter().map(|spec| spec.name.clone()).collect();
+    specs.into_iter().try_for_each(|spec| supervisor.start(spec))?;
+    thread::scope(|scope| {
+        let waiting: Vec<_> =
+            names.iter().map(|name| scope.spawn(|| supervisor.wait_ready(name, LIMIT))).collect();
+        for thread in waiting {
+            thread.join().unwrap_or_else(|_| bail!("a waiting thread panicked"))?;
+        }
+        Ok(())
+    })
+}
+
+/// Waits for a primary behind HAProxy, and makes the services' database on it; its administrator's address.
+fn database(layout: &Layout, secrets: &Secrets) -> Result<Url> {
+    let admin = Url::parse(&postgres::admin_url(secrets, haproxy::DATABASE, "postgres"))?;
+    let deadline = crate::console::since_start() + LIMIT;
+    while let Err(error) = postgres::psql(&admin, &["-c", "CREATE SCHEMA IF NOT EXISTS ready"]) {
+        signals::check()?;
+        if crate::console::since_start() > deadline {
+            return Err(error.context("there is no primary behind HAProxy"));
+        }
+        pause(250);
+    }
+    postgres::provision(layout, &admin, secrets)?;
+    Ok(admin.with_database(DATABASE))
+}
+
+/// What the program that breaks it has to know of the machines.
+fn announce(layout: &Layout, hosts: &Hosts, secrets: &Secrets) -> Result<()> {
+    let listed = |hosts: &[Host]| {
+        let listed = hosts.iter().map(|host| json!({"name": host.name, "address": host.address}));
+        listed.collect::<Vec<_>>()
+    };
+    let text = json!({
+        "etcd": listed(&hosts.etcd),
+        "database": listed(&hosts.database),
+        "broker": listed(&hosts.broker),
+        "balancer": listed(&hosts.balancer),
+        "disks": layout.outside().join("disks"),
+        "postgres_admin": secrets.postgres_admin,
+        "bin": postgres::find_bin(),
+    });
+    write_private(&layout.dir.join("cluster.json"), format!("{text:#}\n").as_bytes())
+}
+
+/// Runs the command: outside, it enters; inside, it is `chaos` with other servers.
+pub fn run(layout: &Layout, args: &Args) -> Result<ExitCode> {
+    if inside() { chaos::run(layout, args) } else { enter(layout, args) }
+}
