@@ -23,7 +23,7 @@ use crate::clients::user::Users;
 use crate::config::Config;
 use crate::consumer::Consumer;
 use crate::http;
-use crate::live::{self, Live};
+use crate::live::Live;
 use crate::place::Placer;
 use crate::refund::Refunds;
 use crate::saga::calls::Calls;
@@ -85,9 +85,9 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
         sender.send(announced, stop).await;
         Ok(())
     });
-    let (stop, url) = (lifecycle.stopping(), live::address(&config.backends).to_owned());
+    let stop = lifecycle.stopping();
     lifecycle.spawn("live.hear", async move {
-        live.hear(url, stop).await;
+        live.hear(stop).await;
         Ok(())
     });
     let stop = lifecycle.stopping();

@@ -11,7 +11,6 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use axum::body::Bytes;
-use service::config::Backends;
 use service::db::Pool;
 use sqlx::Executor;
 use sqlx::postgres::PgListener;
@@ -198,14 +197,14 @@ impl Live {
 
     /// Hears of changes and passes them on, until `stop`. A round ends within the poll's pause and the limits of what
     /// it waits for.
-    pub async fn hear(self, database_url: String, stop: CancellationToken) {
+    pub async fn hear(self, stop: CancellationToken) {
         let mut ear: Option<PgListener> = None;
         let mut polled = Instant::now();
         loop {
             if ear.is_none() {
                 ear = tokio::select! {
                     () = stop.cancelled() => return,
-                    ear = listen(&database_url) => ear,
+                    ear = listen(&self.0.pool) => ear,
                 };
             }
             // However much is heard: a single change may have gone by all the same.
@@ -279,14 +278,9 @@ impl Live {
     }
 }
 
-/// Where changes are heard of. LISTEN belongs to a session, so not where sessions are shared.
-pub fn address(backends: &Backends) -> &str {
-    &backends.database_url
-}
-
-async fn listen(database_url: &str) -> Option<PgListener> {
+async fn listen(pool: &Pool) -> Option<PgListener> {
     let connect = async {
-        let mut listener = PgListener::connect(database_url).await?;
+        let mut listener = pool.listener().await?;
         listener.listen(CHANNEL).await?;
         Ok::<_, sqlx::Error>(listener)
     };

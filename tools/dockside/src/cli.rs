@@ -11,8 +11,8 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use crate::layout::Layout;
 use crate::{
-    chaos, cluster, contracts, deploy_test, down, images, logs, matrix, openapi, operator, prepare, restart, smoke,
-    status, test, up,
+    chaos, cluster, contracts, deploy_test, down, images, logs, matrix, openapi, operator, prepare, restart,
+    smoke, status, test, up,
 };
 
 /// The folder of the shop's data, logs and state, under the checkout.

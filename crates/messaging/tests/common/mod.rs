@@ -89,11 +89,7 @@ impl Rig {
 
     /// With the broker behind another address.
     pub async fn start_through(amqp_url: &str) -> Self {
-        let backends = Backends {
-            database_url: testing::database("orders").await,
-            database_connections: 5,
-            amqp_url: amqp_url.to_owned(),
-        };
+        let backends = Backends::new(testing::database("orders").await, 5, amqp_url.to_owned());
         let pool = service::db::open(&backends, "orders", &[&messaging::MIGRATIONS]).await.unwrap();
         sqlx::query("CREATE TABLE effects (event_id uuid NOT NULL, aggregate_id uuid)")
             .execute(&pool)

@@ -52,10 +52,10 @@ async fn a_connection_whose_other_end_has_vanished_is_given_up_for_another() {
     let (login, target) = before.rsplit_once('@').unwrap();
     let way = Way::default();
     let through = format!("{login}@{}/{name}", way.to(target.to_owned()).await);
-    let pool = sqlx::postgres::PgPoolOptions::new().connect(&database).await.unwrap();
-    let live = Live::new(pool.clone().into(), 1).0;
+    let live = Live::new(Pool::lazy(&through, "orders", 2).unwrap(), 1).0;
+    let pool = Pool::lazy(&database, "orders", 2).unwrap();
     let stop = CancellationToken::new();
-    let hearing = tokio::spawn(live.hear(through, stop.clone()));
+    let hearing = tokio::spawn(live.hear(stop.clone()));
     let listens = || async {
         let query = "SELECT count(*) FROM pg_stat_activity
                      WHERE datname = current_database() AND query LIKE 'LISTEN%' AND state = 'idle'";
