@@ -21,7 +21,7 @@ use lapin::{BasicProperties, Channel, Consumer};
 use service::batch::MAX_BATCH;
 use service::db;
 use service::failpoint::reach;
-use service::telemetry;
+use service::{Pulse, telemetry};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -72,10 +72,12 @@ pub(crate) async fn run(
     handler: &impl Handler,
     caught_up: &AtomicBool,
     stop: &CancellationToken,
+    pulse: &Pulse,
 ) {
-    let worker = Worker { consumer, topology, outbox, handler, caught_up, stop };
+    let worker = Worker { consumer, topology, outbox, handler, caught_up, stop, pulse };
     let mut warned = false;
     while !stop.is_cancelled() {
+        pulse.beat();
         let work = async {
             // What is taken from the queue and not applied is counted by the broker as a failed delivery.
             worker.probe().await.context("the database does not take writes")?;
@@ -102,6 +104,7 @@ struct Worker<'a, H> {
     /// Set when there is nothing left in the queue.
     caught_up: &'a AtomicBool,
     stop: &'a CancellationToken,
+    pulse: &'a Pulse,
 }
 
 /// A delivered event that is not acknowledged yet.
@@ -139,6 +142,7 @@ impl<H: Handler> Worker<'_, H> {
         let mut held: Vec<Held> = Vec::new();
         let (mut pause, mut stuck_since) = (Duration::ZERO, None);
         while !self.stop.is_cancelled() {
+            self.pulse.beat();
             let new = self.receive(&mut deliveries, &held, pause).await?;
             if new.is_empty() && held.is_empty() {
                 continue;

@@ -50,25 +50,21 @@ pub fn start(
     let topology = Arc::new(Topology::new(amqp_url, &naming.amqp_namespace));
     let (stop, relayed) = (lifecycle.stopping(), topology.clone());
     let events = outbox.clone();
-    lifecycle.spawn("relay", async move {
-        relay::run(&relayed, &events, &stop).await;
-        Ok(())
+    lifecycle.spawn_worker("relay", |pulse| async move {
+        relay::run(&relayed, &events, &stop, &pulse).await;
     });
     let (stop, events) = (lifecycle.stopping(), outbox.clone());
-    lifecycle.spawn("outbox.watch", async move {
-        relay::watch(&events, &stop).await;
-        Ok(())
+    lifecycle.spawn_worker("outbox.watch", |pulse| async move {
+        relay::watch(&events, &stop, &pulse).await;
     });
     let (stop, events, caught_up) = (lifecycle.stopping(), outbox.clone(), Arc::new(AtomicBool::new(false)));
     let drained = caught_up.clone();
-    lifecycle.spawn("consumer", async move {
-        consumer::run(name, &topology, &events, &handler, &drained, &stop).await;
-        Ok(())
+    lifecycle.spawn_worker("consumer", |pulse| async move {
+        consumer::run(name, &topology, &events, &handler, &drained, &stop, &pulse).await;
     });
     let (stop, pool) = (lifecycle.stopping(), outbox.pool().clone());
-    lifecycle.spawn("messaging.retention", async move {
-        retention::run(&pool, name, &caught_up, &stop).await;
-        Ok(())
+    lifecycle.spawn_worker("messaging.retention", |pulse| async move {
+        retention::run(&pool, name, &caught_up, &stop, &pulse).await;
     });
 }
 

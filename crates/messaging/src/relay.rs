@@ -19,7 +19,7 @@ use futures_util::stream::FuturesUnordered;
 use lapin::options::BasicPublishOptions;
 use service::batch::MAX_BATCH;
 use service::failpoint::reach;
-use service::telemetry;
+use service::{Pulse, telemetry};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -46,7 +46,7 @@ const MOST_UNCONFIRMED: usize = 1024;
 const DECLARE_EVERY: Duration = Duration::from_secs(5);
 
 /// Publishes until `stop`, reconnecting after every failure.
-pub(crate) async fn run(topology: &Topology, outbox: &Outbox, stop: &CancellationToken) {
+pub(crate) async fn run(topology: &Topology, outbox: &Outbox, stop: &CancellationToken, pulse: &Pulse) {
     let mut relay = Relay {
         topology,
         outbox,
@@ -59,6 +59,7 @@ pub(crate) async fn run(topology: &Topology, outbox: &Outbox, stop: &Cancellatio
     };
     let mut warned = false;
     while !stop.is_cancelled() {
+        pulse.beat();
         let pause = match relay.pass(stop).await {
             Ok(more) => {
                 warned = false;
@@ -80,9 +81,10 @@ pub(crate) async fn run(topology: &Topology, outbox: &Outbox, stop: &Cancellatio
 }
 
 /// Measures until `stop` how many events wait and for how long, in seconds.
-pub(crate) async fn watch(outbox: &Outbox, stop: &CancellationToken) {
+pub(crate) async fn watch(outbox: &Outbox, stop: &CancellationToken, pulse: &Pulse) {
     let gauges = ["outbox.backlog", "outbox.lag", "outbox.paused"].map(telemetry::gauge);
     loop {
+        pulse.beat();
         match crate::backlog(outbox.pool()).await {
             Ok(backlog) => {
                 let measured = [backlog.waiting as f64, backlog.oldest_seconds, backlog.paused as f64];

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use service::Pulse;
 use service::db::Pool;
 use tokio_util::sync::CancellationToken;
 
@@ -16,17 +17,19 @@ const EVERY: Duration = Duration::from_secs(60);
 /// How long an event that was applied is known as such; as in the statement below.
 pub const INBOX_REMEMBERS: Duration = Duration::from_secs(30 * 24 * 3600);
 
-pub(crate) async fn run(pool: &Pool, consumer: &str, caught_up: &AtomicBool, stop: &CancellationToken) {
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(EVERY) => {}
-        }
+pub(crate) async fn run(
+    pool: &Pool,
+    consumer: &str,
+    caught_up: &AtomicBool,
+    stop: &CancellationToken,
+    pulse: &Pulse,
+) {
+    while pulse.rest(stop.run_until_cancelled(tokio::time::sleep(EVERY))).await.is_some() {
         let swept: sqlx::Result<()> = async {
-            sweep(BATCHES, stop, || prune_outbox(pool)).await?;
+            sweep(BATCHES, stop, pulse, || prune_outbox(pool)).await?;
             // A consumer that was down for long may still get what it had applied and not acknowledged.
             if caught_up.swap(false, Ordering::Relaxed) {
-                sweep(BATCHES, stop, || prune_inbox(pool, consumer)).await?;
+                sweep(BATCHES, stop, pulse, || prune_inbox(pool, consumer)).await?;
             }
             Ok(())
         }
@@ -38,11 +41,17 @@ pub(crate) async fn run(pool: &Pool, consumer: &str, caught_up: &AtomicBool, sto
 }
 
 /// As long as there is a full batch, there is probably more.
-async fn sweep<F>(batches: usize, stop: &CancellationToken, prune: impl Fn() -> F) -> sqlx::Result<()>
+async fn sweep<F>(
+    batches: usize,
+    stop: &CancellationToken,
+    pulse: &Pulse,
+    prune: impl Fn() -> F,
+) -> sqlx::Result<()>
 where
     F: Future<Output = sqlx::Result<bool>>,
 {
     for _ in 0..batches {
+        pulse.beat();
         if stop.is_cancelled() || !prune().await? {
             break;
         }

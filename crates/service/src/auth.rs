@@ -123,12 +123,11 @@ impl Verifier {
         let remote = Remote { url: url.to_owned(), client, asked: Mutex::new(None) };
         let verifier = Arc::new(Self { keys: RwLock::default(), remote: Some(remote) });
         let (refreshed, stop) = (verifier.clone(), lifecycle.stopping());
-        lifecycle.spawn("jwks", async move {
+        lifecycle.spawn_worker("jwks", |pulse| async move {
             loop {
                 let pause = if refreshed.refresh().await { REFRESH_EVERY } else { refreshed.at_most_every() };
-                tokio::select! {
-                    () = tokio::time::sleep(pause) => {}
-                    () = stop.cancelled() => return Ok(()),
+                if pulse.rest(stop.run_until_cancelled(tokio::time::sleep(pause))).await.is_none() {
+                    return;
                 }
             }
         });

@@ -5,7 +5,7 @@
 //! the limit makes the process not ready, and after twice as long ends it, so that another
 //! process takes over its work.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -23,9 +23,23 @@ impl Pulse {
         self.0.silent.store(0, Ordering::Relaxed);
     }
 
+    /// Waits for work. However long that takes, the worker does not hang.
+    pub async fn rest<T>(&self, idle: impl Future<Output = T>) -> T {
+        struct Resting<'a>(&'a Worker);
+        impl Drop for Resting<'_> {
+            fn drop(&mut self) {
+                self.0.silent.store(0, Ordering::Relaxed);
+                self.0.resting.store(false, Ordering::Relaxed);
+            }
+        }
+        self.0.resting.store(true, Ordering::Relaxed);
+        let _resting = Resting(&self.0);
+        idle.await
+    }
+
     /// One that nobody looks at: for tests.
     pub fn unwatched() -> Self {
-        Self(Arc::new(Worker { name: "test", silent: AtomicU32::new(0) }))
+        Self(Arc::new(Worker::new("test")))
     }
 }
 
@@ -35,6 +49,14 @@ struct Worker {
     /// Ticks since its last beat. Counted here and not read off a clock: a process that was suspended finds
     /// that time has passed, and not that its workers hang.
     silent: AtomicU32,
+    /// It waits for work.
+    resting: AtomicBool,
+}
+
+impl Worker {
+    fn new(name: &'static str) -> Self {
+        Self { name, silent: AtomicU32::new(0), resting: AtomicBool::new(false) }
+    }
 }
 
 /// All workers of a process.
@@ -52,7 +74,7 @@ impl Watchdog {
     }
 
     pub fn watch(&self, name: &'static str) -> Pulse {
-        let worker = Arc::new(Worker { name, silent: AtomicU32::new(0) });
+        let worker = Arc::new(Worker::new(name));
         self.workers().push(worker.clone());
         Pulse(worker)
     }
@@ -68,7 +90,7 @@ impl Watchdog {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            for worker in self.workers().iter() {
+            for worker in self.workers().iter().filter(|worker| !worker.resting.load(Ordering::Relaxed)) {
                 worker.silent.fetch_add(1, Ordering::Relaxed);
             }
             if let Some(name) = self.silent_for(self.limit.saturating_mul(2)) {
@@ -95,7 +117,8 @@ mod tests {
     #[tokio::test]
     async fn a_worker_that_does_not_move_is_noticed_and_named_and_one_that_moves_is_not() {
         let watchdog = Arc::new(Watchdog::new(Duration::from_secs(1)));
-        let (moving, stuck) = (watchdog.watch("moving"), watchdog.watch("stuck"));
+        let (moving, resting) = (watchdog.watch("moving"), watchdog.watch("resting"));
+        let stuck = watchdog.watch("stuck");
         assert_eq!(watchdog.stalled(), None);
         let beating = tokio::spawn(async move {
             loop {
@@ -103,10 +126,12 @@ mod tests {
                 moving.beat();
             }
         });
+        let idle = tokio::spawn(async move { resting.rest(std::future::pending::<()>()).await });
         assert_eq!(watchdog.bark().await, "stuck");
         assert_eq!(watchdog.stalled(), Some("stuck"));
         stuck.beat();
         assert_eq!(watchdog.stalled(), None);
         beating.abort();
+        idle.abort();
     }
 }

@@ -131,7 +131,7 @@ async fn a_server_that_takes_no_writes_is_refused_at_the_start_and_never_lent() 
     let pool = db::open(&backends(url.clone(), 2), "shop", &[]).await.unwrap();
     read_only(true).await;
     let asked = Instant::now();
-    let error = db::open(&backends(url.clone(), 2), "shop", &[]).await.err().expect("a refusal");
+    let error = db::open(&backends(url.clone(), 2), "shop", &[]).await.expect_err("a refusal");
     assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
     assert!(error.to_string().contains("target_session_attrs=read-write"), "{error:#}");
 

@@ -45,7 +45,7 @@ fn backends(direct: &str, pooler: &PgBouncer) -> Backends {
 /// Why it does not start, which is said within ten seconds.
 async fn refused(backends: &Backends) -> String {
     let asked = Instant::now();
-    let error = db::open(backends, "shop", &[]).await.err().expect("a refusal");
+    let error = db::open(backends, "shop", &[]).await.expect_err("a refusal");
     assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
     format!("{error:#}")
 }
@@ -143,7 +143,7 @@ async fn a_role_without_its_settings_is_refused_behind_a_pooler() {
             // `public` is in everybody's search path.
             "search_path" => {
                 let opened = db::open(&backends, "orders", &[]).await;
-                format!("{:#}", opened.err().expect("a refusal"))
+                format!("{:#}", opened.expect_err("a refusal"))
             }
             _ => refused(&backends).await,
         };

@@ -81,30 +81,15 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
         webhook_key: WebhookKey(hmac::Key::new(hmac::HMAC_SHA256, config.payment_webhook_secret.as_bytes())),
     };
     let (stop, sender) = (lifecycle.stopping(), live.clone());
-    lifecycle.spawn("live.send", async move {
-        sender.send(announced, stop).await;
-        Ok(())
-    });
+    lifecycle.spawn_worker("live.send", |pulse| sender.send(announced, stop, pulse));
     let stop = lifecycle.stopping();
-    lifecycle.spawn("live.hear", async move {
-        live.hear(stop).await;
-        Ok(())
-    });
+    lifecycle.spawn_worker("live.hear", |pulse| live.hear(stop, pulse));
     let stop = lifecycle.stopping();
-    lifecycle.spawn("sagas", async move {
-        sagas.run(stop).await;
-        Ok(())
-    });
+    lifecycle.spawn_worker("sagas", |pulse| sagas.run(stop, pulse));
     let (stop, watched) = (lifecycle.stopping(), pool.clone());
-    lifecycle.spawn("sagas.watch", async move {
-        watch::run(&watched, &stop).await;
-        Ok(())
-    });
+    lifecycle.spawn_worker("sagas.watch", |pulse| watch::run(watched, stop, pulse));
     let (stop, swept) = (lifecycle.stopping(), pool.clone());
-    lifecycle.spawn("claims", async move {
-        sweeper::run(swept, products, times, stop).await;
-        Ok(())
-    });
+    lifecycle.spawn_worker("claims", |pulse| sweeper::run(swept, products, times, stop, pulse));
     ports.serve(lifecycle, &pool, http::router(app), Routes::default())
 }
 

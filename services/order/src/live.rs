@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use axum::body::Bytes;
+use service::Pulse;
 use service::db::Pool;
 use sqlx::Executor;
 use sqlx::postgres::PgListener;
@@ -179,13 +180,9 @@ impl Live {
 
     /// Sends what is announced. A NOTIFY of its own, as one inside the transactions
     /// would queue all their commits up behind one lock.
-    pub async fn send(self, mut announced: mpsc::Receiver<Uuid>, stop: CancellationToken) {
+    pub async fn send(self, mut announced: mpsc::Receiver<Uuid>, stop: CancellationToken, pulse: Pulse) {
         let mut orders = Vec::with_capacity(IDS);
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                _ = announced.recv_many(&mut orders, IDS) => {}
-            }
+        while pulse.rest(stop.run_until_cancelled(announced.recv_many(&mut orders, IDS))).await.is_some() {
             let ids: Vec<String> = orders.drain(..).map(|id| id.to_string()).collect();
             let notify =
                 sqlx::query_scalar!(r#"SELECT pg_notify($1, $2)::text AS "sent""#, CHANNEL, ids.join(","));
@@ -197,10 +194,11 @@ impl Live {
 
     /// Hears of changes and passes them on, until `stop`. A round ends within the poll's pause and the limits of what
     /// it waits for.
-    pub async fn hear(self, stop: CancellationToken) {
+    pub async fn hear(self, stop: CancellationToken, pulse: Pulse) {
         let mut ear: Option<PgListener> = None;
         let mut polled = Instant::now();
         loop {
+            pulse.beat();
             if ear.is_none() {
                 ear = tokio::select! {
                     () = stop.cancelled() => return,

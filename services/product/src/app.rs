@@ -36,15 +36,13 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
     let (amqp_url, consumer) = (&config.backends.amqp_url, Consumer(lives));
     messaging::start(lifecycle, "product", amqp_url, &config.naming, &outbox, consumer);
     let (expiring, stop) = (pool.clone(), lifecycle.stopping());
-    lifecycle.spawn("expiry", async move {
-        stock::expire_until(&expiring, &stop).await;
-        Ok(())
+    lifecycle.spawn_worker("expiry", |pulse| async move {
+        stock::expire_until(&expiring, &stop, &pulse).await;
     });
 
     let (swept, store, stop) = (pool.clone(), objects.clone(), lifecycle.stopping());
-    lifecycle.spawn("images", async move {
-        image::sweep_until(&swept, &store, &stop).await;
-        Ok(())
+    lifecycle.spawn_worker("images", |pulse| async move {
+        image::sweep_until(&swept, &store, &stop, &pulse).await;
     });
 
     retention::start(pool.clone(), lives, lifecycle);

@@ -14,7 +14,7 @@ use futures_util::stream;
 use object_store::PutPayload;
 use service::db::Connection;
 use service::db::Pool;
-use service::{FieldError, Problem};
+use service::{FieldError, Problem, Pulse};
 use time::OffsetDateTime;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -135,7 +135,7 @@ pub fn unavailable(error: object_store::Error) -> Problem {
 }
 
 /// Deletes what is to be deleted, until `stop`.
-pub async fn sweep_until(pool: &Pool, objects: &Objects, stop: &CancellationToken) {
+pub async fn sweep_until(pool: &Pool, objects: &Objects, stop: &CancellationToken, pulse: &Pulse) {
     loop {
         // What a stop cuts short is claimed again later.
         let swept = tokio::select! {
@@ -150,9 +150,8 @@ pub async fn sweep_until(pool: &Pool, objects: &Objects, stop: &CancellationToke
                 SWEEP_EVERY
             }
         };
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = sleep(pause) => {}
+        if pulse.rest(stop.run_until_cancelled(sleep(pause))).await.is_none() {
+            return;
         }
     }
 }

@@ -13,10 +13,11 @@ const BATCH: i64 = 1000;
 
 pub fn start(pool: Pool, lives: Lives, lifecycle: &Lifecycle) {
     let stop = lifecycle.stopping();
-    lifecycle.spawn("retention", async move {
+    lifecycle.spawn_worker("retention", |pulse| async move {
         loop {
             // After a full batch there is probably more.
             while !stop.is_cancelled() {
+                pulse.beat();
                 match sweep(&pool, lives).await {
                     Ok(true) => {}
                     Ok(false) => break,
@@ -26,9 +27,8 @@ pub fn start(pool: Pool, lives: Lives, lifecycle: &Lifecycle) {
                     }
                 }
             }
-            tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                () = tokio::time::sleep(EVERY) => {}
+            if pulse.rest(stop.run_until_cancelled(tokio::time::sleep(EVERY))).await.is_none() {
+                return;
             }
         }
     });

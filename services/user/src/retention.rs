@@ -11,10 +11,11 @@ const EVERY: Duration = Duration::from_secs(60);
 
 pub(crate) fn start(pool: Pool, lifecycle: &Lifecycle) {
     let stop = lifecycle.stopping();
-    lifecycle.spawn("retention", async move {
+    lifecycle.spawn_worker("retention", |pulse| async move {
         loop {
             // After a full batch there is probably more.
             while !stop.is_cancelled() {
+                pulse.beat();
                 match sweep(&pool).await {
                     Ok(true) => {}
                     Ok(false) => break,
@@ -24,9 +25,8 @@ pub(crate) fn start(pool: Pool, lifecycle: &Lifecycle) {
                     }
                 }
             }
-            tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                () = tokio::time::sleep(EVERY) => {}
+            if pulse.rest(stop.run_until_cancelled(tokio::time::sleep(EVERY))).await.is_none() {
+                return;
             }
         }
     });

@@ -48,12 +48,8 @@ impl SigningKeys {
             current: RwLock::new(Arc::new(current)),
         });
         let (pool, reloaded, stop) = (pool.clone(), keys.clone(), lifecycle.stopping());
-        lifecycle.spawn("signing_keys", async move {
-            loop {
-                tokio::select! {
-                    () = stop.cancelled() => return Ok(()),
-                    () = tokio::time::sleep(RELOAD_EVERY) => {}
-                }
+        lifecycle.spawn_worker("signing_keys", |pulse| async move {
+            while pulse.rest(stop.run_until_cancelled(tokio::time::sleep(RELOAD_EVERY))).await.is_some() {
                 match load(&pool).await {
                     Ok(current) => reloaded.replace(current),
                     Err(error) => tracing::warn!(error = format!("{error:#}"), "signing_keys.reload_failed"),

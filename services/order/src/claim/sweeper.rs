@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use service::Pulse;
 use service::db::Pool;
 use service::failpoint::reach;
 use tokio_util::sync::CancellationToken;
@@ -17,20 +18,33 @@ use crate::times::Times;
 /// For what lasts for months.
 const SELDOM: Duration = Duration::from_secs(3600);
 
-pub async fn run(pool: Pool, products: Products, times: Times, stop: CancellationToken) {
+pub async fn run(pool: Pool, products: Products, times: Times, stop: CancellationToken, pulse: Pulse) {
     let mut seldom = tokio::time::interval(SELDOM);
     loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(times.sweep_every()) => {
+        let due = async {
+            tokio::select! {
+                () = tokio::time::sleep(times.sweep_every()) => Due::Often,
+                _ = seldom.tick() => Due::Seldom,
+            }
+        };
+        match pulse.rest(stop.run_until_cancelled(due)).await {
+            None => return,
+            Some(Due::Often) => {
                 // Each by itself: one that fails again and again does not keep the others from being done.
                 note(sweep(&pool, &products, &times).await);
+                pulse.beat();
                 note(erase_again(&pool).await);
+                pulse.beat();
                 note(forget(&pool, &times).await);
             }
-            _ = seldom.tick() => note(forget_long_shipped(&pool).await),
+            Some(Due::Seldom) => note(forget_long_shipped(&pool).await),
         }
     }
+}
+
+enum Due {
+    Often,
+    Seldom,
 }
 
 fn note(done: anyhow::Result<()>) {

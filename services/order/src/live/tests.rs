@@ -55,7 +55,7 @@ async fn a_connection_whose_other_end_has_vanished_is_given_up_for_another() {
     let live = Live::new(Pool::lazy(&through, "orders", 2).unwrap(), 1).0;
     let pool = Pool::lazy(&database, "orders", 2).unwrap();
     let stop = CancellationToken::new();
-    let hearing = tokio::spawn(live.hear(stop.clone()));
+    let hearing = tokio::spawn(live.hear(stop.clone(), Pulse::unwatched()));
     let listens = || async {
         let query = "SELECT count(*) FROM pg_stat_activity
                      WHERE datname = current_database() AND query LIKE 'LISTEN%' AND state = 'idle'";

@@ -12,7 +12,7 @@ use messaging::Outbox;
 use service::batch::Batcher;
 use service::db::Pool;
 use service::failpoint::reach;
-use service::telemetry;
+use service::{Pulse, telemetry};
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout_at;
 use tokio_util::sync::CancellationToken;
@@ -99,11 +99,12 @@ impl Sagas {
     }
 
     /// Claims and works until `stop`, then waits for the calls under way.
-    pub async fn run(self, stop: CancellationToken) {
+    pub async fn run(self, stop: CancellationToken, pulse: Pulse) {
         let slots = Arc::new(Semaphore::new(AT_ONCE));
         let workers = TaskTracker::new();
         let mut looked = Instant::now();
         loop {
+            pulse.beat();
             let leases = match self.claim(slots.available_permits(), &mut looked).await {
                 Ok(leases) => leases,
                 Err(error) => {

@@ -3,16 +3,17 @@
 use std::time::Duration;
 
 use service::db::Pool;
-use service::telemetry;
+use service::{Pulse, telemetry};
 use tokio_util::sync::CancellationToken;
 
 const MEASURE_EVERY: Duration = Duration::from_secs(5);
 
 /// Counts until `stop` the sagas that have been due for more than a minute, or have been tried in vain for long.
-pub async fn run(pool: &Pool, stop: &CancellationToken) {
+pub async fn run(pool: Pool, stop: CancellationToken, pulse: Pulse) {
     let stuck = telemetry::gauge("sagas.stuck");
     loop {
-        match count(pool).await {
+        pulse.beat();
+        match count(&pool).await {
             Ok(count) => stuck.record(count as f64, &[]),
             Err(error) => tracing::debug!(%error, "sagas.not_measured"),
         }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
+use service::Pulse;
 use service::batch::MAX_BATCH;
 use service::db::Connection;
 use service::db::Pool;
@@ -135,9 +136,10 @@ pub async fn expire(connection: &mut Connection) -> sqlx::Result<usize> {
 }
 
 /// Sweeps every second until `stop`. Any number of replicas may do so at once.
-pub async fn expire_until(pool: &Pool, stop: &CancellationToken) {
+pub async fn expire_until(pool: &Pool, stop: &CancellationToken, pulse: &Pulse) {
     let expired = service::telemetry::counter("reservations.expired");
     loop {
+        pulse.beat();
         let pause = match sweep(pool).await {
             Ok(count) => {
                 expired.add(count as u64, &[]);

@@ -8,7 +8,7 @@ use lettre::Message;
 use lettre::message::header::{HeaderName, HeaderValue};
 use lettre::message::{Mailbox, MultiPart};
 use service::db::Pool;
-use service::{Lifecycle, telemetry};
+use service::{Lifecycle, Pulse, telemetry};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -29,13 +29,12 @@ const LONGEST_REST: Duration = Duration::from_secs(30);
 /// Sends what is due until `lifecycle` stops.
 pub(crate) fn start(pool: Pool, mailer: Mailer, lifecycle: &Lifecycle) {
     let stop = lifecycle.stopping();
-    lifecycle.spawn("mail.sender", async move {
-        run(&pool, &mailer, &stop).await;
-        Ok(())
+    lifecycle.spawn_worker("mail.sender", |pulse| async move {
+        run(&pool, &mailer, &stop, &pulse).await;
     });
 }
 
-async fn run(pool: &Pool, mailer: &Mailer, stop: &CancellationToken) {
+async fn run(pool: &Pool, mailer: &Mailer, stop: &CancellationToken, pulse: &Pulse) {
     let mut rest = POLL_EVERY;
     let mut measured: Option<Instant> = None;
     loop {
@@ -61,9 +60,8 @@ async fn run(pool: &Pool, mailer: &Mailer, stop: &CancellationToken) {
             measure(pool).await;
             measured = Some(Instant::now());
         }
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(pause) => {}
+        if pulse.rest(stop.run_until_cancelled(tokio::time::sleep(pause))).await.is_none() {
+            return;
         }
     }
 }
