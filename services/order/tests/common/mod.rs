@@ -118,6 +118,21 @@ impl Shop {
         assert!(self.lifecycle.shutdown(Duration::from_secs(15)).await, "tasks end in time");
     }
 
+    /// Starts the service anew, with other settings.
+    pub async fn replace(&mut self, args: Vec<String>) {
+        let lifecycle = Lifecycle::new();
+        let addresses = order::start(order::Config::parse_from(&args), &lifecycle).await.unwrap();
+        let before = std::mem::replace(&mut self.lifecycle, lifecycle);
+        assert!(before.shutdown(Duration::from_secs(15)).await, "tasks end in time");
+        (self.base, self.args) = (format!("http://{}/api/v1", addresses.http), args);
+    }
+
+    /// What a setting was given as.
+    pub fn setting(&self, name: &str) -> String {
+        let value = |arg: &String| arg.strip_prefix(name)?.strip_prefix('=').map(str::to_owned);
+        self.args.iter().find_map(value).expect("a setting that was given")
+    }
+
     /// Another replica's base address, and what it lives by.
     pub async fn replica(&self) -> (String, Lifecycle) {
         let lifecycle = Lifecycle::new();
