@@ -33,6 +33,9 @@ use crate::envelope::{self, Event};
 use crate::outbox::Outbox;
 use crate::topology::{Link, RETRY_AFTER_SECONDS, Topology, answered, name};
 
+/// Tries of an event that took too long each time, most of them two minutes apart: four hours.
+const SLOW_ATTEMPTS: i64 = 120;
+
 const PREFETCH: u16 = 2 * MAX_BATCH as u16;
 
 /// For one transaction: more than PostgreSQL gives to any of its statements.
@@ -203,14 +206,16 @@ impl<H: Handler> Worker<'_, H> {
         if !new.is_empty() || held.iter().any(|one| one.tries == 0) {
             return Ok(new);
         }
-        if held.is_empty() {
-            self.caught_up.store(true, Ordering::Relaxed);
-        }
         let until = Instant::now() + COME_ROUND;
         let until = held.iter().map(|one| one.again_at).fold(until, Instant::min);
         tokio::select! {
             () = self.stop.cancelled() => {}
-            () = tokio::time::sleep_until(until) => {}
+            () = tokio::time::sleep_until(until) => {
+                // Nothing came for a while; what was delivered before and not acknowledged would have.
+                if held.is_empty() {
+                    self.caught_up.store(true, Ordering::Relaxed);
+                }
+            }
             next = deliveries.next(), if room > 0 => {
                 new.push(next.context("the broker cancelled the consumer")??);
                 drain(deliveries, &mut new)?;
@@ -390,6 +395,10 @@ impl<H: Handler> Worker<'_, H> {
         let (event, properties) = (&one.event, &one.delivery.properties);
         let attempts = envelope::attempts(properties);
         let retry = usize::try_from(attempts).ok().and_then(|index| RETRY_AFTER_SECONDS.get(index));
+        // What takes too long may take less in an hour: a slow disk is no fault of the event.
+        let slow = matches!(error, ApplyError::TookTooLong)
+            || matches!(error, ApplyError::Database(error) if service::db::timed_out(error));
+        let retry = retry.or_else(|| RETRY_AFTER_SECONDS.last().filter(|_| slow && attempts < SLOW_ATTEMPTS));
         let queue = match (error, retry) {
             (ApplyError::Database(_) | ApplyError::TookTooLong, Some(seconds)) => {
                 let declared = self.topology.retry_queue(channel, self.consumer, *seconds);

@@ -138,7 +138,10 @@ impl Relay<'_> {
         reach("relay.claimed").await?;
         let (sent, failure) = self.publish(&events).await;
         if sent.len() < events.len() {
-            self.release(&events[sent.len()..]).await?;
+            // What was sent is to be settled all the same.
+            if let Err(error) = self.release(&events[sent.len()..]).await {
+                tracing::warn!(%error, "relay.not_released"); // their lease runs out
+            }
         }
         let mut batch = batch::settle(self.outbox.pool().clone(), sent, Instant::now()).boxed();
         match timeout(IN_STEP, &mut batch).await {

@@ -44,7 +44,7 @@ pub struct Backends {
     #[arg(long, env = "DATABASE_DIRECT_URL", hide_env_values = true)]
     pub database_direct_url: Option<String>,
     /// Most connections held to PostgreSQL.
-    #[arg(long, env = "DATABASE_CONNECTIONS", default_value_t = 10)]
+    #[arg(long, env = "DATABASE_CONNECTIONS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     pub database_connections: u32,
     /// RabbitMQ: `amqp://account:password@host:5672/%2f`.
     #[arg(long, env = "AMQP_URL", hide_env_values = true)]
@@ -85,8 +85,8 @@ pub struct Process {
     #[arg(long, env = "SHUTDOWN_GRACE_SECONDS", default_value_t = 20)]
     pub shutdown_grace_seconds: u64,
     /// Seconds that a background worker may be without movement before the process is not ready; after twice as
-    /// long it ends.
-    #[arg(long, env = "WATCHDOG_SECONDS", default_value_t = 60)]
+    /// long it ends. At least 60, as one step may take as long while the database is away.
+    #[arg(long, env = "WATCHDOG_SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(60..))]
     pub watchdog_seconds: u64,
 }
 

@@ -2,7 +2,6 @@
 //! several replicas may run at once.
 
 mod address;
-mod commits;
 mod connection;
 mod errors;
 mod pool;
@@ -14,17 +13,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use sqlx::Connection as _;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::{PgConnection, PgListener, PgPoolOptions};
 use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 pub use connection::{Connection, Transaction, begin, begin_with};
 pub use errors::{Kind, is_transient, kind, timed_out, violated_constraint};
 pub use pool::Pool;
 
 use crate::config::{Backends, Pooler};
-use errors::is_read_only;
+use errors::{is_read_only, is_unannounced};
 use server::{Server, Session};
 use watch::Watch;
 
@@ -32,7 +31,10 @@ use watch::Watch;
 const START_DEADLINE: Duration = Duration::from_secs(60);
 
 /// How long it waits for one that takes writes, where there is one that does not: a failover may be under way.
-const STANDBY_DEADLINE: Duration = Duration::from_secs(8);
+const STANDBY_DEADLINE: Duration = Duration::from_secs(4);
+
+/// For the questions to a pooler at the start.
+const CHECK_DEADLINE: Duration = Duration::from_secs(4);
 
 /// How long a migration may run, with all its waits for locks.
 const MIGRATION_DEADLINE: Duration = Duration::from_secs(3600);
@@ -41,7 +43,7 @@ const MIGRATION_DEADLINE: Duration = Duration::from_secs(3600);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// A pool on `schema` with its migrations applied and, where they can be had, its connections open. Waits up to a
-/// minute for the database to come up, and eight seconds for a standby to be promoted.
+/// minute for the database to come up, and four seconds for a standby to be promoted.
 pub async fn open(config: &Backends, schema: &str, migrators: &[&Migrator]) -> anyhow::Result<Pool> {
     let pooled = config.database_pooler == Pooler::Transaction;
     let (direct_setting, direct_url) = match (&config.database_direct_url, pooled) {
@@ -57,14 +59,15 @@ pub async fn open(config: &Backends, schema: &str, migrators: &[&Migrator]) -> a
     let migrating = Server::new(direct_setting, direct_url, schema, Session::Migration)?;
     let direct = Server::new(direct_setting, direct_url, schema, Session::Direct)?;
 
+    let (mut connection, _) = connect_patiently(&server).await?;
+    if pooled {
+        let check = pooler::check(&mut connection, schema);
+        timeout(CHECK_DEADLINE, check).await.context("the pooler does not answer")??;
+    }
+    drop(connection);
     for migrator in migrators {
         migrate(&migrating, migrator).await.context("migrating the database failed")?;
     }
-    let mut connection = connect_patiently(&server).await?;
-    if pooled {
-        pooler::check(&mut connection, schema).await?;
-    }
-    connection.close().await?;
     let watch = Arc::new(Watch::start(server.clone()));
     let pool = Pool::new(server, Arc::new(direct), config.database_connections, Some(watch))?;
     pool.warm().await;
@@ -80,17 +83,17 @@ async fn migrate(server: &Server, migrator: &Migrator) -> anyhow::Result<()> {
     let started = Instant::now();
     let mut pause = Duration::from_millis(500);
     loop {
-        let mut connection = connect_patiently(server).await?;
+        let (mut connection, retired) = connect_patiently(server).await?;
         let left = MIGRATION_DEADLINE.saturating_sub(started.elapsed());
         let migrated = tokio::select! {
             migrated = timeout(left, migrator.run(&mut connection)) => migrated.context("it took an hour")?,
-            () = lost(server) => {
+            () = lost(server, &retired) => {
                 tracing::warn!("db.migration_lost_its_server");
                 continue;
             }
         };
         match migrated {
-            Ok(()) => return Ok(connection.close().await?),
+            Ok(()) => return Ok(()),
             Err(error) if may_come_again(&error) => {
                 // Said each time: a migration that waits for hours is to be seen.
                 tracing::warn!(%error, again_in = ?pause, "db.migration_waits");
@@ -110,12 +113,15 @@ fn may_come_again(error: &MigrateError) -> bool {
     }
 }
 
-/// Ends when the server could not be reached three times in a row.
-async fn lost(server: &Server) {
+/// Ends when another server has taken over, or none could be reached three times in a row.
+async fn lost(server: &Server, retired: &CancellationToken) {
     let mut failures = 0;
-    while failures < 3 {
+    while failures < 3 && !retired.is_cancelled() {
         sleep(Duration::from_secs(3)).await;
-        failures = if server.open().await.is_ok() { 0 } else { failures + 1 };
+        failures = match server.open().await {
+            Err(error) if kind(&error) == Kind::OtherConnection => failures + 1,
+            _ => 0,
+        };
     }
 }
 
@@ -129,11 +135,12 @@ fn of_any_version(migrator: &Migrator) -> Migrator {
     patient
 }
 
-async fn connect_patiently(server: &Server) -> anyhow::Result<PgConnection> {
+/// A connection, and what is cancelled when its server is replaced.
+async fn connect_patiently(server: &Server) -> anyhow::Result<(PgConnection, CancellationToken)> {
     let started = Instant::now();
     loop {
         match server.open().await {
-            Ok((connection, _)) => return Ok(connection),
+            Ok(opened) => return Ok(opened),
             Err(error) if is_read_only(&error) => {
                 ensure!(
                     started.elapsed() < STANDBY_DEADLINE,
@@ -142,7 +149,7 @@ async fn connect_patiently(server: &Server) -> anyhow::Result<PgConnection> {
                 );
                 tracing::warn!(%error, "db.waiting");
             }
-            Err(error) if pooler::is_unannounced(&error) => {
+            Err(error) if is_unannounced(&error) => {
                 return Err(error).context(
                     "DATABASE_URL leads to a pooler: set DATABASE_POOLER=transaction and DATABASE_DIRECT_URL, \
                      or name PostgreSQL itself",

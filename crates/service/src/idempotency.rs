@@ -70,7 +70,7 @@ impl Request {
         Ok(Self { user, operation, key, body_hash: digest(&SHA256, &body).as_ref().to_vec() })
     }
 
-    /// The answer that the key has; without one the key is this transaction's until it ends. 409 while another one
+    /// The answer that the key has, which is given once the transaction is committed; without one the key is this transaction's until it ends. 409 while another one
     /// has it, 422 when it came with another body. Always `None` without a key.
     pub async fn earlier(&self, transaction: &mut Connection) -> Result<Option<Answer>, Problem> {
         let Some(key) = &self.key else { return Ok(None) };
@@ -83,15 +83,18 @@ impl Request {
             return Err(in_progress());
         }
         // In a statement of its own, which sees what whoever had the lock has written.
-        let sql = "SELECT body_hash, status, headers, body FROM idempotency_keys
-                   WHERE user_id = $1 AND operation = $2 AND key = $3";
-        let stored = sqlx::query_as::<_, (Vec<u8>, i16, Json<Vec<(String, String)>>, String)>(sql)
+        // It writes something itself, so that who commits this transaction waits behind the answer's: a failover
+        // can then no longer take it away.
+        let sql =
+            "SELECT body_hash, status, headers, body, pg_logical_emit_message(true, 'dockside', '')::text
+                   FROM idempotency_keys WHERE user_id = $1 AND operation = $2 AND key = $3";
+        let stored = sqlx::query_as::<_, (Vec<u8>, i16, Json<Vec<(String, String)>>, String, String)>(sql)
             .bind(self.user)
             .bind(self.operation)
             .bind(key)
             .fetch_optional(transaction)
             .await?;
-        let Some((body_hash, status, Json(headers), body)) = stored else { return Ok(None) };
+        let Some((body_hash, status, Json(headers), body, _)) = stored else { return Ok(None) };
         if body_hash != self.body_hash {
             return Err(reused());
         }

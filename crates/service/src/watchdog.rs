@@ -33,6 +33,7 @@ impl Pulse {
             }
         }
         self.0.resting.store(true, Ordering::Relaxed);
+        self.beat();
         let _resting = Resting(&self.0);
         idle.await
     }

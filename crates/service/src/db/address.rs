@@ -26,13 +26,21 @@ pub(super) fn parse(setting: &str, url: &str) -> anyhow::Result<Vec<PgConnectOpt
     let query = without_target(setting, query)?;
     let hosts: Vec<&str> = hosts.split(',').collect();
     let several = hosts.len() > 1;
-    hosts
-        .into_iter()
-        .map(|host| {
+    (1..)
+        .zip(hosts)
+        .map(|(number, host)| {
             ensure!(!several || !host.is_empty(), "{setting} lists a host without a name");
             let one = format!("{scheme}://{user}{host}{path}{query}");
-            let options = one.parse::<PgConnectOptions>();
-            options.with_context(|| format!("{setting} is not a PostgreSQL URL; look at the host {host:?}"))
+            // Named by its place: what was taken for a host may be part of a password.
+            let options = one.parse::<PgConnectOptions>().with_context(|| {
+                format!(
+                    "{setting} is not a PostgreSQL URL; look at its host number {number}. In a password \
+                     / ? # and @ are written %2F %3F %23 %40"
+                )
+            })?;
+            // tokio resolves names, and knows an IPv6 address without its brackets only.
+            let name = options.get_host().trim_matches(['[', ']']).to_owned();
+            Ok(options.host(&name))
         })
         .collect()
 }
@@ -73,7 +81,7 @@ mod tests {
     #[test]
     fn each_host_of_a_list_is_an_address_of_its_own() {
         let url = "postgres://role:a%40b@one:5433,two,[::1]:5434/shop?target_session_attrs=read-write&sslmode=disable";
-        assert_eq!(hosts(url), [("one".into(), 5433), ("two".into(), 5432), ("[::1]".into(), 5434)]);
+        assert_eq!(hosts(url), [("one".into(), 5433), ("two".into(), 5432), ("::1".into(), 5434)]);
         let parsed = parse("DATABASE_URL", url).unwrap();
         assert!(parsed.iter().all(|options| options.get_database() == Some("shop")));
         assert!(parsed.iter().all(|options| options.get_username() == "role"));
@@ -90,13 +98,14 @@ mod tests {
         for (url, says) in [
             ("one:5432", "no ://"),
             ("postgres://role:hush@one,,two/shop", "a host without a name"),
-            ("postgres://role:hush@one:x,two/shop", "one:x"),
+            ("postgres://role:hush@one:x,two/shop", "host number 1"),
+            ("postgres://role:hu/sh@one/shop", "host number 1"),
             ("postgres://role:hush@one/shop?host=a,b", "list them after the @"),
             ("postgres://role:hush@one/shop?target_session_attrs=standby", "set it to read-write"),
         ] {
             let error = refused(url);
             assert!(error.contains("DATABASE_URL") && error.contains(says), "{url}: {error}");
-            assert!(!error.contains("hush"), "{error}");
+            assert!(!error.contains("hu"), "{error}");
         }
     }
 }

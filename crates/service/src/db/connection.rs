@@ -5,7 +5,6 @@
 //! statement has a deadline here, in the client. When it passes, or another server has taken over, the
 //! connection is closed at once, whatever was under way on it.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool::managed::Object;
@@ -17,7 +16,6 @@ use sqlx::{Connection as _, Describe, Either, Execute, Executor, Postgres, SqlSt
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::commits::Commits;
 use super::errors::{Kind, Unanswered, kind};
 use super::pool::{Manager, Pool};
 
@@ -50,17 +48,11 @@ pub struct Connection {
     until: Option<Instant>,
     /// A statement of the present transaction failed: PostgreSQL answers its COMMIT with a ROLLBACK and no error.
     aborted: bool,
-    commits: Arc<Commits>,
 }
 
 impl Connection {
-    pub(super) fn new(
-        raw: PgConnection,
-        retired: CancellationToken,
-        life: Duration,
-        commits: Arc<Commits>,
-    ) -> Self {
-        Self { raw: Some(raw), retired, expires: Instant::now() + life, until: None, aborted: false, commits }
+    pub(super) fn new(raw: PgConnection, retired: CancellationToken, life: Duration) -> Self {
+        Self { raw: Some(raw), retired, expires: Instant::now() + life, until: None, aborted: false }
     }
 
     /// What a statement is sent on, and how long it may take. After that comes [`Self::settle`].
@@ -219,20 +211,17 @@ impl Transaction {
                 "a statement of the transaction had failed: nothing is committed".into(),
             ));
         }
-        let mut commit = Box::pin(async move {
+        // By a task, so that a caller who goes away does not free its place: see COMMIT_HELD.
+        let commit = tokio::spawn(async move {
             self.until = None;
-            let _pending = self.commits.begin();
             self.run("COMMIT", COMMIT_HELD).await?;
             drop(self.connection.take());
             Ok(())
         });
-        match tokio::time::timeout(COMMIT_DEADLINE, &mut commit).await {
-            Ok(Err(error)) if kind(&error) == Kind::OtherConnection => Err(Unanswered::Commit.into()),
-            Ok(outcome) => outcome,
-            Err(_) => {
-                tokio::spawn(commit);
-                Err(Unanswered::Commit.into())
-            }
+        match tokio::time::timeout(COMMIT_DEADLINE, commit).await {
+            Ok(Ok(Err(error))) if kind(&error) != Kind::OtherConnection => Err(error),
+            Ok(Ok(Ok(()))) => Ok(()),
+            _ => Err(Unanswered::Commit.into()),
         }
     }
 
@@ -245,10 +234,12 @@ impl Transaction {
 }
 
 async fn roll_back(mut connection: Object<Manager>) -> sqlx::Result<()> {
-    connection.until = None;
+    // Who is dropped in here leaves `until`, by which the pool knows that the transaction may be open yet.
+    connection.until = Some(Instant::now() + SHORT_DEADLINE);
     let outcome = connection.run("ROLLBACK", SHORT_DEADLINE).await;
-    if outcome.is_err() {
-        connection.raw = None;
+    match &outcome {
+        Ok(()) => connection.until = None,
+        Err(_) => connection.raw = None,
     }
     outcome
 }

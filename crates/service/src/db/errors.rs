@@ -21,7 +21,7 @@ pub enum Kind {
 /// What `error` means.
 pub fn kind(error: &sqlx::Error) -> Kind {
     match error {
-        sqlx::Error::Io(io) => match io.get_ref().and_then(|inner| inner.downcast_ref::<Unanswered>()) {
+        sqlx::Error::Io(_) => match unanswered(error) {
             Some(Unanswered::Commit) => Kind::OutcomeUnknown,
             _ => Kind::OtherConnection,
         },
@@ -77,6 +77,8 @@ pub(super) enum Unanswered {
     Closed,
     /// The server that was reached takes no writes.
     ReadOnly,
+    /// What the session asked for has no effect: a pooler that is not in the settings is between.
+    Unannounced,
     /// Opening a connection failed, for this reason: nothing that a statement is to blame for.
     Unreachable(sqlx::Error),
 }
@@ -91,6 +93,7 @@ impl fmt::Display for Unanswered {
             Self::ReadOnly => {
                 f.write_str("the database server takes no writes: it is a standby or read-only")
             }
+            Self::Unannounced => f.write_str("the session's settings have no effect: a pooler is between"),
             Self::Unreachable(error) => write!(f, "no connection to the database: {error}"),
         }
     }
@@ -104,10 +107,21 @@ impl From<Unanswered> for sqlx::Error {
     }
 }
 
+fn unanswered(error: &sqlx::Error) -> Option<&Unanswered> {
+    let sqlx::Error::Io(io) = error else { return None };
+    io.get_ref().and_then(|inner| inner.downcast_ref())
+}
+
 /// Whether the server that was reached takes no writes.
 pub(super) fn is_read_only(error: &sqlx::Error) -> bool {
-    let sqlx::Error::Io(io) = error else { return false };
-    matches!(io.get_ref().and_then(|inner| inner.downcast_ref()), Some(Unanswered::ReadOnly))
+    matches!(unanswered(error), Some(Unanswered::ReadOnly))
+}
+
+/// Whether a pooler answered that is not in the settings. PgBouncer refuses what a session asks for, unless it is told to
+/// ignore it.
+pub(super) fn is_unannounced(error: &sqlx::Error) -> bool {
+    matches!(unanswered(error), Some(Unanswered::Unannounced))
+        || error.to_string().contains("unsupported startup parameter")
 }
 
 #[cfg(test)]

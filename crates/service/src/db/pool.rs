@@ -29,6 +29,9 @@ impl managed::Manager for Manager {
     type Error = sqlx::Error;
 
     async fn create(&self) -> sqlx::Result<Connection> {
+        if self.0.commits_wait() {
+            return Err(Unanswered::Unreachable(sqlx::Error::PoolTimedOut).into());
+        }
         self.0.connect().await.map_err(|error| Unanswered::Unreachable(error).into())
     }
 

@@ -8,13 +8,7 @@ use anyhow::{Context, bail, ensure};
 use sqlx::Row;
 use sqlx::postgres::PgConnection;
 
-/// PgBouncer's word when it is asked for a setting that it does not know.
-const UNKNOWN_SETTING: &str = "unsupported startup parameter";
-
-/// Whether a pooler answered that is not in the settings.
-pub(super) fn is_unannounced(error: &sqlx::Error) -> bool {
-    error.to_string().contains(UNKNOWN_SETTING)
-}
+use super::errors::{Kind, kind};
 
 /// Refuses a pooler that would mix up statements, and a role without its settings.
 pub(super) async fn check(connection: &mut PgConnection, schema: &str) -> anyhow::Result<()> {
@@ -31,7 +25,9 @@ pub(super) async fn check(connection: &mut PgConnection, schema: &str) -> anyhow
     .await;
     let prepared = match &row {
         Ok(row) => row.try_get(0)?,
-        Err(_) => false,
+        // Another's statement ran, or none.
+        Err(error) if kind(error) == Kind::Statement => false,
+        Err(_) => true,
     };
     ensure!(
         prepared,

@@ -2,8 +2,8 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -12,9 +12,8 @@ use sqlx::{Connection as _, Row};
 use tokio_util::sync::CancellationToken;
 
 use super::address;
-use super::commits::Commits;
 use super::connection::Connection;
-use super::errors::{Unanswered, is_read_only};
+use super::errors::{Unanswered, is_read_only, is_unannounced};
 
 /// For opening a connection to one host.
 const OPEN_DEADLINE: Duration = Duration::from_secs(5);
@@ -25,11 +24,18 @@ const HEAD_START: Duration = Duration::from_millis(300);
 /// A connection is used for this long, and up to as long again, so that not all of a pool end together.
 const LIFE: Duration = Duration::from_secs(30 * 60);
 
+/// How long a server that was met is known to be the present one, whether or not the watch has reached it yet.
+const REMEMBERED: Duration = Duration::from_secs(30);
+
 /// A sign of life, and who gives it. A promoted standby writes on a new timeline; a restarted server has another
 /// start time. <https://www.postgresql.org/docs/current/continuous-archiving.html#BACKUP-TIMELINES>
-pub(super) const IDENTIFY: &str = "SELECT current_setting('transaction_read_only'),
+/// And whether commits of this role wait for a synchronous standby, which every other answer leaves open.
+const IDENTIFY: &str = "SELECT current_setting('transaction_read_only'),
     CASE WHEN pg_is_in_recovery() THEN '0' ELSE left(pg_walfile_name(pg_current_wal_lsn()), 8) END,
-    pg_postmaster_start_time()::text";
+    pg_postmaster_start_time()::text,
+    current_setting('lock_timeout'),
+    EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND usename = current_user
+            AND state_change < now() - interval '2 s')::text";
 
 /// Which run of which server it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,13 +62,29 @@ impl Session {
                 ("statement_timeout", "10s"),
                 ("lock_timeout", "5s"),
                 ("idle_in_transaction_session_timeout", "15s"),
+                // A client that is gone without a word keeps no locks for hours.
+                ("tcp_keepalives_idle", "10"),
+                ("tcp_keepalives_interval", "5"),
+                ("tcp_keepalives_count", "3"),
             ],
             Self::Pooled => &[],
             Self::Migration => &[
                 ("statement_timeout", "0"),
                 ("lock_timeout", "1s"),
                 ("idle_in_transaction_session_timeout", "0"),
+                ("tcp_keepalives_idle", "10"),
+                ("tcp_keepalives_interval", "5"),
+                ("tcp_keepalives_count", "3"),
             ],
+        }
+    }
+
+    /// As the server shows it: by this the session sees that it was given what it asked for.
+    fn lock_timeout(self) -> Option<&'static str> {
+        match self {
+            Self::Direct => Some("5s"),
+            Self::Pooled => None,
+            Self::Migration => Some("1s"),
         }
     }
 }
@@ -70,17 +92,22 @@ impl Session {
 #[derive(Debug)]
 pub(super) struct Server {
     hosts: Vec<PgConnectOptions>,
+    session: Session,
     /// The host that was writable last: the first to be tried.
     last: AtomicUsize,
     present: Mutex<Present>,
     /// Whether the present server was there when it was last looked at.
     alive: AtomicBool,
-    commits: Arc<Commits>,
+    /// Whether commits were seen to wait for a standby.
+    commits_wait: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct Present {
     identity: Option<Identity>,
+    /// The place in the list of the host that led there.
+    host: usize,
+    met: Option<Instant>,
     retired: CancellationToken,
 }
 
@@ -97,10 +124,11 @@ impl Server {
         };
         Ok(Self {
             hosts: address::parse(setting, url)?.into_iter().map(with_settings).collect(),
+            session,
             last: AtomicUsize::new(0),
             present: Mutex::default(),
             alive: AtomicBool::new(false),
-            commits: Arc::default(),
+            commits_wait: AtomicBool::new(false),
         })
     }
 
@@ -118,41 +146,44 @@ impl Server {
             () = replaced.cancelled() => self.open().await?,
         };
         let life = LIFE + LIFE.mul_f64(rand::random::<f64>());
-        Ok(Connection::new(raw, retired, life, self.commits.clone()))
+        Ok(Connection::new(raw, retired, life))
     }
 
-    /// A connection to the first host that takes writes, and what ends when that server is replaced.
+    /// A connection to the first host that takes writes, and what is cancelled when that server is replaced.
     pub async fn open(&self) -> sqlx::Result<(PgConnection, CancellationToken)> {
         let first = self.last.load(Ordering::Relaxed);
         let mut attempts: FuturesUnordered<_> = (0..self.hosts.len())
             .map(|turn| async move {
                 let host = (first + turn) % self.hosts.len();
                 tokio::time::sleep(HEAD_START * u32::try_from(turn).unwrap_or(u32::MAX)).await;
-                (host, open(&self.hosts[host]).await)
+                (host, open(&self.hosts[host], self.session).await)
             })
             .collect();
         let mut failure = None;
         while let Some((host, outcome)) = attempts.next().await {
-            match outcome.and_then(|(raw, identity)| Ok((raw, self.meet(identity)?))) {
+            match outcome.and_then(|(raw, identity)| Ok((raw, self.meet(identity, host)?))) {
                 Ok(opened) => {
                     self.last.store(host, Ordering::Relaxed);
                     return Ok(opened);
                 }
                 // That the others are away says less than that one is there and takes no writes.
-                Err(error) if is_read_only(&error) => failure = Some(error),
+                Err(error) if is_read_only(&error) || is_unannounced(&error) => failure = Some(error),
                 Err(error) => failure = failure.or(Some(error)),
             }
         }
         Err(failure.unwrap_or(sqlx::Error::PoolClosed))
     }
 
-    /// Notes who was reached. A server that is new retires all connections to the one before. A timeline that has been
-    /// left is not gone back to while the present server lives: who was promoted has the orders.
-    pub fn meet(&self, met: Identity) -> sqlx::Result<CancellationToken> {
+    /// Notes who was reached, and by which host of the list. A server that is new retires all connections to the one
+    /// before, and so does another way to the same server while the one before is silent. A timeline that has
+    /// been left is not gone back to while the present server lives: who was promoted has the orders.
+    pub fn meet(&self, met: Identity, host: usize) -> sqlx::Result<CancellationToken> {
         let mut present = self.present();
+        let alive = self.alive.load(Ordering::Relaxed);
+        let lately = alive || present.met.is_some_and(|at| at.elapsed() < REMEMBERED);
         match &present.identity {
-            Some(known) if *known == met => {}
-            Some(known) if met.timeline < known.timeline && self.alive.load(Ordering::Relaxed) => {
+            Some(known) if *known == met && (present.host == host || alive) => {}
+            Some(known) if met.timeline < known.timeline && lately => {
                 return Err(Unanswered::ReadOnly.into());
             }
             known => {
@@ -161,9 +192,10 @@ impl Server {
                     present.retired.cancel();
                     present.retired = CancellationToken::new();
                 }
-                present.identity = Some(met);
+                (present.identity, present.host) = (Some(met), host);
             }
         }
+        present.met = Some(Instant::now());
         Ok(present.retired.clone())
     }
 
@@ -171,9 +203,21 @@ impl Server {
         self.alive.swap(alive, Ordering::Relaxed)
     }
 
-    /// Whether it was there when it was last looked at, and its commits come through.
+    pub fn set_commits_wait(&self, wait: bool) {
+        if self.commits_wait.swap(wait, Ordering::Relaxed) != wait {
+            tracing::warn!(wait, "db.commits_wait");
+        }
+    }
+
+    /// Whether commits wait for a standby. A new connection would soon wait there too, and the server has no end of
+    /// places.
+    pub fn commits_wait(&self) -> bool {
+        self.commits_wait.load(Ordering::Relaxed)
+    }
+
+    /// Whether it was there when it was last looked at, and its commits came through.
     pub fn is_writable(&self) -> bool {
-        self.alive.load(Ordering::Relaxed) && !self.commits.are_stuck()
+        self.alive.load(Ordering::Relaxed) && !self.commits_wait()
     }
 
     fn present(&self) -> MutexGuard<'_, Present> {
@@ -182,18 +226,28 @@ impl Server {
 }
 
 /// A connection to this host, if it takes writes.
-async fn open(host: &PgConnectOptions) -> sqlx::Result<(PgConnection, Identity)> {
+async fn open(host: &PgConnectOptions, session: Session) -> sqlx::Result<(PgConnection, Identity)> {
     let opened = async {
         let mut raw = PgConnection::connect_with(host).await?;
-        let identity = identify(&mut raw).await?;
-        Ok((raw, identity))
+        let life = identify(&mut raw).await?;
+        match session.lock_timeout() {
+            Some(expected) if life.lock_timeout != expected => Err(Unanswered::Unannounced.into()),
+            _ => Ok((raw, life.identity)),
+        }
     };
     let late = || sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, "no connection in 5 s"));
     tokio::time::timeout(OPEN_DEADLINE, opened).await.unwrap_or_else(|_| Err(late()))
 }
 
+/// What a server says of itself.
+pub(super) struct Life {
+    pub identity: Identity,
+    pub commits_wait: bool,
+    lock_timeout: String,
+}
+
 /// Who is on the other end; an error if it takes no writes.
-pub(super) async fn identify(raw: &mut PgConnection) -> sqlx::Result<Identity> {
+pub(super) async fn identify(raw: &mut PgConnection) -> sqlx::Result<Life> {
     let row = sqlx::raw_sql(IDENTIFY).fetch_one(raw).await?;
     let read_only: String = row.try_get(0)?;
     if read_only != "off" {
@@ -201,7 +255,12 @@ pub(super) async fn identify(raw: &mut PgConnection) -> sqlx::Result<Identity> {
     }
     let timeline: String = row.try_get(1)?;
     let timeline = u32::from_str_radix(&timeline, 16).map_err(|error| sqlx::Error::Decode(error.into()))?;
-    Ok(Identity { timeline, started: row.try_get(2)? })
+    let commits_wait: String = row.try_get(4)?;
+    Ok(Life {
+        identity: Identity { timeline, started: row.try_get(2)? },
+        commits_wait: commits_wait == "true",
+        lock_timeout: row.try_get(3)?,
+    })
 }
 
 impl fmt::Display for Identity {
@@ -221,25 +280,40 @@ mod tests {
     #[test]
     fn another_server_retires_the_connections_to_the_one_before() {
         let server = Server::new("X", "postgres://a,b/shop", "orders", Session::Direct).unwrap();
-        let first = server.meet(identity(1, "noon")).unwrap();
-        assert!(!server.meet(identity(1, "noon")).unwrap().is_cancelled());
+        let first = server.meet(identity(1, "noon"), 0).unwrap();
+        assert!(!server.meet(identity(1, "noon"), 0).unwrap().is_cancelled());
         assert!(!first.is_cancelled());
-        let second = server.meet(identity(2, "one")).unwrap();
+        let second = server.meet(identity(2, "one"), 0).unwrap();
         assert!(first.is_cancelled() && !second.is_cancelled());
-        let restarted = server.meet(identity(2, "two")).unwrap();
+        let restarted = server.meet(identity(2, "two"), 0).unwrap();
         assert!(second.is_cancelled() && !restarted.is_cancelled());
+    }
+
+    #[test]
+    fn another_way_to_a_server_retires_those_by_a_way_that_is_silent_only() {
+        let server = Server::new("X", "postgres://a,b/shop", "orders", Session::Direct).unwrap();
+        let by_a = server.meet(identity(1, "noon"), 0).unwrap();
+        server.set_alive(true);
+        server.meet(identity(1, "noon"), 1).unwrap();
+        assert!(!by_a.is_cancelled());
+        server.set_alive(false);
+        let by_b = server.meet(identity(1, "noon"), 1).unwrap();
+        assert!(by_a.is_cancelled() && !by_b.is_cancelled());
     }
 
     #[test]
     fn a_timeline_that_was_left_is_not_gone_back_to_while_the_present_server_lives() {
         let server = Server::new("X", "postgres://a,b/shop", "orders", Session::Direct).unwrap();
-        let promoted = server.meet(identity(2, "one")).unwrap();
-        server.set_alive(true);
-        assert!(is_read_only(&server.meet(identity(1, "noon")).unwrap_err()));
+        let promoted = server.meet(identity(2, "one"), 0).unwrap();
+        // Though the watch has not reached it yet.
+        for alive in [true, false] {
+            server.set_alive(alive);
+            assert!(is_read_only(&server.meet(identity(1, "noon"), 1).unwrap_err()));
+        }
         assert!(!promoted.is_cancelled());
         // A database that was set up anew begins with the first timeline again.
-        server.set_alive(false);
-        server.meet(identity(1, "tomorrow")).unwrap();
+        server.present().met = Instant::now().checked_sub(REMEMBERED);
+        server.meet(identity(1, "tomorrow"), 0).unwrap();
         assert!(promoted.is_cancelled());
     }
 }

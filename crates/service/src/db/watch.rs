@@ -6,6 +6,7 @@ use std::time::Duration;
 use sqlx::postgres::PgConnection;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::server::{Server, identify};
 
@@ -47,17 +48,24 @@ impl Drop for Watch {
 
 async fn follow(server: Arc<Server>) {
     loop {
-        let mut connection = reach(&server).await;
+        let (mut connection, retired) = reach(&server).await;
         if !server.set_alive(true) {
             tracing::info!("db.back");
         }
+        let mut present = None;
         let lost = loop {
             sleep(EVERY).await;
-            let answer = timeout(PATIENCE, identify(&mut connection)).await;
-            match answer.map(|answer| answer.and_then(|identity| server.meet(identity))) {
-                Ok(Ok(_)) => {}
+            match timeout(PATIENCE, identify(&mut connection)).await {
+                // A server does not change under a connection, but by a pooler.
+                Ok(Ok(life)) if *present.get_or_insert_with(|| life.identity.clone()) == life.identity => {
+                    server.set_commits_wait(life.commits_wait);
+                }
+                Ok(Ok(_)) => break "another server answers".to_owned(),
                 Ok(Err(error)) => break error.to_string(),
                 Err(_) => break "no sign of life in time".to_owned(),
+            }
+            if retired.is_cancelled() {
+                break "another server took over".to_owned();
             }
         };
         server.set_alive(false);
@@ -66,7 +74,7 @@ async fn follow(server: Arc<Server>) {
 }
 
 /// A connection to the server, as soon as there can be one.
-async fn reach(server: &Arc<Server>) -> PgConnection {
+async fn reach(server: &Arc<Server>) -> (PgConnection, CancellationToken) {
     let mut tries = JoinSet::new();
     loop {
         if tries.len() < TRIES {
@@ -80,7 +88,7 @@ async fn reach(server: &Arc<Server>) -> PgConnection {
                 () = sleep_until(next) => break,
             };
             match ended {
-                Ok(Ok((connection, _))) => return connection,
+                Ok(Ok(reached)) => return reached,
                 Ok(Err(error)) => {
                     server.set_alive(false);
                     tracing::debug!(%error, "db.not_reached");

@@ -94,6 +94,7 @@ async fn create(
     let _turn = turn.map_err(|_| Problem::unavailable("Too many products are being added."))?;
     let mut transaction = service::db::begin(&app.pool).await?;
     if let Some(answer) = request.earlier(&mut transaction).await? {
+        transaction.commit().await?;
         return Ok(answer);
     }
     let product = product::create(&mut transaction, new).await?;

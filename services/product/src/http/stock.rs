@@ -87,6 +87,7 @@ async fn create(
     let (delta, reason) = parse(body.json(&["application/json"])?)?;
     let request = Request::new(user.id, OPERATION, key, &(product.id, delta, &reason))?;
     if let Some(answer) = request.earlier(&mut transaction).await? {
+        transaction.commit().await?;
         return Ok(answer);
     }
     let answer = match stock::adjust(&mut transaction, product.id, delta, &reason, user.id).await {

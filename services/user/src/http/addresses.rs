@@ -63,6 +63,7 @@ async fn add(
     let request = Request::new(user.id, ADD, key, &place)?;
     let mut transaction = service::db::begin(&app.pool).await?;
     if let Some(answer) = request.earlier(&mut transaction).await? {
+        transaction.commit().await?;
         return Ok(answer);
     }
     let answer = match address::add(&mut transaction, user.id, place).await {

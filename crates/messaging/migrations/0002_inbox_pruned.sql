@@ -1,11 +1,4 @@
--- All of it is additive: replicas of the version before go on beside it.
-
--- How often the broker did not take the event. The pause before it is tried again is in claimed_until, which relays
--- of every version respect.
-ALTER TABLE outbox ADD COLUMN attempts integer NOT NULL DEFAULT 0;
-
--- The relay takes events type by type: those that wait for one queue are not in the way of the rest.
-CREATE INDEX outbox_waiting ON outbox (type, id) WHERE published_at IS NULL;
+-- Additive: replicas of the version before go on beside it.
 
 -- The highest event id (UUIDv7: in order of time) of which an inbox row was deleted. Whether an event up to it was
 -- applied is not known any more.
