@@ -117,6 +117,8 @@ struct Held {
     /// How often it was tried by itself. Then it is no longer tried with others.
     tries: u32,
     again_at: Instant,
+    /// When it last failed for a reason that may be the database's.
+    doubted_at: Option<Instant>,
 }
 
 /// What a pass came to.
@@ -127,8 +129,9 @@ struct Pass {
     proved: bool,
     /// Whether an event that could go through did not.
     stuck: bool,
-    /// Those that took too long, or failed for a reason that may be theirs or not.
-    doubtful: Vec<(Held, ApplyError)>,
+    /// Those that took too long, or failed for a reason that may be theirs or not; true when it is theirs: others went
+    /// through since the time before.
+    doubtful: Vec<(Held, ApplyError, bool)>,
 }
 
 impl<H: Handler> Worker<'_, H> {
@@ -143,7 +146,7 @@ impl<H: Handler> Worker<'_, H> {
         tracing::info!("consumer.connected");
         let applied = telemetry::counter("events.applied");
         let mut held: Vec<Held> = Vec::new();
-        let (mut pause, mut stuck_since) = (Duration::ZERO, None);
+        let (mut pause, mut stuck_since, mut proved_at) = (Duration::ZERO, None, None);
         while !self.stop.is_cancelled() {
             self.pulse.beat();
             let new = self.receive(&mut deliveries, &held, pause).await?;
@@ -151,7 +154,7 @@ impl<H: Handler> Worker<'_, H> {
                 continue;
             }
             reach("consumer.received").await?;
-            let pass = self.pass(&link.channel, new, &mut held).await?;
+            let pass = self.pass(&link.channel, new, &mut held, &mut proved_at).await?;
             applied.add(pass.acknowledged.len() as u64, &[]);
             acknowledge(&link.channel, &pass.acknowledged, held.is_empty()).await?;
             if pass.proved || !pass.stuck {
@@ -230,13 +233,16 @@ impl<H: Handler> Worker<'_, H> {
         channel: &Channel,
         new: Vec<Delivery>,
         held: &mut Vec<Held>,
+        proved_at: &mut Option<Instant>,
     ) -> anyhow::Result<Pass> {
         let (until, mut pass) = (Instant::now() + PASS_DEADLINE, Pass::default());
         let (mut batch, tried): (Vec<_>, Vec<_>) =
             std::mem::take(held).into_iter().partition(|one| one.tries == 0);
         for delivery in new {
             match Event::from_delivery(&delivery) {
-                Some(event) => batch.push(Held { event, delivery, tries: 0, again_at: Instant::now() }),
+                Some(event) => {
+                    batch.push(Held { event, delivery, tries: 0, again_at: Instant::now(), doubted_at: None })
+                }
                 None => {
                     anyhow::ensure!(Instant::now() < until, "the broker is slow to take what is no event");
                     self.put_aside_noise(channel, &delivery).await?;
@@ -248,6 +254,7 @@ impl<H: Handler> Worker<'_, H> {
         match self.apply(&events).await {
             Ok(()) => {
                 pass.proved = !batch.is_empty();
+                *proved_at = pass.proved.then(Instant::now).or(*proved_at);
                 pass.acknowledged.extend(batch.drain(..).map(|one| one.delivery.delivery_tag));
             }
             Err(error) if error.fault() == Fault::Store => {
@@ -266,13 +273,13 @@ impl<H: Handler> Worker<'_, H> {
                 held.push(one);
                 continue;
             }
-            self.try_alone(channel, one, held, &mut pass).await?;
+            self.try_alone(channel, one, held, &mut pass, proved_at).await?;
         }
-        for (one, error) in std::mem::take(&mut pass.doubtful) {
-            if !pass.proved {
+        for (one, error, its_own) in std::mem::take(&mut pass.doubtful) {
+            if !its_own {
                 // Nobody else shows that it could be done: it may be the database.
                 tracing::warn!(%error, event.id = %one.event.id, event.kind = one.event.kind, "consumer.paused");
-                pass.stuck = true;
+                pass.stuck |= !pass.proved;
                 held.push(one.later());
             } else if Instant::now() > until {
                 held.push(one.later());
@@ -287,12 +294,14 @@ impl<H: Handler> Worker<'_, H> {
     async fn try_alone(
         &self,
         channel: &Channel,
-        one: Held,
+        mut one: Held,
         held: &mut Vec<Held>,
         pass: &mut Pass,
+        proved_at: &mut Option<Instant>,
     ) -> anyhow::Result<()> {
         let Err(error) = self.apply(std::slice::from_ref(&one.event)).await else {
             pass.proved = true;
+            *proved_at = Some(Instant::now());
             pass.acknowledged.push(one.delivery.delivery_tag);
             return Ok(());
         };
@@ -301,7 +310,11 @@ impl<H: Handler> Worker<'_, H> {
                 self.put_aside(channel, &one, &error).await?;
                 pass.acknowledged.push(one.delivery.delivery_tag);
             }
-            Fault::Doubtful => pass.doubtful.push((one, error)),
+            Fault::Doubtful => {
+                let before = one.doubted_at.replace(Instant::now());
+                let its_own = before.zip(*proved_at).is_some_and(|(failed, proved)| proved > failed);
+                pass.doubtful.push((one, error, its_own));
+            }
             // Somebody else has the row: the others go on.
             Fault::Busy => held.push(one.later()),
             Fault::Store => {
