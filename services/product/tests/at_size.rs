@@ -112,6 +112,13 @@ fn examples(busiest: &str) -> Vec<Example> {
     let words =
         ["'''waterproof'''", "'''lantern'''", "'''wool'' & ''lantern'''", "'''repair'''", "'!''wool'''"];
     let mut examples = Vec::new();
+    // Few have ended so long ago, and many.
+    for days in ["400", "60"] {
+        examples.push(example(
+            &["SELECT order_id FROM products.reservations", "state <> 'reserved'"],
+            &[days, "1000"],
+        ));
+    }
     for (keyset, key) in keys {
         for [min, max, stock] in filters {
             for (id, key) in [("NULL", "NULL"), (id, key)] {

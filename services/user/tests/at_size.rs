@@ -91,7 +91,7 @@ async fn no_statement_reads_a_big_table_from_end_to_end() {
 
     // Each service has these tables, and runs these statements.
     let messaging = concat!(env!("CARGO_MANIFEST_DIR"), "/../../crates/messaging");
-    let examples = [example(&["FROM outbox", "SKIP LOCKED"], &["128"])];
+    let examples = [example(&["FROM outbox", "SKIP LOCKED"], &["'{}'", "'{}'", "16", "128"])];
     // A dozen a row: it is found twice and written anew, with its entries in the indexes.
     let bounds = Bounds { blocks: 128 * 20, ..bounds };
     found.extend(faults(&mut connection, messaging, bounds, &examples).await);
