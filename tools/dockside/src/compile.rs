@@ -45,6 +45,13 @@ pub fn services(layout: &Layout, release: bool) -> Result<BTreeMap<String, PathB
     programs(layout, &PACKAGES, &PACKAGES, release)
 }
 
+/// The same, together with the programs that `chaos` needs: in one run with it this compiles the dependencies once. By
+/// themselves the services choose other features of them.
+pub fn services_and_chaos(layout: &Layout, release: bool) -> Result<BTreeMap<String, PathBuf>> {
+    let packages = [&PACKAGES[..], &["system-tests"]].concat();
+    programs(layout, &packages, &PACKAGES, release)
+}
+
 /// Builds the programs of these packages, among which have to be those wanted; returns where each is.
 pub fn programs(
     layout: &Layout,

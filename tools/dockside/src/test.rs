@@ -263,7 +263,7 @@ fn steps(
     }
     let shop = |run: &mut Run, optimised: bool| {
         run.step("the shop", || {
-            let built = compile::services(layout, optimised)?;
+            let built = compile::services_and_chaos(layout, optimised)?;
             ensure!(
                 openapi::committed(layout, &built)?,
                 "docs/openapi.json is out of date: run `cargo dockside openapi`"
