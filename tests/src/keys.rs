@@ -11,7 +11,7 @@ use crate::{Answer, Buyer, Shop, eventually, send};
 /// Identical requests at once.
 pub const AT_ONCE: usize = 32;
 
-/// The operations that take an Idempotency-Key, each of which [`storm`] has to know.
+/// The operations that need an Idempotency-Key, each of which [`storm`] has to know.
 const OPERATIONS: [&str; 2] = ["POST /api/v1/orders", "POST /api/v1/orders/{id}/refunds"];
 
 /// An access token is good for a quarter of an hour; signed in anew long before.
@@ -28,14 +28,18 @@ pub struct Tally {
     pub in_progress: usize,
 }
 
-/// Method and path of each operation that takes an Idempotency-Key, as the shop's document has them.
+/// Method and path of each operation that needs an Idempotency-Key, as the shop's document has them. Those that merely take
+/// one are tried where they are: `repeats.rs` of the product service, `addresses.rs` of the user service.
 pub async fn operations(shop: &Shop) -> Vec<String> {
     let document = send(shop.request(Method::GET, "/openapi.json")).await.expect("the document").body;
     let mut found = Vec::new();
     for (path, item) in document["paths"].as_object().into_iter().flatten() {
         for (method, operation) in item.as_object().into_iter().flatten() {
             let parameters = operation["parameters"].as_array().into_iter().flatten();
-            if parameters.into_iter().any(|parameter| parameter["name"] == "Idempotency-Key") {
+            if parameters
+                .into_iter()
+                .any(|parameter| parameter["name"] == "Idempotency-Key" && parameter["required"] == true)
+            {
                 found.push(format!("{} {path}", method.to_uppercase()));
             }
         }
