@@ -76,17 +76,22 @@ pub async fn take_over(
     .transpose()
 }
 
+/// What the key has. An answer that is found is written by somebody, but a commit that was cut off while it waited for a
+/// standby shows without being there. So the statement writes something itself and waits behind it: the answer is not
+/// given before a failover can no longer take it away.
 pub async fn read(connection: &mut Connection, key: &Key) -> sqlx::Result<Option<Stored>> {
-    let row = sqlx::query!(
-        "SELECT body_hash, order_id, answer_status, answer_body FROM orders.claims
-         WHERE user_id = $1 AND operation = $2 AND key = $3",
+    let rows = sqlx::query!(
+        r#"SELECT body_hash, order_id, answer_status, answer_body,
+                  CASE WHEN answer_status IS NOT NULL THEN pg_logical_emit_message(true, 'dockside', '') END::text AS behind
+         FROM orders.claims WHERE user_id = $1 AND operation = $2 AND key = $3"#,
         key.user_id,
         key.operation,
         key.key,
     )
-    .fetch_optional(connection)
+    // To its end: the first row comes before the commit.
+    .fetch_all(connection)
     .await?;
-    Ok(row.map(|row| Stored {
+    Ok(rows.into_iter().next().map(|row| Stored {
         body_hash: row.body_hash,
         answer: row.answer_status.zip(row.answer_body).map(|(status, body)| Answer {
             order_id: row.order_id,
