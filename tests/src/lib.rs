@@ -15,7 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
-use sqlx::postgres::PgPoolOptions;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{PgPool, Postgres, Transaction};
 use uuid::Uuid;
 
@@ -75,7 +75,7 @@ impl Shop {
             client: client(),
             database: PgPoolOptions::new()
                 .acquire_timeout(Duration::from_secs(5))
-                .connect(url)
+                .connect_with(observer(url))
                 .await
                 .expect("PostgreSQL answers"),
             database_url: url.to_owned(),
@@ -233,6 +233,12 @@ impl Shop {
         };
         eventually(&format!("{sql} to be {wanted}"), Duration::from_secs(60), matches).await;
     }
+}
+
+/// A question that is given up here must not go on over there: it would slow down what it asks about.
+fn observer(url: &str) -> PgConnectOptions {
+    let options: PgConnectOptions = url.parse().expect("an address of PostgreSQL");
+    options.options([("statement_timeout", "20s")])
 }
 
 fn client() -> reqwest::Client {
