@@ -68,7 +68,8 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
     let payments = Payments::new(&config.payment_url, &config.payment_secret_key, times.provider_call)?;
     let (live, announced) = Live::new(pool.clone(), config.event_listeners);
     let calls = Calls { payments, products: products.clone() };
-    let sagas = Sagas::new(pool.clone(), outbox.clone(), live.clone(), calls, times);
+    let stop = lifecycle.stopping();
+    let sagas = Sagas::new(pool.clone(), outbox.clone(), live.clone(), calls, times, stop);
     let app = App {
         pool: pool.clone(),
         verifier: Verifier::fetching(&config.jwks_url, lifecycle)?,
@@ -84,8 +85,7 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
     lifecycle.spawn_worker("live.send", |pulse| sender.send(announced, stop, pulse));
     let stop = lifecycle.stopping();
     lifecycle.spawn_worker("live.hear", |pulse| live.hear(stop, pulse));
-    let stop = lifecycle.stopping();
-    lifecycle.spawn_worker("sagas", |pulse| sagas.run(stop, pulse));
+    lifecycle.spawn_worker("sagas", |pulse| sagas.run(pulse));
     let (stop, watched) = (lifecycle.stopping(), pool.clone());
     lifecycle.spawn_worker("sagas.watch", |pulse| watch::run(watched, stop, pulse));
     let (stop, swept) = (lifecycle.stopping(), pool.clone());

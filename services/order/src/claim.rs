@@ -39,6 +39,11 @@ pub struct Claim {
 }
 
 impl Claim {
+    /// Under an order id of its own.
+    pub fn new(lines: Vec<Line>, address: Option<Address>) -> Self {
+        Self { order_id: Uuid::now_v7(), owner: Uuid::now_v7(), lines, address, sweeping: false }
+    }
+
     pub fn hold(&self) -> Hold {
         Hold { order_id: self.order_id, owner: self.owner }
     }
@@ -111,11 +116,17 @@ pub async fn make(
     address: Option<Address>,
     lease: Duration,
 ) -> Result<Claim, Problem> {
-    match store::insert(connection, key, lines, address, lease).await? {
-        Some(claim) => Ok(claim),
-        None if erasure::is_deleted(connection, key.user_id).await? => Err(erasure::gone()),
-        None => Err(in_progress()),
+    let claim = Claim::new(lines, address);
+    match store::insert(connection, &[(key.clone(), claim.clone())], lease).await?[..] {
+        [true] => Ok(claim),
+        _ => Err(taken(connection, key).await?),
     }
+}
+
+/// Why a key could not be claimed.
+pub async fn taken(connection: &mut Connection, key: &Key) -> sqlx::Result<Problem> {
+    let gone = erasure::is_deleted(connection, key.user_id).await?;
+    Ok(if gone { erasure::gone() } else { in_progress() })
 }
 
 pub fn in_progress() -> Problem {

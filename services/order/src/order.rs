@@ -2,6 +2,8 @@
 
 pub mod store;
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use service::{FieldError, Money};
 use time::OffsetDateTime;
@@ -104,6 +106,8 @@ pub struct Placement {
     pub deadline_seconds: f64,
     pub placed_at: OffsetDateTime,
     pub traceparent: Option<String>,
+    /// For how long the process that places it works on it first; without one anybody may.
+    pub lease: Option<Duration>,
 }
 
 impl Placement {

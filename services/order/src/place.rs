@@ -1,6 +1,7 @@
 //! Placing an order: claim, reserve, place. Safe to repeat from any point.
 
 use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::Arc;
 
 use messaging::Outbox;
@@ -23,7 +24,7 @@ use crate::clients::product::{Products, Reserved};
 use crate::clients::user::Users;
 use crate::erasure;
 use crate::order::{self, Item, Line, MAX_LINES, Placement, Viewer};
-use crate::saga::runner::Sagas;
+use crate::saga::runner::{Sagas, Slot};
 use crate::split::split;
 use crate::times::Times;
 
@@ -108,6 +109,7 @@ pub struct Placer {
     users: Users,
     sagas: Sagas,
     times: Times,
+    claims: Batcher<(Key, Claim), sqlx::Result<bool>>,
     place: Batcher<Job, sqlx::Result<Placed>>,
     refused: Counter<u64>,
 }
@@ -121,13 +123,24 @@ impl Placer {
         sagas: Sagas,
         times: Times,
     ) -> Self {
+        let claim_pool = pool.clone();
+        let claims = Batcher::spawn(move |batch: Arc<Vec<(Key, Claim)>>| {
+            let pool = claim_pool.clone();
+            async move {
+                let (pool, batch) = (&pool, &batch);
+                let make = |part: Range<usize>| async move {
+                    claim::store::insert(&mut *pool.acquire().await?, &batch[part], times.claim_lease).await
+                };
+                split(batch.len(), make).await
+            }
+        });
         let place_pool = pool.clone();
         let place = Batcher::spawn(move |batch: Arc<Vec<Job>>| {
             let (pool, outbox) = (place_pool.clone(), outbox.clone());
             async move { place(&pool, &outbox, &batch).await }
         });
         let refused = telemetry::counter("orders.refused");
-        Self { pool, products, users, sagas, times, place, refused }
+        Self { pool, products, users, sagas, times, claims, place, refused }
     }
 
     /// 503 while orders wait longer and longer to be paid: more of them would be cancelled unpaid in the end.
@@ -159,6 +172,13 @@ impl Placer {
 
     /// The key's claim, or the answer that it already has.
     async fn claim(&self, key: &Key, request: &Request) -> Result<Result<Claim, Answer>, Problem> {
+        // Most keys are new. With an address to be asked for, the key is looked up first.
+        if request.address_id.is_none()
+            && let Ok(lines) = self.lines(key, request).await?
+            && let Some(claim) = self.claim_new(key, lines, None).await?
+        {
+            return Ok(Ok(claim));
+        }
         let existing = {
             let mut connection = self.pool.acquire().await?;
             claim::find(&mut connection, key, &self.times).await?
@@ -176,19 +196,40 @@ impl Placer {
             Some(id) => Some(self.address(key.user_id, id).await?),
             None => None,
         };
-        let mut connection = self.pool.acquire().await?;
+        let lines = self.lines(key, request).await??;
+        match self.claim_new(key, lines, address).await? {
+            Some(claim) => Ok(Ok(claim)),
+            None => Err(claim::taken(&mut *self.pool.acquire().await?, key).await?),
+        }
+    }
+
+    /// What is to be bought, or why it can't be.
+    async fn lines(&self, key: &Key, request: &Request) -> sqlx::Result<Result<Vec<Line>, Problem>> {
         let lines = match &request.items {
             Some(items) => items.clone(),
-            None => cart::store::lines(&mut connection, key.user_id).await?,
+            None => cart::store::lines(&mut *self.pool.acquire().await?, key.user_id).await?,
         };
-        if lines.is_empty() {
-            return Err(Problem::unprocessable("cart_empty", "There is nothing in the cart to buy."));
-        }
-        if lines.len() > MAX_LINES {
-            let detail = format!("An order has at most {MAX_LINES} different products.");
-            return Err(Problem::unprocessable("too_many_items", detail));
-        }
-        claim::make(&mut connection, key, lines, address, self.times.claim_lease).await.map(Ok)
+        Ok(match lines.len() {
+            0 => Err(Problem::unprocessable("cart_empty", "There is nothing in the cart to buy.")),
+            1..=MAX_LINES => Ok(lines),
+            _ => {
+                let detail = format!("An order has at most {MAX_LINES} different products.");
+                Err(Problem::unprocessable("too_many_items", detail))
+            }
+        })
+    }
+
+    /// A claim on a new key; `None` when it is not new, or its user was erased.
+    async fn claim_new(
+        &self,
+        key: &Key,
+        lines: Vec<Line>,
+        address: Option<Address>,
+    ) -> Result<Option<Claim>, Problem> {
+        let claim = Claim::new(lines, address);
+        let made = self.claims.run((key.clone(), claim.clone())).await;
+        let made = made.map_err(|_| Problem::unavailable("Too many orders at once; try again."))??;
+        Ok(made.then_some(claim))
     }
 
     async fn address(&self, user: Uuid, id: Uuid) -> Result<Address, Problem> {
@@ -285,6 +326,7 @@ impl Placer {
     ) -> Result<Answer, Problem> {
         let address = claim.address.clone().or(request.shipping_address);
         let left = remaining_ms as f64 / 1000.0 - MARGIN_SECONDS;
+        let slot = self.sagas.slot();
         let placement = Placement {
             id: claim.order_id,
             user_id: key.user_id,
@@ -295,10 +337,12 @@ impl Placer {
             deadline_seconds: self.times.payment_deadline.as_secs_f64().min(left).max(1.0),
             placed_at: now(),
             traceparent: telemetry::traceparent(),
+            lease: slot.as_ref().map(|_| self.times.saga_lease),
         };
         let view = placement.order().map(|order| order.view(Viewer::Owner));
         let body = view.and_then(|view| serde_json::to_string(&view)).map_err(|_| Problem::internal())?;
         let answer = Answer { order_id: claim.order_id, status: 201, body };
+        let begun = slot.map(|slot| (placement.clone(), slot));
         let job =
             Job { claim: claim.clone(), answer: answer.clone(), placement, cart: request.items.is_none() };
         let placed = match self.place.run(job).await {
@@ -307,7 +351,7 @@ impl Placer {
         };
         match placed {
             Ok(Placed::Yes) => {
-                self.sagas.wake();
+                self.see_through(begun);
                 Ok(answer)
             }
             Ok(Placed::ClaimLost) => self.stored_answer(key).await?.ok_or_else(claim::in_progress),
@@ -320,7 +364,21 @@ impl Placer {
                 let detail = "The cart has changed since it was read; look at it again.";
                 self.refuse(claim, Problem::conflict("cart_changed", detail)).await
             }
-            Err(error) => self.stored_answer(key).await?.ok_or_else(|| error.into()),
+            Err(error) => {
+                let stored = self.stored_answer(key).await?.ok_or_else(|| Problem::from(error))?;
+                if stored.status == 201 && stored.order_id == claim.order_id {
+                    self.see_through(begun);
+                }
+                Ok(stored)
+            }
+        }
+    }
+
+    /// Works on a placed order at once, or leaves it to whoever has time.
+    fn see_through(&self, begun: Option<(Placement, Slot)>) {
+        match begun {
+            Some((placement, slot)) => self.sagas.begin(&placement, slot),
+            None => self.sagas.wake(),
         }
     }
 

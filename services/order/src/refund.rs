@@ -4,6 +4,7 @@
 pub mod store;
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use service::db::Connection;
@@ -17,9 +18,10 @@ use uuid::Uuid;
 use crate::claim::{self, Answer, Claim, Existing, Key};
 use crate::order::{Line, Order};
 use crate::place::given;
+use crate::saga::Input;
+use crate::saga::facts::{self, Report};
 use crate::saga::money::RefundStatus;
 use crate::saga::runner::Sagas;
-use crate::saga::{Input, facts};
 use crate::schema;
 use crate::times::Times;
 
@@ -152,7 +154,8 @@ async fn decide(
         return refused(&Problem::conflict("restock_exceeds_sold", detail).with_errors(too_many));
     }
     let wanted = Input::Refund(id, request.amount.map(|money| money.amount));
-    match facts::apply(connection, &[(order.id, wanted)]).await?.answers.pop().flatten() {
+    let report = Report { order: order.id, facts: vec![wanted], lease: None };
+    match facts::apply(connection, &[report], Duration::ZERO).await?.answers.pop().flatten() {
         Some(Ok(_)) => {}
         Some(Err(_)) => {
             let detail = "That is more than was captured and is not refunded yet.";

@@ -254,7 +254,7 @@ async fn a_client_that_hangs_up_does_not_cut_the_work_short() {
     let body = order_of(thing, 1, "pm_card_visa");
     // Hangs up in the middle of the claim, and in the middle of the placing transaction.
     // Each with the request's own statement: sweeps, and the saga of the order before, wait there too.
-    let gates = [("orders.claims", "UPDATE orders.claims"), ("orders.orders", "WITH placed AS")];
+    let gates = [("orders.claims", "INSERT INTO orders.claims"), ("orders.orders", "WITH placed AS")];
     for (n, (table, statement)) in gates.into_iter().enumerate() {
         let mut held = testing::begin(&shop.pool).await;
         let gate = format!("LOCK TABLE {table} IN SHARE MODE");

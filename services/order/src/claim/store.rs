@@ -1,6 +1,6 @@
 //! All SQL of claims. Leases are timed by the database's clock alone.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use service::db::Connection;
@@ -8,39 +8,46 @@ use uuid::Uuid;
 
 use super::{Answer, Claim, Hold, Key, Stored};
 use crate::address::Address;
-use crate::order::Line;
 use crate::times::Times;
 
-/// A new claim; `None` when the key is taken, or its user erased.
+/// Writes new claims, and returns for each whether it was: not when the key is taken, or its user erased.
 pub async fn insert(
     connection: &mut Connection,
-    key: &Key,
-    lines: Vec<Line>,
-    address: Option<Address>,
+    claims: &[(Key, Claim)],
     lease: Duration,
-) -> sqlx::Result<Option<Claim>> {
-    let claim = Claim { order_id: Uuid::now_v7(), owner: Uuid::now_v7(), lines, address, sweeping: false };
-    let lines = serde_json::to_value(&claim.lines).map_err(|error| sqlx::Error::Encode(error.into()))?;
-    let address = encode(claim.address.as_ref())?;
-    let inserted = sqlx::query!(
+) -> sqlx::Result<Vec<bool>> {
+    let column = |value: fn(&Key) -> String| claims.iter().map(|(key, _)| value(key)).collect::<Vec<_>>();
+    let users: Vec<Uuid> = claims.iter().map(|(key, _)| key.user_id).collect();
+    let hashes: Vec<Vec<u8>> = claims.iter().map(|(key, _)| key.body_hash.clone()).collect();
+    let (orders, owners) = columns(claims.iter().map(|(_, claim)| claim.hold()));
+    let lines = claims.iter().map(|(_, claim)| serde_json::to_value(&claim.lines));
+    let lines: Vec<serde_json::Value> =
+        lines.collect::<Result<_, _>>().map_err(|error| sqlx::Error::Encode(error.into()))?;
+    let addresses = claims.iter().map(|(_, claim)| encode(claim.address.as_ref()));
+    let addresses: Vec<Option<serde_json::Value>> = addresses.collect::<sqlx::Result<_>>()?;
+    // In the order of keys, or two replicas with the same ones deadlock.
+    let made = sqlx::query_scalar!(
         "INSERT INTO orders.claims
              (user_id, operation, key, body_hash, order_id, lines, owner, lease_until, address)
-         SELECT $1, $2, $3, $4, $5, $6, $7, now() + make_interval(secs => $8), $9
-         WHERE NOT EXISTS (SELECT FROM orders.deleted_users WHERE user_id = $1)
-         ON CONFLICT DO NOTHING",
-        key.user_id,
-        key.operation,
-        key.key,
-        key.body_hash,
-        claim.order_id,
-        lines,
-        claim.owner,
+         SELECT user_id, operation, key, body_hash, order_id, lines, owner, now() + make_interval(secs => $9), address
+         FROM UNNEST($1::uuid[], $2::text[], $3::text[], $4::bytea[], $5::uuid[], $6::jsonb[], $7::uuid[], $8::jsonb[])
+              AS c (user_id, operation, key, body_hash, order_id, lines, owner, address)
+         WHERE NOT EXISTS (SELECT FROM orders.deleted_users d WHERE d.user_id = c.user_id)
+         ORDER BY user_id, operation, key
+         ON CONFLICT DO NOTHING
+         RETURNING order_id",
+        &users,
+        &column(|key| key.operation.to_owned()),
+        &column(|key| key.key.clone()),
+        &hashes,
+        &orders,
+        &lines,
+        &owners,
+        &addresses as &[Option<serde_json::Value>],
         lease.as_secs_f64(),
-        address,
-    )
-    .execute(connection)
-    .await?;
-    Ok((inserted.rows_affected() == 1).then_some(claim))
+    );
+    let made: HashSet<Uuid> = made.fetch_all(connection).await?.into_iter().collect();
+    Ok(orders.iter().map(|order| made.contains(order)).collect())
 }
 
 /// Takes over a claim whose lease ran out before it had an answer, with the

@@ -10,7 +10,6 @@ use axum::http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde_json::Value;
 use service::Problem;
-use service::db::Pool;
 use service::extract::{Body, shape};
 use service::validate::Invalid;
 use time::OffsetDateTime;
@@ -20,11 +19,13 @@ use utoipa_axum::routes;
 
 use crate::app::{App, WebhookKey};
 use crate::saga::runner::Sagas;
-use crate::saga::store;
 use crate::schema;
 
 /// Seconds that a signature may be old, or ahead of our clock.
 const TOLERANCE: i64 = 300;
+
+/// Kinds that say nothing but how an intent is, and not, say, that money was given back.
+const OF_INTENTS: &str = "payment_intent.";
 
 pub fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(receive))
@@ -98,7 +99,6 @@ impl Event {
 )]
 async fn receive(
     State(key): State<WebhookKey>,
-    State(pool): State<Pool>,
     State(sagas): State<Sagas>,
     headers: HeaderMap,
     body: Body,
@@ -112,9 +112,9 @@ async fn receive(
     let event: Event = shape(body.value(&["application/json"])?)?;
     event.check()?;
     if let Some(intent) = event.intent()
-        && store::nudge(&mut *pool.acquire().await?, intent, &event.kind).await?
+        && !(event.kind.starts_with(OF_INTENTS) && sagas.is_working_on(intent))
     {
-        sagas.wake();
+        sagas.hear(intent, &event.kind).await?;
     }
     Ok(StatusCode::NO_CONTENT)
 }

@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use super::{CancelReason, Item, Line, Order, Past, PaymentStatus, Placement, Status, Tracking};
 use crate::refund;
+use crate::saga::store::FIRST_EPOCH;
 
 /// Writes new orders with their items, history, sagas and `order.placed`.
 pub async fn insert(connection: &mut Connection, placements: &[Placement]) -> sqlx::Result<()> {
@@ -29,6 +30,8 @@ pub async fn insert(connection: &mut Connection, placements: &[Placement]) -> sq
     let times: Vec<OffsetDateTime> = placements.iter().map(|order| order.placed_at).collect();
     let traces: Vec<Option<String>> = placements.iter().map(|order| order.traceparent.clone()).collect();
     let deadlines: Vec<f64> = placements.iter().map(|order| order.deadline_seconds).collect();
+    let leases: Vec<Option<f64>> =
+        placements.iter().map(|order| order.lease.map(|lease| lease.as_secs_f64())).collect();
     sqlx::query!(
         "WITH placed AS (
              INSERT INTO orders.orders
@@ -41,9 +44,11 @@ pub async fn insert(connection: &mut Connection, placements: &[Placement]) -> sq
              INSERT INTO orders.order_history (order_id, version, status, at)
              SELECT id, 1, 'pending', at FROM UNNEST($1::uuid[], $9::timestamptz[]) AS h (id, at)
          )
-         INSERT INTO orders.sagas (order_id, deadline_at, traceparent)
-         SELECT id, now() + make_interval(secs => seconds), traceparent
-         FROM UNNEST($1::uuid[], $7::float8[], $8::text[]) AS s (id, seconds, traceparent)",
+         INSERT INTO orders.sagas (order_id, deadline_at, traceparent, epoch, lease_until)
+         SELECT id, now() + make_interval(secs => seconds), traceparent,
+                CASE WHEN lease IS NULL THEN 0 ELSE $11::bigint END,
+                COALESCE(now() + make_interval(secs => lease), '-infinity')
+         FROM UNNEST($1::uuid[], $7::float8[], $8::text[], $10::float8[]) AS s (id, seconds, traceparent, lease)",
         &ids,
         &users,
         &column(|order| order.total.currency.code().to_owned()),
@@ -53,6 +58,8 @@ pub async fn insert(connection: &mut Connection, placements: &[Placement]) -> sq
         &deadlines,
         &traces as &[Option<String>],
         &times,
+        &leases as &[Option<f64>],
+        FIRST_EPOCH,
     )
     .execute(&mut *connection)
     .await?;

@@ -37,8 +37,7 @@ impl Scene {
         let mut connection = pool.acquire().await.unwrap();
         cart::store::put(&mut connection, key.user_id, line).await.unwrap();
         let lease = std::time::Duration::ZERO;
-        let first =
-            claim::store::insert(&mut connection, &key, vec![line], None, lease).await.unwrap().unwrap();
+        let first = claim::make(&mut connection, &key, vec![line], None, lease).await.unwrap();
         let second = claim::store::take_over(&mut connection, &key, Times::default().claim_lease).await;
         let second = second.unwrap().unwrap();
         drop(connection);
@@ -71,6 +70,7 @@ impl Scene {
                 deadline_seconds: 60.0,
                 placed_at: now(),
                 traceparent: None,
+                lease: None,
             },
             cart: true,
         }

@@ -19,7 +19,7 @@ impl Calls {
     pub async fn make(&self, order: Uuid, job: &Job, call: Call) -> Vec<Input> {
         let intent = job.state.intent.as_deref();
         // Each attempt has a key of its own, and a crash in the middle of one uses it again.
-        let attempt = format!("{}.{}", job.version, job.attempts);
+        let attempt = format!("{}.{}", job.progress.version, job.progress.attempts);
         vec![match (call, intent) {
             (Call::CreateIntent, _) => {
                 let (amount, placed_at) = (job.state.total, job.placed_at);
@@ -51,7 +51,7 @@ impl Calls {
     async fn refund(&self, intent: &str, job: &Job) -> Vec<Input> {
         let open: Vec<&Refund> = job.state.open_refunds().collect();
         // In turns, so that one that stays open doesn't hold up the others.
-        let turn = usize::try_from(job.attempts).unwrap_or(0) % open.len().max(1);
+        let turn = usize::try_from(job.progress.attempts).unwrap_or(0) % open.len().max(1);
         let Some(refund) = open.get(turn) else { return vec![Input::NoAnswer] };
         let Some(made) = self.payments.refunds(intent).await else { return vec![Input::NoAnswer] };
         let known = made.iter().any(|heard| heard.ours == Some(refund.id));

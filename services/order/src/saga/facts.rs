@@ -1,21 +1,44 @@
 //! Facts applied to sagas: lock the rows, apply the rule, write what changed.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use service::db::Connection;
 use uuid::Uuid;
 
 use super::money::{Refund, RefundBy, RefundStatus};
+use super::store::{Lease, Progress};
 use super::{Effect, Input, Phase, Refusal, State};
 use crate::erasure;
 use crate::order::store::{Notice, announce, tracking};
 use crate::order::{CancelReason, PaymentStatus, Status};
+
+/// What somebody learned about an order, in the order it happened.
+#[derive(Clone, Debug)]
+pub struct Report {
+    pub order: Uuid,
+    pub facts: Vec<Input>,
+    /// Set by a worker that holds the saga: writing its facts extends the lease, and gives it up where nothing is left to do.
+    pub lease: Option<Lease>,
+}
+
+/// A saga after a report.
+#[derive(Clone, Debug)]
+pub struct Reported {
+    pub state: State,
+    pub progress: Progress,
+}
 
 /// An order as it was locked, and as facts change it.
 struct Row {
     state: State,
     /// Every change that is told of has a version of its own.
     version: i64,
+    /// The version that was found.
+    locked: i64,
+    progress: Progress,
+    /// How long the reporting worker is to hold it from now on.
+    lease: Option<Lease>,
 }
 
 /// A change that subscribers are told of.
@@ -29,38 +52,28 @@ struct Step {
 
 /// What facts came to.
 pub struct Applied {
-    /// For each, in order; `None` for an unknown order.
-    pub answers: Vec<Option<Result<State, Refusal>>>,
+    /// For each report, in order; `None` for an unknown order.
+    pub answers: Vec<Option<Result<Reported, Refusal>>>,
     /// The orders whose changes are to be made known after the commit.
     pub moved: Vec<Uuid>,
 }
 
-/// Applies facts, one after the other, in the caller's transaction.
-pub async fn apply(connection: &mut Connection, facts: &[(Uuid, Input)]) -> sqlx::Result<Applied> {
-    let mut ids: Vec<Uuid> = facts.iter().map(|(id, _)| *id).collect();
+/// Applies reports, one after the other, in the caller's transaction. `hold` is how long a lease lasts that is extended.
+/// A report with a fact that is refused changes nothing.
+pub async fn apply(connection: &mut Connection, reports: &[Report], hold: Duration) -> sqlx::Result<Applied> {
+    let mut ids: Vec<Uuid> = reports.iter().map(|report| report.order).collect();
     ids.sort_unstable();
     ids.dedup();
     let mut rows = lock(connection, &ids).await?;
     let before: HashMap<Uuid, (State, i64)> =
         rows.iter().map(|(id, row)| (*id, (row.state.clone(), row.version))).collect();
+    let untouched: HashMap<Uuid, Progress> =
+        rows.iter().map(|(id, row)| (*id, row.progress.clone())).collect();
     let mut steps = Vec::new();
-    let mut answers = Vec::with_capacity(facts.len());
-    for (id, input) in facts {
-        let Some(row) = rows.get_mut(id) else {
-            answers.push(None);
-            continue;
-        };
-        let applied = row.state.clone().apply(input.clone(), Uuid::now_v7());
-        if let Ok((new, caused)) = &applied {
-            for effect in caused {
-                row.version += 1;
-                let (version, effect) = (row.version, *effect);
-                let (payment, refunded) = (new.payment, new.returned());
-                steps.push(Step { order: *id, version, effect, payment, refunded });
-            }
-            row.state = new.clone();
-        }
-        answers.push(Some(applied.map(|(state, _)| state)));
+    let mut answers = Vec::with_capacity(reports.len());
+    for report in reports {
+        let answer = rows.get_mut(&report.order).map(|row| row.learn(report, &mut steps));
+        answers.push(answer);
     }
     let mut changed: Vec<(Uuid, Row)> = rows
         .into_iter()
@@ -77,7 +90,7 @@ pub async fn apply(connection: &mut Connection, facts: &[(Uuid, Input)]) -> sqlx
         })
         .collect();
     changed.sort_unstable_by_key(|(id, _)| *id);
-    write(connection, &changed).await?;
+    let written = write(connection, &changed, hold).await?;
     let known = |id: &Uuid| before.get(id).map_or(&[][..], |(state, _)| state.refunds.as_slice());
     let refunds = changed.iter().flat_map(|(order, row)| {
         let old = known(order);
@@ -91,14 +104,42 @@ pub async fn apply(connection: &mut Connection, facts: &[(Uuid, Input)]) -> sqlx
     perform(connection, &changed, &steps).await?;
     let mut moved: Vec<Uuid> = steps.iter().map(|step| step.order).collect();
     moved.dedup();
+    let after = |(report, answer): (&Report, Option<Result<State, Refusal>>)| {
+        let progress = written.get(&report.order).or(untouched.get(&report.order)).cloned();
+        answer.zip(progress).map(|(answer, progress)| answer.map(|state| Reported { state, progress }))
+    };
+    let answers = reports.iter().zip(answers).map(after).collect();
     Ok(Applied { answers, moved })
+}
+
+impl Row {
+    /// The state after a report.
+    fn learn(&mut self, report: &Report, steps: &mut Vec<Step>) -> Result<State, Refusal> {
+        let (mut state, mut version, mut caused) = (self.state.clone(), self.version, Vec::new());
+        for fact in &report.facts {
+            let (next, effects) = state.apply(fact.clone(), Uuid::now_v7())?;
+            state = next;
+            for effect in effects {
+                version += 1;
+                let (payment, refunded) = (state.payment, state.returned());
+                caused.push(Step { order: report.order, version, effect, payment, refunded });
+            }
+        }
+        steps.extend(caused);
+        (self.state, self.version) = (state.clone(), version);
+        // Of several workers that report at once only one can hold it.
+        if let Some(lease) = report.lease.filter(|lease| lease.epoch == self.progress.epoch) {
+            self.lease = Some(lease);
+        }
+        Ok(state)
+    }
 }
 
 /// The state of each order, its saga's row locked in the order of ids.
 async fn lock(connection: &mut Connection, ids: &[Uuid]) -> sqlx::Result<HashMap<Uuid, Row>> {
     let rows = sqlx::query!(
-        "SELECT s.order_id, s.phase, s.intent_id, s.pending_cancel, o.status, o.cancel_reason, o.payment_status,
-                o.tracking, o.total, o.version
+        "SELECT s.order_id, s.phase, s.intent_id, s.pending_cancel, s.epoch, s.version AS saga_version, s.attempts,
+                s.news, s.news_read, o.status, o.cancel_reason, o.payment_status, o.tracking, o.total, o.version
          FROM orders.sagas s JOIN orders.orders o ON o.id = s.order_id
          WHERE s.order_id = ANY($1) ORDER BY s.order_id FOR UPDATE",
         ids
@@ -124,7 +165,18 @@ async fn lock(connection: &mut Connection, ids: &[Uuid]) -> sqlx::Result<HashMap
                 total: row.total,
                 refunds: refunds.remove(&row.order_id).unwrap_or_default(),
             };
-            Ok((row.order_id, Row { state, version: row.version }))
+            let progress = Progress {
+                epoch: row.epoch,
+                version: row.saga_version,
+                attempts: row.attempts,
+                news: row.news,
+                news_read: row.news_read,
+                given_up: false,
+            };
+            Ok((
+                row.order_id,
+                Row { state, version: row.version, locked: row.version, progress, lease: None },
+            ))
         })
         .collect()
 }
@@ -182,9 +234,14 @@ async fn write_refunds(connection: &mut Connection, refunds: &[(Uuid, &Refund)])
     Ok(())
 }
 
-async fn write(connection: &mut Connection, changed: &[(Uuid, Row)]) -> sqlx::Result<()> {
+/// Writes what changed, and returns how far each saga is now.
+async fn write(
+    connection: &mut Connection,
+    changed: &[(Uuid, Row)],
+    hold: Duration,
+) -> sqlx::Result<HashMap<Uuid, Progress>> {
     if changed.is_empty() {
-        return Ok(());
+        return Ok(HashMap::new());
     }
     let ids: Vec<Uuid> = changed.iter().map(|(id, _)| *id).collect();
     let column = |value: fn(&State) -> &'static str| -> Vec<String> {
@@ -194,26 +251,66 @@ async fn write(connection: &mut Connection, changed: &[(Uuid, Row)]) -> sqlx::Re
         changed.iter().map(|(_, row)| value(&row.state).map(|reason| reason.as_str().to_owned())).collect()
     };
     let intents: Vec<Option<String>> = changed.iter().map(|(_, row)| row.state.intent.clone()).collect();
-    sqlx::query!(
-        "UPDATE orders.sagas s
+    let held: Vec<bool> = changed.iter().map(|(_, row)| row.lease.is_some()).collect();
+    let busy: Vec<bool> = changed.iter().map(|(_, row)| row.state.next_call().is_some()).collect();
+    // `next_at` is in an index, so it stays as it is where a worker goes on.
+    let rows = sqlx::query!(
+        r#"UPDATE orders.sagas s
          SET phase = c.phase, intent_id = c.intent, pending_cancel = c.pending, busy = c.busy,
              version = s.version + 1, attempts = CASE WHEN s.phase = c.phase THEN s.attempts ELSE 0 END,
-             next_at = now(),
+             next_at = CASE WHEN c.held THEN s.next_at ELSE now() END,
+             lease_until = CASE
+                 WHEN NOT c.held THEN s.lease_until
+                 WHEN c.busy OR s.news > s.news_read AND NOT orders.is_known(c.payment, s.news_of)
+                     THEN now() + make_interval(secs => $8)
+                 ELSE '-infinity' END,
              news_read = CASE WHEN orders.is_known(c.payment, s.news_of) THEN s.news ELSE s.news_read END,
              news_of = CASE WHEN orders.is_known(c.payment, s.news_of) THEN '{}' ELSE s.news_of END
-         FROM UNNEST($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bool[], $6::text[])
-              AS c (id, phase, intent, pending, busy, payment)
-         WHERE s.order_id = c.id",
+         FROM UNNEST($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bool[], $6::text[], $7::bool[])
+              AS c (id, phase, intent, pending, busy, payment, held)
+         WHERE s.order_id = c.id
+         RETURNING s.order_id, s.epoch, s.version, s.attempts, s.news, s.news_read,
+                   c.held AND s.lease_until = '-infinity' AS "given_up!""#,
         &ids,
         &column(|state| state.phase.as_str()),
         &intents as &[Option<String>],
         &optional(|state| state.pending_cancel) as &[Option<String>],
-        &changed.iter().map(|(_, row)| row.state.next_call().is_some()).collect::<Vec<bool>>(),
+        &busy,
         &column(|state| state.payment.as_str()),
+        &held,
+        hold.as_secs_f64(),
     )
-    .execute(&mut *connection)
+    .fetch_all(&mut *connection)
     .await?;
+    let progress = rows.into_iter().map(|row| {
+        let progress = Progress {
+            epoch: row.epoch,
+            version: row.version,
+            attempts: row.attempts,
+            news: row.news,
+            news_read: row.news_read,
+            given_up: row.given_up,
+        };
+        (row.order_id, progress)
+    });
+    let progress = progress.collect();
+    write_orders(connection, changed).await?;
+    Ok(progress)
+}
+
+/// Writes of orders what their customers can see, where that changed.
+async fn write_orders(connection: &mut Connection, changed: &[(Uuid, Row)]) -> sqlx::Result<()> {
+    let changed: Vec<&(Uuid, Row)> = changed.iter().filter(|(_, row)| row.version > row.locked).collect();
+    if changed.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<Uuid> = changed.iter().map(|(id, _)| *id).collect();
     let versions: Vec<i64> = changed.iter().map(|(_, row)| row.version).collect();
+    let statuses: Vec<String> = changed.iter().map(|(_, row)| row.state.status.as_str().to_owned()).collect();
+    let payments: Vec<String> =
+        changed.iter().map(|(_, row)| row.state.payment.as_str().to_owned()).collect();
+    let reason = |row: &Row| row.state.cancel_reason.map(|reason| reason.as_str().to_owned());
+    let reasons: Vec<Option<String>> = changed.iter().map(|(_, row)| reason(row)).collect();
     let parcels =
         changed.iter().map(|(_, row)| row.state.tracking.as_ref().map(serde_json::to_value).transpose());
     let parcels: Vec<Option<serde_json::Value>> =
@@ -224,11 +321,11 @@ async fn write(connection: &mut Connection, changed: &[(Uuid, Row)]) -> sqlx::Re
              refunded = c.refunded, version = c.version, updated_at = now()
          FROM UNNEST($1::uuid[], $2::text[], $3::text[], $4::text[], $5::jsonb[], $6::bigint[], $7::bigint[])
               AS c (id, status, reason, payment, tracking, version, refunded)
-         WHERE o.id = c.id AND o.version < c.version",
+         WHERE o.id = c.id",
         &ids,
-        &column(|state| state.status.as_str()),
-        &optional(|state| state.cancel_reason) as &[Option<String>],
-        &column(|state| state.payment.as_str()),
+        &statuses,
+        &reasons as &[Option<String>],
+        &payments,
         &parcels as &[Option<serde_json::Value>],
         &versions,
         &changed.iter().map(|(_, row)| row.state.returned()).collect::<Vec<i64>>(),

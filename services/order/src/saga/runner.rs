@@ -4,8 +4,10 @@
 //! A worker that dies leaves the lease to run out, and the order goes on from
 //! what was last committed.
 
+use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use messaging::Outbox;
@@ -13,24 +15,26 @@ use service::batch::Batcher;
 use service::db::Pool;
 use service::failpoint::reach;
 use service::{Pulse, telemetry};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout_at;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Instrument;
 use uuid::Uuid;
 
 use super::calls::{self, Calls};
-use super::facts;
+use super::facts::{self, Report, Reported};
 use super::money::RefundStatus;
-use super::store::{self, Lease};
-use super::{Call, Input, Refusal, State};
+use super::store::{self, Job, Lease};
+use super::{Call, Input, Intent, Phase, Refusal, State};
 use crate::live::Live;
+use crate::order::Placement;
 use crate::split::split;
 use crate::times::Times;
 
 /// Orders worked on at once by one process.
-const AT_ONCE: usize = 64;
+const AT_ONCE: usize = 128;
 const POLL_EVERY: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
@@ -41,7 +45,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const LOOK_HOLDS: Duration = Duration::from_secs(2);
 
 /// What a fact led to; `None` for an unknown order.
-type Applied = sqlx::Result<Option<Result<State, Refusal>>>;
+type Applied = sqlx::Result<Option<Result<Reported, Refusal>>>;
 
 /// How long a worker leaves a saga alone, and whether because its call was in vain.
 struct Rest {
@@ -53,36 +57,100 @@ impl Rest {
     const DONE: Self = Self { pause: Duration::ZERO, in_vain: false };
 }
 
+/// What a worker does after a step.
+enum Next {
+    /// The next call.
+    Call,
+    /// Reads the saga again first.
+    Load,
+    /// Lets go of it.
+    Rest(Rest),
+    /// Nothing: it is let go of, or another's.
+    Done,
+}
+
+/// A place for one more order to be worked on here.
+pub struct Slot {
+    _place: OwnedSemaphorePermit,
+    /// The process waits for it when it stops.
+    _worker: TaskTrackerToken,
+}
+
 #[derive(Clone)]
 pub struct Sagas {
     pool: Pool,
     calls: Calls,
     times: Times,
-    facts: Batcher<(Uuid, Input), Applied>,
+    facts: Batcher<Report, Applied>,
+    said: Batcher<(String, String), sqlx::Result<()>>,
     bell: Arc<Notify>,
+    slots: Arc<Semaphore>,
+    workers: TaskTracker,
+    stop: CancellationToken,
+    /// The intents of orders that are worked on here, and whether the provider said something of them meanwhile.
+    intents: Arc<Mutex<HashMap<String, bool>>>,
     /// When too many were last seen to wait for a worker, unless fewer were seen since.
     behind: Arc<Mutex<Option<Instant>>>,
+    /// Others wait for a worker: they go first.
+    queued: Arc<AtomicBool>,
+}
+
+/// A panic elsewhere says nothing of what is in there.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Sagas {
-    pub fn new(pool: Pool, outbox: Outbox, live: Live, calls: Calls, times: Times) -> Self {
+    pub fn new(
+        pool: Pool,
+        outbox: Outbox,
+        live: Live,
+        calls: Calls,
+        times: Times,
+        stop: CancellationToken,
+    ) -> Self {
         let facts_pool = pool.clone();
-        let facts = Batcher::spawn(move |batch: Arc<Vec<(Uuid, Input)>>| {
+        let facts = Batcher::spawn(move |batch: Arc<Vec<Report>>| {
             let (pool, outbox, live) = (facts_pool.clone(), outbox.clone(), live.clone());
-            async move { apply(&pool, &outbox, &live, &batch).await }
+            async move { apply(&pool, &outbox, &live, &batch, times.saga_lease).await }
         });
-        Self { pool, calls, times, facts, bell: Arc::default(), behind: Arc::default() }
+        let said_pool = pool.clone();
+        let said = Batcher::spawn(move |batch: Arc<Vec<(String, String)>>| {
+            let pool = said_pool.clone();
+            async move {
+                let (pool, batch) = (&pool, &batch);
+                let write = |part: Range<usize>| async move {
+                    let items = part.len();
+                    store::nudge(&mut *pool.acquire().await?, &batch[part]).await?;
+                    Ok(vec![(); items])
+                };
+                split(batch.len(), write).await
+            }
+        });
+        Self {
+            pool,
+            calls,
+            times,
+            facts,
+            said,
+            bell: Arc::default(),
+            slots: Arc::new(Semaphore::new(AT_ONCE)),
+            workers: TaskTracker::new(),
+            stop,
+            intents: Arc::default(),
+            behind: Arc::default(),
+            queued: Arc::default(),
+        }
     }
 
     /// Whether orders come faster than they can be seen through, so that each new one would wait longer than the one
     /// before. Of the one queue that all processes share.
     pub fn is_behind(&self) -> bool {
-        let behind = self.behind.lock().unwrap_or_else(PoisonError::into_inner);
-        behind.is_some_and(|seen| seen.elapsed() < LOOK_HOLDS)
+        locked(&self.behind).is_some_and(|seen| seen.elapsed() < LOOK_HOLDS)
     }
 
     fn note(&self, behind: bool) {
-        *self.behind.lock().unwrap_or_else(PoisonError::into_inner) = behind.then(Instant::now);
+        *locked(&self.behind) = behind.then(Instant::now);
     }
 
     /// Tells the runner that a saga is due.
@@ -90,22 +158,50 @@ impl Sagas {
         self.bell.notify_one();
     }
 
+    /// A place for an order that is about to be placed; `None` when it has to wait for its turn.
+    pub fn slot(&self) -> Option<Slot> {
+        if self.stop.is_cancelled() || self.queued.load(Ordering::Relaxed) {
+            return None;
+        }
+        let place = self.slots.clone().try_acquire_owned().ok()?;
+        Some(Slot { _place: place, _worker: self.workers.token() })
+    }
+
+    /// Works on an order that was placed a moment ago, with its first lease.
+    pub fn begin(&self, order: &Placement, slot: Slot) {
+        let lease = Lease { order_id: order.id, epoch: store::FIRST_EPOCH };
+        self.spawn(lease, Some(Job::placed(order)), slot);
+    }
+
+    /// Whether what the provider says about an intent can be left to the worker that this process has on it: it asks
+    /// for the intent itself before it is done.
+    pub fn is_working_on(&self, intent: &str) -> bool {
+        locked(&self.intents).get_mut(intent).map(|said| *said = true).is_some()
+    }
+
+    /// Notes that the provider said something of this `kind` about an intent.
+    pub async fn hear(&self, intent: &str, kind: &str) -> sqlx::Result<()> {
+        let said = (intent.to_owned(), kind.to_owned());
+        self.said.run(said).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))?;
+        self.wake();
+        Ok(())
+    }
+
     /// Applies a fact and wakes the runner. The error is 503's: busy, or the
     /// database is away.
     pub async fn tell(&self, order: Uuid, input: Input) -> Applied {
-        let applied = self.facts.run((order, input)).await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+        let report = Report { order, facts: vec![input], lease: None };
+        let applied = self.facts.run(report).await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
         self.wake();
         applied
     }
 
-    /// Claims and works until `stop`, then waits for the calls under way.
-    pub async fn run(self, stop: CancellationToken, pulse: Pulse) {
-        let slots = Arc::new(Semaphore::new(AT_ONCE));
-        let workers = TaskTracker::new();
+    /// Claims and works until the process stops, then waits for the calls under way.
+    pub async fn run(self, pulse: Pulse) {
         let mut looked = Instant::now();
-        loop {
+        while !self.stop.is_cancelled() {
             pulse.beat();
-            let leases = match self.claim(slots.available_permits(), &mut looked).await {
+            let leases = match self.claim(self.slots.available_permits(), &mut looked).await {
                 Ok(leases) => leases,
                 Err(error) => {
                     tracing::warn!(%error, "saga.claim_failed");
@@ -113,29 +209,43 @@ impl Sagas {
                 }
             };
             for lease in leases {
-                let Ok(slot) = slots.clone().try_acquire_owned() else { break };
-                let (sagas, stop) = (self.clone(), stop.clone());
-                workers.spawn(async move {
-                    sagas.work(lease, &stop).await;
-                    drop(slot);
-                    // There may be more than the slots could take.
-                    sagas.wake();
-                });
+                // An order that was placed meanwhile may have the place: then the lease runs out, unless one is free by then.
+                let Ok(place) = self.slots.clone().try_acquire_owned() else {
+                    let _ = self.release(lease, Rest::DONE, i64::MAX).await;
+                    continue;
+                };
+                self.spawn(lease, None, Slot { _place: place, _worker: self.workers.token() });
             }
             tokio::select! {
-                () = stop.cancelled() => break,
+                () = self.stop.cancelled() => break,
                 () = tokio::time::sleep(POLL_EVERY) => {}
                 () = self.bell.notified() => {}
             }
         }
-        workers.close();
-        workers.wait().await;
+        self.workers.close();
+        self.workers.wait().await;
+    }
+
+    fn spawn(&self, lease: Lease, job: Option<Job>, slot: Slot) {
+        let sagas = self.clone();
+        tokio::spawn(async move {
+            let span = tracing::info_span!("saga", order.id = %lease.order_id);
+            sagas.work(lease, job).instrument(span).await;
+            drop(slot);
+            // There may be more than the slots could take.
+            if sagas.queued.load(Ordering::Relaxed) {
+                sagas.wake();
+            }
+        });
     }
 
     /// Takes as many sagas as there are free workers, and looks now and then how many are left.
     async fn claim(&self, free: usize, looked: &mut Instant) -> sqlx::Result<Vec<Lease>> {
-        if free == 0 && looked.elapsed() < LOOK_EVERY {
-            return Ok(Vec::new());
+        if free == 0 {
+            self.queued.store(true, Ordering::Relaxed);
+            if looked.elapsed() < LOOK_EVERY {
+                return Ok(Vec::new());
+            }
         }
         let mut connection = self.pool.acquire().await?;
         let limit = i64::try_from(free).unwrap_or(1);
@@ -143,7 +253,9 @@ impl Sagas {
             0 => Vec::new(),
             _ => store::claim(&mut connection, limit, self.times.saga_lease).await?,
         };
-        if leases.len() < free {
+        let all = leases.len() < free;
+        self.queued.store(!all, Ordering::Relaxed);
+        if all {
             self.note(false);
         } else if looked.elapsed() >= LOOK_EVERY {
             *looked = Instant::now();
@@ -153,125 +265,182 @@ impl Sagas {
                 Err(error) => tracing::warn!(%error, "saga.not_counted"),
             }
         }
-        drop(connection);
-        if !leases.is_empty() {
-            reach("order.saga.leased").await?;
-        }
         Ok(leases)
     }
 
-    async fn work(&self, lease: Lease, stop: &CancellationToken) {
-        let span = tracing::info_span!("saga", order.id = %lease.order_id);
+    /// Makes one call after the other until the saga rests. `job` is what is known of it already.
+    async fn work(&self, lease: Lease, job: Option<Job>) {
+        let mut known = None;
         let mut seen = i64::MAX;
-        let worked = async {
-            while !stop.is_cancelled() {
-                if let Some(Rest { pause, in_vain }) = self.step(lease, &mut seen).await? {
-                    return self.release(lease, pause, in_vain, seen).await;
-                }
+        let worked = self.steps(lease, job, &mut known, &mut seen).await;
+        let said = known.is_some_and(|intent| locked(&self.intents).remove(&intent).unwrap_or(false));
+        let rest = match worked {
+            Ok(None) => return,
+            // What the provider said meanwhile may be what this waits for.
+            Ok(Some(rest)) if said => Rest { pause: Duration::ZERO, ..rest },
+            Ok(Some(rest)) => rest,
+            Err(error) => {
+                tracing::warn!(%error, "saga.step_failed");
+                // If that fails too, the lease runs out and somebody takes over.
+                Rest { pause: LONGEST_PAUSE / 10, in_vain: true }
             }
-            self.release(lease, Duration::ZERO, false, seen).await
         };
-        if let Err(error) = worked.instrument(span.clone()).await {
-            span.in_scope(|| tracing::warn!(%error, "saga.step_failed"));
-            // If that fails too, the lease runs out and somebody takes over.
-            let _ = self.release(lease, LONGEST_PAUSE / 10, true, seen).await;
+        if let Err(error) = self.release(lease, rest, seen).await {
+            tracing::warn!(%error, "saga.not_released");
+        }
+        if said {
+            self.wake();
         }
     }
 
-    /// One call and its facts. `None`: go on at once. `seen` becomes the news
-    /// that the step knew of.
-    async fn step(&self, lease: Lease, seen: &mut i64) -> sqlx::Result<Option<Rest>> {
-        let order = lease.order_id;
-        let job = {
-            let mut connection = self.pool.acquire().await?;
-            store::load(&mut connection, lease, self.times.saga_lease).await?
-        };
-        let Some(job) = job else {
-            return Ok(Some(Rest::DONE)); // somebody else's now
-        };
-        *seen = job.news;
+    /// How long to leave the saga alone, or nothing when it is let go of. `seen` becomes the news that the last step
+    /// knew of, and `intent` what [`Sagas::is_working_on`] is told of.
+    async fn steps(
+        &self,
+        lease: Lease,
+        mut known: Option<Job>,
+        intent: &mut Option<String>,
+        seen: &mut i64,
+    ) -> sqlx::Result<Option<Rest>> {
+        reach("order.saga.leased").await?;
+        while !self.stop.is_cancelled() {
+            let mut job = match known.take() {
+                Some(job) => job,
+                None => {
+                    let mut connection = self.pool.acquire().await?;
+                    match store::load(&mut connection, lease, self.times.saga_lease).await? {
+                        Some(job) => job,
+                        None => return Ok(None), // somebody else's now
+                    }
+                }
+            };
+            *seen = job.progress.news;
+            if intent.is_none() && job.state.has_deadline() && job.state.intent.is_some() {
+                intent.clone_from(&job.state.intent);
+                locked(&self.intents).extend(intent.clone().map(|intent| (intent, false)));
+            }
+            match self.step(lease, &mut job).await? {
+                Next::Call => known = Some(job),
+                Next::Load => {}
+                Next::Rest(rest) => return Ok(Some(rest)),
+                Next::Done => return Ok(None),
+            }
+        }
+        Ok(Some(Rest::DONE))
+    }
+
+    /// One call and its facts.
+    async fn step(&self, lease: Lease, job: &mut Job) -> sqlx::Result<Next> {
         let call = job.state.next_call();
         // The answers to most calls are the news; what is left of it at rest is looked into.
-        let unread = job.news > job.news_read && matches!(call, None | Some(Call::Refund));
+        let unread = job.has_news() && matches!(call, None | Some(Call::Refund));
         if call.is_none() && !unread {
-            return Ok(Some(Rest::DONE));
+            return Ok(Next::Rest(Rest::DONE));
         }
-        let overdue = job.overdue && job.state.has_deadline();
-        let facts = if overdue && !unread {
-            vec![Input::Deadline]
-        } else {
-            let span = tracing::info_span!("saga.call", otel.kind = "client", call = ?call);
-            telemetry::continue_traceparent(&span, job.traceparent.as_deref());
-            let call = call.filter(|_| !unread);
-            reach(calls::before(call)).await?;
-            let calls = async {
-                match call {
-                    Some(call) => self.calls.make(order, &job, call).await,
-                    None => self.calls.look(&job).await,
-                }
-            };
-            // A step may be several calls; the lease is longer than one deadline.
-            let answer = tokio::time::timeout(self.times.provider_call, calls.instrument(span)).await;
-            reach(calls::after(call)).await?;
-            answer.unwrap_or_else(|_| vec![Input::NoAnswer])
+        let facts = match call.filter(|_| !unread) {
+            _ if job.is_overdue() && !unread => vec![Input::Deadline],
+            call => self.ask(lease.order_id, job, call).await?,
         };
         let unanswered = facts.contains(&Input::NoAnswer);
-        // Not for longer than a lease: whoever takes over asks again.
-        let until = tokio::time::Instant::now() + self.times.saga_lease;
-        let mut state = job.state.clone();
-        for fact in &facts {
-            if says_nothing(&state, fact) {
-                continue;
+        let before = (job.state.clone(), job.progress.clone());
+        let facts = tell_new(&job.state, facts);
+        if !facts.is_empty() {
+            // A look leaves the lease to the load that follows it.
+            let report = Report { order: lease.order_id, facts, lease: (!unread).then_some(lease) };
+            match self.learn(report).await? {
+                Some(Ok(Reported { state, progress })) => (job.state, job.progress) = (state, progress),
+                None | Some(Err(_)) => {
+                    return Ok(Next::Rest(Rest { pause: LONGEST_PAUSE, in_vain: true }));
+                }
             }
-            state = match self.learn(order, fact, until).await? {
-                Some(Ok(state)) => state,
-                None | Some(Err(_)) => return Ok(Some(Rest { pause: LONGEST_PAUSE, in_vain: true })),
-            };
         }
-        if state != job.state {
-            let (from, to) = (job.state.phase.as_str(), state.phase.as_str());
-            tracing::info!(?facts, from, to, "saga.advanced");
+        if job.state != before.0 {
+            let (from, to) = (before.0.phase.as_str(), job.state.phase.as_str());
+            tracing::info!(from, to, "saga.advanced");
+        }
+        if job.progress.given_up || job.progress.epoch != lease.epoch {
+            return Ok(Next::Done);
         }
         if unread && !unanswered {
-            store::read_news(&mut *self.pool.acquire().await?, order, job.news).await?;
-            return Ok(None);
+            store::read_news(&mut *self.pool.acquire().await?, lease.order_id, before.1.news).await?;
+            return Ok(Next::Load);
         }
-        if refund_failed_again(&job.state, &state) {
-            return Ok(Some(Rest { pause: patient_pause(job.attempts), in_vain: true }));
+        let attempts = before.1.attempts;
+        if refund_failed_again(&before.0, &job.state) {
+            return Ok(Next::Rest(Rest { pause: patient_pause(attempts), in_vain: true }));
         }
-        if unanswered || state == job.state {
-            return Ok(Some(Rest { pause: pause(job.attempts), in_vain: true }));
+        if unanswered || job.state == before.0 {
+            return Ok(Next::Rest(Rest { pause: pause(attempts), in_vain: true }));
         }
-        Ok(None)
+        Ok(Next::Call)
     }
 
-    /// Applies a fact; tries a few times until then, as it may be dear to learn it again.
-    async fn learn(&self, order: Uuid, input: &Input, until: tokio::time::Instant) -> Applied {
+    /// What the call says, or a look where there is none; and what the next says, where it is asked at once.
+    async fn ask(&self, order: Uuid, job: &Job, call: Option<Call>) -> sqlx::Result<Vec<Input>> {
+        let began = Instant::now();
+        let mut facts = self.call(order, job, call).await?;
+        // Held money is not written down by itself: the stock is asked for at once, and both are written together.
+        // Whoever takes over in between hears both again.
+        if let [Input::Intent(Intent::Authorised)] = facts[..]
+            && job.state.phase == Phase::Authorising
+            && !job.is_overdue()
+            && began.elapsed() < self.times.provider_call / 4
+        {
+            facts.extend(self.call(order, job, Some(Call::CommitStock)).await?);
+        }
+        Ok(facts)
+    }
+
+    async fn call(&self, order: Uuid, job: &Job, call: Option<Call>) -> sqlx::Result<Vec<Input>> {
+        let span = tracing::info_span!("saga.call", otel.kind = "client", call = ?call);
+        telemetry::continue_traceparent(&span, job.traceparent.as_deref());
+        reach(calls::before(call)).await?;
+        let calls = async {
+            match call {
+                Some(call) => self.calls.make(order, job, call).await,
+                None => self.calls.look(job).await,
+            }
+        };
+        // It may be several calls; the lease is longer than one deadline.
+        let answer = tokio::time::timeout(self.times.provider_call, calls.instrument(span)).await;
+        reach(calls::after(call)).await?;
+        Ok(answer.unwrap_or_else(|_| vec![Input::NoAnswer]))
+    }
+
+    /// Applies facts; tries a few times, not for longer than a lease, as they may be dear to learn again.
+    async fn learn(&self, report: Report) -> Applied {
+        let until = tokio::time::Instant::now() + self.times.saga_lease;
         let tries = async {
             for pause in [100, 500, 2000] {
-                match self.facts.run((order, input.clone())).await {
+                match self.facts.run(report.clone()).await {
                     Ok(Err(error)) if service::db::is_transient(&error) => {}
                     Ok(applied) => return applied,
                     Err(_) => {}
                 }
                 tokio::time::sleep(Duration::from_millis(pause)).await;
             }
-            self.facts.run((order, input.clone())).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+            self.facts.run(report.clone()).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
         };
         timeout_at(until, tries).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
     }
 
-    async fn release(&self, lease: Lease, pause: Duration, in_vain: bool, seen: i64) -> sqlx::Result<()> {
+    async fn release(&self, lease: Lease, rest: Rest, seen: i64) -> sqlx::Result<()> {
         let mut connection = self.pool.acquire().await?;
-        store::release(&mut connection, lease, pause, in_vain, seen).await
+        store::release(&mut connection, lease, rest.pause, rest.in_vain, seen).await
     }
 }
 
-/// All facts in one transaction, or a bad one apart from the others.
-async fn apply(pool: &Pool, outbox: &Outbox, live: &Live, facts: &[(Uuid, Input)]) -> Vec<Applied> {
+/// All reports in one transaction, or a bad one apart from the others.
+async fn apply(
+    pool: &Pool,
+    outbox: &Outbox,
+    live: &Live,
+    reports: &[Report],
+    hold: Duration,
+) -> Vec<Applied> {
     let together = |part: Range<usize>| async move {
         let mut transaction = service::db::begin(pool).await?;
-        let applied = facts::apply(&mut transaction, &facts[part]).await?;
+        let applied = facts::apply(&mut transaction, &reports[part], hold).await?;
         reach("order.saga.written").await?;
         transaction.commit().await?;
         reach("order.saga.committed").await?;
@@ -279,14 +448,20 @@ async fn apply(pool: &Pool, outbox: &Outbox, live: &Live, facts: &[(Uuid, Input)
         live.announce(&applied.moved);
         Ok::<_, sqlx::Error>(applied.answers)
     };
-    split(facts.len(), together).await
+    split(reports.len(), together).await
 }
 
-/// A look tells much that is known. What a slow worker takes for known is told
-/// again by the next look.
-fn says_nothing(state: &State, fact: &Input) -> bool {
-    let told = state.clone().apply(fact.clone(), Uuid::nil());
-    matches!(fact, Input::Heard(_) | Input::NoAnswer) && told.is_ok_and(|(told, _)| told == *state)
+/// The facts that change something. A look tells much that is known; what a slow worker takes for known is told again
+/// by the next look.
+fn tell_new(state: &State, facts: Vec<Input>) -> Vec<Input> {
+    let mut state = state.clone();
+    let is_new = |fact: &Input| {
+        let Ok((told, _)) = state.clone().apply(fact.clone(), Uuid::now_v7()) else { return true };
+        let known = matches!(fact, Input::Heard(_) | Input::NoAnswer) && told == state;
+        state = told;
+        !known
+    };
+    facts.into_iter().filter(is_new).collect()
 }
 
 /// A refund has failed for good and the rule has opened another in its place.

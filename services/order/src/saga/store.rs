@@ -5,11 +5,15 @@ use std::time::Duration;
 
 use service::db::Connection;
 use time::OffsetDateTime;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{Phase, State, facts};
 use crate::order::store::tracking;
-use crate::order::{CancelReason, PaymentStatus, Status};
+use crate::order::{CancelReason, PaymentStatus, Placement, Status};
+
+/// The epoch of an order whose first worker is the process that placed it.
+pub const FIRST_EPOCH: i64 = 1;
 
 /// A saga that this process works on.
 #[derive(Clone, Copy, Debug)]
@@ -51,20 +55,64 @@ pub async fn waiting(connection: &mut Connection, most: i64) -> sqlx::Result<i64
     .await
 }
 
+/// How far a saga is, beside its state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Progress {
+    pub epoch: i64,
+    /// Changes with every write.
+    pub version: i64,
+    /// Calls in vain since the phase began.
+    pub attempts: i32,
+    /// What was said of its intent so far, and how much of it was followed up.
+    pub news: i64,
+    pub news_read: i64,
+    /// The lease was given up with the last write: nothing is left to do.
+    pub given_up: bool,
+}
+
 /// What a worker needs to make the next call.
 #[derive(Clone, Debug)]
 pub struct Job {
     pub state: State,
-    pub version: i64,
-    pub attempts: i32,
+    pub progress: Progress,
     pub placed_at: OffsetDateTime,
     pub currency: String,
     pub payment_method: String,
     pub traceparent: Option<String>,
-    pub overdue: bool,
-    /// What was said of its intent so far, and how much of it was followed up.
-    pub news: i64,
-    pub news_read: i64,
+    /// When the time for paying is over, counted from a moment of the database's clock.
+    pub deadline: Instant,
+}
+
+impl Job {
+    /// Of an order that was placed a moment ago by this process, which holds the first lease.
+    pub fn placed(order: &Placement) -> Self {
+        Self {
+            state: State::placed(order.total.amount),
+            progress: Progress {
+                epoch: FIRST_EPOCH,
+                version: 1,
+                attempts: 0,
+                news: 0,
+                news_read: 0,
+                given_up: false,
+            },
+            placed_at: order.placed_at,
+            currency: order.total.currency.code().to_owned(),
+            payment_method: order.payment_method.clone(),
+            traceparent: order.traceparent.clone(),
+            deadline: Instant::now() + Duration::from_secs_f64(order.deadline_seconds),
+        }
+    }
+
+    /// Whether the time for paying is over, where that still matters.
+    pub fn is_overdue(&self) -> bool {
+        self.deadline <= Instant::now() && self.state.has_deadline()
+    }
+
+    /// Said and not followed up.
+    pub fn has_news(&self) -> bool {
+        self.progress.news > self.progress.news_read
+    }
 }
 
 /// The saga, if `lease` still holds; holding it is extended to `hold`.
@@ -77,8 +125,8 @@ pub async fn load(connection: &mut Connection, lease: Lease, hold: Duration) -> 
                        news, news_read
          )
          SELECT s.phase, s.intent_id, s.pending_cancel, s.version, s.attempts, s.traceparent, s.news, s.news_read,
-                s.deadline_at <= now() AS "overdue!", o.status, o.cancel_reason, o.payment_status,
-                o.tracking, o.total, o.currency, o.payment_method, o.placed_at
+                GREATEST(EXTRACT(epoch FROM s.deadline_at - now()), 0)::float8 AS "left!", o.status, o.cancel_reason,
+                o.payment_status, o.tracking, o.total, o.currency, o.payment_method, o.placed_at
          FROM held s JOIN orders.orders o ON o.id = s.order_id"#,
         lease.order_id,
         lease.epoch,
@@ -104,15 +152,19 @@ pub async fn load(connection: &mut Connection, lease: Lease, hold: Duration) -> 
     };
     Ok(Some(Job {
         state,
-        version: row.version,
-        attempts: row.attempts,
+        progress: Progress {
+            epoch: lease.epoch,
+            version: row.version,
+            attempts: row.attempts,
+            news: row.news,
+            news_read: row.news_read,
+            given_up: false,
+        },
         placed_at: row.placed_at,
         currency: row.currency,
         payment_method: row.payment_method,
         traceparent: row.traceparent,
-        overdue: row.overdue,
-        news: row.news,
-        news_read: row.news_read,
+        deadline: Instant::now() + Duration::from_secs_f64(row.left),
     }))
 }
 
@@ -156,22 +208,30 @@ pub async fn read_news(connection: &mut Connection, order: Uuid, read: i64) -> s
     Ok(())
 }
 
-/// Notes that the provider said something of this `kind` about an intent, and
-/// makes its saga due now; false when there is none.
-pub async fn nudge(connection: &mut Connection, intent: &str, kind: &str) -> sqlx::Result<bool> {
-    let nudged = sqlx::query!(
-        "UPDATE orders.sagas s
-         SET next_at = now(),
-             news = s.news + CASE WHEN orders.is_known(o.payment_status, ARRAY[$2]) THEN 0 ELSE 1 END,
-             news_of = CASE WHEN orders.is_known(o.payment_status, ARRAY[$2]) OR $2 = ANY(s.news_of)
-                            THEN s.news_of ELSE s.news_of || $2::text END
-         FROM orders.orders o WHERE s.intent_id = $1 AND o.id = s.order_id",
-        intent,
-        kind,
+/// Notes that the provider said something of these kinds about intents, `(intent, kind)`, and makes their sagas due now.
+/// What the payment's status says already is not written down.
+pub async fn nudge(connection: &mut Connection, said: &[(String, String)]) -> sqlx::Result<()> {
+    let (intents, kinds): (Vec<String>, Vec<String>) = said.iter().cloned().unzip();
+    sqlx::query!(
+        "WITH said AS (
+             SELECT intent, array_agg(DISTINCT kind) AS kinds FROM UNNEST($1::text[], $2::text[]) AS u (intent, kind)
+             GROUP BY intent
+         ), fresh AS MATERIALIZED (
+             SELECT s.order_id, said.kinds FROM said JOIN orders.sagas s ON s.intent_id = said.intent
+             JOIN orders.orders o ON o.id = s.order_id
+             WHERE NOT orders.is_known(o.payment_status, said.kinds)
+             ORDER BY s.order_id FOR UPDATE OF s
+         )
+         UPDATE orders.sagas s
+         SET next_at = now(), news = s.news + 1,
+             news_of = ARRAY(SELECT DISTINCT kind FROM UNNEST(s.news_of || fresh.kinds) AS kind)
+         FROM fresh WHERE s.order_id = fresh.order_id",
+        &intents,
+        &kinds,
     )
     .execute(connection)
     .await?;
-    Ok(nudged.rows_affected() == 1)
+    Ok(())
 }
 
 /// Has an order's worker look again, even if it is about to let go.
