@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 use tracing::Instrument;
 
 /// Most items in one batch, so that one transaction stays short.
@@ -30,6 +31,12 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Longest time for one batch. One that takes longer is dropped, with the transaction that it is in.
 const BATCH_DEADLINE: Duration = Duration::from_secs(60);
 
+/// How long the next batch waits for this one, where batches may go on beside each other.
+const IN_STEP: Duration = Duration::from_millis(250);
+
+/// Batches that go on beside each other, at most.
+const BESIDE: usize = 8;
+
 /// The queue is full, or no answer came in ten seconds. In the latter case the
 /// work may be done all the same, if it had been begun.
 #[derive(Debug, thiserror::Error)]
@@ -45,10 +52,21 @@ impl<I: Send + 'static, O: Send + 'static> Batcher<I, O> {
         Fut: Future<Output = Vec<O>> + Send + 'static,
         I: Sync,
     {
-        Self::with_deadline(BATCH_DEADLINE, process)
+        Self::with(BATCH_DEADLINE, 1, process)
     }
 
-    fn with_deadline<F, Fut>(deadline: Duration, process: F) -> Self
+    /// The same, but a batch that takes long is left to go on beside the next ones, up to eight: for calls, of which one may
+    /// meet a peer that does not answer.
+    pub fn spawn_beside<F, Fut>(process: F) -> Self
+    where
+        F: Fn(Arc<Vec<I>>) -> Fut + Send + 'static,
+        Fut: Future<Output = Vec<O>> + Send + 'static,
+        I: Sync,
+    {
+        Self::with(BATCH_DEADLINE, BESIDE, process)
+    }
+
+    fn with<F, Fut>(deadline: Duration, beside: usize, process: F) -> Self
     where
         F: Fn(Arc<Vec<I>>) -> Fut + Send + 'static,
         Fut: Future<Output = Vec<O>> + Send + 'static,
@@ -57,6 +75,7 @@ impl<I: Send + 'static, O: Send + 'static> Batcher<I, O> {
         let (queue, mut items) = mpsc::channel::<(I, oneshot::Sender<O>)>(QUEUE);
         let worker = async move {
             let mut waiting = Vec::with_capacity(MAX_BATCH);
+            let mut under_way = JoinSet::new();
             while items.recv_many(&mut waiting, MAX_BATCH).await > 0 {
                 // Nobody waits for these any more; they may be asked again meanwhile.
                 waiting.retain(|(_, answer)| !answer.is_closed());
@@ -64,19 +83,24 @@ impl<I: Send + 'static, O: Send + 'static> Batcher<I, O> {
                     continue;
                 }
                 let (batch, answers): (Vec<I>, Vec<_>) = waiting.drain(..).unzip();
+                let work = process(Arc::new(batch)).in_current_span();
                 // A task of its own, so that a panic fails one batch and not the worker.
-                let mut work = tokio::spawn(process(Arc::new(batch)).in_current_span());
-                let outcomes = match tokio::time::timeout(deadline, &mut work).await {
-                    Ok(outcomes) => outcomes.unwrap_or_default(),
-                    Err(_) => {
-                        tracing::error!("batch.given_up");
-                        work.abort();
-                        Vec::new()
+                under_way.spawn(async move {
+                    let Ok(outcomes) = tokio::time::timeout(deadline, work).await else {
+                        return tracing::error!("batch.given_up");
+                    };
+                    for (answer, outcome) in answers.into_iter().zip(outcomes) {
+                        // Whoever asked may have gone; the work is done all the same.
+                        let _ = answer.send(outcome);
                     }
-                };
-                for (answer, outcome) in answers.into_iter().zip(outcomes) {
-                    // Whoever asked may have gone; the work is done all the same.
-                    let _ = answer.send(outcome);
+                });
+                if beside > 1 {
+                    // The last one first: it is mostly done in a moment.
+                    let _ = tokio::time::timeout(IN_STEP, under_way.join_next()).await;
+                    while under_way.try_join_next().is_some() {}
+                }
+                while under_way.len() >= beside {
+                    under_way.join_next().await;
                 }
             }
         };
@@ -159,7 +183,7 @@ mod tests {
     #[tokio::test]
     async fn a_batch_that_never_ends_does_not_hold_up_the_next() {
         let deadline = Duration::from_millis(50);
-        let batcher = Batcher::with_deadline(deadline, |batch: Arc<Vec<u32>>| async move {
+        let batcher = Batcher::with(deadline, 1, |batch: Arc<Vec<u32>>| async move {
             if batch.contains(&0) {
                 std::future::pending::<()>().await;
             }
@@ -167,6 +191,25 @@ mod tests {
         });
         assert!(batcher.run(0).await.is_err());
         assert_eq!(batcher.run(1).await.unwrap(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_call_that_is_not_answered_does_not_hold_up_the_next() {
+        let batcher = Batcher::spawn_beside(|batch: Arc<Vec<u32>>| async move {
+            if batch.contains(&0) {
+                std::future::pending::<()>().await;
+            }
+            batch.to_vec()
+        });
+        let stuck: Vec<_> = (1..BESIDE)
+            .map(|_| {
+                let batcher = batcher.clone();
+                tokio::spawn(async move { batcher.run(0).await })
+            })
+            .collect();
+        // Each is a batch, or part of one: all but one place may be taken.
+        assert_eq!(batcher.run(1).await.unwrap(), 1);
+        assert!(stuck.iter().all(|one| !one.is_finished()));
     }
 
     #[tokio::test]

@@ -82,7 +82,8 @@ fn span(request: &axum::http::Request<tonic::body::Body>) -> tracing::Span {
 }
 
 /// A connection to each replica of a service that is named alone; for one name, which may stand for several replicas, one
-/// to any of them. Calls take turns, and pass over a replica that has just failed one.
+/// to any of them. Calls take turns, and pass over a replica that has just failed one: its connection ended, it answered
+/// `UNAVAILABLE`, as one does whose database is away, or it did not answer for as long as the caller would wait.
 #[derive(Clone)]
 pub struct Replicas(Arc<Turns>);
 
@@ -97,16 +98,25 @@ struct Replica {
     channel: Channel,
     /// Milliseconds; 0 while it does not fail.
     passed_over: AtomicU64,
+    /// Failed calls in a row.
+    failures: AtomicU32,
 }
 
-/// How long a replica that failed a call is passed over; then one call tries it.
+/// How long a replica that failed a call is passed over; then one call tries it. Twice as long after each further
+/// failure, as such a call may be a slow one.
 const PASSED_OVER: Duration = Duration::from_secs(1);
+const LONGEST_PASSED_OVER: Duration = Duration::from_secs(8);
+
+/// A call that is given up before this says nothing of its replica: its caller may have gone away.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 impl Replicas {
     /// From one or more addresses, with commas.
     pub fn new(addresses: &str) -> anyhow::Result<Self> {
-        let replica =
-            |address: &str| Ok(Replica { channel: channel(address.trim())?, passed_over: AtomicU64::new(0) });
+        let replica = |address: &str| {
+            let channel = channel(address.trim())?;
+            Ok(Replica { channel, passed_over: AtomicU64::new(0), failures: AtomicU32::new(0) })
+        };
         let replicas = addresses.split(',').map(replica).collect::<anyhow::Result<_>>()?;
         Ok(Self(Arc::new(Turns { replicas, next: AtomicUsize::new(0), start: Instant::now() })))
     }
@@ -139,6 +149,49 @@ impl Turns {
         };
         (0..self.replicas.len()).map(from).find(usable).unwrap_or_else(|| from(0))
     }
+
+    fn ended(&self, replica: &Replica, well: bool) {
+        if well {
+            replica.failures.store(0, Ordering::Relaxed);
+            replica.passed_over.store(0, Ordering::Relaxed);
+        } else {
+            let before = replica.failures.fetch_add(1, Ordering::Relaxed).min(8);
+            let pause = (PASSED_OVER * 2_u32.pow(before)).min(LONGEST_PASSED_OVER);
+            replica.passed_over.store(self.until(pause), Ordering::Relaxed);
+        }
+    }
+}
+
+/// A call under way. Dropped, it was given up.
+struct UnderWay<'a> {
+    turns: &'a Turns,
+    replica: &'a Replica,
+    begun: Instant,
+    answered: bool,
+}
+
+impl<'a> UnderWay<'a> {
+    fn begin(turns: &'a Turns) -> Self {
+        Self { turns, replica: turns.pick(), begun: Instant::now(), answered: false }
+    }
+
+    fn end(mut self, well: bool) {
+        self.answered = true;
+        self.turns.ended(self.replica, well);
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        if !self.answered && self.begun.elapsed() >= PATIENCE {
+            self.turns.ended(self.replica, false);
+        }
+    }
+}
+
+/// An error comes as headers alone, with its status among them.
+fn is_unavailable(answer: &axum::http::Response<tonic::body::Body>) -> bool {
+    Status::from_header_map(answer.headers()).is_some_and(|status| status.code() == Code::Unavailable)
 }
 
 type Answered = Result<axum::http::Response<tonic::body::Body>, tonic::transport::Error>;
@@ -155,10 +208,9 @@ impl tower::Service<axum::http::Request<tonic::body::Body>> for Replicas {
     fn call(&mut self, request: axum::http::Request<tonic::body::Body>) -> Self::Future {
         let turns = self.0.clone();
         Box::pin(async move {
-            let replica = turns.pick();
-            let answered = replica.channel.clone().oneshot(request).await;
-            let until = if answered.is_ok() { 0 } else { turns.until(PASSED_OVER) };
-            replica.passed_over.store(until, Ordering::Relaxed);
+            let call = UnderWay::begin(&turns);
+            let answered = call.replica.channel.clone().oneshot(request).await;
+            call.end(answered.as_ref().is_ok_and(|answer| !is_unavailable(answer)));
             answered
         })
     }
@@ -377,6 +429,45 @@ mod tests {
         assert_eq!((0..9).filter(|_| picked() == 0).count(), 1);
         turns.replicas.iter().for_each(later);
         assert_eq!((0..9).filter(|_| picked() == 0).count(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_replica_that_says_nothing_is_passed_over_for_longer_and_longer() {
+        let Replicas(turns) = Replicas::new("http://127.0.0.1:1,http://127.0.0.1:2").unwrap();
+        let passed_over = |at: usize| turns.replicas[at].passed_over.load(Ordering::Relaxed);
+        let at = |call: &UnderWay<'_>| usize::from(std::ptr::eq(call.replica, &raw const turns.replicas[1]));
+        let given_up = UnderWay::begin(&turns);
+        let first = at(&given_up);
+        drop(given_up);
+        assert_eq!(passed_over(first), 0, "its caller had gone");
+        let mut pause = PASSED_OVER;
+        for _ in 0..6 {
+            let mut call = UnderWay::begin(&turns);
+            while at(&call) != first {
+                call.end(true);
+                call = UnderWay::begin(&turns);
+            }
+            call.begun -= PATIENCE;
+            drop(call);
+            let wait = u128::from(passed_over(first)) - turns.start.elapsed().as_millis();
+            assert!(wait <= pause.as_millis() && wait > pause.as_millis() / 2, "{wait} ms, not {pause:?}");
+            turns.replicas[first].passed_over.store(1, Ordering::Relaxed);
+            pause = (pause * 2).min(LONGEST_PASSED_OVER);
+        }
+        let mut call = UnderWay::begin(&turns);
+        while at(&call) != first {
+            call = UnderWay::begin(&turns);
+        }
+        call.end(true);
+        assert_eq!((passed_over(first), turns.replicas[first].failures.load(Ordering::Relaxed)), (0, 0));
+    }
+
+    #[test]
+    fn an_answer_without_a_database_is_known_from_its_headers() {
+        let answer = |status: Status| is_unavailable(&status.into_http());
+        assert!(answer(unavailable("the database is busy or away")));
+        assert!(!answer(Status::not_found("no such thing")) && !answer(internal()));
+        assert!(!is_unavailable(&axum::http::Response::new(tonic::body::Body::empty())));
     }
 
     #[tokio::test]
