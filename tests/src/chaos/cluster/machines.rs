@@ -251,10 +251,15 @@ impl Cluster {
     /// Fills a machine's disk.
     pub fn fill(&self, machine: &str) -> anyhow::Result<()> {
         let file = std::fs::File::create(self.disks.join(machine).join("ballast"))?;
-        let stat = rustix::fs::fstatvfs(&file)?;
-        let free = stat.f_bavail * stat.f_frsize;
-        // What is written meanwhile takes the rest.
-        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, free.saturating_sub(64 << 10))?;
+        // Piece by piece: the server writes meanwhile, and a piece that has no room any more gets a smaller one.
+        let (mut length, mut piece) = (0, 64 << 20);
+        while piece >= 64 << 10 {
+            match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), length, piece) {
+                Ok(()) => length += piece,
+                Err(rustix::io::Errno::NOSPC) => piece /= 2,
+                Err(error) => return Err(error.into()),
+            }
+        }
         Ok(())
     }
 
