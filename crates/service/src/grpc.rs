@@ -98,7 +98,9 @@ struct Replica {
     channel: Channel,
     /// Milliseconds; 0 while it does not fail.
     passed_over: AtomicU64,
-    /// Failed calls in a row.
+    /// When that was set last, in the same milliseconds.
+    failed_at: AtomicU64,
+    /// Trials in a row that failed.
     failures: AtomicU32,
 }
 
@@ -108,14 +110,15 @@ const PASSED_OVER: Duration = Duration::from_secs(1);
 const LONGEST_PASSED_OVER: Duration = Duration::from_secs(8);
 
 /// A call that is given up before this says nothing of its replica: its caller may have gone away.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_millis(1500);
 
 impl Replicas {
     /// From one or more addresses, with commas.
     pub fn new(addresses: &str) -> anyhow::Result<Self> {
         let replica = |address: &str| {
             let channel = channel(address.trim())?;
-            Ok(Replica { channel, passed_over: AtomicU64::new(0), failures: AtomicU32::new(0) })
+            let (passed_over, failed_at) = (AtomicU64::new(0), AtomicU64::new(0));
+            Ok(Replica { channel, passed_over, failed_at, failures: AtomicU32::new(0) })
         };
         let replicas = addresses.split(',').map(replica).collect::<anyhow::Result<_>>()?;
         Ok(Self(Arc::new(Turns { replicas, next: AtomicUsize::new(0), start: Instant::now() })))
@@ -150,15 +153,20 @@ impl Turns {
         (0..self.replicas.len()).map(from).find(usable).unwrap_or_else(|| from(0))
     }
 
-    fn ended(&self, replica: &Replica, well: bool) {
+    fn ended(&self, replica: &Replica, begun: u64, well: bool) {
         if well {
             replica.failures.store(0, Ordering::Relaxed);
             replica.passed_over.store(0, Ordering::Relaxed);
-        } else {
-            let before = replica.failures.fetch_add(1, Ordering::Relaxed).min(8);
-            let pause = (PASSED_OVER * 2_u32.pow(before)).min(LONGEST_PASSED_OVER);
-            replica.passed_over.store(self.until(pause), Ordering::Relaxed);
+            return;
         }
+        // Calls that were under way when it failed say no more than that.
+        if begun < replica.failed_at.load(Ordering::Relaxed) {
+            return;
+        }
+        let before = replica.failures.fetch_add(1, Ordering::Relaxed).min(8);
+        let pause = (PASSED_OVER * 2_u32.pow(before)).min(LONGEST_PASSED_OVER);
+        replica.failed_at.store(self.until(Duration::ZERO), Ordering::Relaxed);
+        replica.passed_over.store(self.until(pause), Ordering::Relaxed);
     }
 }
 
@@ -177,14 +185,18 @@ impl<'a> UnderWay<'a> {
 
     fn end(mut self, well: bool) {
         self.answered = true;
-        self.turns.ended(self.replica, well);
+        self.turns.ended(self.replica, self.begun_at(), well);
+    }
+
+    fn begun_at(&self) -> u64 {
+        self.turns.until(Duration::ZERO).saturating_sub(self.begun.elapsed().as_millis() as u64)
     }
 }
 
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
         if !self.answered && self.begun.elapsed() >= PATIENCE {
-            self.turns.ended(self.replica, false);
+            self.turns.ended(self.replica, self.begun_at(), false);
         }
     }
 }
@@ -447,10 +459,18 @@ mod tests {
                 call.end(true);
                 call = UnderWay::begin(&turns);
             }
+            // As if it had begun so long ago, and had been given up for the first time.
+            turns.replicas[first].failed_at.store(0, Ordering::Relaxed);
             call.begun -= PATIENCE;
             drop(call);
             let wait = u128::from(passed_over(first)) - turns.start.elapsed().as_millis();
             assert!(wait <= pause.as_millis() && wait > pause.as_millis() / 2, "{wait} ms, not {pause:?}");
+            // One that was under way when it failed says nothing new.
+            let failures = turns.replicas[first].failures.load(Ordering::Relaxed);
+            turns.replicas[first].failed_at.store(u64::MAX, Ordering::Relaxed);
+            let begun = Instant::now() - PATIENCE;
+            drop(UnderWay { turns: &turns, replica: &turns.replicas[first], begun, answered: false });
+            assert_eq!(turns.replicas[first].failures.load(Ordering::Relaxed), failures);
             turns.replicas[first].passed_over.store(1, Ordering::Relaxed);
             pause = (pause * 2).min(LONGEST_PASSED_OVER);
         }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use messaging::Outbox;
 use opentelemetry::metrics::Counter;
@@ -88,6 +88,8 @@ struct Job {
     placement: Placement,
     /// The cart that it was bought from.
     cart: bool,
+    /// Where this process works on it once it is placed.
+    slot: Mutex<Option<Slot>>,
 }
 
 /// What became of a [`Job`].
@@ -134,10 +136,17 @@ impl Placer {
                 split(batch.len(), make).await
             }
         });
-        let place_pool = pool.clone();
+        let (place_pool, begin) = (pool.clone(), sagas.clone());
         let place = Batcher::spawn(move |batch: Arc<Vec<Job>>| {
-            let (pool, outbox) = (place_pool.clone(), outbox.clone());
-            async move { place(&pool, &outbox, &batch).await }
+            let (pool, outbox, sagas) = (place_pool.clone(), outbox.clone(), begin.clone());
+            async move {
+                // Whoever asked may have gone by then.
+                let begin = |job: &Job| match lock(&job.slot).take() {
+                    Some(slot) => sagas.begin(&job.placement, slot),
+                    None => sagas.wake(),
+                };
+                place(&pool, &outbox, &batch, begin).await
+            }
         });
         let refused = telemetry::counter("orders.refused");
         Self { pool, products, users, sagas, times, claims, place, refused }
@@ -342,18 +351,14 @@ impl Placer {
         let view = placement.order().map(|order| order.view(Viewer::Owner));
         let body = view.and_then(|view| serde_json::to_string(&view)).map_err(|_| Problem::internal())?;
         let answer = Answer { order_id: claim.order_id, status: 201, body };
-        let begun = slot.map(|slot| (placement.clone(), slot));
-        let job =
-            Job { claim: claim.clone(), answer: answer.clone(), placement, cart: request.items.is_none() };
+        let (cart, slot) = (request.items.is_none(), Mutex::new(slot));
+        let job = Job { claim: claim.clone(), answer: answer.clone(), placement, cart, slot };
         let placed = match self.place.run(job).await {
             Ok(placed) => placed,
             Err(_) => return Err(Problem::unavailable("Too many orders at once; try again.")),
         };
         match placed {
-            Ok(Placed::Yes) => {
-                self.see_through(begun);
-                Ok(answer)
-            }
+            Ok(Placed::Yes) => Ok(answer),
             Ok(Placed::ClaimLost) => self.stored_answer(key).await?.ok_or_else(claim::in_progress),
             Ok(Placed::UserGone) => {
                 self.products.release(&[claim.order_id]).await.map_err(away)?;
@@ -364,21 +369,7 @@ impl Placer {
                 let detail = "The cart has changed since it was read; look at it again.";
                 self.refuse(claim, Problem::conflict("cart_changed", detail)).await
             }
-            Err(error) => {
-                let stored = self.stored_answer(key).await?.ok_or_else(|| Problem::from(error))?;
-                if stored.status == 201 && stored.order_id == claim.order_id {
-                    self.see_through(begun);
-                }
-                Ok(stored)
-            }
-        }
-    }
-
-    /// Works on a placed order at once, or leaves it to whoever has time.
-    fn see_through(&self, begun: Option<(Placement, Slot)>) {
-        match begun {
-            Some((placement, slot)) => self.sagas.begin(&placement, slot),
-            None => self.sagas.wake(),
+            Err(error) => self.stored_answer(key).await?.ok_or_else(|| error.into()),
         }
     }
 
@@ -402,6 +393,10 @@ impl Placer {
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn away(error: crate::clients::product::Unavailable) -> Problem {
     tracing::warn!(%error, "place.product_away");
     Problem::unavailable("Stock can't be reserved at the moment; try again.")
@@ -420,11 +415,21 @@ fn now() -> OffsetDateTime {
 }
 
 /// All orders in one transaction, or a bad one apart from the others.
-async fn place(pool: &Pool, outbox: &Outbox, jobs: &[Job]) -> Vec<sqlx::Result<Placed>> {
-    split(jobs.len(), |part| place_together(pool, outbox, &jobs[part])).await
+async fn place(
+    pool: &Pool,
+    outbox: &Outbox,
+    jobs: &[Job],
+    begin: impl Fn(&Job),
+) -> Vec<sqlx::Result<Placed>> {
+    split(jobs.len(), |part| place_together(pool, outbox, &jobs[part], &begin)).await
 }
 
-async fn place_together(pool: &Pool, outbox: &Outbox, jobs: &[Job]) -> sqlx::Result<Vec<Placed>> {
+async fn place_together(
+    pool: &Pool,
+    outbox: &Outbox,
+    jobs: &[Job],
+    begin: &impl Fn(&Job),
+) -> sqlx::Result<Vec<Placed>> {
     let mut transaction = service::db::begin(pool).await?;
     let claims: Vec<&Claim> = jobs.iter().map(|job| &job.claim).collect();
     let mut held = claim::store::lock_held(&mut transaction, &claims).await?;
@@ -468,6 +473,7 @@ async fn place_together(pool: &Pool, outbox: &Outbox, jobs: &[Job]) -> sqlx::Res
     transaction.commit().await?;
     reach("order.place.committed").await?;
     outbox.wake();
+    accepted.into_iter().for_each(begin);
     Ok(placed)
 }
 

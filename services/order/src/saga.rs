@@ -33,6 +33,7 @@ macro_rules! branch {
 
 pub mod calls;
 pub mod facts;
+pub mod heard;
 pub mod money;
 pub mod runner;
 pub mod store;

@@ -25,7 +25,8 @@ pub async fn insert(
         lines.collect::<Result<_, _>>().map_err(|error| sqlx::Error::Encode(error.into()))?;
     let addresses = claims.iter().map(|(_, claim)| encode(claim.address.as_ref()));
     let addresses: Vec<Option<serde_json::Value>> = addresses.collect::<sqlx::Result<_>>()?;
-    // In the order of keys, or two replicas with the same ones deadlock.
+    // In the order of keys, or two replicas with the same ones deadlock. A key that is there is not waited for: its row may
+    // be in a transaction of another replica, and with it would wait all who are new.
     let made = sqlx::query_scalar!(
         "INSERT INTO orders.claims
              (user_id, operation, key, body_hash, order_id, lines, owner, lease_until, address)
@@ -33,6 +34,8 @@ pub async fn insert(
          FROM UNNEST($1::uuid[], $2::text[], $3::text[], $4::bytea[], $5::uuid[], $6::jsonb[], $7::uuid[], $8::jsonb[])
               AS c (user_id, operation, key, body_hash, order_id, lines, owner, address)
          WHERE NOT EXISTS (SELECT FROM orders.deleted_users d WHERE d.user_id = c.user_id)
+           AND NOT EXISTS (SELECT FROM orders.claims o
+                           WHERE o.user_id = c.user_id AND o.operation = c.operation AND o.key = c.key)
          ORDER BY user_id, operation, key
          ON CONFLICT DO NOTHING
          RETURNING order_id",

@@ -24,9 +24,6 @@ use crate::schema;
 /// Seconds that a signature may be old, or ahead of our clock.
 const TOLERANCE: i64 = 300;
 
-/// Kinds that say nothing but how an intent is, and not, say, that money was given back.
-const OF_INTENTS: &str = "payment_intent.";
-
 pub fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(receive))
 }
@@ -111,9 +108,7 @@ async fn receive(
     }
     let event: Event = shape(body.value(&["application/json"])?)?;
     event.check()?;
-    if let Some(intent) = event.intent()
-        && !(event.kind.starts_with(OF_INTENTS) && sagas.is_working_on(intent))
-    {
+    if let Some(intent) = event.intent() {
         sagas.hear(intent, &event.kind).await?;
     }
     Ok(StatusCode::NO_CONTENT)

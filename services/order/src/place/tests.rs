@@ -73,11 +73,12 @@ impl Scene {
                 lease: None,
             },
             cart: true,
+            slot: Mutex::default(),
         }
     }
 
     async fn placed(&self, jobs: &[Job]) -> Vec<Placed> {
-        place(&self.pool, &self.outbox, jobs).await.into_iter().map(Result::unwrap).collect()
+        place(&self.pool, &self.outbox, jobs, |_| ()).await.into_iter().map(Result::unwrap).collect()
     }
 
     /// The answer that the key has, and whether its reservation may be released.

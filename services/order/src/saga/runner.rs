@@ -4,7 +4,6 @@
 //! A worker that dies leaves the lease to run out, and the order goes on from
 //! what was last committed.
 
-use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,6 +24,7 @@ use uuid::Uuid;
 
 use super::calls::{self, Calls};
 use super::facts::{self, Report, Reported};
+use super::heard::{Intents, Listening, OF_INTENTS, is_known};
 use super::money::RefundStatus;
 use super::store::{self, Job, Lease};
 use super::{Call, Input, Intent, Phase, Refusal, State};
@@ -69,6 +69,16 @@ enum Next {
     Done,
 }
 
+/// An order that is worked on here.
+struct Work {
+    lease: Lease,
+    /// What is known of it; nothing when it has to be read.
+    job: Option<Job>,
+    /// The news that the last step knew of.
+    seen: i64,
+    listening: Option<Listening>,
+}
+
 /// A place for one more order to be worked on here.
 pub struct Slot {
     _place: OwnedSemaphorePermit,
@@ -82,13 +92,11 @@ pub struct Sagas {
     calls: Calls,
     times: Times,
     facts: Batcher<Report, Applied>,
-    said: Batcher<(String, String), sqlx::Result<()>>,
     bell: Arc<Notify>,
     slots: Arc<Semaphore>,
     workers: TaskTracker,
     stop: CancellationToken,
-    /// The intents of orders that are worked on here, and whether the provider said something of them meanwhile.
-    intents: Arc<Mutex<HashMap<String, bool>>>,
+    heard: Intents,
     /// When too many were last seen to wait for a worker, unless fewer were seen since.
     behind: Arc<Mutex<Option<Instant>>>,
     /// Others wait for a worker: they go first.
@@ -114,30 +122,16 @@ impl Sagas {
             let (pool, outbox, live) = (facts_pool.clone(), outbox.clone(), live.clone());
             async move { apply(&pool, &outbox, &live, &batch, times.saga_lease).await }
         });
-        let said_pool = pool.clone();
-        let said = Batcher::spawn(move |batch: Arc<Vec<(String, String)>>| {
-            let pool = said_pool.clone();
-            async move {
-                let (pool, batch) = (&pool, &batch);
-                let write = |part: Range<usize>| async move {
-                    let items = part.len();
-                    store::nudge(&mut *pool.acquire().await?, &batch[part]).await?;
-                    Ok(vec![(); items])
-                };
-                split(batch.len(), write).await
-            }
-        });
         Self {
             pool,
             calls,
             times,
             facts,
-            said,
             bell: Arc::default(),
             slots: Arc::new(Semaphore::new(AT_ONCE)),
             workers: TaskTracker::new(),
             stop,
-            intents: Arc::default(),
+            heard: Intents::default(),
             behind: Arc::default(),
             queued: Arc::default(),
         }
@@ -173,18 +167,37 @@ impl Sagas {
         self.spawn(lease, Some(Job::placed(order)), slot);
     }
 
-    /// Whether what the provider says about an intent can be left to the worker that this process has on it: it asks
-    /// for the intent itself before it is done.
-    pub fn is_working_on(&self, intent: &str) -> bool {
-        locked(&self.intents).get_mut(intent).map(|said| *said = true).is_some()
+    /// Takes note that the provider said something of this `kind` about an intent: in memory where an order's worker here
+    /// is yet to ask for it, else in the database.
+    pub async fn hear(&self, intent: &str, kind: &str) -> sqlx::Result<()> {
+        if kind.starts_with(OF_INTENTS) && self.heard.keep(intent, kind) {
+            return Ok(());
+        }
+        self.write_down(intent, kind).await
     }
 
-    /// Notes that the provider said something of this `kind` about an intent.
-    pub async fn hear(&self, intent: &str, kind: &str) -> sqlx::Result<()> {
-        let said = (intent.to_owned(), kind.to_owned());
-        self.said.run(said).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))?;
+    async fn write_down(&self, intent: &str, kind: &str) -> sqlx::Result<()> {
+        store::nudge(&mut *self.pool.acquire().await?, intent, kind).await?;
         self.wake();
         Ok(())
+    }
+
+    /// Ends a worker's listening: what it has not asked for since is written down.
+    async fn settle(&self, listening: Option<Listening>, state: Option<&State>) {
+        let Some(listening) = listening else { return };
+        let intent = listening.intent().to_owned();
+        for kind in listening.end() {
+            if state.is_some_and(|state| is_known(state.payment, &kind)) {
+                continue;
+            }
+            for pause in [100, 500, 2000, 8000, 0] {
+                match self.write_down(&intent, &kind).await {
+                    Ok(()) => break,
+                    Err(error) => tracing::warn!(%error, kind, "saga.news_not_written"),
+                }
+                tokio::time::sleep(Duration::from_millis(pause)).await;
+            }
+        }
     }
 
     /// Applies a fact and wakes the runner. The error is 503's: busy, or the
@@ -209,9 +222,9 @@ impl Sagas {
                 }
             };
             for lease in leases {
-                // An order that was placed meanwhile may have the place: then the lease runs out, unless one is free by then.
+                // An order that was placed meanwhile may have the place.
                 let Ok(place) = self.slots.clone().try_acquire_owned() else {
-                    let _ = self.release(lease, Rest::DONE, i64::MAX).await;
+                    self.put_back(lease).await;
                     continue;
                 };
                 self.spawn(lease, None, Slot { _place: place, _worker: self.workers.token() });
@@ -270,14 +283,11 @@ impl Sagas {
 
     /// Makes one call after the other until the saga rests. `job` is what is known of it already.
     async fn work(&self, lease: Lease, job: Option<Job>) {
-        let mut known = None;
-        let mut seen = i64::MAX;
-        let worked = self.steps(lease, job, &mut known, &mut seen).await;
-        let said = known.is_some_and(|intent| locked(&self.intents).remove(&intent).unwrap_or(false));
+        let mut work = Work { lease, job, seen: i64::MAX, listening: None };
+        let worked = self.steps(&mut work).await;
+        self.settle(work.listening.take(), work.job.as_ref().map(|job| &job.state)).await;
         let rest = match worked {
             Ok(None) => return,
-            // What the provider said meanwhile may be what this waits for.
-            Ok(Some(rest)) if said => Rest { pause: Duration::ZERO, ..rest },
             Ok(Some(rest)) => rest,
             Err(error) => {
                 tracing::warn!(%error, "saga.step_failed");
@@ -285,43 +295,38 @@ impl Sagas {
                 Rest { pause: LONGEST_PAUSE / 10, in_vain: true }
             }
         };
-        if let Err(error) = self.release(lease, rest, seen).await {
+        if let Err(error) = self.release(lease, rest, work.seen).await {
             tracing::warn!(%error, "saga.not_released");
-        }
-        if said {
-            self.wake();
         }
     }
 
-    /// How long to leave the saga alone, or nothing when it is let go of. `seen` becomes the news that the last step
-    /// knew of, and `intent` what [`Sagas::is_working_on`] is told of.
-    async fn steps(
-        &self,
-        lease: Lease,
-        mut known: Option<Job>,
-        intent: &mut Option<String>,
-        seen: &mut i64,
-    ) -> sqlx::Result<Option<Rest>> {
+    /// How long to leave the saga alone, or nothing when it is let go of.
+    async fn steps(&self, work: &mut Work) -> sqlx::Result<Option<Rest>> {
         reach("order.saga.leased").await?;
         while !self.stop.is_cancelled() {
-            let mut job = match known.take() {
+            let mut job = match work.job.take() {
                 Some(job) => job,
                 None => {
                     let mut connection = self.pool.acquire().await?;
-                    match store::load(&mut connection, lease, self.times.saga_lease).await? {
+                    match store::load(&mut connection, work.lease, self.times.saga_lease).await? {
                         Some(job) => job,
                         None => return Ok(None), // somebody else's now
                     }
                 }
             };
-            *seen = job.progress.news;
-            if intent.is_none() && job.state.has_deadline() && job.state.intent.is_some() {
-                intent.clone_from(&job.state.intent);
-                locked(&self.intents).extend(intent.clone().map(|intent| (intent, false)));
+            work.seen = job.progress.news;
+            match &job.state.intent {
+                Some(intent) if asks_again(&job.state) => {
+                    work.listening.get_or_insert_with(|| self.heard.listen(intent));
+                }
+                // Somebody else has changed its course.
+                _ => self.settle(work.listening.take(), Some(&job.state)).await,
             }
-            match self.step(lease, &mut job).await? {
-                Next::Call => known = Some(job),
-                Next::Load => {}
+            let next = self.step(work, &mut job).await;
+            work.job = Some(job);
+            match next? {
+                Next::Call => {}
+                Next::Load => work.job = None,
                 Next::Rest(rest) => return Ok(Some(rest)),
                 Next::Done => return Ok(None),
             }
@@ -330,7 +335,8 @@ impl Sagas {
     }
 
     /// One call and its facts.
-    async fn step(&self, lease: Lease, job: &mut Job) -> sqlx::Result<Next> {
+    async fn step(&self, work: &mut Work, job: &mut Job) -> sqlx::Result<Next> {
+        let lease = work.lease;
         let call = job.state.next_call();
         // The answers to most calls are the news; what is left of it at rest is looked into.
         let unread = job.has_news() && matches!(call, None | Some(Call::Refund));
@@ -343,7 +349,12 @@ impl Sagas {
         };
         let unanswered = facts.contains(&Input::NoAnswer);
         let before = (job.state.clone(), job.progress.clone());
-        let facts = tell_new(&job.state, facts);
+        let (facts, after) = tell_new(&job.state, facts);
+        // From here on it may be settled, and is not asked for by itself any more: what is said after its last answer, or
+        // was just before, has to be written down first.
+        if !asks_again(&after) && after.phase != Phase::Confirmed {
+            self.settle(work.listening.take(), None).await;
+        }
         if !facts.is_empty() {
             // A look leaves the lease to the load that follows it.
             let report = Report { order: lease.order_id, facts, lease: (!unread).then_some(lease) };
@@ -424,6 +435,14 @@ impl Sagas {
         timeout_at(until, tries).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
     }
 
+    /// As it was before it was taken.
+    async fn put_back(&self, lease: Lease) {
+        let back = async { store::put_back(&mut *self.pool.acquire().await?, lease).await };
+        if let Err(error) = back.await {
+            tracing::warn!(%error, "saga.not_put_back"); // the lease runs out
+        }
+    }
+
     async fn release(&self, lease: Lease, rest: Rest, seen: i64) -> sqlx::Result<()> {
         let mut connection = self.pool.acquire().await?;
         store::release(&mut connection, lease, rest.pause, rest.in_vain, seen).await
@@ -451,17 +470,25 @@ async fn apply(
     split(reports.len(), together).await
 }
 
-/// The facts that change something. A look tells much that is known; what a slow worker takes for known is told again
-/// by the next look.
-fn tell_new(state: &State, facts: Vec<Input>) -> Vec<Input> {
+/// Whether a worker will yet ask the provider how the intent is, without being told to: it is not settled, nor on its way there.
+fn asks_again(state: &State) -> bool {
+    matches!(state.phase, Phase::Authorising | Phase::Committing | Phase::Capturing)
+}
+
+/// The facts that change something, and the state after them. A look tells much that is known; what a slow worker takes for
+/// known is told again by the next look.
+fn tell_new(state: &State, facts: Vec<Input>) -> (Vec<Input>, State) {
     let mut state = state.clone();
-    let is_new = |fact: &Input| {
-        let Ok((told, _)) = state.clone().apply(fact.clone(), Uuid::now_v7()) else { return true };
-        let known = matches!(fact, Input::Heard(_) | Input::NoAnswer) && told == state;
-        state = told;
-        !known
-    };
-    facts.into_iter().filter(is_new).collect()
+    let mut new = Vec::with_capacity(facts.len());
+    for fact in facts {
+        match state.clone().apply(fact.clone(), Uuid::now_v7()) {
+            Ok((told, _)) if matches!(fact, Input::Heard(_) | Input::NoAnswer) && told == state => continue,
+            Ok((told, _)) => state = told,
+            Err(_) => {}
+        }
+        new.push(fact);
+    }
+    (new, state)
 }
 
 /// A refund has failed for good and the rule has opened another in its place.

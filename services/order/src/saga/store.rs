@@ -208,26 +208,29 @@ pub async fn read_news(connection: &mut Connection, order: Uuid, read: i64) -> s
     Ok(())
 }
 
-/// Notes that the provider said something of these kinds about intents, `(intent, kind)`, and makes their sagas due now.
-/// What the payment's status says already is not written down.
-pub async fn nudge(connection: &mut Connection, said: &[(String, String)]) -> sqlx::Result<()> {
-    let (intents, kinds): (Vec<String>, Vec<String>) = said.iter().cloned().unzip();
+/// Lets go of a saga as it was before it was taken.
+pub async fn put_back(connection: &mut Connection, lease: Lease) -> sqlx::Result<()> {
     sqlx::query!(
-        "WITH said AS (
-             SELECT intent, array_agg(DISTINCT kind) AS kinds FROM UNNEST($1::text[], $2::text[]) AS u (intent, kind)
-             GROUP BY intent
-         ), fresh AS MATERIALIZED (
-             SELECT s.order_id, said.kinds FROM said JOIN orders.sagas s ON s.intent_id = said.intent
-             JOIN orders.orders o ON o.id = s.order_id
-             WHERE NOT orders.is_known(o.payment_status, said.kinds)
-             ORDER BY s.order_id FOR UPDATE OF s
-         )
-         UPDATE orders.sagas s
+        "UPDATE orders.sagas SET lease_until = '-infinity' WHERE order_id = $1 AND epoch = $2",
+        lease.order_id,
+        lease.epoch,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Notes that the provider said something of this `kind` about an intent, and makes its saga due now. What the payment's
+/// status says already is not written down.
+pub async fn nudge(connection: &mut Connection, intent: &str, kind: &str) -> sqlx::Result<()> {
+    sqlx::query!(
+        "UPDATE orders.sagas s
          SET next_at = now(), news = s.news + 1,
-             news_of = ARRAY(SELECT DISTINCT kind FROM UNNEST(s.news_of || fresh.kinds) AS kind)
-         FROM fresh WHERE s.order_id = fresh.order_id",
-        &intents,
-        &kinds,
+             news_of = CASE WHEN $2 = ANY(s.news_of) THEN s.news_of ELSE s.news_of || $2::text END
+         FROM orders.orders o
+         WHERE s.intent_id = $1 AND o.id = s.order_id AND NOT orders.is_known(o.payment_status, ARRAY[$2])",
+        intent,
+        kind,
     )
     .execute(connection)
     .await?;

@@ -84,12 +84,17 @@ impl Injector {
                 cluster.signal(victim, Signal::STOP)?;
                 sleep(fault.lasts()).await;
                 if of_primary {
-                    // PostgreSQL goes on where it was, still as a primary, until its Patroni is back and looks.
+                    // PostgreSQL goes on where it was, still as a primary, until its watchdog resets the machine.
                     cluster.thaw_database(victim)?;
                     sleep(Duration::from_secs(1)).await;
                     found.old = block_in_place(|| cluster.orders_on(victim));
+                    // Without one a Patroni before 3.0.3 takes the leader's key from who was promoted meanwhile:
+                    // https://github.com/patroni/patroni/pull/2689
+                    cluster.power_off(victim)?;
+                    cluster.power_on(victim)?;
+                } else {
+                    cluster.signal(victim, Signal::CONT)?;
                 }
-                cluster.signal(victim, Signal::CONT)?;
             }
             Harm::Blackhole => {
                 cluster.cut(&[victim], &[])?;
