@@ -167,6 +167,11 @@ pub fn quantile(times: &Times, q: f64) -> f64 {
     if times.is_empty() { 0.0 } else { times.value_at_quantile(q) as f64 / 1e6 }
 }
 
+/// It grows to hold what comes: `saturating_record` would cut it off instead.
+fn record(times: &mut Times, micros: u64) {
+    let _ = times.record(micros);
+}
+
 fn count(names: &mut Names, name: &str) {
     match names.get_mut(name) {
         Some(count) => *count += 1,
@@ -238,7 +243,7 @@ impl Recorder {
         let mut inner = self.inner();
         let of = &mut inner.counts.stages[stage];
         of.started += 1;
-        of.lag.saturating_record(micros(lag));
+        record(&mut of.lag, micros(lag));
         inner.now.started += 1;
         inner.started += 1;
     }
@@ -268,14 +273,14 @@ impl Recorder {
         let mut inner = self.inner();
         inner.now.answered += 1;
         inner.now.errors += u64::from(error.is_some());
-        inner.times.saturating_record(took);
+        record(&mut inner.times, took);
         let of = &mut inner.counts.stages[stage];
         of.requests += 1;
         of.errors += u64::from(error.is_some());
-        of.times.saturating_record(took);
+        record(&mut of.times, took);
         if counts {
             let of = &mut inner.counts.kinds[kind as usize];
-            of.times.saturating_record(took);
+            record(&mut of.times, took);
             match error {
                 Some(name) => count(&mut of.errors, name),
                 None => of.succeeded += 1,
@@ -319,7 +324,7 @@ impl Recorder {
                 inner.now.confirmed += 1;
                 let of = &mut inner.counts.stages[stage];
                 of.confirmed += 1;
-                of.confirming.saturating_record(micros(took));
+                record(&mut of.confirming, micros(took));
             }
             End::Cancelled(why) if counts => count(&mut inner.counts.cancelled, why),
             End::Unknown if counts => inner.counts.unknown += 1,

@@ -215,3 +215,117 @@ fn over(outcome: &Outcome, counting: &[bool]) -> Vec<String> {
     }
     over
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::plan::{Follow, Limits, Mix, Plan, Stage};
+    use crate::record::Recorder;
+
+    /// Steps of ten seconds: each offers, answers so much of that, so slowly, and leaves so many orders waiting.
+    fn outcome(kind: Loop, steps: &[(f64, f64, u64, u64)]) -> Outcome {
+        let stages: Vec<Stage> = steps
+            .iter()
+            .map(|(level, ..)| Stage {
+                name: level.to_string(),
+                from: *level,
+                to: *level,
+                length: Duration::from_secs(10),
+                counts: true,
+            })
+            .collect();
+        let mut counts = Recorder::new(vec![true; steps.len()], Instant::now()).snapshot();
+        for (n, (level, done, millis, backlog)) in steps.iter().enumerate() {
+            let (sent, answered) = (*level as u64, (level * done) as u64);
+            let stage = &mut counts.stages[n];
+            (stage.offered, stage.requests) = (sent * 10, answered * 10);
+            stage.times.record_n(millis * 1000, answered * 10).unwrap();
+            for second in 1..=10 {
+                counts.seconds.push(Second {
+                    at: (n * 10 + second) as f64,
+                    stage: n,
+                    offered: sent,
+                    sent,
+                    answered,
+                    placed: sent,
+                    backlog: backlog * second as u64 / 10,
+                    ..Second::default()
+                });
+            }
+        }
+        Outcome {
+            plan: Plan {
+                kind,
+                stages,
+                mix: Mix::default(),
+                think: Duration::ZERO,
+                seed: 1,
+                follow: Follow::Sse,
+                payment_method: String::new(),
+                in_flight: 100,
+                confirm_within: Duration::ZERO,
+                limits: Limits { p99: 0.5, errors: 1.0, lag: 0.02 },
+            },
+            counts,
+            took: Duration::from_secs(10),
+            interrupted: false,
+            on_sale: 1,
+        }
+    }
+
+    fn knee(kind: Loop, steps: &[(f64, f64, u64, u64)]) -> Option<String> {
+        let outcome = outcome(kind, steps);
+        verdict(&outcome, &super::steps(&outcome)).knee
+    }
+
+    #[test]
+    fn the_knee_is_the_last_step_before_one_that_is_too_much() {
+        let good = |level| (level, 1.0, 20, 0);
+        let open = |last| knee(Loop::Open, &[good(100.0), good(200.0), last, good(800.0)]);
+        assert_eq!(open(good(400.0)).as_deref(), Some("800"));
+        for (why, last) in [
+            ("slow", (400.0, 1.0, 900, 0)),
+            ("not answered", (400.0, 0.7, 20, 0)),
+            ("orders wait", (400.0, 1.0, 20, 2000)),
+        ] {
+            assert_eq!(open(last).as_deref(), Some("200"), "{why}");
+        }
+        assert_eq!(knee(Loop::Open, &[(100.0, 1.0, 900, 0), good(200.0)]), None);
+        assert_eq!(knee(Loop::Open, &[good(100.0)]), None, "a single step has no knee");
+    }
+
+    #[test]
+    fn errors_and_shoppers_who_found_no_place_are_too_much() {
+        let good = |level| (level, 1.0, 20, 0);
+        let mut outcome = outcome(Loop::Open, &[good(100.0), good(200.0), good(300.0)]);
+        outcome.counts.stages[2].errors = 100;
+        let judged = steps(&outcome);
+        assert_eq!(verdict(&outcome, &judged).knee.as_deref(), Some("200"));
+        assert!(judged[2].too_much[0].contains("3.3 %"), "{judged:?}");
+        outcome.counts.stages[1].dropped.insert("in_flight".to_owned(), 7);
+        let verdict = verdict(&outcome, &steps(&outcome));
+        assert_eq!((verdict.knee.as_deref(), verdict.exit_code()), (Some("100"), 0), "{verdict:?}");
+    }
+
+    #[test]
+    fn in_closed_loop_a_step_has_to_bring_more() {
+        let steps = [(8.0, 1.0, 20, 0), (16.0, 1.0, 20, 0), (32.0, 0.5, 40, 0)];
+        assert_eq!(knee(Loop::Closed, &steps).as_deref(), Some("16"));
+    }
+
+    #[test]
+    fn a_generator_that_was_late_or_left_shoppers_out_makes_a_run_invalid() {
+        let mut one = outcome(Loop::Open, &[(100.0, 1.0, 20, 0)]);
+        let judge = |outcome: &Outcome| verdict(outcome, &steps(outcome));
+        assert_eq!(judge(&one).exit_code(), 0, "{:?}", judge(&one));
+        one.counts.stages[0].dropped.insert("generator".to_owned(), 9);
+        assert_eq!(judge(&one).exit_code(), 0, "less than one of a hundred");
+        one.counts.stages[0].dropped.insert("generator".to_owned(), 11);
+        assert!(judge(&one).invalid[0].contains("1.1 %"), "{:?}", judge(&one));
+        one.counts.stages[0].dropped.clear();
+        one.counts.stages[0].lag.record_n(30_000, 1000).unwrap();
+        assert!(judge(&one).invalid[0].contains("30.0 ms late"), "{:?}", judge(&one));
+    }
+}
