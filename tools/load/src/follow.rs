@@ -158,7 +158,8 @@ mod tests {
 
     #[test]
     fn a_cancelled_order_has_its_reason() {
-        let end = Lines::default().push(b"data: {\"status\":\"cancelled\",\"cancel_reason\":\"payment_declined\"}\n");
+        let end = Lines::default()
+            .push(b"data: {\"status\":\"cancelled\",\"cancel_reason\":\"payment_declined\"}\n");
         assert_eq!(end, Some(End::Cancelled("payment_declined".to_owned())));
         assert_eq!(Lines::default().push(b"data: {\"status\":\"unheard\"}\n"), None);
     }

@@ -6,12 +6,16 @@ use std::time::Duration;
 use clap::{ArgGroup, Parser};
 
 use crate::Refusal;
-use crate::plan::{self, Follow, Limits, Loop, Mix, Plan, Stage};
+use crate::plan::{self, Errand, Follow, Limits, Loop, Mix, Plan, Stage};
 
+/// Arrivals a second when nothing else is said.
+const RATE: f64 = 10.0;
 /// Parts that a ramp is divided into, to see where it became too much.
 const PARTS: usize = 10;
 /// Accounts when nothing else is said: registering one costs the shop two hashed passwords.
 const ACCOUNTS: usize = 64;
+/// The same where many carts are filled at once.
+const ACCOUNTS_FOR_CARTS: usize = 256;
 const MOST_ACCOUNTS: usize = 10_000;
 
 #[derive(Debug, Parser)]
@@ -81,7 +85,8 @@ pub struct Options {
     #[arg(long, value_name = "METHOD", default_value = "pm_card_visa", value_parser = payment_method)]
     pub payment_method: String,
 
-    /// Accounts to register before the load [default: 64, and in closed loop no more than users]
+    /// Accounts to register before the load [default: 64; up to 256 where many fill carts, and in closed loop no more than
+    /// users]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MOST_ACCOUNTS as i64))]
     pub accounts: Option<u32>,
 
@@ -210,13 +215,22 @@ impl Options {
         if !self.mix.buys() {
             return 0;
         }
-        let users = match (self.users, &self.ramp, &self.steps) {
-            (Some(users), _, _) => Some(users as usize),
-            (_, Some((from, to)), _) if self.closed => Some(from.max(*to).ceil() as usize),
-            (_, _, Some(Steps(steps))) if self.closed => steps.last().map(|users| users.ceil() as usize),
-            _ => None,
+        let most = match (self.users, self.ramp, &self.steps) {
+            (Some(users), _, _) => f64::from(users),
+            (_, Some((from, to)), _) => from.max(to),
+            (_, _, Some(Steps(steps))) => steps.iter().copied().fold(0.0, f64::max),
+            (None, None, None) => self.rate.unwrap_or(RATE),
         };
-        self.accounts.map_or_else(|| users.unwrap_or(ACCOUNTS).clamp(1, ACCOUNTS), |n| n as usize)
+        let closed = self.closed || self.users.is_some();
+        let wanted = if closed {
+            (most.ceil() as usize).clamp(1, ACCOUNTS)
+        } else {
+            // A cart is one shopper's alone while that one thinks twice; twice as many, for a shop that is slow.
+            let share = f64::from(self.mix.weight(Errand::Cart)) / f64::from(self.mix.total());
+            let carts = 2.0 * most * share * (2.0 * self.think.as_secs_f64() + 1.0);
+            (carts.ceil() as usize).clamp(ACCOUNTS, ACCOUNTS_FOR_CARTS)
+        };
+        self.accounts.map_or(wanted, |n| n as usize)
     }
 
     /// What is to be done.
@@ -241,7 +255,7 @@ impl Options {
                 steps.iter().map(|step| level(*step, *step, self.step_seconds)).collect()
             }
             (None, None, None) => {
-                let rate = self.rate.unwrap_or(10.0);
+                let rate = self.rate.unwrap_or(RATE);
                 vec![level(rate, rate, self.seconds)]
             }
         };
@@ -309,7 +323,10 @@ mod tests {
     #[test]
     fn accounts_are_as_many_as_there_is_use_for() {
         let accounts = |words: &str| typed(words).unwrap().accounts();
-        assert_eq!(accounts("--rate 500"), 64);
+        assert_eq!(accounts("--rate 50"), 64);
+        assert_eq!(accounts("--rate 200"), 120);
+        assert_eq!(accounts("--steps 10,5000"), 256);
+        assert_eq!(accounts("--rate 500 --mix order=1"), 64);
         assert_eq!(accounts("--users 8"), 8);
         assert_eq!(accounts("--users 500"), 64);
         assert_eq!(accounts("--users 500 --accounts 500"), 500);

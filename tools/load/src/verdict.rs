@@ -36,6 +36,8 @@ pub struct Step {
     pub lag_p99: f64,
     /// Why it was too much for the shop; empty when it was not.
     pub too_much: Vec<String>,
+    /// Why it was too much for the generator; empty when it was not.
+    pub generator: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -94,6 +96,7 @@ pub fn steps(outcome: &Outcome) -> Vec<Step> {
                 confirming_p99: quantile(&count.confirming, 0.99),
                 lag_p99: quantile(&count.lag, 0.99),
                 too_much: Vec::new(),
+                generator: generator(count, outcome.plan.limits.lag),
             };
             step.too_much = too_much(outcome, count, &seconds, &step);
             if outcome.plan.kind == Loop::Closed && stage.counts {
@@ -140,42 +143,51 @@ fn too_much(outcome: &Outcome, count: &StageCount, seconds: &[&Second], step: &S
     why
 }
 
+/// Why a stage was too much for the generator.
+fn generator(count: &StageCount, limit: f64) -> Vec<String> {
+    let mut why = Vec::new();
+    let lag = quantile(&count.lag, 0.99);
+    if lag > limit {
+        why.push(format!(
+            "the generator itself began shoppers {} late (p99), more than {}: this machine cannot produce the rate",
+            ms(lag),
+            ms(limit)
+        ));
+    }
+    for (name, reason) in [
+        ("generator", "the generator could not begin them: this machine cannot produce the rate"),
+        ("no_account", "there is no account for them: --accounts makes some"),
+        ("no_free_cart", "every account's cart was in use: --accounts makes more"),
+    ] {
+        let left_out = percent(count.dropped.get(name).copied().unwrap_or_default(), count.offered);
+        if left_out > LEFT_OUT {
+            why.push(format!("{left_out:.1} % of the shoppers were left out, as {reason}"));
+        }
+    }
+    why
+}
+
 /// Judges a run.
 pub fn verdict(outcome: &Outcome, steps: &[Step]) -> Verdict {
     let (plan, counts) = (&outcome.plan, &outcome.counts);
     let counting: Vec<bool> = plan.stages.iter().map(|stage| stage.counts).collect();
     let sought = counting.iter().filter(|counts| **counts).count() > 1;
     let mut invalid = Vec::new();
-    let offered = counts.sum(&counting, |stage| stage.offered);
-    if offered == 0 {
+    if counts.sum(&counting, |stage| stage.offered) == 0 {
         invalid.push("it ended before anything counted".to_owned());
     }
-    let lag = quantile(&counts.merged(&counting, |stage| &stage.lag), 0.99);
-    if lag > plan.limits.lag {
-        invalid.push(format!(
-            "the generator itself began shoppers {} late (p99), more than {}: this machine cannot produce the rate",
-            ms(lag),
-            ms(plan.limits.lag)
-        ));
-    }
-    let dropped =
-        |why: &str| counts.sum(&counting, |stage| stage.dropped.get(why).copied().unwrap_or_default());
-    for (why, reason) in [
-        ("generator", "the generator could not begin them: this machine cannot produce the rate"),
-        ("no_account", "there is no account for them: --accounts makes some"),
-        ("no_free_cart", "every account's cart was in use: --accounts makes more"),
-    ] {
-        let of_hundred = percent(dropped(why), offered);
-        if of_hundred > LEFT_OUT {
-            invalid.push(format!("{of_hundred:.1} % of the shoppers were left out, as {reason}"));
-        }
+    // Beyond the knee the generator may be slow too, when it shares a machine with the shop.
+    for step in steps.iter().filter(|step| step.counts && (!sought || step.too_much.is_empty())) {
+        let at = if sought { format!("at {}: ", step.name) } else { String::new() };
+        invalid.extend(step.generator.iter().map(|why| format!("{at}{why}")));
     }
     // With steps that is a finding about the shop.
-    if dropped("in_flight") > 0 && !sought {
+    let in_flight = |stage: &StageCount| stage.dropped.get("in_flight").copied().unwrap_or_default();
+    let left_out = counts.sum(&counting, in_flight);
+    if left_out > 0 && !sought {
         invalid.push(format!(
-            "{} shoppers were left out, as {} were under way already: the shop is too slow for the rate; a lower rate or a higher \
-             --in-flight would do",
-            dropped("in_flight"),
+            "{left_out} shoppers were left out, as {} were under way already: the shop is too slow for the rate; a lower rate or a \
+             higher --in-flight would do",
             plan.in_flight
         ));
     }
@@ -327,5 +339,15 @@ mod tests {
         one.counts.stages[0].dropped.clear();
         one.counts.stages[0].lag.record_n(30_000, 1000).unwrap();
         assert!(judge(&one).invalid[0].contains("30.0 ms late"), "{:?}", judge(&one));
+    }
+
+    #[test]
+    fn beyond_the_knee_the_generator_may_be_late() {
+        let mut both = outcome(Loop::Open, &[(100.0, 1.0, 20, 0), (200.0, 1.0, 900, 0)]);
+        both.counts.stages[1].lag.record_n(30_000, 1000).unwrap();
+        let judge = |outcome: &Outcome| verdict(outcome, &steps(outcome));
+        assert_eq!((judge(&both).knee.as_deref(), judge(&both).exit_code()), (Some("100"), 0));
+        both.counts.stages[0].lag.record_n(30_000, 1000).unwrap();
+        assert!(judge(&both).invalid[0].starts_with("at 100: the generator"), "{:?}", judge(&both));
     }
 }

@@ -59,7 +59,7 @@ impl Report {
             points: self.seconds.iter().map(|second| (second.at, of(second))).collect(),
         };
         let plot = |title, unit, curves| Plot { title, unit, curves, end: self.end(), marks: self.marks() };
-        let mut plots = vec![
+        let mut plots = [
             plot(
                 "Shoppers",
                 "a second",

@@ -1,4 +1,5 @@
 //! A shop of a few lines, that is as slow, as full or as wrong as a test wants it.
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
