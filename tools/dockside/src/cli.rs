@@ -11,8 +11,8 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use crate::layout::Layout;
 use crate::{
-    chaos, cluster, contracts, deploy_test, down, images, logs, matrix, openapi, operator, prepare, restart,
-    smoke, status, test, up,
+    chaos, cluster, contracts, deploy_test, down, images, load, logs, matrix, openapi, operator, prepare,
+    restart, smoke, status, test, up,
 };
 
 /// The folder of the shop's data, logs and state, under the checkout.
@@ -85,7 +85,7 @@ pub fn command() -> Command {
                     "names",
                     "NAME",
                     "fmt, manifests, contracts, clippy, unit (all but system), cluster, system, conformance; a package: user, \
-                     product, order, messaging, service, sandbox, operator, dockside; or part of the names of tests",
+                     product, order, messaging, service, sandbox, operator, load, dockside; or part of the names of tests",
                 ))
                 .args([
                     programs("postgres", "Run on the PostgreSQL whose programs are in this folder"),
@@ -137,6 +137,7 @@ pub fn command() -> Command {
                 .arg(names("crates", "CRATE", "Only these: messaging, user, product, order")),
         ])
         .subcommands(operator::commands())
+        .subcommand(load::command())
         .mut_subcommands(|command| {
             command.arg(
                 Arg::new("dir")
@@ -384,6 +385,7 @@ pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
         }
         "openapi" => openapi::run(&layout, m.get_flag("check")),
         "prepare" => prepare::run(&layout, m.get_flag("check"), &list("crates")),
+        load::NAME => load::run(&layout, m),
         name if operator::is(name) => operator::run(&layout, name, m),
         other => anyhow::bail!("no command {other}"),
     }

@@ -73,6 +73,11 @@ pub fn operator(layout: &Layout) -> Result<PathBuf> {
     build(layout, &packages, &["operator"], false)?.remove("operator").context("no program operator")
 }
 
+/// Builds the program `load`, optimised: it shares the machine with what it measures. Returns where it is.
+pub fn load(layout: &Layout) -> Result<PathBuf> {
+    build(layout, &["load"], &["load"], true)?.remove("load").context("no program load")
+}
+
 fn build(
     layout: &Layout,
     packages: &[&str],

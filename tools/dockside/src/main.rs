@@ -18,6 +18,7 @@ mod down;
 mod images;
 mod install;
 mod layout;
+mod load;
 mod logs;
 mod matrix;
 mod net;

@@ -20,15 +20,18 @@ const COMMANDS: [(&str, &str); 4] = [
 ];
 
 pub fn commands() -> impl Iterator<Item = clap::Command> {
-    COMMANDS.into_iter().map(|(name, about)| {
-        let words = Arg::new("words").num_args(0..).trailing_var_arg(true).allow_hyphen_values(true);
-        clap::Command::new(name)
-            .about(about)
-            .override_usage(format!("cargo dockside {name} [--dir <FOLDER>] ..."))
-            // `operator` has the whole of it.
-            .disable_help_flag(true)
-            .arg(words.value_parser(clap::value_parser!(OsString)))
-    })
+    COMMANDS.into_iter().map(|(name, about)| passing(name, about))
+}
+
+/// A command whose words, `--help` too, are for the program that it becomes.
+pub fn passing(name: &'static str, about: &'static str) -> clap::Command {
+    let words = Arg::new("words").num_args(0..).trailing_var_arg(true).allow_hyphen_values(true);
+    clap::Command::new(name)
+        .about(about)
+        .override_usage(format!("cargo dockside {name} [--dir <FOLDER>] ..."))
+        // The program has the whole of it.
+        .disable_help_flag(true)
+        .arg(words.value_parser(clap::value_parser!(OsString)))
 }
 
 pub fn is(name: &str) -> bool {

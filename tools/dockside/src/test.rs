@@ -104,7 +104,7 @@ impl Plan {
                 "cluster" => plan.cluster = true,
                 "sandbox" => plan.packages.push("payment-sandbox".to_owned()),
                 "user" | "product" | "order" | "messaging" | "service" | "proto" | "dockside"
-                | "operator" | "payment-sandbox" => {
+                | "operator" | "load" | "payment-sandbox" => {
                     plan.packages.push(name.clone());
                 }
                 _ => plan.filters.push(name.clone()),
