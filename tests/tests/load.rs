@@ -24,7 +24,7 @@ fn plan(kind: Loop, level: f64, follow: Follow) -> Plan {
     Plan {
         kind,
         stages: vec![stage("warm-up", false), stage("load", true)],
-        mix: "browse=1,search=1,cart=2,order=4".parse().unwrap(),
+        mix: "browse=1,search=1,cart=2,order=4".parse().expect("a mix"),
         think: Duration::from_millis(50),
         seed: 7,
         follow,

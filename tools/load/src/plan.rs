@@ -74,7 +74,7 @@ impl Errand {
 }
 
 /// How many in how many come for what. Read from `browse=60,order=40`; what is left out nobody comes for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mix {
     weights: [u32; 4],
 }
@@ -136,6 +136,12 @@ impl FromStr for Mix {
         }
         let mix = Self { weights: weights.map(Option::unwrap_or_default) };
         if mix.total() == 0 { Err("no weight is above 0".to_owned()) } else { Ok(mix) }
+    }
+}
+
+impl Serialize for Mix {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_map(Errand::ALL.map(|errand| (errand.name(), self.weight(errand))))
     }
 }
 

@@ -44,7 +44,7 @@ pub struct Step {
 pub struct Verdict {
     /// Why the figures are not to be used; empty when they are.
     pub invalid: Vec<String>,
-    /// Limits that were passed.
+    /// Limits that were passed; with steps, by the first already.
     pub over: Vec<String>,
     /// The last step before the first that was too much; None without steps, or when the first was already.
     pub knee: Option<String>,
@@ -198,7 +198,13 @@ pub fn verdict(outcome: &Outcome, steps: &[Step]) -> Verdict {
     let good = |step: &&Step| step.too_much.is_empty();
     let counted = steps.iter().filter(|step| step.counts);
     let knee = counted.take_while(good).last().filter(|_| sought).map(|step| step.name.clone());
-    Verdict { invalid, over: if sought { Vec::new() } else { over(outcome, &counting) }, knee, sought }
+    let over = match sought {
+        // That a further step is too much is what steps are for.
+        true if knee.is_some() => Vec::new(),
+        true => vec!["the first step was too much already: the knee is below it".to_owned()],
+        false => over(outcome, &counting),
+    };
+    Verdict { invalid, over, knee, sought }
 }
 
 /// The limits that a run without steps has passed.
@@ -304,7 +310,9 @@ mod tests {
         ] {
             assert_eq!(open(last).as_deref(), Some("200"), "{why}");
         }
-        assert_eq!(knee(Loop::Open, &[(100.0, 1.0, 900, 0), good(200.0)]), None);
+        let first = outcome(Loop::Open, &[(100.0, 1.0, 900, 0), good(200.0)]);
+        let verdict = verdict(&first, &super::steps(&first));
+        assert_eq!((&verdict.knee, verdict.exit_code()), (&None, 1), "{verdict:?}");
         assert_eq!(knee(Loop::Open, &[good(100.0)]), None, "a single step has no knee");
     }
 

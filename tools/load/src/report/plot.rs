@@ -5,6 +5,7 @@ use std::fmt::Write;
 const WIDTH: f64 = 1000.0;
 const HEIGHT: f64 = 240.0;
 const LEFT: f64 = 64.0;
+const RIGHT: f64 = 10.0;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = 26.0;
 /// Colours that the page has, `c0` and on.
@@ -64,7 +65,7 @@ impl Plot<'_> {
         let most = self.curves.iter().flat_map(|curve| &curve.points).map(|(_, y)| *y).fold(0.0, f64::max);
         let step = round_up(most / 4.0);
         let top = step * (most / step).ceil().max(1.0);
-        let x = |at: f64| LEFT + at / end * (WIDTH - LEFT);
+        let x = |at: f64| LEFT + at / end * (WIDTH - LEFT - RIGHT);
         let y = |value: f64| HEIGHT - BOTTOM - value / top * (HEIGHT - BOTTOM - TOP);
         let mut svg = String::new();
         let mut level = 0.0;
@@ -72,7 +73,8 @@ impl Plot<'_> {
             let at = y(level);
             let _ = write!(
                 svg,
-                "<path class=\"grid\" d=\"M{LEFT} {at:.1}L{WIDTH} {at:.1}\"/><text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
+                "<path class=\"grid\" d=\"M{LEFT} {at:.1}L{} {at:.1}\"/><text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
+                WIDTH - RIGHT,
                 LEFT - 6.0,
                 at + 4.0,
                 number(level)
@@ -114,7 +116,7 @@ impl Plot<'_> {
 /// Bars of equal width, each with the upper end of what it counts.
 pub(super) fn bars(title: &str, unit: &str, bars: &[(String, u64)]) -> String {
     let most = bars.iter().map(|(_, count)| *count).max().unwrap_or(1).max(1) as f64;
-    let width = (WIDTH - LEFT) / bars.len().max(1) as f64;
+    let width = (WIDTH - LEFT - RIGHT) / bars.len().max(1) as f64;
     let mut svg = String::new();
     for (n, (name, count)) in bars.iter().enumerate() {
         let height = *count as f64 / most * (HEIGHT - BOTTOM - TOP);

@@ -105,23 +105,25 @@ impl Report {
         if self.interrupted {
             lines.push("it was ended early".to_owned());
         }
-        if self.verdict.sought {
+        if self.noise.as_ref().is_some_and(|noise| noise.judge().is_err()) {
+            lines
+                .push("the machine was too busy to measure on: take the figures for a rough idea".to_owned());
+        }
+        if let Some(knee) = &self.verdict.knee {
             let unit = match self.plan.kind {
                 crate::plan::Loop::Open => "arrivals a second",
                 crate::plan::Loop::Closed => "shoppers at once",
             };
-            lines.push(match &self.verdict.knee {
-                Some(knee) if self.steps.last().is_some_and(|last| last.name == *knee) => {
-                    format!("no knee up to {knee} {unit}: the shop could take more")
-                }
-                Some(knee) => format!("the knee is at {knee} {unit}"),
-                None => "the first step was too much already: the knee is below it".to_owned(),
+            lines.push(match self.steps.last().is_some_and(|last| last.name == *knee) {
+                true => format!("no knee up to {knee} {unit}: the shop could take more"),
+                false => format!("the knee is at {knee} {unit}"),
             });
         }
         lines.extend(self.verdict.over.iter().map(|why| format!("over a limit: {why}")));
         lines.extend(self.verdict.invalid.iter().map(|why| format!("NOT VALID: {why}")));
         if self.verdict.exit_code() == 0 {
-            lines.push("the run is valid, and within its limits".to_owned());
+            let limits = if self.verdict.sought { "" } else { ", and within its limits" };
+            lines.push(format!("the run is valid{limits}"));
         }
         lines
     }
