@@ -1,5 +1,6 @@
 //! `cargo dockside load`: the command line; see the library.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -45,6 +46,10 @@ async fn run(options: &Options) -> Result<u8, Refusal> {
     let url = options.url.trim_end_matches('/');
     let seed = options.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
     let plan = options.plan(seed)?;
+    let unwritten = |folder: &Path, e| Refusal(format!("cannot write {}: {e}", folder.display()));
+    if let Some(folder) = &options.report {
+        Report::make_room(folder).map_err(|e| unwritten(folder, e))?;
+    }
     let client = Arc::new(Client::new(url, options.timeout).await?);
     shop::is_a_shop(&client, url).await?;
 
@@ -93,10 +98,8 @@ async fn run(options: &Options) -> Result<u8, Refusal> {
     let report = Report::new(url, outcome, Some(noise), watch.map(Watch::finish));
     println!("\n{}", report.text().trim_end());
     if let Some(folder) = &options.report {
-        match report.write(folder) {
-            Ok(()) => eprintln!("report: {}", folder.join("load.html").display()),
-            Err(e) => return Err(Refusal(format!("cannot write {}: {e}", folder.display()))),
-        }
+        report.write(folder).map_err(|e| unwritten(folder, e))?;
+        eprintln!("report: {}", folder.join("load.html").display());
     }
     Ok(report.verdict.exit_code())
 }

@@ -172,12 +172,22 @@ impl Report {
         }
     }
 
-    /// Writes `load.json` and `load.html`.
+    /// Makes the folder of a report, and looks whether it can be written: better before the run than after.
     ///
     /// # Errors
-    /// when the folder cannot be made or written.
-    pub fn write(&self, folder: &Path) -> std::io::Result<()> {
+    /// when it cannot be made or written.
+    pub fn make_room(folder: &Path) -> std::io::Result<()> {
         std::fs::create_dir_all(folder)?;
+        let probe = folder.join(".writable");
+        std::fs::write(&probe, b"x")?;
+        std::fs::remove_file(probe)
+    }
+
+    /// Writes `load.json` and `load.html` into a folder that is there.
+    ///
+    /// # Errors
+    /// when the folder cannot be written.
+    pub fn write(&self, folder: &Path) -> std::io::Result<()> {
         let mut json = serde_json::to_vec_pretty(self)?;
         json.push(b'\n');
         std::fs::write(folder.join("load.json"), json)?;
