@@ -110,6 +110,7 @@ fn start_shop(layout: &Layout, supervisor: &Supervisor, args: &Args) -> Result<P
         demo: true,
         contained: within(Need::Nginx),
         hasty: true,
+        measured: false,
         replicas: args.replicas,
         links: Some(program("links")?),
         balancers: Vec::new(),

@@ -11,8 +11,8 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use crate::layout::Layout;
 use crate::{
-    chaos, cluster, contracts, deploy_test, down, images, load, logs, matrix, openapi, operator, prepare,
-    restart, smoke, status, test, up,
+    bench, chaos, cluster, contracts, deploy_test, down, images, load, logs, matrix, openapi, operator,
+    prepare, restart, smoke, status, test, up,
 };
 
 /// The folder of the shop's data, logs and state, under the checkout.
@@ -106,17 +106,20 @@ pub fn command() -> Command {
                 .about("Hold the figures for speed and memory, with optimised programs: all of them, or those named")
                 .long_about(
                     "Hold the figures for speed and memory, with optimised programs: all of them, or those named.\n\n\
+                     orders: orders confirmed a second beside what PostgreSQL could write (pgbench), CPU, commits and log for each, \
+                     memory; held to bench/floors.toml, and written to the folder's bench/ as bench.md and bench.json\n\
                      catalogue: each kind of search among 100,000 products within 20 ms (median)\n\
                      import: 5,000 lines a second, and 100,000 lines in 64 MiB\n\
                      listeners: 1,000 clients that follow an order in 64 MiB, and a change is with them within 100 ms \
                      (median)\nhot-stock: many buyers of one product, twice what a row lock for each of them allows; 500 units \
                      and 64 buyers, 20 seeds\noverload: of four times what the shop can do, 80 % of that is seen through, within 3 s \
                      (p99), and a refusal is quicker than an order\n\nThe figures are for a machine that does nothing else. Private servers are started for \
-                     it under the folder's test/, and stopped at the end.",
+                     it under the folder's test/ and bench/, and stopped at the end.",
                 )
                 .arg(
-                    names("names", "NAME", "catalogue, import, listeners, hot-stock, overload")
-                        .value_parser(test::BENCHES.map(|(name, _, _)| name)),
+                    names("names", "NAME", "orders, catalogue, import, listeners, hot-stock, overload").value_parser(
+                        [bench::ORDERS].into_iter().chain(test::BENCHES.map(|(name, _, _)| name)).collect::<Vec<_>>(),
+                    ),
                 ),
             Command::new("deploy-test")
                 .about("Test the images and docker-compose.yml under load on a Docker engine: all steps, or the one named")

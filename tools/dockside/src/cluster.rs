@@ -148,6 +148,7 @@ pub fn start(layout: &Layout, supervisor: &Supervisor, args: &Args) -> Result<Pa
         demo: true,
         contained: false,
         hasty: true,
+        measured: false,
         replicas: args.replicas.max(2),
         links: None,
         balancers: hosts.balancer.iter().map(by).collect(),

@@ -59,9 +59,10 @@ fn stop(layout: &Layout) -> Result<()> {
 }
 
 fn forget(layout: &Layout) -> Result<()> {
-    let (test, chaos) = (layout.for_tests(), layout.for_chaos());
+    let (test, chaos, bench) = (layout.for_tests(), layout.for_chaos(), layout.for_bench());
     // Only folders that are ours: `--dir` could name anything.
-    let ours: Vec<&Layout> = [&test, &chaos, layout].into_iter().filter(|l| l.state().exists()).collect();
+    let ours: Vec<&Layout> =
+        [&test, &chaos, &bench, layout].into_iter().filter(|l| l.state().exists()).collect();
     if ours.is_empty() {
         line("There is no data here.");
         return Ok(());
@@ -72,7 +73,7 @@ fn forget(layout: &Layout) -> Result<()> {
         }
         forget_data(layout)?;
     }
-    for name in ["logs", "test", "chaos"] {
+    for name in ["logs", "test", "chaos", "bench"] {
         remove(&layout.dir.join(name))?;
     }
     for entry in fs::read_dir(&layout.dir)?.flatten() {

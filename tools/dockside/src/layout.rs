@@ -32,6 +32,11 @@ impl Layout {
         Layout { dir: self.dir.join("chaos"), ..self.clone() }
     }
 
+    /// The place of measurements, whose PostgreSQL writes to disk as the shop's does.
+    pub fn for_bench(&self) -> Layout {
+        Layout { dir: self.dir.join("bench"), ..self.clone() }
+    }
+
     /// # Errors
     /// when the checkout cannot be found from the current folder.
     pub fn new(dir: &Path) -> Result<Layout> {

@@ -4,6 +4,7 @@
     reason = "a synchronous program: it sleeps on its own threads, and reads what the user's shell set"
 )]
 
+mod bench;
 mod chaos;
 mod cli;
 mod clocks;

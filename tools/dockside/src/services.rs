@@ -48,6 +48,8 @@ pub struct Options {
     pub contained: bool,
     /// Short leases, so that what a dead process left behind is soon taken over: for tests.
     pub hasty: bool,
+    /// The edge's limits for a single address are out of the way.
+    pub measured: bool,
     /// Processes of user, of product and of order.
     pub replicas: usize,
     /// For runs with faults, the program between the services and what they call: its links can be made to fail.
@@ -237,7 +239,7 @@ pub fn start(
 
     let http = |ports: &[Three]| ports.iter().map(|ports| ports[0]).collect();
     let [user, product, order] = [&ports.user, &ports.product, &ports.order].map(|ports| http(ports));
-    let edge = nginx::Edge { port: ports.edge, user, product, order };
+    let edge = nginx::Edge { port: ports.edge, user, product, order, limited: !options.measured };
     start(nginx::spec(layout, &edge, options.contained)?)?;
     thread::scope(|scope| {
         let wait = |name: &str| -> Result<()> {
@@ -329,6 +331,7 @@ mod tests {
             demo: false,
             contained: false,
             hasty: false,
+            measured: false,
             replicas: 3,
             links: None,
             balancers: Vec::new(),

@@ -119,6 +119,7 @@ fn bring_up(layout: &Layout, supervisor: &Supervisor, args: &UpArgs) -> Result<(
                 demo: !args.no_demo,
                 contained,
                 hasty: false,
+                measured: false,
                 replicas: args.replicas,
                 links: None,
                 balancers: Vec::new(),

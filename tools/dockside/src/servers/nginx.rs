@@ -22,7 +22,12 @@ pub struct Edge {
     pub user: Vec<u16>,
     pub product: Vec<u16>,
     pub order: Vec<u16>,
+    /// Whether a single address is held to a rate unless the environment says so.
+    pub limited: bool,
 }
+
+/// Requests a second where nobody is to be held back.
+const NO_LIMIT: &str = "100000";
 
 /// Writes the configuration and says how to run it, `contained` as a container.
 pub fn spec(layout: &Layout, edge: &Edge, contained: bool) -> Result<Spec> {
@@ -36,6 +41,7 @@ pub fn spec(layout: &Layout, edge: &Edge, contained: bool) -> Result<Spec> {
     let log = if cfg!(target_os = "linux") { "/dev/stdout".into() } else { layout.log("edge-access") };
     let setting =
         |name: &str, default: &str| crate::servers::start::given(name).unwrap_or(default.to_owned());
+    let rate = |name: &str, usual: &str| setting(name, if edge.limited { usual } else { NO_LIMIT });
     let values = [
         ("EDGE_DIR", dir.display().to_string()),
         ("EDGE_LISTEN", format!("127.0.0.1:{}", edge.port)),
@@ -43,10 +49,10 @@ pub fn spec(layout: &Layout, edge: &Edge, contained: bool) -> Result<Spec> {
         ("EDGE_ACCESS_LOG", setting("EDGE_ACCESS_LOG", &log.display().to_string())),
         ("EDGE_RESOLVER", "127.0.0.1".to_owned()),
         ("EDGE_TRUSTED_PROXY", setting("EDGE_TRUSTED_PROXY", "unix:")),
-        ("EDGE_RATE", setting("EDGE_RATE", "2000")),
-        ("EDGE_BURST", setting("EDGE_BURST", "4000")),
-        ("EDGE_AUTH_RATE", setting("EDGE_AUTH_RATE", "20")),
-        ("EDGE_AUTH_BURST", setting("EDGE_AUTH_BURST", "100")),
+        ("EDGE_RATE", rate("EDGE_RATE", "2000")),
+        ("EDGE_BURST", rate("EDGE_BURST", "4000")),
+        ("EDGE_AUTH_RATE", rate("EDGE_AUTH_RATE", "20")),
+        ("EDGE_AUTH_BURST", rate("EDGE_AUTH_BURST", "100")),
         ("USER_UPSTREAM", replicas(&edge.user)),
         ("PRODUCT_UPSTREAM", replicas(&edge.product)),
         ("ORDER_UPSTREAM", replicas(&edge.order)),

@@ -1,0 +1,96 @@
+//! The limit: what this PostgreSQL writes when an order is one statement and nothing else is done.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result};
+
+use crate::process::output;
+use crate::servers::find;
+use crate::servers::postgres::{find_bin, psql};
+use crate::url::Url;
+
+const DATABASE: &str = "dockside_limit";
+
+const TABLES: &str = "
+    CREATE TABLE orders (id uuid PRIMARY KEY, customer int NOT NULL, total bigint NOT NULL, at timestamptz NOT NULL DEFAULT now());
+    CREATE TABLE lines (order_id uuid NOT NULL, position int NOT NULL, product int NOT NULL, quantity int NOT NULL,
+                        PRIMARY KEY (order_id, position));
+    CREATE TABLE keys (customer int NOT NULL, key uuid NOT NULL, answer text NOT NULL, PRIMARY KEY (customer, key));
+    CREATE TABLE outbox (id uuid PRIMARY KEY, type text NOT NULL, payload bytea NOT NULL);";
+
+/// An order, two lines, its idempotency key and its event.
+const STATEMENT: &str = "\\set customer random(1, 1000)
+\\set product random(1, 1000)
+WITH placed AS (
+    INSERT INTO orders (id, customer, total) VALUES (gen_random_uuid(), :customer, 4200) RETURNING id
+), bought AS (
+    INSERT INTO lines SELECT id, position, :product + position, 1 FROM placed, generate_series(1, 2) AS position
+), keyed AS (
+    INSERT INTO keys SELECT :customer, id, repeat('x', 600) FROM placed
+)
+INSERT INTO outbox SELECT id, 'order.placed.v1', decode(repeat('ab', 200), 'hex') FROM placed;
+";
+
+pub struct Limit {
+    pgbench: PathBuf,
+    database: Url,
+}
+
+impl Limit {
+    /// Creates the tables, in a database of their own.
+    pub fn prepare(admin: &Url) -> Result<Limit> {
+        let beside = find_bin().map(|dir| vec![dir]).unwrap_or_default();
+        let pgbench = find("pgbench", &beside)
+            .context("pgbench is needed to measure the limit: install it (Debian: postgresql-contrib)")?;
+        psql(&admin.with_database("postgres"), &["-c", &format!("CREATE DATABASE {DATABASE}")])?;
+        let database = admin.with_database(DATABASE);
+        psql(&database, &["-c", TABLES])?;
+        Ok(Limit { pgbench, database })
+    }
+
+    /// Transactions a second.
+    pub fn measure(&self, clients: u32, seconds: u32) -> Result<f64> {
+        let script = std::env::temp_dir().join(format!("dockside-limit-{}.sql", std::process::id()));
+        std::fs::write(&script, STATEMENT).context("cannot write the limit's statement")?;
+        let mut command = Command::new(&self.pgbench);
+        command
+            .args([
+                "-n",
+                "-M",
+                "prepared",
+                "-j",
+                "2",
+                "-c",
+                &clients.to_string(),
+                "-T",
+                &seconds.to_string(),
+                "-f",
+            ])
+            .arg(&script)
+            .args(["-d", &self.database.without_password()])
+            .env("PGPASSWORD", &self.database.password)
+            .stdin(Stdio::null());
+        let said = output(&mut command);
+        std::fs::remove_file(&script).ok();
+        let said = said?;
+        rate(&said).with_context(|| format!("pgbench said no rate: {said}"))
+    }
+}
+
+/// The number in `tps = 5570.123456 (without initial connection time)`.
+fn rate(said: &str) -> Option<f64> {
+    said.lines().find_map(|line| line.strip_prefix("tps = ")?.split(' ').next()?.parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_is_read_from_what_pgbench_says() {
+        let said = "latency average = 5.7 ms\ntps = 5570.5 (without initial connection time)\n";
+        assert_eq!(rate(said), Some(5570.5));
+        assert_eq!(rate("pgbench: error"), None);
+    }
+}
