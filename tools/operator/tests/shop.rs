@@ -102,17 +102,35 @@ async fn what_the_services_can_do_again_is_mended() {
     .fetch_one(&shop.database)
     .await
     .unwrap();
-    // A saga that nobody takes up.
+    // A saga that nobody takes up: who placed it cannot write what it learns, and lets go of it in vain.
     shop.sql(
         "DROP TRIGGER lose ON orders.outbox;
+         CREATE SEQUENCE public.refused;
          CREATE FUNCTION sleep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
              NEW.next_at := now() + interval '1 day'; RETURN NEW; END $$;
-         CREATE TRIGGER sleep BEFORE INSERT ON orders.sagas FOR EACH ROW EXECUTE FUNCTION sleep()"
+         CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN
+             PERFORM nextval('public.refused'); RAISE 'refused'; END $$;
+         CREATE TRIGGER sleep BEFORE INSERT ON orders.sagas FOR EACH ROW EXECUTE FUNCTION sleep();
+         CREATE TRIGGER refuse BEFORE UPDATE ON orders.sagas FOR EACH ROW
+         WHEN (OLD.phase = 'creating') EXECUTE FUNCTION refuse()"
             .to_owned(),
     )
     .await;
     let asleep = shop.place(product, "pm_card_visa").await;
-    shop.sql("DROP TRIGGER sleep ON orders.sagas".to_owned()).await;
+    let let_go = || async {
+        let refused: i64 = sqlx::query_scalar("SELECT last_value FROM public.refused")
+            .fetch_one(&shop.database)
+            .await
+            .unwrap();
+        (refused >= 2).then_some(())
+    };
+    testing::eventually("its worker to give up", let_go).await;
+    shop.sql(format!(
+        "DROP TRIGGER sleep ON orders.sagas;
+         DROP TRIGGER refuse ON orders.sagas;
+         UPDATE orders.sagas SET lease_until = '-infinity' WHERE order_id = '{asleep}'"
+    ))
+    .await;
 
     // Until the late payment has come and what else was under way has arrived.
     let arrived = || async {
