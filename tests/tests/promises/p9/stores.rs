@@ -6,6 +6,7 @@ use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOpti
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Connection, ConnectionProperties};
 use serde_json::Value;
+use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use system_tests::Shop;
 use tokio::time::timeout;
@@ -72,7 +73,9 @@ async fn p9_a_session_of_a_services_role_has_its_schema_and_its_limits_whoever_o
     let secrets: Value = serde_json::from_str(&shop.file("secrets.json")).unwrap();
     for (service, role, schema) in SERVICES {
         let password = secrets[service].as_str().unwrap();
-        let options = (*shop.database.connect_options()).clone().username(role).password(password);
+        // As any client would: the tests' own sessions have limits of their own.
+        let options: PgConnectOptions = shop.database_url.parse().unwrap();
+        let options = options.username(role).password(password);
         let mut session = PgConnection::connect_with(&options).await.unwrap();
         let path = if service == "product" { "products, extensions" } else { schema };
         for (setting, wanted) in [
