@@ -142,7 +142,9 @@ async fn p4_a_request_whose_service_is_killed_has_its_effect_once_when_it_is_sen
     let (buyer, staff) = (shop.customer().await, shop.staff().await);
     let mut orders = Vec::new();
     // Before the claim is there; and between reservation and order.
-    for (table, words) in [("orders.claims", "INSERT INTO orders.claims"), ("orders.orders", "WITH placed AS")] {
+    for (table, words) in
+        [("orders.claims", "INSERT INTO orders.claims"), ("orders.orders", "WITH placed AS")]
+    {
         let key = format!("{table}-{}", Uuid::now_v7());
         let order = || buyer.order(&key, product, 2, "pm_card_visa");
         let answer = killed(&shop, &key, table, words, order).await;
