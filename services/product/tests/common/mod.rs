@@ -264,8 +264,14 @@ pub async fn cancel(shop: &Shop, orders: &[Uuid]) {
         NewEvent::new(ORDER_CANCELLED, *order, 1, &body)
     });
     let events: Vec<_> = events.collect();
-    let mut connection = shop.outbox.acquire().await.unwrap();
-    messaging::outbox::enqueue(&mut connection, &events).await.unwrap();
+    enqueue(shop, &events).await;
+}
+
+/// Writes events as a service does, but waits for a connection: the test's own pool is small, and not what is tested.
+async fn enqueue(shop: &Shop, events: &[NewEvent]) {
+    let connection = || async { shop.outbox.acquire().await.ok() };
+    let mut connection = testing::eventually("a connection of the test's own", connection).await;
+    messaging::outbox::enqueue(&mut connection, events).await.unwrap();
 }
 
 /// Sends `order.refunded` with units of the order's line that come back.
@@ -274,10 +280,7 @@ pub async fn refund(shop: &Shop, order: Uuid, product: &str, quantity: u32) {
     let restock = vec![order::Restock { product_id: product.to_owned(), quantity }];
     let refund_id = Uuid::now_v7().to_string();
     let body = order::OrderRefunded { order: Some(refunded), refund_id, amount: 1, restock };
-    let mut connection = shop.outbox.acquire().await.unwrap();
-    messaging::outbox::enqueue(&mut connection, &[NewEvent::new(ORDER_REFUNDED, order, 1, &body)])
-        .await
-        .unwrap();
+    enqueue(shop, &[NewEvent::new(ORDER_REFUNDED, order, 1, &body)]).await;
 }
 
 /// Waits until every `order.cancelled` and `order.refunded` so far was applied.
