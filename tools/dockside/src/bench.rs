@@ -41,6 +41,11 @@ const ROUNDS: usize = 5;
 const SECONDS: u32 = 10;
 /// Products that the orders are spread over.
 const PRODUCTS: u32 = 100;
+/// Between two looks at what orders cost.
+const SAMPLE_MILLIS: u64 = 1000;
+/// Orders that are confirmed, transactions, and bytes of the log.
+const SAMPLE: &str = "SELECT (SELECT count(*) FROM orders.orders WHERE status = 'confirmed'), xact_commit,
+    pg_current_wal_insert_lsn() - '0/0'::pg_lsn FROM pg_stat_database WHERE datname = current_database()";
 /// For the services to come to rest.
 const REST_MILLIS: u64 = 10_000;
 
@@ -171,6 +176,14 @@ fn measure(layout: &Layout, supervisor: &Supervisor) -> Result<(Vec<Figure>, Val
     Ok((figures, json!({"many": Value::Array(rounds), "few": few.json()})))
 }
 
+/// What the shop has done so far.
+struct Sample {
+    confirmed: f64,
+    commits: f64,
+    log: f64,
+    work: Work,
+}
+
 /// What came of a run of `load`.
 struct Orders {
     per_second: f64,
@@ -198,44 +211,65 @@ impl Orders {
 impl Shop<'_> {
     /// Has customers buy as fast as they are served.
     fn buy(&self, clients: u32) -> Result<Orders> {
-        let confirmed = self.confirmed()?;
-        let (work, commits, log) = (self.work(), self.commits()?, self.log_position()?);
         let mut command = Command::new(&self.load);
         command
             .args(["--url", &self.edge, "--users", &clients.to_string(), "--think", "0", "--mix", "order=1"])
             .args(["--seconds", &SECONDS.to_string(), "--warm-up", "2", "--prepare", &PRODUCTS.to_string()])
             .args(["--noisy", "--report"])
             .arg(&self.folder)
-            .stdin(Stdio::null());
-        // 1: a limit of its own was passed, which is not held here.
-        let done = command.output().context("cannot run load")?;
-        ensure!(
-            matches!(done.status.code(), Some(0 | 1)),
-            "load failed: {}{}",
-            String::from_utf8_lossy(&done.stdout),
-            String::from_utf8_lossy(&done.stderr)
-        );
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let mut load = command.spawn().context("cannot run load")?;
+        let mut samples = Vec::new();
+        let looked = loop {
+            match self.sample() {
+                Ok(sample) => samples.push(sample),
+                Err(error) => break Err(error),
+            }
+            match load.try_wait() {
+                Ok(None) => pause(SAMPLE_MILLIS),
+                Ok(Some(_)) => break Ok(()),
+                Err(error) => break Err(error.into()),
+            }
+        };
+        if looked.is_err() {
+            load.kill().ok();
+        }
+        let ended = load.wait_with_output().context("load did not end")?;
+        looked?;
         signals::check()?;
-        let (done, commits, log) = (self.work(), self.commits()? - commits, self.log_position()? - log);
+        // 1: a limit of its own was passed, which is not held here.
+        let said = String::from_utf8_lossy(&ended.stderr);
+        ensure!(matches!(ended.status.code(), Some(0 | 1)), "load failed: {said}");
         let text = fs::read_to_string(self.folder.join("load.json")).context("load wrote no load.json")?;
         let report: Value = serde_json::from_str(&text).context("load.json is not JSON")?;
         let number = |value: &Value| value.as_f64().context("load.json lacks a figure");
         let orders = &report["orders"];
-        // Those of the warm-up have cost something, too.
-        let all = self.confirmed()? - confirmed;
         let placed = report["requests"].as_array().into_iter().flatten().find(|one| one["kind"] == "order");
-        let each = |sum: f64| sum / all.max(1.0);
+        let (first, last) =
+            steady(&samples).context("too few orders were confirmed to say what one costs")?;
+        let each = |sum: f64| sum / (last.confirmed - first.confirmed);
+        let by_process = last.work.since(&first.work).into_iter();
         let by_process: Vec<(String, f64)> =
-            done.since(&work).into_iter().map(|(name, seconds)| (name, each(seconds * 1000.0))).collect();
+            by_process.map(|(name, seconds)| (name, each(seconds * 1000.0))).collect();
         Ok(Orders {
             per_second: number(&orders["confirmed_per_second"])?,
             cpu_millis: by_process.iter().map(|(_, millis)| millis).sum(),
-            commits: each(commits),
-            wal_kib: each(log / 1024.0),
+            commits: each(last.commits - first.commits),
+            wal_kib: each((last.log - first.log) / 1024.0),
             accept_millis: number(&placed.context("no order was placed")?["p50"])? * 1000.0,
             confirm_millis: number(&orders["confirming"]["p50"])? * 1000.0,
             by_process,
         })
+    }
+
+    fn sample(&self) -> Result<Sample> {
+        let work = self.work();
+        let row = psql(&self.database, &["-tA", "-F", " ", "-c", SAMPLE])?;
+        let numbers: Vec<f64> = row.split_whitespace().filter_map(|number| number.parse().ok()).collect();
+        let [confirmed, commits, log] = numbers[..] else { bail!("PostgreSQL says {row:?}") };
+        Ok(Sample { confirmed, commits, log, work })
     }
 
     /// CPU time of all processes of the shop so far.
@@ -259,15 +293,19 @@ impl Shop<'_> {
     fn commits(&self) -> Result<f64> {
         self.ask("SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()")
     }
+}
 
-    fn log_position(&self) -> Result<f64> {
-        self.ask("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn")
-    }
-
-    /// Orders that are confirmed.
-    fn confirmed(&self) -> Result<f64> {
-        self.ask("SELECT count(*) FROM orders.orders WHERE status = 'confirmed'")
-    }
+/// The first and the last of the samples between which orders were confirmed all the time: accounts are made before, and
+/// what comes after is not load.
+fn steady(samples: &[Sample]) -> Option<(&Sample, &Sample)> {
+    let flows = |pair: &[Sample]| pair[1].confirmed > pair[0].confirmed;
+    let inside: Vec<&Sample> = samples
+        .windows(3)
+        .filter(|three| flows(&three[..2]) && flows(&three[1..]))
+        .map(|three| &three[1])
+        .collect();
+    let (first, last) = (*inside.first()?, *inside.last()?);
+    (last.confirmed > first.confirmed).then_some((first, last))
 }
 
 fn report(layout: &Layout, floors: &Floors, figures: &[Figure], rounds: &Value) -> Result<bool> {
@@ -288,4 +326,20 @@ fn report(layout: &Layout, floors: &Floors, figures: &[Figure], rounds: &Value) 
 
 fn write(path: &Path, text: &str) -> Result<()> {
     fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn orders_cost_what_was_used_while_they_were_confirmed() {
+        let sample =
+            |confirmed, commits| Sample { confirmed, commits, log: 0.0, work: Work::of([].into_iter()) };
+        let looks = [(5.0, 0.0), (5.0, 900.0), (7.0, 910.0), (20.0, 1000.0), (30.0, 1100.0), (30.0, 1200.0)];
+        let samples: Vec<Sample> = looks.map(|(confirmed, commits)| sample(confirmed, commits)).into();
+        let (first, last) = steady(&samples).unwrap();
+        assert_eq!((first.commits, last.commits), (910.0, 1000.0));
+        assert!(steady(&samples[..3]).is_none());
+    }
 }
