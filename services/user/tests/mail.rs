@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use app::App;
-use app::mail::{TIME_PASSES, queue, until, until_sent};
+use app::mail::{TIME_PASSES, queue, queue_more, until, until_sent};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -242,6 +242,40 @@ async fn a_server_that_hangs_or_is_away_loses_no_mail() {
     assert_eq!((&row["status"], &row["refusals"]), (&"pending".into(), &0.into()));
     app.sql("UPDATE users.notifications SET created_at = now() - interval '73 hours', due_at = now()").await;
     until(&app, event, "it is given up", |row| row["status"] == "failed").await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_away_is_offered_few_of_many_mails() {
+    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let url = format!("smtp://{nobody}");
+    let database = testing::database("users").await;
+    let app = App::start_with(&database, app::NO_BROKER, "dockside", &["--smtp-url", &url]).await;
+    let event = queue(&app, "ada@example.com").await;
+    until(&app, event, "one attempt", |row| row["error"].is_string()).await;
+    queue_more(&app, event, 50).await;
+    let tried = "SELECT count(*) FROM users.notifications WHERE error IS NOT NULL";
+    testing::eventually("a second pass", async || (app.count(tried).await > 1).then_some(())).await;
+    // Those that it was not offered are as they were.
+    let not_tried = "SELECT count(*) FROM users.notifications WHERE error IS NULL AND attempts = 0";
+    testing::eventually("the rest is given back", async || (app.count(not_tried).await >= 20).then_some(()))
+        .await;
+}
+
+#[tokio::test]
+async fn many_mails_leave_once_each() {
+    let server = Server::start(Answer::Accept).await;
+    let app = server.app().await;
+    let first = queue(&app, "ada@example.com").await;
+    until_sent(&app, first).await;
+    let events = queue_more(&app, first, 150).await;
+    let waiting = "SELECT count(*) FROM users.notifications WHERE status <> 'sent'";
+    testing::eventually("all are sent", async || (app.count(waiting).await == 0).then_some(())).await;
+    let received = server.received.lock().unwrap();
+    assert_eq!(received.len(), 151);
+    for event in events {
+        let id = format!("<{event}@");
+        assert_eq!(received.iter().filter(|mail| mail.header("Message-ID").starts_with(&id)).count(), 1);
+    }
 }
 
 #[tokio::test]

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use futures_util::future::join_all;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use lettre::Message;
 use lettre::message::header::{HeaderName, HeaderValue};
 use lettre::message::{Mailbox, MultiPart};
@@ -16,9 +17,15 @@ use super::store::{self, Due};
 use super::{letter, pause_after};
 use crate::mailer::{Failure, Mailer};
 
+/// Mails claimed and marked together.
+const TOGETHER: usize = 64;
+
 /// Mails handed over at the same time. Each takes no longer than its deadline,
 /// which is far below the lease.
 const AT_ONCE: usize = 8;
+
+/// What a slow server has not been offered by then is given back, so that what it took is marked soon.
+const OFFER_WITHIN: Duration = Duration::from_secs(2);
 
 const POLL_EVERY: Duration = Duration::from_millis(500);
 const MEASURE_EVERY: Duration = Duration::from_secs(5);
@@ -48,7 +55,7 @@ async fn run(pool: &Pool, mailer: &Mailer, stop: &CancellationToken, pulse: &Pul
                     rest = POLL_EVERY;
                 }
                 // All there was room for: there is probably more.
-                if claimed == AT_ONCE { Duration::ZERO } else { POLL_EVERY }
+                if claimed == TOGETHER { Duration::ZERO } else { POLL_EVERY }
             }
             Err(error) => {
                 tracing::warn!(%error, "mail.paused");
@@ -84,27 +91,50 @@ struct Step {
 }
 
 async fn send_due(pool: &Pool, mailer: &Mailer) -> sqlx::Result<Step> {
-    let due = store::claim(&mut *pool.acquire().await?, AT_ONCE as i64).await?;
-    let outcomes = join_all(due.iter().map(async |mail| match compose(mailer, mail) {
+    let due = store::claim(&mut *pool.acquire().await?, TOGETHER as i64).await?;
+    let (claimed, began) = (due.len(), Instant::now());
+    let (mut left, mut under_way) = (due.into_iter(), FuturesUnordered::new());
+    let (mut sent, mut failed, mut unreachable) = (Vec::new(), Vec::new(), 0);
+    loop {
+        // A server that one mail could not reach is not there for the next one either.
+        while under_way.len() < AT_ONCE
+            && unreachable == 0
+            && began.elapsed() < OFFER_WITHIN
+            && let Some(mail) = left.next()
+        {
+            under_way.push(async move {
+                let outcome = hand_over(mailer, &mail).await;
+                (mail, outcome)
+            });
+        }
+        let Some((mail, outcome)) = under_way.next().await else { break };
+        match outcome {
+            Ok(()) => sent.push(mail.event_id),
+            Err(failure) => {
+                unreachable += usize::from(matches!(failure, Failure::Unreachable(_)));
+                failed.push((mail, failure));
+            }
+        }
+    }
+    mark_sent(pool, &sent).await;
+    let attempts = telemetry::counter("mail.attempts");
+    attempts.add(sent.len() as u64, &[telemetry::label("result", "sent")]);
+    for (mail, failure) in &failed {
+        let result = put_off(pool, mail, failure).await?;
+        attempts.add(1, &[telemetry::label("result", result)]);
+    }
+    let left: Vec<Due> = left.collect();
+    if !left.is_empty() {
+        store::give_back(&mut *pool.acquire().await?, &left).await?;
+    }
+    Ok(Step { claimed, reachable: unreachable == 0 || unreachable < sent.len() + failed.len() })
+}
+
+async fn hand_over(mailer: &Mailer, mail: &Due) -> Result<(), Failure> {
+    match compose(mailer, mail) {
         Ok(message) => mailer.send(mail.event_id, message).await,
         Err(error) => Err(Failure::Refused(format!("{error:#}"))),
-    }));
-    let outcomes = outcomes.await;
-    let unreachable = outcomes.iter().filter(|one| matches!(one, Err(Failure::Unreachable(_)))).count();
-    let reachable = unreachable == 0 || unreachable < due.len();
-
-    let settled = due.iter().zip(&outcomes);
-    let sent: Vec<Uuid> =
-        settled.clone().filter(|(_, outcome)| outcome.is_ok()).map(|(mail, _)| mail.event_id).collect();
-    mark_sent(pool, &sent).await;
-    for (mail, outcome) in settled {
-        let result = match outcome {
-            Ok(()) => "sent",
-            Err(failure) => put_off(pool, mail, failure).await?,
-        };
-        telemetry::counter("mail.attempts").add(1, &[telemetry::label("result", result)]);
     }
-    Ok(Step { claimed: due.len(), reachable })
 }
 
 /// Tries for longer than others do: what is not marked goes out again.

@@ -79,13 +79,14 @@ impl Due {
 pub(super) async fn claim(connection: &mut Connection, limit: i64) -> sqlx::Result<Vec<Due>> {
     let rows = sqlx::query_as!(
         Due,
-        r#"WITH due AS MATERIALIZED (
+        // An array, so that they are looked up by index however many are due.
+        r#"UPDATE users.notifications n
+           SET due_at = now() + interval '60 seconds', attempts = n.attempts + 1
+           FROM users.accounts a
+           WHERE a.id = n.user_id AND n.event_id = ANY(ARRAY(
                SELECT event_id FROM users.notifications
                WHERE status = 'pending' AND due_at <= now()
-               ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED)
-           UPDATE users.notifications n
-           SET due_at = now() + interval '60 seconds', attempts = n.attempts + 1
-           FROM due, users.accounts a WHERE n.event_id = due.event_id AND a.id = n.user_id
+               ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED))
            RETURNING n.event_id, n.kind, COALESCE(n.payload, '') AS "payload!", a.email, a.name,
                      n.attempts, n.refusals, n.created_at,
                      EXTRACT(epoch FROM now() - n.created_at)::float8 AS "age_seconds!""#,
@@ -99,6 +100,21 @@ pub(super) async fn sent(connection: &mut Connection, events: &[Uuid]) -> sqlx::
         "UPDATE users.notifications SET status = 'sent', settled_at = now(), payload = NULL, error = NULL
          WHERE event_id = ANY($1)",
         events,
+    );
+    update.execute(connection).await?;
+    Ok(())
+}
+
+/// Due at once, as before they were claimed: they were not offered to the server.
+pub(super) async fn give_back(connection: &mut Connection, mails: &[Due]) -> sqlx::Result<()> {
+    let (events, attempts): (Vec<Uuid>, Vec<i32>) =
+        mails.iter().map(|mail| (mail.event_id, mail.attempts)).unzip();
+    let update = sqlx::query!(
+        "UPDATE users.notifications n SET due_at = now(), attempts = n.attempts - 1
+         FROM UNNEST($1::uuid[], $2::int[]) AS mine (event_id, attempts)
+         WHERE n.event_id = mine.event_id AND n.attempts = mine.attempts AND n.status = 'pending'",
+        &events,
+        &attempts,
     );
     update.execute(connection).await?;
     Ok(())

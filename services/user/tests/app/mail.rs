@@ -38,6 +38,23 @@ pub async fn queue(app: &App, email: &str) -> Uuid {
     event
 }
 
+/// Queues `count` more mails like that of `event`, all at once.
+pub async fn queue_more(app: &App, event: Uuid, count: usize) -> Vec<Uuid> {
+    let events: Vec<Uuid> = (0..count).map(|_| Uuid::now_v7()).collect();
+    sqlx::query(
+        "INSERT INTO users.notifications (event_id, user_id, order_id, kind, payload, status)
+         SELECT id, user_id, order_id, kind, $3, 'pending' FROM users.notifications, UNNEST($2::uuid[]) AS id
+         WHERE event_id = $1",
+    )
+    .bind(event)
+    .bind(&events)
+    .bind(placed("nobody"))
+    .execute(&app.pool)
+    .await
+    .expect("the statement works");
+    events
+}
+
 /// Waits until the mail's row, as JSON, passes `test`.
 pub async fn until(app: &App, event: Uuid, what: &str, test: impl Fn(&Value) -> bool) -> Value {
     testing::eventually(what, || async {
