@@ -32,6 +32,9 @@ const COMMIT_DEADLINE: Duration = Duration::from_secs(8);
 /// waits on the server for a standby, and a new connection in its place would soon wait there too.
 const COMMIT_HELD: Duration = Duration::from_secs(600);
 
+/// How long an answer says that the connection is alive.
+const FRESH: Duration = Duration::from_millis(250);
+
 /// For a ROLLBACK, or a sign of life.
 const SHORT_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -46,13 +49,22 @@ pub struct Connection {
     expires: Instant,
     /// The end of the present transaction's time.
     until: Option<Instant>,
+    /// When the last statement was answered; `None` from when one is sent until it is answered.
+    answered: Option<Instant>,
     /// A statement of the present transaction failed: PostgreSQL answers its COMMIT with a ROLLBACK and no error.
     aborted: bool,
 }
 
 impl Connection {
     pub(super) fn new(raw: PgConnection, retired: CancellationToken, life: Duration) -> Self {
-        Self { raw: Some(raw), retired, expires: Instant::now() + life, until: None, aborted: false }
+        Self {
+            raw: Some(raw),
+            retired,
+            expires: Instant::now() + life,
+            until: None,
+            answered: None,
+            aborted: false,
+        }
     }
 
     /// What a statement is sent on, and how long it may take. After that comes [`Self::settle`].
@@ -61,10 +73,12 @@ impl Connection {
         let until = self.until.map_or(until, |end| end.min(until));
         let limit = Limit { retired: self.retired.clone(), until };
         let raw = self.raw.as_mut().ok_or(Unanswered::Closed)?;
+        self.answered = None;
         Ok((raw, limit))
     }
 
     fn settle<T>(&mut self, outcome: sqlx::Result<T>) -> sqlx::Result<T> {
+        self.answered = Some(Instant::now());
         if let Err(error) = &outcome {
             self.aborted |= self.until.is_some() && matches!(error, sqlx::Error::Database(_));
             if kind(error) == Kind::OtherConnection {
@@ -85,6 +99,9 @@ impl Connection {
     pub(super) async fn is_good(&mut self) -> bool {
         if self.until.take().is_some() || self.retired.is_cancelled() || Instant::now() >= self.expires {
             return false;
+        }
+        if self.raw.is_some() && self.answered.is_some_and(|at| at.elapsed() < FRESH) {
+            return true;
         }
         // Also reads to its end what a user who has gone has asked for.
         let Ok((raw, limit)) = self.statement(SHORT_DEADLINE) else { return false };

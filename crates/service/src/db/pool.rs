@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool::managed::{self, Metrics, Object, PoolError, RecycleError, RecycleResult};
+use deadpool::managed::{self, Metrics, Object, PoolError, QueueMode, RecycleError, RecycleResult};
 use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::{self, BoxStream, StreamExt};
 use sqlx::postgres::{PgQueryResult, PgRow, PgStatement, PgTypeInfo};
@@ -67,7 +67,9 @@ impl Pool {
         watch: Option<Arc<Watch>>,
     ) -> anyhow::Result<Self> {
         let size = size.try_into()?;
-        let connections = managed::Pool::builder(Manager(server)).max_size(size).build()?;
+        // The one that was used last comes first: its server process is awake, and it is known to be alive.
+        let connections =
+            managed::Pool::builder(Manager(server)).max_size(size).queue_mode(QueueMode::Lifo).build()?;
         Ok(Self { connections, turns: Arc::new(Semaphore::new(size)), direct, watch })
     }
 
