@@ -18,7 +18,7 @@ use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Consumer};
-use service::batch::MAX_BATCH;
+use service::batch::{MAX_BATCH, linger};
 use service::db;
 use service::failpoint::reach;
 use service::{Pulse, telemetry};
@@ -159,6 +159,7 @@ impl<H: Handler> Worker<'_, H> {
             acknowledge(&link.channel, &pass.acknowledged, held.is_empty()).await?;
             if pass.proved || !pass.stuck {
                 (pause, stuck_since) = (Duration::ZERO, None);
+                linger(pass.acknowledged.len()).await;
                 continue;
             }
             let since = *stuck_since.get_or_insert_with(Instant::now);
@@ -201,9 +202,11 @@ impl<H: Handler> Worker<'_, H> {
             }
             anyhow::Ok(())
         };
-        tokio::select! {
-            () = self.stop.cancelled() => return Ok(new),
-            () = tokio::time::sleep(pause) => {}
+        if !pause.is_zero() {
+            tokio::select! {
+                () = self.stop.cancelled() => return Ok(new),
+                () = tokio::time::sleep(pause) => {}
+            }
         }
         drain(deliveries, &mut new)?;
         if !new.is_empty() || held.iter().any(|one| one.tries == 0) {

@@ -17,7 +17,7 @@ use futures_util::StreamExt;
 use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::FuturesUnordered;
 use lapin::options::BasicPublishOptions;
-use service::batch::MAX_BATCH;
+use service::batch::{MAX_BATCH, linger};
 use service::failpoint::reach;
 use service::{Pulse, telemetry};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -151,6 +151,9 @@ impl Relay<'_> {
         if let Some(failure) = failure {
             self.link = None;
             return Err(failure);
+        }
+        if !more {
+            linger(events.len()).await;
         }
         Ok(more)
     }
