@@ -24,6 +24,7 @@ use crate::config::Config;
 use crate::consumer::Consumer;
 use crate::http;
 use crate::live::Live;
+use crate::order::reads::Reads;
 use crate::place::Placer;
 use crate::refund::Refunds;
 use crate::saga::calls::Calls;
@@ -36,6 +37,7 @@ pub(crate) static MIGRATIONS: Migrator = sqlx::migrate!();
 #[derive(Clone, FromRef)]
 pub struct App {
     pub pool: Pool,
+    pub reads: Reads,
     pub verifier: Arc<Verifier>,
     pub catalogue: Catalogue,
     pub placer: Placer,
@@ -72,6 +74,7 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
     let sagas = Sagas::new(pool.clone(), outbox.clone(), live.clone(), calls, times, stop);
     let app = App {
         pool: pool.clone(),
+        reads: Reads::new(pool.clone()),
         verifier: Verifier::fetching(&config.jwks_url, lifecycle)?,
         catalogue: Catalogue::new(pool.clone(), products.clone(), config.currency),
         placer: Placer::new(pool.clone(), outbox, products.clone(), users, sagas.clone(), times),

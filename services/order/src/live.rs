@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use service::Pulse;
+use service::batch::linger;
 use service::db::Pool;
 use sqlx::Executor;
 use sqlx::postgres::PgListener;
@@ -189,6 +190,7 @@ impl Live {
             if let Err(error) = notify.fetch_one(&self.0.pool).await {
                 tracing::warn!(%error, "live.notify_failed"); // they are found by polling
             }
+            linger(ids.len()).await;
         }
     }
 
@@ -308,11 +310,23 @@ async fn beat(ear: &mut Option<PgListener>) {
     *ear = None;
 }
 
-/// The orders of one message; `None` when the connection was lost.
+/// The orders of all messages that are there; `None` when the connection was lost.
 async fn hear(ear: &mut Option<PgListener>) -> Option<Vec<Uuid>> {
     let Some(listener) = ear else { return std::future::pending().await };
     match listener.try_recv().await {
-        Ok(Some(message)) => Some(message.payload().split(',').filter_map(|id| id.parse().ok()).collect()),
+        Ok(Some(first)) => {
+            let mut messages = vec![first];
+            while let Some(next) = listener.next_buffered() {
+                messages.push(next);
+            }
+            Some(
+                messages
+                    .iter()
+                    .flat_map(|message| message.payload().split(','))
+                    .filter_map(|id| id.parse().ok())
+                    .collect(),
+            )
+        }
         lost => {
             if let Err(error) = lost {
                 tracing::warn!(%error, "live.connection_lost");

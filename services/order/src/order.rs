@@ -1,5 +1,6 @@
 //! Orders: what they are, how they look, and who may do what with them.
 
+pub mod reads;
 pub mod store;
 
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! Placing an order: claim, reserve, place. Safe to repeat from any point.
 
 use std::collections::HashSet;
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use messaging::Outbox;
@@ -105,7 +105,9 @@ enum Placed {
 }
 
 #[derive(Clone)]
-pub struct Placer {
+pub struct Placer(Arc<Inner>);
+
+pub struct Inner {
     pool: Pool,
     products: Products,
     users: Users,
@@ -114,6 +116,14 @@ pub struct Placer {
     claims: Batcher<(Key, Claim), sqlx::Result<bool>>,
     place: Batcher<Job, sqlx::Result<Placed>>,
     refused: Counter<u64>,
+}
+
+impl Deref for Placer {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
 }
 
 impl Placer {
@@ -149,7 +159,7 @@ impl Placer {
             }
         });
         let refused = telemetry::counter("orders.refused");
-        Self { pool, products, users, sagas, times, claims, place, refused }
+        Self(Arc::new(Inner { pool, products, users, sagas, times, claims, place, refused }))
     }
 
     /// 503 while orders wait longer and longer to be paid: more of them would be cancelled unpaid in the end.

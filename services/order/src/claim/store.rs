@@ -218,16 +218,14 @@ pub async fn let_go(connection: &mut Connection, key: &Key, claim: &Claim) -> sq
 /// Takes over up to 100 claims to orders that nobody came back for, in the name of `owner`.
 pub async fn take_lapsed(connection: &mut Connection, owner: Uuid, times: &Times) -> sqlx::Result<Vec<Uuid>> {
     sqlx::query_scalar!(
-        "WITH lapsed AS MATERIALIZED (
+        "UPDATE orders.claims
+         SET owner = $1, lease_until = now() + make_interval(secs => $2), sweeping = true
+         WHERE order_id = ANY(ARRAY(
              SELECT order_id FROM orders.claims
              WHERE answer_status IS NULL AND NOT swept AND lease_until < now() - make_interval(secs => $4)
                AND operation = $3
-             ORDER BY lease_until LIMIT 100 FOR UPDATE SKIP LOCKED
-         )
-         UPDATE orders.claims c
-         SET owner = $1, lease_until = now() + make_interval(secs => $2), sweeping = true
-         FROM lapsed WHERE c.order_id = lapsed.order_id
-         RETURNING c.order_id",
+             ORDER BY lease_until LIMIT 100 FOR UPDATE SKIP LOCKED))
+         RETURNING order_id",
         owner,
         times.claim_lease.as_secs_f64(),
         crate::place::OPERATION,

@@ -1,6 +1,7 @@
 //! The product service's gRPC API. What several orders ask for at once goes in
 //! one call.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -83,11 +84,13 @@ impl From<Overloaded> for Unavailable {
 }
 
 #[derive(Clone)]
-pub struct Products {
+pub struct Products(Arc<Inner>);
+
+pub struct Inner {
     caller: Caller,
     reserve: Batcher<api::Reservation, Result<Reserved, Unavailable>>,
     commit: Batcher<Uuid, Result<bool, Unavailable>>,
-    alone: Arc<Semaphore>,
+    alone: Semaphore,
 }
 
 #[derive(Clone)]
@@ -139,6 +142,14 @@ impl Caller {
     }
 }
 
+impl Deref for Products {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
 impl Products {
     pub fn new(addresses: &str, key: ServiceKey, times: Times) -> anyhow::Result<Self> {
         let replicas = Replicas::new(addresses).context("PRODUCT_GRPC")?;
@@ -154,7 +165,7 @@ impl Products {
             let caller = committer.clone();
             async move { together(batch.len(), caller.commit(batch.to_vec()).await) }
         });
-        Ok(Self { caller, reserve, commit, alone: Arc::new(Semaphore::new(ALONE_AT_ONCE)) })
+        Ok(Self(Arc::new(Inner { caller, reserve, commit, alone: Semaphore::new(ALONE_AT_ONCE) })))
     }
 
     /// Sets stock aside for an order; safe to repeat.

@@ -11,7 +11,6 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use service::Problem;
 use service::auth::User;
-use service::db::Pool;
 use service::extract::Path;
 use time::OffsetDateTime;
 use tokio::sync::mpsc;
@@ -27,6 +26,7 @@ use super::orders::{viewer, visible};
 use crate::app::{App, Stopping};
 use crate::live::{Changes, Listener, Live};
 use crate::order::Viewer;
+use crate::order::reads::Reads;
 
 /// How a stream goes.
 #[derive(Clone, Copy)]
@@ -72,7 +72,7 @@ pub fn router() -> OpenApiRouter<App> {
 )]
 async fn events(
     user: User,
-    State(pool): State<Pool>,
+    State(reads): State<Reads>,
     State(live): State<Live>,
     State(Stopping(stop)): State<Stopping>,
     Path(id): Path<Uuid>,
@@ -81,7 +81,7 @@ async fn events(
     // Before the order is read, so that no change falls between.
     let listener =
         live.listen(id).ok_or_else(|| Problem::unavailable("Too many are listening; try again."))?;
-    let order = visible(&pool, user, id).await?;
+    let order = visible(&reads, user, id).await?;
     listener.knows(order.version);
     let changes = Changes::of(&order);
     let seen: Option<i64> = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());

@@ -3,7 +3,6 @@
 use axum::extract::State;
 use service::Problem;
 use service::auth::User;
-use service::db::Pool;
 use service::extract::{Body, Json, Path};
 use service::validate::Invalid;
 use utoipa_axum::router::OpenApiRouter;
@@ -13,6 +12,7 @@ use uuid::Uuid;
 use super::examples;
 use super::orders::{viewer, visible};
 use crate::app::App;
+use crate::order::reads::Reads;
 use crate::order::{Order, Tracking, View};
 use crate::saga::Input;
 use crate::saga::runner::Sagas;
@@ -22,8 +22,8 @@ pub fn router() -> OpenApiRouter<App> {
 }
 
 /// The order, for staff: 403 for its owner, 404 for anybody else.
-pub async fn for_staff(pool: &Pool, user: User, id: Uuid) -> Result<Order, Problem> {
-    let order = visible(pool, user, id).await?;
+pub async fn for_staff(reads: &Reads, user: User, id: Uuid) -> Result<Order, Problem> {
+    let order = visible(reads, user, id).await?;
     if user.is_staff() { Ok(order) } else { Err(Problem::forbidden("This is for staff.")) }
 }
 
@@ -40,12 +40,12 @@ pub async fn for_staff(pool: &Pool, user: User, id: Uuid) -> Result<Order, Probl
 )]
 async fn ship(
     user: User,
-    State(pool): State<Pool>,
+    State(reads): State<Reads>,
     State(sagas): State<Sagas>,
     Path(id): Path<Uuid>,
     body: Body,
 ) -> Result<Json<View>, Problem> {
-    for_staff(&pool, user, id).await?;
+    for_staff(&reads, user, id).await?;
     let tracking: Tracking = body.json(&["application/json"])?;
     let mut invalid = Invalid::new();
     invalid.text("/carrier", tracking.carrier.clone(), 1, 100);
@@ -53,7 +53,7 @@ async fn ship(
     invalid.check()?;
     let refused =
         Problem::conflict("not_shippable", "Only a paid order that is not on its way can be shipped.");
-    move_on(&pool, &sagas, user, id, Input::Ship(tracking), refused).await
+    move_on(&reads, &sagas, user, id, Input::Ship(tracking), refused).await
 }
 
 /// Note that an order has arrived
@@ -68,17 +68,17 @@ async fn ship(
 )]
 async fn deliver(
     user: User,
-    State(pool): State<Pool>,
+    State(reads): State<Reads>,
     State(sagas): State<Sagas>,
     Path(id): Path<Uuid>,
 ) -> Result<Json<View>, Problem> {
-    for_staff(&pool, user, id).await?;
+    for_staff(&reads, user, id).await?;
     let refused = Problem::conflict("not_deliverable", "Only an order that is on its way can be delivered.");
-    move_on(&pool, &sagas, user, id, Input::Deliver, refused).await
+    move_on(&reads, &sagas, user, id, Input::Deliver, refused).await
 }
 
 async fn move_on(
-    pool: &Pool,
+    reads: &Reads,
     sagas: &Sagas,
     user: User,
     id: Uuid,
@@ -86,7 +86,7 @@ async fn move_on(
     refused: Problem,
 ) -> Result<Json<View>, Problem> {
     match sagas.tell(id, input).await? {
-        Some(Ok(_)) => Ok(Json(visible(pool, user, id).await?.view(viewer(user)))),
+        Some(Ok(_)) => Ok(Json(visible(reads, user, id).await?.view(viewer(user)))),
         Some(Err(_)) => Err(refused),
         None => Err(Problem::not_found("There is no such order.")),
     }

@@ -19,6 +19,7 @@ use uuid::Uuid;
 use super::examples;
 use crate::app::App;
 use crate::claim::Answer;
+use crate::order::reads::Reads;
 use crate::order::{CancelReason, Line, MAX_LINES, MAX_QUANTITY, Order, Status, View, Viewer, store};
 use crate::place::{Described, Placer, Request};
 use crate::saga::Input;
@@ -211,8 +212,8 @@ async fn page(
     responses((status = 200, description = "The order.", body = View, example = json!(examples::order("confirmed")))),
     security(("token" = [])),
 )]
-async fn show(user: User, State(pool): State<Pool>, Path(id): Path<Uuid>) -> Result<Json<View>, Problem> {
-    Ok(Json(visible(&pool, user, id).await?.view(viewer(user))))
+async fn show(user: User, State(reads): State<Reads>, Path(id): Path<Uuid>) -> Result<Json<View>, Problem> {
+    Ok(Json(visible(&reads, user, id).await?.view(viewer(user))))
 }
 
 pub fn viewer(user: User) -> Viewer {
@@ -220,8 +221,8 @@ pub fn viewer(user: User) -> Viewer {
 }
 
 /// The order, if it is the caller's own or the caller is staff.
-pub async fn visible(pool: &Pool, user: User, id: Uuid) -> Result<Order, Problem> {
-    let order = store::load(&mut *pool.acquire().await?, &[id]).await?.pop();
+pub async fn visible(reads: &Reads, user: User, id: Uuid) -> Result<Order, Problem> {
+    let order = reads.get(id).await?;
     order
         .filter(|order| order.user_id == user.id || user.is_staff())
         .ok_or_else(|| Problem::not_found("There is no such order."))
@@ -240,12 +241,12 @@ pub async fn visible(pool: &Pool, user: User, id: Uuid) -> Result<Order, Problem
 )]
 async fn cancel(
     user: User,
-    State(pool): State<Pool>,
+    State(reads): State<Reads>,
     State(sagas): State<Sagas>,
     Path(id): Path<Uuid>,
 ) -> Result<Json<View>, Problem> {
     let too_late = || Problem::conflict("not_cancellable", "The order can't be cancelled any more.");
-    let order = visible(&pool, user, id).await?;
+    let order = visible(&reads, user, id).await?;
     let reason = if order.user_id == user.id { CancelReason::Customer } else { CancelReason::Staff };
     let asked = [Some(CancelReason::Customer), Some(CancelReason::Staff)];
     if order.status == Status::Cancelled && !asked.contains(&order.cancel_reason) {
@@ -259,7 +260,7 @@ async fn cancel(
     // At once, unless the money is being captured right now: then the answer comes first.
     let deadline = tokio::time::Instant::now() + CANCEL_WAIT;
     loop {
-        let order = visible(&pool, user, id).await?;
+        let order = visible(&reads, user, id).await?;
         if order.status == Status::Cancelled || tokio::time::Instant::now() > deadline {
             return Ok(Json(order.view(viewer(user))));
         }

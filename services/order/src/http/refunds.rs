@@ -17,6 +17,7 @@ use super::examples;
 use super::fulfilment::for_staff;
 use super::orders::{check_lines, idempotency_key, stored, visible};
 use crate::app::App;
+use crate::order::reads::Reads;
 use crate::order::{MAX_LINES, Order};
 use crate::refund::{Refunds, Request, View, store};
 
@@ -38,13 +39,13 @@ pub fn router() -> OpenApiRouter<App> {
 )]
 async fn open(
     user: User,
-    State(pool): State<Pool>,
+    State(reads): State<Reads>,
     State(refunds): State<Refunds>,
     Path(id): Path<Uuid>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let order = for_staff(&pool, user, id).await?;
+    let order = for_staff(&reads, user, id).await?;
     let key = idempotency_key(&headers)?;
     let request: Request = body.json(&["application/json"])?;
     check(&request, &order)?;
@@ -88,10 +89,11 @@ fn check(request: &Request, order: &Order) -> Result<(), Problem> {
 async fn list(
     user: User,
     State(pool): State<Pool>,
+    State(reads): State<Reads>,
     Path(id): Path<Uuid>,
     Query(page): Query<PageQuery>,
 ) -> Result<Json<Page<View>>, Problem> {
-    let order = visible(&pool, user, id).await?;
+    let order = visible(&reads, user, id).await?;
     let (limit, before) = (page.limit()?, page.after()?);
     let mut connection = pool.acquire().await?;
     let refunds = store::page(&mut connection, id, order.total.currency, before, limit + 1).await?;

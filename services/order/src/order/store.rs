@@ -32,6 +32,12 @@ pub async fn insert(connection: &mut Connection, placements: &[Placement]) -> sq
     let deadlines: Vec<f64> = placements.iter().map(|order| order.deadline_seconds).collect();
     let leases: Vec<Option<f64>> =
         placements.iter().map(|order| order.lease.map(|lease| lease.as_secs_f64())).collect();
+    let mut items = Columns::default();
+    for order in placements {
+        for (position, item) in order.items.iter().enumerate() {
+            items.push(order.id, position, item);
+        }
+    }
     sqlx::query!(
         "WITH placed AS (
              INSERT INTO orders.orders
@@ -43,6 +49,10 @@ pub async fn insert(connection: &mut Connection, placements: &[Placement]) -> sq
          ), noted AS (
              INSERT INTO orders.order_history (order_id, version, status, at)
              SELECT id, 1, 'pending', at FROM UNNEST($1::uuid[], $9::timestamptz[]) AS h (id, at)
+         ), listed AS (
+             INSERT INTO orders.order_items (order_id, position, product_id, sku, name, unit_price, quantity)
+             SELECT * FROM UNNEST
+                 ($12::uuid[], $13::int[], $14::uuid[], $15::text[], $16::text[], $17::bigint[], $18::int[])
          )
          INSERT INTO orders.sagas (order_id, deadline_at, traceparent, epoch, lease_until)
          SELECT id, now() + make_interval(secs => seconds), traceparent,
@@ -60,20 +70,6 @@ pub async fn insert(connection: &mut Connection, placements: &[Placement]) -> sq
         &times,
         &leases as &[Option<f64>],
         FIRST_EPOCH,
-    )
-    .execute(&mut *connection)
-    .await?;
-
-    let mut items = Columns::default();
-    for order in placements {
-        for (position, item) in order.items.iter().enumerate() {
-            items.push(order.id, position, item);
-        }
-    }
-    sqlx::query!(
-        "INSERT INTO orders.order_items (order_id, position, product_id, sku, name, unit_price, quantity)
-         SELECT * FROM UNNEST
-             ($1::uuid[], $2::int[], $3::uuid[], $4::text[], $5::text[], $6::bigint[], $7::int[])",
         &items.orders,
         &items.positions,
         &items.products,
@@ -146,34 +142,40 @@ pub enum Notice {
     Refunded(Uuid),
 }
 
-/// Tells subscribers of orders, each at a version of it.
-pub async fn announce(connection: &mut Connection, notices: &[(Uuid, i64, Notice)]) -> sqlx::Result<()> {
+/// What an order's subscribers are told beside what happened.
+pub struct About {
+    pub user: Uuid,
+    pub total: Money,
+    pub traceparent: Option<String>,
+}
+
+/// What subscribers are told of an order at a version of it.
+pub struct Told<'a> {
+    pub order: Uuid,
+    pub about: &'a About,
+    pub version: i64,
+    pub notice: Notice,
+}
+
+/// Tells subscribers of orders.
+pub async fn announce(connection: &mut Connection, notices: &[Told<'_>]) -> sqlx::Result<()> {
     if notices.is_empty() {
         return Ok(());
     }
-    let ids: Vec<Uuid> = notices.iter().map(|(id, _, _)| *id).collect();
-    let rows = sqlx::query!(
-        "SELECT o.id, o.user_id, o.total, o.currency, s.traceparent
-         FROM orders.orders o JOIN orders.sagas s ON s.order_id = o.id WHERE o.id = ANY($1)",
-        &ids
-    )
-    .fetch_all(&mut *connection)
-    .await?;
-    let rows: HashMap<Uuid, _> = rows.into_iter().map(|row| (row.id, row)).collect();
+    let ids: Vec<Uuid> = notices.iter().map(|told| told.order).collect();
     let items = items(connection, &ids).await?;
-    let refunds = notices.iter().filter_map(|(_, _, notice)| match notice {
-        Notice::Refunded(id) => Some(*id),
+    let refunds = notices.iter().filter_map(|told| match told.notice {
+        Notice::Refunded(id) => Some(id),
         _ => None,
     });
     let refunds = refund::store::tell(connection, &refunds.collect::<Vec<_>>()).await?;
     let mut announced = Vec::with_capacity(notices.len());
-    for (id, version, notice) in notices {
-        let row = rows.get(id).ok_or(sqlx::Error::RowNotFound)?;
+    for Told { order: id, about, version, notice } in notices {
         let lines = items.get(id).map_or(&[][..], Vec::as_slice);
-        let total = Money::new(row.total, currency(&row.currency)?);
-        let order = event_body(*id, row.user_id, lines, total);
+        let lines: Vec<Item> = lines.iter().map(|row| row.item(about.total.currency)).collect();
+        let order = event_body(*id, about.user, &lines, about.total);
         let event = notice.event(*id, *version, order, &refunds).ok_or(sqlx::Error::RowNotFound)?;
-        announced.push(event.in_trace(row.traceparent.clone()));
+        announced.push(event.in_trace(about.traceparent.clone()));
     }
     enqueue(connection, &announced).await
 }
@@ -214,25 +216,41 @@ impl Notice {
     }
 }
 
+/// An order's line. Its price is in the order's currency.
+struct ItemRow {
+    order_id: Uuid,
+    product_id: Uuid,
+    sku: String,
+    name: String,
+    unit_price: i64,
+    quantity: i32,
+}
+
+impl ItemRow {
+    fn item(&self, currency: Currency) -> Item {
+        Item {
+            product_id: self.product_id,
+            sku: self.sku.clone(),
+            name: self.name.clone(),
+            unit_price: Money::new(self.unit_price, currency),
+            quantity: u32::try_from(self.quantity).unwrap_or(0),
+        }
+    }
+}
+
 /// The items of each order, by its id.
-async fn items(connection: &mut Connection, orders: &[Uuid]) -> sqlx::Result<HashMap<Uuid, Vec<Item>>> {
-    let rows = sqlx::query!(
-        "SELECT i.order_id, i.product_id, i.sku, i.name, i.unit_price, i.quantity, o.currency
-         FROM orders.order_items i JOIN orders.orders o ON o.id = i.order_id
-         WHERE i.order_id = ANY($1) ORDER BY i.order_id, i.position",
+async fn items(connection: &mut Connection, orders: &[Uuid]) -> sqlx::Result<HashMap<Uuid, Vec<ItemRow>>> {
+    let rows = sqlx::query_as!(
+        ItemRow,
+        "SELECT order_id, product_id, sku, name, unit_price, quantity FROM orders.order_items
+         WHERE order_id = ANY($1) ORDER BY order_id, position",
         orders
     )
     .fetch_all(connection)
     .await?;
-    let mut items: HashMap<Uuid, Vec<Item>> = HashMap::new();
+    let mut items: HashMap<Uuid, Vec<ItemRow>> = HashMap::new();
     for row in rows {
-        items.entry(row.order_id).or_default().push(Item {
-            product_id: row.product_id,
-            sku: row.sku,
-            name: row.name,
-            unit_price: Money::new(row.unit_price, currency(&row.currency)?),
-            quantity: u32::try_from(row.quantity).unwrap_or(0),
-        });
+        items.entry(row.order_id).or_default().push(row);
     }
     Ok(items)
 }
@@ -272,12 +290,14 @@ pub async fn load(connection: &mut Connection, ids: &[Uuid]) -> sqlx::Result<Vec
             let mut history = history.remove(&row.id).unwrap_or_default();
             // Each statement sees what is committed by then: a change since the first is left to the next read.
             history.retain(|past| past.version <= row.version);
+            let currency = currency(&row.currency)?;
+            let lines = items.remove(&row.id).unwrap_or_default();
             Ok(Order {
                 id: row.id,
                 user_id: row.user_id,
                 status: Status::try_from(row.status)?,
                 cancel_reason: row.cancel_reason.map(CancelReason::try_from).transpose()?,
-                total: Money::new(row.total, currency(&row.currency)?),
+                total: Money::new(row.total, currency),
                 refunded: row.refunded,
                 refunding: row.refunding,
                 payment_status: PaymentStatus::try_from(row.payment_status)?,
@@ -286,7 +306,7 @@ pub async fn load(connection: &mut Connection, ids: &[Uuid]) -> sqlx::Result<Vec
                 tracking: row.tracking.map(tracking).transpose()?,
                 placed_at: row.placed_at,
                 updated_at: row.updated_at,
-                items: items.remove(&row.id).unwrap_or_default(),
+                items: lines.iter().map(|line| line.item(currency)).collect(),
                 version: row.version,
                 history,
             })
@@ -353,6 +373,6 @@ pub fn tracking(column: serde_json::Value) -> sqlx::Result<Tracking> {
     serde_json::from_value(column).map_err(|error| sqlx::Error::Decode(error.into()))
 }
 
-fn currency(code: &str) -> sqlx::Result<Currency> {
+pub fn currency(code: &str) -> sqlx::Result<Currency> {
     Currency::from_code(code).ok_or_else(|| sqlx::Error::Decode(format!("{code} is no currency").into()))
 }

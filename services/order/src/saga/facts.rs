@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use service::Money;
 use service::db::Connection;
 use uuid::Uuid;
 
@@ -10,7 +11,7 @@ use super::money::{Refund, RefundBy, RefundStatus};
 use super::store::{Lease, Progress};
 use super::{Effect, Input, Phase, Refusal, State};
 use crate::erasure;
-use crate::order::store::{Notice, announce, tracking};
+use crate::order::store::{About, Notice, Told, announce, currency, tracking};
 use crate::order::{CancelReason, PaymentStatus, Status};
 
 /// What somebody learned about an order, in the order it happened.
@@ -31,6 +32,7 @@ pub struct Reported {
 
 /// An order as it was locked, and as facts change it.
 struct Row {
+    about: About,
     state: State,
     /// Every change that is told of has a version of its own.
     version: i64,
@@ -90,7 +92,8 @@ pub async fn apply(connection: &mut Connection, reports: &[Report], hold: Durati
         })
         .collect();
     changed.sort_unstable_by_key(|(id, _)| *id);
-    let written = write(connection, &changed, hold).await?;
+    let (history, notices) = tell(&changed, &steps)?;
+    let written = write(connection, &changed, &history, hold).await?;
     let known = |id: &Uuid| before.get(id).map_or(&[][..], |(state, _)| state.refunds.as_slice());
     let refunds = changed.iter().flat_map(|(order, row)| {
         let old = known(order);
@@ -101,7 +104,11 @@ pub async fn apply(connection: &mut Connection, reports: &[Report], hold: Durati
             .map(move |refund| (*order, refund))
     });
     write_refunds(connection, &refunds.collect::<Vec<_>>()).await?;
-    perform(connection, &changed, &steps).await?;
+    // A refund may be of all that is left.
+    let ends = |effect| matches!(effect, Effect::Cancel | Effect::Deliver | Effect::Refunded(_));
+    let ended = steps.iter().filter(|step| ends(step.effect)).map(|step| step.order);
+    erasure::forget_ended(connection, &ended.collect::<Vec<_>>()).await?;
+    announce(connection, &notices).await?;
     let mut moved: Vec<Uuid> = steps.iter().map(|step| step.order).collect();
     moved.dedup();
     let after = |(report, answer): (&Report, Option<Result<State, Refusal>>)| {
@@ -139,7 +146,8 @@ impl Row {
 async fn lock(connection: &mut Connection, ids: &[Uuid]) -> sqlx::Result<HashMap<Uuid, Row>> {
     let rows = sqlx::query!(
         "SELECT s.order_id, s.phase, s.intent_id, s.pending_cancel, s.epoch, s.version AS saga_version, s.attempts,
-                s.news, s.news_read, o.status, o.cancel_reason, o.payment_status, o.tracking, o.total, o.version
+                s.news, s.news_read, s.traceparent, o.user_id, o.currency, o.status, o.cancel_reason,
+                o.payment_status, o.tracking, o.total, o.version
          FROM orders.sagas s JOIN orders.orders o ON o.id = s.order_id
          WHERE s.order_id = ANY($1) ORDER BY s.order_id FOR UPDATE",
         ids
@@ -173,10 +181,13 @@ async fn lock(connection: &mut Connection, ids: &[Uuid]) -> sqlx::Result<HashMap
                 news_read: row.news_read,
                 given_up: false,
             };
-            Ok((
-                row.order_id,
-                Row { state, version: row.version, locked: row.version, progress, lease: None },
-            ))
+            let about = About {
+                user: row.user_id,
+                total: Money::new(row.total, currency(&row.currency)?),
+                traceparent: row.traceparent,
+            };
+            let (version, lease) = (row.version, None);
+            Ok((row.order_id, Row { about, state, version, locked: version, progress, lease }))
         })
         .collect()
 }
@@ -234,10 +245,11 @@ async fn write_refunds(connection: &mut Connection, refunds: &[(Uuid, &Refund)])
     Ok(())
 }
 
-/// Writes what changed, and returns how far each saga is now.
+/// Writes what changed, and returns how far each saga is now. One statement: it costs little more than each of its parts.
 async fn write(
     connection: &mut Connection,
     changed: &[(Uuid, Row)],
+    history: &[(&Step, Status)],
     hold: Duration,
 ) -> sqlx::Result<HashMap<Uuid, Progress>> {
     if changed.is_empty() {
@@ -253,9 +265,32 @@ async fn write(
     let intents: Vec<Option<String>> = changed.iter().map(|(_, row)| row.state.intent.clone()).collect();
     let held: Vec<bool> = changed.iter().map(|(_, row)| row.lease.is_some()).collect();
     let busy: Vec<bool> = changed.iter().map(|(_, row)| row.state.next_call().is_some()).collect();
+    let parcels =
+        changed.iter().map(|(_, row)| row.state.tracking.as_ref().map(serde_json::to_value).transpose());
+    let parcels: Vec<Option<serde_json::Value>> =
+        parcels.collect::<Result<_, _>>().map_err(|error| sqlx::Error::Encode(error.into()))?;
+    // Of an order that looks to its customer as before only the saga is written.
+    let seen: Vec<Option<i64>> =
+        changed.iter().map(|(_, row)| (row.version > row.locked).then_some(row.version)).collect();
+    let noted: Vec<Uuid> = history.iter().map(|(step, _)| step.order).collect();
+    let versions: Vec<i64> = history.iter().map(|(step, _)| step.version).collect();
+    let statuses: Vec<String> = history.iter().map(|(_, status)| status.as_str().to_owned()).collect();
+    let payments: Vec<String> = history.iter().map(|(step, _)| step.payment.as_str().to_owned()).collect();
+    let refunded: Vec<i64> = history.iter().map(|(step, _)| step.refunded).collect();
     // `next_at` is in an index, so it stays as it is where a worker goes on.
     let rows = sqlx::query!(
-        r#"UPDATE orders.sagas s
+        r#"WITH ordered AS (
+             UPDATE orders.orders o
+             SET status = c.status, cancel_reason = c.reason, payment_status = c.payment, tracking = c.tracking,
+                 refunded = c.refunded, version = c.version, updated_at = now()
+             FROM UNNEST($1::uuid[], $9::text[], $10::text[], $6::text[], $11::jsonb[], $12::bigint[], $13::bigint[])
+                  AS c (id, status, reason, payment, tracking, version, refunded)
+             WHERE o.id = c.id AND c.version IS NOT NULL
+         ), noted AS (
+             INSERT INTO orders.order_history (order_id, version, status, payment_status, refunded)
+             SELECT * FROM UNNEST($14::uuid[], $15::bigint[], $16::text[], $17::text[], $18::bigint[])
+         )
+         UPDATE orders.sagas s
          SET phase = c.phase, intent_id = c.intent, pending_cancel = c.pending, busy = c.busy,
              version = s.version + 1, attempts = CASE WHEN s.phase = c.phase THEN s.attempts ELSE 0 END,
              next_at = CASE WHEN c.held THEN s.next_at ELSE now() END,
@@ -279,6 +314,16 @@ async fn write(
         &column(|state| state.payment.as_str()),
         &held,
         hold.as_secs_f64(),
+        &column(|state| state.status.as_str()),
+        &optional(|state| state.cancel_reason) as &[Option<String>],
+        &parcels as &[Option<serde_json::Value>],
+        &seen as &[Option<i64>],
+        &changed.iter().map(|(_, row)| row.state.returned()).collect::<Vec<i64>>(),
+        &noted,
+        &versions,
+        &statuses,
+        &payments,
+        &refunded,
     )
     .fetch_all(&mut *connection)
     .await?;
@@ -293,98 +338,32 @@ async fn write(
         };
         (row.order_id, progress)
     });
-    let progress = progress.collect();
-    write_orders(connection, changed).await?;
-    Ok(progress)
+    Ok(progress.collect())
 }
 
-/// Writes of orders what their customers can see, where that changed.
-async fn write_orders(connection: &mut Connection, changed: &[(Uuid, Row)]) -> sqlx::Result<()> {
-    let changed: Vec<&(Uuid, Row)> = changed.iter().filter(|(_, row)| row.version > row.locked).collect();
-    if changed.is_empty() {
-        return Ok(());
-    }
-    let ids: Vec<Uuid> = changed.iter().map(|(id, _)| *id).collect();
-    let versions: Vec<i64> = changed.iter().map(|(_, row)| row.version).collect();
-    let statuses: Vec<String> = changed.iter().map(|(_, row)| row.state.status.as_str().to_owned()).collect();
-    let payments: Vec<String> =
-        changed.iter().map(|(_, row)| row.state.payment.as_str().to_owned()).collect();
-    let reason = |row: &Row| row.state.cancel_reason.map(|reason| reason.as_str().to_owned());
-    let reasons: Vec<Option<String>> = changed.iter().map(|(_, row)| reason(row)).collect();
-    let parcels =
-        changed.iter().map(|(_, row)| row.state.tracking.as_ref().map(serde_json::to_value).transpose());
-    let parcels: Vec<Option<serde_json::Value>> =
-        parcels.collect::<Result<_, _>>().map_err(|error| sqlx::Error::Encode(error.into()))?;
-    sqlx::query!(
-        "UPDATE orders.orders o
-         SET status = c.status, cancel_reason = c.reason, payment_status = c.payment, tracking = c.tracking,
-             refunded = c.refunded, version = c.version, updated_at = now()
-         FROM UNNEST($1::uuid[], $2::text[], $3::text[], $4::text[], $5::jsonb[], $6::bigint[], $7::bigint[])
-              AS c (id, status, reason, payment, tracking, version, refunded)
-         WHERE o.id = c.id",
-        &ids,
-        &statuses,
-        &reasons as &[Option<String>],
-        &payments,
-        &parcels as &[Option<serde_json::Value>],
-        &versions,
-        &changed.iter().map(|(_, row)| row.state.returned()).collect::<Vec<i64>>(),
-    )
-    .execute(connection)
-    .await?;
-    Ok(())
-}
+type History<'a> = Vec<(&'a Step, Status)>;
 
-async fn perform(connection: &mut Connection, changed: &[(Uuid, Row)], steps: &[Step]) -> sqlx::Result<()> {
-    let states: HashMap<Uuid, &State> = changed.iter().map(|(id, row)| (*id, &row.state)).collect();
-    let mut history = Vec::new();
-    let mut notices = Vec::new();
+/// What is noted of the steps, and what subscribers are told.
+fn tell<'a>(changed: &'a [(Uuid, Row)], steps: &'a [Step]) -> sqlx::Result<(History<'a>, Vec<Told<'a>>)> {
+    let rows: HashMap<Uuid, &Row> = changed.iter().map(|(id, row)| (*id, row)).collect();
+    let (mut history, mut notices) = (Vec::new(), Vec::new());
     for step in steps {
-        let state = states.get(&step.order).ok_or(sqlx::Error::RowNotFound)?;
+        let row = *rows.get(&step.order).ok_or(sqlx::Error::RowNotFound)?;
         let (status, notice) = match step.effect {
-            Effect::Confirm => (Status::Confirmed, Notice::Confirmed),
+            Effect::Confirm => (Some(Status::Confirmed), Notice::Confirmed),
             Effect::Cancel => {
-                (Status::Cancelled, Notice::Cancelled(state.cancel_reason.ok_or(sqlx::Error::RowNotFound)?))
+                let reason = row.state.cancel_reason.ok_or(sqlx::Error::RowNotFound)?;
+                (Some(Status::Cancelled), Notice::Cancelled(reason))
             }
             Effect::Ship => {
-                (Status::Shipped, Notice::Shipped(state.tracking.clone().ok_or(sqlx::Error::RowNotFound)?))
+                let parcel = row.state.tracking.clone().ok_or(sqlx::Error::RowNotFound)?;
+                (Some(Status::Shipped), Notice::Shipped(parcel))
             }
-            Effect::Deliver => (Status::Delivered, Notice::Delivered),
-            Effect::Refunded(refund) => {
-                notices.push((step.order, step.version, Notice::Refunded(refund)));
-                continue;
-            }
+            Effect::Deliver => (Some(Status::Delivered), Notice::Delivered),
+            Effect::Refunded(refund) => (None, Notice::Refunded(refund)),
         };
-        history.push((step, status));
-        notices.push((step.order, step.version, notice));
+        history.extend(status.map(|status| (step, status)));
+        notices.push(Told { order: step.order, about: &row.about, version: step.version, notice });
     }
-    note(connection, &history).await?;
-    // A refund may be of all that is left.
-    let ends = |effect| matches!(effect, Effect::Cancel | Effect::Deliver | Effect::Refunded(_));
-    let ended = steps.iter().filter(|step| ends(step.effect)).map(|step| step.order);
-    erasure::forget_ended(connection, &ended.collect::<Vec<_>>()).await?;
-    announce(connection, &notices).await
-}
-
-async fn note(connection: &mut Connection, history: &[(&Step, Status)]) -> sqlx::Result<()> {
-    if history.is_empty() {
-        return Ok(());
-    }
-    let ids: Vec<Uuid> = history.iter().map(|(step, _)| step.order).collect();
-    let versions: Vec<i64> = history.iter().map(|(step, _)| step.version).collect();
-    let statuses: Vec<String> = history.iter().map(|(_, status)| status.as_str().to_owned()).collect();
-    let payments: Vec<String> = history.iter().map(|(step, _)| step.payment.as_str().to_owned()).collect();
-    let refunded: Vec<i64> = history.iter().map(|(step, _)| step.refunded).collect();
-    sqlx::query!(
-        "INSERT INTO orders.order_history (order_id, version, status, payment_status, refunded)
-         SELECT * FROM UNNEST($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::bigint[])",
-        &ids,
-        &versions,
-        &statuses,
-        &payments,
-        &refunded,
-    )
-    .execute(connection)
-    .await?;
-    Ok(())
+    Ok((history, notices))
 }

@@ -4,7 +4,7 @@
 //! A worker that dies leaves the lease to run out, and the order goes on from
 //! what was last committed.
 
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -87,20 +87,30 @@ pub struct Slot {
 }
 
 #[derive(Clone)]
-pub struct Sagas {
+pub struct Sagas(Arc<Inner>);
+
+pub struct Inner {
     pool: Pool,
     calls: Calls,
     times: Times,
     facts: Batcher<Report, Applied>,
-    bell: Arc<Notify>,
+    bell: Notify,
     slots: Arc<Semaphore>,
     workers: TaskTracker,
     stop: CancellationToken,
     heard: Intents,
     /// When too many were last seen to wait for a worker, unless fewer were seen since.
-    behind: Arc<Mutex<Option<Instant>>>,
+    behind: Mutex<Option<Instant>>,
     /// Others wait for a worker: they go first.
-    queued: Arc<AtomicBool>,
+    queued: AtomicBool,
+}
+
+impl Deref for Sagas {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
 }
 
 /// A panic elsewhere says nothing of what is in there.
@@ -122,19 +132,19 @@ impl Sagas {
             let (pool, outbox, live) = (facts_pool.clone(), outbox.clone(), live.clone());
             async move { apply(&pool, &outbox, &live, &batch, times.saga_lease).await }
         });
-        Self {
+        Self(Arc::new(Inner {
             pool,
             calls,
             times,
             facts,
-            bell: Arc::default(),
+            bell: Notify::new(),
             slots: Arc::new(Semaphore::new(AT_ONCE)),
             workers: TaskTracker::new(),
             stop,
             heard: Intents::default(),
-            behind: Arc::default(),
-            queued: Arc::default(),
-        }
+            behind: Mutex::default(),
+            queued: AtomicBool::default(),
+        }))
     }
 
     /// Whether orders come faster than they can be seen through, so that each new one would wait longer than the one

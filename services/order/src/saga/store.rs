@@ -26,14 +26,13 @@ pub struct Lease {
 pub async fn claim(connection: &mut Connection, limit: i64, lease: Duration) -> sqlx::Result<Vec<Lease>> {
     sqlx::query_as!(
         Lease,
-        "WITH due AS MATERIALIZED (
+        // An array, so that they are looked up by index however many are due.
+        "UPDATE orders.sagas SET epoch = epoch + 1, lease_until = now() + make_interval(secs => $2)
+         WHERE order_id = ANY(ARRAY(
              SELECT order_id FROM orders.sagas
              WHERE (busy OR news > news_read) AND next_at <= now() AND lease_until < now()
-             ORDER BY next_at LIMIT $1 FOR UPDATE SKIP LOCKED
-         )
-         UPDATE orders.sagas s SET epoch = epoch + 1, lease_until = now() + make_interval(secs => $2)
-         FROM due WHERE s.order_id = due.order_id
-         RETURNING s.order_id, s.epoch",
+             ORDER BY next_at LIMIT $1 FOR UPDATE SKIP LOCKED))
+         RETURNING order_id, epoch",
         limit,
         lease.as_secs_f64(),
     )
