@@ -35,9 +35,10 @@ ALTER ROLE user_service IN DATABASE :"DBNAME" SET search_path = users;
 ALTER ROLE product_service IN DATABASE :"DBNAME" SET search_path = products, extensions;
 ALTER ROLE order_service IN DATABASE :"DBNAME" SET search_path = orders;
 
--- Limits of every session, however it comes: a pooler drops those that a client asks for when it connects.
+-- Settings of every session, however it comes: a pooler drops those that a client asks for when it connects.
 SELECT format('ALTER ROLE %I IN DATABASE %I SET %s = %L', role, current_database(), setting, value)
 FROM unnest(ARRAY['user_service', 'product_service', 'order_service']) AS role,
      (VALUES ('statement_timeout', '10s'), ('lock_timeout', '5s'),
-             ('idle_in_transaction_session_timeout', '15s')) AS limits (setting, value)
+             ('idle_in_transaction_session_timeout', '15s'),
+             ('plan_cache_mode', 'force_generic_plan'), ('enable_seqscan', 'off'), ('jit', 'off')) AS settings (setting, value)
 \gexec

@@ -1,10 +1,10 @@
 //! How PostgreSQL runs a service's statements when its tables are big.
 //!
 //! The committed query metadata (`.sqlx`) names every statement of a crate, so
-//! a new one is looked at without being told of. A statement is explained
-//! as PostgreSQL plans it for values it doesn't know; one that filters by what
-//! may be absent, or pages, is planned for the values at hand, and needs
-//! [`Example`]s of them.
+//! a new one is looked at without being told of. A statement is explained as the
+//! services' sessions plan it, for values that are not known. One that pages is run with
+//! [`Example`]s of them. One that filters by what may be absent has to be planned for the values
+//! at hand (`SET LOCAL plan_cache_mode = force_custom_plan`), and is explained so.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -32,12 +32,12 @@ pub struct Bounds<'a> {
     pub big: &'a [&'static str],
     /// Blocks of 8 KiB that an example may touch.
     pub blocks: u64,
-    /// Settings that the service makes for the statements that have examples, as SQL.
+    /// Settings of the service's sessions, and of its transactions where it makes more, as SQL.
     pub settings: &'static str,
 }
 
 /// Explains every statement of the crate in `folder` (`env!("CARGO_MANIFEST_DIR")`)
-/// and returns what is wrong with them: sequential scans of big tables, examples that touch
+/// and returns what is wrong with them: reads of big tables from end to end, examples that touch
 /// too many blocks, examples that no statement has, statements that lack examples, SQL that
 /// the metadata can't know of. Examples are run, in a transaction that is rolled back.
 pub async fn faults(
@@ -54,23 +54,32 @@ pub async fn faults(
             faults.push(format!("no statement holds {:?}", example.parts));
         }
     }
+    let whole = "SELECT indexrelid::regclass::text FROM pg_index WHERE indpred IS NULL";
+    let names =
+        sqlx::query_scalar::<_, String>(whole).fetch_all(&mut *connection).await.expect("a catalogue");
+    // Plans name an index without its schema.
+    let plain = |name: String| name.rsplit('.').next().unwrap_or_default().to_owned();
+    let whole_indexes: Vec<String> = names.into_iter().map(plain).collect();
     for statement in &statements {
         let mut fitting = examples.iter().filter(|example| example.fits(statement)).peekable();
+        let optional = statement.sql.contains("IS NULL OR ");
         if fitting.peek().is_none() {
-            let pages = statement.sql.contains("LIMIT $") || statement.sql.contains("IS NULL OR ");
-            if pages {
+            if optional || statement.sql.contains("LIMIT $") {
                 faults.push(format!("a list without an example: {}", statement.sql));
                 continue;
             }
             let unknown = vec!["NULL".to_owned(); statement.parameters];
-            let plan = explain(connection, statement, "force_generic_plan", "", "COSTS", &unknown).await;
-            faults.extend(scans(&plan, statement, bounds.big));
+            let (mode, settings) = ("force_generic_plan", bounds.settings);
+            let plan = explain(connection, statement, mode, settings, "COSTS", &unknown).await;
+            faults.extend(scans(&plan, statement, bounds.big, &whole_indexes));
         }
         for example in fitting {
-            let (mode, options) = ("force_custom_plan", "ANALYZE, BUFFERS");
+            let mode = if optional { "force_custom_plan" } else { "force_generic_plan" };
+            let options = "ANALYZE, BUFFERS";
             let arguments = &example.arguments;
             let plan = explain(connection, statement, mode, bounds.settings, options, arguments).await;
-            faults.extend(scans(&plan, statement, bounds.big));
+            // Pages may begin anywhere in an index: what they read is counted.
+            faults.extend(scans(&plan, statement, bounds.big, &[]));
             let blocks = plan["Shared Hit Blocks"].as_u64().unwrap_or(0)
                 + plan["Shared Read Blocks"].as_u64().unwrap_or(0);
             if blocks > bounds.blocks {
@@ -144,13 +153,21 @@ async fn explain(
     plan[0]["Plan"].clone()
 }
 
-fn scans(plan: &Value, statement: &Statement, big: &[&str]) -> Vec<String> {
+/// Reads of all of a big table: by itself, or by an index that has all its rows.
+fn scans(plan: &Value, statement: &Statement, big: &[&str], whole_indexes: &[String]) -> Vec<String> {
     let mut found = Vec::new();
     let mut open = vec![plan];
     while let Some(node) = open.pop() {
         let table = node["Relation Name"].as_str().unwrap_or_default();
-        if node["Node Type"] == "Seq Scan" && big.contains(&table) {
-            found.push(format!("a sequential scan of {table}: {}\n{plan:#}", statement.sql));
+        let kind = node["Node Type"].as_str().unwrap_or_default();
+        // A partial index holds those rows alone that are looked for.
+        let index = node["Index Name"].as_str().unwrap_or_default();
+        let whole = kind == "Seq Scan"
+            || kind.starts_with("Index")
+                && node["Index Cond"].is_null()
+                && whole_indexes.iter().any(|name| name == index);
+        if whole && big.contains(&table) {
+            found.push(format!("{kind} of all of {table}: {}\n{plan:#}", statement.sql));
         }
         open.extend(node["Plans"].as_array().into_iter().flatten());
     }
@@ -196,7 +213,7 @@ mod tests {
         let expected = [
             "sqlx::query_scalar::< is in no metadata",
             "no statement holds [\"SELECT name\"]",
-            "a sequential scan of big: SELECT * FROM crates.small s",
+            "Seq Scan of all of big: SELECT * FROM crates.small s",
             "a list without an example: SELECT id + 1",
             "blocks with [\"20000\"]: SELECT id FROM",
         ];

@@ -83,6 +83,9 @@ async fn p9_a_session_of_a_services_role_has_its_schema_and_its_limits_whoever_o
             ("statement_timeout", "10s"),
             ("lock_timeout", "5s"),
             ("idle_in_transaction_session_timeout", "15s"),
+            ("plan_cache_mode", "force_generic_plan"),
+            ("enable_seqscan", "off"),
+            ("jit", "off"),
         ] {
             let show = sqlx::query_scalar("SELECT current_setting($1)").bind(setting);
             let got: String = show.fetch_one(&mut session).await.unwrap();
