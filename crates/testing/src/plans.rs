@@ -199,6 +199,7 @@ mod tests {
             (3, "SELECT * FROM crates.small s JOIN crates.big b ON b.name = $1", vec!["Text"]),
             (4, "SELECT id FROM crates.big ORDER BY id LIMIT $1", vec!["Int8"]),
             (5, "SELECT id + 1 FROM crates.big ORDER BY id LIMIT $1", vec!["Int8"]),
+            (6, "SELECT sum(id) FROM crates.big WHERE id % 7 = $1", vec!["Int4"]),
         ] {
             let query = json!({"query": sql, "describe": {"parameters": {"Left": parameters}}});
             std::fs::write(folder.join(format!(".sqlx/query-{n}.json")), query.to_string()).unwrap();
@@ -216,11 +217,17 @@ mod tests {
             "Seq Scan of all of big: SELECT * FROM crates.small s",
             "a list without an example: SELECT id + 1",
             "blocks with [\"20000\"]: SELECT id FROM",
+            "Seq Scan of all of big: SELECT sum(id)",
         ];
         assert_eq!(beginnings.len(), expected.len(), "{beginnings:#?}");
         for part in expected {
             assert!(beginnings.iter().any(|fault| fault.contains(part)), "{part}: {beginnings:#?}");
         }
+        // By an index, where it may not be read by itself.
+        let bounds = Bounds { settings: "SET LOCAL enable_seqscan = off", ..bounds };
+        let found = faults(&mut connection, folder.to_str().unwrap(), bounds, &examples).await;
+        let whole = "Index Only Scan of all of big: SELECT sum(id)";
+        assert!(found.iter().any(|fault| fault.starts_with(whole)), "{found:#?}");
         std::fs::remove_dir_all(folder).unwrap();
     }
 }
