@@ -104,6 +104,7 @@ enum Placed {
     UserGone,
 }
 
+/// Cheap to clone, as each request does.
 #[derive(Clone)]
 pub struct Placer(Arc<Inner>);
 

@@ -62,12 +62,13 @@ impl Session {
                 ("statement_timeout", "10s"),
                 ("lock_timeout", "5s"),
                 ("idle_in_transaction_session_timeout", "15s"),
-                // Planning costs as much as running. PostgreSQL itself keeps to a plan only where it expects that to be
-                // no dearer, and for a list of three it never does. Who needs a plan for the values at hand says so.
+                // Planning a statement costs nearly as much as running it. PostgreSQL itself keeps a plan only where it
+                // expects it to be as cheap as one for the values at hand. For a short list it never does.
+                // A transaction that needs a plan for its values sets this for itself.
                 ("plan_cache_mode", "force_generic_plan"),
-                // Such a plan is kept while a table grows: one that reads all of it, as is best for a small one, must not be.
+                // A plan that is kept must suit a table that grows: reading all of it is the last resort.
                 ("enable_seqscan", "off"),
-                // Which makes those that have to, of small tables, look dear enough to be compiled.
+                // Without seqscan a statement that has to read a whole table looks so dear that it would be compiled.
                 ("jit", "off"),
                 // A client that is gone without a word keeps no locks for hours.
                 ("tcp_keepalives_idle", "10"),

@@ -83,6 +83,7 @@ impl From<Overloaded> for Unavailable {
     }
 }
 
+/// Cheap to clone, as each request does.
 #[derive(Clone)]
 pub struct Products(Arc<Inner>);
 

@@ -86,6 +86,7 @@ pub struct Slot {
     _worker: TaskTrackerToken,
 }
 
+/// Cheap to clone, as each request does.
 #[derive(Clone)]
 pub struct Sagas(Arc<Inner>);
 
