@@ -8,6 +8,8 @@ pub mod proxy;
 pub mod routes;
 
 use std::future::Future;
+use std::path::Path;
+use std::sync::Once;
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::signature::Ed25519KeyPair;
@@ -22,11 +24,17 @@ fn setting(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run tests with `cargo dockside test`"))
 }
 
-/// The URL of a new database with an empty `schema`.
+/// The URL of a new database with an empty `schema`. It stays until another test program starts after this one.
 pub async fn database(schema: &str) -> String {
+    static FIRST: Once = Once::new();
     let admin = setting("TEST_DATABASE_URL");
-    let name = format!("test_{}", Uuid::now_v7().simple());
+    let name = format!("test_{}_{}", std::process::id(), Uuid::now_v7().simple());
     let mut connection = PgConnection::connect(&admin).await.expect("PostgreSQL for tests answers");
+    let mut first = false;
+    FIRST.call_once(|| first = true);
+    if first {
+        drop_left_over(&mut connection).await;
+    }
     let create = format!("CREATE DATABASE {name}");
     connection.execute(AssertSqlSafe(create)).await.expect("a database can be created");
     connection.close().await.ok();
@@ -40,6 +48,19 @@ pub async fn database(schema: &str) -> String {
     connection.execute(AssertSqlSafe(prepare)).await.expect("the new database can be prepared");
     connection.close().await.ok();
     url.to_string()
+}
+
+/// Drops the databases of test programs that have ended: hundreds of them would fill a disk.
+async fn drop_left_over(connection: &mut PgConnection) {
+    let all = "SELECT datname FROM pg_database WHERE datname LIKE 'test\\_%\\_%'";
+    let names: Vec<String> = sqlx::query_scalar(all).fetch_all(&mut *connection).await.expect("a catalogue");
+    for name in names {
+        let process = name.split('_').nth(1).unwrap_or_default();
+        if !Path::new("/proc").join(process).exists() {
+            // Fails while somebody looks at it.
+            connection.execute(AssertSqlSafe(format!("DROP DATABASE IF EXISTS {name}"))).await.ok();
+        }
+    }
 }
 
 /// For a test that holds locks, or looks at what a service does with the database.

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::compile::{self, cargo};
 use crate::console::{bold, green, line, red, seconds, step};
 use crate::install::Need;
-use crate::layout::{Layout, Lock};
+use crate::layout::{Layout, Lock, free_space};
 use crate::servers::{rabbitmq, start};
 use crate::state::Secrets;
 use crate::supervisor::Supervisor;
@@ -314,6 +314,8 @@ fn steps(
     }
     let chosen: Vec<&programs::Program> = programs.iter().filter(|p| plan.runs(&p.package)).collect();
     if !chosen.is_empty() {
+        // A full disk makes tests fail in ways that don't name it.
+        step("disk", &format!("{} MiB are free", free_space(&layout.dir)? >> 20));
         run.step("tests", || programs::run(&chosen, &env, &plan.filters, None))?;
     }
     if plan.unit && plan.filters.is_empty() {
