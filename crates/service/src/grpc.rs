@@ -23,7 +23,7 @@ use tower::ServiceExt;
 use tower_http::trace::TraceLayer;
 
 use crate::admission::Admission;
-use crate::socket::{ASK_AFTER, ASK_EVERY, ASKED};
+use crate::socket::connector;
 use crate::telemetry;
 
 type SpanMaker = fn(&axum::http::Request<tonic::body::Body>) -> tracing::Span;
@@ -233,14 +233,10 @@ pub fn channel(address: &str) -> anyhow::Result<Channel> {
     let endpoint = Endpoint::from_shared(address.to_owned())
         .with_context(|| format!("{address} is not the address of a gRPC server"))?;
     Ok(endpoint
-        .connect_timeout(Duration::from_secs(2))
         .http2_keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(SERVER_ANSWERS_IN)
         .keep_alive_while_idle(true)
-        .tcp_keepalive(Some(ASK_AFTER))
-        .tcp_keepalive_interval(Some(ASK_EVERY))
-        .tcp_keepalive_retries(Some(ASKED))
-        .connect_lazy())
+        .connect_with_connector_lazy(connector()))
 }
 
 /// Pauses before a call whose connection ended is made again. At once it may

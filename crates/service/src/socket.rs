@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use hyper_util::client::legacy::connect::HttpConnector;
 use socket2::{SockRef, TcpKeepalive};
 
 /// How long an idle connection stays unasked, and how long a question or anything else that was sent may be without an
@@ -45,10 +46,26 @@ pub fn http_client(deadline: Duration) -> reqwest::ClientBuilder {
     builder
 }
 
+/// Opens a gRPC client's connections. tonic's own connector has no TCP user timeout.
+pub(crate) fn connector() -> HttpConnector {
+    let mut connector = HttpConnector::new();
+    connector.enforce_http(false);
+    connector.set_nodelay(true);
+    connector.set_connect_timeout(Some(CONNECT_DEADLINE));
+    connector.set_keepalive(Some(ASK_AFTER));
+    connector.set_keepalive_interval(Some(ASK_EVERY));
+    connector.set_keepalive_retries(Some(ASKED));
+    #[cfg(target_os = "linux")]
+    connector.set_tcp_user_timeout(Some(GIVE_UP_AFTER));
+    connector
+}
+
 const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
+    use tower::ServiceExt;
+
     use super::*;
 
     #[test]
@@ -56,10 +73,23 @@ mod tests {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let stream = std::net::TcpStream::connect(port.local_addr().unwrap()).unwrap();
         notice_loss(&stream).unwrap();
+        notices_loss(&SockRef::from(&stream));
+    }
+
+    #[tokio::test]
+    async fn a_grpc_client_s_sockets_notice_loss_too() {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let uri = format!("http://{}", port.local_addr().unwrap());
+        let stream = connector().oneshot(uri.parse().unwrap()).await.unwrap().into_inner();
         let socket = SockRef::from(&stream);
-        assert!(socket.keepalive().unwrap());
-        assert_eq!(socket.tcp_keepalive_time().unwrap(), ASK_AFTER);
-        assert_eq!(socket.tcp_keepalive_interval().unwrap(), ASK_EVERY);
-        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(GIVE_UP_AFTER));
+        notices_loss(&socket);
+        assert!(socket.tcp_nodelay().unwrap());
+    }
+
+    fn notices_loss(socket: &SockRef) {
+        let told =
+            (socket.keepalive().ok(), socket.tcp_keepalive_time().ok(), socket.tcp_keepalive_interval().ok());
+        assert_eq!(told, (Some(true), Some(ASK_AFTER), Some(ASK_EVERY)));
+        assert_eq!(socket.tcp_user_timeout().ok(), Some(Some(GIVE_UP_AFTER)));
     }
 }
