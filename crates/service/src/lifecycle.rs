@@ -6,6 +6,7 @@
 //! itself ends the process with an error: a service never runs on with half of
 //! itself missing.
 
+use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +43,17 @@ pub struct Lifecycle {
     watchdog: Arc<Watchdog>,
 }
 
+/// Writes to standard error, if that takes what is written at once: whoever reads it may be what everything waits for.
+fn say(text: &'static str) {
+    let (done, written) = std::sync::mpsc::channel();
+    let write = move || {
+        let _ = std::io::stderr().write_all(text.as_bytes());
+        let _ = done.send(());
+    };
+    let _ = std::thread::Builder::new().spawn(write);
+    let _ = written.recv_timeout(Duration::from_secs(1));
+}
+
 impl Default for Lifecycle {
     fn default() -> Self {
         Self::new()
@@ -66,6 +78,14 @@ impl Lifecycle {
             health: Arc::new(Health::new(watchdog.clone())),
             watchdog,
         };
+        // No task runs, so none can end the process in order.
+        let guarded = this.watchdog.guard(this.stop.clone(), || {
+            say("runtime.stalled: no task has run for long: the process ends\n");
+            std::process::abort();
+        });
+        if let Err(error) = guarded {
+            tracing::warn!(%error, "watchdog.no_thread");
+        }
         let (watchdog, stop, failed) = (this.watchdog.clone(), this.stop.clone(), this.failed.clone());
         tokio::spawn(async move {
             tokio::select! {
@@ -73,6 +93,7 @@ impl Lifecycle {
                 name = watchdog.bark() => {
                     tracing::error!(task.name = name, "task.stalled");
                     failed.cancel();
+                    stop.run_until_cancelled(watchdog.run_on()).await;
                 }
             }
         });

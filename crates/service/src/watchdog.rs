@@ -3,11 +3,14 @@
 //! Each worker says once a pass that it goes on, whatever came of the pass: a call that ended by its deadline is
 //! movement too, so an outage of the database, however long, restarts nothing. A worker that says nothing for
 //! the limit makes the process not ready, and after twice as long ends it, so that another
-//! process takes over its work.
+//! process takes over its work. A thread watches whether tasks run at all.
 
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
 
 use tokio::time::MissedTickBehavior;
 
@@ -66,12 +69,38 @@ pub(crate) struct Watchdog {
     workers: Mutex<Vec<Arc<Worker>>>,
     /// In ticks.
     limit: u32,
+    /// Ticks of the thread since the last of [`Self::bark`].
+    unwatched: AtomicU32,
 }
 
 impl Watchdog {
     pub fn new(limit: Duration) -> Self {
         let limit = limit.as_secs().try_into().unwrap_or(u32::MAX);
-        Self { workers: Mutex::default(), limit }
+        Self { workers: Mutex::default(), limit, unwatched: AtomicU32::new(0) }
+    }
+
+    /// Starts a thread that calls `end` once if no task has run for twice the limit. It ends with `stop`, and with
+    /// the watchdog.
+    pub fn guard(
+        self: &Arc<Self>,
+        stop: CancellationToken,
+        end: impl FnOnce() + Send + 'static,
+    ) -> io::Result<()> {
+        let watchdog = Arc::downgrade(self);
+        let watch = move || {
+            loop {
+                #[expect(clippy::disallowed_methods, reason = "this thread runs no tasks")]
+                std::thread::sleep(TICK);
+                let Some(watchdog) = Weak::upgrade(&watchdog).filter(|_| !stop.is_cancelled()) else {
+                    return;
+                };
+                if watchdog.unwatched.fetch_add(1, Ordering::Relaxed) >= watchdog.limit.saturating_mul(2) {
+                    return end();
+                }
+            }
+        };
+        std::thread::Builder::new().name("watchdog".to_owned()).spawn(watch)?;
+        Ok(())
     }
 
     pub fn watch(&self, name: &'static str) -> Pulse {
@@ -91,12 +120,22 @@ impl Watchdog {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
+            self.unwatched.store(0, Ordering::Relaxed);
             for worker in self.workers().iter().filter(|worker| !worker.resting.load(Ordering::Relaxed)) {
                 worker.silent.fetch_add(1, Ordering::Relaxed);
             }
             if let Some(name) = self.silent_for(self.limit.saturating_mul(2)) {
                 return name;
             }
+        }
+    }
+
+    /// Shows the thread that tasks run, though one is stalled. Does not end.
+    pub async fn run_on(&self) {
+        let mut ticks = tokio::time::interval(TICK);
+        loop {
+            ticks.tick().await;
+            self.unwatched.store(0, Ordering::Relaxed);
         }
     }
 
@@ -134,5 +173,21 @@ mod tests {
         assert_eq!(watchdog.stalled(), None);
         beating.abort();
         idle.abort();
+    }
+
+    #[test]
+    fn a_runtime_that_runs_no_task_is_noticed_and_one_that_does_is_not() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let watchdog = Arc::new(Watchdog::new(Duration::from_secs(1)));
+        let (ended, end) = std::sync::mpsc::channel();
+        watchdog.guard(CancellationToken::new(), move || ended.send(()).unwrap()).unwrap();
+        runtime.block_on(async {
+            let barking = watchdog.clone();
+            tokio::spawn(async move { barking.bark().await });
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            assert!(end.try_recv().is_err());
+            // As a task does that never comes to an await.
+            assert!(end.recv_timeout(Duration::from_secs(10)).is_ok());
+        });
     }
 }
