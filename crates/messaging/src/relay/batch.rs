@@ -61,8 +61,9 @@ pub(super) async fn settle(pool: Pool, sent: Vec<Sent>, published: Instant) -> O
         sent.into_iter().map(|one| async move { (one.id, one.confirm.await) }).collect();
     let (mut refused, mut broken) = (Vec::new(), Vec::new());
     let deadline = published + CONFIRM_DEADLINE;
-    while !confirms.is_empty() && Instant::now() < deadline {
+    loop {
         let mut confirmed = Vec::new();
+        // After the deadline only what has come already, while the last mark took long.
         let until = deadline.min(Instant::now() + MARK_AFTER);
         while let Ok(Some((id, answer))) = timeout_at(until, confirms.next()).await {
             let kind = open.remove(&id).unwrap_or_default();
@@ -90,6 +91,9 @@ pub(super) async fn settle(pool: Pool, sent: Vec<Sent>, published: Instant) -> O
             if let Err(error) = mark(&pool, &confirmed).await {
                 tracing::warn!(%error, events = confirmed.len(), "relay.not_marked");
             }
+        }
+        if confirms.is_empty() || until == deadline {
+            break;
         }
     }
     for (id, kind) in open {
