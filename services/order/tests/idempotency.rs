@@ -138,6 +138,40 @@ async fn a_reservation_without_an_order_is_released_and_never_revives() {
 }
 
 #[tokio::test]
+async fn orders_that_cannot_be_released_do_not_keep_back_the_others() {
+    let shop = Shop::open().await;
+    let thing = shop.stock.add(100, 1);
+    let body = order_of(thing, 2, "pm_card_visa");
+    let mut claims = Vec::new();
+    for _ in 0..6 {
+        let buyer = shop.customer();
+        assert_eq!(buyer.order("k", &body).await.status, 409);
+        let query = "SELECT order_id FROM orders.claims WHERE user_id = $1";
+        let order: Uuid = sqlx::query_scalar(query).bind(buyer.id).fetch_one(&shop.pool).await.unwrap();
+        let line = proto::product::v1::Line { product_id: thing.to_string(), quantity: 2 };
+        shop.stock.lock().reservations.insert(order.to_string(), (State::Reserved, vec![line]));
+        claims.push((buyer.id, order));
+    }
+    // As many as a sweep tries in a row, and older than the others.
+    let bad: Vec<Uuid> = claims[..3].iter().map(|(_, order)| *order).collect();
+    shop.stock.lock().keeps_orders.clone_from(&bad);
+    for (buyer, _) in &claims {
+        a_lapsed_claim(&shop, "k", *buyer).await;
+    }
+    let state = |order: &Uuid| shop.stock.reservation(&order.to_string());
+    eventually("the others to be released", || async {
+        claims[3..].iter().all(|(_, order)| state(order) == Some(State::Ended)).then_some(())
+    })
+    .await;
+    assert!(bad.iter().all(|order| state(order) == Some(State::Reserved)));
+    shop.stock.lock().keeps_orders.clear();
+    eventually("the last to be released", || async {
+        bad.iter().all(|order| state(order) == Some(State::Ended)).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_retry_takes_over_the_claim_of_a_dead_request_with_the_same_lines() {
     let shop = Shop::open().await;
     let thing = shop.stock.add(100, 1);

@@ -29,6 +29,8 @@ pub struct Inner {
     pub reserves: Option<u32>,
     /// Answers no Release.
     pub keeps: bool,
+    /// Answers no Release of these orders.
+    pub keeps_orders: Vec<Uuid>,
     /// Answers no Reserve until this is over.
     pub holds: bool,
     /// Refuses reservations of this product that come with others, and answers none of it alone.
@@ -188,7 +190,8 @@ impl ProductService for FakeProduct {
 
     async fn release(&self, request: Request<ReleaseRequest>) -> Result<Response<ReleaseResponse>, Status> {
         let mut inner = self.open(&request)?;
-        if inner.keeps {
+        let kept = |id: &String| inner.keeps_orders.iter().any(|bad| *id == bad.to_string());
+        if inner.keeps || request.get_ref().order_ids.iter().any(kept) {
             return Err(Status::unavailable("away"));
         }
         let mut results = Vec::new();
