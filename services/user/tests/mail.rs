@@ -25,6 +25,8 @@ enum Answer {
     WrongPassword,
     /// Nothing at all, once connected.
     Silence,
+    /// Nothing to recipients that start with `slow`.
+    SilenceToSome,
 }
 
 struct Received {
@@ -97,6 +99,9 @@ impl Server {
                 "MAIL" | "AUTH" => "250 OK",
                 "RCPT" if answer == Answer::NoSuchMailbox && line.contains("<bounce") => {
                     "550 No such mailbox"
+                }
+                "RCPT" if answer == Answer::SilenceToSome && line.contains("<slow") => {
+                    return std::future::pending().await;
                 }
                 "RCPT" => {
                     to = line.trim_end().to_owned();
@@ -259,6 +264,26 @@ async fn a_server_that_is_away_is_offered_few_of_many_mails() {
     let not_tried = "SELECT count(*) FROM users.notifications WHERE error IS NULL AND attempts = 0";
     testing::eventually("the rest is given back", async || (app.count(not_tried).await >= 20).then_some(()))
         .await;
+}
+
+#[tokio::test]
+async fn mails_that_went_out_are_marked_while_another_waits_for_its_answer() {
+    let server = Server::start(Answer::Accept).await;
+    let url = format!("smtp://{}", server.address);
+    let database = testing::database("users").await;
+    let settings = ["--smtp-url", &url, "--smtp-deadline-seconds=20"];
+    let app = App::start_with(&database, app::NO_BROKER, "dockside", &settings).await;
+    let fast = queue(&app, "ada@example.com").await;
+    until_sent(&app, fast).await;
+    server.answers(Answer::SilenceToSome);
+    let slow = queue(&app, "slow@example.com").await;
+    queue_more(&app, fast, 20).await;
+    let begun = std::time::Instant::now();
+    let sent = "SELECT count(*) FROM users.notifications WHERE status = 'sent'";
+    testing::eventually("the others are marked", async || (app.count(sent).await == 21).then_some(())).await;
+    // Before the server's time for the slow one is up, which is still under way.
+    assert!(begun.elapsed() < std::time::Duration::from_secs(20));
+    until(&app, slow, "it waits", |row| row["status"] == "pending" && row["error"].is_null()).await;
 }
 
 #[tokio::test]

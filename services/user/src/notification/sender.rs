@@ -1,5 +1,6 @@
 //! From row to mail: claim, send, mark.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -10,6 +11,7 @@ use lettre::message::header::{HeaderName, HeaderValue};
 use lettre::message::{Mailbox, MultiPart};
 use service::db::Pool;
 use service::{Lifecycle, Pulse, telemetry};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -26,6 +28,9 @@ const AT_ONCE: usize = 8;
 
 /// What a slow server has not been offered by then is given back, so that what it took is marked soon.
 const OFFER_WITHIN: Duration = Duration::from_secs(2);
+
+/// What is sent is marked at the latest when nothing more was heard for this long.
+const MARK_AFTER: Duration = Duration::from_millis(500);
 
 const POLL_EVERY: Duration = Duration::from_millis(500);
 const MEASURE_EVERY: Duration = Duration::from_secs(5);
@@ -45,7 +50,7 @@ async fn run(pool: &Pool, mailer: &Mailer, stop: &CancellationToken, pulse: &Pul
     let mut rest = POLL_EVERY;
     let mut measured: Option<Instant> = None;
     loop {
-        let pause = match send_due(pool, mailer).await {
+        let pause = match send_due(pool, mailer, stop).await {
             Ok(Step { reachable: false, .. }) => {
                 rest = (rest * 2).min(LONGEST_REST);
                 rest
@@ -90,44 +95,56 @@ struct Step {
     reachable: bool,
 }
 
-async fn send_due(pool: &Pool, mailer: &Mailer) -> sqlx::Result<Step> {
+/// Claims, sends and marks. What the server was not offered goes back as soon as that is clear, and what it took is
+/// marked while others still wait for its answer: a process that dies then leaves little that is sent again.
+async fn send_due(pool: &Pool, mailer: &Mailer, stop: &CancellationToken) -> sqlx::Result<Step> {
     let due = store::claim(&mut *pool.acquire().await?, TOGETHER as i64).await?;
     let (claimed, began) = (due.len(), Instant::now());
-    let (mut left, mut under_way) = (due.into_iter(), FuturesUnordered::new());
-    let (mut sent, mut failed, mut unreachable) = (Vec::new(), Vec::new(), 0);
+    let (mut left, mut under_way) = (VecDeque::from(due), FuturesUnordered::new());
+    let (mut sent, mut marked, mut failed, mut unreachable) = (Vec::new(), 0, Vec::new(), 0);
     loop {
         // A server that one mail could not reach is not there for the next one either.
-        while under_way.len() < AT_ONCE
-            && unreachable == 0
-            && began.elapsed() < OFFER_WITHIN
-            && let Some(mail) = left.next()
+        let offers = unreachable == 0 && !stop.is_cancelled() && began.elapsed() < OFFER_WITHIN;
+        if !offers && !left.is_empty() && give_back(pool, left.make_contiguous()).await.is_ok() {
+            left.clear();
+        }
+        while offers
+            && under_way.len() < AT_ONCE
+            && let Some(mail) = left.pop_front()
         {
             under_way.push(async move {
                 let outcome = hand_over(mailer, &mail).await;
                 (mail, outcome)
             });
         }
-        let Some((mail, outcome)) = under_way.next().await else { break };
-        match outcome {
-            Ok(()) => sent.push(mail.event_id),
-            Err(failure) => {
+        match timeout(MARK_AFTER, under_way.next()).await {
+            Ok(None) => break,
+            Ok(Some((mail, Ok(())))) => sent.push(mail.event_id),
+            Ok(Some((mail, Err(failure)))) => {
                 unreachable += usize::from(matches!(failure, Failure::Unreachable(_)));
                 failed.push((mail, failure));
+            }
+            Err(_) => {
+                if mark(pool, &sent).await.is_ok() {
+                    marked += sent.len();
+                    sent.clear();
+                }
             }
         }
     }
     mark_sent(pool, &sent).await;
     let attempts = telemetry::counter("mail.attempts");
-    attempts.add(sent.len() as u64, &[telemetry::label("result", "sent")]);
+    attempts.add((marked + sent.len()) as u64, &[telemetry::label("result", "sent")]);
+    let reachable = unreachable == 0 || unreachable < marked + sent.len() + failed.len();
+    // Each is tried, whatever becomes of the others. What is not written waits for its lease.
+    let mut done = give_back(pool, left.make_contiguous()).await;
     for (mail, failure) in &failed {
-        let result = put_off(pool, mail, failure).await?;
-        attempts.add(1, &[telemetry::label("result", result)]);
+        match put_off(pool, mail, failure).await {
+            Ok(result) => attempts.add(1, &[telemetry::label("result", result)]),
+            Err(error) => done = done.and(Err(error)),
+        }
     }
-    let left: Vec<Due> = left.collect();
-    if !left.is_empty() {
-        store::give_back(&mut *pool.acquire().await?, &left).await?;
-    }
-    Ok(Step { claimed, reachable: unreachable == 0 || unreachable < sent.len() + failed.len() })
+    done.map(|()| Step { claimed, reachable })
 }
 
 async fn hand_over(mailer: &Mailer, mail: &Due) -> Result<(), Failure> {
@@ -137,14 +154,27 @@ async fn hand_over(mailer: &Mailer, mail: &Due) -> Result<(), Failure> {
     }
 }
 
+async fn mark(pool: &Pool, sent: &[Uuid]) -> sqlx::Result<()> {
+    if sent.is_empty() {
+        return Ok(());
+    }
+    store::sent(&mut *pool.acquire().await?, sent).await
+}
+
+async fn give_back(pool: &Pool, left: &[Due]) -> sqlx::Result<()> {
+    if left.is_empty() {
+        return Ok(());
+    }
+    store::give_back(&mut *pool.acquire().await?, left).await
+}
+
 /// Tries for longer than others do: what is not marked goes out again.
 async fn mark_sent(pool: &Pool, sent: &[Uuid]) {
     if sent.is_empty() {
         return;
     }
     for pause in [1, 2, 4, 8, 0] {
-        let marked = async { store::sent(&mut *pool.acquire().await?, sent).await };
-        match marked.await {
+        match mark(pool, sent).await {
             Ok(()) => return,
             Err(error) => tracing::warn!(%error, mails = sent.len(), "mail.sent_but_not_marked"),
         }
