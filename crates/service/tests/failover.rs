@@ -161,6 +161,30 @@ async fn a_write_that_a_read_only_server_refuses_costs_its_connection() {
     testing::eventually("another connection to write", made).await;
 }
 
+/// The server process behind a connection.
+async fn backend(connection: &mut db::Connection) -> i32 {
+    sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(connection).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_connection_used_last_is_lent_first_and_one_that_died_at_rest_never() {
+    let url = testing::database("shop").await;
+    let observer = PgPool::connect(&url).await.unwrap();
+    let pool = db::open(&backends(url, 2), "shop", &[]).await.unwrap();
+    let (mut one, mut other) = (pool.acquire().await.unwrap(), pool.acquire().await.unwrap());
+    let (first, last) = (backend(&mut one).await, backend(&mut other).await);
+    drop(one);
+    drop(other);
+    let mut again = pool.acquire().await.unwrap();
+    assert_eq!(backend(&mut again).await, last);
+    drop(again);
+    sqlx::query("SELECT pg_terminate_backend($1)").bind(last).execute(&observer).await.unwrap();
+    // Longer than an answer counts as a sign of life.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let mut alive = pool.acquire().await.unwrap();
+    assert_eq!(backend(&mut alive).await, first);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_that_takes_long_is_of_unknown_outcome_and_keeps_its_connection() {
     let pool = db::open(&backends(testing::database("shop").await, 1), "shop", &[]).await.unwrap();

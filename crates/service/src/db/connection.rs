@@ -35,6 +35,10 @@ const COMMIT_HELD: Duration = Duration::from_secs(600);
 /// How long an answer says that the connection is alive.
 const FRESH: Duration = Duration::from_millis(250);
 
+/// After so long without use a connection is closed. Something on the way may have forgotten it without a word, and a
+/// new one takes less time than to find that out.
+const STALE: Duration = Duration::from_secs(300);
+
 /// For a ROLLBACK, or a sign of life.
 const SHORT_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -100,8 +104,10 @@ impl Connection {
         if self.until.take().is_some() || self.retired.is_cancelled() || Instant::now() >= self.expires {
             return false;
         }
-        if self.raw.is_some() && self.answered.is_some_and(|at| at.elapsed() < FRESH) {
-            return true;
+        match self.answered.map(|at| at.elapsed()) {
+            Some(quiet) if quiet < FRESH => return self.raw.is_some(),
+            Some(quiet) if quiet > STALE => return false,
+            _ => {}
         }
         // Also reads to its end what a user who has gone has asked for.
         let Ok((raw, limit)) = self.statement(SHORT_DEADLINE) else { return false };
