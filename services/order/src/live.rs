@@ -11,8 +11,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use axum::body::Bytes;
+use futures_util::FutureExt;
 use service::Pulse;
-use service::batch::linger;
+use service::batch::{MAX_BATCH, linger};
 use service::db::Pool;
 use sqlx::Executor;
 use sqlx::postgres::PgListener;
@@ -316,7 +317,9 @@ async fn hear(ear: &mut Option<PgListener>) -> Option<Vec<Uuid>> {
     match listener.try_recv().await {
         Ok(Some(first)) => {
             let mut messages = vec![first];
-            while let Some(next) = listener.next_buffered() {
+            while messages.len() < MAX_BATCH
+                && let Some(Ok(Some(next))) = listener.try_recv().now_or_never()
+            {
                 messages.push(next);
             }
             Some(
