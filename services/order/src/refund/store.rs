@@ -77,7 +77,8 @@ pub async fn page(
 ) -> sqlx::Result<Vec<View>> {
     let rows = sqlx::query!(
         "SELECT id, amount, status, reason, restock, created_at FROM orders.refunds
-         WHERE order_id = $1 AND ($2::uuid IS NULL OR id < $2) ORDER BY id DESC LIMIT $3",
+         WHERE order_id = $1 AND id < COALESCE($2, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid)
+         ORDER BY id DESC LIMIT $3",
         order,
         before,
         limit,
