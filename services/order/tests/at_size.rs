@@ -107,7 +107,8 @@ async fn no_statement_reads_a_big_table_from_end_to_end() {
                 examples.push(example(&["WHERE status = $1 AND id < $2"], &[status, before, limit]));
             }
             for before in [before, "NULL"] {
-                examples.push(example(&["FROM orders.refunds", "id < COALESCE($2"], &[&refunded, before, limit]));
+                examples
+                    .push(example(&["FROM orders.refunds", "id < COALESCE($2"], &[&refunded, before, limit]));
             }
         }
     }
