@@ -3,12 +3,16 @@
 //! pause, so that under load fewer and larger batches are made: each costs about as much as another, however
 //! much is in it.
 
+mod split;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tracing::Instrument;
+
+pub use split::split;
 
 /// Most items in one batch, so that one transaction stays short.
 pub const MAX_BATCH: usize = 128;
@@ -64,7 +68,7 @@ impl<I: Send + 'static, O: Send + 'static> Batcher<I, O> {
         Fut: Future<Output = Vec<O>> + Send + 'static,
         I: Sync,
     {
-        Self::with(BATCH_DEADLINE, 1, process)
+        Self::with(BATCH_DEADLINE, 1, LINGER, process)
     }
 
     /// The same, but a batch that takes long is left to go on beside the next ones, up to eight: for calls, of which one may
@@ -75,10 +79,20 @@ impl<I: Send + 'static, O: Send + 'static> Batcher<I, O> {
         Fut: Future<Output = Vec<O>> + Send + 'static,
         I: Sync,
     {
-        Self::with(BATCH_DEADLINE, BESIDE, process)
+        Self::with(BATCH_DEADLINE, BESIDE, LINGER, process)
     }
 
-    fn with<F, Fut>(deadline: Duration, beside: usize, process: F) -> Self
+    /// The same without a pause between batches: for reads, which cost little and are waited for.
+    pub fn spawn_reads<F, Fut>(process: F) -> Self
+    where
+        F: Fn(Arc<Vec<I>>) -> Fut + Send + 'static,
+        Fut: Future<Output = Vec<O>> + Send + 'static,
+        I: Sync,
+    {
+        Self::with(BATCH_DEADLINE, BESIDE, Duration::ZERO, process)
+    }
+
+    fn with<F, Fut>(deadline: Duration, beside: usize, pause: Duration, process: F) -> Self
     where
         F: Fn(Arc<Vec<I>>) -> Fut + Send + 'static,
         Fut: Future<Output = Vec<O>> + Send + 'static,
@@ -115,7 +129,9 @@ impl<I: Send + 'static, O: Send + 'static> Batcher<I, O> {
                 while under_way.len() >= beside {
                     under_way.join_next().await;
                 }
-                linger(size).await;
+                if !pause.is_zero() {
+                    linger(size).await;
+                }
             }
         };
         tokio::spawn(worker);
@@ -136,7 +152,22 @@ impl<I: Send + 'static, O: Send + 'static> Batcher<I, O> {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
+
+    #[tokio::test]
+    async fn after_several_there_is_a_pause_and_after_one_alone_none() {
+        assert!(linger(0).now_or_never().is_some() && linger(1).now_or_never().is_some());
+        assert!(linger(2).now_or_never().is_none());
+        let batcher = Batcher::spawn(|batch: Arc<Vec<u32>>| async move {
+            vec![(batch.len(), std::time::Instant::now()); batch.len()]
+        });
+        let both = futures_util::future::join(batcher.run(1), batcher.run(2)).await;
+        let (size, begun) = both.0.unwrap();
+        assert_eq!((size, both.1.unwrap().0), (2, 2));
+        assert!(batcher.run(3).await.unwrap().1 - begun >= LINGER);
+    }
 
     #[tokio::test]
     async fn what_queues_up_during_a_batch_makes_the_next_one() {
@@ -197,7 +228,7 @@ mod tests {
     #[tokio::test]
     async fn a_batch_that_never_ends_does_not_hold_up_the_next() {
         let deadline = Duration::from_millis(50);
-        let batcher = Batcher::with(deadline, 1, |batch: Arc<Vec<u32>>| async move {
+        let batcher = Batcher::with(deadline, 1, LINGER, |batch: Arc<Vec<u32>>| async move {
             if batch.contains(&0) {
                 std::future::pending::<()>().await;
             }

@@ -23,7 +23,6 @@ mod place;
 mod refund;
 mod saga;
 mod schema;
-mod split;
 mod text;
 mod times;
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use messaging::Outbox;
 use opentelemetry::metrics::Counter;
 use serde::{Deserialize, Serialize};
-use service::batch::Batcher;
+use service::batch::{Batcher, split};
 use service::db::Pool;
 use service::failpoint::reach;
 use service::{FieldError, Problem, telemetry};
@@ -25,7 +25,6 @@ use crate::clients::user::Users;
 use crate::erasure;
 use crate::order::{self, Item, Line, MAX_LINES, Placement, Viewer};
 use crate::saga::runner::{Sagas, Slot};
-use crate::split::split;
 use crate::times::Times;
 
 pub const OPERATION: &str = "POST /api/v1/orders";

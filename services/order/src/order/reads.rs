@@ -4,12 +4,11 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use service::Problem;
-use service::batch::Batcher;
+use service::batch::{Batcher, split};
 use service::db::Pool;
 use uuid::Uuid;
 
 use super::{Order, store};
-use crate::split::split;
 
 #[derive(Clone)]
 pub struct Reads(Batcher<Uuid, sqlx::Result<Option<Order>>>);

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use messaging::Outbox;
-use service::batch::Batcher;
+use service::batch::{Batcher, split};
 use service::db::Pool;
 use service::failpoint::reach;
 use service::{Pulse, telemetry};
@@ -30,7 +30,6 @@ use super::store::{self, Job, Lease};
 use super::{Call, Input, Intent, Phase, Refusal, State};
 use crate::live::Live;
 use crate::order::Placement;
-use crate::split::split;
 use crate::times::Times;
 
 /// Orders worked on at once by one process.

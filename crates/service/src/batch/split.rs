@@ -31,7 +31,7 @@ where
     while let Some((start, end)) = parts.pop() {
         match work(start..end).await {
             Ok(done) => answers.extend(done.into_iter().map(Ok)),
-            Err(error) if service::db::is_transient(&error) => {
+            Err(error) if crate::db::is_transient(&error) => {
                 tracing::warn!(%error, items = items - start, "batch.given_up");
                 break;
             }
