@@ -25,6 +25,7 @@ use utoipa_axum::routes;
 
 use crate::category::{self, Category};
 use crate::objects::Objects;
+use crate::product::reads::Reads;
 
 const TITLE: &str = "Dockside product";
 
@@ -32,6 +33,7 @@ const TITLE: &str = "Dockside product";
 pub struct App {
     pub pool: Pool,
     pub outbox: Outbox,
+    pub reads: Reads,
     pub verifier: Arc<Verifier>,
     pub objects: Objects,
     pub stopping: CancellationToken,
@@ -51,7 +53,8 @@ impl App {
     ) -> Self {
         let imports = Arc::new(Semaphore::new(imports::AT_ONCE));
         let image_room = Arc::new(Semaphore::new(images::ROOM));
-        Self { pool, outbox, verifier, objects, stopping, imports, image_room }
+        let reads = Reads::new(pool.clone());
+        Self { pool, outbox, reads, verifier, objects, stopping, imports, image_room }
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod form;
 pub mod import;
+pub mod reads;
 pub mod search;
 pub mod store;
 

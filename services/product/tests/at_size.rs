@@ -119,6 +119,9 @@ fn examples(busiest: &str) -> Vec<Example> {
             &[days, "1000"],
         ));
     }
+    for [time, id] in [["NULL", "NULL"], ["'2025-06-01'", id]] {
+        examples.push(example(&["SELECT s.on_hand - s.reserved FROM products.stock s"], &[time, id, "21"]));
+    }
     for (keyset, key) in keys {
         for [min, max, stock] in filters {
             for (id, key) in [("NULL", "NULL"), (id, key)] {

@@ -54,8 +54,7 @@ async fn read(
     Path(name): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let mut connection = app.pool.acquire().await?;
-    let product = store::find(&mut connection, &name).await?.ok_or_else(product::not_found)?;
+    let product = app.reads.get(name).await?.ok_or_else(product::not_found)?;
     if etag::is_held(&headers, &product) {
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag::of(&product))]).into_response());
     }

@@ -224,10 +224,27 @@ const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY;
 
 /// One page. 422 for an unknown category.
 pub async fn run(pool: &Pool, search: &Search) -> Result<Answer, Problem> {
+    if search.is_of_all() {
+        return newest(pool, search).await;
+    }
     let mut transaction = service::db::begin_with(pool, BEGIN).await?;
     let answer = find(&mut transaction, search).await?;
     transaction.commit().await?;
     Ok(answer)
+}
+
+/// A page of the whole shop, newest first: what most visitors see first, by one statement.
+async fn newest(pool: &Pool, search: &Search) -> Result<Answer, Problem> {
+    let after = search.after.as_ref().and_then(|after| match after.place {
+        Place::Newest(micros) => Some((from_micros(micros)?, after.id)),
+        _ => None,
+    });
+    let mut items = store::newest(&mut *pool.acquire().await?, after, search.limit + 1).await?;
+    let limit = usize::try_from(search.limit).unwrap_or(0);
+    let more = items.len() > limit;
+    items.truncate(limit);
+    let page = search.page(items, more, None, |last| Place::Newest(micros(last.created_at)));
+    Ok(Answer { page, facets: None })
 }
 
 async fn find(connection: &mut Connection, search: &Search) -> Result<Answer, Problem> {
@@ -267,19 +284,46 @@ async fn find(connection: &mut Connection, search: &Search) -> Result<Answer, Pr
     let more = found.len() > limit;
     found.truncate(limit);
     let items = store::in_order(connection, &found).await?;
-    let last = items.last().filter(|_| more).map(|product| Cursor {
-        filters: filters.clone(),
-        respelt,
-        place: match filters.sort {
-            Sort::Newest => Place::Newest(micros(product.created_at)),
-            Sort::Relevance => Place::Relevance(tiers.of(items.len() - 1), micros(product.created_at)),
-            Sort::Price | Sort::PriceDown => Place::Price(product.price.amount),
-            Sort::Name => Place::Name(product.name.clone()),
-        },
-        id: product.id,
+    let tier = tiers.of(items.len().saturating_sub(1));
+    let page = search.page(items, more, respelt, |last| match filters.sort {
+        Sort::Newest => Place::Newest(micros(last.created_at)),
+        Sort::Relevance => Place::Relevance(tier, micros(last.created_at)),
+        Sort::Price | Sort::PriceDown => Place::Price(last.price.amount),
+        Sort::Name => Place::Name(last.name.clone()),
     });
-    let page = Page { next_cursor: last.and_then(|cursor| service::page::encode(&cursor)), items };
     Ok(Answer { page, facets })
+}
+
+impl Search {
+    /// Nothing is left out or counted, and the newest come first.
+    fn is_of_all(&self) -> bool {
+        let all = Filters {
+            q: None,
+            category: None,
+            min_price: None,
+            max_price: None,
+            in_stock: None,
+            sort: Sort::Newest,
+        };
+        !self.facets && self.filters == all
+    }
+
+    /// `place` is where the last of the items is in the sort.
+    fn page(
+        &self,
+        items: Vec<Product>,
+        more: bool,
+        respelt: Option<Vec<String>>,
+        place: impl Fn(&Product) -> Place,
+    ) -> Page<Product> {
+        let last = items.last().filter(|_| more).map(|last| Cursor {
+            filters: self.filters.clone(),
+            respelt,
+            place: place(last),
+            id: last.id,
+        });
+        Page { next_cursor: last.and_then(|cursor| service::page::encode(&cursor)), items }
+    }
 }
 
 /// How many of a page's ids belong to each tier.

@@ -33,12 +33,20 @@ struct Row {
 /// `stock s`.
 macro_rules! select {
     ($rest:tt, $($argument:expr),+) => {
+        select!(
+            @ "s.on_hand - s.reserved",
+            "FROM products.products p JOIN products.stock s ON s.product_id = p.id ",
+            $rest,
+            $($argument),+
+        )
+    };
+    (@ $available:tt, $from:tt, $rest:tt, $($argument:expr),+) => {
         sqlx::query_as!(
             Row,
             r#"SELECT p.id, p.sku, p.slug, p.name, p.description, p.price, p.currency, p.category,
-                      p.attributes AS "attributes: _", p.images, s.on_hand - s.reserved AS "available!",
-                      p.version, p.archived_at IS NOT NULL AS "archived!", p.created_at, p.updated_at
-               FROM products.products p JOIN products.stock s ON s.product_id = p.id "# + $rest,
+                      p.attributes AS "attributes: _", p.images, "# + $available + r#" AS "available!",
+                      p.version, p.archived_at IS NOT NULL AS "archived!", p.created_at, p.updated_at "#
+                + $from + $rest,
             $($argument),+
         )
     };
@@ -81,6 +89,49 @@ pub async fn in_order(connection: &mut Connection, ids: &[Uuid]) -> sqlx::Result
     let mut products = by_ids(connection, ids).await?;
     products.sort_by_cached_key(|product| ids.iter().position(|id| *id == product.id));
     Ok(products)
+}
+
+/// Those of the named products that are in the shop. A name is an id or a slug.
+pub async fn named(connection: &mut Connection, names: &[String]) -> sqlx::Result<Vec<Option<Product>>> {
+    let ids: Vec<Option<Uuid>> = names.iter().map(|name| name.parse().ok()).collect();
+    let wanted: Vec<Uuid> = ids.iter().flatten().copied().collect();
+    let by_id = if wanted.is_empty() { Vec::new() } else { by_ids(connection, &wanted).await? };
+    let in_shop = |id: &Uuid| by_id.iter().find(|product| product.id == *id && !product.archived).cloned();
+    let mut found: Vec<Option<Product>> = ids.iter().map(|id| in_shop(id.as_ref()?)).collect();
+    // PostgreSQL's text has no NUL, and so no slug has.
+    let may_be = |name: &String| !name.contains('\0');
+    let rest = names.iter().zip(&found).filter(|(name, product)| product.is_none() && may_be(name));
+    let slugs: Vec<String> = rest.map(|(name, _)| name.clone()).collect();
+    if !slugs.is_empty() {
+        let rows = select!("WHERE p.slug = ANY($1) AND p.archived_at IS NULL", &slugs);
+        let rows = rows.fetch_all(connection).await?;
+        let by_slug = rows.into_iter().map(Product::try_from).collect::<sqlx::Result<Vec<_>>>()?;
+        for (name, product) in names.iter().zip(&mut found).filter(|(_, product)| product.is_none()) {
+            *product = by_slug.iter().find(|product| product.slug == *name).cloned();
+        }
+    }
+    Ok(found)
+}
+
+/// The newest products of the whole shop, from after one of this time and id.
+pub async fn newest(
+    connection: &mut Connection,
+    after: Option<(OffsetDateTime, Uuid)>,
+    limit: i64,
+) -> sqlx::Result<Vec<Product>> {
+    let (time, id) = after.unzip();
+    // Stock is looked up for each row. A join would read all of it, as the plan is made for any limit.
+    let rows = select!(
+        @ "(SELECT s.on_hand - s.reserved FROM products.stock s WHERE s.product_id = p.id)",
+        "FROM products.products p ",
+        "WHERE p.archived_at IS NULL AND (p.created_at, p.id)
+             < (COALESCE($1, 'infinity'::timestamptz), COALESCE($2, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid))
+         ORDER BY p.created_at DESC, p.id DESC LIMIT $3",
+        time,
+        id,
+        limit
+    );
+    rows.fetch_all(connection).await?.into_iter().map(Product::try_from).collect()
 }
 
 /// The product in the shop with this id or slug.
