@@ -1,12 +1,15 @@
-//! `bench orders`: how many orders the shop sees through, beside what its PostgreSQL could write at most.
+//! `bench orders`: how many orders the shop sees through, beside what its PostgreSQL could write at most. `bench reads`:
+//! how many products are read, beside a bare server's.
 //!
 //! The two are measured in turns on the same server, so that a slow or busy machine slows both. Times of one machine say
 //! little on another; their ratios say more. `bench/floors.toml` has what each may not fall below, or rise above.
 
 mod floors;
 mod limit;
+mod reads;
 mod work;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -29,8 +32,9 @@ use crate::supervisor::Supervisor;
 use crate::url::Url;
 use crate::{down, services, signals, up};
 
-/// Its name among the benches.
+/// Their names among the benches.
 pub const ORDERS: &str = "orders";
+pub const READS: &str = "reads";
 
 /// Clients at once, of the shop and of its limit.
 const CLIENTS: u32 = 32;
@@ -51,22 +55,57 @@ const REST_MILLIS: u64 = 10_000;
 
 const SERVICES: [&str; 3] = ["user", "product", "order"];
 
-/// Measures, writes `bench.json` and `bench.md` into the folder, and returns whether every figure keeps its floor.
-pub fn run(layout: &Layout) -> Result<bool> {
+/// Measures, writes `NAME.json` and `NAME.md` into the folder, and returns whether every figure keeps its floor.
+pub fn run(layout: &Layout, name: &str) -> Result<bool> {
     let layout = layout.for_bench();
     layout.prepare()?;
     let Some(_lock) = Lock::acquire(&layout)? else {
         bail!("another `cargo dockside bench` is at work in {}", layout.dir.display());
     };
-    let floors = Floors::read(&layout.root.join("bench/floors.toml"))?;
+    let floors = Floors::read(&layout.root.join("bench/floors.toml"), name)?;
     signals::install()?;
     up::stop_stale(&layout);
     down::forget_data(&layout)?;
     let supervisor = Supervisor::new(&layout)?;
-    let measured = measure(&layout, &supervisor);
+    let measured = match name {
+        READS => reads::measure(&layout, &supervisor),
+        _ => measure(&layout, &supervisor),
+    };
     supervisor.stop();
     let (figures, rounds) = measured?;
-    report(&layout, &floors, &figures, &rounds)
+    report(&layout, name, &floors, &figures, &rounds)
+}
+
+/// Starts a shop as it runs in production, but without limits for each client. Returns its PostgreSQL's address.
+fn start(
+    layout: &Layout,
+    supervisor: &Supervisor,
+    built: &BTreeMap<String, PathBuf>,
+    prepare: impl FnOnce(&Url) -> Result<()>,
+) -> Result<Url> {
+    let secrets = Secrets::load_or_create(layout)?;
+    let contained = install::all(layout)?;
+    ensure!(
+        !contained.contains(&Need::Postgres),
+        "the limit is measured with pgbench, beside PostgreSQL's other programs: install PostgreSQL"
+    );
+    let broker = start::rabbitmq(layout, supervisor, &secrets, None, contained.contains(&Need::RabbitMq))?;
+    let admin = start::postgres(layout, supervisor, &secrets, None, false)?;
+    start::rabbitmq_ready(supervisor, &broker)?;
+    prepare(&admin)?;
+    let options = services::Options {
+        port: None,
+        demo: true,
+        contained: contained.contains(&Need::Nginx),
+        hasty: false,
+        measured: true,
+        replicas: 1,
+        links: None,
+        balancers: Vec::new(),
+    };
+    services::start(layout, supervisor, &options, &secrets, &admin, built, &broker)?;
+    supervisor.update(|s| s.ready = true)?;
+    Ok(admin)
 }
 
 /// The shop that is measured.
@@ -81,29 +120,13 @@ struct Shop<'a> {
 
 fn measure(layout: &Layout, supervisor: &Supervisor) -> Result<(Vec<Figure>, Value)> {
     let built = compile::services(layout, true)?;
-    let load = compile::load(layout)?;
-    let secrets = Secrets::load_or_create(layout)?;
-    let contained = install::all(layout)?;
-    ensure!(
-        !contained.contains(&Need::Postgres),
-        "the limit is measured with pgbench, beside PostgreSQL's other programs: install PostgreSQL"
-    );
-    let broker = start::rabbitmq(layout, supervisor, &secrets, None, contained.contains(&Need::RabbitMq))?;
-    let admin = start::postgres(layout, supervisor, &secrets, None, false)?;
-    start::rabbitmq_ready(supervisor, &broker)?;
-    let limit = Limit::prepare(&admin)?;
-    let options = services::Options {
-        port: None,
-        demo: true,
-        contained: contained.contains(&Need::Nginx),
-        hasty: false,
-        measured: true,
-        replicas: 1,
-        links: None,
-        balancers: Vec::new(),
-    };
-    services::start(layout, supervisor, &options, &secrets, &admin, &built, &broker)?;
-    supervisor.update(|s| s.ready = true)?;
+    let load = compile::load(layout, "load")?;
+    let mut limit = None;
+    let admin = start(layout, supervisor, &built, |admin| {
+        limit = Some(Limit::prepare(admin)?);
+        Ok(())
+    })?;
+    let limit = limit.context("the limit was not prepared")?;
     let state = supervisor.state();
     let shop = Shop {
         supervisor,
@@ -308,19 +331,18 @@ fn steady(samples: &[Sample]) -> Option<(&Sample, &Sample)> {
     (last.confirmed > first.confirmed).then_some((first, last))
 }
 
-fn report(layout: &Layout, floors: &Floors, figures: &[Figure], rounds: &Value) -> Result<bool> {
+fn report(layout: &Layout, name: &str, floors: &Floors, figures: &[Figure], rounds: &Value) -> Result<bool> {
     let table = floors.table(figures);
     let machine = output(Command::new("uname").arg("-sm").stdin(Stdio::null())).unwrap_or_default();
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let head =
-        format!("{cores} cores, {}; {ROUNDS} rounds of {SECONDS} s, medians (spread)\n\n", machine.trim());
-    write(&layout.dir.join("bench.md"), &format!("{head}{table}"))?;
+    let head = format!("{cores} cores, {}; {ROUNDS} rounds, medians (spread)\n\n", machine.trim());
+    write(&layout.dir.join(format!("{name}.md")), &format!("{head}{table}"))?;
     let figures_json: Vec<Value> = figures.iter().map(Figure::json).collect();
     let json = json!({"version": 1, "cores": cores, "figures": figures_json, "rounds": rounds});
-    write(&layout.dir.join("bench.json"), &format!("{json:#}\n"))?;
+    write(&layout.dir.join(format!("{name}.json")), &format!("{json:#}\n"))?;
     line("");
     line(&format!("{head}{table}"));
-    line(&format!("in {} as bench.md and bench.json", layout.dir.display()));
+    line(&format!("in {} as {name}.md and {name}.json", layout.dir.display()));
     Ok(floors.broken(figures).is_empty())
 }
 

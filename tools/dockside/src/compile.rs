@@ -73,9 +73,10 @@ pub fn operator(layout: &Layout) -> Result<PathBuf> {
     build(layout, &packages, &["operator"], false)?.remove("operator").context("no program operator")
 }
 
-/// Builds the program `load`, optimised: it shares the machine with what it measures. Returns where it is.
-pub fn load(layout: &Layout) -> Result<PathBuf> {
-    build(layout, &["load"], &["load"], true)?.remove("load").context("no program load")
+/// Builds the program `load`, or another of its package, optimised: it shares the machine with what it measures.
+/// Returns where it is.
+pub fn load(layout: &Layout, program: &str) -> Result<PathBuf> {
+    build(layout, &["load"], &[program], true)?.remove(program).context("no such program")
 }
 
 fn build(

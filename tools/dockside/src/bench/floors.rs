@@ -43,7 +43,7 @@ impl Figure {
     }
 }
 
-/// From a file with a section `[at_least]` and one `[at_most]`, each of `figure = number`.
+/// From a file with a section `[NAME.at_least]` and one `[NAME.at_most]` for each bench, each of `figure = number`.
 #[derive(Debug, Default)]
 pub struct Floors {
     bounds: Vec<(String, Bound)>,
@@ -65,16 +65,17 @@ impl Bound {
 }
 
 impl Floors {
-    pub fn read(path: &Path) -> Result<Floors> {
+    pub fn read(path: &Path, bench: &str) -> Result<Floors> {
         let text =
             std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        Floors::parse(&text).with_context(|| path.display().to_string())
+        Floors::parse(&text, bench).with_context(|| path.display().to_string())
     }
 
-    fn parse(text: &str) -> Result<Floors> {
+    fn parse(text: &str, bench: &str) -> Result<Floors> {
         let table: toml::Table = text.parse().context("it is not TOML")?;
+        let table = table.get(bench).and_then(toml::Value::as_table);
         let mut bounds = Vec::new();
-        for (section, figures) in &table {
+        for (section, figures) in table.with_context(|| format!("there is no section for {bench}"))? {
             let bound = match section.as_str() {
                 "at_least" => Bound::AtLeast,
                 "at_most" => Bound::AtMost,
@@ -159,7 +160,11 @@ mod tests {
 
     #[test]
     fn a_floor_is_kept_or_named() {
-        let floors = Floors::parse("[at_least]\nspeed = 2\n[at_most]\ncost = 1.5\nsize = 3").unwrap();
+        let floors = Floors::parse(
+            "[x.at_least]\nspeed = 2\n[x.at_most]\ncost = 1.5\nsize = 3\n[y.at_most]\nother = 1",
+            "x",
+        )
+        .unwrap();
         let figures = |speed, cost| [Figure::one("speed", "speed", speed), Figure::one("cost", "cost", cost)];
         assert_eq!(floors.broken(&figures(2.0, 1.5)), ["size"]);
         assert_eq!(floors.broken(&figures(1.9, 1.6)), ["speed", "cost", "size"]);
@@ -171,10 +176,13 @@ mod tests {
 
     #[test]
     fn floors_that_make_no_sense_are_refused() {
-        for (text, why) in
-            [("speed = 1", "speed"), ("[at_least]\nx = \"a\"", "x is no number"), ("[", "TOML")]
-        {
-            let error = format!("{:#}", Floors::parse(text).unwrap_err());
+        for (text, why) in [
+            ("x.speed = 1", "speed"),
+            ("[x.at_least]\na = \"a\"", "a is no number"),
+            ("[", "TOML"),
+            ("", "no section"),
+        ] {
+            let error = format!("{:#}", Floors::parse(text, "x").unwrap_err());
             assert!(error.contains(why), "{error}");
         }
     }
