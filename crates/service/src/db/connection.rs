@@ -30,7 +30,7 @@ const COMMIT_DEADLINE: Duration = Duration::from_secs(8);
 
 /// How long a COMMIT that nobody waits for any more keeps its place in the pool. With synchronous replication it
 /// waits on the server for a standby, and a new connection in its place would soon wait there too.
-const COMMIT_HELD: Duration = Duration::from_secs(600);
+pub(super) const COMMIT_HELD: Duration = Duration::from_secs(600);
 
 /// How long an answer says that the connection is alive.
 const FRESH: Duration = Duration::from_millis(250);

@@ -8,6 +8,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::connection::COMMIT_HELD;
 use super::server::{Server, identify};
 
 /// Between two signs of life.
@@ -15,6 +16,9 @@ const EVERY: Duration = Duration::from_millis(500);
 
 /// For a sign of life.
 const PATIENCE: Duration = Duration::from_millis(1500);
+
+/// For a commit that shows whether commits wait for a standby.
+const PROBE_PATIENCE: Duration = Duration::from_millis(1000);
 
 /// While the database is away another try begins after this, beside those that have not failed yet: of these, one
 /// may be on its way to an address that nobody has any more.
@@ -52,13 +56,14 @@ async fn follow(server: Arc<Server>) {
         if !server.set_alive(true) {
             tracing::info!("db.back");
         }
-        let mut present = None;
+        let (mut present, mut probe) = (None, Probe::Closed);
         let lost = loop {
             sleep(EVERY).await;
             match timeout(PATIENCE, identify(&mut connection)).await {
                 // A server does not change under a connection, but by a pooler.
                 Ok(Ok(life)) if *present.get_or_insert_with(|| life.identity.clone()) == life.identity => {
-                    server.set_commits_wait(life.commits_wait);
+                    let waits = life.synchronous && probe.waits(&server, &retired).await;
+                    server.set_commits_wait(life.commits_wait || waits);
                 }
                 Ok(Ok(_)) => break "another server answers".to_owned(),
                 Ok(Err(error)) => break error.to_string(),
@@ -71,6 +76,45 @@ async fn follow(server: Arc<Server>) {
         server.set_alive(false);
         tracing::warn!(error = lost, "db.away");
     }
+}
+
+/// A commit with each look, of a process that may have none of its own to make. With synchronous replication it does not
+/// come back while no standby answers, and that is the only sign: a primary that was cut off answers all else.
+///
+/// It has a connection of its own, and is never cancelled: there is one at a time, however long it waits.
+enum Probe {
+    Closed,
+    Opening(JoinHandle<Option<PgConnection>>),
+    Writing(JoinHandle<Option<PgConnection>>, Instant),
+}
+
+impl Probe {
+    /// Goes on with it, without waiting. Whether its commit takes long.
+    async fn waits(&mut self, server: &Arc<Server>, retired: &CancellationToken) -> bool {
+        *self = match std::mem::replace(self, Probe::Closed) {
+            Probe::Closed => {
+                let server = server.clone();
+                Probe::Opening(tokio::spawn(async move { server.open().await.ok().map(|(raw, _)| raw) }))
+            }
+            Probe::Opening(task) | Probe::Writing(task, _) if task.is_finished() => match task.await {
+                Ok(Some(raw)) => Probe::Writing(tokio::spawn(write(raw, retired.clone())), Instant::now()),
+                // The server is looked at by another connection, which tells what is wrong.
+                _ => Probe::Closed,
+            },
+            other => other,
+        };
+        matches!(self, Probe::Writing(_, since) if since.elapsed() >= PROBE_PATIENCE)
+    }
+}
+
+/// A transaction that writes to the log and to no table. The connection, unless the server was replaced or it took too
+/// long.
+/// <https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-REPLICATION>
+async fn write(mut raw: PgConnection, retired: CancellationToken) -> Option<PgConnection> {
+    let written = sqlx::raw_sql("SELECT pg_logical_emit_message(true, 'dockside', '')").execute(&mut raw);
+    let written = timeout(COMMIT_HELD, written);
+    retired.run_until_cancelled(written).await?.ok()?.ok()?;
+    Some(raw)
 }
 
 /// A connection to the server, as soon as there can be one.
