@@ -9,7 +9,7 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use sqlx::postgres::{PgQueryResult, PgRow, PgStatement, PgTypeInfo};
 use sqlx::{Describe, Either, Execute, Executor, Postgres, SqlStr};
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::connection::Connection;
 use super::errors::Unanswered;
@@ -20,6 +20,9 @@ use crate::detached;
 /// How long anybody waits for a connection.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// Between two looks whether a server that was away is back.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
 /// Opens connections, and looks at them before they are lent again.
 #[derive(Debug)]
 pub struct Manager(Arc<Server>);
@@ -29,7 +32,13 @@ impl managed::Manager for Manager {
     type Error = sqlx::Error;
 
     async fn create(&self) -> sqlx::Result<Connection> {
-        if self.0.commits_wait() {
+        // While the server is away only the watch tries to reach it. A balancer or a server that comes back would else
+        // find a queue of connections, and serve them first, though nobody waits for them any more.
+        let until = Instant::now() + PATIENCE;
+        while self.0.is_away() && Instant::now() < until {
+            sleep(LOOK_EVERY).await;
+        }
+        if self.0.commits_wait() || self.0.is_away() {
             return Err(Unanswered::Unreachable(sqlx::Error::PoolTimedOut).into());
         }
         self.0.connect().await.map_err(|error| Unanswered::Unreachable(error).into())

@@ -35,7 +35,8 @@ const IDENTIFY: &str = "SELECT current_setting('transaction_read_only'),
     pg_postmaster_start_time()::text,
     current_setting('lock_timeout'),
     EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND usename = current_user
-            AND state_change < now() - interval '2 s')::text";
+            AND state_change < now() - interval '2 s')::text,
+    (current_setting('synchronous_standby_names') <> '')::text";
 
 /// Which run of which server it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,7 +62,8 @@ impl Session {
             Self::Direct => &[
                 ("statement_timeout", "10s"),
                 ("lock_timeout", "5s"),
-                ("idle_in_transaction_session_timeout", "15s"),
+                // The locks of a client that is cut off in a transaction. Ours don't pause in one.
+                ("idle_in_transaction_session_timeout", "4s"),
                 // Planning a statement costs nearly as much as running it. PostgreSQL itself keeps a plan only where it
                 // expects it to be as cheap as one for the values at hand. For a short list it never does.
                 // A transaction that needs a plan for its values sets this for itself.
@@ -106,6 +108,8 @@ pub(super) struct Server {
     present: Mutex<Present>,
     /// Whether the present server was there when it was last looked at.
     alive: AtomicBool,
+    /// It was looked at, and was not there.
+    away: AtomicBool,
     /// Whether commits were seen to wait for a standby.
     commits_wait: AtomicBool,
 }
@@ -136,6 +140,7 @@ impl Server {
             last: AtomicUsize::new(0),
             present: Mutex::default(),
             alive: AtomicBool::new(false),
+            away: AtomicBool::new(false),
             commits_wait: AtomicBool::new(false),
         })
     }
@@ -208,7 +213,13 @@ impl Server {
     }
 
     pub fn set_alive(&self, alive: bool) -> bool {
+        self.away.store(!alive, Ordering::Relaxed);
         self.alive.swap(alive, Ordering::Relaxed)
+    }
+
+    /// Whether it is watched and was not there when it was last looked at.
+    pub fn is_away(&self) -> bool {
+        self.away.load(Ordering::Relaxed)
     }
 
     pub fn set_commits_wait(&self, wait: bool) {
@@ -251,6 +262,8 @@ async fn open(host: &PgConnectOptions, session: Session) -> sqlx::Result<(PgConn
 pub(super) struct Life {
     pub identity: Identity,
     pub commits_wait: bool,
+    /// Its commits wait for a standby, as long as that takes.
+    pub synchronous: bool,
     lock_timeout: String,
 }
 
@@ -263,10 +276,11 @@ pub(super) async fn identify(raw: &mut PgConnection) -> sqlx::Result<Life> {
     }
     let timeline: String = row.try_get(1)?;
     let timeline = u32::from_str_radix(&timeline, 16).map_err(|error| sqlx::Error::Decode(error.into()))?;
-    let commits_wait: String = row.try_get(4)?;
+    let (commits_wait, synchronous): (String, String) = (row.try_get(4)?, row.try_get(5)?);
     Ok(Life {
         identity: Identity { timeline, started: row.try_get(2)? },
         commits_wait: commits_wait == "true",
+        synchronous: synchronous == "true",
         lock_timeout: row.try_get(3)?,
     })
 }
