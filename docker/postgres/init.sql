@@ -39,6 +39,6 @@ ALTER ROLE order_service IN DATABASE :"DBNAME" SET search_path = orders;
 SELECT format('ALTER ROLE %I IN DATABASE %I SET %s = %L', role, current_database(), setting, value)
 FROM unnest(ARRAY['user_service', 'product_service', 'order_service']) AS role,
      (VALUES ('statement_timeout', '10s'), ('lock_timeout', '5s'),
-             ('idle_in_transaction_session_timeout', '15s'),
+             ('idle_in_transaction_session_timeout', '4s'),
              ('plan_cache_mode', 'force_generic_plan'), ('enable_seqscan', 'off'), ('jit', 'off')) AS settings (setting, value)
 \gexec

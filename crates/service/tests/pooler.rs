@@ -16,7 +16,7 @@ const SETTINGS: [&str; 4] = [
     "search_path = shop",
     "statement_timeout = '10s'",
     "lock_timeout = '5s'",
-    "idle_in_transaction_session_timeout = '15s'",
+    "idle_in_transaction_session_timeout = '4s'",
 ];
 
 /// A database whose role has its settings, as `docker/postgres/init.sql` gives them.

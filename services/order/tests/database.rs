@@ -56,7 +56,7 @@ async fn an_order_is_placed_paid_and_listened_to_behind_pgbouncer() {
         "search_path = orders",
         "statement_timeout = '10s'",
         "lock_timeout = '5s'",
-        "idle_in_transaction_session_timeout = '15s'",
+        "idle_in_transaction_session_timeout = '4s'",
     ] {
         let alter = format!("ALTER ROLE %I IN DATABASE %I SET {setting}").replace('\'', "''");
         let alter =

@@ -82,7 +82,7 @@ async fn p9_a_session_of_a_services_role_has_its_schema_and_its_limits_whoever_o
             ("search_path", path),
             ("statement_timeout", "10s"),
             ("lock_timeout", "5s"),
-            ("idle_in_transaction_session_timeout", "15s"),
+            ("idle_in_transaction_session_timeout", "4s"),
             ("plan_cache_mode", "force_generic_plan"),
             ("enable_seqscan", "off"),
             ("jit", "off"),
