@@ -285,6 +285,38 @@ async fn an_archived_product_is_gone_from_the_shop() {
 }
 
 #[tokio::test]
+async fn products_that_are_asked_for_together_are_each_the_one_that_was_named() {
+    let shop = shop().await;
+    let (lamp, rope) =
+        (shop.product(json!({"name": "Storm Lamp"})).await, shop.product(json!({"name": "Rope"})).await);
+    // A name that reads like the id of another product: the id comes first.
+    let twin = shop.product(json!({"name": id(&lamp)})).await;
+    let gone = shop.product(json!({"name": "Old Lamp"})).await;
+    let path = format!("/products/{}", id(&gone));
+    assert_eq!(shop.staff(Method::DELETE, &path).header("if-match", "*").send().await.unwrap().status(), 204);
+    let asked = [
+        (id(&lamp), Some(id(&lamp))),
+        ("storm-lamp".to_owned(), Some(id(&lamp))),
+        ("rope".to_owned(), Some(id(&rope))),
+        (id(&rope), Some(id(&rope))),
+        (id(&twin), Some(id(&twin))),
+        (id(&gone), None),
+        ("old-lamp".to_owned(), None),
+        ("%00".to_owned(), None),
+        (Uuid::now_v7().to_string(), None),
+    ];
+    let all = asked.iter().cycle().take(90).map(|(name, wanted)| {
+        let shop = &shop;
+        async move {
+            let (status, body) = shop.get(&format!("/products/{name}")).await;
+            let found = (status == 200).then(|| id(&body));
+            assert_eq!((status, &found), (if wanted.is_some() { 200 } else { 404 }, wanted), "{name}");
+        }
+    });
+    futures_util::future::join_all(all).await;
+}
+
+#[tokio::test]
 async fn a_reader_who_has_it_already_gets_304() {
     let shop = shop().await;
     let product = shop.stocked(5).await;
