@@ -1,5 +1,5 @@
 //! `bench orders`: how many orders the shop sees through, beside what its PostgreSQL could write at most. `bench reads`:
-//! how many products are read, beside a bare server's.
+//! how many products are read, beside a bare server's. `bench replicas`: what an order costs with more replicas.
 //!
 //! The two are measured in turns on the same server, so that a slow or busy machine slows both. Times of one machine say
 //! little on another; their ratios say more. `bench/floors.toml` has what each may not fall below, or rise above.
@@ -7,6 +7,7 @@
 mod floors;
 mod limit;
 mod reads;
+mod replicas;
 mod work;
 
 use std::collections::BTreeMap;
@@ -35,6 +36,7 @@ use crate::{down, services, signals, up};
 /// Their names among the benches.
 pub const ORDERS: &str = "orders";
 pub const READS: &str = "reads";
+pub const REPLICAS: &str = "replicas";
 
 /// Clients at once, of the shop and of its limit.
 const CLIENTS: u32 = 32;
@@ -66,21 +68,29 @@ pub fn run(layout: &Layout, name: &str) -> Result<bool> {
     signals::install()?;
     up::stop_stale(&layout);
     down::forget_data(&layout)?;
-    let supervisor = Supervisor::new(&layout)?;
-    let measured = match name {
-        READS => reads::measure(&layout, &supervisor),
-        _ => measure(&layout, &supervisor),
+    let with_shop = |measure: fn(&Layout, &Supervisor) -> Result<Measured>| {
+        let supervisor = Supervisor::new(&layout)?;
+        let measured = measure(&layout, &supervisor);
+        supervisor.stop();
+        measured
     };
-    supervisor.stop();
-    let (figures, rounds) = measured?;
+    let (figures, rounds) = match name {
+        READS => with_shop(reads::measure),
+        REPLICAS => replicas::measure(&layout),
+        _ => with_shop(measure),
+    }?;
     report(&layout, name, &floors, &figures, &rounds)
 }
+
+/// The figures, and for the JSON what they were made of.
+type Measured = (Vec<Figure>, Value);
 
 /// Starts a shop as it runs in production, but without limits for each client. Returns its PostgreSQL's address.
 fn start(
     layout: &Layout,
     supervisor: &Supervisor,
     built: &BTreeMap<String, PathBuf>,
+    replicas: usize,
     prepare: impl FnOnce(&Url) -> Result<()>,
 ) -> Result<Url> {
     let secrets = Secrets::load_or_create(layout)?;
@@ -99,7 +109,7 @@ fn start(
         contained: contained.contains(&Need::Nginx),
         hasty: false,
         measured: true,
-        replicas: 1,
+        replicas,
         links: None,
         balancers: Vec::new(),
     };
@@ -118,24 +128,16 @@ struct Shop<'a> {
     folder: PathBuf,
 }
 
-fn measure(layout: &Layout, supervisor: &Supervisor) -> Result<(Vec<Figure>, Value)> {
+fn measure(layout: &Layout, supervisor: &Supervisor) -> Result<Measured> {
     let built = compile::services(layout, true)?;
     let load = compile::load(layout, "load")?;
     let mut limit = None;
-    let admin = start(layout, supervisor, &built, |admin| {
+    let admin = start(layout, supervisor, &built, 1, |admin| {
         limit = Some(Limit::prepare(admin)?);
         Ok(())
     })?;
     let limit = limit.context("the limit was not prepared")?;
-    let state = supervisor.state();
-    let shop = Shop {
-        supervisor,
-        database: admin.with_database(crate::servers::postgres::DATABASE),
-        edge: state.edge.context("the shop has no address")?,
-        load,
-        folder: layout.dir.join("load"),
-    };
-    fs::create_dir_all(&shop.folder)?;
+    let shop = Shop::new(layout, supervisor, &admin, &load)?;
 
     let mut figures = Vec::new();
     pause(REST_MILLIS);
@@ -231,7 +233,19 @@ impl Orders {
     }
 }
 
-impl Shop<'_> {
+impl<'a> Shop<'a> {
+    fn new(layout: &Layout, supervisor: &'a Supervisor, admin: &Url, load: &Path) -> Result<Shop<'a>> {
+        let shop = Shop {
+            supervisor,
+            database: admin.with_database(crate::servers::postgres::DATABASE),
+            edge: supervisor.state().edge.context("the shop has no address")?,
+            load: load.to_path_buf(),
+            folder: layout.dir.join("load"),
+        };
+        fs::create_dir_all(&shop.folder)?;
+        Ok(shop)
+    }
+
     /// Has customers buy as fast as they are served.
     fn buy(&self, clients: u32) -> Result<Orders> {
         let mut command = Command::new(&self.load);
@@ -335,7 +349,7 @@ fn report(layout: &Layout, name: &str, floors: &Floors, figures: &[Figure], roun
     let table = floors.table(figures);
     let machine = output(Command::new("uname").arg("-sm").stdin(Stdio::null())).unwrap_or_default();
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let head = format!("{cores} cores, {}; {ROUNDS} rounds, medians (spread)\n\n", machine.trim());
+    let head = format!("{cores} cores, {}; medians (spread)\n\n", machine.trim());
     write(&layout.dir.join(format!("{name}.md")), &format!("{head}{table}"))?;
     let figures_json: Vec<Value> = figures.iter().map(Figure::json).collect();
     let json = json!({"version": 1, "cores": cores, "figures": figures_json, "rounds": rounds});

@@ -163,7 +163,7 @@ pub fn run(layout: &Layout, names: &[String], others: &Others) -> Result<ExitCod
 /// Holds the figures that the READMEs name, with optimised programs: all of them, or those named.
 pub fn bench(layout: &Layout, names: &[String]) -> Result<ExitCode> {
     let named = |name: &str| names.is_empty() || names.iter().any(|n| n == name);
-    let own = [bench::ORDERS, bench::READS];
+    let own = [bench::ORDERS, bench::READS, bench::REPLICAS];
     let mut kept = true;
     for name in own.into_iter().filter(|name| named(name)) {
         kept &= bench::run(layout, name)?;

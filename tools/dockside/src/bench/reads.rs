@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::floors::Figure;
-use super::{CLIENTS, ROUNDS};
+use super::{CLIENTS, Measured, ROUNDS};
 use crate::console::step;
 use crate::layout::Layout;
 use crate::net::{self, Probe};
@@ -26,11 +26,11 @@ const READY_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
 const PAGE: &str = "/api/v1/products";
 
 /// The figures, and all that was read in each round.
-pub fn measure(layout: &Layout, supervisor: &Supervisor) -> Result<(Vec<Figure>, Value)> {
+pub fn measure(layout: &Layout, supervisor: &Supervisor) -> Result<Measured> {
     let packages: Vec<&str> = compile::PACKAGES.into_iter().chain(["bare"]).collect();
     let built = compile::programs(layout, &packages, &packages, true)?;
     let load = compile::load(layout, "load-reads")?;
-    let admin = super::start(layout, supervisor, &built, |_| Ok(()))?;
+    let admin = super::start(layout, supervisor, &built, 1, |_| Ok(()))?;
     let database = admin.with_database(DATABASE);
     let taken: Vec<u16> = supervisor.state().ports.values().copied().collect();
     let address = format!("127.0.0.1:{}", net::choose(None, &taken)?);
