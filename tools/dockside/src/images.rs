@@ -181,7 +181,23 @@ fn mebibytes(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+
+    #[test]
+    fn the_images_are_built_from_every_part_of_the_workspace() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let read = |name: &str| std::fs::read_to_string(root.join(name)).unwrap();
+        let manifest: toml::Table = read("Cargo.toml").parse().unwrap();
+        let members = manifest["workspace"]["members"].as_array().unwrap();
+        let (dockerfile, ignored) = (read("docker/Dockerfile"), read(".dockerignore"));
+        for member in members {
+            let folder = member.as_str().unwrap().trim_end_matches("/*");
+            assert!(dockerfile.lines().any(|line| line == format!("COPY {folder} {folder}")), "{folder}");
+            assert!(ignored.lines().any(|line| line == format!("!{folder}")), "{folder}");
+        }
+    }
 
     #[test]
     fn an_image_may_have_20_mib_and_not_a_byte_more() {
