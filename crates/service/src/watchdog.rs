@@ -10,9 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
-
 use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
 
 const TICK: Duration = Duration::from_secs(1);
 

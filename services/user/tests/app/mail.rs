@@ -40,13 +40,20 @@ pub async fn queue(app: &App, email: &str) -> Uuid {
 
 /// Queues `count` more mails like that of `event`, all at once.
 pub async fn queue_more(app: &App, event: Uuid, count: usize) -> Vec<Uuid> {
-    let events: Vec<Uuid> = (0..count).map(|_| Uuid::now_v7()).collect();
+    queue_together(app, &[(event, count)]).await
+}
+
+/// Queues as many more mails like that of each event, all of them at once.
+pub async fn queue_together(app: &App, like: &[(Uuid, usize)]) -> Vec<Uuid> {
+    let like: Vec<Uuid> = like.iter().flat_map(|(event, count)| vec![*event; *count]).collect();
+    let events: Vec<Uuid> = like.iter().map(|_| Uuid::now_v7()).collect();
     sqlx::query(
         "INSERT INTO users.notifications (event_id, user_id, order_id, kind, payload, status)
-         SELECT id, user_id, order_id, kind, $3, 'pending' FROM users.notifications, UNNEST($2::uuid[]) AS id
-         WHERE event_id = $1",
+         SELECT new.id, user_id, order_id, kind, $3, 'pending'
+         FROM UNNEST($1::uuid[], $2::uuid[]) AS new (like_event, id)
+         JOIN users.notifications ON event_id = new.like_event",
     )
-    .bind(event)
+    .bind(&like)
     .bind(&events)
     .bind(placed("nobody"))
     .execute(&app.pool)
