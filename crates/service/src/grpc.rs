@@ -130,7 +130,8 @@ impl Turns {
         u64::try_from((self.start.elapsed() + pause).as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// The next replica; one that is passed over only when all are.
+    /// The next replica. When all are passed over, the one that failed longest ago: it may be back, while the one that
+    /// failed last surely is not.
     fn pick(&self) -> &Replica {
         let turn = self.next.fetch_add(1, Ordering::Relaxed);
         let from = |skip| &self.replicas[turn.wrapping_add(skip) % self.replicas.len()];
@@ -150,7 +151,9 @@ impl Turns {
                         )
                         .is_ok()
         };
-        (0..self.replicas.len()).map(from).find(usable).unwrap_or_else(|| from(0))
+        let all = || (0..self.replicas.len()).map(from);
+        let longest_ago = || all().min_by_key(|replica| replica.failed_at.load(Ordering::Relaxed));
+        all().find(usable).or_else(longest_ago).unwrap_or_else(|| from(0))
     }
 
     fn ended(&self, replica: &Replica, begun: u64, well: bool) {
@@ -437,6 +440,19 @@ mod tests {
         assert_eq!((0..9).filter(|_| picked() == 0).count(), 1);
         turns.replicas.iter().for_each(later);
         assert_eq!((0..9).filter(|_| picked() == 0).count(), 3);
+    }
+
+    /// In a rolling restart: the first is back, and not used again yet, when the second goes.
+    #[tokio::test]
+    async fn when_all_have_failed_the_one_that_failed_longest_ago_is_tried() {
+        let Replicas(turns) = Replicas::new("http://127.0.0.1:1,http://127.0.0.1:2").unwrap();
+        for (at, replica) in turns.replicas.iter().enumerate() {
+            replica.passed_over.store(turns.until(Duration::from_secs(60)), Ordering::Relaxed);
+            replica.failed_at.store(at as u64 + 1, Ordering::Relaxed);
+        }
+        assert!((0..5).all(|_| std::ptr::eq(turns.pick(), &raw const turns.replicas[0])));
+        turns.replicas[0].failed_at.store(3, Ordering::Relaxed);
+        assert!((0..5).all(|_| std::ptr::eq(turns.pick(), &raw const turns.replicas[1])));
     }
 
     #[tokio::test]
