@@ -24,11 +24,11 @@ use self::schedule::{Fault, Kind, Phases, Targets, plan};
 use self::watch::Watch;
 use crate::{Shop, oracle};
 
-/// Time to heal after the last fault.
+/// Time to heal after the last fault, once all that was struck serves again.
 pub const HEALING: Duration = Duration::from_secs(60);
 
-/// A struck process that has not come back by then never will.
-const RECOVERY_LIMIT: Duration = Duration::from_secs(90);
+/// A struck process that has not come back by then never will. A broker on a busy disk takes a minute and a half to start.
+const RECOVERY_LIMIT: Duration = Duration::from_secs(300);
 
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -112,7 +112,9 @@ pub async fn run(
     tokio::time::sleep_until((begun + phases.total()).into()).await;
     let mut struck = strikes.join_all().await;
     struck.sort_by_key(|strike| strike.at);
-    let healed = struck.iter().map(|strike| strike.at + strike.fault.lasts).max().unwrap_or_default();
+    let healed =
+        struck.iter().map(|strike| strike.at + strike.fault.lasts + strike.serves.unwrap_or_default());
+    let healed = healed.max().unwrap_or_default();
     stop.store(true, Ordering::Relaxed);
     looking.await?;
     while let Some(customer) = customers.join_next().await {
