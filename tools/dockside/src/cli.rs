@@ -120,7 +120,7 @@ pub fn command() -> Command {
                 )
                 .arg(
                     names("names", "NAME", "orders, reads, replicas, catalogue, import, listeners, hot-stock, overload").value_parser(
-                        [bench::ORDERS, bench::READS, bench::REPLICAS].into_iter().chain(test::BENCHES.map(|(name, _, _)| name)).collect::<Vec<_>>(),
+                        [bench::ORDERS, bench::READS, bench::REPLICAS].into_iter().chain(test::BENCHES.map(|bench| bench.name)).collect::<Vec<_>>(),
                     ),
                 ),
             Command::new("deploy-test")
@@ -138,7 +138,6 @@ pub fn command() -> Command {
                     "Bring the committed query metadata (.sqlx) in step with the code and the migrations.\n\nNeeds \
                      only PostgreSQL: the running one of this folder, or one started for it.",
                 )
-                .arg(flag("check", "Change nothing; fail and say what differs when something is out of date"))
                 .arg(names("crates", "CRATE", "Only these: messaging, user, product, order")),
         ])
         .subcommands(operator::commands())
@@ -389,7 +388,7 @@ pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
             images::run(&layout, &args)
         }
         "openapi" => openapi::run(&layout, m.get_flag("check")),
-        "prepare" => prepare::run(&layout, m.get_flag("check"), &list("crates")),
+        "prepare" => prepare::run(&layout, &list("crates")),
         load::NAME => load::run(&layout, m),
         name if operator::is(name) => operator::run(&layout, name, m),
         other => anyhow::bail!("no command {other}"),

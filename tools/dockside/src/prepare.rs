@@ -66,15 +66,15 @@ const CRATES: [Checked; 4] = [
 ];
 const MESSAGING: &str = "crates/messaging";
 
-pub fn run(layout: &Layout, check: bool, only: &[String]) -> Result<ExitCode> {
+pub fn run(layout: &Layout, only: &[String]) -> Result<ExitCode> {
     if let Some(unknown) = only.iter().find(|name| CRATES.iter().all(|c| c.package != *name)) {
         bail!("no crate {unknown} with checked queries: messaging, user, product or order");
     }
     layout.prepare()?;
     signals::install()?;
     let running = State::load(layout);
-    let current = match running.postgres.as_ref().filter(|_| running.running()) {
-        Some(admin) => all(layout, &Url::parse(admin)?, check, only)?,
+    match running.postgres.as_ref().filter(|_| running.running()) {
+        Some(admin) => all(layout, &Url::parse(admin)?, only),
         None => {
             let Some(_lock) = Lock::acquire(layout)? else {
                 bail!(
@@ -87,53 +87,45 @@ pub fn run(layout: &Layout, check: bool, only: &[String]) -> Result<ExitCode> {
             let supervisor = Supervisor::new(layout)?;
             let secrets = Secrets::load_or_create(layout)?;
             let result = start::postgres(layout, &supervisor, &secrets, None, contained)
-                .and_then(|admin| all(layout, &admin, check, only));
+                .and_then(|admin| all(layout, &admin, only));
             supervisor.stop();
-            result?
+            result
         }
-    };
-    if !current {
-        line("The query metadata is out of date: run `cargo dockside prepare` and commit the .sqlx folders.");
-        return Ok(ExitCode::FAILURE);
     }
-    Ok(ExitCode::SUCCESS)
 }
 
-/// Works on a scratch database of this server. True when everything is current, which it is after writing.
-pub fn all(layout: &Layout, admin: &Url, check: bool, only: &[String]) -> Result<bool> {
+/// Works on a scratch database of this server.
+fn all(layout: &Layout, admin: &Url, only: &[String]) -> Result<ExitCode> {
     let database = format!("prepare_{}", std::process::id());
     postgres::psql(admin, &["-q", "-c", &format!("CREATE DATABASE {database}")])?;
     let scratch = layout.dir.join(&database);
-    let result = each(layout, &admin.with_database(&database), &scratch, check, only);
+    let result = each(layout, &admin.with_database(&database), &scratch, only);
     fs::remove_dir_all(&scratch).ok();
     postgres::psql(admin, &["-q", "-c", &format!("DROP DATABASE {database} WITH (FORCE)")])?;
-    result
+    result.map(|()| ExitCode::SUCCESS)
 }
 
-fn each(layout: &Layout, database: &Url, scratch: &Path, check: bool, only: &[String]) -> Result<bool> {
+fn each(layout: &Layout, database: &Url, scratch: &Path, only: &[String]) -> Result<()> {
     let secrets = Secrets::load_or_create(layout)?;
     postgres::init_database(layout, database, &secrets)?;
-    let mut current = true;
     for c in CRATES.iter().filter(|c| only.is_empty() || only.iter().any(|o| o == c.package)) {
         let url = Url { query: format!("?options=-csearch_path%3D{}", c.search_path), ..database.clone() };
         migrate(layout, &url, c)?;
         let fresh = scratch.join(c.package);
         fs::create_dir_all(&fresh)?;
-        describe(layout, c, &url, &fresh, check)?;
+        describe(layout, c, &url, &fresh)?;
         let committed = layout.root.join(c.folder).join(".sqlx");
         let (old, new) = (read(&committed)?, read(&fresh)?);
         let changes = differences(&old, &new);
         let summary =
             if changes.is_empty() { "current".to_owned() } else { format!("{} changed", changes.len()) };
         step(c.package, &format!("{} queries, {summary}", new.len()));
-        if check {
-            changes.iter().for_each(|change| line(&format!("         {change}")));
-            current &= changes.is_empty();
-        } else if !changes.is_empty() {
+        changes.iter().for_each(|change| line(&format!("         {change}")));
+        if !changes.is_empty() {
             replace(&committed, &old, &new)?;
         }
     }
-    Ok(current)
+    Ok(())
 }
 
 /// Applies the migrations of `messaging`, which every service has in its schema, and the crate's own.
@@ -156,7 +148,7 @@ fn migrate(layout: &Layout, url: &Url, c: &Checked) -> Result<()> {
 }
 
 /// Compiles the crate with its queries checked against the database; the metadata lands in `fresh`.
-fn describe(layout: &Layout, c: &Checked, url: &Url, fresh: &Path, check: bool) -> Result<()> {
+fn describe(layout: &Layout, c: &Checked, url: &Url, fresh: &Path) -> Result<()> {
     let folder = layout.root.join(c.folder);
     let source = folder.join("src/lib.rs");
     let file = File::options().append(true).open(&source).with_context(|| source.display().to_string())?;
@@ -166,14 +158,8 @@ fn describe(layout: &Layout, c: &Checked, url: &Url, fresh: &Path, check: bool) 
     file.set_modified(std::time::SystemTime::now())?;
     let touched = file.metadata()?.modified()?;
     let mut command = cargo(layout);
-    command.args(["check", "--quiet"]);
-    if check {
-        // All of the workspace, so that dependencies have the features that `clippy` and `test` compile them with.
-        command.args(["--workspace", "--lib"]);
-    } else {
-        // Alone: others may wait for metadata of their own.
-        command.args(["-p", c.package]);
-    }
+    // Alone: others may wait for metadata of their own.
+    command.args(["check", "--quiet", "-p", c.package]);
     if uses_macros(&folder.join("tests")) {
         command.arg("--tests");
     }
@@ -183,8 +169,7 @@ fn describe(layout: &Layout, c: &Checked, url: &Url, fresh: &Path, check: bool) 
     }
     signals::check()?;
     if !status.map_err(cargo_missing)?.success() {
-        let hint = if check { ", or `cargo dockside prepare` has to be run" } else { "" };
-        bail!("{} does not compile against its schema{hint}: see cargo's messages above", c.package);
+        bail!("{} does not compile against its schema: see cargo's messages above", c.package);
     }
     Ok(())
 }
