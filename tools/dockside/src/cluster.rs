@@ -127,11 +127,12 @@ pub fn start(layout: &Layout, supervisor: &Supervisor, args: &Args) -> Result<Pa
     let begun = crate::console::since_start();
     let spec = |host| etcd::spec(layout, &hosts.etcd, host);
     together(supervisor, hosts.etcd.iter().map(spec))?;
-    let brokers = hosts.broker.iter().map(|host| rabbitmq::spec(layout, &hosts.broker, host, &secrets));
+    let mut brokers = hosts.broker.iter().map(|host| rabbitmq::spec(layout, &hosts.broker, host, &secrets));
     let databases = hosts.database.iter().map(|host| patroni::spec(layout, &hosts.etcd, host, &secrets));
     let balancers = hosts.balancer.iter().map(Some).chain([None]);
     let balancers = balancers.map(|host| haproxy::spec(layout, &hosts, host));
-    together(supervisor, brokers.chain(databases).chain(balancers))?;
+    together(supervisor, brokers.by_ref().take(1).chain(databases).chain(balancers))?;
+    brokers.try_for_each(|broker| together(supervisor, [broker].into_iter()))?;
     let admin = database(layout, &secrets)?;
     let took = crate::console::since_start() - begun;
     step("cluster", &format!("ready in {}", seconds(took)));

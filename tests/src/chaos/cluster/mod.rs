@@ -228,15 +228,25 @@ async fn strike(
     Ok(strike)
 }
 
+/// What the database answers to a question that is asked again for a while: a balancer that has just come back cuts some
+/// connections off.
+async fn answer<T>(ask: impl AsyncFn() -> sqlx::Result<T>) -> sqlx::Result<T> {
+    let until = Instant::now() + WHOLE;
+    loop {
+        match ask().await {
+            Err(_) if Instant::now() < until => tokio::time::sleep(Duration::from_millis(250)).await,
+            answered => return answered,
+        }
+    }
+}
+
 /// Answered orders that are not on whoever is the primary now. `known` are those told of already.
 async fn lost(shop: &Shop, journal: &Journal, known: &mut BTreeSet<Uuid>) -> anyhow::Result<Vec<String>> {
     let answered: BTreeSet<Uuid> =
         journal.wishes().into_iter().filter_map(|wish| wish.outcome?.ok()).collect();
     let ids: Vec<Uuid> = answered.iter().copied().collect();
-    let there: Vec<Uuid> = sqlx::query_scalar("SELECT id FROM orders.orders WHERE id = ANY($1)")
-        .bind(&ids)
-        .fetch_all(&shop.database)
-        .await?;
+    let query = || sqlx::query_scalar("SELECT id FROM orders.orders WHERE id = ANY($1)").bind(&ids);
+    let there: Vec<Uuid> = answer(async || query().fetch_all(&shop.database).await).await?;
     let there: BTreeSet<Uuid> = there.into_iter().collect();
     let lost = answered.difference(&there).filter(|id| known.insert(**id));
     Ok(lost.map(|id| format!("order {id} was answered for and is not on the new primary")).collect())

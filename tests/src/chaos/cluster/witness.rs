@@ -178,8 +178,9 @@ impl Witness {
     /// Writes that were confirmed and are not there.
     pub async fn missing(&self, shop: &Shop) -> anyhow::Result<Vec<String>> {
         let confirmed = self.lock().confirmed.clone();
+        let query = "SELECT id FROM chaos.writes";
         let there: Vec<Uuid> =
-            sqlx::query_scalar("SELECT id FROM chaos.writes").fetch_all(&shop.database).await?;
+            super::answer(async || sqlx::query_scalar(query).fetch_all(&shop.database).await).await?;
         let there: std::collections::BTreeSet<Uuid> = there.into_iter().collect();
         let lost = confirmed.iter().filter(|(id, _)| !there.contains(id));
         Ok(lost.map(|(id, way)| format!("a write that {way} confirmed is not there: {id}")).collect())

@@ -55,7 +55,7 @@ fn settings(hosts: &Hosts, address: &str, cuts: bool) -> String {
          defaults\n    mode tcp\n    timeout connect 1s\n    timeout client 1h\n    timeout server 1h\n    timeout check 1s\n\
          \n    default-server inter 500ms fall 2 rise 1{cut}\n\
          listen database\n    bind {address}:{DATABASE}\n    option httpchk OPTIONS /primary\n    http-check expect status 200\n{}\
-         listen broker\n    bind {address}:{BROKER}\n    balance leastconn\n    option tcp-check\n\
+         listen broker\n    bind {address}:{BROKER}\n    balance roundrobin\n    option tcp-check\n\
          \n    tcp-check connect\n    tcp-check send-binary 414d515000000901\n    tcp-check expect binary 01\n{}",
         servers(&hosts.database, patroni::DATABASE, &format!("port {}", patroni::API)),
         servers(&hosts.broker, rabbitmq::AMQP, "inter 2s"),

@@ -72,7 +72,10 @@ fn configure(home: &Path, user: Option<&User>, hosts: &[Host], host: &Host, secr
         host.at(AMQP),
         definitions_file.display(),
     );
-    for (at, node) in hosts.iter().enumerate() {
+    // Each joins those that were started before it. Two that form a cluster at the same moment may leave one of them with a
+    // virtual host that is down.
+    let before = hosts.iter().position(|node| node.name == host.name).unwrap_or_default();
+    for (at, node) in hosts.iter().take(before + 1).enumerate() {
         conf += &format!("cluster_formation.classic_config.nodes.{} = rabbit@{}\n", at + 1, node.name);
     }
     write_for(user, &home.join("rabbitmq.conf"), &conf)?;
