@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "clippy knows a test by #[test], which helpers don't carry")]
 
+#[path = "it/common/mod.rs"]
 mod common;
 
 use std::time::Instant;

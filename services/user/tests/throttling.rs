@@ -1,6 +1,7 @@
 //! Guessing passwords: slow, whether or not the address has an account. The
 //! only test of its process, since it counts what the process hashes.
 
+#[path = "it/app/mod.rs"]
 mod app;
 
 use std::sync::Arc;

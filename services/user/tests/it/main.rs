@@ -1,0 +1,17 @@
+//! The tests of the user service from outside, in one program, as each more is linked by itself. `throttling`
+//! looks at what its own process counts.
+
+mod addresses;
+mod administration;
+mod app;
+mod at_size;
+mod events;
+mod grpc;
+mod http;
+mod mail;
+mod mail_over_tls;
+mod openapi;
+mod self_service;
+mod sessions;
+mod starting;
+mod tokens;

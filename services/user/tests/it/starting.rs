@@ -1,0 +1,85 @@
+//! How the service starts: beside another version, and when it is told to stop before it is ready.
+
+use std::cell::RefCell;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use crate::app::{App, NO_BROKER};
+use reqwest::StatusCode;
+use serde_json::Value;
+use sqlx::AssertSqlSafe;
+
+#[tokio::test]
+async fn a_replica_starts_on_a_schema_that_a_later_version_has_migrated() {
+    let app = App::start().await;
+    for table in ["_sqlx_migrations", "_messaging_migrations"] {
+        let later = format!(
+            "INSERT INTO users.{table} (version, description, success, checksum, execution_time)
+             VALUES (9999, 'of a later version', true, '\\x00', 0)"
+        );
+        sqlx::query(AssertSqlSafe(later)).execute(&app.pool).await.unwrap();
+    }
+    let older = App::start_with(&app.database_url, NO_BROKER, "dockside", &[]).await;
+    assert_eq!(older.register("ada@example.com").await.status, StatusCode::CREATED);
+}
+
+#[tokio::test]
+async fn a_service_that_waits_for_its_database_stops_when_it_is_told_to() {
+    let service = Process::start();
+    let admin = service.admin_address();
+    testing::eventually("it says that it is starting", || async {
+        let answer = reqwest::get(format!("http://{admin}/startupz")).await.ok()?;
+        (answer.status() == StatusCode::SERVICE_UNAVAILABLE).then_some(())
+    })
+    .await;
+
+    Command::new("kill").arg(service.child.borrow().id().to_string()).status().unwrap();
+    let ended = || async { service.child.borrow_mut().try_wait().unwrap() };
+    let status = testing::eventually("it ends", ended).await;
+    assert!(status.success(), "{status}");
+}
+
+/// The program itself, killed when a test fails before it ends.
+struct Process {
+    child: RefCell<Child>,
+    log: mpsc::Receiver<String>,
+}
+
+impl Process {
+    /// On free ports; nothing listens where its database should be.
+    fn start() -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_user"))
+            .env_clear()
+            .envs([("DATABASE_URL", "postgres://127.0.0.1:1/none"), ("AMQP_URL", NO_BROKER)])
+            .envs(["HTTP_ADDR", "GRPC_ADDR", "ADMIN_ADDR"].map(|name| (name, "127.0.0.1:0")))
+            .envs([("LOG_FORMAT", "json"), ("RUST_LOG", "service=debug")])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let lines = BufReader::new(child.stdout.take().expect("its log")).lines();
+        let (sender, log) = mpsc::channel();
+        // To its end, whether or not somebody still wants it: a full pipe would stop the program.
+        thread::spawn(move || lines.map_while(Result::ok).for_each(|line| drop(sender.send(line))));
+        Self { child: RefCell::new(child), log }
+    }
+
+    fn admin_address(&self) -> String {
+        let lines = || self.log.recv_timeout(Duration::from_secs(10)).ok();
+        let mut lines = std::iter::from_fn(lines)
+            .take(100)
+            .map(|line| serde_json::from_str::<Value>(&line).expect("a JSON log"));
+        let bound = lines.find(|line| line["message"] == "service.bound").expect("the bound addresses");
+        bound["admin"].as_str().expect("an address").to_owned()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let child = self.child.get_mut();
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}
