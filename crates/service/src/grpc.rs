@@ -100,6 +100,8 @@ struct Replica {
     passed_over: AtomicU64,
     /// When that was set last, in the same milliseconds.
     failed_at: AtomicU64,
+    /// When it was asked last although it is passed over, in the same milliseconds.
+    asked_at: AtomicU64,
     /// Trials in a row that failed.
     failures: AtomicU32,
 }
@@ -117,8 +119,9 @@ impl Replicas {
     pub fn new(addresses: &str) -> anyhow::Result<Self> {
         let replica = |address: &str| {
             let channel = channel(address.trim())?;
-            let (passed_over, failed_at) = (AtomicU64::new(0), AtomicU64::new(0));
-            Ok(Replica { channel, passed_over, failed_at, failures: AtomicU32::new(0) })
+            let never = || AtomicU64::new(0);
+            let (passed_over, failed_at, asked_at) = (never(), never(), never());
+            Ok(Replica { channel, passed_over, failed_at, asked_at, failures: AtomicU32::new(0) })
         };
         let replicas = addresses.split(',').map(replica).collect::<anyhow::Result<_>>()?;
         Ok(Self(Arc::new(Turns { replicas, next: AtomicUsize::new(0), start: Instant::now() })))
@@ -130,8 +133,8 @@ impl Turns {
         u64::try_from((self.start.elapsed() + pause).as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// The next replica. When all are passed over, the one that failed longest ago: it may be back, while the one that
-    /// failed last surely is not.
+    /// The next replica. When all are passed over, the one that has been left alone for longest: in a rolling restart it is
+    /// back, while the one that failed last is not.
     fn pick(&self) -> &Replica {
         let turn = self.next.fetch_add(1, Ordering::Relaxed);
         let from = |skip| &self.replicas[turn.wrapping_add(skip) % self.replicas.len()];
@@ -152,8 +155,14 @@ impl Turns {
                         .is_ok()
         };
         let all = || (0..self.replicas.len()).map(from);
-        let longest_ago = || all().min_by_key(|replica| replica.failed_at.load(Ordering::Relaxed));
-        all().find(usable).or_else(longest_ago).unwrap_or_else(|| from(0))
+        let last = |replica: &&Replica| {
+            replica.failed_at.load(Ordering::Relaxed).max(replica.asked_at.load(Ordering::Relaxed))
+        };
+        all().find(usable).unwrap_or_else(|| {
+            let picked = all().min_by_key(last).unwrap_or_else(|| from(0));
+            picked.asked_at.store(now, Ordering::Relaxed);
+            picked
+        })
     }
 
     fn ended(&self, replica: &Replica, begun: u64, well: bool) {
@@ -444,15 +453,20 @@ mod tests {
 
     /// In a rolling restart: the first is back, and not used again yet, when the second goes.
     #[tokio::test]
-    async fn when_all_have_failed_the_one_that_failed_longest_ago_is_tried() {
+    async fn when_all_have_failed_the_one_that_was_left_alone_for_longest_is_tried() {
         let Replicas(turns) = Replicas::new("http://127.0.0.1:1,http://127.0.0.1:2").unwrap();
         for (at, replica) in turns.replicas.iter().enumerate() {
             replica.passed_over.store(turns.until(Duration::from_secs(60)), Ordering::Relaxed);
             replica.failed_at.store(at as u64 + 1, Ordering::Relaxed);
         }
-        assert!((0..5).all(|_| std::ptr::eq(turns.pick(), &raw const turns.replicas[0])));
-        turns.replicas[0].failed_at.store(3, Ordering::Relaxed);
-        assert!((0..5).all(|_| std::ptr::eq(turns.pick(), &raw const turns.replicas[1])));
+        while turns.until(Duration::ZERO) <= 2 {
+            tokio::task::yield_now().await;
+        }
+        let picked = || usize::from(std::ptr::eq(turns.pick(), &raw const turns.replicas[1]));
+        // And then each in its turn: it may hang, and the other may only have been busy.
+        assert_eq!([picked(), picked(), picked(), picked()], [0, 1, 0, 1]);
+        turns.replicas[1].failed_at.store(turns.until(Duration::from_secs(1)), Ordering::Relaxed);
+        assert_eq!(picked(), 0);
     }
 
     #[tokio::test]
