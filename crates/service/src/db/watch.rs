@@ -23,6 +23,8 @@ const PROBE_PATIENCE: Duration = Duration::from_millis(1000);
 /// While the database is away another try begins after this, beside those that have not failed yet: of these, one
 /// may be on its way to an address that nobody has any more.
 const TRY_EVERY: Duration = Duration::from_millis(750);
+/// After one that failed the next need not wait for so long: a server that refuses is on its way back, or another one is.
+const TRY_AFTER_FAILURE: Duration = Duration::from_millis(200);
 const TRIES: usize = 8;
 
 /// A task that looks at the database twice a second, on a connection of its own.
@@ -125,7 +127,7 @@ async fn reach(server: &Arc<Server>) -> (PgConnection, CancellationToken) {
             let server = server.clone();
             tries.spawn(async move { server.open().await });
         }
-        let next = Instant::now() + TRY_EVERY;
+        let mut next = Instant::now() + TRY_EVERY;
         loop {
             let ended = tokio::select! {
                 Some(ended) = tries.join_next() => ended,
@@ -136,6 +138,7 @@ async fn reach(server: &Arc<Server>) -> (PgConnection, CancellationToken) {
                 Ok(Err(error)) => {
                     server.set_alive(false);
                     tracing::debug!(%error, "db.not_reached");
+                    next = next.min(Instant::now() + TRY_AFTER_FAILURE);
                 }
                 Err(error) => tracing::error!(%error, "db.not_reached"),
             }
