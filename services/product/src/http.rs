@@ -37,6 +37,8 @@ pub struct App {
     pub verifier: Arc<Verifier>,
     pub objects: Objects,
     pub stopping: CancellationToken,
+    /// Products that may still be added at once.
+    adders: Arc<Semaphore>,
     /// Imports that may still start.
     imports: Arc<Semaphore>,
     /// KiB of images that may still be received.
@@ -51,10 +53,11 @@ impl App {
         objects: Objects,
         stopping: CancellationToken,
     ) -> Self {
+        let adders = Arc::new(Semaphore::new(products::ADDERS));
         let imports = Arc::new(Semaphore::new(imports::AT_ONCE));
         let image_room = Arc::new(Semaphore::new(images::ROOM));
         let reads = Reads::new(pool.clone());
-        Self { pool, outbox, reads, verifier, objects, stopping, imports, image_room }
+        Self { pool, outbox, reads, verifier, objects, stopping, adders, imports, image_room }
     }
 }
 

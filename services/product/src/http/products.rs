@@ -11,7 +11,6 @@ use service::auth::Staff;
 use service::extract::{Body, Json, Path, Query};
 use service::idempotency::{self, Answer, Request};
 use service::page::PageParams;
-use tokio::sync::Semaphore;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -63,7 +62,7 @@ async fn read(
 
 /// Products that are added at once. Each waits for an import's batch to be written, with a connection that
 /// others need meanwhile.
-static ADDERS: Semaphore = Semaphore::const_new(2);
+pub(super) const ADDERS: usize = 2;
 const ADD_WITHIN: Duration = Duration::from_secs(5);
 
 const CREATE: &str = "POST /api/v1/products";
@@ -89,7 +88,7 @@ async fn create(
     let body: Value = body.json(&["application/json"])?;
     let new = NewProduct::parse(body)?;
     let request = Request::new(user.id, CREATE, key, &(&new.form, new.stock))?;
-    let turn = tokio::time::timeout(ADD_WITHIN, ADDERS.acquire()).await;
+    let turn = tokio::time::timeout(ADD_WITHIN, app.adders.acquire()).await;
     let _turn = turn.map_err(|_| Problem::unavailable("Too many products are being added."))?;
     let mut transaction = service::db::begin(&app.pool).await?;
     if let Some(answer) = request.earlier(&mut transaction).await? {
