@@ -28,7 +28,9 @@ use crate::{Shop, oracle};
 pub const HEALING: Duration = Duration::from_secs(60);
 
 /// A struck process that has not come back by then never will. A broker on a busy disk takes a minute and a half to start.
-const RECOVERY_LIMIT: Duration = Duration::from_secs(300);
+fn recovery_limit(victim: &str) -> Duration {
+    Duration::from_secs(if victim == "rabbitmq" { 300 } else { 90 })
+}
 
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -189,7 +191,7 @@ async fn settle(shop: &Shop, limit: Duration, broken: &mut Vec<String>) -> Optio
     match oracle::at_rest(shop, limit).await {
         Ok(took) => Some(took),
         Err(left) => {
-            broken.extend(left.into_iter().map(|what| format!("{what} {HEALING:?} after the last fault")));
+            broken.extend(left.into_iter().map(|what| format!("{what} {HEALING:?} after all served again")));
             None
         }
     }
@@ -214,13 +216,14 @@ async fn strike(
     }
     watch.struck();
     let (blow, since) = (injector.blow(&strike.fault.victim), begun + at + strike.fault.lasts);
+    let limit = recovery_limit(&strike.fault.victim);
     let over_it = async {
         let serves = if of_process {
-            injector.recovered(&strike.fault.victim, dead, since, RECOVERY_LIMIT).await
+            injector.recovered(&strike.fault.victim, dead, since, limit).await
         } else {
             Some(Duration::ZERO)
         };
-        (serves, shop.sells(since, RECOVERY_LIMIT).await)
+        (serves, shop.sells(since, limit).await)
     };
     tokio::select! {
         (serves, sells) = over_it => (strike.serves, strike.sells) = (serves, sells),

@@ -134,8 +134,9 @@ pub async fn run(
     let settled = super::close(&shop, &journal, &goods, options.seed, HEALING, &mut broken).await?;
     let wishes = journal.wishes();
     let letters = oracle::Letters::default();
-    judged(&mut broken, "the shop", oracle::broken(&shop, &goods, &wishes, &letters).await);
-    judged(&mut broken, "events", oracle::phantoms(&shop).await);
+    let found = answer(async || oracle::broken(&shop, &goods, &wishes, &letters).await).await;
+    judged(&mut broken, "the shop", found);
+    judged(&mut broken, "events", answer(async || oracle::phantoms(&shop).await).await);
     judged(&mut broken, "confirmed writes", witness.missing(&shop).await);
     Ok(Outcome {
         seed: options.seed,
@@ -230,7 +231,7 @@ async fn strike(
 
 /// What the database answers to a question that is asked again for a while: a balancer that has just come back cuts some
 /// connections off.
-async fn answer<T>(ask: impl AsyncFn() -> sqlx::Result<T>) -> sqlx::Result<T> {
+async fn answer<T, E>(ask: impl AsyncFn() -> Result<T, E>) -> Result<T, E> {
     let until = Instant::now() + WHOLE;
     loop {
         match ask().await {

@@ -112,7 +112,8 @@ async fn is_lost(shop: &Shop, id: Uuid) -> bool {
 async fn there(shop: &Shop, order: &str) -> bool {
     let Ok(id) = order.parse::<Uuid>() else { return false };
     let sql = "SELECT EXISTS (SELECT FROM orders.orders WHERE id = $1)";
-    matches!(sqlx::query_scalar(sql).bind(id).fetch_one(&shop.database).await, Ok(true))
+    let there = super::answer(async || sqlx::query_scalar(sql).bind(id).fetch_one(&shop.database).await);
+    matches!(there.await, Ok(true))
 }
 
 /// The cluster's own time again, on the machine that had PostgreSQL's.
