@@ -120,7 +120,7 @@ pub fn command() -> Command {
                 )
                 .arg(
                     names("names", "NAME", "orders, reads, replicas, catalogue, import, listeners, hot-stock, overload").value_parser(
-                        [bench::ORDERS, bench::READS, bench::REPLICAS].into_iter().chain(test::BENCHES.map(|bench| bench.name)).collect::<Vec<_>>(),
+                        [bench::ORDERS, bench::READS, bench::REPLICAS].into_iter().chain(test::BENCHES.map(|(name, _, _)| name)).collect::<Vec<_>>(),
                     ),
                 ),
             Command::new("deploy-test")

@@ -175,9 +175,11 @@ fn describe(layout: &Layout, c: &Checked, url: &Url, fresh: &Path) -> Result<()>
 }
 
 /// Whether tests have checked queries of their own. If not they need not compile for `prepare` to work.
-fn uses_macros(tests: &Path) -> bool {
-    fs::read_dir(tests).into_iter().flatten().flatten().any(|entry| {
-        let text = fs::read_to_string(entry.path()).unwrap_or_default();
+fn uses_macros(folder: &Path) -> bool {
+    fs::read_dir(folder).into_iter().flatten().flatten().any(|entry| {
+        let path = entry.path();
+        let text = fs::read_to_string(&path).unwrap_or_default();
         ["query!(", "query_as!(", "query_scalar!("].iter().any(|name| text.contains(name))
+            || uses_macros(&path)
     })
 }

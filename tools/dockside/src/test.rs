@@ -66,31 +66,14 @@ pub struct Others {
     pub weed: Option<PathBuf>,
 }
 
-/// Tests that hold figures. An optimised build makes them hold the figures themselves; in `test` they hold some that are
-/// easier.
-pub struct Bench {
-    pub name: &'static str,
-    package: &'static str,
-    /// The program's file in the package's `tests`, and part of the tests' names.
-    file: &'static str,
-    tests: &'static str,
-}
-
-const fn bench_of(
-    name: &'static str,
-    package: &'static str,
-    file: &'static str,
-    tests: &'static str,
-) -> Bench {
-    Bench { name, package, file, tests }
-}
-
-pub const BENCHES: [Bench; 5] = [
-    bench_of("catalogue", "product", "it", "at_size::"),
-    bench_of("import", "product", "import_at_size", ""),
-    bench_of("listeners", "order", "it", "listeners::"),
-    bench_of("hot-stock", "product", "it", "hot_stock::"),
-    bench_of(OVERLOAD, SYSTEM, "promises", "p8_"),
+/// Tests that hold figures: their name here, their package and their file. An optimised build
+/// makes them hold the figures themselves; in `test` they hold some that are easier.
+pub const BENCHES: [(&str, &str, &str); 5] = [
+    ("catalogue", "product", "at_size"),
+    ("import", "product", "import_at_size"),
+    ("listeners", "order", "listeners"),
+    ("hot-stock", "product", "hot_stock"),
+    (OVERLOAD, SYSTEM, "promises"),
 ];
 
 impl Plan {
@@ -192,7 +175,7 @@ pub fn bench(layout: &Layout, names: &[String]) -> Result<ExitCode> {
 }
 
 fn figures(layout: &Layout, named: impl Fn(&str) -> bool) -> Result<ExitCode> {
-    let benches = BENCHES.iter().map(|bench| bench.name.to_owned()).filter(|name| named(name));
+    let benches = BENCHES.iter().map(|(name, _, _)| (*name).to_owned()).filter(|name| named(name));
     execute(layout, &Plan { benches: benches.collect(), ..Plan::default() }, &Others::default())
 }
 
@@ -241,7 +224,11 @@ fn steps(
     if plan.contracts {
         run.step("contracts", || contracts::files(layout))?;
     }
-    if !plan.clippy && !plan.tests() && !plan.conformance && plan.benches.is_empty() {
+    if plan.clippy {
+        let args = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
+        run.step("clippy", || finish(cargo(layout).args(args)))?;
+    }
+    if !plan.tests() && !plan.conformance && plan.benches.is_empty() {
         return if plan.cluster { run.step("cluster", || on_cluster(layout)) } else { Ok(()) };
     }
     let secrets = Secrets::load_or_create(layout)?;
@@ -260,10 +247,6 @@ fn steps(
         start::rabbitmq_ready(supervisor, &broker)?;
         Ok((admin, broker, within(Need::Nginx)))
     })?;
-    if plan.clippy {
-        let args = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
-        run.step("clippy", || finish(cargo(layout).args(args)))?;
-    }
     let mut programs = match plan.tests() {
         true => run.step("build the tests", || programs::build(layout))?,
         false => Vec::new(),
@@ -311,19 +294,19 @@ fn steps(
         })
     };
     if !plan.benches.is_empty() {
-        let wanted: Vec<&Bench> =
-            BENCHES.iter().filter(|bench| plan.benches.iter().any(|name| name == bench.name)).collect();
-        let files: Vec<(&str, &str)> = wanted.iter().map(|bench| (bench.package, bench.file)).collect();
-        let programs = run.step("build the tests", || programs::build_optimised(layout, &files))?;
-        for bench in wanted {
-            let mut env = env.clone();
-            if bench.package == SYSTEM {
-                env.extend(shop(run, true)?);
-            }
-            let program: Vec<_> = programs.iter().filter(|p| p.is(bench.package, bench.file)).collect();
-            let shown = ["--nocapture".to_owned(), bench.tests.to_owned()];
-            // One at a time: they look at clocks.
-            run.step(bench.name, || programs::run(&program, &env, &shown, Some(1)))?;
+        let wanted = BENCHES.iter().filter(|(name, _, _)| plan.benches.iter().any(|n| n == name));
+        let wanted: Vec<(&str, &str)> = wanted.map(|(_, package, file)| (*package, *file)).collect();
+        let programs = run.step("build the tests", || programs::build_optimised(layout, &wanted))?;
+        // One at a time: they look at clocks.
+        let shown = ["--nocapture".to_owned()];
+        let (with_shop, alone): (Vec<_>, Vec<_>) = programs.iter().partition(|p| p.package == SYSTEM);
+        if !alone.is_empty() {
+            run.step("figures", || programs::run(&alone, &env, &shown, Some(1)))?;
+        }
+        if !with_shop.is_empty() {
+            let env: Vec<_> = env.iter().cloned().chain(shop(run, true)?).collect();
+            let shown = [shown.as_slice(), &["p8_".to_owned()]].concat();
+            run.step("figures of the shop", || programs::run(&with_shop, &env, &shown, Some(1)))?;
         }
     }
     let chosen: Vec<&programs::Program> = programs.iter().filter(|p| plan.runs(&p.package)).collect();

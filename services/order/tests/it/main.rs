@@ -1,7 +1,6 @@
-//! The tests of the order service from outside, in one program: each more would be linked by itself.
+//! The tests of the order service from outside, in one program, as each more is linked by itself. What needs the machine for itself is apart.
 
 mod access;
-mod at_size;
 mod batches;
 mod common;
 mod database;
@@ -10,7 +9,6 @@ mod events;
 mod fulfilment;
 mod http;
 mod idempotency;
-mod listeners;
 mod lists;
 mod live;
 mod openapi;

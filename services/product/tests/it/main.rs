@@ -1,11 +1,9 @@
-//! The tests of the product service from outside, in one program, as each more is linked by itself. `import_at_size`
-//! looks at its own process's memory.
+//! The tests of the product service from outside, in one program, as each more is linked by itself. What needs the machine, or looks at its
+//! process's memory, is apart.
 
-mod at_size;
 mod common;
 mod events;
 mod grpc;
-mod hot_stock;
 mod http;
 mod images;
 mod imports;

@@ -1,10 +1,9 @@
-//! The tests of the user service from outside, in one program, as each more is linked by itself. `throttling`
-//! looks at what its own process counts.
+//! The tests of the user service from outside, in one program, as each more is linked by itself. What needs the machine, or counts what its process
+//! does, is apart.
 
 mod addresses;
 mod administration;
 mod app;
-mod at_size;
 mod events;
 mod grpc;
 mod http;

@@ -1,6 +1,7 @@
 //! An order service with a real database, broker and payment sandbox, and a
 //! product service of a few lines.
 
+#![allow(dead_code, reason = "each test program uses its part")]
 #![allow(clippy::unwrap_used, reason = "a test's helper may panic as the test may")]
 
 pub mod hooks;

@@ -1,7 +1,10 @@
 //! 100,000 accounts with what belongs to them, and as many events: no statement
 //! reads a big table from end to end, nor touches more than a small part of one.
 
-use crate::app::App;
+#[path = "it/app/mod.rs"]
+mod app;
+
+use app::App;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
 use testing::plans::{Bounds, Example, faults};

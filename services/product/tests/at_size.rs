@@ -4,11 +4,14 @@
 
 #![allow(clippy::unwrap_used, reason = "clippy knows a test by #[test], which helpers don't carry")]
 
+#[path = "it/common/mod.rs"]
+mod common;
+
 use std::time::{Duration, Instant};
 
-use crate::common::{Shop, shop};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD as BASE64;
+use common::{Shop, shop};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 use testing::plans::{Bounds, Example, faults};

@@ -1,10 +1,13 @@
 //! Many clients that listen to a replica of its own, whose memory is measured;
 //! what they hear of was done at another replica. For figures: `cargo dockside bench listeners`.
 
+#[path = "it/common/mod.rs"]
+mod common;
+
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use crate::common::Shop;
+use common::Shop;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -77,7 +80,7 @@ async fn many_listeners_hear_of_a_change_at_once_and_cost_little() {
     // Warm: keys fetched, connections made.
     for _ in 0..2 {
         let url = format!("http://{}/api/v1/orders/{id}", replica.address);
-        assert_eq!(crate::common::send(shop.client.get(url).bearer_auth(&buyer.token)).await.status, 200);
+        assert_eq!(common::send(shop.client.get(url).bearer_auth(&buyer.token)).await.status, 200);
     }
     let request = format!(
         "GET /api/v1/orders/{id}/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n\r\n",

@@ -2,11 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "clippy knows a test by #[test], which helpers don't carry")]
 
+#[path = "it/common/mod.rs"]
+mod common;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::common::{Shop, reservation, shop_with};
+use common::{Shop, reservation, shop_with};
 use proto::product::v1 as wire;
 use proto::product::v1::reserve_result::Outcome;
 use service::batch::Batcher;

@@ -1,7 +1,10 @@
 //! 100,000 orders with what belongs to them: no statement reads a big table from
 //! end to end, nor touches more than a small part of one.
 
-use crate::common::Shop;
+#[path = "it/common/mod.rs"]
+mod common;
+
+use common::Shop;
 use sqlx::{Connection, PgConnection};
 use testing::plans::{Bounds, Example, faults};
 
