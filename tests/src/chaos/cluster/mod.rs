@@ -231,10 +231,11 @@ async fn strike(
 
 /// What the database answers to a question that is asked again for a while: a balancer that has just come back cuts some
 /// connections off.
-async fn answer<T, E>(ask: impl AsyncFn() -> Result<T, E>) -> Result<T, E> {
+async fn answer<T, E: From<std::io::Error>>(ask: impl AsyncFn() -> Result<T, E>) -> Result<T, E> {
     let until = Instant::now() + WHOLE;
+    let late = |_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into());
     loop {
-        match ask().await {
+        match tokio::time::timeout(WHOLE, ask()).await.unwrap_or_else(late) {
             Err(_) if Instant::now() < until => tokio::time::sleep(Duration::from_millis(250)).await,
             answered => return answered,
         }

@@ -106,7 +106,8 @@ async fn cancel_one(cluster: &Cluster, address: &str) -> anyhow::Result<Option<U
 
 async fn is_lost(shop: &Shop, id: Uuid) -> bool {
     let sql = "SELECT EXISTS (SELECT FROM chaos.cancelled WHERE id = $1)";
-    matches!(sqlx::query_scalar(sql).bind(id).fetch_one(&shop.database).await, Ok(false))
+    let there = super::answer(async || sqlx::query_scalar(sql).bind(id).fetch_one(&shop.database).await);
+    matches!(there.await, Ok(false))
 }
 
 async fn there(shop: &Shop, order: &str) -> bool {
