@@ -52,6 +52,14 @@ pub fn services_and_chaos(layout: &Layout, release: bool) -> Result<BTreeMap<Str
     programs(layout, &packages, &PACKAGES, release)
 }
 
+/// What a measurement needs, optimised: the services, who buys from them, and the bare server that reads are compared
+/// with. In one run of cargo, as above.
+pub fn measured(layout: &Layout) -> Result<BTreeMap<String, PathBuf>> {
+    let packages = [&PACKAGES[..], &["operator", "load", "bare"]].concat();
+    let wanted = [&PACKAGES[..], &["load", "load-reads", "bare"]].concat();
+    programs(layout, &packages, &wanted, true)
+}
+
 /// Builds the programs of these packages, among which have to be those wanted; returns where each is.
 pub fn programs(
     layout: &Layout,
@@ -73,10 +81,9 @@ pub fn operator(layout: &Layout) -> Result<PathBuf> {
     build(layout, &packages, &["operator"], false)?.remove("operator").context("no program operator")
 }
 
-/// Builds the program `load`, or another of its package, optimised: it shares the machine with what it measures.
-/// Returns where it is.
-pub fn load(layout: &Layout, program: &str) -> Result<PathBuf> {
-    build(layout, &["load"], &[program], true)?.remove(program).context("no such program")
+/// Builds the program `load`, optimised: it may share the machine with what it measures. Returns where it is.
+pub fn load(layout: &Layout) -> Result<PathBuf> {
+    build(layout, &["load"], &["load"], true)?.remove("load").context("no program load")
 }
 
 fn build(

@@ -19,12 +19,14 @@ pub struct Layout {
     pub dir: PathBuf,
     /// For a test run: what is in it goes with it.
     pub passing: bool,
+    /// For a measurement: PostgreSQL counts its statements.
+    pub measured: bool,
 }
 
 impl Layout {
     /// The place of test runs.
     pub fn for_tests(&self) -> Layout {
-        Layout { root: self.root.clone(), dir: self.dir.join("test"), passing: true }
+        Layout { root: self.root.clone(), dir: self.dir.join("test"), passing: true, measured: false }
     }
 
     /// The place of runs with faults.
@@ -34,7 +36,7 @@ impl Layout {
 
     /// The place of measurements, whose PostgreSQL writes to disk as the shop's does.
     pub fn for_bench(&self) -> Layout {
-        Layout { dir: self.dir.join("bench"), ..self.clone() }
+        Layout { dir: self.dir.join("bench"), measured: true, ..self.clone() }
     }
 
     /// # Errors
@@ -53,7 +55,7 @@ impl Layout {
             .context("run this inside a checkout of Dockside")?;
         // `--dir` is relative to where it was typed, the default to the checkout.
         let dir = if dir == Path::new(crate::cli::DEFAULT_DIR) { root.join(dir) } else { here.join(dir) };
-        Ok(Layout { root, dir, passing: false })
+        Ok(Layout { root, dir, passing: false, measured: false })
     }
 
     /// Creates the folder and checks that it can be used.
@@ -189,13 +191,14 @@ mod tests {
 
     fn scratch(name: &str) -> Layout {
         let dir = std::env::temp_dir().join(format!("dockside-{name}-{}", std::process::id()));
-        Layout { root: dir.clone(), dir, passing: false }
+        Layout { root: dir.clone(), dir, passing: false, measured: false }
     }
 
     #[test]
     fn the_place_outside_depends_on_the_folder_alone() {
         let of = |dir: &str| {
-            Layout { root: PathBuf::from("/"), dir: PathBuf::from(dir), passing: false }.outside()
+            Layout { root: PathBuf::from("/"), dir: PathBuf::from(dir), passing: false, measured: false }
+                .outside()
         };
         assert_eq!(of("a"), Path::new("/var/lib/dockside/af63dc4c8601ec8c"));
         assert_ne!(of("/x/.dockside"), of("/x/.dockside/test"));

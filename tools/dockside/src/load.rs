@@ -40,7 +40,7 @@ pub fn run(layout: &Layout, typed: &ArgMatches) -> Result<ExitCode> {
         words.extend(["--url".into(), edge.into()]);
         words.extend(watched(&state));
     }
-    let program = compile::load(layout, "load")?;
+    let program = compile::load(layout)?;
     let error = Command::new(&program).args(words).exec();
     Err(error).with_context(|| format!("cannot run {}", program.display()))
 }

@@ -29,7 +29,7 @@ impl Figure {
     }
 
     /// Not a number where nothing was measured, which keeps no floor.
-    fn median(&self) -> f64 {
+    pub fn median(&self) -> f64 {
         let values = self.sorted();
         match values.len() {
             0 => f64::NAN,

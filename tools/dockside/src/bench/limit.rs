@@ -1,5 +1,6 @@
 //! The limit: what this PostgreSQL writes when an order is one statement and nothing else is done.
 
+use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -51,31 +52,73 @@ impl Limit {
 
     /// Transactions a second.
     pub fn measure(&self, clients: u32, seconds: u32) -> Result<f64> {
-        let script = std::env::temp_dir().join(format!("dockside-limit-{}.sql", std::process::id()));
-        std::fs::write(&script, STATEMENT).context("cannot write the limit's statement")?;
+        let scratch = Scratch::new()?;
+        let said = self.run(&scratch, clients, seconds, &[])?;
+        rate(&said).with_context(|| format!("pgbench said no rate: {said}"))
+    }
+
+    /// How long transactions take that come at random times, so many a second. Counted from when each was due.
+    pub fn paced(&self, rate: f64, clients: u32, seconds: u32) -> Result<Latency> {
+        let scratch = Scratch::new()?;
+        let log = scratch.0.join("log").display().to_string();
+        let pace = ["-R".to_owned(), format!("{rate:.1}"), "-l".to_owned(), format!("--log-prefix={log}")];
+        self.run(&scratch, clients, seconds, &pace)?;
+        let mut lines = String::new();
+        for file in fs::read_dir(&scratch.0)?.flatten() {
+            if file.file_name().to_string_lossy().starts_with("log") {
+                lines.push_str(&fs::read_to_string(file.path())?);
+            }
+        }
+        latency(&lines).context("pgbench logged no transaction")
+    }
+
+    fn run(&self, scratch: &Scratch, clients: u32, seconds: u32, more: &[String]) -> Result<String> {
+        let script = scratch.0.join("statement.sql");
+        fs::write(&script, STATEMENT).context("cannot write the limit's statement")?;
         let mut command = Command::new(&self.pgbench);
         command
-            .args([
-                "-n",
-                "-M",
-                "prepared",
-                "-j",
-                "2",
-                "-c",
-                &clients.to_string(),
-                "-T",
-                &seconds.to_string(),
-                "-f",
-            ])
+            .args(["-n", "-M", "prepared", "-j", "2", "-c"])
+            .args([&clients.to_string(), "-T", &seconds.to_string(), "-f"])
             .arg(&script)
+            .args(more)
             .args(["-d", &self.database.without_password()])
             .env("PGPASSWORD", &self.database.password)
             .stdin(Stdio::null());
-        let said = output(&mut command);
-        std::fs::remove_file(&script).ok();
-        let said = said?;
-        rate(&said).with_context(|| format!("pgbench said no rate: {said}"))
+        output(&mut command)
     }
+}
+
+/// A folder of this process that goes with it.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Result<Scratch> {
+        let dir = std::env::temp_dir().join(format!("dockside-limit-{}", std::process::id()));
+        fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        Ok(Scratch(dir))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.0).ok();
+    }
+}
+
+/// Milliseconds.
+#[derive(Debug, PartialEq)]
+pub struct Latency {
+    pub p50: f64,
+    pub p99: f64,
+}
+
+/// From pgbench's log, whose third column has microseconds.
+/// <https://www.postgresql.org/docs/current/pgbench.html>
+fn latency(log: &str) -> Option<Latency> {
+    let mut micros: Vec<f64> = log.lines().filter_map(|line| line.split(' ').nth(2)?.parse().ok()).collect();
+    micros.sort_by(f64::total_cmp);
+    let at = |share: f64| micros.get((micros.len() as f64 * share) as usize).map(|micros| micros / 1000.0);
+    Some(Latency { p50: at(0.5)?, p99: at(0.99)? })
 }
 
 /// The number in `tps = 5570.123456 (without initial connection time)`.
@@ -92,5 +135,12 @@ mod tests {
         let said = "latency average = 5.7 ms\ntps = 5570.5 (without initial connection time)\n";
         assert_eq!(rate(said), Some(5570.5));
         assert_eq!(rate("pgbench: error"), None);
+    }
+
+    #[test]
+    fn latency_is_read_from_pgbenchs_log() {
+        let log: String = (1..=100).map(|n| format!("0 {n} {n}000 0 1780000000 1 12\n")).collect();
+        assert_eq!(latency(&log), Some(Latency { p50: 51.0, p99: 100.0 }));
+        assert_eq!(latency(""), None);
     }
 }

@@ -27,9 +27,8 @@ const PAGE: &str = "/api/v1/products";
 
 /// The figures, and all that was read in each round.
 pub fn measure(layout: &Layout, supervisor: &Supervisor) -> Result<Measured> {
-    let packages: Vec<&str> = compile::PACKAGES.into_iter().chain(["bare"]).collect();
-    let built = compile::programs(layout, &packages, &packages, true)?;
-    let load = compile::load(layout, "load-reads")?;
+    let built = compile::measured(layout)?;
+    let load = built.get("load-reads").context("load-reads was not built")?;
     let admin = super::start(layout, supervisor, &built, 1, |_| Ok(()))?;
     let database = admin.with_database(DATABASE);
     let taken: Vec<u16> = supervisor.state().ports.values().copied().collect();

@@ -2,13 +2,14 @@
 //! and leases in the database; what that costs shows here.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Result;
 use serde_json::json;
 
 use super::floors::Figure;
-use super::{CLIENTS, Measured, Orders, Shop};
+use super::shop::{Buying, Orders, Pace, Shop};
+use super::{CLIENTS, Measured};
 use crate::console::step;
 use crate::layout::Layout;
 use crate::supervisor::Supervisor;
@@ -18,27 +19,26 @@ use crate::{compile, down};
 const REPLICAS: [usize; 4] = [1, 2, 4, 8];
 
 pub fn measure(layout: &Layout) -> Result<Measured> {
-    let built = compile::services(layout, true)?;
-    let load = compile::load(layout, "load")?;
+    let built = compile::measured(layout)?;
     let mut costs: BTreeMap<usize, Vec<Orders>> = BTreeMap::new();
     for replicas in REPLICAS.into_iter().chain(REPLICAS.into_iter().rev()) {
         down::forget_data(layout)?;
         let supervisor = Supervisor::new(layout)?;
-        let measured = one(layout, &supervisor, &built, &load, replicas);
+        let measured = one(layout, &supervisor, &built, replicas);
         supervisor.stop();
         let orders = measured?;
         step(
             "replicas",
             &format!(
                 "{replicas}: {:.0} orders/s confirmed, {:.2} ms of CPU each",
-                orders.per_second, orders.cpu_millis
+                orders.confirmed_per_second, orders.cost.cpu_millis
             ),
         );
         costs.entry(replicas).or_default().push(orders);
     }
     let each =
         |of: fn(&Orders) -> f64, replicas| costs.get(&replicas).into_iter().flatten().map(of).collect();
-    let cpu = |replicas: usize| -> Vec<f64> { each(|orders| orders.cpu_millis, replicas) };
+    let cpu = |replicas: usize| -> Vec<f64> { each(|orders| orders.cost.cpu_millis, replicas) };
     let alone = cpu(1);
     let times =
         |more: usize| cpu(more).iter().zip(&alone).map(|(more, one)| more / one).collect::<Vec<f64>>();
@@ -54,7 +54,7 @@ pub fn measure(layout: &Layout) -> Result<Measured> {
         Figure::of(
             "confirmed_by_8",
             "orders confirmed a second, eight of each",
-            each(|orders| orders.per_second, 8),
+            each(|orders| orders.confirmed_per_second, 8),
         ),
     ];
     let all = costs.iter().map(|(replicas, orders)| {
@@ -67,9 +67,8 @@ fn one(
     layout: &Layout,
     supervisor: &Supervisor,
     built: &BTreeMap<String, PathBuf>,
-    load: &Path,
     replicas: usize,
 ) -> Result<Orders> {
     let admin = super::start(layout, supervisor, built, replicas, |_| Ok(()))?;
-    Shop::new(layout, supervisor, &admin, load)?.buy(CLIENTS)
+    Shop::new(layout, supervisor, &admin, built)?.buy(Buying::by(Pace::Users(CLIENTS)), || ())
 }

@@ -61,7 +61,7 @@ pub fn spec(layout: &Layout, bin: Option<&Path>, secrets: &Secrets, port: u16) -
         init(bin, &home, &data, user.as_ref(), secrets)?;
         write_for(user.as_ref(), &data.join("dockside-initialised"), "")?;
     }
-    let settings = [
+    let mut settings = vec![
         "listen_addresses=127.0.0.1".to_owned(),
         format!("port={port}"),
         // Socket paths are limited to 107 bytes; loopback serves everyone here.
@@ -74,6 +74,9 @@ pub fn spec(layout: &Layout, bin: Option<&Path>, secrets: &Secrets, port: u16) -
         "shared_buffers=64MB".to_owned(),
         "log_line_prefix=%m [%p] %u@%d ".to_owned(),
     ];
+    if layout.measured {
+        settings.push("shared_preload_libraries=pg_stat_statements".to_owned());
+    }
     let mut args = vec!["-D".to_owned(), data.display().to_string()];
     args.extend(settings.into_iter().flat_map(|s| ["-c".to_owned(), s]));
     let spec = Spec {
