@@ -1,6 +1,8 @@
 //! The contracts between the services: gRPC calls and event bodies, generated
 //! at build from the `.proto` files beside this crate.
 
+pub mod events;
+
 pub mod user {
     pub mod v1 {
         tonic::include_proto!("dockside.user.v1");

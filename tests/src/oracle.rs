@@ -291,7 +291,7 @@ async fn dead_letters(shop: &Shop, letters: &Letters, broken: &mut Vec<String>) 
 
 /// All dead letters. They stay. One may be there twice: its consumer died between putting it aside and saying so.
 pub async fn found_dead(shop: &Shop) -> anyhow::Result<BTreeSet<Letter>> {
-    let topology = Topology::new(&shop.broker_url, "dockside");
+    let topology = Topology::new(&shop.broker_url, "dockside", proto::events::SUBSCRIPTIONS);
     let list = dlq::list(&topology, &["user", "product", "order"], usize::MAX);
     let list =
         tokio::time::timeout(Duration::from_secs(60), list).await.context("the broker does not answer")??;

@@ -20,7 +20,7 @@ use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Consumer};
 use service::batch::{MAX_BATCH, linger};
 use service::db;
-use service::failpoint::reach;
+use service::failpoint;
 use service::{Pulse, telemetry};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -153,7 +153,7 @@ impl<H: Handler> Worker<'_, H> {
             if new.is_empty() && held.is_empty() {
                 continue;
             }
-            reach("consumer.received").await?;
+            failpoint::hit("consumer.received").await?;
             let pass = self.pass(&link.channel, new, &mut held, &mut proved_at).await?;
             applied.add(pass.acknowledged.len() as u64, &[]);
             acknowledge(&link.channel, &pass.acknowledged, held.is_empty()).await?;
@@ -362,9 +362,9 @@ impl<H: Handler> Worker<'_, H> {
             telemetry::continue_traceparent(&span, fresh[0].traceparent.as_deref());
             self.handler.apply(&mut transaction, &fresh).instrument(span).await?;
         }
-        reach("consumer.applied").await?;
+        failpoint::hit("consumer.applied").await?;
         transaction.commit().await?;
-        reach("consumer.committed").await?;
+        failpoint::hit("consumer.committed").await?;
         self.outbox.wake();
         Ok(())
     }
@@ -426,7 +426,7 @@ impl<H: Handler> Worker<'_, H> {
         let properties = envelope::failed(properties, attempts + 1, &error.to_string());
         move_to(channel, &queue, properties, &event.payload).await?;
         count_put_aside(queue);
-        reach("consumer.put_aside").await?;
+        failpoint::hit("consumer.put_aside").await?;
         Ok(())
     }
 

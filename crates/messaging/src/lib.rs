@@ -8,6 +8,7 @@
 
 mod consumer;
 pub mod envelope;
+mod failpoints;
 pub mod outbox;
 mod relay;
 mod retention;
@@ -16,15 +17,15 @@ pub mod topology;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use service::Lifecycle;
 use service::db::Pool;
+use service::{Lifecycle, failpoint};
 use sqlx::migrate::Migrator;
 
 pub use consumer::{ApplyError, Handler, move_to};
 pub use envelope::Event;
 pub use outbox::{NewEvent, Outbox};
 pub use retention::INBOX_REMEMBERS;
-use topology::Topology;
+pub use topology::Topology;
 
 /// The tables of outbox and inbox; run it before the service's own migrations.
 pub static MIGRATIONS: Migrator = sqlx::migrate!();
@@ -42,12 +43,12 @@ pub struct Naming {
 pub fn start(
     lifecycle: &Lifecycle,
     name: &'static str,
-    amqp_url: &str,
-    naming: &Naming,
+    topology: Topology,
     outbox: &Outbox,
     handler: impl Handler,
 ) {
-    let topology = Arc::new(Topology::new(amqp_url, &naming.amqp_namespace));
+    failpoint::register(failpoints::ALL);
+    let topology = Arc::new(topology);
     let (stop, relayed) = (lifecycle.stopping(), topology.clone());
     let events = outbox.clone();
     lifecycle.spawn_worker("relay", |pulse| async move {

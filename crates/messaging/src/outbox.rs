@@ -60,25 +60,25 @@ pub async fn enqueue(connection: &mut db::Connection, events: &[NewEvent]) -> sq
     Ok(())
 }
 
-/// The service's outbox and the bell of its relay.
+/// The service's outbox and the signal that wakes its relay.
 ///
-/// The relay runs in the writer's own process, so a bell in memory wakes it
+/// The relay runs in the writer's own process, so a signal in memory wakes it
 /// without a NOTIFY, whose lock would queue up all commits of the database; what
 /// another process left behind is found by polling.
 #[derive(Clone)]
 pub struct Outbox {
     pool: Pool,
-    bell: Arc<Notify>,
+    wake_up: Arc<Notify>,
 }
 
 impl Outbox {
     pub fn new(pool: Pool) -> Self {
-        Self { pool, bell: Arc::new(Notify::new()) }
+        Self { pool, wake_up: Arc::new(Notify::new()) }
     }
 
     /// Tells the relay that a transaction with events has committed.
     pub fn wake(&self) {
-        self.bell.notify_one();
+        self.wake_up.notify_one();
     }
 
     pub(crate) fn pool(&self) -> &Pool {
@@ -86,6 +86,6 @@ impl Outbox {
     }
 
     pub(crate) async fn woken(&self) {
-        self.bell.notified().await;
+        self.wake_up.notified().await;
     }
 }

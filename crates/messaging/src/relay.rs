@@ -18,7 +18,7 @@ use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::FuturesUnordered;
 use lapin::options::BasicPublishOptions;
 use service::batch::{MAX_BATCH, linger};
-use service::failpoint::reach;
+use service::failpoint;
 use service::{Pulse, telemetry};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -28,7 +28,7 @@ use self::batch::{Outcome, Sent};
 use self::lane::{FIRST_WINDOW, Lanes};
 use crate::envelope::Event;
 use crate::outbox::Outbox;
-use crate::topology::{Link, SUBSCRIPTIONS, Topology, has_subscriber, name, subscribers};
+use crate::topology::{Link, Topology, name};
 
 const POLL_EVERY: Duration = Duration::from_millis(500);
 const MEASURE_EVERY: Duration = Duration::from_secs(5);
@@ -135,7 +135,7 @@ impl Relay<'_> {
         if events.is_empty() {
             return Ok(false);
         }
-        reach("relay.claimed").await?;
+        failpoint::hit("relay.claimed").await?;
         let (sent, failure) = self.publish(&events).await;
         if sent.len() < events.len() {
             // What was sent is to be settled all the same.
@@ -167,7 +167,7 @@ impl Relay<'_> {
         // Those of the connection before, too.
         self.undeclared.clear();
         self.declaring.clear();
-        for (consumer, _) in SUBSCRIPTIONS {
+        for (consumer, _) in self.topology.subscriptions {
             self.declare(consumer, Duration::ZERO);
         }
         // Mostly they are all there in a moment; a queue without a leader holds up its own events only.
@@ -230,7 +230,7 @@ impl Relay<'_> {
         for (kind, tally) in &outcome.tallies {
             self.lanes.learn(kind, *tally, Instant::now());
         }
-        let gone: Vec<_> = outcome.returned.iter().flat_map(|kind| subscribers(kind)).collect();
+        let gone: Vec<_> = outcome.returned.iter().flat_map(|kind| self.topology.subscribers(kind)).collect();
         for consumer in gone {
             if !self.undeclared.contains(&consumer) {
                 self.declare(consumer, Duration::ZERO);
@@ -245,7 +245,8 @@ impl Relay<'_> {
 
     /// Up to [`MAX_BATCH`] events, of each type that waits its share, and whether there are probably more.
     async fn claim(&mut self) -> sqlx::Result<(Vec<Event>, bool)> {
-        let held_back = SUBSCRIPTIONS.iter().filter(|(consumer, _)| self.undeclared.contains(consumer));
+        let held_back =
+            self.topology.subscriptions.iter().filter(|(consumer, _)| self.undeclared.contains(consumer));
         let held_back: Vec<&str> = held_back.flat_map(|(_, kinds)| kinds.iter().copied()).collect();
         let rooms = self.lanes.rooms(Instant::now()).filter(|(kind, _)| !held_back.contains(kind));
         let rooms = rooms.chain(held_back.iter().map(|kind| (*kind, 0)));
@@ -310,7 +311,7 @@ impl Relay<'_> {
         let deadline = Instant::now() + PUBLISH_DEADLINE;
         for event in events {
             // Without a subscriber `mandatory` would send every event back.
-            let mandatory = has_subscriber(&event.kind);
+            let mandatory = self.topology.subscribers(&event.kind).next().is_some();
             let options = BasicPublishOptions { mandatory, ..BasicPublishOptions::default() };
             let (exchange, key) = (name(&self.topology.exchange()), name(&event.kind));
             let publish =

@@ -19,25 +19,8 @@ use lapin::{AsyncTcpStream, Channel, Connection, ConnectionProperties, ExchangeK
 use service::socket::notice_loss;
 use socket2::{SockRef, Socket};
 
-pub const ORDER_PLACED: &str = "order.placed.v1";
-pub const ORDER_CONFIRMED: &str = "order.confirmed.v1";
-pub const ORDER_CANCELLED: &str = "order.cancelled.v1";
-pub const ORDER_SHIPPED: &str = "order.shipped.v1";
-pub const ORDER_DELIVERED: &str = "order.delivered.v1";
-pub const ORDER_REFUNDED: &str = "order.refunded.v1";
-pub const PRODUCT_UPDATED: &str = "product.updated.v1";
-pub const USER_REGISTERED: &str = "user.registered.v1";
-pub const USER_DELETED: &str = "user.deleted.v1";
-
-/// A consuming service and the event types it gets.
-pub const SUBSCRIPTIONS: [(&str, &[&str]); 3] = [
-    (
-        "user",
-        &[ORDER_PLACED, ORDER_CONFIRMED, ORDER_CANCELLED, ORDER_SHIPPED, ORDER_DELIVERED, ORDER_REFUNDED],
-    ),
-    ("product", &[ORDER_CANCELLED, ORDER_REFUNDED]),
-    ("order", &[PRODUCT_UPDATED, USER_DELETED]),
-];
+/// Consuming services, each with the event types that it gets.
+pub type Subscriptions = &'static [(&'static str, &'static [&'static str])];
 
 /// Seconds that a failed event waits before its next try; after the last it is
 /// a dead letter. A queue each, as a quorum queue expires messages at its head
@@ -76,14 +59,6 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
 pub(crate) async fn answered<T>(answer: impl Future<Output = lapin::Result<T>>) -> anyhow::Result<T> {
     let answer = tokio::time::timeout(ANSWER_DEADLINE, answer).await;
     Ok(answer.context("the broker did not answer in time")??)
-}
-
-pub(crate) fn has_subscriber(kind: &str) -> bool {
-    subscribers(kind).next().is_some()
-}
-
-pub(crate) fn subscribers(kind: &str) -> impl Iterator<Item = &'static str> {
-    SUBSCRIPTIONS.iter().filter(move |(_, kinds)| kinds.contains(&kind)).map(|(consumer, _)| *consumer)
 }
 
 /// A connection and a channel on it with confirms. Dropped, it is cut: lapin would wait on, with a thread and a socket,
@@ -145,6 +120,7 @@ impl Drop for Wire {
 pub struct Topology {
     url: String,
     namespace: String,
+    pub(crate) subscriptions: Subscriptions,
     /// Openings given up one after the other since the last that was not.
     given_up: AtomicU32,
     /// Retry queues that were declared on the present connections, and have settled.
@@ -152,16 +128,24 @@ pub struct Topology {
 }
 
 impl Topology {
-    pub fn new(url: &str, namespace: &str) -> Self {
+    pub fn new(url: &str, namespace: &str, subscriptions: Subscriptions) -> Self {
         // lapin keeps buffers of 32 frames each way: 8 MiB a connection at the
         // broker's 128 KiB. Longer messages go in several frames.
         let url = with_default(url, "frame_max", FRAME_MAX);
         Self {
             url: with_default(&url, "heartbeat", u32::from(HEARTBEAT)),
             namespace: namespace.to_owned(),
+            subscriptions,
             given_up: AtomicU32::new(0),
             retry_queues: Mutex::default(),
         }
+    }
+
+    /// Who gets events of this type.
+    pub(crate) fn subscribers(&self, kind: &str) -> impl Iterator<Item = &'static str> {
+        let of =
+            move |(consumer, kinds): &(&'static str, &[&str])| kinds.contains(&kind).then_some(*consumer);
+        self.subscriptions.iter().filter_map(of)
     }
 
     pub fn exchange(&self) -> String {
@@ -182,7 +166,7 @@ impl Topology {
     pub async fn connect(&self) -> anyhow::Result<(Connection, Channel)> {
         let (connection, channel) = self.open().await?;
         self.declare_exchange(&channel).await?;
-        let declared = SUBSCRIPTIONS.map(|(consumer, _)| self.declare(&connection, consumer));
+        let declared = self.subscriptions.iter().map(|(consumer, _)| self.declare(&connection, consumer));
         for declared in join_all(declared).await {
             declared?;
         }
@@ -296,7 +280,7 @@ impl Topology {
             let mut arguments = dead_lettering(&dead);
             arguments.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(i64::from(DELIVERY_LIMIT)));
             declare_queue(&channel, &queue, arguments).await?;
-            for (_, kinds) in SUBSCRIPTIONS.iter().filter(|(name, _)| *name == consumer) {
+            for (_, kinds) in self.subscriptions.iter().filter(|(name, _)| *name == consumer) {
                 for kind in *kinds {
                     let (exchange, options) = (name(&self.exchange()), QueueBindOptions::default());
                     let bound = channel.queue_bind(
@@ -366,14 +350,15 @@ mod tests {
 
     #[test]
     fn an_event_nobody_subscribed_to_is_known_as_such() {
-        assert!(has_subscriber(ORDER_CANCELLED));
-        assert!(!has_subscriber(USER_REGISTERED));
+        let topology = Topology::new("amqp://localhost", "x", &[("a", &["one", "two"]), ("b", &["two"])]);
+        assert_eq!(topology.subscribers("two").collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(topology.subscribers("three").count(), 0);
     }
 
     #[tokio::test]
     async fn a_broker_that_says_nothing_is_given_up_and_gets_longer_each_time() {
         let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let topology = Topology::new(&format!("amqp://{}/%2f", silent.local_addr().unwrap()), "silent");
+        let topology = Topology::new(&format!("amqp://{}/%2f", silent.local_addr().unwrap()), "silent", &[]);
         let asked = std::time::Instant::now();
         let given_up = topology.open().await.unwrap_err();
         assert!(given_up.to_string().contains("does not answer"), "{given_up:#}");

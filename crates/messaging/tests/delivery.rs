@@ -11,7 +11,7 @@ use std::time::Duration;
 use lapin::BasicProperties;
 use lapin::options::{BasicGetOptions, BasicPublishOptions, QueueBindOptions};
 use lapin::types::FieldTable;
-use messaging::topology::{PRODUCT_UPDATED, USER_REGISTERED};
+use proto::events::{PRODUCT_UPDATED, USER_REGISTERED};
 use testing::eventually;
 use testing::proxy::Proxy;
 

@@ -14,7 +14,8 @@ use lapin::options::{
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel};
 use messaging::envelope;
-use messaging::topology::{ORDER_PLACED, PRODUCT_UPDATED, Topology};
+use messaging::topology::Topology;
+use proto::events::{ORDER_PLACED, PRODUCT_UPDATED};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use testing::proxy::Proxy;
 use testing::{eventually, within};
@@ -106,7 +107,11 @@ async fn a_broker_that_says_nothing_more_is_left_by_those_who_are_idle_and_those
 #[tokio::test]
 async fn an_opening_that_is_given_up_leaves_no_socket_behind() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let topology = Topology::new(&format!("amqp://{}/%2f", silent.local_addr().unwrap()), "silent");
+    let topology = Topology::new(
+        &format!("amqp://{}/%2f", silent.local_addr().unwrap()),
+        "silent",
+        proto::events::SUBSCRIPTIONS,
+    );
     topology.open().await.unwrap_err();
     let (mut socket, _) = silent.accept().await.unwrap();
     let ended = async { while matches!(socket.read(&mut [0; 64]).await, Ok(1..)) {} };

@@ -43,21 +43,29 @@ const PING_EVERY: Duration = Duration::from_secs(2);
 const SERVER_ANSWERS_IN: Duration = Duration::from_secs(3);
 const CLIENT_ANSWERS_IN: Duration = Duration::from_secs(10);
 
-/// A server of `routes`, the standard health service, and reflection, which lets tools such as grpcurl make calls.
-/// Calls of `routes` need a place.
-pub(crate) async fn server(routes: Routes, admission: Admission) -> anyhow::Result<Router<Traced>> {
+/// What a service answers by gRPC.
+#[derive(Default)]
+pub struct Api {
+    pub routes: Routes,
+    /// An encoded `FileDescriptorSet`, for reflection.
+    pub descriptors: &'static [u8],
+}
+
+/// A server of `api`, the standard health service, and reflection, which lets tools such as grpcurl make calls.
+/// Calls of `api` need a place.
+pub(crate) async fn server(api: Api, admission: Admission) -> anyhow::Result<Router<Traced>> {
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_service_status("", tonic_health::ServingStatus::Serving).await;
     let trace = TraceLayer::new_for_grpc().make_span_with(span as SpanMaker);
     let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(api.descriptors)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
     let admit = middleware::from_fn(move |request: HttpRequest, next: Next| {
         let admission = admission.clone();
         async move { admit(request, next, &admission).await }
     });
-    let routes = Routes::from(routes.into_axum_router().layer(admit));
+    let routes = Routes::from(api.routes.into_axum_router().layer(admit));
     let routes = routes.add_service(health).add_service(reflection);
     Ok(Server::builder()
         .max_connection_age(CONNECTION_AGE)

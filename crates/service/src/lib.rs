@@ -19,7 +19,6 @@ mod healthcheck;
 pub mod http;
 pub mod idempotency;
 mod lifecycle;
-pub mod money;
 pub mod openapi;
 pub mod page;
 pub mod peer;
@@ -32,7 +31,7 @@ mod watchdog;
 
 pub use healthcheck::healthcheck;
 pub use lifecycle::{Lifecycle, run};
-pub use money::Money;
+pub use money::{self, Money};
 pub use problem::{FieldError, Problem};
 pub use watchdog::Pulse;
 

@@ -9,7 +9,6 @@ use axum::Router;
 use axum::serve::ListenerExt;
 use socket2::{SockRef, Socket};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
 
 use crate::admission::Admission;
@@ -59,7 +58,7 @@ impl Ports {
         lifecycle: &Lifecycle,
         pool: &Pool,
         api: Router,
-        calls: Routes,
+        calls: grpc::Api,
     ) -> anyhow::Result<Addresses> {
         let api = http::finish(api, lifecycle.health(), Admission::new("http", self.at_once));
         let http = listen(self.http)?;

@@ -19,7 +19,6 @@ use service::serve::{Addresses, Ports};
 use service::{Lifecycle, Problem};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tonic::service::Routes;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
@@ -67,7 +66,7 @@ fn start() -> (Lifecycle, Addresses, Gate) {
     let lifecycle = Lifecycle::new();
     let ports = Ports::bind(&listen, &lifecycle).unwrap();
     let pool = service::db::Pool::lazy("postgres://nobody@localhost/none", "none", 10).unwrap();
-    let addresses = ports.serve(&lifecycle, &pool, api, Routes::default()).unwrap();
+    let addresses = ports.serve(&lifecycle, &pool, api, service::grpc::Api::default()).unwrap();
     (lifecycle, addresses, gate)
 }
 

@@ -19,7 +19,6 @@ use service::{Lifecycle, Problem};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
-use tonic::service::Routes;
 
 /// A way to PostgreSQL that can be closed: who is on it is cut off, who comes is refused. Or be made slow.
 struct Way {
@@ -98,7 +97,7 @@ async fn start(database_url: String, connections: u32) -> (Lifecycle, Addresses,
     let backends = Backends::new(database_url, connections, testing::NO_BROKER.to_owned());
     let pool = service::db::open(&backends, "public", &[]).await.unwrap();
     let api = Router::new().route("/one", get(one)).with_state(pool.clone());
-    let addresses = ports.serve(&lifecycle, &pool, api, Routes::default()).unwrap();
+    let addresses = ports.serve(&lifecycle, &pool, api, service::grpc::Api::default()).unwrap();
     (lifecycle, addresses, pool)
 }
 

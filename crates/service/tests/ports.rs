@@ -19,7 +19,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tonic::service::Routes;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
@@ -45,8 +44,9 @@ async fn start_at(http_addr: SocketAddr, grpc_addr: SocketAddr) -> (Lifecycle, A
         "done"
     });
     let pool = service::db::Pool::lazy("postgres://nobody@localhost/none", "none", 10).unwrap();
-    let addresses =
-        ports.serve(&lifecycle, &pool, Router::new().route("/work", work), Routes::default()).unwrap();
+    let addresses = ports
+        .serve(&lifecycle, &pool, Router::new().route("/work", work), service::grpc::Api::default())
+        .unwrap();
     (lifecycle, addresses)
 }
 
@@ -77,7 +77,7 @@ async fn until_it_is_ready_a_service_answers_its_probes_and_refuses_connections(
     }
 
     let pool = service::db::Pool::lazy("postgres://nobody@localhost/none", "none", 10).unwrap();
-    ports.serve(&lifecycle, &pool, Router::new(), Routes::default()).unwrap();
+    ports.serve(&lifecycle, &pool, Router::new(), service::grpc::Api::default()).unwrap();
     assert_eq!(startup().await, 200);
     TcpStream::connect(http).await.unwrap();
     assert!(lifecycle.shutdown(GRACE).await);

@@ -14,7 +14,6 @@ use service::serve::Ports;
 use testing::proxy::Proxy;
 use testing::{eventually, within};
 use tokio::net::TcpListener;
-use tonic::service::Routes;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
@@ -24,7 +23,7 @@ fn serve(lifecycle: &Lifecycle) -> SocketAddr {
     let listen = Listen { http_addr: any, grpc_addr: any, admin_addr: any, requests_at_once };
     let ports = Ports::bind(&listen, lifecycle).unwrap();
     let pool = service::db::Pool::lazy("postgres://nobody@localhost/none", "none", 10).unwrap();
-    ports.serve(lifecycle, &pool, Router::new(), Routes::default()).unwrap().grpc
+    ports.serve(lifecycle, &pool, Router::new(), service::grpc::Api::default()).unwrap().grpc
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 //! place of their own on a real broker, an issuer of access tokens, and a look
 //! at plans and routes.
 
+pub mod arrows;
 pub mod metadata;
 pub mod pgbouncer;
 pub mod plans;

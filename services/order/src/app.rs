@@ -1,99 +1,77 @@
 //! Putting the service together.
 
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use aws_lc_rs::hmac;
-use axum::extract::FromRef;
-use messaging::Outbox;
+use messaging::{Outbox, Topology};
+use proto::events;
 use service::auth::Verifier;
-use service::db::Pool;
 use service::peer::{self, ServiceKey};
 use service::serve::{Addresses, Ports};
-use service::{Lifecycle, db};
+use service::{Lifecycle, db, failpoint, grpc};
 use sqlx::migrate::Migrator;
-use tokio_util::sync::CancellationToken;
-use tonic::service::Routes;
 
 use crate::catalogue::Catalogue;
-use crate::claim::sweeper;
+use crate::checkout::Checkout;
+use crate::checkout::sweeper;
 use crate::clients::payment::Payments;
 use crate::clients::product::Products;
 use crate::clients::user::Users;
 use crate::config::Config;
-use crate::consumer::Consumer;
-use crate::http;
-use crate::live::Live;
+use crate::events::consume::Consumer;
+use crate::events::stream::OrderStream;
+use crate::failpoints;
+use crate::http::{self, App, Stopping, WebhookKey};
 use crate::order::reads::Reads;
-use crate::place::Placer;
-use crate::refund::Refunds;
+use crate::refunds::Refunds;
 use crate::saga::calls::Calls;
 use crate::saga::runner::Sagas;
 use crate::saga::watch;
 
 pub(crate) static MIGRATIONS: Migrator = sqlx::migrate!();
 
-/// What handlers work with.
-#[derive(Clone, FromRef)]
-pub struct App {
-    pub pool: Pool,
-    pub reads: Reads,
-    pub verifier: Arc<Verifier>,
-    pub catalogue: Catalogue,
-    pub placer: Placer,
-    pub refunds: Refunds,
-    pub sagas: Sagas,
-    pub webhook_key: WebhookKey,
-    pub live: Live,
-    pub stopping: Stopping,
-}
-
-/// Cancelled when open streams are to end.
-#[derive(Clone)]
-pub struct Stopping(pub CancellationToken);
-
-/// What the payment provider signs its webhooks with.
-#[derive(Clone)]
-pub struct WebhookKey(pub hmac::Key);
-
 /// Connects, migrates, binds and serves until `lifecycle` stops.
 pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addresses> {
+    failpoint::register(failpoints::ALL);
     let times = config.times()?;
     let ports = Ports::bind(&config.listen, lifecycle)?;
     let pool = db::open(&config.backends, "orders", &[&messaging::MIGRATIONS, &MIGRATIONS]).await?;
     let outbox = Outbox::new(pool.clone());
-    messaging::start(lifecycle, "order", &config.backends.amqp_url, &config.naming, &outbox, Consumer);
+    let topology =
+        Topology::new(&config.backends.amqp_url, &config.naming.amqp_namespace, events::SUBSCRIPTIONS);
+    messaging::start(lifecycle, "order", topology, &outbox, Consumer);
 
     let key = ServiceKey::from_pem("order", &config.service_key)?;
     let products = Products::new(&config.product_grpc, key.clone(), times)?;
     let users = Users::new(&config.user_grpc, key, times)?;
     let payments = Payments::new(&config.payment_url, &config.payment_secret_key, times.provider_call)?;
-    let (live, announced) = Live::new(pool.clone(), config.event_listeners);
+    let (stream, announced) = OrderStream::new(pool.clone(), config.event_listeners);
     let calls = Calls { payments, products: products.clone() };
     let stop = lifecycle.stopping();
-    let sagas = Sagas::new(pool.clone(), outbox.clone(), live.clone(), calls, times, stop);
+    let sagas = Sagas::new(pool.clone(), outbox.clone(), stream.clone(), calls, times, stop);
     let app = App {
         pool: pool.clone(),
         reads: Reads::new(pool.clone()),
         verifier: Verifier::fetching(&config.jwks_url, lifecycle)?,
         catalogue: Catalogue::new(pool.clone(), products.clone(), config.currency),
-        placer: Placer::new(pool.clone(), outbox, products.clone(), users, sagas.clone(), times),
+        checkout: Checkout::new(pool.clone(), outbox, products.clone(), users, sagas.clone(), times),
         refunds: Refunds::new(pool.clone(), sagas.clone(), times),
         sagas: sagas.clone(),
-        live: live.clone(),
+        stream: stream.clone(),
         stopping: Stopping(lifecycle.stopping()),
         webhook_key: WebhookKey(hmac::Key::new(hmac::HMAC_SHA256, config.payment_webhook_secret.as_bytes())),
     };
-    let (stop, sender) = (lifecycle.stopping(), live.clone());
+    let (stop, sender) = (lifecycle.stopping(), stream.clone());
     lifecycle.spawn_worker("live.send", |pulse| sender.send(announced, stop, pulse));
     let stop = lifecycle.stopping();
-    lifecycle.spawn_worker("live.hear", |pulse| live.hear(stop, pulse));
+    lifecycle.spawn_worker("live.hear", |pulse| stream.receive(stop, pulse));
     lifecycle.spawn_worker("sagas", |pulse| sagas.run(pulse));
     let (stop, watched) = (lifecycle.stopping(), pool.clone());
     lifecycle.spawn_worker("sagas.watch", |pulse| watch::run(watched, stop, pulse));
     let (stop, swept) = (lifecycle.stopping(), pool.clone());
     lifecycle.spawn_worker("claims", |pulse| sweeper::run(swept, products, times, stop, pulse));
-    ports.serve(lifecycle, &pool, http::router(app), Routes::default())
+    let calls = grpc::Api { descriptors: proto::DESCRIPTORS, ..grpc::Api::default() };
+    ports.serve(lifecycle, &pool, http::router(app), calls)
 }
 
 /// Prints a new service key: `{"private_key_pem", "public_key"}` on one line.

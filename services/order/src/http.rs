@@ -8,13 +8,48 @@ mod orders;
 mod refunds;
 mod webhook;
 
+use std::sync::Arc;
+
+use aws_lc_rs::hmac;
 use axum::Router;
+use axum::extract::FromRef;
 use serde_json::Value;
+use service::auth::Verifier;
+use service::db::Pool;
+use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::app::App;
+use crate::catalogue::Catalogue;
+use crate::checkout::Checkout;
+use crate::events::stream::OrderStream;
+use crate::order::reads::Reads;
+use crate::refunds::Refunds;
+use crate::saga::runner::Sagas;
 
 const TITLE: &str = "Dockside order";
+
+/// What handlers work with.
+#[derive(Clone, FromRef)]
+pub struct App {
+    pub pool: Pool,
+    pub reads: Reads,
+    pub verifier: Arc<Verifier>,
+    pub catalogue: Catalogue,
+    pub checkout: Checkout,
+    pub refunds: Refunds,
+    pub sagas: Sagas,
+    pub webhook_key: WebhookKey,
+    pub stream: OrderStream,
+    pub stopping: Stopping,
+}
+
+/// Cancelled when open streams are to end.
+#[derive(Clone)]
+pub struct Stopping(pub CancellationToken);
+
+/// What the payment provider signs its webhooks with.
+#[derive(Clone)]
+pub struct WebhookKey(pub hmac::Key);
 
 pub fn router(app: App) -> Router {
     service::openapi::router(TITLE, routes()).with_state(app)

@@ -1,32 +1,37 @@
 //! Carts, orders, payments.
 //!
-//! The path of `POST /orders`, as reading order:
-//! [`http::orders`](http) takes the request apart, [`place`] walks it through
-//! claim ([`claim`]), reservation ([`clients::product`]) and the transaction
-//! that places the order ([`order`]). From there on the [`saga`] owns it: a pure
-//! transition function, a store that applies facts to it, and a runner that
-//! asks product and payment provider for the next fact.
+//! The path of `POST /orders`, as reading order: [`http::orders`](http) takes the request apart. [`checkout`] claims its
+//! Idempotency-Key ([`idempotency`]), reserves the stock ([`clients::product`]), and writes the order ([`order`]) in one
+//! transaction. From there on the [`saga`] sees it through: the rule is a pure function ([`order_core::saga`]), the store
+//! applies facts by it, and the runner asks the product service and the payment provider for the next fact.
 
 mod address;
 mod app;
 mod cart;
 mod catalogue;
-mod claim;
+mod checkout;
 mod clients;
 mod config;
-mod consumer;
 mod erasure;
+mod events;
+mod failpoints;
 mod http;
-mod live;
+mod idempotency;
 mod order;
-mod place;
-mod refund;
+mod refunds;
 mod saga;
 mod schema;
-mod text;
 mod times;
 
 pub use app::{keygen, start};
 pub use config::Config;
 pub use http::document as openapi;
 pub use times::Times;
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn no_module_leads_back_to_itself() {
+        assert_eq!(testing::arrows::circles(env!("CARGO_MANIFEST_DIR")), Vec::<String>::new());
+    }
+}

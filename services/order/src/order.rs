@@ -5,8 +5,11 @@ pub mod store;
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-use service::{FieldError, Money};
+pub use order_core::order::{
+    CancelReason, Item, Line, MAX_LINES, MAX_QUANTITY, NoTotal, PaymentStatus, Status, Tracking, total,
+};
+use serde::Serialize;
+use service::Money;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 use utoipa::openapi::schema::{Array, ArrayBuilder};
@@ -14,84 +17,12 @@ use uuid::Uuid;
 
 use crate::address::Address;
 use crate::schema;
-use crate::text::words;
-
-words! {
-    Status as OrderStatus {
-        /// Stock is reserved, payment under way.
-        Pending = "pending",
-        /// Payment is captured, the stock taken.
-        Confirmed = "confirmed",
-        Shipped = "shipped",
-        Delivered = "delivered",
-        Cancelled = "cancelled",
-    }
-}
-
-words! {
-    CancelReason {
-        PaymentDeclined = "payment_declined",
-        PaymentTimeout = "payment_timeout",
-        OutOfStock = "out_of_stock",
-        Customer = "customer",
-        Staff = "staff",
-    }
-}
-
-words! {
-    PaymentStatus {
-        Pending = "pending",
-        Authorized = "authorized",
-        Captured = "captured",
-        Voided = "voided",
-        Declined = "declined",
-        Refunded = "refunded",
-        /// The provider has not told yet what happened.
-        Unknown = "unknown",
-    }
-}
-
-/// Where a parcel is.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Tracking {
-    #[schema(schema_with = schema::up_to_100)]
-    pub carrier: String,
-    #[schema(schema_with = schema::up_to_100)]
-    pub tracking_number: String,
-}
 
 /// Who looks at an order: what may be done next depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Viewer {
     Owner,
     Staff,
-}
-
-/// So many of a product.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[schema(as = OrderLine)]
-pub struct Line {
-    pub product_id: Uuid,
-    #[schema(minimum = 1, maximum = 999)]
-    pub quantity: u32,
-}
-
-/// Most of one product in an order or a cart.
-pub const MAX_QUANTITY: u32 = 999;
-
-/// Most different products in an order or a cart.
-pub const MAX_LINES: usize = 100;
-
-/// A line as it was bought: later changes of the product don't touch it.
-#[derive(Clone, Debug)]
-pub struct Item {
-    pub product_id: Uuid,
-    pub sku: String,
-    pub name: String,
-    pub unit_price: Money,
-    pub quantity: u32,
 }
 
 /// An order that is about to be placed.
@@ -159,7 +90,7 @@ pub struct Order {
     pub placed_at: OffsetDateTime,
     pub updated_at: OffsetDateTime,
     pub items: Vec<Item>,
-    /// Grows with every change that is told of.
+    /// Grows with every change that is announced.
     pub version: i64,
     pub history: Vec<Past>,
 }
@@ -309,65 +240,5 @@ impl Order {
                 .map(|past| HistoryView { status: past.status, at: past.at })
                 .collect(),
         }
-    }
-}
-
-/// The sum of the lines. An order has one currency, and an amount that card
-/// providers take: more than nothing, at most [`Money::MAX_AMOUNT`].
-pub fn total(items: &[Item]) -> Result<Money, FieldError> {
-    let refuse = |index: usize, code: &str, detail: &str| {
-        Err(FieldError::new(format!("/items/{index}"), code, detail))
-    };
-    let Some(first) = items.first() else {
-        return Err(FieldError::new("/items", "too_short", "At least one item."));
-    };
-    let mut total = Money::new(0, first.unit_price.currency);
-    for (index, item) in items.iter().enumerate() {
-        if item.unit_price.currency != total.currency {
-            return refuse(index, "mixed_currencies", "All items of an order have one currency.");
-        }
-        let sum = item.unit_price.checked_mul(item.quantity).and_then(|line| total.checked_add(line));
-        match sum.filter(|sum| sum.amount <= Money::MAX_AMOUNT) {
-            Some(sum) => total = sum,
-            None => return refuse(index, "total_too_large", "An order comes to at most 999,999.99."),
-        }
-    }
-    if total.amount == 0 {
-        return refuse(0, "total_too_small", "An order that costs nothing can't be paid.");
-    }
-    Ok(total)
-}
-
-#[cfg(test)]
-mod tests {
-    use service::money::Currency;
-
-    use super::*;
-
-    fn item(amount: i64, currency: &str, quantity: u32) -> Item {
-        let currency: Currency = currency.parse().unwrap();
-        Item {
-            product_id: Uuid::now_v7(),
-            sku: "S".to_owned(),
-            name: "N".to_owned(),
-            unit_price: Money::new(amount, currency),
-            quantity,
-        }
-    }
-
-    #[test]
-    fn a_total_is_the_sum_of_its_lines() {
-        let total = total(&[item(1999, "EUR", 2), item(1, "EUR", 3)]).unwrap();
-        assert_eq!(total, Money::new(4001, Currency::EUR));
-    }
-
-    #[test]
-    fn a_total_that_cannot_be_paid_is_refused() {
-        let code = |items: &[Item]| total(items).unwrap_err().code;
-        assert_eq!(code(&[]), "too_short");
-        assert_eq!(code(&[item(1, "EUR", 1), item(1, "USD", 1)]), "mixed_currencies");
-        assert_eq!(code(&[item(Money::MAX_AMOUNT, "EUR", 2)]), "total_too_large");
-        assert_eq!(code(&[item(i64::MAX, "EUR", 999)]), "total_too_large");
-        assert_eq!(code(&[item(0, "EUR", 5)]), "total_too_small");
     }
 }

@@ -1,16 +1,18 @@
 //! The service put together.
 
-use messaging::Outbox;
+use messaging::{Outbox, Topology};
+use proto::events;
 use proto::product::v1::product_service_server::ProductServiceServer;
 use service::auth::Verifier;
 use service::peer::Callers;
 use service::serve::{Addresses, Ports};
-use service::{Lifecycle, db};
+use service::{Lifecycle, db, failpoint};
 use sqlx::migrate::Migrator;
 use tonic::service::Routes;
 
 use crate::config::Config;
 use crate::consumer::Consumer;
+use crate::failpoints;
 use crate::objects::Objects;
 use crate::stock::Lives;
 use crate::{demo, grpc, http, image, retention, stock};
@@ -19,6 +21,7 @@ static MIGRATIONS: Migrator = sqlx::migrate!();
 
 /// Starts the service; it runs until `lifecycle` stops. Returns where it listens.
 pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addresses> {
+    failpoint::register(failpoints::ALL);
     let ports = Ports::bind(&config.listen, lifecycle)?;
     let callers = Callers::parse("product", &config.trusted_callers)?;
     let verifier = Verifier::fetching(&config.jwks_url, lifecycle)?;
@@ -33,8 +36,9 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
         ended_days: config.reservation_retention_days,
     };
     let outbox = Outbox::new(pool.clone());
-    let (amqp_url, consumer) = (&config.backends.amqp_url, Consumer(lives));
-    messaging::start(lifecycle, "product", amqp_url, &config.naming, &outbox, consumer);
+    let topology =
+        Topology::new(&config.backends.amqp_url, &config.naming.amqp_namespace, events::SUBSCRIPTIONS);
+    messaging::start(lifecycle, "product", topology, &outbox, Consumer(lives));
     let (expiring, stop) = (pool.clone(), lifecycle.stopping());
     lifecycle.spawn_worker("expiry", |pulse| async move {
         stock::expire_until(&expiring, &stop, &pulse).await;
@@ -49,5 +53,6 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
     let calls = grpc::Calls::new(pool.clone(), callers, lives);
     let routes = Routes::new(ProductServiceServer::new(calls));
     let api = http::router(http::App::new(pool.clone(), outbox, verifier, objects, lifecycle.stopping()));
-    ports.serve(lifecycle, &pool, api, routes)
+    let calls = service::grpc::Api { routes, descriptors: proto::DESCRIPTORS };
+    ports.serve(lifecycle, &pool, api, calls)
 }

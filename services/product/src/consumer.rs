@@ -1,10 +1,10 @@
 //! Events of other services that change the stock.
 
-use messaging::topology::{ORDER_CANCELLED, ORDER_REFUNDED};
 use messaging::{ApplyError, Event, Handler};
+use proto::events::{ORDER_CANCELLED, ORDER_REFUNDED};
 use proto::order::v1::{OrderCancelled, OrderRefunded};
 use service::db::Connection;
-use service::failpoint::reach;
+use service::failpoint;
 use uuid::Uuid;
 
 use crate::stock::{self, Lives, Return};
@@ -26,7 +26,7 @@ impl Handler for Consumer {
         }
         stock::restock(connection, &cancelled, &returns, self.0).await?;
         if !cancelled.is_empty() || !returns.is_empty() {
-            reach("product.restock.written").await?;
+            failpoint::hit("product.restock.written").await?;
         }
         Ok(())
     }

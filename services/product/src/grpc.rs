@@ -10,7 +10,7 @@ use proto::product::v1 as wire;
 use service::batch::Batcher;
 use service::db::Connection;
 use service::db::Pool;
-use service::failpoint::reach;
+use service::failpoint;
 use service::grpc::{from_sqlx, internal, invalid, unavailable};
 use service::peer::Callers;
 use service::telemetry;
@@ -53,21 +53,21 @@ impl Calls {
             reserve: batched(pool.clone(), move |connection, items| {
                 Box::pin(async move {
                     let outcomes = stock::reserve(connection, items, lives).await?;
-                    reach("product.reserve.written").await?;
+                    failpoint::hit("product.reserve.written").await?;
                     Ok(outcomes)
                 })
             }),
             commit: batched(pool.clone(), |connection, orders| {
                 Box::pin(async move {
                     let committed = stock::commit(connection, orders).await?;
-                    reach("product.commit.written").await?;
+                    failpoint::hit("product.commit.written").await?;
                     Ok(committed)
                 })
             }),
             release: batched(pool.clone(), move |connection, orders| {
                 Box::pin(async move {
                     let released = stock::release(connection, orders, lives).await?;
-                    reach("product.release.written").await?;
+                    failpoint::hit("product.release.written").await?;
                     Ok(released)
                 })
             }),
@@ -180,7 +180,7 @@ impl wire::product_service_server::ProductService for Calls {
         let asked = asked.map(|(index, asked)| reservation(&format!("reservations[{index}]"), asked));
         let asked = asked.collect::<Result<_, _>>()?;
         let outcomes = ask(&self.reserve, asked).await?;
-        reach("product.reserve.committed").await.map_err(|error| from_sqlx(&error))?;
+        failpoint::hit("product.reserve.committed").await.map_err(|error| from_sqlx(&error))?;
         let results = outcomes.into_iter().map(wire::ReserveResult::from).collect();
         Ok(Response::new(wire::ReserveResponse { results }))
     }
@@ -192,7 +192,7 @@ impl wire::product_service_server::ProductService for Calls {
         self.callers.require(&request, &CALLERS)?;
         let orders = ids("order_ids", &request.into_inner().order_ids)?;
         let results = ask(&self.commit, orders).await?.into_iter();
-        reach("product.commit.committed").await.map_err(|error| from_sqlx(&error))?;
+        failpoint::hit("product.commit.committed").await.map_err(|error| from_sqlx(&error))?;
         let results = results.map(|result| match result {
             Committed::Committed => wire::CommitResult::Committed.into(),
             Committed::Gone => wire::CommitResult::Gone.into(),
@@ -207,7 +207,7 @@ impl wire::product_service_server::ProductService for Calls {
         self.callers.require(&request, &CALLERS)?;
         let orders = ids("order_ids", &request.into_inner().order_ids)?;
         let results = ask(&self.release, orders).await?.into_iter();
-        reach("product.release.committed").await.map_err(|error| from_sqlx(&error))?;
+        failpoint::hit("product.release.committed").await.map_err(|error| from_sqlx(&error))?;
         let results = results.map(|result| match result {
             Released::Released => wire::ReleaseResult::Released.into(),
             Released::Committed => wire::ReleaseResult::Committed.into(),

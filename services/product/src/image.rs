@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::objects::Objects;
-use crate::product::{MAX_IMAGES, Product};
+use crate::schema::MAX_IMAGES;
 
 pub use store::find;
 
@@ -99,27 +99,28 @@ pub async fn upload(
     Ok(key)
 }
 
-/// Shows what was uploaded in place of what was there. The product is locked.
+/// Shows what was uploaded in place of what was there. The product is locked; it has the images `shown`.
 /// 422 when it would have too many images.
 pub async fn attach(
     connection: &mut Connection,
-    product: &Product,
+    product: Uuid,
+    shown: &[String],
     place: i16,
     image: &Image,
 ) -> Result<(), Problem> {
     if !store::keep(connection, &image.key).await? {
         return Err(Problem::unavailable("The upload took too long; send the image again."));
     }
-    if let Some(old) = store::remove(connection, product.id, &[place]).await?.pop() {
+    if let Some(old) = store::remove(connection, product, &[place]).await?.pop() {
         store::discard(connection, &[&old], READERS_SECONDS).await?;
     }
-    let address = address(product.id, place);
-    if !product.images.contains(&address) && product.images.len() >= MAX_IMAGES {
+    let address = address(product, place);
+    if !shown.contains(&address) && shown.len() >= MAX_IMAGES {
         let detail = format!("The product has {MAX_IMAGES} images.");
         return Err(Problem::invalid(vec![FieldError::new("/images", "too_many", detail)]));
     }
-    store::insert(connection, product.id, place, image).await?;
-    Ok(store::show(connection, product.id, &address).await?)
+    store::insert(connection, product, place, image).await?;
+    Ok(store::show(connection, product, &address).await?)
 }
 
 /// Takes away what `images` does not name any more. The product is locked.

@@ -4,14 +4,15 @@
 //! the ports. A visitor's search comes in at [`http`], which reads the
 //! [`product`] store. An order's `Reserve` comes in at [`grpc`], queues up with
 //! others for one transaction, and is decided in [`stock`]. What happened to an
-//! order later comes in at [`consumer`]. All three doors lead to the same
-//! operations, which borrow a connection; the door owns the transaction.
+//! order later comes in at [`consumer`]. All three adapters lead to the
+//! same operations, which borrow a connection; the adapter owns the transaction.
 
 mod app;
 mod category;
 mod config;
 mod consumer;
 mod demo;
+mod failpoints;
 mod grpc;
 mod http;
 mod image;
@@ -24,3 +25,11 @@ mod stock;
 pub use app::start;
 pub use config::Config;
 pub use http::document as openapi;
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn no_module_leads_back_to_itself() {
+        assert_eq!(testing::arrows::circles(env!("CARGO_MANIFEST_DIR")), Vec::<String>::new());
+    }
+}

@@ -9,7 +9,7 @@ pub mod store;
 use std::collections::BTreeMap;
 
 use messaging::NewEvent;
-use messaging::topology::PRODUCT_UPDATED;
+use proto::events::PRODUCT_UPDATED;
 use proto::product::v1 as wire;
 use serde::Serialize;
 use service::db::Connection;
@@ -19,7 +19,7 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-pub use form::{Form, MAX_ATTRIBUTES, MAX_IMAGES, NewProduct, Patch, merge_patch};
+pub use form::{Form, NewProduct, Patch, merge_patch};
 
 use crate::{schema, stock};
 

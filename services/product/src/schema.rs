@@ -8,8 +8,12 @@ use utoipa::openapi::schema::{
     AdditionalProperties, Array, ArrayBuilder, Object, ObjectBuilder, OneOfBuilder, Schema, SchemaType, Type,
 };
 
-use crate::product::{MAX_ATTRIBUTES, MAX_IMAGES};
 use crate::stock::MAX_DELTA;
+
+/// Most attributes that a product has.
+pub const MAX_ATTRIBUTES: usize = 50;
+/// Most images that a product shows.
+pub const MAX_IMAGES: usize = 20;
 
 /// A host, perhaps a port, and what may follow in an address.
 const ON_THE_WEB: &str = concat!(

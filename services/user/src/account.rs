@@ -3,7 +3,8 @@
 mod administration;
 mod store;
 
-use messaging::{NewEvent, outbox, topology};
+use messaging::{NewEvent, outbox};
+use proto::events;
 use proto::user::v1::{UserDeleted, UserRegistered};
 use serde::Serialize;
 use service::auth::Role;
@@ -17,9 +18,7 @@ use uuid::Uuid;
 use crate::password::NewPassword;
 
 pub(crate) use administration::{Change, Managed, administer};
-pub(crate) use store::{
-    Credentials, change_password, credentials, find, list, managed, own_password, rename, with_email,
-};
+pub(crate) use store::{change_password, credentials, find, list, managed, own_password, rename, with_email};
 
 /// RFC 5321, section 4.5.3.1.3 allows a path of 256 octets, brackets included.
 const MAX_EMAIL_OCTETS: usize = 254;
@@ -130,7 +129,7 @@ pub(crate) async fn register(
             }
         })?;
     let registered = UserRegistered { user_id: account.id.to_string() };
-    let event = NewEvent::new(topology::USER_REGISTERED, account.id, 1, &registered);
+    let event = NewEvent::new(events::USER_REGISTERED, account.id, 1, &registered);
     outbox::enqueue(connection, &[event]).await?;
     Ok(account)
 }
@@ -147,7 +146,7 @@ pub(crate) async fn erase(connection: &mut Connection, id: Uuid) -> Result<bool,
     account.may_leave()?;
     store::delete(connection, id).await?;
     let deleted = UserDeleted { user_id: id.to_string() };
-    let event = NewEvent::new(topology::USER_DELETED, id, account.version + 1, &deleted);
+    let event = NewEvent::new(events::USER_DELETED, id, account.version + 1, &deleted);
     outbox::enqueue(connection, &[event]).await?;
     Ok(true)
 }

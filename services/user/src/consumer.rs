@@ -1,7 +1,8 @@
 //! What happens to orders becomes what their customers are told: a
 //! notification for each event.
 
-use messaging::{ApplyError, Event, Handler, topology};
+use messaging::{ApplyError, Event, Handler};
+use proto::events;
 use proto::order::v1::{
     Order, OrderCancelled, OrderConfirmed, OrderDelivered, OrderPlaced, OrderRefunded, OrderShipped,
 };
@@ -19,12 +20,12 @@ impl Handler for Notifier {
         let mut new = Vec::with_capacity(events.len());
         for event in events {
             let order = match event.kind.as_str() {
-                topology::ORDER_PLACED => event.decode::<OrderPlaced>()?.order,
-                topology::ORDER_CONFIRMED => event.decode::<OrderConfirmed>()?.order,
-                topology::ORDER_CANCELLED => event.decode::<OrderCancelled>()?.order,
-                topology::ORDER_SHIPPED => event.decode::<OrderShipped>()?.order,
-                topology::ORDER_DELIVERED => event.decode::<OrderDelivered>()?.order,
-                topology::ORDER_REFUNDED => event.decode::<OrderRefunded>()?.order,
+                events::ORDER_PLACED => event.decode::<OrderPlaced>()?.order,
+                events::ORDER_CONFIRMED => event.decode::<OrderConfirmed>()?.order,
+                events::ORDER_CANCELLED => event.decode::<OrderCancelled>()?.order,
+                events::ORDER_SHIPPED => event.decode::<OrderShipped>()?.order,
+                events::ORDER_DELIVERED => event.decode::<OrderDelivered>()?.order,
+                events::ORDER_REFUNDED => event.decode::<OrderRefunded>()?.order,
                 _ => continue,
             };
             new.push(notification(event, order.as_ref())?);

@@ -5,7 +5,7 @@ use service::auth::Role;
 use service::validate::Invalid;
 
 use crate::account::{self, Email};
-use crate::app::App;
+use crate::http::App;
 use crate::password::NewPassword;
 
 const ACCOUNTS: [(&str, &str, &str, Role); 3] = [

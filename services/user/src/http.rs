@@ -7,14 +7,36 @@ mod me;
 mod sessions;
 mod users;
 
+use std::sync::Arc;
+
 use axum::Router;
+use axum::extract::FromRef;
+use messaging::Outbox;
 use serde_json::Value;
+use service::auth::Verifier;
+use service::db::Pool;
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::app::App;
 use crate::docs;
+use crate::password::Hasher;
+use crate::signing::SigningKeys;
 
 const TITLE: &str = "Dockside user";
+
+/// What a request needs.
+#[derive(Clone)]
+pub(crate) struct App {
+    pub pool: Pool,
+    pub outbox: Outbox,
+    pub hasher: Arc<Hasher>,
+    pub keys: Arc<SigningKeys>,
+}
+
+impl FromRef<App> for Arc<Verifier> {
+    fn from_ref(app: &App) -> Self {
+        app.keys.verifier()
+    }
+}
 
 pub(crate) fn router(app: App) -> Router {
     service::openapi::router(TITLE, routes()).merge(docs::router()).with_state(app)

@@ -15,6 +15,7 @@ mod config;
 mod consumer;
 mod demo;
 mod docs;
+mod failpoints;
 mod grpc;
 mod http;
 mod mailer;
@@ -30,3 +31,11 @@ mod user_agent;
 pub use app::start;
 pub use config::Config;
 pub use http::document as openapi;
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn no_module_leads_back_to_itself() {
+        assert_eq!(testing::arrows::circles(env!("CARGO_MANIFEST_DIR")), Vec::<String>::new());
+    }
+}

@@ -20,8 +20,6 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::account::Credentials;
-
 pub(crate) use store::{current_role, list, revoke_all, revoke_others, revoke_own, sweep};
 
 /// A sign-in, as the account's owner sees it.
@@ -71,6 +69,13 @@ impl RefreshToken {
         token.copy_from_slice(tag.as_ref()); // SHA-256's output is 32 bytes
         Self(token)
     }
+}
+
+/// What a sign-in is checked against.
+pub(crate) struct Credentials {
+    pub id: Uuid,
+    pub password_hash: String,
+    pub disabled: bool,
 }
 
 /// What a new access token is made of, and the refresh token that goes with it.

@@ -9,11 +9,12 @@ use std::time::Duration;
 use lapin::options::BasicPublishOptions;
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Confirmation, Connection};
-use messaging::topology::{
-    ORDER_CANCELLED, ORDER_CONFIRMED, ORDER_PLACED, ORDER_SHIPPED, PRODUCT_UPDATED, Topology, USER_DELETED,
-};
+use messaging::topology::Topology;
 use operator::dlq::{self, Which};
 use prost::Message;
+use proto::events::{
+    ORDER_CANCELLED, ORDER_CONFIRMED, ORDER_PLACED, ORDER_SHIPPED, PRODUCT_UPDATED, USER_DELETED,
+};
 use proto::order::v1::{Order, OrderShipped};
 use proto::user::v1::UserDeleted;
 use system_tests::{Shop, eventually};
@@ -32,7 +33,7 @@ struct Broker {
 
 impl Broker {
     async fn open(shop: &Shop) -> Self {
-        let topology = Topology::new(&shop.broker_url, "dockside");
+        let topology = Topology::new(&shop.broker_url, "dockside", proto::events::SUBSCRIPTIONS);
         let (_connection, channel) = topology.open().await.unwrap();
         Self { topology, channel, _connection }
     }

@@ -249,7 +249,7 @@ async fn within<T>(answer: impl Future<Output = lapin::Result<T>>) -> Result<T> 
 
 /// `all`, or the one that was named.
 pub fn services(name: Option<&str>) -> Result<Vec<&'static str>> {
-    let all = messaging::topology::SUBSCRIPTIONS.map(|(service, _)| service);
+    let all: Vec<&str> = proto::events::SUBSCRIPTIONS.iter().map(|(service, _)| *service).collect();
     let chosen: Vec<_> = all.into_iter().filter(|service| name.is_none_or(|name| name == *service)).collect();
     ensure!(!chosen.is_empty(), "no service {}", name.unwrap_or_default());
     Ok(chosen)

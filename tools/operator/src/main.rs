@@ -66,7 +66,11 @@ async fn run(cli: Cli) -> Result<bool> {
 }
 
 async fn dlq_command(settings: &Settings, command: Dlq) -> Result<bool> {
-    let topology = Topology::new(need(settings.amqp_url.as_deref(), "AMQP_URL"), &settings.amqp_namespace);
+    let topology = Topology::new(
+        need(settings.amqp_url.as_deref(), "AMQP_URL"),
+        &settings.amqp_namespace,
+        proto::events::SUBSCRIPTIONS,
+    );
     match command {
         Dlq::List { of, limit } => {
             let found = dlq::list(&topology, &dlq::services(of.service.as_deref())?, limit).await?;
@@ -125,7 +129,10 @@ async fn reconcile_command(settings: &Settings, command: Reconcile) -> Result<bo
             need(settings.payment_secret_key.as_deref(), "PAYMENT_SECRET_KEY"),
         )?),
     };
-    let broker = settings.amqp_url.as_deref().map(|url| Topology::new(url, &settings.amqp_namespace));
+    let broker = settings
+        .amqp_url
+        .as_deref()
+        .map(|url| Topology::new(url, &settings.amqp_namespace, proto::events::SUBSCRIPTIONS));
     let database = database(settings).await?;
     let sources = Sources { database: &database, provider: provider.as_ref(), broker: broker.as_ref() };
     let hours = Duration::from_secs(u64::from(command.since) * 3600);

@@ -13,9 +13,10 @@ use lapin::options::{BasicGetOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection};
 use messaging::envelope;
-use messaging::topology::{ORDER_CANCELLED, Topology};
+use messaging::topology::Topology;
 use operator::dlq::{self, Which};
 use prost::Message;
+use proto::events::ORDER_CANCELLED;
 use proto::order::v1::{Order, OrderCancelled};
 use testing::eventually;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -36,10 +37,10 @@ impl Broker {
     /// with the limit that brokers from RabbitMQ 4.0 on give to any.
     async fn open() -> Self {
         let namespace = testing::namespace();
-        let topology = Topology::new(&testing::amqp_url(), &namespace);
+        let topology = Topology::new(&testing::amqp_url(), &namespace, proto::events::SUBSCRIPTIONS);
         let (_connection, channel) = topology.open().await.unwrap();
         let broker = Self { topology, namespace, channel, _connection };
-        for (service, _) in messaging::topology::SUBSCRIPTIONS {
+        for (service, _) in proto::events::SUBSCRIPTIONS {
             broker.declare(&broker.topology.queue(service), None).await;
             broker.declare(&broker.topology.dead_letters(service), Some(20)).await;
         }
@@ -243,7 +244,7 @@ async fn a_replay_cut_before_it_publishes_leaves_the_letter_dead() {
     let broker = Broker::open().await;
     let id = broker.bury().await.to_string();
     let (url, cut) = cutting_at(PUBLISH, true).await;
-    let through = Topology::new(&url, &broker.namespace);
+    let through = Topology::new(&url, &broker.namespace, proto::events::SUBSCRIPTIONS);
     dlq::replay(&through, USER, &Which::All, false).await.unwrap_err();
     assert!(cut.load(Ordering::SeqCst));
     eventually("the letter to be back", || async { (broker.dead().await == [id.clone()]).then_some(()) })
@@ -256,7 +257,7 @@ async fn a_replay_cut_between_the_publish_and_its_confirm_leaves_the_letter_in_b
     let broker = Broker::open().await;
     let id = broker.bury().await.to_string();
     let (url, cut) = cutting_at(ACK, false).await;
-    let through = Topology::new(&url, &broker.namespace);
+    let through = Topology::new(&url, &broker.namespace, proto::events::SUBSCRIPTIONS);
     dlq::replay(&through, USER, &Which::All, false).await.unwrap_err();
     assert!(cut.load(Ordering::SeqCst));
     eventually("the letter to be back", || async { (broker.dead().await == [id.clone()]).then_some(()) })
@@ -269,7 +270,7 @@ async fn a_replay_cut_between_the_confirm_and_the_removal_leaves_the_letter_in_b
     let broker = Broker::open().await;
     let id = broker.bury().await.to_string();
     let (url, cut) = cutting_at(ACK, true).await;
-    let through = Topology::new(&url, &broker.namespace);
+    let through = Topology::new(&url, &broker.namespace, proto::events::SUBSCRIPTIONS);
     dlq::replay(&through, USER, &Which::All, false).await.unwrap_err();
     assert!(cut.load(Ordering::SeqCst));
     eventually("the letter to be back", || async { (broker.dead().await == [id.clone()]).then_some(()) })

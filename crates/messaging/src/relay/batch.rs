@@ -7,7 +7,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use lapin::{Confirmation, PublisherConfirm};
 use service::db::Pool;
-use service::failpoint::reach;
+use service::failpoint;
 use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
@@ -68,7 +68,7 @@ pub(super) async fn settle(pool: Pool, sent: Vec<Sent>, published: Instant) -> O
         while let Ok(Some((id, answer))) = timeout_at(until, confirms.next()).await {
             let kind = open.remove(&id).unwrap_or_default();
             let tally = outcome.tallies.entry(kind.clone()).or_default();
-            match heard(id, answer) {
+            match confirmation(id, answer) {
                 Answer::Confirmed => {
                     tally.confirmed += 1;
                     confirmed.push(id);
@@ -109,7 +109,7 @@ pub(super) async fn settle(pool: Pool, sent: Vec<Sent>, published: Instant) -> O
     outcome
 }
 
-fn heard(id: Uuid, answer: lapin::Result<Confirmation>) -> Answer {
+fn confirmation(id: Uuid, answer: lapin::Result<Confirmation>) -> Answer {
     let (answer, what) = match answer {
         Ok(Confirmation::Ack(None)) => return Answer::Confirmed,
         // A message that was returned as unroutable is acked too, with the message inside.
@@ -122,12 +122,12 @@ fn heard(id: Uuid, answer: lapin::Result<Confirmation>) -> Answer {
 }
 
 async fn mark(pool: &Pool, confirmed: &[Uuid]) -> sqlx::Result<()> {
-    reach("relay.published").await?;
+    failpoint::hit("relay.published").await?;
     sqlx::query!("UPDATE outbox SET published_at = now(), attempts = 0 WHERE id = ANY($1)", confirmed)
         .execute(pool)
         .await?;
     service::telemetry::counter("events.published").add(confirmed.len() as u64, &[]);
-    reach("relay.marked").await
+    failpoint::hit("relay.marked").await
 }
 
 /// A connection that breaks is mostly not the event's doing; one that has seen several break waits, too.

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use lapin::{Channel, Connection};
 use messaging::topology::Topology;
 use messaging::{ApplyError, Event, Handler, Naming, NewEvent, Outbox, outbox};
+use proto::events::SUBSCRIPTIONS;
 use proto::user::v1::UserRegistered;
 use service::Lifecycle;
 use service::config::Backends;
@@ -97,8 +98,9 @@ impl Rig {
             .unwrap();
         let naming = Naming { amqp_namespace: testing::namespace() };
         let (outbox, notes, lifecycle) = (Outbox::new(pool.clone()), Notes::default(), Lifecycle::new());
-        messaging::start(&lifecycle, "order", amqp_url, &naming, &outbox, notes.clone());
-        let topology = Topology::new(&testing::amqp_url(), &naming.amqp_namespace);
+        let topology = |url: &str| Topology::new(url, &naming.amqp_namespace, SUBSCRIPTIONS);
+        messaging::start(&lifecycle, "order", topology(amqp_url), &outbox, notes.clone());
+        let topology = topology(&testing::amqp_url());
         Self { pool, database_url: backends.database_url, outbox, topology, notes, lifecycle }
     }
 

@@ -15,8 +15,8 @@ use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::saga::money::{Heard, RefundStatus};
-use crate::saga::{Input, Intent};
+use order_core::saga::refunds::{RefundReport, RefundStatus};
+use order_core::saga::{Input, IntentStatus};
 
 /// Of a hundred each: more refunds than any order has, more intents than are made while one order waits.
 const MOST_PAGES: usize = 100;
@@ -186,26 +186,25 @@ impl Payments {
             ("metadata[refund_id]", refund.to_string()),
         ];
         match self.post("/v1/refunds", &form, refund.to_string()).await {
-            Answer::Done(body) => {
-                parse::<RefundBody>(&body).map_or(Input::NoAnswer, |made| Input::Heard(heard(made)))
-            }
-            Answer::Refused(_) => Input::Heard(Heard {
+            Answer::Done(body) => parse::<RefundBody>(&body)
+                .map_or(Input::NoAnswer, |made| Input::RefundReported(refund_report(made))),
+            Answer::Refused(_) => Input::RefundReported(RefundReport {
                 ours: Some(refund),
                 provider_id: None,
                 amount,
                 status: RefundStatus::Failed,
                 fresh: refund,
             }),
-            // A look at the refunds tells which was made under our key. Never under another one: that might be a second.
+            // The list of refunds tells which was made under our key. Never under another one: that might be a second.
             Answer::KeyTaken | Answer::None => Input::NoAnswer,
         }
     }
 
     /// All refunds of an intent, oldest first; `None` without an answer.
-    pub async fn refunds(&self, intent: &str) -> Option<Vec<Heard>> {
+    pub async fn refunds(&self, intent: &str) -> Option<Vec<RefundReport>> {
         let query = [("payment_intent", intent.to_owned())];
         let made = self.list::<RefundBody>("/v1/refunds", &query, |_| true).await?;
-        Some(made.into_iter().rev().map(heard).collect())
+        Some(made.into_iter().rev().map(refund_report).collect())
     }
 
     /// Those of a list that are wanted, newest first; `None` without an answer. The caller has a deadline.
@@ -243,12 +242,12 @@ impl Payments {
     fn fact(&self, answer: Answer) -> Input {
         match answer {
             Answer::Done(body) => parse::<IntentBody>(&body).and_then(|intent| state(&intent)),
-            Answer::Refused(error) if error.kind == "card_error" => Some(Intent::Declined),
+            Answer::Refused(error) if error.kind == "card_error" => Some(IntentStatus::Declined),
             Answer::Refused(error) => error.payment_intent.as_ref().and_then(state),
             // The next call asks what has become of it, and the one after that has another key.
             Answer::KeyTaken | Answer::None => None,
         }
-        .map_or(Input::NoAnswer, Input::Intent)
+        .map_or(Input::NoAnswer, Input::IntentReported)
     }
 
     async fn post(&self, path: &str, form: &[(&str, String)], key: String) -> Answer {
@@ -315,8 +314,8 @@ fn parse<T: DeserializeOwned>(body: &str) -> Option<T> {
 }
 
 /// <https://docs.stripe.com/api/refunds/object#refund_object-status>
-fn heard(refund: RefundBody) -> Heard {
-    Heard {
+fn refund_report(refund: RefundBody) -> RefundReport {
+    RefundReport {
         ours: refund.metadata.get("refund_id").and_then(|id| id.parse().ok()),
         provider_id: Some(refund.id),
         amount: refund.amount,
@@ -330,14 +329,14 @@ fn heard(refund: RefundBody) -> Heard {
 }
 
 /// <https://docs.stripe.com/payments/paymentintents/lifecycle>
-fn state(intent: &IntentBody) -> Option<Intent> {
+fn state(intent: &IntentBody) -> Option<IntentStatus> {
     Some(match intent.status.as_str() {
-        "requires_payment_method" if intent.last_payment_error.is_some() => Intent::Declined,
-        "requires_payment_method" | "requires_confirmation" => Intent::Unconfirmed,
-        "processing" | "requires_action" => Intent::Processing,
-        "requires_capture" => Intent::Authorised,
-        "succeeded" => Intent::Captured,
-        "canceled" => Intent::Cancelled,
+        "requires_payment_method" if intent.last_payment_error.is_some() => IntentStatus::Declined,
+        "requires_payment_method" | "requires_confirmation" => IntentStatus::Unconfirmed,
+        "processing" | "requires_action" => IntentStatus::Processing,
+        "requires_capture" => IntentStatus::Authorised,
+        "succeeded" => IntentStatus::Captured,
+        "canceled" => IntentStatus::Cancelled,
         other => {
             tracing::error!(status = other, "payment.status_unknown");
             return None;

@@ -13,8 +13,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
+use super::App;
 use super::examples;
-use crate::app::App;
 use crate::cart::{self, Cart, store};
 use crate::catalogue::Catalogue;
 use crate::order::{Line, MAX_LINES, MAX_QUANTITY};

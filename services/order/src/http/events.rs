@@ -23,8 +23,8 @@ use uuid::Uuid;
 
 use super::examples;
 use super::orders::{viewer, visible};
-use crate::app::{App, Stopping};
-use crate::live::{Changes, Listener, Live};
+use super::{App, Stopping};
+use crate::events::stream::{Changes, Listener, OrderStream};
 use crate::order::Viewer;
 use crate::order::reads::Reads;
 
@@ -73,14 +73,14 @@ pub fn router() -> OpenApiRouter<App> {
 async fn events(
     user: User,
     State(reads): State<Reads>,
-    State(live): State<Live>,
+    State(stream): State<OrderStream>,
     State(Stopping(stop)): State<Stopping>,
     Path(id): Path<Uuid>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     // Before the order is read, so that no change falls between.
     let listener =
-        live.listen(id).ok_or_else(|| Problem::unavailable("Too many are listening; try again."))?;
+        stream.listen(id).ok_or_else(|| Problem::unavailable("Too many are listening; try again."))?;
     let order = visible(&reads, user, id).await?;
     listener.knows(order.version);
     let changes = Changes::of(&order);
@@ -119,10 +119,10 @@ async fn feed(
             sent = timeout(pace.patience, queue.send(Ok(event))) => matches!(sent, Ok(Ok(()))),
         }
     };
-    let mut news = Some(history);
+    let mut unsent = Some(history);
     loop {
         // Taken, as who waits for hours should not hold all that was.
-        if let Some(changes) = news.take() {
+        if let Some(changes) = unsent.take() {
             for (version, event) in changes.after(seen, viewer) {
                 if !deliver(event).await {
                     return;
@@ -138,7 +138,7 @@ async fn feed(
             () = queue.closed() => return,
             () = &mut end => return,
             newest = listener.changed() => match newest {
-                Some(newest) => news = Some(newest),
+                Some(newest) => unsent = Some(newest),
                 None => return,
             },
             _ = beat.tick() => if !deliver(Bytes::from_static(b":\n\n")).await {
@@ -158,23 +158,23 @@ mod tests {
     const SOON: Duration = Duration::from_millis(10);
 
     /// A stream of an order to which nothing happens, of the only place there is.
-    fn stream(live: &Live, pace: Pace) -> mpsc::Receiver<Result<Bytes, Infallible>> {
+    fn events(stream: &OrderStream, pace: Pace) -> mpsc::Receiver<Result<Bytes, Infallible>> {
         let (queue, events) = mpsc::channel(QUEUE);
-        let listener = live.listen(Uuid::nil()).expect("a place is free");
+        let listener = stream.listen(Uuid::nil()).expect("a place is free");
         let stop = CancellationToken::new();
         tokio::spawn(feed(listener, Arc::default(), Viewer::Owner, 0, queue, pace, stop));
         events
     }
 
-    fn live() -> Live {
+    fn open() -> OrderStream {
         let nowhere = Pool::lazy("postgres://127.0.0.1:1/none", "orders", 1).expect("an address");
-        Live::new(nowhere, 1).0
+        OrderStream::new(nowhere, 1).0
     }
 
     /// Waits until the stream's place is free again.
-    async fn given_up(live: &Live) {
+    async fn given_up(stream: &OrderStream) {
         let free = async {
-            while live.listen(Uuid::nil()).is_none() {
+            while stream.listen(Uuid::nil()).is_none() {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
@@ -183,7 +183,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_silent_stream_has_a_heartbeat() {
-        let mut events = stream(&live(), Pace { beat: SOON, patience: NEVER, longest: NEVER });
+        let mut events = events(&open(), Pace { beat: SOON, patience: NEVER, longest: NEVER });
         for _ in 0..3 {
             assert_eq!(events.recv().await, Some(Ok(Bytes::from_static(b":\n\n"))));
         }
@@ -191,9 +191,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_client_that_takes_nothing_is_dropped() {
-        let live = live();
-        let mut events = stream(&live, Pace { beat: SOON, patience: SOON, longest: NEVER });
-        given_up(&live).await;
+        let stream = open();
+        let mut events = events(&stream, Pace { beat: SOON, patience: SOON, longest: NEVER });
+        given_up(&stream).await;
         let mut left = 0;
         while events.recv().await.is_some() {
             left += 1;
@@ -203,11 +203,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_stream_ends_when_its_client_is_gone_or_its_time_is_up() {
-        let live = live();
-        drop(stream(&live, Pace { beat: NEVER, patience: NEVER, longest: NEVER }));
-        given_up(&live).await;
-        let mut events = stream(&live, Pace { beat: NEVER, patience: NEVER, longest: SOON });
+        let stream = open();
+        drop(events(&stream, Pace { beat: NEVER, patience: NEVER, longest: NEVER }));
+        given_up(&stream).await;
+        let mut events = events(&stream, Pace { beat: NEVER, patience: NEVER, longest: SOON });
         assert_eq!(events.recv().await, None);
-        given_up(&live).await;
+        given_up(&stream).await;
     }
 }

@@ -9,9 +9,9 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
+use super::App;
 use super::examples;
 use super::orders::{viewer, visible};
-use crate::app::App;
 use crate::order::reads::Reads;
 use crate::order::{Order, Tracking, View};
 use crate::saga::Input;
@@ -85,7 +85,7 @@ async fn move_on(
     input: Input,
     refused: Problem,
 ) -> Result<Json<View>, Problem> {
-    match sagas.tell(id, input).await? {
+    match sagas.apply(id, input).await? {
         Some(Ok(_)) => Ok(Json(visible(reads, user, id).await?.view(viewer(user)))),
         Some(Err(_)) => Err(refused),
         None => Err(Problem::not_found("There is no such order.")),

@@ -16,12 +16,13 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
+use super::App;
 use super::examples;
-use crate::app::App;
-use crate::claim::Answer;
+use crate::checkout::Checkout;
+use crate::checkout::request::{Described, Request};
+use crate::idempotency::StoredAnswer;
 use crate::order::reads::Reads;
 use crate::order::{CancelReason, Line, MAX_LINES, MAX_QUANTITY, Order, Status, View, Viewer, store};
-use crate::place::{Described, Placer, Request};
 use crate::saga::Input;
 use crate::saga::runner::Sagas;
 
@@ -53,17 +54,17 @@ pub fn router() -> OpenApiRouter<App> {
 )]
 async fn place(
     user: User,
-    State(placer): State<Placer>,
+    State(checkout): State<Checkout>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    placer.admit()?;
+    checkout.admit()?;
     let key = idempotency_key(&headers)?;
     let request: Request = body.json(&["application/json"])?;
     check(&request)?;
-    let (answer, replayed) = placer.answer(user.id, key, request).await?;
+    let (answer, replayed) = checkout.place_order(user.id, key, request).await?;
 
-    let location = format!("/api/v1/orders/{}", answer.order_id);
+    let location = format!("/api/v1/orders/{}", answer.id);
     let mut response = stored(answer, replayed)?;
     if response.status() == StatusCode::CREATED {
         let location = HeaderValue::from_str(&location).map_err(|_| Problem::internal())?;
@@ -73,7 +74,7 @@ async fn place(
 }
 
 /// An answer as it is stored with its key.
-pub fn stored(answer: Answer, replayed: bool) -> Result<Response, Problem> {
+pub fn stored(answer: StoredAnswer, replayed: bool) -> Result<Response, Problem> {
     let status = StatusCode::from_u16(answer.status).map_err(|_| Problem::internal())?;
     let mut response = if status == StatusCode::CREATED {
         (status, [(header::CONTENT_TYPE, "application/json")], answer.body).into_response()
@@ -252,7 +253,7 @@ async fn cancel(
     if order.status == Status::Cancelled && !asked.contains(&order.cancel_reason) {
         return Err(too_late());
     }
-    match sagas.tell(id, Input::Cancel(reason)).await? {
+    match sagas.apply(id, Input::Cancel(reason)).await? {
         Some(Ok(_)) => {}
         Some(Err(_)) => return Err(too_late()),
         None => return Err(Problem::not_found("There is no such order.")),

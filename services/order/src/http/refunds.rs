@@ -13,13 +13,13 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
+use super::App;
 use super::examples;
 use super::fulfilment::for_staff;
 use super::orders::{check_lines, idempotency_key, stored, visible};
-use crate::app::App;
 use crate::order::reads::Reads;
 use crate::order::{MAX_LINES, Order};
-use crate::refund::{Refunds, Request, View, store};
+use crate::refunds::{Refunds, Request, View, store};
 
 pub fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(list, open))

@@ -17,7 +17,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::app::{App, WebhookKey};
+use super::{App, WebhookKey};
 use crate::saga::runner::Sagas;
 use crate::schema;
 
@@ -109,7 +109,7 @@ async fn receive(
     let event: Event = shape(body.value(&["application/json"])?)?;
     event.check()?;
     if let Some(intent) = event.intent() {
-        sagas.hear(intent, &event.kind).await?;
+        sagas.report(intent, &event.kind).await?;
     }
     Ok(StatusCode::NO_CONTENT)
 }

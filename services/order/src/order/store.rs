@@ -2,23 +2,18 @@
 
 use std::collections::HashMap;
 
-use messaging::NewEvent;
-use messaging::outbox::enqueue;
-use messaging::topology::{
-    ORDER_CANCELLED, ORDER_CONFIRMED, ORDER_DELIVERED, ORDER_PLACED, ORDER_REFUNDED, ORDER_SHIPPED,
-};
-use proto::order::v1 as events;
 use service::Money;
 use service::db::Connection;
 use service::money::Currency;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{CancelReason, Item, Line, Order, Past, PaymentStatus, Placement, Status, Tracking};
-use crate::refund;
-use crate::saga::store::FIRST_EPOCH;
+use super::{CancelReason, Item, Order, Past, PaymentStatus, Placement, Status, Tracking};
 
-/// Writes new orders with their items, history, sagas and `order.placed`.
+/// The epoch of an order whose first worker is the process that placed it.
+pub const FIRST_EPOCH: i64 = 1;
+
+/// Writes new orders with their items, history and sagas.
 pub async fn insert(connection: &mut Connection, placements: &[Placement]) -> sqlx::Result<()> {
     let column = |value: fn(&Placement) -> String| placements.iter().map(value).collect::<Vec<String>>();
     let ids: Vec<Uuid> = placements.iter().map(|order| order.id).collect();
@@ -78,18 +73,9 @@ pub async fn insert(connection: &mut Connection, placements: &[Placement]) -> sq
         &items.prices,
         &items.quantities,
     )
-    .execute(&mut *connection)
+    .execute(connection)
     .await?;
-
-    let placed: Vec<NewEvent> = placements
-        .iter()
-        .map(|order| {
-            let body = event_body(order.id, order.user_id, &order.items, order.total);
-            NewEvent::new(ORDER_PLACED, order.id, 1, &events::OrderPlaced { order: Some(body) })
-                .in_trace(order.traceparent.clone())
-        })
-        .collect();
-    enqueue(connection, &placed).await
+    Ok(())
 }
 
 #[derive(Default)]
@@ -115,109 +101,8 @@ impl Columns {
     }
 }
 
-fn event_body(id: Uuid, user: Uuid, items: &[Item], total: Money) -> events::Order {
-    let line = |item: &Item| events::Line {
-        product_id: item.product_id.to_string(),
-        sku: item.sku.clone(),
-        name: item.name.clone(),
-        quantity: item.quantity,
-        unit_price: item.unit_price.amount,
-    };
-    events::Order {
-        id: id.to_string(),
-        user_id: user.to_string(),
-        lines: items.iter().map(line).collect(),
-        total: total.amount,
-        currency: total.currency.code().to_owned(),
-    }
-}
-
-/// What subscribers are told of an order.
-pub enum Notice {
-    Confirmed,
-    Cancelled(CancelReason),
-    Shipped(Tracking),
-    Delivered,
-    /// This refund has succeeded.
-    Refunded(Uuid),
-}
-
-/// What an order's subscribers are told beside what happened.
-pub struct About {
-    pub user: Uuid,
-    pub total: Money,
-    pub traceparent: Option<String>,
-}
-
-/// What subscribers are told of an order at a version of it.
-pub struct Told<'a> {
-    pub order: Uuid,
-    pub about: &'a About,
-    pub version: i64,
-    pub notice: Notice,
-}
-
-/// Tells subscribers of orders.
-pub async fn announce(connection: &mut Connection, notices: &[Told<'_>]) -> sqlx::Result<()> {
-    if notices.is_empty() {
-        return Ok(());
-    }
-    let ids: Vec<Uuid> = notices.iter().map(|told| told.order).collect();
-    let items = items(connection, &ids).await?;
-    let refunds = notices.iter().filter_map(|told| match told.notice {
-        Notice::Refunded(id) => Some(id),
-        _ => None,
-    });
-    let refunds = refund::store::tell(connection, &refunds.collect::<Vec<_>>()).await?;
-    let mut announced = Vec::with_capacity(notices.len());
-    for Told { order: id, about, version, notice } in notices {
-        let lines = items.get(id).map_or(&[][..], Vec::as_slice);
-        let lines: Vec<Item> = lines.iter().map(|row| row.item(about.total.currency)).collect();
-        let order = event_body(*id, about.user, &lines, about.total);
-        let event = notice.event(*id, *version, order, &refunds).ok_or(sqlx::Error::RowNotFound)?;
-        announced.push(event.in_trace(about.traceparent.clone()));
-    }
-    enqueue(connection, &announced).await
-}
-
-impl Notice {
-    fn event(
-        &self,
-        id: Uuid,
-        version: i64,
-        order: events::Order,
-        refunds: &HashMap<Uuid, (i64, Vec<Line>)>,
-    ) -> Option<NewEvent> {
-        let order = Some(order);
-        Some(match self {
-            Self::Confirmed => NewEvent::new(ORDER_CONFIRMED, id, version, &events::OrderConfirmed { order }),
-            Self::Cancelled(reason) => {
-                let body = events::OrderCancelled { order, reason: reason.as_str().to_owned() };
-                NewEvent::new(ORDER_CANCELLED, id, version, &body)
-            }
-            Self::Shipped(Tracking { carrier, tracking_number }) => {
-                let (carrier, tracking_number) = (carrier.clone(), tracking_number.clone());
-                let body = events::OrderShipped { order, carrier, tracking_number };
-                NewEvent::new(ORDER_SHIPPED, id, version, &body)
-            }
-            Self::Delivered => NewEvent::new(ORDER_DELIVERED, id, version, &events::OrderDelivered { order }),
-            Self::Refunded(refund) => {
-                let (amount, restock) = refunds.get(refund)?;
-                let line = |line: &Line| events::Restock {
-                    product_id: line.product_id.to_string(),
-                    quantity: line.quantity,
-                };
-                let restock = restock.iter().map(line).collect();
-                let (refund_id, amount) = (refund.to_string(), *amount);
-                let body = events::OrderRefunded { order, refund_id, amount, restock };
-                NewEvent::new(ORDER_REFUNDED, id, version, &body)
-            }
-        })
-    }
-}
-
 /// An order's line. Its price is in the order's currency.
-struct ItemRow {
+pub struct ItemRow {
     order_id: Uuid,
     product_id: Uuid,
     sku: String,
@@ -227,7 +112,7 @@ struct ItemRow {
 }
 
 impl ItemRow {
-    fn item(&self, currency: Currency) -> Item {
+    pub fn item(&self, currency: Currency) -> Item {
         Item {
             product_id: self.product_id,
             sku: self.sku.clone(),
@@ -239,7 +124,10 @@ impl ItemRow {
 }
 
 /// The items of each order, by its id.
-async fn items(connection: &mut Connection, orders: &[Uuid]) -> sqlx::Result<HashMap<Uuid, Vec<ItemRow>>> {
+pub async fn items(
+    connection: &mut Connection,
+    orders: &[Uuid],
+) -> sqlx::Result<HashMap<Uuid, Vec<ItemRow>>> {
     let rows = sqlx::query_as!(
         ItemRow,
         "SELECT order_id, product_id, sku, name, unit_price, quantity FROM orders.order_items

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::money::{Refund, RefundBy};
+use super::refunds::{Refund, RefundBy};
 use super::store::Job;
 use super::{Call, Input};
 use crate::clients::payment::{NewIntent, Payments};
@@ -46,7 +46,7 @@ impl Calls {
         }]
     }
 
-    /// Asks for one open refund, after a look at those that the provider has: one
+    /// Asks for one open refund, after reading those that the provider has: one
     /// whose answer got lost is among them, however long ago that was.
     async fn refund(&self, intent: &str, job: &Job) -> Vec<Input> {
         let open: Vec<&Refund> = job.state.open_refunds().collect();
@@ -54,8 +54,8 @@ impl Calls {
         let turn = usize::try_from(job.progress.attempts).unwrap_or(0) % open.len().max(1);
         let Some(refund) = open.get(turn) else { return vec![Input::NoAnswer] };
         let Some(made) = self.payments.refunds(intent).await else { return vec![Input::NoAnswer] };
-        let known = made.iter().any(|heard| heard.ours == Some(refund.id));
-        let mut facts: Vec<Input> = made.into_iter().map(Input::Heard).collect();
+        let known = made.iter().any(|report| report.ours == Some(refund.id));
+        let mut facts: Vec<Input> = made.into_iter().map(Input::RefundReported).collect();
         if !known && refund.by != RefundBy::Provider {
             facts.push(self.payments.refund(intent, refund.id, refund.amount).await);
         }
@@ -63,18 +63,18 @@ impl Calls {
     }
 
     /// Everything the provider has to say about the order's intent.
-    pub async fn look(&self, job: &Job) -> Vec<Input> {
+    pub async fn inquire(&self, job: &Job) -> Vec<Input> {
         let Some(intent) = job.state.intent.as_deref() else { return vec![] };
         let mut facts = vec![self.payments.retrieve(intent).await];
         match self.payments.refunds(intent).await {
-            Some(made) => facts.extend(made.into_iter().map(Input::Heard)),
+            Some(made) => facts.extend(made.into_iter().map(Input::RefundReported)),
             None => facts.push(Input::NoAnswer),
         }
         facts
     }
 }
 
-/// The failpoint before a call, or a look.
+/// The failpoint before a call, or an inquiry.
 pub fn before(call: Option<Call>) -> &'static str {
     match call {
         Some(Call::CreateIntent) => "order.saga.create.before",

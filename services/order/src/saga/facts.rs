@@ -7,11 +7,12 @@ use service::Money;
 use service::db::Connection;
 use uuid::Uuid;
 
-use super::money::{Refund, RefundBy, RefundStatus};
+use super::refund_store;
 use super::store::{Lease, Progress};
 use super::{Effect, Input, Phase, Refusal, State};
 use crate::erasure;
-use crate::order::store::{About, Notice, Told, announce, currency, tracking};
+use crate::events::publish::{About, Announcement, Notice, announce};
+use crate::order::store::{currency, tracking};
 use crate::order::{CancelReason, PaymentStatus, Status};
 
 /// What somebody learned about an order, in the order it happened.
@@ -34,7 +35,7 @@ pub struct Reported {
 struct Row {
     about: About,
     state: State,
-    /// Every change that is told of has a version of its own.
+    /// Every change that is announced has a version of its own.
     version: i64,
     /// The version that was found.
     locked: i64,
@@ -43,7 +44,7 @@ struct Row {
     lease: Option<Lease>,
 }
 
-/// A change that subscribers are told of.
+/// A change that is announced to subscribers.
 struct Step {
     order: Uuid,
     version: i64,
@@ -92,7 +93,7 @@ pub async fn apply(connection: &mut Connection, reports: &[Report], hold: Durati
         })
         .collect();
     changed.sort_unstable_by_key(|(id, _)| *id);
-    let (history, notices) = tell(&changed, &steps)?;
+    let (history, notices) = history_and_notices(&changed, &steps)?;
     let written = write(connection, &changed, &history, hold).await?;
     let known = |id: &Uuid| before.get(id).map_or(&[][..], |(state, _)| state.refunds.as_slice());
     let refunds = changed.iter().flat_map(|(order, row)| {
@@ -103,12 +104,17 @@ pub async fn apply(connection: &mut Connection, reports: &[Report], hold: Durati
             .filter(move |refund| !old.contains(refund))
             .map(move |refund| (*order, refund))
     });
-    write_refunds(connection, &refunds.collect::<Vec<_>>()).await?;
+    refund_store::write(connection, &refunds.collect::<Vec<_>>()).await?;
     // A refund may be of all that is left.
     let ends = |effect| matches!(effect, Effect::Cancel | Effect::Deliver | Effect::Refunded(_));
     let ended = steps.iter().filter(|step| ends(step.effect)).map(|step| step.order);
     erasure::forget_ended(connection, &ended.collect::<Vec<_>>()).await?;
-    announce(connection, &notices).await?;
+    let succeeded = steps.iter().filter_map(|step| match step.effect {
+        Effect::Refunded(id) => Some(id),
+        _ => None,
+    });
+    let succeeded = refund_store::mark_announced(connection, &succeeded.collect::<Vec<_>>()).await?;
+    announce(connection, &notices, &succeeded).await?;
     let mut moved: Vec<Uuid> = steps.iter().map(|step| step.order).collect();
     moved.dedup();
     let after = |(report, answer): (&Report, Option<Result<State, Refusal>>)| {
@@ -159,7 +165,7 @@ async fn lock(connection: &mut Connection, ids: &[Uuid]) -> sqlx::Result<HashMap
     let paid = [PaymentStatus::Captured.as_str(), PaymentStatus::Refunded.as_str()];
     let paid = rows.iter().filter(|row| paid.contains(&row.payment_status.as_str()));
     let paid: Vec<Uuid> = paid.map(|row| row.order_id).collect();
-    let mut refunds = refunds(connection, &paid).await?;
+    let mut refunds = refund_store::read(connection, &paid).await?;
     rows.into_iter()
         .map(|row| {
             let state = State {
@@ -177,8 +183,8 @@ async fn lock(connection: &mut Connection, ids: &[Uuid]) -> sqlx::Result<HashMap
                 epoch: row.epoch,
                 version: row.saga_version,
                 attempts: row.attempts,
-                news: row.news,
-                news_read: row.news_read,
+                reports: row.news,
+                reports_read: row.news_read,
                 given_up: false,
             };
             let about = About {
@@ -190,59 +196,6 @@ async fn lock(connection: &mut Connection, ids: &[Uuid]) -> sqlx::Result<HashMap
             Ok((row.order_id, Row { about, state, version, locked: version, progress, lease }))
         })
         .collect()
-}
-
-/// The refunds of each order, oldest first.
-pub(super) async fn refunds(
-    connection: &mut Connection,
-    orders: &[Uuid],
-) -> sqlx::Result<HashMap<Uuid, Vec<Refund>>> {
-    let mut refunds: HashMap<Uuid, Vec<Refund>> = HashMap::new();
-    if orders.is_empty() {
-        return Ok(refunds);
-    }
-    let rows = sqlx::query!(
-        "SELECT order_id, id, amount, status, made_by, provider_id FROM orders.refunds
-         WHERE order_id = ANY($1) ORDER BY id",
-        orders,
-    )
-    .fetch_all(connection)
-    .await?;
-    for row in rows {
-        refunds.entry(row.order_id).or_default().push(Refund {
-            id: row.id,
-            amount: row.amount,
-            status: RefundStatus::try_from(row.status)?,
-            by: RefundBy::try_from(row.made_by)?,
-            provider_id: row.provider_id,
-        });
-    }
-    Ok(refunds)
-}
-
-async fn write_refunds(connection: &mut Connection, refunds: &[(Uuid, &Refund)]) -> sqlx::Result<()> {
-    for (order, refund) in refunds {
-        let reason = match refund.by {
-            RefundBy::Cancel => "order cancelled",
-            RefundBy::Provider => "made at the payment provider",
-            RefundBy::Staff => "", // given by whoever asks
-        };
-        sqlx::query!(
-            "INSERT INTO orders.refunds (id, order_id, amount, status, made_by, provider_id, reason)
-             VALUES ($1, $2, $3, $4, $5, $6, $7)
-             ON CONFLICT (id) DO UPDATE SET status = EXCLUDED.status, provider_id = EXCLUDED.provider_id",
-            refund.id,
-            order,
-            refund.amount,
-            refund.status.as_str(),
-            refund.by.as_str(),
-            refund.provider_id,
-            reason,
-        )
-        .execute(&mut *connection)
-        .await?;
-    }
-    Ok(())
 }
 
 /// Writes what changed, and returns how far each saga is now. One statement: it costs little more than each of its parts.
@@ -332,8 +285,8 @@ async fn write(
             epoch: row.epoch,
             version: row.version,
             attempts: row.attempts,
-            news: row.news,
-            news_read: row.news_read,
+            reports: row.news,
+            reports_read: row.news_read,
             given_up: row.given_up,
         };
         (row.order_id, progress)
@@ -343,8 +296,11 @@ async fn write(
 
 type History<'a> = Vec<(&'a Step, Status)>;
 
-/// What is noted of the steps, and what subscribers are told.
-fn tell<'a>(changed: &'a [(Uuid, Row)], steps: &'a [Step]) -> sqlx::Result<(History<'a>, Vec<Told<'a>>)> {
+/// The steps' history, and what is announced to subscribers.
+fn history_and_notices<'a>(
+    changed: &'a [(Uuid, Row)],
+    steps: &'a [Step],
+) -> sqlx::Result<(History<'a>, Vec<Announcement<'a>>)> {
     let rows: HashMap<Uuid, &Row> = changed.iter().map(|(id, row)| (*id, row)).collect();
     let (mut history, mut notices) = (Vec::new(), Vec::new());
     for step in steps {
@@ -363,7 +319,7 @@ fn tell<'a>(changed: &'a [(Uuid, Row)], steps: &'a [Step]) -> sqlx::Result<(Hist
             Effect::Refunded(refund) => (None, Notice::Refunded(refund)),
         };
         history.extend(status.map(|status| (step, status)));
-        notices.push(Told { order: step.order, about: &row.about, version: step.version, notice });
+        notices.push(Announcement { order: step.order, about: &row.about, version: step.version, notice });
     }
     Ok((history, notices))
 }

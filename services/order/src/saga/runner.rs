@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use messaging::Outbox;
 use service::batch::{Batcher, split};
 use service::db::Pool;
-use service::failpoint::reach;
+use service::failpoint;
 use service::{Pulse, telemetry};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout_at;
@@ -24,12 +24,13 @@ use uuid::Uuid;
 
 use super::calls::{self, Calls};
 use super::facts::{self, Report, Reported};
-use super::heard::{Intents, Listening, OF_INTENTS, is_known};
-use super::money::RefundStatus;
+use super::refunds::RefundStatus;
 use super::store::{self, Job, Lease};
-use super::{Call, Input, Intent, Phase, Refusal, State};
-use crate::live::Live;
+use super::webhooks::{OF_INTENTS, Reports, Subscription, is_known};
+use super::{Call, Input, IntentStatus, Phase, Refusal, State};
+use crate::events::stream::OrderStream;
 use crate::order::Placement;
+use crate::order::store::FIRST_EPOCH;
 use crate::times::Times;
 
 /// Orders worked on at once by one process.
@@ -39,9 +40,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// With so many that wait for a worker, orders come faster than they can be seen through.
 const MOST_WAITING: i64 = 128;
-const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// What was seen longer ago says nothing any more.
-const LOOK_HOLDS: Duration = Duration::from_secs(2);
+const COUNT_EVERY: Duration = Duration::from_millis(100);
+/// An older count says nothing any more.
+const COUNT_HOLDS: Duration = Duration::from_secs(2);
 
 /// What a fact led to; `None` for an unknown order.
 type Applied = sqlx::Result<Option<Result<Reported, Refusal>>>;
@@ -73,9 +74,9 @@ struct Work {
     lease: Lease,
     /// What is known of it; nothing when it has to be read.
     job: Option<Job>,
-    /// The news that the last step knew of.
+    /// How many reports there were at the last step.
     seen: i64,
-    listening: Option<Listening>,
+    subscription: Option<Subscription>,
 }
 
 /// A place for one more order to be worked on here.
@@ -94,13 +95,13 @@ pub struct Inner {
     calls: Calls,
     times: Times,
     facts: Batcher<Report, Applied>,
-    bell: Notify,
+    wake_up: Notify,
     slots: Arc<Semaphore>,
     workers: TaskTracker,
     stop: CancellationToken,
-    heard: Intents,
+    reports: Reports,
     /// When too many were last seen to wait for a worker, unless fewer were seen since.
-    behind: Mutex<Option<Instant>>,
+    backlog: Mutex<Option<Instant>>,
     /// Others wait for a worker: they go first.
     queued: AtomicBool,
 }
@@ -122,44 +123,44 @@ impl Sagas {
     pub fn new(
         pool: Pool,
         outbox: Outbox,
-        live: Live,
+        stream: OrderStream,
         calls: Calls,
         times: Times,
         stop: CancellationToken,
     ) -> Self {
         let facts_pool = pool.clone();
         let facts = Batcher::spawn(move |batch: Arc<Vec<Report>>| {
-            let (pool, outbox, live) = (facts_pool.clone(), outbox.clone(), live.clone());
-            async move { apply(&pool, &outbox, &live, &batch, times.saga_lease).await }
+            let (pool, outbox, stream) = (facts_pool.clone(), outbox.clone(), stream.clone());
+            async move { apply(&pool, &outbox, &stream, &batch, times.saga_lease).await }
         });
         Self(Arc::new(Inner {
             pool,
             calls,
             times,
             facts,
-            bell: Notify::new(),
+            wake_up: Notify::new(),
             slots: Arc::new(Semaphore::new(AT_ONCE)),
             workers: TaskTracker::new(),
             stop,
-            heard: Intents::default(),
-            behind: Mutex::default(),
+            reports: Reports::default(),
+            backlog: Mutex::default(),
             queued: AtomicBool::default(),
         }))
     }
 
     /// Whether orders come faster than they can be seen through, so that each new one would wait longer than the one
     /// before. Of the one queue that all processes share.
-    pub fn is_behind(&self) -> bool {
-        locked(&self.behind).is_some_and(|seen| seen.elapsed() < LOOK_HOLDS)
+    pub fn has_backlog(&self) -> bool {
+        locked(&self.backlog).is_some_and(|seen| seen.elapsed() < COUNT_HOLDS)
     }
 
-    fn note(&self, behind: bool) {
-        *locked(&self.behind) = behind.then(Instant::now);
+    fn set_backlog(&self, backlog: bool) {
+        *locked(&self.backlog) = backlog.then(Instant::now);
     }
 
     /// Tells the runner that a saga is due.
     pub fn wake(&self) {
-        self.bell.notify_one();
+        self.wake_up.notify_one();
     }
 
     /// A place for an order that is about to be placed; `None` when it has to wait for its turn.
@@ -173,37 +174,37 @@ impl Sagas {
 
     /// Works on an order that was placed a moment ago, with its first lease.
     pub fn begin(&self, order: &Placement, slot: Slot) {
-        let lease = Lease { order_id: order.id, epoch: store::FIRST_EPOCH };
+        let lease = Lease { order_id: order.id, epoch: FIRST_EPOCH };
         self.spawn(lease, Some(Job::placed(order)), slot);
     }
 
-    /// Takes note that the provider said something of this `kind` about an intent: in memory where an order's worker here
-    /// is yet to ask for it, else in the database.
-    pub async fn hear(&self, intent: &str, kind: &str) -> sqlx::Result<()> {
-        if kind.starts_with(OF_INTENTS) && self.heard.keep(intent, kind) {
+    /// Takes a report of this `kind` by the provider about an intent. It is kept in memory where an order's worker here has
+    /// yet to ask about the intent, else in the database.
+    pub async fn report(&self, intent: &str, kind: &str) -> sqlx::Result<()> {
+        if kind.starts_with(OF_INTENTS) && self.reports.keep(intent, kind) {
             return Ok(());
         }
         self.write_down(intent, kind).await
     }
 
     async fn write_down(&self, intent: &str, kind: &str) -> sqlx::Result<()> {
-        store::nudge(&mut *self.pool.acquire().await?, intent, kind).await?;
+        store::add_report(&mut *self.pool.acquire().await?, intent, kind).await?;
         self.wake();
         Ok(())
     }
 
-    /// Ends a worker's listening: what it has not asked for since is written down.
-    async fn settle(&self, listening: Option<Listening>, state: Option<&State>) {
-        let Some(listening) = listening else { return };
-        let intent = listening.intent().to_owned();
-        for kind in listening.end() {
+    /// Ends a worker's subscription. Reports that it has not asked about since are written down.
+    async fn settle(&self, subscription: Option<Subscription>, state: Option<&State>) {
+        let Some(subscription) = subscription else { return };
+        let intent = subscription.intent().to_owned();
+        for kind in subscription.end() {
             if state.is_some_and(|state| is_known(state.payment, &kind)) {
                 continue;
             }
             for pause in [100, 500, 2000, 8000, 0] {
                 match self.write_down(&intent, &kind).await {
                     Ok(()) => break,
-                    Err(error) => tracing::warn!(%error, kind, "saga.news_not_written"),
+                    Err(error) => tracing::warn!(%error, kind, "saga.report_not_written"),
                 }
                 tokio::time::sleep(Duration::from_millis(pause)).await;
             }
@@ -212,7 +213,7 @@ impl Sagas {
 
     /// Applies a fact and wakes the runner. The error is 503's: busy, or the
     /// database is away.
-    pub async fn tell(&self, order: Uuid, input: Input) -> Applied {
+    pub async fn apply(&self, order: Uuid, input: Input) -> Applied {
         let report = Report { order, facts: vec![input], lease: None };
         let applied = self.facts.run(report).await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
         self.wake();
@@ -221,10 +222,10 @@ impl Sagas {
 
     /// Claims and works until the process stops, then waits for the calls under way.
     pub async fn run(self, pulse: Pulse) {
-        let mut looked = Instant::now();
+        let mut counted = Instant::now();
         while !self.stop.is_cancelled() {
             pulse.beat();
-            let leases = match self.claim(self.slots.available_permits(), &mut looked).await {
+            let leases = match self.claim(self.slots.available_permits(), &mut counted).await {
                 Ok(leases) => leases,
                 Err(error) => {
                     tracing::warn!(%error, "saga.claim_failed");
@@ -242,7 +243,7 @@ impl Sagas {
             tokio::select! {
                 () = self.stop.cancelled() => break,
                 () = tokio::time::sleep(POLL_EVERY) => {}
-                () = self.bell.notified() => {}
+                () = self.wake_up.notified() => {}
             }
         }
         self.workers.close();
@@ -263,10 +264,10 @@ impl Sagas {
     }
 
     /// Takes as many sagas as there are free workers, and looks now and then how many are left.
-    async fn claim(&self, free: usize, looked: &mut Instant) -> sqlx::Result<Vec<Lease>> {
+    async fn claim(&self, free: usize, counted: &mut Instant) -> sqlx::Result<Vec<Lease>> {
         if free == 0 {
             self.queued.store(true, Ordering::Relaxed);
-            if looked.elapsed() < LOOK_EVERY {
+            if counted.elapsed() < COUNT_EVERY {
                 return Ok(Vec::new());
             }
         }
@@ -279,11 +280,11 @@ impl Sagas {
         let all = leases.len() < free;
         self.queued.store(!all, Ordering::Relaxed);
         if all {
-            self.note(false);
-        } else if looked.elapsed() >= LOOK_EVERY {
-            *looked = Instant::now();
+            self.set_backlog(false);
+        } else if counted.elapsed() >= COUNT_EVERY {
+            *counted = Instant::now();
             match store::waiting(&mut connection, MOST_WAITING).await {
-                Ok(waiting) => self.note(waiting >= MOST_WAITING),
+                Ok(waiting) => self.set_backlog(waiting >= MOST_WAITING),
                 // What was claimed is worked on all the same.
                 Err(error) => tracing::warn!(%error, "saga.not_counted"),
             }
@@ -293,9 +294,9 @@ impl Sagas {
 
     /// Makes one call after the other until the saga rests. `job` is what is known of it already.
     async fn work(&self, lease: Lease, job: Option<Job>) {
-        let mut work = Work { lease, job, seen: i64::MAX, listening: None };
+        let mut work = Work { lease, job, seen: i64::MAX, subscription: None };
         let worked = self.steps(&mut work).await;
-        self.settle(work.listening.take(), work.job.as_ref().map(|job| &job.state)).await;
+        self.settle(work.subscription.take(), work.job.as_ref().map(|job| &job.state)).await;
         let rest = match worked {
             Ok(None) => return,
             Ok(Some(rest)) => rest,
@@ -312,7 +313,7 @@ impl Sagas {
 
     /// How long to leave the saga alone, or nothing when it is let go of.
     async fn steps(&self, work: &mut Work) -> sqlx::Result<Option<Rest>> {
-        reach("order.saga.leased").await?;
+        failpoint::hit("order.saga.leased").await?;
         while !self.stop.is_cancelled() {
             let mut job = match work.job.take() {
                 Some(job) => job,
@@ -324,13 +325,13 @@ impl Sagas {
                     }
                 }
             };
-            work.seen = job.progress.news;
+            work.seen = job.progress.reports;
             match &job.state.intent {
                 Some(intent) if asks_again(&job.state) => {
-                    work.listening.get_or_insert_with(|| self.heard.listen(intent));
+                    work.subscription.get_or_insert_with(|| self.reports.subscribe(intent));
                 }
                 // Somebody else has changed its course.
-                _ => self.settle(work.listening.take(), Some(&job.state)).await,
+                _ => self.settle(work.subscription.take(), Some(&job.state)).await,
             }
             let next = self.step(work, &mut job).await;
             work.job = Some(job);
@@ -348,8 +349,8 @@ impl Sagas {
     async fn step(&self, work: &mut Work, job: &mut Job) -> sqlx::Result<Next> {
         let lease = work.lease;
         let call = job.state.next_call();
-        // The answers to most calls are the news; what is left of it at rest is looked into.
-        let unread = job.has_news() && matches!(call, None | Some(Call::Refund));
+        // Most reports are about what the next call answers anyway. Those that are left at rest are asked about.
+        let unread = job.has_unread_reports() && matches!(call, None | Some(Call::Refund));
         if call.is_none() && !unread {
             return Ok(Next::Rest(Rest::DONE));
         }
@@ -359,16 +360,16 @@ impl Sagas {
         };
         let unanswered = facts.contains(&Input::NoAnswer);
         let before = (job.state.clone(), job.progress.clone());
-        let (facts, after) = tell_new(&job.state, facts);
+        let (facts, after) = only_new(&job.state, facts);
         // From here on it may be settled, and is not asked for by itself any more: what is said after its last answer, or
         // was just before, has to be written down first.
         if !asks_again(&after) && after.phase != Phase::Confirmed {
-            self.settle(work.listening.take(), None).await;
+            self.settle(work.subscription.take(), None).await;
         }
         if !facts.is_empty() {
-            // A look leaves the lease to the load that follows it.
+            // An inquiry leaves the lease to the load that follows it.
             let report = Report { order: lease.order_id, facts, lease: (!unread).then_some(lease) };
-            match self.learn(report).await? {
+            match self.apply_with_retries(report).await? {
                 Some(Ok(Reported { state, progress })) => (job.state, job.progress) = (state, progress),
                 None | Some(Err(_)) => {
                     return Ok(Next::Rest(Rest { pause: LONGEST_PAUSE, in_vain: true }));
@@ -383,7 +384,8 @@ impl Sagas {
             return Ok(Next::Done);
         }
         if unread && !unanswered {
-            store::read_news(&mut *self.pool.acquire().await?, lease.order_id, before.1.news).await?;
+            store::mark_reports_read(&mut *self.pool.acquire().await?, lease.order_id, before.1.reports)
+                .await?;
             return Ok(Next::Load);
         }
         let attempts = before.1.attempts;
@@ -396,13 +398,13 @@ impl Sagas {
         Ok(Next::Call)
     }
 
-    /// What the call says, or a look where there is none; and what the next says, where it is asked at once.
+    /// What the call says, or an inquiry where there is none; and what the next call says, where it is made at once.
     async fn ask(&self, order: Uuid, job: &Job, call: Option<Call>) -> sqlx::Result<Vec<Input>> {
         let began = Instant::now();
         let mut facts = self.call(order, job, call).await?;
         // Held money is not written down by itself: the stock is asked for at once, and both are written together.
         // Whoever takes over in between hears both again.
-        if let [Input::Intent(Intent::Authorised)] = facts[..]
+        if let [Input::IntentReported(IntentStatus::Authorised)] = facts[..]
             && job.state.phase == Phase::Authorising
             && !job.is_overdue()
             && began.elapsed() < self.times.provider_call / 4
@@ -415,21 +417,21 @@ impl Sagas {
     async fn call(&self, order: Uuid, job: &Job, call: Option<Call>) -> sqlx::Result<Vec<Input>> {
         let span = tracing::info_span!("saga.call", otel.kind = "client", call = ?call);
         telemetry::continue_traceparent(&span, job.traceparent.as_deref());
-        reach(calls::before(call)).await?;
+        failpoint::hit(calls::before(call)).await?;
         let calls = async {
             match call {
                 Some(call) => self.calls.make(order, job, call).await,
-                None => self.calls.look(job).await,
+                None => self.calls.inquire(job).await,
             }
         };
         // It may be several calls; the lease is longer than one deadline.
         let answer = tokio::time::timeout(self.times.provider_call, calls.instrument(span)).await;
-        reach(calls::after(call)).await?;
+        failpoint::hit(calls::after(call)).await?;
         Ok(answer.unwrap_or_else(|_| vec![Input::NoAnswer]))
     }
 
     /// Applies facts; tries a few times, not for longer than a lease, as they may be dear to learn again.
-    async fn learn(&self, report: Report) -> Applied {
+    async fn apply_with_retries(&self, report: Report) -> Applied {
         let until = tokio::time::Instant::now() + self.times.saga_lease;
         let tries = async {
             for pause in [100, 500, 2000] {
@@ -463,37 +465,39 @@ impl Sagas {
 async fn apply(
     pool: &Pool,
     outbox: &Outbox,
-    live: &Live,
+    stream: &OrderStream,
     reports: &[Report],
     hold: Duration,
 ) -> Vec<Applied> {
     let together = |part: Range<usize>| async move {
         let mut transaction = service::db::begin(pool).await?;
         let applied = facts::apply(&mut transaction, &reports[part], hold).await?;
-        reach("order.saga.written").await?;
+        failpoint::hit("order.saga.written").await?;
         transaction.commit().await?;
-        reach("order.saga.committed").await?;
+        failpoint::hit("order.saga.committed").await?;
         outbox.wake();
-        live.announce(&applied.moved);
+        stream.announce(&applied.moved);
         Ok::<_, sqlx::Error>(applied.answers)
     };
     split(reports.len(), together).await
 }
 
-/// Whether a worker will yet ask the provider how the intent is, without being told to: it is not settled, nor on its way there.
+/// Whether a worker will yet ask the provider how the intent is, by itself: the order is not settled, nor on its way there.
 fn asks_again(state: &State) -> bool {
     matches!(state.phase, Phase::Authorising | Phase::Committing | Phase::Capturing)
 }
 
-/// The facts that change something, and the state after them. A look tells much that is known; what a slow worker takes for
-/// known is told again by the next look.
-fn tell_new(state: &State, facts: Vec<Input>) -> (Vec<Input>, State) {
+/// The facts that change something, and the state after them. An inquiry reports much that is known. What a slow worker
+/// takes for known is reported again by the next one.
+fn only_new(state: &State, facts: Vec<Input>) -> (Vec<Input>, State) {
     let mut state = state.clone();
     let mut new = Vec::with_capacity(facts.len());
     for fact in facts {
         match state.clone().apply(fact.clone(), Uuid::now_v7()) {
-            Ok((told, _)) if matches!(fact, Input::Heard(_) | Input::NoAnswer) && told == state => continue,
-            Ok((told, _)) => state = told,
+            Ok((next, _)) if matches!(fact, Input::RefundReported(_) | Input::NoAnswer) && next == state => {
+                continue;
+            }
+            Ok((next, _)) => state = next,
             Err(_) => {}
         }
         new.push(fact);

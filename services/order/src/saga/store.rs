@@ -8,12 +8,9 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{Phase, State, facts};
-use crate::order::store::tracking;
+use super::{Phase, State, refund_store};
+use crate::order::store::{FIRST_EPOCH, tracking};
 use crate::order::{CancelReason, PaymentStatus, Placement, Status};
-
-/// The epoch of an order whose first worker is the process that placed it.
-pub const FIRST_EPOCH: i64 = 1;
 
 /// A saga that this process works on.
 #[derive(Clone, Copy, Debug)]
@@ -62,9 +59,9 @@ pub struct Progress {
     pub version: i64,
     /// Calls in vain since the phase began.
     pub attempts: i32,
-    /// What was said of its intent so far, and how much of it was followed up.
-    pub news: i64,
-    pub news_read: i64,
+    /// How many reports came about its intent, and how many of them were followed up.
+    pub reports: i64,
+    pub reports_read: i64,
     /// The lease was given up with the last write: nothing is left to do.
     pub given_up: bool,
 }
@@ -91,8 +88,8 @@ impl Job {
                 epoch: FIRST_EPOCH,
                 version: 1,
                 attempts: 0,
-                news: 0,
-                news_read: 0,
+                reports: 0,
+                reports_read: 0,
                 given_up: false,
             },
             placed_at: order.placed_at,
@@ -108,9 +105,9 @@ impl Job {
         self.deadline <= Instant::now() && self.state.has_deadline()
     }
 
-    /// Said and not followed up.
-    pub fn has_news(&self) -> bool {
-        self.progress.news > self.progress.news_read
+    /// Whether reports came that were not followed up.
+    pub fn has_unread_reports(&self) -> bool {
+        self.progress.reports > self.progress.reports_read
     }
 }
 
@@ -135,7 +132,7 @@ pub async fn load(connection: &mut Connection, lease: Lease, hold: Duration) -> 
     .await?;
     let Some(row) = row else { return Ok(None) };
     let mut refunds = match row.payment_status.as_str() {
-        "captured" | "refunded" => facts::refunds(connection, &[lease.order_id]).await?,
+        "captured" | "refunded" => refund_store::read(connection, &[lease.order_id]).await?,
         _ => HashMap::new(),
     };
     let state = State {
@@ -155,8 +152,8 @@ pub async fn load(connection: &mut Connection, lease: Lease, hold: Duration) -> 
             epoch: lease.epoch,
             version: row.version,
             attempts: row.attempts,
-            news: row.news,
-            news_read: row.news_read,
+            reports: row.news,
+            reports_read: row.news_read,
             given_up: false,
         },
         placed_at: row.placed_at,
@@ -167,8 +164,8 @@ pub async fn load(connection: &mut Connection, lease: Lease, hold: Duration) -> 
     }))
 }
 
-/// Lets go of a saga, to be taken up again after `pause`, or at once when there
-/// was news since `seen`. An `attempt` was in vain and counts towards longer pauses.
+/// Lets go of a saga, to be taken up again after `pause`, or at once when
+/// reports came since `seen`. An `attempt` was in vain and counts towards longer pauses.
 pub async fn release(
     connection: &mut Connection,
     lease: Lease,
@@ -193,8 +190,8 @@ pub async fn release(
     Ok(())
 }
 
-/// The provider was asked what the news up to `read` were about.
-pub async fn read_news(connection: &mut Connection, order: Uuid, read: i64) -> sqlx::Result<()> {
+/// The provider was asked about the reports up to `read`.
+pub async fn mark_reports_read(connection: &mut Connection, order: Uuid, read: i64) -> sqlx::Result<()> {
     sqlx::query!(
         "UPDATE orders.sagas
          SET news_read = GREATEST(news_read, $2), news_of = CASE WHEN news = $2 THEN '{}' ELSE news_of END
@@ -219,9 +216,9 @@ pub async fn put_back(connection: &mut Connection, lease: Lease) -> sqlx::Result
     Ok(())
 }
 
-/// Notes that the provider said something of this `kind` about an intent, and makes its saga due now. What the payment's
-/// status says already is not written down.
-pub async fn nudge(connection: &mut Connection, intent: &str, kind: &str) -> sqlx::Result<()> {
+/// Writes down that a report of this `kind` came about an intent, and makes its saga due now. What the payment's status
+/// says already is not written down.
+pub async fn add_report(connection: &mut Connection, intent: &str, kind: &str) -> sqlx::Result<()> {
     sqlx::query!(
         "UPDATE orders.sagas s
          SET next_at = now(), news = s.news + 1,
@@ -236,8 +233,8 @@ pub async fn nudge(connection: &mut Connection, intent: &str, kind: &str) -> sql
     Ok(())
 }
 
-/// Has an order's worker look again, even if it is about to let go.
-pub async fn nudge_order(connection: &mut Connection, order: Uuid) -> sqlx::Result<()> {
+/// Makes an order's saga due now, even if its worker is about to let go.
+pub async fn reschedule(connection: &mut Connection, order: Uuid) -> sqlx::Result<()> {
     sqlx::query!("UPDATE orders.sagas SET news = news + 1, next_at = now() WHERE order_id = $1", order)
         .execute(connection)
         .await?;

@@ -8,7 +8,7 @@ impl Shop {
     /// Sends `user.deleted` as the user service would, and waits until it is applied.
     async fn delete(&self, buyer: &Buyer<'_>) {
         let body = UserDeleted { user_id: buyer.id.to_string() };
-        let event = messaging::NewEvent::new(messaging::topology::USER_DELETED, buyer.id, 1, &body);
+        let event = messaging::NewEvent::new(proto::events::USER_DELETED, buyer.id, 1, &body);
         let mut connection = self.outbox.acquire().await.expect("the database answers");
         messaging::outbox::enqueue(&mut connection, &[event]).await.expect("the database answers");
         drop(connection);

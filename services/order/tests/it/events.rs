@@ -13,7 +13,7 @@ impl Shop {
     /// shares its exchange.
     async fn product_updated(&self, product: Product) {
         let event = messaging::NewEvent::new(
-            messaging::topology::PRODUCT_UPDATED,
+            proto::events::PRODUCT_UPDATED,
             product.id.parse().expect("a product id is a UUID"),
             product.version,
             &ProductUpdated { product: Some(product) },

@@ -147,7 +147,7 @@ async fn upload(
     let id = product.id.to_string();
     let product = store::find_locked(&mut transaction, &id).await?.ok_or_else(product::not_found)?;
     let new = !product.images.contains(&url);
-    image::attach(&mut transaction, &product, place, &image).await?;
+    image::attach(&mut transaction, product.id, &product.images, place, &image).await?;
     product::announced(&mut transaction, product.id).await?;
     transaction.commit().await?;
     app.outbox.wake();

@@ -11,7 +11,7 @@ use utoipa::openapi::schema::{Object, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::Product;
-use crate::schema;
+use crate::schema::{self, MAX_ATTRIBUTES, MAX_IMAGES};
 use crate::stock::MAX_DELTA;
 
 /// The part of a product that staff decide.
@@ -35,11 +35,6 @@ pub struct Form {
     #[schema(schema_with = schema::images)]
     pub images: Vec<String>,
 }
-
-/// Most attributes that a product has.
-pub const MAX_ATTRIBUTES: usize = 50;
-/// Most images that a product shows.
-pub const MAX_IMAGES: usize = 20;
 
 const FIELDS: [&str; 7] = ["sku", "name", "description", "price", "category", "attributes", "images"];
 

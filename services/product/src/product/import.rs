@@ -236,7 +236,7 @@ impl<'a> Batch<'a> {
                 // Uploaded ones are changed where they were uploaded.
                 let kept = held.images.iter().filter(|image| !line.images || crate::image::is_own(image));
                 form.images = kept.cloned().chain(form.images).collect();
-                if form.images.len() > super::MAX_IMAGES {
+                if form.images.len() > crate::schema::MAX_IMAGES {
                     return refuse("too_many", "/images: Too many together with those that were uploaded.");
                 }
                 stock = line.stock.unwrap_or(units);

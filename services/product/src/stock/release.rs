@@ -7,7 +7,7 @@ use service::Pulse;
 use service::batch::MAX_BATCH;
 use service::db::Connection;
 use service::db::Pool;
-use service::failpoint::reach;
+use service::failpoint;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -162,11 +162,11 @@ async fn sweep(pool: &Pool) -> sqlx::Result<usize> {
     let mut transaction = service::db::begin(pool).await?;
     let count = expire(&mut transaction).await?;
     if count > 0 {
-        reach("product.expiry.written").await?;
+        failpoint::hit("product.expiry.written").await?;
     }
     transaction.commit().await?;
     if count > 0 {
-        reach("product.expiry.committed").await?;
+        failpoint::hit("product.expiry.committed").await?;
     }
     Ok(count)
 }

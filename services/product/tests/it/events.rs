@@ -91,7 +91,7 @@ async fn a_change_of_a_product_reaches_the_subscribers() {
     let archive = shop.staff(Method::DELETE, &path).header("if-match", "*");
     assert_eq!(archive.send().await.unwrap().status(), 204);
 
-    let topology = Topology::new(&testing::amqp_url(), &shop.namespace);
+    let topology = Topology::new(&testing::amqp_url(), &shop.namespace, proto::events::SUBSCRIPTIONS);
     let (_connection, channel) = topology.connect().await.unwrap();
     let queue = topology.queue("order");
     let mut seen = Vec::new();

@@ -6,6 +6,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{Account, Email, Managed};
+use crate::session::Credentials;
 
 struct Row {
     id: Uuid,
@@ -224,13 +225,6 @@ pub(crate) async fn change_password(
         new,
     );
     Ok(update.execute(connection).await?.rows_affected() == 1)
-}
-
-/// What a sign-in is checked against.
-pub(crate) struct Credentials {
-    pub id: Uuid,
-    pub password_hash: String,
-    pub disabled: bool,
 }
 
 pub(crate) async fn credentials(

@@ -12,8 +12,8 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::App;
 use crate::account::{self, Account, Email, NewAccount};
-use crate::app::App;
 use crate::session::{self, RefreshToken, SignedIn};
 use crate::signing::TOKEN_LIFETIME;
 use crate::{schema, throttle, user_agent};

@@ -6,7 +6,7 @@ use axum::http::request::Parts;
 use service::Problem;
 use service::auth::{Role, User};
 
-use crate::app::App;
+use super::App;
 use crate::session;
 
 /// The signed-in caller: 401 `invalid_token` also when the session has ended.

@@ -4,16 +4,16 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Deserialize;
 use service::extract::{Body, Json};
-use service::failpoint::reach;
+use service::failpoint;
 use service::validate::Invalid;
 use service::{FieldError, Problem};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::App;
 use super::caller::{Caller, signed_out};
 use crate::account::{self, Account};
-use crate::app::App;
 use crate::password::NewPassword;
 use crate::{schema, session, throttle};
 
@@ -70,9 +70,9 @@ async fn rename(State(app): State<App>, Caller(user): Caller, body: Body) -> Res
 async fn erase(State(app): State<App>, Caller(user): Caller) -> Result<StatusCode, Problem> {
     let mut transaction = service::db::begin(&app.pool).await?;
     let erased = account::erase(&mut transaction, user.id).await?;
-    reach("user.erasure.written").await?;
+    failpoint::hit("user.erasure.written").await?;
     transaction.commit().await?;
-    reach("user.erasure.committed").await?;
+    failpoint::hit("user.erasure.committed").await?;
     app.outbox.wake();
     if erased { Ok(StatusCode::NO_CONTENT) } else { Err(signed_out()) }
 }

@@ -9,8 +9,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
+use super::App;
 use super::caller::Caller;
-use crate::app::App;
 use crate::session::{self, Session};
 
 pub(crate) fn router() -> OpenApiRouter<App> {

@@ -2,8 +2,8 @@
 
 use anyhow::Context;
 use askama::Template;
-use messaging::topology;
 use prost::Message;
+use proto::events;
 use proto::order::v1::{
     Order, OrderCancelled, OrderConfirmed, OrderDelivered, OrderPlaced, OrderRefunded, OrderShipped,
 };
@@ -80,33 +80,33 @@ fn tell(kind: &str, payload: &[u8]) -> anyhow::Result<Told> {
         sentences: sentences.iter().map(|&sentence| sentence.to_owned()).collect(),
     };
     Ok(match kind {
-        topology::ORDER_PLACED => told(
+        events::ORDER_PLACED => told(
             OrderPlaced::decode(payload)?.order,
             "We have your order",
             &["Thank you for your order. We have set the goods aside for you and are taking the payment."],
         ),
-        topology::ORDER_CONFIRMED => told(
+        events::ORDER_CONFIRMED => told(
             OrderConfirmed::decode(payload)?.order,
             "Your order is confirmed",
             &["Your payment has arrived. We are packing your order."],
         ),
-        topology::ORDER_CANCELLED => {
+        events::ORDER_CANCELLED => {
             let event = OrderCancelled::decode(payload)?;
             let paid = "What you have paid goes back the way it came.";
             told(event.order, "Your order is cancelled", &[why(&event.reason), paid])
         }
-        topology::ORDER_SHIPPED => {
+        events::ORDER_SHIPPED => {
             let event = OrderShipped::decode(payload)?;
             let parcel =
                 format!("{} carries it; the tracking number is {}.", event.carrier, event.tracking_number);
             told(event.order, "Your order is on its way", &["Your parcel has left our house.", &parcel])
         }
-        topology::ORDER_DELIVERED => told(
+        events::ORDER_DELIVERED => told(
             OrderDelivered::decode(payload)?.order,
             "Your order has arrived",
             &["Your parcel has been delivered. We hope that you like what is in it."],
         ),
-        topology::ORDER_REFUNDED => {
+        events::ORDER_REFUNDED => {
             let event = OrderRefunded::decode(payload)?;
             let amount = match &event.order {
                 Some(order) => currency(order)?(event.amount).to_string(),
@@ -160,9 +160,9 @@ mod tests {
     #[test]
     fn every_event_about_an_order_has_its_letter() {
         let subjects = [
-            (topology::ORDER_PLACED, OrderPlaced { order: order("EUR") }.encode_to_vec()),
-            (topology::ORDER_CONFIRMED, OrderConfirmed { order: order("EUR") }.encode_to_vec()),
-            (topology::ORDER_DELIVERED, OrderDelivered { order: order("EUR") }.encode_to_vec()),
+            (events::ORDER_PLACED, OrderPlaced { order: order("EUR") }.encode_to_vec()),
+            (events::ORDER_CONFIRMED, OrderConfirmed { order: order("EUR") }.encode_to_vec()),
+            (events::ORDER_DELIVERED, OrderDelivered { order: order("EUR") }.encode_to_vec()),
         ]
         .map(|(kind, payload)| write(kind, &payload, "Ada").unwrap().subject);
         assert_eq!(subjects, ["We have your order", "Your order is confirmed", "Your order has arrived"]);
@@ -172,17 +172,17 @@ mod tests {
             carrier: "DHL".to_owned(),
             tracking_number: "JD0 <1>".to_owned(),
         };
-        let shipped = write(topology::ORDER_SHIPPED, &shipped.encode_to_vec(), "Ada").unwrap();
+        let shipped = write(events::ORDER_SHIPPED, &shipped.encode_to_vec(), "Ada").unwrap();
         assert!(shipped.text.contains("DHL carries it; the tracking number is JD0 <1>."), "{}", shipped.text);
         assert!(shipped.html.contains("JD0 &#60;1&#62;"), "{}", shipped.html);
 
         let refunded = OrderRefunded { order: order("EUR"), amount: 1250, ..OrderRefunded::default() };
-        let refunded = write(topology::ORDER_REFUNDED, &refunded.encode_to_vec(), "Ada").unwrap();
+        let refunded = write(events::ORDER_REFUNDED, &refunded.encode_to_vec(), "Ada").unwrap();
         assert!(refunded.text.contains("We have returned 12.50 EUR to you"), "{}", refunded.text);
 
         for reason in ["payment_declined", "payment_timeout", "out_of_stock", "customer", "staff", "new"] {
             let cancelled = OrderCancelled { order: order("EUR"), reason: reason.to_owned() };
-            let cancelled = write(topology::ORDER_CANCELLED, &cancelled.encode_to_vec(), "Ada").unwrap();
+            let cancelled = write(events::ORDER_CANCELLED, &cancelled.encode_to_vec(), "Ada").unwrap();
             assert!(cancelled.text.contains(why(reason)), "{}", cancelled.text);
         }
     }
@@ -190,7 +190,7 @@ mod tests {
     #[test]
     fn letters_say_what_was_bought_in_text_and_in_escaped_html() {
         let payload = OrderPlaced { order: order("EUR") }.encode_to_vec();
-        let letter = write(topology::ORDER_PLACED, &payload, "<script>alert(1)</script>").unwrap();
+        let letter = write(events::ORDER_PLACED, &payload, "<script>alert(1)</script>").unwrap();
         assert!(letter.text.contains("Hello <script>alert(1)</script>,"), "{}", letter.text);
         assert!(letter.text.contains("2 x Mug \"No. 1\" <b>&: 25.00 EUR\n"), "{}", letter.text);
         assert!(letter.text.contains("1 x Coffee: 0.05 EUR\n"), "{}", letter.text);
@@ -207,7 +207,7 @@ mod tests {
     fn amounts_have_as_many_decimals_as_their_currency() {
         for (currency, total) in [("JPY", "2505 JPY"), ("KWD", "2.505 KWD"), ("USD", "25.05 USD")] {
             let payload = OrderPlaced { order: order(currency) }.encode_to_vec();
-            let letter = write(topology::ORDER_PLACED, &payload, "Ada").unwrap();
+            let letter = write(events::ORDER_PLACED, &payload, "Ada").unwrap();
             assert!(letter.text.contains(&format!("Total: {total}\n")), "{}", letter.text);
         }
     }
@@ -215,11 +215,11 @@ mod tests {
     #[test]
     fn an_event_that_is_not_whole_makes_no_letter() {
         for (kind, payload) in [
-            (topology::ORDER_PLACED, OrderPlaced { order: None }.encode_to_vec()),
-            (topology::ORDER_PLACED, OrderPlaced { order: order("") }.encode_to_vec()),
-            (topology::ORDER_REFUNDED, OrderRefunded::default().encode_to_vec()),
-            (topology::ORDER_PLACED, vec![0xff]),
-            (topology::USER_DELETED, Vec::new()),
+            (events::ORDER_PLACED, OrderPlaced { order: None }.encode_to_vec()),
+            (events::ORDER_PLACED, OrderPlaced { order: order("") }.encode_to_vec()),
+            (events::ORDER_REFUNDED, OrderRefunded::default().encode_to_vec()),
+            (events::ORDER_PLACED, vec![0xff]),
+            (events::USER_DELETED, Vec::new()),
         ] {
             assert!(write(kind, &payload, "Ada").is_err());
         }

@@ -4,8 +4,8 @@ use service::auth::{Role, User};
 use service::db::Connection;
 use uuid::Uuid;
 
+use super::Credentials;
 use super::Session;
-use crate::account::Credentials;
 
 /// A session and whose it is.
 pub(super) struct Family {

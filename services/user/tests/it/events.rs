@@ -29,7 +29,7 @@ async fn publish(channel: &Channel, exchange: &str, kind: &str, id: Uuid, body: 
 #[tokio::test]
 async fn order_events_become_notifications_once_each() {
     let (amqp_url, namespace) = (testing::amqp_url(), testing::namespace());
-    let topology = Topology::new(&amqp_url, &namespace);
+    let topology = Topology::new(&amqp_url, &namespace, proto::events::SUBSCRIPTIONS);
     let (_connection, channel) = topology.connect().await.unwrap();
     let app = App::start_with(&testing::database("users").await, &amqp_url, &namespace, &[]).await;
 
@@ -100,7 +100,7 @@ async fn events_flow_while_the_mail_server_hangs() {
     let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("smtp://{}", server.local_addr().unwrap());
     let (amqp_url, namespace) = (testing::amqp_url(), testing::namespace());
-    let topology = Topology::new(&amqp_url, &namespace);
+    let topology = Topology::new(&amqp_url, &namespace, proto::events::SUBSCRIPTIONS);
     let (_connection, channel) = topology.connect().await.unwrap();
     let settings = ["--smtp-url", &url, "--smtp-deadline-seconds=20"];
     let app = App::start_with(&testing::database("users").await, &amqp_url, &namespace, &settings).await;
@@ -130,7 +130,7 @@ async fn events_flow_while_the_mail_server_hangs() {
 #[tokio::test]
 async fn a_registration_is_told_to_whoever_listens() {
     let (amqp_url, namespace) = (testing::amqp_url(), testing::namespace());
-    let topology = Topology::new(&amqp_url, &namespace);
+    let topology = Topology::new(&amqp_url, &namespace, proto::events::SUBSCRIPTIONS);
     let (_connection, channel) = topology.connect().await.unwrap();
     let (queue, exchange) = (format!("{namespace}.listener"), topology.exchange());
     let exclusive = QueueDeclareOptions { exclusive: true, ..Default::default() };

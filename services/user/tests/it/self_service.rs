@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::app::{Answer, App, PASSWORD};
-use messaging::topology::USER_DELETED;
 use prost::Message;
+use proto::events::USER_DELETED;
 use proto::user::v1::UserDeleted;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};

@@ -4,12 +4,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use lapin::message::Delivery;
 use messaging::envelope::Failure;
-use messaging::topology::{
+use messaging::{Event, INBOX_REMEMBERS};
+use prost::Message;
+use proto::events::{
     ORDER_CANCELLED, ORDER_CONFIRMED, ORDER_DELIVERED, ORDER_PLACED, ORDER_REFUNDED, ORDER_SHIPPED,
     PRODUCT_UPDATED, USER_DELETED, USER_REGISTERED,
 };
-use messaging::{Event, INBOX_REMEMBERS};
-use prost::Message;
 use proto::{order, product, user};
 use serde::Serialize;
 use sha2::{Digest, Sha256};

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use messaging::topology::SUBSCRIPTIONS;
+use proto::events::SUBSCRIPTIONS;
 use sqlx::{AssertSqlSafe, FromRow, PgConnection};
 use uuid::Uuid;
 

@@ -94,7 +94,7 @@ impl Shop {
         Self {
             database,
             database_url,
-            topology: Topology::new(&testing::amqp_url(), &namespace),
+            topology: Topology::new(&testing::amqp_url(), &namespace, proto::events::SUBSCRIPTIONS),
             namespace,
             provider: Provider::new(&provider_url, SECRET).unwrap(),
             provider_url,

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use clap::Parser;
 use messaging::NewEvent;
-use messaging::topology::{ORDER_CANCELLED, ORDER_REFUNDED};
 use product::Config;
+use proto::events::{ORDER_CANCELLED, ORDER_REFUNDED};
 use proto::order::v1 as order;
 use proto::product::v1 as wire;
 use proto::product::v1::product_service_client::ProductServiceClient;

@@ -1,0 +1,44 @@
+//! The saga's rule and an order's total: what is computed for each order.
+
+#![allow(clippy::unwrap_used, reason = "a bench may panic")]
+
+use std::hint::black_box;
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use money::{Currency, Money};
+use order_core::order::{Item, total};
+use order_core::saga::{Input, IntentStatus, State};
+use uuid::Uuid;
+
+fn rule(criterion: &mut Criterion) {
+    let inputs = [
+        Input::Created("pi_3Qx1Y2".to_owned()),
+        Input::IntentReported(IntentStatus::Authorised),
+        Input::StockCommitted,
+        Input::IntentReported(IntentStatus::Captured),
+    ];
+    criterion.bench_function("saga: an order from placed to confirmed", |b| {
+        b.iter(|| {
+            let mut state = State::placed(black_box(4200));
+            for input in &inputs {
+                state = state.apply(input.clone(), Uuid::nil()).unwrap().0;
+            }
+            state
+        });
+    });
+}
+
+fn price(criterion: &mut Criterion) {
+    let item = |n: i64| Item {
+        product_id: Uuid::from_u128(7),
+        sku: format!("SKU-{n}"),
+        name: "A product".to_owned(),
+        unit_price: Money::new(100 + n, Currency::EUR),
+        quantity: 3,
+    };
+    let items: Vec<Item> = (0..100).map(item).collect();
+    criterion.bench_function("total: 100 lines", |b| b.iter(|| total(black_box(&items)).unwrap()));
+}
+
+criterion_group!(benches, rule, price);
+criterion_main!(benches);

@@ -1,0 +1,157 @@
+//! What an order is made of.
+
+use money::Money;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::words::words;
+
+words! {
+    Status as OrderStatus {
+        /// Stock is reserved, payment under way.
+        Pending = "pending",
+        /// Payment is captured, the stock taken.
+        Confirmed = "confirmed",
+        Shipped = "shipped",
+        Delivered = "delivered",
+        Cancelled = "cancelled",
+    }
+}
+
+words! {
+    CancelReason {
+        PaymentDeclined = "payment_declined",
+        PaymentTimeout = "payment_timeout",
+        OutOfStock = "out_of_stock",
+        Customer = "customer",
+        Staff = "staff",
+    }
+}
+
+words! {
+    PaymentStatus {
+        Pending = "pending",
+        Authorized = "authorized",
+        Captured = "captured",
+        Voided = "voided",
+        Declined = "declined",
+        Refunded = "refunded",
+        /// The provider has not told yet what happened.
+        Unknown = "unknown",
+    }
+}
+
+/// Where a parcel is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Tracking {
+    #[cfg_attr(feature = "openapi", schema(schema_with = up_to_100))]
+    pub carrier: String,
+    #[cfg_attr(feature = "openapi", schema(schema_with = up_to_100))]
+    pub tracking_number: String,
+}
+
+/// Text of 1 to 100 characters that is not blank and has no control characters.
+#[cfg(feature = "openapi")]
+fn up_to_100() -> utoipa::openapi::Object {
+    let visible = concat!(
+        r"^[^\u0000-\u001f\u007f-\u009f]*",
+        r"[^\s\u0000-\u001f\u007f-\u009f]",
+        r"[^\u0000-\u001f\u007f-\u009f]*$"
+    );
+    utoipa::openapi::ObjectBuilder::new()
+        .schema_type(utoipa::openapi::schema::Type::String)
+        .pattern(Some(visible))
+        .min_length(Some(1))
+        .max_length(Some(100))
+        .build()
+}
+
+/// So many of a product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", schema(as = OrderLine))]
+pub struct Line {
+    pub product_id: Uuid,
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 999))]
+    pub quantity: u32,
+}
+
+/// Most of one product in an order or a cart.
+pub const MAX_QUANTITY: u32 = 999;
+
+/// Most different products in an order or a cart.
+pub const MAX_LINES: usize = 100;
+
+/// A line as it was bought: later changes of the product don't touch it.
+#[derive(Clone, Debug)]
+pub struct Item {
+    pub product_id: Uuid,
+    pub sku: String,
+    pub name: String,
+    pub unit_price: Money,
+    pub quantity: u32,
+}
+
+/// Why the lines of an order have no total. The number is the line's place, from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoTotal {
+    #[error("there is no line")]
+    Empty,
+    #[error("line {0} has another currency than the first")]
+    MixedCurrencies(usize),
+    #[error("with line {0} it is more than a card provider takes")]
+    TooLarge(usize),
+    #[error("it is nothing")]
+    Zero,
+}
+
+/// The sum of the lines. An order has one currency, and an amount that card
+/// providers take: more than nothing, at most [`Money::MAX_AMOUNT`].
+pub fn total(items: &[Item]) -> Result<Money, NoTotal> {
+    let first = items.first().ok_or(NoTotal::Empty)?;
+    let mut total = Money::new(0, first.unit_price.currency);
+    for (index, item) in items.iter().enumerate() {
+        if item.unit_price.currency != total.currency {
+            return Err(NoTotal::MixedCurrencies(index));
+        }
+        let sum = item.unit_price.checked_mul(item.quantity).and_then(|line| total.checked_add(line));
+        total = sum.filter(|sum| sum.amount <= Money::MAX_AMOUNT).ok_or(NoTotal::TooLarge(index))?;
+    }
+    if total.amount == 0 { Err(NoTotal::Zero) } else { Ok(total) }
+}
+
+#[cfg(test)]
+mod tests {
+    use money::Currency;
+
+    use super::*;
+
+    fn item(amount: i64, currency: &str, quantity: u32) -> Item {
+        let currency: Currency = currency.parse().unwrap();
+        Item {
+            product_id: Uuid::now_v7(),
+            sku: "S".to_owned(),
+            name: "N".to_owned(),
+            unit_price: Money::new(amount, currency),
+            quantity,
+        }
+    }
+
+    #[test]
+    fn a_total_is_the_sum_of_its_lines() {
+        let total = total(&[item(1999, "EUR", 2), item(1, "EUR", 3)]).unwrap();
+        assert_eq!(total, Money::new(4001, Currency::EUR));
+    }
+
+    #[test]
+    fn a_total_that_cannot_be_paid_is_refused() {
+        assert_eq!(total(&[]), Err(NoTotal::Empty));
+        assert_eq!(total(&[item(1, "EUR", 1), item(1, "USD", 1)]), Err(NoTotal::MixedCurrencies(1)));
+        assert_eq!(total(&[item(Money::MAX_AMOUNT, "EUR", 2)]), Err(NoTotal::TooLarge(0)));
+        assert_eq!(total(&[item(i64::MAX, "EUR", 999)]), Err(NoTotal::TooLarge(0)));
+        assert_eq!(total(&[item(0, "EUR", 5)]), Err(NoTotal::Zero));
+    }
+}

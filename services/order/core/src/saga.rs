@@ -1,0 +1,482 @@
+//! The order's way to its end, as one pure function.
+//!
+//! ```text
+//! creating -> authorising -> committing -> capturing -> confirmed
+//!     |            |             |             |            |
+//!     |            +---------> voiding <-------+        refunding
+//!     |                           |                         |
+//!     +----------------------> settled <--------------------+
+//! ```
+//!
+//! The phase says which call comes next ([`State::next_call`]); what comes back
+//! is a fact ([`Input`]), and [`State::apply`] is the whole rule. A fact holds
+//! whoever learned it and however late, so it is applied to the state as it is
+//! when it arrives, under the row's lock; a worker that lost its lease can only
+//! ever report the truth.
+//!
+//! What keeps money right:
+//! - An intent is created unconfirmed and its id stored before it is confirmed,
+//!   so no authorisation can exist that we don't know by id.
+//! - No answer is not a failure: it makes the payment `unknown`, and the next
+//!   call asks the provider what happened.
+//! - The stock is sold before the money is captured: `confirmed` means both.
+//! - A cancelled order keeps its saga until its money is settled.
+//! - What goes back is counted before the provider is asked ([`refunds`]).
+
+/// A branch of the rule. Tests note that it was taken, to name those that no walk takes.
+macro_rules! branch {
+    () => {
+        #[cfg(test)]
+        $crate::saga::tests::taken(file!(), line!());
+    };
+}
+
+pub mod refunds;
+
+use uuid::Uuid;
+
+use self::refunds::{Refund, RefundReport, RefundStatus};
+use crate::order::{CancelReason, PaymentStatus, Status, Tracking};
+use crate::words::words;
+
+words! {
+    /// What the saga is at.
+    Phase {
+        /// The intent is to be created; nothing can have been charged.
+        Creating = "creating",
+        /// The intent's id is stored; it is to be confirmed.
+        Authorising = "authorising",
+        /// The money is held; the reservation is to become a sale.
+        Committing = "committing",
+        /// The stock is sold; the money is to be taken.
+        Capturing = "capturing",
+        /// Paid and sold.
+        Confirmed = "confirmed",
+        /// The intent is to be cancelled, which frees held money.
+        Voiding = "voiding",
+        /// Captured money is to be given back.
+        Refunding = "refunding",
+        /// Cancelled, and no money of the customer is held.
+        Settled = "settled",
+    }
+}
+
+/// An order as far as the saga is concerned.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct State {
+    pub status: Status,
+    pub cancel_reason: Option<CancelReason>,
+    pub payment: PaymentStatus,
+    pub phase: Phase,
+    pub intent: Option<String>,
+    /// A cancellation that waits: for the answer of a capture, or, after the
+    /// deadline, for the provider to acknowledge that it won't charge.
+    pub pending_cancel: Option<CancelReason>,
+    pub tracking: Option<Tracking>,
+    /// What a capture takes, in minor units.
+    pub total: i64,
+    /// All that went back or is to, oldest first.
+    pub refunds: Vec<Refund>,
+}
+
+/// The call whose answer the saga waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Call {
+    CreateIntent,
+    ConfirmIntent,
+    RetrieveIntent,
+    CommitStock,
+    CaptureIntent,
+    CancelIntent,
+    /// One of [`State::open_refunds`].
+    Refund,
+}
+
+/// What the provider says about an intent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum IntentStatus {
+    Unconfirmed,
+    Processing,
+    Declined,
+    Authorised,
+    Captured,
+    Cancelled,
+}
+
+/// A fact.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Input {
+    /// The intent exists, unconfirmed, under this id.
+    Created(String),
+    /// The provider refuses to create the intent.
+    Refused,
+    /// What the provider says of the intent.
+    IntentReported(IntentStatus),
+    /// A call was made and its outcome is not known.
+    NoAnswer,
+    StockCommitted,
+    /// The reservation ended before it became a sale.
+    StockGone,
+    /// Staff want so much given back under this id; without an amount all that is left.
+    Refund(Uuid, Option<i64>),
+    /// What the provider says of a refund.
+    RefundReported(RefundReport),
+    /// Customer or staff want the order cancelled.
+    Cancel(CancelReason),
+    /// The time for paying is over.
+    Deadline,
+    /// Staff handed the parcel to a carrier.
+    Ship(Tracking),
+    /// The parcel has arrived.
+    Deliver,
+}
+
+/// What has to be written together with the new state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Effect {
+    /// History and `order.confirmed`.
+    Confirm,
+    /// History and `order.cancelled`, which gives the stock back.
+    Cancel,
+    /// History and `order.shipped`.
+    Ship,
+    /// History and `order.delivered`.
+    Deliver,
+    /// `order.refunded`: this refund has succeeded.
+    Refunded(Uuid),
+}
+
+/// Why an order stays as it is although somebody asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Shipped or delivered: too late.
+    NotCancellable,
+    /// Not paid, ended, or on its way with another carrier.
+    NotShippable,
+    /// Not on its way.
+    NotDeliverable,
+    /// More than was captured and is not yet on its way back.
+    RefundExceedsCaptured,
+}
+
+impl State {
+    pub fn placed(total: i64) -> Self {
+        Self {
+            status: Status::Pending,
+            cancel_reason: None,
+            payment: PaymentStatus::Pending,
+            phase: Phase::Creating,
+            intent: None,
+            pending_cancel: None,
+            tracking: None,
+            total,
+            refunds: vec![],
+        }
+    }
+
+    /// The next call to make; `None` when the saga rests.
+    pub fn next_call(&self) -> Option<Call> {
+        // A cancellation that came before the capture: was the money taken yet?
+        let unknown = self.payment == PaymentStatus::Unknown || self.pending_cancel.is_some();
+        match self.phase {
+            Phase::Creating => Some(Call::CreateIntent),
+            Phase::Authorising | Phase::Capturing if unknown => Some(Call::RetrieveIntent),
+            Phase::Authorising => Some(Call::ConfirmIntent),
+            Phase::Committing => Some(Call::CommitStock),
+            Phase::Capturing => Some(Call::CaptureIntent),
+            Phase::Voiding => Some(Call::CancelIntent),
+            Phase::Refunding | Phase::Confirmed | Phase::Settled => {
+                self.open_refunds().next().map(|_| Call::Refund)
+            }
+        }
+    }
+
+    /// Whether the payment deadline still matters.
+    pub fn has_deadline(&self) -> bool {
+        matches!(self.phase, Phase::Creating | Phase::Authorising | Phase::Committing)
+    }
+
+    /// Refunds that the provider has not answered for good.
+    pub fn open_refunds(&self) -> impl Iterator<Item = &Refund> {
+        self.refunds.iter().filter(|refund| refund.status == RefundStatus::Pending)
+    }
+
+    /// The state after `input`, and what is to be written with it. An input
+    /// that says nothing new leaves the state as it is. `fresh` is the id of a
+    /// refund that the rule itself may open.
+    pub fn apply(mut self, input: Input, fresh: Uuid) -> Result<(Self, Vec<Effect>), Refusal> {
+        let effects = match input {
+            Input::Cancel(reason) => self.cancelled_by(reason, fresh)?,
+            Input::Deadline => self.overdue(),
+            Input::Ship(tracking) => self.shipped_by(tracking)?,
+            Input::Deliver => self.delivered()?,
+            Input::Created(id) => self.created(id),
+            Input::Refused if self.phase == Phase::Creating => {
+                branch!();
+                self.payment = PaymentStatus::Declined;
+                self.cancel(CancelReason::PaymentDeclined, Phase::Settled)
+            }
+            Input::NoAnswer => {
+                if matches!(self.phase, Phase::Authorising | Phase::Capturing) {
+                    branch!();
+                    self.payment = PaymentStatus::Unknown;
+                }
+                vec![]
+            }
+            Input::StockCommitted if self.phase == Phase::Committing => {
+                branch!();
+                self.phase = Phase::Capturing;
+                vec![]
+            }
+            Input::StockGone if self.phase == Phase::Committing => {
+                branch!();
+                self.cancel(CancelReason::OutOfStock, Phase::Voiding)
+            }
+            Input::IntentReported(status) => self.intent_reported(status, fresh),
+            Input::Refund(id, amount) => self.refund(id, amount)?,
+            Input::RefundReported(report) => self.refund_reported(report, fresh),
+            Input::Refused | Input::StockCommitted | Input::StockGone => {
+                branch!();
+                vec![]
+            }
+        };
+        Ok((self, effects))
+    }
+
+    fn created(&mut self, id: String) -> Vec<Effect> {
+        match self.phase {
+            Phase::Creating => {
+                branch!();
+                self.intent = Some(id);
+                self.phase = Phase::Authorising;
+            }
+            // The order ended while the call was under way: tidy up at the provider.
+            Phase::Settled if self.intent.is_none() => {
+                branch!();
+                self.intent = Some(id);
+                self.phase = Phase::Voiding;
+            }
+            _ => {
+                branch!();
+            }
+        }
+        vec![]
+    }
+
+    fn cancelled_by(&mut self, reason: CancelReason, fresh: Uuid) -> Result<Vec<Effect>, Refusal> {
+        match self.status {
+            Status::Shipped | Status::Delivered => {
+                branch!();
+                return Err(Refusal::NotCancellable);
+            }
+            Status::Cancelled => {
+                branch!();
+                return Ok(vec![]);
+            }
+            Status::Pending | Status::Confirmed => {}
+        }
+        Ok(match self.phase {
+            // Nothing was confirmed, so nothing can be charged any more.
+            Phase::Creating => {
+                branch!();
+                self.payment = PaymentStatus::Voided;
+                self.cancel(reason, Phase::Settled)
+            }
+            Phase::Authorising | Phase::Committing | Phase::Voiding => {
+                branch!();
+                self.cancel(reason, Phase::Voiding)
+            }
+            Phase::Capturing => {
+                branch!();
+                self.pending_cancel.get_or_insert(reason);
+                vec![]
+            }
+            // The last two are of cancelled orders only.
+            Phase::Confirmed | Phase::Refunding | Phase::Settled => {
+                branch!();
+                let effects = self.cancel(reason, Phase::Refunding);
+                self.balance(fresh);
+                effects
+            }
+        })
+    }
+
+    /// The same parcel may be reported again, as the first answer may be lost.
+    fn shipped_by(&mut self, tracking: Tracking) -> Result<Vec<Effect>, Refusal> {
+        match self.status {
+            // What was given back whole is not sent.
+            Status::Confirmed if self.payment != PaymentStatus::Refunded => {
+                branch!();
+                self.status = Status::Shipped;
+                self.tracking = Some(tracking);
+                Ok(vec![Effect::Ship])
+            }
+            Status::Shipped | Status::Delivered if self.tracking.as_ref() == Some(&tracking) => {
+                branch!();
+                Ok(vec![])
+            }
+            _ => {
+                branch!();
+                Err(Refusal::NotShippable)
+            }
+        }
+    }
+
+    fn delivered(&mut self) -> Result<Vec<Effect>, Refusal> {
+        match self.status {
+            Status::Shipped => {
+                branch!();
+                self.status = Status::Delivered;
+                Ok(vec![Effect::Deliver])
+            }
+            Status::Delivered => {
+                branch!();
+                Ok(vec![])
+            }
+            _ => {
+                branch!();
+                Err(Refusal::NotDeliverable)
+            }
+        }
+    }
+
+    fn overdue(&mut self) -> Vec<Effect> {
+        match self.phase {
+            Phase::Creating => {
+                branch!();
+                self.payment = PaymentStatus::Voided;
+                self.cancel(CancelReason::PaymentTimeout, Phase::Settled)
+            }
+            // The order ends once the provider has acknowledged; see `intent_reported`.
+            Phase::Authorising | Phase::Committing => {
+                branch!();
+                self.pending_cancel = Some(CancelReason::PaymentTimeout);
+                self.phase = Phase::Voiding;
+                vec![]
+            }
+            _ => {
+                branch!();
+                vec![]
+            }
+        }
+    }
+
+    fn intent_reported(&mut self, status: IntentStatus, fresh: Uuid) -> Vec<Effect> {
+        match (self.phase, status) {
+            (Phase::Authorising, IntentStatus::Authorised | IntentStatus::Captured) => {
+                branch!();
+                self.payment = PaymentStatus::Authorized;
+                self.phase = Phase::Committing;
+                vec![]
+            }
+            (Phase::Authorising, IntentStatus::Unconfirmed) => {
+                branch!();
+                self.payment = PaymentStatus::Pending;
+                vec![]
+            }
+            (Phase::Capturing, IntentStatus::Authorised) => {
+                self.payment = PaymentStatus::Authorized;
+                match self.pending_cancel {
+                    // Not taken, and not wanted any more.
+                    Some(reason) => {
+                        branch!();
+                        self.cancel(reason, Phase::Voiding)
+                    }
+                    None => {
+                        branch!();
+                        vec![]
+                    }
+                }
+            }
+            (Phase::Authorising | Phase::Capturing, IntentStatus::Processing)
+            | (Phase::Capturing, IntentStatus::Unconfirmed) => {
+                branch!();
+                self.payment = PaymentStatus::Unknown;
+                vec![]
+            }
+            (Phase::Authorising | Phase::Capturing, IntentStatus::Declined) => {
+                branch!();
+                self.payment = PaymentStatus::Declined;
+                let reason = self.pending_cancel.unwrap_or(CancelReason::PaymentDeclined);
+                self.cancel(reason, Phase::Voiding)
+            }
+            (Phase::Authorising | Phase::Capturing | Phase::Committing, IntentStatus::Cancelled) => {
+                branch!();
+                self.payment = PaymentStatus::Voided;
+                let reason = self.pending_cancel.unwrap_or(CancelReason::PaymentDeclined);
+                self.cancel(reason, Phase::Settled)
+            }
+            (Phase::Capturing, IntentStatus::Captured) => {
+                branch!();
+                self.payment = PaymentStatus::Captured;
+                self.status = Status::Confirmed;
+                self.phase = Phase::Confirmed;
+                let mut effects = vec![Effect::Confirm];
+                if let Some(reason) = self.pending_cancel.take() {
+                    branch!();
+                    effects.extend(self.cancel(reason, Phase::Refunding));
+                    self.balance(fresh);
+                }
+                effects
+            }
+            (Phase::Voiding, IntentStatus::Cancelled) => {
+                branch!();
+                if self.payment != PaymentStatus::Declined {
+                    branch!();
+                    self.payment = PaymentStatus::Voided;
+                }
+                let reason = self.pending_cancel.unwrap_or(CancelReason::PaymentTimeout);
+                self.cancel(reason, Phase::Settled)
+            }
+            // Taken all the same: it goes back.
+            (Phase::Voiding, IntentStatus::Captured) => {
+                branch!();
+                self.refund_captured(fresh)
+            }
+            (Phase::Settled, IntentStatus::Captured) if self.captured() == 0 => {
+                branch!();
+                self.refund_captured(fresh)
+            }
+            (Phase::Voiding, IntentStatus::Authorised) => {
+                branch!();
+                self.payment = PaymentStatus::Authorized;
+                vec![]
+            }
+            (Phase::Settled, IntentStatus::Authorised) if self.captured() == 0 => {
+                branch!();
+                self.payment = PaymentStatus::Authorized;
+                self.phase = Phase::Voiding;
+                vec![]
+            }
+            _ => {
+                branch!();
+                vec![]
+            }
+        }
+    }
+
+    fn refund_captured(&mut self, fresh: Uuid) -> Vec<Effect> {
+        self.payment = PaymentStatus::Captured;
+        let reason = self.pending_cancel.unwrap_or(CancelReason::PaymentTimeout);
+        let effects = self.cancel(reason, Phase::Refunding);
+        self.balance(fresh);
+        effects
+    }
+
+    /// Ends the order if it has not ended; `phase` is what is left to do.
+    fn cancel(&mut self, reason: CancelReason, phase: Phase) -> Vec<Effect> {
+        self.phase = phase;
+        self.pending_cancel = None;
+        if self.status == Status::Cancelled {
+            branch!();
+            return vec![];
+        }
+        branch!();
+        self.status = Status::Cancelled;
+        self.cancel_reason = Some(reason);
+        vec![Effect::Cancel]
+    }
+}
+
+#[cfg(test)]
+mod tests;

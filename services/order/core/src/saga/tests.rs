@@ -1,0 +1,176 @@
+//! The rule by example, and by walking every state that can be reached ([`walk`]).
+
+mod walk;
+
+use super::refunds::RefundBy;
+use super::*;
+pub(super) use walk::taken;
+
+/// What an order of these tests comes to: enough to be returned in two parts.
+const TOTAL: i64 = 2;
+
+fn id(n: usize) -> Uuid {
+    Uuid::from_u128(n as u128)
+}
+
+/// The rule, with ids that tell refunds apart.
+fn apply(state: &State, input: Input) -> Result<(State, Vec<Effect>), Refusal> {
+    let fresh = id(state.refunds.len() + 1);
+    state.clone().apply(input, fresh)
+}
+
+fn after(inputs: &[Input]) -> (State, Vec<Effect>) {
+    let mut all = Vec::new();
+    let mut state = State::placed(TOTAL);
+    for input in inputs {
+        let (next, effects) = apply(&state, input.clone()).unwrap();
+        state = next;
+        all.extend(effects);
+    }
+    (state, all)
+}
+
+fn created() -> Input {
+    Input::Created("pi_1".to_owned())
+}
+
+#[test]
+fn a_paid_order_is_confirmed_once_stock_and_money_are_taken() {
+    let (state, effects) = after(&[
+        created(),
+        Input::IntentReported(IntentStatus::Authorised),
+        Input::StockCommitted,
+        Input::IntentReported(IntentStatus::Captured),
+    ]);
+    assert_eq!((state.status, state.phase), (Status::Confirmed, Phase::Confirmed));
+    assert_eq!(state.payment, PaymentStatus::Captured);
+    assert_eq!(effects, [Effect::Confirm]);
+}
+
+#[test]
+fn a_declined_card_cancels_the_order() {
+    let (state, effects) = after(&[created(), Input::IntentReported(IntentStatus::Declined)]);
+    assert_eq!(state.cancel_reason, Some(CancelReason::PaymentDeclined));
+    assert_eq!((state.payment, state.phase), (PaymentStatus::Declined, Phase::Voiding));
+    assert_eq!(effects, [Effect::Cancel]);
+}
+
+#[test]
+fn no_answer_is_not_a_failure() {
+    let (state, effects) = after(&[created(), Input::NoAnswer]);
+    assert_eq!((state.status, state.payment), (Status::Pending, PaymentStatus::Unknown));
+    assert_eq!(state.next_call(), Some(Call::RetrieveIntent));
+    assert_eq!(effects, []);
+}
+
+#[test]
+fn a_deadline_waits_for_the_providers_word() {
+    let (state, effects) = after(&[created(), Input::NoAnswer, Input::Deadline]);
+    assert_eq!((state.status, state.phase), (Status::Pending, Phase::Voiding));
+    assert_eq!(effects, []);
+    let (state, effects) = apply(&state, Input::IntentReported(IntentStatus::Cancelled)).unwrap();
+    assert_eq!(state.cancel_reason, Some(CancelReason::PaymentTimeout));
+    assert_eq!((state.payment, state.phase), (PaymentStatus::Voided, Phase::Settled));
+    assert_eq!(effects, [Effect::Cancel]);
+}
+
+#[test]
+fn a_cancel_during_capture_waits_for_its_answer() {
+    let capturing = [created(), Input::IntentReported(IntentStatus::Authorised), Input::StockCommitted];
+    let (state, _) = after(&capturing);
+    let (state, effects) = apply(&state, Input::Cancel(CancelReason::Customer)).unwrap();
+    assert_eq!((state.status, effects), (Status::Pending, vec![]));
+    let (state, effects) = apply(&state, Input::IntentReported(IntentStatus::Captured)).unwrap();
+    assert_eq!((state.status, state.phase), (Status::Cancelled, Phase::Refunding));
+    assert_eq!(effects, [Effect::Confirm, Effect::Cancel]);
+    assert_eq!(state.open_refunds().map(|refund| refund.amount).collect::<Vec<_>>(), [TOTAL]);
+}
+
+#[test]
+fn what_is_shipped_is_not_cancelled() {
+    let shipped = State { status: Status::Shipped, phase: Phase::Confirmed, ..State::placed(TOTAL) };
+    assert_eq!(apply(&shipped, Input::Cancel(CancelReason::Customer)), Err(Refusal::NotCancellable));
+}
+
+fn parcel(number: &str) -> Tracking {
+    Tracking { carrier: "Tern".to_owned(), tracking_number: number.to_owned() }
+}
+
+#[test]
+fn a_paid_order_is_shipped_once_and_delivered_once() {
+    let placed = State::placed(TOTAL);
+    assert_eq!(apply(&placed, Input::Ship(parcel("1"))), Err(Refusal::NotShippable));
+    assert_eq!(apply(&placed, Input::Deliver), Err(Refusal::NotDeliverable));
+
+    let paid = State { status: Status::Confirmed, phase: Phase::Confirmed, ..State::placed(TOTAL) };
+    assert_eq!(apply(&paid, Input::Deliver), Err(Refusal::NotDeliverable));
+    let (shipped, effects) = apply(&paid, Input::Ship(parcel("1"))).unwrap();
+    assert_eq!((shipped.status, effects), (Status::Shipped, vec![Effect::Ship]));
+    assert_eq!(apply(&shipped, Input::Ship(parcel("1"))), Ok((shipped.clone(), vec![])));
+    assert_eq!(apply(&shipped, Input::Ship(parcel("2"))), Err(Refusal::NotShippable));
+    let (delivered, effects) = apply(&shipped, Input::Deliver).unwrap();
+    assert_eq!((delivered.status, effects), (Status::Delivered, vec![Effect::Deliver]));
+    assert_eq!(apply(&delivered, Input::Deliver), Ok((delivered, vec![])));
+}
+
+fn paid() -> State {
+    after(&[
+        created(),
+        Input::IntentReported(IntentStatus::Authorised),
+        Input::StockCommitted,
+        Input::IntentReported(IntentStatus::Captured),
+    ])
+    .0
+}
+
+fn reported(ours: usize, amount: i64, status: RefundStatus) -> Input {
+    let provider_id = Some(format!("re_{ours}"));
+    Input::RefundReported(RefundReport { ours: Some(id(ours)), provider_id, amount, status, fresh: id(900) })
+}
+
+#[test]
+fn refunds_never_come_to_more_than_was_captured() {
+    let unpaid = State::placed(TOTAL);
+    assert_eq!(apply(&unpaid, Input::Refund(id(10), None)), Err(Refusal::RefundExceedsCaptured));
+    assert_eq!(apply(&paid(), Input::Refund(id(10), Some(TOTAL + 1))), Err(Refusal::RefundExceedsCaptured));
+    let (part, _) = apply(&paid(), Input::Refund(id(10), Some(1))).unwrap();
+    assert_eq!(apply(&part, Input::Refund(id(11), Some(2))), Err(Refusal::RefundExceedsCaptured));
+    assert_eq!(apply(&part, Input::Refund(id(10), Some(1))), Ok((part.clone(), vec![])), "a repetition");
+    let (all, _) = apply(&part, Input::Refund(id(11), None)).unwrap();
+    assert_eq!(apply(&all, Input::Refund(id(12), None)), Err(Refusal::RefundExceedsCaptured));
+}
+
+#[test]
+fn a_refund_that_failed_frees_its_amount_for_good() {
+    let (open, _) = apply(&paid(), Input::Refund(id(10), None)).unwrap();
+    let (failed, effects) = apply(&open, reported(10, TOTAL, RefundStatus::Failed)).unwrap();
+    assert_eq!((failed.returned(), effects), (0, vec![]));
+    let (late, _) = apply(&failed, reported(10, TOTAL, RefundStatus::Succeeded)).unwrap();
+    assert_eq!(late, failed, "an answer that was overtaken");
+    let (again, _) = apply(&failed, Input::Refund(id(11), None)).unwrap();
+    let (done, effects) = apply(&again, reported(11, TOTAL, RefundStatus::Succeeded)).unwrap();
+    assert_eq!((done.returned(), done.payment), (TOTAL, PaymentStatus::Refunded));
+    assert_eq!(effects, [Effect::Refunded(id(11))]);
+    assert_eq!(apply(&done, Input::Ship(parcel("1"))), Err(Refusal::NotShippable));
+}
+
+#[test]
+fn a_refund_first_heard_of_when_it_had_failed_is_not_revived_by_an_older_answer() {
+    let theirs = |status| {
+        let provider_id = Some("re_by_hand".to_owned());
+        Input::RefundReported(RefundReport { ours: None, provider_id, amount: 1, status, fresh: id(900) })
+    };
+    let (failed, _) = apply(&paid(), theirs(RefundStatus::Failed)).unwrap();
+    let (late, effects) = apply(&failed, theirs(RefundStatus::Succeeded)).unwrap();
+    assert_eq!((late.returned(), late.payment, effects), (0, PaymentStatus::Captured, vec![]));
+}
+
+#[test]
+fn a_cancellation_gives_back_the_rest() {
+    let (part, _) = apply(&paid(), Input::Refund(id(10), Some(1))).unwrap();
+    let (part, _) = apply(&part, reported(10, 1, RefundStatus::Succeeded)).unwrap();
+    let (cancelled, effects) = apply(&part, Input::Cancel(CancelReason::Staff)).unwrap();
+    assert_eq!((cancelled.phase, effects), (Phase::Refunding, vec![Effect::Cancel]));
+    let open: Vec<_> = cancelled.open_refunds().map(|refund| (refund.amount, refund.by)).collect();
+    assert_eq!(open, [(1, RefundBy::Cancel)]);
+}

@@ -1,0 +1,51 @@
+//! What a customer asks for.
+
+use serde::{Deserialize, Serialize};
+use service::extract::not_null;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{AllOfBuilder, ObjectBuilder, OneOfBuilder, Schema, SchemaType};
+use utoipa::{PartialSchema, ToSchema};
+use uuid::Uuid;
+
+use crate::address::Address;
+use crate::order::Line;
+
+/// What a customer asks for. Without items the cart is bought.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    #[serde(default, deserialize_with = "not_null")]
+    #[schema(nullable = false, min_items = 1, max_items = 100)]
+    pub items: Option<Vec<Line>>,
+    #[serde(default, deserialize_with = "not_null", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub shipping_address: Option<Address>,
+    /// One of the user's own addresses instead.
+    #[serde(default, deserialize_with = "not_null", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub address_id: Option<Uuid>,
+    /// The name of one of the provider's test cards.
+    #[schema(pattern = "^pm_[A-Za-z0-9_]+$", max_length = 100)]
+    pub payment_method: String,
+}
+
+/// [`Request`] in the OpenAPI document: with one of the two addresses.
+pub struct Described;
+
+impl PartialSchema for Described {
+    fn schema() -> RefOr<Schema> {
+        let with = |field: &str| ObjectBuilder::new().schema_type(SchemaType::AnyValue).required(field);
+        let one = OneOfBuilder::new().item(with("shipping_address")).item(with("address_id"));
+        AllOfBuilder::new().item(Request::schema()).item(one).into()
+    }
+}
+
+impl ToSchema for Described {
+    fn name() -> std::borrow::Cow<'static, str> {
+        "OrderRequest".into()
+    }
+
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        Request::schemas(schemas);
+    }
+}

@@ -1,0 +1,125 @@
+//! Events about orders: written into the outbox in the transaction of the change.
+
+use std::collections::HashMap;
+
+use messaging::NewEvent;
+use messaging::outbox::enqueue;
+use proto::events::{
+    ORDER_CANCELLED, ORDER_CONFIRMED, ORDER_DELIVERED, ORDER_PLACED, ORDER_REFUNDED, ORDER_SHIPPED,
+};
+use proto::order::v1 as events;
+use service::Money;
+use service::db::Connection;
+use uuid::Uuid;
+
+use crate::order::{self, CancelReason, Item, Line, Placement, Tracking};
+
+/// Writes `order.placed` of new orders.
+pub async fn placed(connection: &mut Connection, placements: &[Placement]) -> sqlx::Result<()> {
+    let event = |order: &Placement| {
+        let body = body(order.id, order.user_id, &order.items, order.total);
+        NewEvent::new(ORDER_PLACED, order.id, 1, &events::OrderPlaced { order: Some(body) })
+            .in_trace(order.traceparent.clone())
+    };
+    enqueue(connection, &placements.iter().map(event).collect::<Vec<_>>()).await
+}
+
+fn body(id: Uuid, user: Uuid, items: &[Item], total: Money) -> events::Order {
+    let line = |item: &Item| events::Line {
+        product_id: item.product_id.to_string(),
+        sku: item.sku.clone(),
+        name: item.name.clone(),
+        quantity: item.quantity,
+        unit_price: item.unit_price.amount,
+    };
+    events::Order {
+        id: id.to_string(),
+        user_id: user.to_string(),
+        lines: items.iter().map(line).collect(),
+        total: total.amount,
+        currency: total.currency.code().to_owned(),
+    }
+}
+
+/// What is announced of an order.
+pub enum Notice {
+    Confirmed,
+    Cancelled(CancelReason),
+    Shipped(Tracking),
+    Delivered,
+    /// This refund has succeeded.
+    Refunded(Uuid),
+}
+
+/// What every announcement of an order has.
+pub struct About {
+    pub user: Uuid,
+    pub total: Money,
+    pub traceparent: Option<String>,
+}
+
+/// A change of an order at a version of it.
+pub struct Announcement<'a> {
+    pub order: Uuid,
+    pub about: &'a About,
+    pub version: i64,
+    pub notice: Notice,
+}
+
+/// Writes events about orders into the outbox. `refunds` has amount and restocked lines of those that succeeded.
+pub async fn announce(
+    connection: &mut Connection,
+    notices: &[Announcement<'_>],
+    refunds: &HashMap<Uuid, (i64, Vec<Line>)>,
+) -> sqlx::Result<()> {
+    if notices.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<Uuid> = notices.iter().map(|one| one.order).collect();
+    let items = order::store::items(connection, &ids).await?;
+    let mut announced = Vec::with_capacity(notices.len());
+    for Announcement { order: id, about, version, notice } in notices {
+        let lines = items.get(id).map_or(&[][..], Vec::as_slice);
+        let lines: Vec<Item> = lines.iter().map(|row| row.item(about.total.currency)).collect();
+        let order = body(*id, about.user, &lines, about.total);
+        let event = notice.event(*id, *version, order, refunds).ok_or(sqlx::Error::RowNotFound)?;
+        announced.push(event.in_trace(about.traceparent.clone()));
+    }
+    enqueue(connection, &announced).await
+}
+
+impl Notice {
+    fn event(
+        &self,
+        id: Uuid,
+        version: i64,
+        order: events::Order,
+        refunds: &HashMap<Uuid, (i64, Vec<Line>)>,
+    ) -> Option<NewEvent> {
+        let order = Some(order);
+        Some(match self {
+            Self::Confirmed => NewEvent::new(ORDER_CONFIRMED, id, version, &events::OrderConfirmed { order }),
+            Self::Cancelled(reason) => {
+                let body = events::OrderCancelled { order, reason: reason.as_str().to_owned() };
+                NewEvent::new(ORDER_CANCELLED, id, version, &body)
+            }
+            Self::Shipped(Tracking { carrier, tracking_number }) => {
+                let (carrier, tracking_number) = (carrier.clone(), tracking_number.clone());
+                let body = events::OrderShipped { order, carrier, tracking_number };
+                NewEvent::new(ORDER_SHIPPED, id, version, &body)
+            }
+            Self::Delivered => NewEvent::new(ORDER_DELIVERED, id, version, &events::OrderDelivered { order }),
+            Self::Refunded(refund) => {
+                let (amount, restock) = refunds.get(refund)?;
+                let line = |line: &Line| events::Restock {
+                    product_id: line.product_id.to_string(),
+                    quantity: line.quantity,
+                };
+                let restock = restock.iter().map(line).collect();
+                let (refund_id, amount) = (refund.to_string(), *amount);
+                let body = events::OrderRefunded { order, refund_id, amount, restock };
+                NewEvent::new(ORDER_REFUNDED, id, version, &body)
+            }
+        })
+    }
+}

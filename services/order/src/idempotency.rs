@@ -1,0 +1,141 @@
+//! Idempotency records, one for each Idempotency-Key: one request at a time works on a key, a retry
+//! gets the first answer, and what a dead request left behind is taken over.
+
+pub mod store;
+
+use std::time::Duration;
+
+use service::Problem;
+use service::db::Connection;
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use crate::address::Address;
+use crate::erasure;
+use crate::order::Line;
+use crate::times::Times;
+
+/// A fencing token: which record, and who holds it. Whoever takes a record over keeps its id, so that
+/// alone does not say who may write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Fence {
+    pub id: Uuid,
+    pub owner: Uuid,
+}
+
+/// A record that this request holds.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// Of what is to be made: an order or a refund.
+    pub id: Uuid,
+    /// Changes hands with the lease; every write names it.
+    pub owner: Uuid,
+    pub lines: Vec<Line>,
+    /// What the request's `address_id` meant when the key was claimed.
+    pub address: Option<Address>,
+    /// The reservation may be released yet, by a call that was held up or not answered: a sweeper's, or that of a
+    /// request whose cart had changed.
+    pub sweeping: bool,
+}
+
+impl Record {
+    /// Under an id of its own.
+    pub fn new(lines: Vec<Line>, address: Option<Address>) -> Self {
+        Self { id: Uuid::now_v7(), owner: Uuid::now_v7(), lines, address, sweeping: false }
+    }
+
+    pub fn fence(&self) -> Fence {
+        Fence { id: self.id, owner: self.owner }
+    }
+}
+
+/// An answer as it is stored with its key.
+#[derive(Clone, Debug)]
+pub struct StoredAnswer {
+    /// Of what was made: an order or a refund.
+    pub id: Uuid,
+    pub status: u16,
+    pub body: String,
+}
+
+/// A record in the store.
+#[derive(Debug)]
+pub struct Stored {
+    pub body_hash: Vec<u8>,
+    pub answer: Option<StoredAnswer>,
+}
+
+/// Whose key it is.
+#[derive(Clone, Debug)]
+pub struct Key {
+    pub user_id: Uuid,
+    pub operation: &'static str,
+    pub key: String,
+    pub body_hash: Vec<u8>,
+}
+
+impl Key {
+    /// `body` is hashed as it was understood, so that white space doesn't matter.
+    pub fn new(
+        user_id: Uuid,
+        operation: &'static str,
+        key: String,
+        body: &impl serde::Serialize,
+    ) -> Result<Self, Problem> {
+        let body = serde_json::to_vec(body).map_err(|_| Problem::internal())?;
+        Ok(Self { user_id, operation, key, body_hash: Sha256::digest(body).to_vec() })
+    }
+}
+
+pub enum Lookup {
+    /// Nobody has used this key.
+    None,
+    /// Somebody had it and did not come back for the answer.
+    TakenOver(Record),
+    Answered(StoredAnswer),
+}
+
+/// Looks the key up: its answer, its lapsed record (taken over), or nothing yet.
+/// 422 when it came with another body, 409 while another request works on it.
+pub async fn find_or_take_over(
+    connection: &mut Connection,
+    key: &Key,
+    times: &Times,
+) -> Result<Lookup, Problem> {
+    if let Some(record) = store::take_over(connection, key, times.claim_lease).await? {
+        return Ok(Lookup::TakenOver(record));
+    }
+    let Some(stored) = store::read(connection, key).await? else { return Ok(Lookup::None) };
+    if stored.body_hash != key.body_hash {
+        let detail = "This Idempotency-Key was used with another body.";
+        return Err(Problem::unprocessable("idempotency_key_reused", detail));
+    }
+    stored.answer.map_or_else(|| Err(in_progress()), |answer| Ok(Lookup::Answered(answer)))
+}
+
+/// A record on a key that [`find_or_take_over`] knew nothing of; 401 when its user was erased, 409 when another request
+/// was faster.
+pub async fn make(
+    connection: &mut Connection,
+    key: &Key,
+    lines: Vec<Line>,
+    address: Option<Address>,
+    lease: Duration,
+) -> Result<Record, Problem> {
+    let record = Record::new(lines, address);
+    match store::insert(connection, &[(key.clone(), record.clone())], lease).await?[..] {
+        [true] => Ok(record),
+        _ => Err(taken(connection, key).await?),
+    }
+}
+
+/// Why a key could not be claimed.
+pub async fn taken(connection: &mut Connection, key: &Key) -> sqlx::Result<Problem> {
+    let gone = erasure::is_deleted(connection, key.user_id).await?;
+    Ok(if gone { erasure::gone() } else { in_progress() })
+}
+
+pub fn in_progress() -> Problem {
+    let detail = "The first request with this Idempotency-Key is still running.";
+    Problem::conflict("idempotency_in_progress", detail).with_retry_after(1)
+}

@@ -1,0 +1,190 @@
+//! Refunds that staff ask for: counted and written under the order's lock, then
+//! brought to the provider by the order's saga.
+
+pub mod store;
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use service::db::Connection;
+use service::db::Pool;
+use service::extract::not_null;
+use service::failpoint;
+use service::{FieldError, Money, Problem};
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::idempotency::{self, Key, Lookup, Record, StoredAnswer};
+use crate::order::{Line, Order};
+use crate::saga::Input;
+use crate::saga::facts::{self, Report};
+use crate::saga::refunds::RefundStatus;
+use crate::saga::runner::Sagas;
+use crate::schema;
+use crate::times::Times;
+
+pub const OPERATION: &str = "POST /api/v1/orders/{id}/refunds";
+
+/// What staff ask for. Without an amount all that is left.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = RefundRequest)]
+pub struct Request {
+    #[serde(default, deserialize_with = "not_null")]
+    #[schema(schema_with = schema::refund_amount)]
+    pub amount: Option<Money>,
+    #[schema(schema_with = schema::up_to_500)]
+    pub reason: String,
+    /// What goes back into stock: no more than was sold, each product once.
+    #[serde(default)]
+    #[schema(max_items = 100)]
+    pub restock: Vec<Line>,
+}
+
+/// A refund as the API shows it.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Refund)]
+pub struct View {
+    pub id: Uuid,
+    pub amount: Money,
+    pub status: RefundStatus,
+    pub reason: String,
+    pub restock: Vec<Line>,
+    #[serde(with = "time::serde::rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: OffsetDateTime,
+}
+
+#[derive(Clone)]
+pub struct Refunds {
+    pool: Pool,
+    sagas: Sagas,
+    times: Times,
+}
+
+impl Refunds {
+    pub fn new(pool: Pool, sagas: Sagas, times: Times) -> Self {
+        Self { pool, sagas, times }
+    }
+
+    /// The answer to the request, and whether it is an earlier one's.
+    pub async fn answer(
+        &self,
+        staff: Uuid,
+        key: String,
+        order: &Order,
+        request: &Request,
+    ) -> Result<(StoredAnswer, bool), Problem> {
+        let key = Key::new(staff, OPERATION, key, &(order.id, request))?;
+        let record = {
+            let mut connection = self.pool.acquire().await?;
+            match idempotency::find_or_take_over(&mut connection, &key, &self.times).await? {
+                Lookup::TakenOver(record) => record,
+                Lookup::Answered(answer) => return Ok((answer, true)),
+                Lookup::None => {
+                    idempotency::make(&mut connection, &key, vec![], None, self.times.claim_lease).await?
+                }
+            }
+        };
+        match self.open(&key, &record, order, request).await {
+            Ok(answer) => Ok((answer, false)),
+            Err(problem) => {
+                let mut connection = self.pool.acquire().await?;
+                idempotency::store::let_go(&mut connection, &key, &record).await?;
+                Err(problem)
+            }
+        }
+    }
+
+    async fn open(
+        &self,
+        key: &Key,
+        record: &Record,
+        order: &Order,
+        request: &Request,
+    ) -> Result<StoredAnswer, Problem> {
+        let written = async {
+            let mut transaction = service::db::begin(&self.pool).await?;
+            if idempotency::store::lock_held(&mut transaction, &[record]).await?.is_empty() {
+                return Ok(None);
+            }
+            let answer = decide(&mut transaction, record.id, key.user_id, order, request).await?;
+            if idempotency::store::answer(&mut transaction, &[(record.clone(), answer.clone())])
+                .await?
+                .is_empty()
+            {
+                return Ok(None); // and no refund without its answer
+            }
+            failpoint::hit("order.refund.written").await?;
+            transaction.commit().await?;
+            failpoint::hit("order.refund.committed").await?;
+            Ok::<_, Problem>(Some(answer))
+        };
+        let written = written.await;
+        self.sagas.wake();
+        match written {
+            Ok(Some(answer)) => Ok(answer),
+            // Lost the record, or an error at COMMIT, which leaves open whether it happened.
+            lost => {
+                let stored = idempotency::store::read(&mut *self.pool.acquire().await?, key).await?;
+                let stored = stored.and_then(|stored| stored.answer);
+                stored.ok_or_else(|| lost.err().unwrap_or_else(idempotency::in_progress))
+            }
+        }
+    }
+}
+
+/// The refund under the claim's id, or why there can't be one; either is stored
+/// with the key.
+async fn decide(
+    connection: &mut Connection,
+    id: Uuid,
+    actor: Uuid,
+    order: &Order,
+    request: &Request,
+) -> Result<StoredAnswer, Problem> {
+    let refused = |problem: &Problem| -> Result<StoredAnswer, Problem> {
+        let body = serde_json::to_string(problem).map_err(|_| Problem::internal())?;
+        Ok(StoredAnswer { id, status: problem.status.as_u16(), body })
+    };
+    store::lock(connection, order.id).await?;
+    let restocked = store::restocked(connection, order.id).await?;
+    let too_many = too_many(order, &restocked, &request.restock);
+    if !too_many.is_empty() {
+        let detail = "More would go back into stock than was sold and is not back yet.";
+        return refused(&Problem::conflict("restock_exceeds_sold", detail).with_errors(too_many));
+    }
+    let wanted = Input::Refund(id, request.amount.map(|money| money.amount));
+    let report = Report { order: order.id, facts: vec![wanted], lease: None };
+    match facts::apply(connection, &[report], Duration::ZERO).await?.answers.pop().flatten() {
+        Some(Ok(_)) => {}
+        Some(Err(_)) => {
+            let detail = "That is more than was captured and is not refunded yet.";
+            let error = FieldError::new("/amount", "refund_exceeds_captured", detail);
+            let problem = Problem::conflict("refund_exceeds_captured", detail);
+            return refused(&problem.with_errors(vec![error]));
+        }
+        None => return Err(Problem::not_found("There is no such order.")),
+    }
+    let refund = store::describe(connection, id, request, actor, order.total.currency).await?;
+    crate::saga::store::reschedule(connection, order.id).await?;
+    let body = serde_json::to_string(&refund).map_err(|_| Problem::internal())?;
+    Ok(StoredAnswer { id, status: 201, body })
+}
+
+fn too_many(order: &Order, restocked: &HashMap<Uuid, i64>, wanted: &[Line]) -> Vec<FieldError> {
+    let sold = |product: Uuid| -> i64 {
+        let items = order.items.iter().filter(|item| item.product_id == product);
+        items.map(|item| i64::from(item.quantity)).sum()
+    };
+    let left = |product: Uuid| sold(product) - restocked.get(&product).copied().unwrap_or(0);
+    let error = |(index, line): (usize, &Line)| {
+        let left = left(line.product_id).max(0);
+        let detail = format!("{} to go back, {left} sold and not back yet.", line.quantity);
+        (i64::from(line.quantity) > left)
+            .then(|| FieldError::new(format!("/restock/{index}/quantity"), "restock_exceeds_sold", detail))
+    };
+    wanted.iter().enumerate().filter_map(error).collect()
+}

@@ -1,0 +1,104 @@
+//! All SQL of what refunds are about; their money is the saga's.
+
+use std::collections::HashMap;
+
+use service::Money;
+use service::db::Connection;
+use service::money::Currency;
+use uuid::Uuid;
+
+use super::{Request, View};
+use crate::order::Line;
+use crate::saga::refunds::RefundStatus;
+
+/// Locks an order as the saga does, so that what is counted stays true.
+pub async fn lock(connection: &mut Connection, order: Uuid) -> sqlx::Result<()> {
+    sqlx::query!(
+        "SELECT s.order_id FROM orders.sagas s JOIN orders.orders o ON o.id = s.order_id
+         WHERE s.order_id = $1 FOR UPDATE",
+        order,
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(())
+}
+
+/// Units of each product that went back into stock, or are to.
+pub async fn restocked(connection: &mut Connection, order: Uuid) -> sqlx::Result<HashMap<Uuid, i64>> {
+    // A refund that fails after it had succeeded has had its units put back: only the money returns.
+    let rows = sqlx::query!(
+        r#"SELECT (line ->> 'product_id')::uuid AS "product_id!", sum((line ->> 'quantity')::int) AS "units!"
+           FROM orders.refunds r CROSS JOIN jsonb_array_elements(r.restock) AS line
+           WHERE r.order_id = $1 AND (r.status <> 'failed' OR r.told) GROUP BY 1"#,
+        order,
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.product_id, row.units)).collect())
+}
+
+/// Writes what a refund is for, and returns it.
+pub async fn describe(
+    connection: &mut Connection,
+    id: Uuid,
+    request: &Request,
+    actor: Uuid,
+    currency: Currency,
+) -> sqlx::Result<View> {
+    let restock =
+        serde_json::to_value(&request.restock).map_err(|error| sqlx::Error::Encode(error.into()))?;
+    let row = sqlx::query!(
+        "UPDATE orders.refunds SET reason = $2, restock = $3, actor = $4 WHERE id = $1
+         RETURNING amount, status, created_at",
+        id,
+        request.reason,
+        restock,
+        actor,
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(View {
+        id,
+        amount: Money::new(row.amount, currency),
+        status: RefundStatus::try_from(row.status)?,
+        reason: request.reason.clone(),
+        restock: request.restock.clone(),
+        created_at: row.created_at,
+    })
+}
+
+/// An order's refunds, newest first, older than `before`.
+pub async fn page(
+    connection: &mut Connection,
+    order: Uuid,
+    currency: Currency,
+    before: Option<Uuid>,
+    limit: i64,
+) -> sqlx::Result<Vec<View>> {
+    let rows = sqlx::query!(
+        "SELECT id, amount, status, reason, restock, created_at FROM orders.refunds
+         WHERE order_id = $1 AND id < COALESCE($2, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid)
+         ORDER BY id DESC LIMIT $3",
+        order,
+        before,
+        limit,
+    )
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(View {
+                id: row.id,
+                amount: Money::new(row.amount, currency),
+                status: RefundStatus::try_from(row.status)?,
+                reason: row.reason,
+                restock: lines(row.restock)?,
+                created_at: row.created_at,
+            })
+        })
+        .collect()
+}
+
+fn lines(column: serde_json::Value) -> sqlx::Result<Vec<Line>> {
+    serde_json::from_value(column).map_err(|error| sqlx::Error::Decode(error.into()))
+}

@@ -1,0 +1,82 @@
+//! The SQL of what the saga knows of refunds.
+
+use std::collections::HashMap;
+
+use service::db::Connection;
+use uuid::Uuid;
+
+use super::refunds::{Refund, RefundBy, RefundStatus};
+use crate::order::Line;
+
+/// The refunds of each order, oldest first.
+pub async fn read(connection: &mut Connection, orders: &[Uuid]) -> sqlx::Result<HashMap<Uuid, Vec<Refund>>> {
+    let mut refunds: HashMap<Uuid, Vec<Refund>> = HashMap::new();
+    if orders.is_empty() {
+        return Ok(refunds);
+    }
+    let rows = sqlx::query!(
+        "SELECT order_id, id, amount, status, made_by, provider_id FROM orders.refunds
+         WHERE order_id = ANY($1) ORDER BY id",
+        orders,
+    )
+    .fetch_all(connection)
+    .await?;
+    for row in rows {
+        refunds.entry(row.order_id).or_default().push(Refund {
+            id: row.id,
+            amount: row.amount,
+            status: RefundStatus::try_from(row.status)?,
+            by: RefundBy::try_from(row.made_by)?,
+            provider_id: row.provider_id,
+        });
+    }
+    Ok(refunds)
+}
+
+/// Writes new refunds, and what became of known ones.
+pub async fn write(connection: &mut Connection, refunds: &[(Uuid, &Refund)]) -> sqlx::Result<()> {
+    for (order, refund) in refunds {
+        let reason = match refund.by {
+            RefundBy::Cancel => "order cancelled",
+            RefundBy::Provider => "made at the payment provider",
+            RefundBy::Staff => "", // given by whoever asks
+        };
+        sqlx::query!(
+            "INSERT INTO orders.refunds (id, order_id, amount, status, made_by, provider_id, reason)
+             VALUES ($1, $2, $3, $4, $5, $6, $7)
+             ON CONFLICT (id) DO UPDATE SET status = EXCLUDED.status, provider_id = EXCLUDED.provider_id",
+            refund.id,
+            order,
+            refund.amount,
+            refund.status.as_str(),
+            refund.by.as_str(),
+            refund.provider_id,
+            reason,
+        )
+        .execute(&mut *connection)
+        .await?;
+    }
+    Ok(())
+}
+
+/// Amount and restocked lines of refunds that have succeeded, by id; from now on
+/// their units count as put back.
+pub async fn mark_announced(
+    connection: &mut Connection,
+    ids: &[Uuid],
+) -> sqlx::Result<HashMap<Uuid, (i64, Vec<Line>)>> {
+    if ids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let rows = sqlx::query!(
+        "UPDATE orders.refunds SET told = true WHERE id = ANY($1) RETURNING id, amount, restock",
+        ids,
+    )
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter().map(|row| Ok((row.id, (row.amount, restock(row.restock)?)))).collect()
+}
+
+fn restock(column: serde_json::Value) -> sqlx::Result<Vec<Line>> {
+    serde_json::from_value(column).map_err(|error| sqlx::Error::Decode(error.into()))
+}
