@@ -153,13 +153,14 @@ impl<H: Handler> Worker<'_, H> {
             if new.is_empty() && held.is_empty() {
                 continue;
             }
+            let begun = Instant::now();
             failpoint::hit("consumer.received").await?;
             let pass = self.pass(&link.channel, new, &mut held, &mut proved_at).await?;
             applied.add(pass.acknowledged.len() as u64, &[]);
             acknowledge(&link.channel, &pass.acknowledged, held.is_empty()).await?;
             if pass.proved || !pass.stuck {
                 (pause, stuck_since) = (Duration::ZERO, None);
-                linger(pass.acknowledged.len()).await;
+                linger(pass.acknowledged.len() > 1, begun.elapsed()).await;
                 continue;
             }
             let since = *stuck_since.get_or_insert_with(Instant::now);

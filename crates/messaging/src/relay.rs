@@ -131,6 +131,7 @@ impl Relay<'_> {
         if self.lanes.unconfirmed() >= MOST_UNCONFIRMED {
             return Ok(false);
         }
+        let begun = Instant::now();
         let (events, more) = self.claim().await?;
         if events.is_empty() {
             return Ok(false);
@@ -153,7 +154,7 @@ impl Relay<'_> {
             return Err(failure);
         }
         if !more {
-            linger(events.len()).await;
+            linger(events.len() > 1, begun.elapsed()).await;
         }
         Ok(more)
     }

@@ -1,12 +1,12 @@
 //! Work in batches: what has queued up while the last batch was committing
-//! goes into the next one. One item alone never waits. After a batch of several there is a short
-//! pause, so that under load fewer and larger batches are made: each costs about as much as another, however
-//! much is in it.
+//! goes into the next one. One item alone never waits. After a batch of several, or when more waits already, there is a
+//! pause, so that under load fewer and larger batches are made: each costs about as much as another, however much is in it.
+//! A machine that is slow makes longer pauses, and so less work for itself.
 
 mod split;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -40,13 +40,14 @@ const BATCH_DEADLINE: Duration = Duration::from_secs(60);
 /// How long the next batch waits for this one, where batches may go on beside each other.
 const IN_STEP: Duration = Duration::from_millis(250);
 
-/// The pause after a batch of several.
+/// The pause after a batch while there is much to do: as long as the batch took, within these.
 const LINGER: Duration = Duration::from_millis(5);
+const LONGEST_LINGER: Duration = Duration::from_millis(20);
 
-/// Pauses after a batch of so many items, if it is to. Not for zero time, which is up to a millisecond.
-pub async fn linger(items: usize) {
-    if items > 1 {
-        tokio::time::sleep(LINGER).await;
+/// Pauses after a batch that took so long, if there is much to do. Else not even for zero time, which is up to a millisecond.
+pub async fn linger(busy: bool, took: Duration) {
+    if busy {
+        tokio::time::sleep(took.clamp(LINGER, LONGEST_LINGER)).await;
     }
 }
 
@@ -68,7 +69,7 @@ impl<I: Send + 'static, O: Send + 'static> Batcher<I, O> {
         Fut: Future<Output = Vec<O>> + Send + 'static,
         I: Sync,
     {
-        Self::with(BATCH_DEADLINE, 1, LINGER, process)
+        Self::with(BATCH_DEADLINE, 1, true, process)
     }
 
     /// The same, but a batch that takes long is left to go on beside the next ones, up to eight: for calls, of which one may
@@ -79,7 +80,7 @@ impl<I: Send + 'static, O: Send + 'static> Batcher<I, O> {
         Fut: Future<Output = Vec<O>> + Send + 'static,
         I: Sync,
     {
-        Self::with(BATCH_DEADLINE, BESIDE, LINGER, process)
+        Self::with(BATCH_DEADLINE, BESIDE, true, process)
     }
 
     /// The same without a pause between batches: for reads, which cost little and are waited for.
@@ -89,10 +90,10 @@ impl<I: Send + 'static, O: Send + 'static> Batcher<I, O> {
         Fut: Future<Output = Vec<O>> + Send + 'static,
         I: Sync,
     {
-        Self::with(BATCH_DEADLINE, BESIDE, Duration::ZERO, process)
+        Self::with(BATCH_DEADLINE, BESIDE, false, process)
     }
 
-    fn with<F, Fut>(deadline: Duration, beside: usize, pause: Duration, process: F) -> Self
+    fn with<F, Fut>(deadline: Duration, beside: usize, pauses: bool, process: F) -> Self
     where
         F: Fn(Arc<Vec<I>>) -> Fut + Send + 'static,
         Fut: Future<Output = Vec<O>> + Send + 'static,
@@ -109,7 +110,7 @@ impl<I: Send + 'static, O: Send + 'static> Batcher<I, O> {
                     continue;
                 }
                 let (batch, answers): (Vec<I>, Vec<_>) = waiting.drain(..).unzip();
-                let size = batch.len();
+                let (size, begun) = (batch.len(), Instant::now());
                 let work = process(Arc::new(batch)).in_current_span();
                 // A task of its own, so that a panic fails one batch and not the worker.
                 under_way.spawn(async move {
@@ -129,8 +130,8 @@ impl<I: Send + 'static, O: Send + 'static> Batcher<I, O> {
                 while under_way.len() >= beside {
                     under_way.join_next().await;
                 }
-                if !pause.is_zero() {
-                    linger(size).await;
+                if pauses {
+                    linger(size > 1 || !items.is_empty(), begun.elapsed()).await;
                 }
             }
         };
@@ -158,8 +159,8 @@ mod tests {
 
     #[tokio::test]
     async fn after_several_there_is_a_pause_and_after_one_alone_none() {
-        assert!(linger(0).now_or_never().is_some() && linger(1).now_or_never().is_some());
-        assert!(linger(2).now_or_never().is_none());
+        assert!(linger(false, LONGEST_LINGER).now_or_never().is_some());
+        assert!(linger(true, Duration::ZERO).now_or_never().is_none());
         let batcher = Batcher::spawn(|batch: Arc<Vec<u32>>| async move {
             vec![(batch.len(), std::time::Instant::now()); batch.len()]
         });
@@ -228,7 +229,7 @@ mod tests {
     #[tokio::test]
     async fn a_batch_that_never_ends_does_not_hold_up_the_next() {
         let deadline = Duration::from_millis(50);
-        let batcher = Batcher::with(deadline, 1, LINGER, |batch: Arc<Vec<u32>>| async move {
+        let batcher = Batcher::with(deadline, 1, true, |batch: Arc<Vec<u32>>| async move {
             if batch.contains(&0) {
                 std::future::pending::<()>().await;
             }

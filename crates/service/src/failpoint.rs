@@ -204,7 +204,8 @@ mod armed {
         async fn an_unknown_name_is_404_and_an_unknown_action_400() {
             let answer = arm(Path("order.place.nowhere".to_owned()), "crash".to_owned()).await;
             assert_eq!(answer.unwrap_err().0, StatusCode::NOT_FOUND);
-            let answer = arm(Path("relay.marked".to_owned()), "explode".to_owned()).await;
+            register(&["test.known"]);
+            let answer = arm(Path("test.known".to_owned()), "explode".to_owned()).await;
             assert_eq!(answer.unwrap_err().0, StatusCode::BAD_REQUEST);
         }
     }

@@ -185,13 +185,14 @@ impl OrderStream {
     pub async fn send(self, mut announced: mpsc::Receiver<Uuid>, stop: CancellationToken, pulse: Pulse) {
         let mut orders = Vec::with_capacity(IDS);
         while pulse.rest(stop.run_until_cancelled(announced.recv_many(&mut orders, IDS))).await.is_some() {
+            let begun = Instant::now();
             let ids: Vec<String> = orders.drain(..).map(|id| id.to_string()).collect();
             let notify =
                 sqlx::query_scalar!(r#"SELECT pg_notify($1, $2)::text AS "sent""#, CHANNEL, ids.join(","));
             if let Err(error) = notify.fetch_one(&self.0.pool).await {
                 tracing::warn!(%error, "live.notify_failed"); // they are found by polling
             }
-            linger(ids.len()).await;
+            linger(ids.len() > 1, begun.elapsed()).await;
         }
     }
 
@@ -225,12 +226,15 @@ impl OrderStream {
                     self.poll().await
                 }
             };
+            let begun = Instant::now();
             let loaded = match changed {
-                Ok(orders) => self.publish(&orders).await,
+                Ok(orders) => self.publish(&orders).await.map(|()| !orders.is_empty()),
                 Err(error) => Err(error),
             };
-            if let Err(error) = loaded {
-                tracing::warn!(%error, "live.load_failed");
+            match loaded {
+                // Changes that come meanwhile are loaded together.
+                Ok(busy) => linger(busy, begun.elapsed()).await,
+                Err(error) => tracing::warn!(%error, "live.load_failed"),
             }
         }
     }

@@ -100,6 +100,8 @@ pub struct Inner {
     workers: TaskTracker,
     stop: CancellationToken,
     reports: Reports,
+    /// Reports to be written down; the answer is whether any of a batch was.
+    written: Batcher<(String, String), sqlx::Result<bool>>,
     /// When too many were last seen to wait for a worker, unless fewer were seen since.
     backlog: Mutex<Option<Instant>>,
     /// Others wait for a worker: they go first.
@@ -133,6 +135,18 @@ impl Sagas {
             let (pool, outbox, stream) = (facts_pool.clone(), outbox.clone(), stream.clone());
             async move { apply(&pool, &outbox, &stream, &batch, times.saga_lease).await }
         });
+        let reports_pool = pool.clone();
+        let written = Batcher::spawn(move |batch: Arc<Vec<(String, String)>>| {
+            let pool = reports_pool.clone();
+            async move {
+                let (pool, batch) = (&pool, &batch);
+                let write = |part: Range<usize>| async move {
+                    let any = store::add_reports(&mut *pool.acquire().await?, &batch[part.clone()]).await?;
+                    Ok(vec![any; part.len()])
+                };
+                split(batch.len(), write).await
+            }
+        });
         Self(Arc::new(Inner {
             pool,
             calls,
@@ -143,6 +157,7 @@ impl Sagas {
             workers: TaskTracker::new(),
             stop,
             reports: Reports::default(),
+            written,
             backlog: Mutex::default(),
             queued: AtomicBool::default(),
         }))
@@ -188,8 +203,10 @@ impl Sagas {
     }
 
     async fn write_down(&self, intent: &str, kind: &str) -> sqlx::Result<()> {
-        store::add_report(&mut *self.pool.acquire().await?, intent, kind).await?;
-        self.wake();
+        let report = (intent.to_owned(), kind.to_owned());
+        if self.written.run(report).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))? {
+            self.wake();
+        }
         Ok(())
     }
 

@@ -57,10 +57,10 @@ pub fn measure(layout: &Layout, supervisor: &Supervisor) -> Result<Measured> {
     let page = [PAGE.to_owned()];
     let mut rounds = Vec::new();
     for round in 1..=ROUNDS {
-        let one = read(&load, &product, &paths)?;
-        let bare_one = read(&load, &url, &paths)?;
-        let list = read(&load, &product, &page)?;
-        let bare_list = read(&load, &url, &page)?;
+        let one = read(load, &product, &paths)?;
+        let bare_one = read(load, &url, &paths)?;
+        let list = read(load, &product, &page)?;
+        let bare_list = read(load, &url, &page)?;
         let rates = [&one, &bare_one, &list, &bare_list].map(|answers| rate(answers).unwrap_or(f64::NAN));
         let [a, b, c, d] = rates;
         step(
