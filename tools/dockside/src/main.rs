@@ -15,6 +15,8 @@ mod contracts;
 mod debian;
 mod deploy_test;
 mod detach;
+#[cfg(test)]
+mod docs;
 mod down;
 mod images;
 mod install;
