@@ -2,10 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test's helper may panic as the test may")]
 
+mod access;
+mod crashes;
+mod dead_letters;
 mod faults;
-mod p1;
-mod p10;
-mod p4;
-mod p7;
-mod p8;
-mod p9;
+mod idempotency;
+mod overload;
+mod rolling_restart;

@@ -1,7 +1,7 @@
-//! No access across users: matrices made of the documents, each operation and each call by everybody who may not.
+//! P9: no access across users: matrices made of the documents, each operation and each call by everybody who may not.
 
 mod calls;
-mod doors;
+mod ways_in;
 mod rows;
 mod stores;
 mod tokens;

@@ -1,4 +1,4 @@
-//! A rolling restart loses no request, and a replica that hangs or dies in the middle of a saga is taken over.
+//! P7: a rolling restart loses no request, and a replica that hangs or dies in the middle of a saga is taken over.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! One effect per Idempotency-Key.
+//! P4: one effect per Idempotency-Key.
 
 use std::io::Write;
 use std::net::TcpStream;

@@ -126,7 +126,7 @@ impl World<'_> {
             "POST /api/v1/products/{id}/stock-adjustments" => {
                 row(&self.product).json(&json!({"delta": 1, "reason": "Found"}))
             }
-            unknown => panic!("{unknown} has no row in p9/rows.rs: how is it called, and on what of mine?"),
+            unknown => panic!("{unknown} has no row in access/rows.rs: how is it called, and on what of mine?"),
         }
     }
 }

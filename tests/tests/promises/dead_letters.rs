@@ -1,4 +1,4 @@
-//! Poison neither blocks nor vanishes: what can't be applied becomes a dead
+//! P10: poison neither blocks nor vanishes: what can't be applied becomes a dead
 //! letter, the rest flows on, and a dead letter can be given back.
 
 use std::collections::BTreeSet;

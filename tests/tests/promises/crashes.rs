@@ -1,4 +1,4 @@
-//! A 2xx on place-order survives the death of any one process.
+//! P1: a 2xx on place-order survives the death of any one process.
 
 use std::sync::Arc;
 
