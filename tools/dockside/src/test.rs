@@ -302,19 +302,19 @@ fn steps(
         let shown = ["--nocapture".to_owned()];
         let (with_shop, alone): (Vec<_>, Vec<_>) = programs.iter().partition(|p| p.package == SYSTEM);
         if !alone.is_empty() {
-            run.step("figures", || programs::run(&alone, &env, &shown, Some(1)))?;
+            run.step("figures", || programs::run(&alone, &env, &shown, 1))?;
         }
         if !with_shop.is_empty() {
             let env: Vec<_> = env.iter().cloned().chain(shop(run, true)?).collect();
             let shown = [shown.as_slice(), &["p8_".to_owned()]].concat();
-            run.step("figures of the shop", || programs::run(&with_shop, &env, &shown, Some(1)))?;
+            run.step("figures of the shop", || programs::run(&with_shop, &env, &shown, 1))?;
         }
     }
     let chosen: Vec<&programs::Program> = programs.iter().filter(|p| plan.runs(&p.package)).collect();
     if !chosen.is_empty() {
         // A full disk makes tests fail in ways that don't name it.
         step("disk", &format!("{} MiB are free", free_space(&layout.dir)? >> 20));
-        run.step("tests", || programs::run(&chosen, &env, &plan.filters, None))?;
+        run.step("tests", || programs::run(&chosen, &env, &plan.filters, programs::threads()))?;
     }
     if plan.unit && plan.filters.is_empty() {
         let args = ["test", "--workspace", "--exclude", "dockside", "--doc", "--quiet"];
@@ -338,7 +338,7 @@ fn steps(
             let env: Vec<_> = env.into_iter().chain(shop).collect();
             let chosen: Vec<&programs::Program> = programs.iter().filter(|p| p.package == SYSTEM).collect();
             // One at a time: a test that kills a process would disturb every other one.
-            run.step("system tests", || programs::run(&chosen, &env, &plan.filters, Some(1)))?;
+            run.step("system tests", || programs::run(&chosen, &env, &plan.filters, 1))?;
         }
         if plan.conformance {
             // Last, for what it leaves in the shop.

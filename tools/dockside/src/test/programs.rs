@@ -8,13 +8,16 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::compile::{cargo, cargo_missing};
-use crate::console::{bold, dim, line};
+use crate::console::{bold, dim, line, seconds};
 use crate::layout::Layout;
 use crate::process::{self, Signal, output};
 use crate::signals;
 
 /// No step of a sound run takes this long.
 const LIMIT: Duration = Duration::from_secs(40 * 60);
+
+/// The fewest and the most tests that run at the same moment. They wait for servers more than they compute.
+const THREADS: (usize, usize) = (4, 16);
 
 /// A built test program.
 pub struct Program {
@@ -93,24 +96,30 @@ fn package_of(id: &str) -> Option<String> {
     }
 }
 
+/// How many tests of a program run at the same moment on this machine.
+pub fn threads() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    (2 * cores).clamp(THREADS.0, THREADS.1)
+}
+
 /// Runs the programs one after the other, all of them even when one fails.
 pub fn run(
     programs: &[&Program],
     env: &[(String, String)],
     filters: &[String],
-    threads: Option<usize>,
+    threads: usize,
 ) -> Result<()> {
     let mut failed = Vec::new();
     for p in programs {
         line(&format!("\n     {} {} {}", bold("Running"), p.package, dim(&p.source)));
         let mut command = Command::new(&p.file);
         command.current_dir(&p.folder).env("CARGO_MANIFEST_DIR", &p.folder).args(filters);
+        command.arg(format!("--test-threads={threads}"));
         command.env_remove("DATABASE_URL").env_remove("AMQP_URL").envs(env.iter().cloned());
-        if let Some(threads) = threads {
-            command.arg(format!("--test-threads={threads}"));
-        }
+        let start = Instant::now();
         let result = finish(&mut command);
         signals::check()?;
+        line(&dim(&seconds(start.elapsed())));
         if result.is_err() {
             failed.push(format!("{} {}", p.package, p.source));
         }
