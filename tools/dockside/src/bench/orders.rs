@@ -121,7 +121,11 @@ fn bursts(shop: &Shop, limit: &Limit, figures: &mut Vec<Figure>) -> Result<Value
             "orders accepted a second in a burst of 5 s from rest, 32 clients / the limit",
             of(|(most, orders)| orders.placed_per_second / most),
         ),
-        Figure::of("burst_refused", "orders refused in such a burst", of(|(_, orders)| orders.refused)),
+        Figure::one(
+            "burst_refused",
+            "orders refused in such bursts",
+            of(|(_, orders)| orders.refused).iter().sum(),
+        ),
     ]);
     Ok(rounds.iter().map(|(most, orders)| json!({"limit": most, "shop": orders.json()})).collect())
 }
@@ -192,7 +196,10 @@ fn hot(shop: &Shop, figures: &mut Vec<Figure>) -> Result<Value> {
     let mut rounds = Vec::new();
     for round in 1..=FEW_ROUNDS {
         let of = |products| shop.buy(Buying { products, ..Buying::by(Pace::Users(CLIENTS)) }, || ());
-        let (hot, spread) = (of(HOT)?, of(SPREAD)?);
+        // In turns, so that neither is always the one that comes later.
+        let first = if round % 2 == 1 { of(HOT)? } else { of(SPREAD)? };
+        shop.settle()?;
+        let (hot, spread) = if round % 2 == 1 { (first, of(SPREAD)?) } else { (of(HOT)?, first) };
         let done = format!(
             "{round} of {FEW_ROUNDS}: {:.0} orders/s of {HOT} products, {:.0} of {SPREAD}",
             hot.confirmed_per_second, spread.confirmed_per_second

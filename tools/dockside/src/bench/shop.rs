@@ -107,7 +107,7 @@ pub struct Orders {
     pub confirm_millis: f64,
     /// What each order cost.
     pub cost: Cost,
-    /// The statements that were run most often, for each order that was confirmed.
+    /// The statements that were run most often, for each order that was confirmed: with those that prepare the load.
     statements: Vec<Value>,
 }
 
@@ -199,7 +199,9 @@ impl<'a> Shop<'a> {
         let placed = placed.context("no order was placed")?;
         let refused = orders["refused"].as_object().into_iter().flatten().filter_map(|(_, n)| n.as_f64());
         Ok(Orders {
-            placed_per_second: number(&orders["placed"])? / f64::from(buying.seconds),
+            // Those that were answered while shoppers came.
+            placed_per_second: placed_within(&report, buying.warm_up, buying.seconds)
+                / f64::from(buying.seconds),
             refused: refused.sum(),
             confirmed_per_second: number(&orders["confirmed_per_second"])?,
             accept_millis: number(&placed["p50"])? * 1000.0,
@@ -262,6 +264,12 @@ impl<'a> Shop<'a> {
     pub fn commits(&self) -> Result<f64> {
         self.ask("SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()")
     }
+}
+
+/// Orders placed in the seconds that count.
+fn placed_within(report: &Value, warm_up: u32, seconds: u32) -> f64 {
+    let each = report["seconds"].as_array().into_iter().flatten();
+    each.skip(warm_up as usize).take(seconds as usize).filter_map(|second| second["placed"].as_f64()).sum()
 }
 
 /// What an order cost while orders were confirmed all the time.
