@@ -8,7 +8,7 @@
 
 mod consumer;
 pub mod envelope;
-mod failpoints;
+pub mod failpoints;
 pub mod outbox;
 mod relay;
 mod retention;
@@ -17,8 +17,8 @@ pub mod topology;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use service::Lifecycle;
 use service::db::Pool;
-use service::{Lifecycle, failpoint};
 use sqlx::migrate::Migrator;
 
 pub use consumer::{ApplyError, Handler, move_to};
@@ -47,7 +47,6 @@ pub fn start(
     outbox: &Outbox,
     handler: impl Handler,
 ) {
-    failpoint::register(failpoints::ALL);
     let topology = Arc::new(topology);
     let (stop, relayed) = (lifecycle.stopping(), topology.clone());
     let events = outbox.clone();

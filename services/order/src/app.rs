@@ -33,6 +33,7 @@ pub(crate) static MIGRATIONS: Migrator = sqlx::migrate!();
 /// Connects, migrates, binds and serves until `lifecycle` stops.
 pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addresses> {
     failpoint::register(failpoints::ALL);
+    failpoint::register(messaging::failpoints::ALL);
     let times = config.times()?;
     let ports = Ports::bind(&config.listen, lifecycle)?;
     let pool = db::open(&config.backends, "orders", &[&messaging::MIGRATIONS, &MIGRATIONS]).await?;

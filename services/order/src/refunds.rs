@@ -19,7 +19,7 @@ use uuid::Uuid;
 use crate::idempotency::{self, Key, Lookup, Record, StoredAnswer};
 use crate::order::{Line, Order};
 use crate::saga::Input;
-use crate::saga::facts::{self, Report};
+use crate::saga::facts::{self, Outcome, Report};
 use crate::saga::refunds::RefundStatus;
 use crate::saga::runner::Sagas;
 use crate::schema;
@@ -158,15 +158,15 @@ async fn decide(
     }
     let wanted = Input::Refund(id, request.amount.map(|money| money.amount));
     let report = Report { order: order.id, facts: vec![wanted], lease: None };
-    match facts::apply(connection, &[report], Duration::ZERO).await?.answers.pop().flatten() {
-        Some(Ok(_)) => {}
-        Some(Err(_)) => {
+    match facts::apply(connection, &[report], Duration::ZERO).await?.outcomes.pop() {
+        Some(Outcome::Applied(_)) => {}
+        Some(Outcome::Refused(_)) => {
             let detail = "That is more than was captured and is not refunded yet.";
             let error = FieldError::new("/amount", "refund_exceeds_captured", detail);
             let problem = Problem::conflict("refund_exceeds_captured", detail);
             return refused(&problem.with_errors(vec![error]));
         }
-        None => return Err(Problem::not_found("There is no such order.")),
+        Some(Outcome::UnknownOrder) | None => return Err(Problem::not_found("There is no such order.")),
     }
     let refund = store::describe(connection, id, request, actor, order.total.currency).await?;
     crate::saga::store::reschedule(connection, order.id).await?;

@@ -22,6 +22,7 @@ static MIGRATIONS: Migrator = sqlx::migrate!();
 /// Starts the service; it runs until `lifecycle` stops. Returns where it listens.
 pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addresses> {
     failpoint::register(failpoints::ALL);
+    failpoint::register(messaging::failpoints::ALL);
     let ports = Ports::bind(&config.listen, lifecycle)?;
     let callers = Callers::parse("product", &config.trusted_callers)?;
     let verifier = Verifier::fetching(&config.jwks_url, lifecycle)?;

@@ -1,4 +1,4 @@
-//! The public API's door.
+//! The public API's adapter.
 
 mod etag;
 mod images;

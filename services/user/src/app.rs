@@ -27,6 +27,7 @@ static MIGRATIONS: Migrator = sqlx::migrate!();
 /// can't be reached or migrated.
 pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addresses> {
     failpoint::register(failpoints::ALL);
+    failpoint::register(messaging::failpoints::ALL);
     let callers = Callers::parse("user", &config.trusted_callers)?;
     let mailer = Mailer::new(&config.mail)?;
     let ports = Ports::bind(&config.listen, lifecycle)?;

@@ -1,10 +1,10 @@
 //! P9: no access across users: matrices made of the documents, each operation and each call by everybody who may not.
 
 mod calls;
-mod ways_in;
 mod rows;
 mod stores;
 mod tokens;
+mod ways_in;
 mod world;
 
 use std::collections::BTreeSet;

@@ -196,6 +196,12 @@ impl State {
         matches!(self.phase, Phase::Creating | Phase::Authorising | Phase::Committing)
     }
 
+    /// Whether the provider will yet be asked how the intent is, without any report: the order is not settled, nor on its way
+    /// there.
+    pub fn asks_again(&self) -> bool {
+        matches!(self.phase, Phase::Authorising | Phase::Committing | Phase::Capturing)
+    }
+
     /// Refunds that the provider has not answered for good.
     pub fn open_refunds(&self) -> impl Iterator<Item = &Refund> {
         self.refunds.iter().filter(|refund| refund.status == RefundStatus::Pending)

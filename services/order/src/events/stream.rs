@@ -228,7 +228,7 @@ impl OrderStream {
             };
             let begun = Instant::now();
             let loaded = match changed {
-                Ok(orders) => self.publish(&orders).await.map(|()| !orders.is_empty()),
+                Ok(orders) => self.publish(&orders).await.map(|()| orders.len() > 1),
                 Err(error) => Err(error),
             };
             match loaded {

@@ -15,6 +15,7 @@ use super::orders::{viewer, visible};
 use crate::order::reads::Reads;
 use crate::order::{Order, Tracking, View};
 use crate::saga::Input;
+use crate::saga::facts::Outcome;
 use crate::saga::runner::Sagas;
 
 pub fn router() -> OpenApiRouter<App> {
@@ -86,8 +87,8 @@ async fn move_on(
     refused: Problem,
 ) -> Result<Json<View>, Problem> {
     match sagas.apply(id, input).await? {
-        Some(Ok(_)) => Ok(Json(visible(reads, user, id).await?.view(viewer(user)))),
-        Some(Err(_)) => Err(refused),
-        None => Err(Problem::not_found("There is no such order.")),
+        Outcome::Applied(_) => Ok(Json(visible(reads, user, id).await?.view(viewer(user)))),
+        Outcome::Refused(_) => Err(refused),
+        Outcome::UnknownOrder => Err(Problem::not_found("There is no such order.")),
     }
 }

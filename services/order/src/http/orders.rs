@@ -24,6 +24,7 @@ use crate::idempotency::StoredAnswer;
 use crate::order::reads::Reads;
 use crate::order::{CancelReason, Line, MAX_LINES, MAX_QUANTITY, Order, Status, View, Viewer, store};
 use crate::saga::Input;
+use crate::saga::facts::Outcome;
 use crate::saga::runner::Sagas;
 
 /// How long a cancellation waits for the answer of a capture under way.
@@ -254,9 +255,9 @@ async fn cancel(
         return Err(too_late());
     }
     match sagas.apply(id, Input::Cancel(reason)).await? {
-        Some(Ok(_)) => {}
-        Some(Err(_)) => return Err(too_late()),
-        None => return Err(Problem::not_found("There is no such order.")),
+        Outcome::Applied(_) => {}
+        Outcome::Refused(_) => return Err(too_late()),
+        Outcome::UnknownOrder => return Err(Problem::not_found("There is no such order.")),
     }
     // At once, unless the money is being captured right now: then the answer comes first.
     let deadline = tokio::time::Instant::now() + CANCEL_WAIT;

@@ -53,10 +53,17 @@ struct Step {
     refunded: i64,
 }
 
-/// What facts came to.
+/// What a report came to.
+pub enum Outcome {
+    Applied(Reported),
+    Refused(Refusal),
+    UnknownOrder,
+}
+
+/// What reports came to.
 pub struct Applied {
-    /// For each report, in order; `None` for an unknown order.
-    pub answers: Vec<Option<Result<Reported, Refusal>>>,
+    /// For each report, in order.
+    pub outcomes: Vec<Outcome>,
     /// The orders whose changes are to be made known after the commit.
     pub moved: Vec<Uuid>,
 }
@@ -119,10 +126,14 @@ pub async fn apply(connection: &mut Connection, reports: &[Report], hold: Durati
     moved.dedup();
     let after = |(report, answer): (&Report, Option<Result<State, Refusal>>)| {
         let progress = written.get(&report.order).or(untouched.get(&report.order)).cloned();
-        answer.zip(progress).map(|(answer, progress)| answer.map(|state| Reported { state, progress }))
+        match (answer, progress) {
+            (Some(Ok(state)), Some(progress)) => Outcome::Applied(Reported { state, progress }),
+            (Some(Err(refusal)), _) => Outcome::Refused(refusal),
+            _ => Outcome::UnknownOrder,
+        }
     };
-    let answers = reports.iter().zip(answers).map(after).collect();
-    Ok(Applied { answers, moved })
+    let outcomes = reports.iter().zip(answers).map(after).collect();
+    Ok(Applied { outcomes, moved })
 }
 
 impl Row {

@@ -4,30 +4,29 @@
 //! A worker that dies leaves the lease to run out, and the order goes on from
 //! what was last committed.
 
-use std::ops::{Deref, Range};
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use messaging::Outbox;
-use service::batch::{Batcher, split};
 use service::db::Pool;
 use service::failpoint;
 use service::{Pulse, telemetry};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout_at;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Instrument;
 use uuid::Uuid;
 
+use super::applier::{Applier, NotApplied};
 use super::calls::{self, Calls};
-use super::facts::{self, Report, Reported};
+use super::facts::{Outcome, Report, Reported};
 use super::refunds::RefundStatus;
 use super::store::{self, Job, Lease};
 use super::webhooks::{OF_INTENTS, Reports, Subscription, is_known};
-use super::{Call, Input, IntentStatus, Phase, Refusal, State};
+use super::{Call, Input, IntentStatus, Phase, State};
 use crate::events::stream::OrderStream;
 use crate::order::Placement;
 use crate::order::store::FIRST_EPOCH;
@@ -43,9 +42,6 @@ const MOST_WAITING: i64 = 128;
 const COUNT_EVERY: Duration = Duration::from_millis(100);
 /// An older count says nothing any more.
 const COUNT_HOLDS: Duration = Duration::from_secs(2);
-
-/// What a fact led to; `None` for an unknown order.
-type Applied = sqlx::Result<Option<Result<Reported, Refusal>>>;
 
 /// How long a worker leaves a saga alone, and whether because its call was in vain.
 struct Rest {
@@ -94,14 +90,12 @@ pub struct Inner {
     pool: Pool,
     calls: Calls,
     times: Times,
-    facts: Batcher<Report, Applied>,
+    applier: Applier,
     wake_up: Notify,
     slots: Arc<Semaphore>,
     workers: TaskTracker,
     stop: CancellationToken,
     reports: Reports,
-    /// Reports to be written down; the answer is whether any of a batch was.
-    written: Batcher<(String, String), sqlx::Result<bool>>,
     /// When too many were last seen to wait for a worker, unless fewer were seen since.
     backlog: Mutex<Option<Instant>>,
     /// Others wait for a worker: they go first.
@@ -130,34 +124,17 @@ impl Sagas {
         times: Times,
         stop: CancellationToken,
     ) -> Self {
-        let facts_pool = pool.clone();
-        let facts = Batcher::spawn(move |batch: Arc<Vec<Report>>| {
-            let (pool, outbox, stream) = (facts_pool.clone(), outbox.clone(), stream.clone());
-            async move { apply(&pool, &outbox, &stream, &batch, times.saga_lease).await }
-        });
-        let reports_pool = pool.clone();
-        let written = Batcher::spawn(move |batch: Arc<Vec<(String, String)>>| {
-            let pool = reports_pool.clone();
-            async move {
-                let (pool, batch) = (&pool, &batch);
-                let write = |part: Range<usize>| async move {
-                    let any = store::add_reports(&mut *pool.acquire().await?, &batch[part.clone()]).await?;
-                    Ok(vec![any; part.len()])
-                };
-                split(batch.len(), write).await
-            }
-        });
+        let applier = Applier::new(pool.clone(), outbox, stream, times.saga_lease);
         Self(Arc::new(Inner {
             pool,
             calls,
             times,
-            facts,
+            applier,
             wake_up: Notify::new(),
             slots: Arc::new(Semaphore::new(AT_ONCE)),
             workers: TaskTracker::new(),
             stop,
             reports: Reports::default(),
-            written,
             backlog: Mutex::default(),
             queued: AtomicBool::default(),
         }))
@@ -203,8 +180,7 @@ impl Sagas {
     }
 
     async fn write_down(&self, intent: &str, kind: &str) -> sqlx::Result<()> {
-        let report = (intent.to_owned(), kind.to_owned());
-        if self.written.run(report).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))? {
+        if store::add_report(&mut *self.pool.acquire().await?, intent, kind).await? {
             self.wake();
         }
         Ok(())
@@ -230,9 +206,9 @@ impl Sagas {
 
     /// Applies a fact and wakes the runner. The error is 503's: busy, or the
     /// database is away.
-    pub async fn apply(&self, order: Uuid, input: Input) -> Applied {
+    pub async fn apply(&self, order: Uuid, input: Input) -> Result<Outcome, NotApplied> {
         let report = Report { order, facts: vec![input], lease: None };
-        let applied = self.facts.run(report).await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+        let applied = self.applier.apply(report).await;
         self.wake();
         applied
     }
@@ -329,7 +305,7 @@ impl Sagas {
     }
 
     /// How long to leave the saga alone, or nothing when it is let go of.
-    async fn steps(&self, work: &mut Work) -> sqlx::Result<Option<Rest>> {
+    async fn steps(&self, work: &mut Work) -> Result<Option<Rest>, NotApplied> {
         failpoint::hit("order.saga.leased").await?;
         while !self.stop.is_cancelled() {
             let mut job = match work.job.take() {
@@ -344,7 +320,7 @@ impl Sagas {
             };
             work.seen = job.progress.reports;
             match &job.state.intent {
-                Some(intent) if asks_again(&job.state) => {
+                Some(intent) if job.state.asks_again() => {
                     work.subscription.get_or_insert_with(|| self.reports.subscribe(intent));
                 }
                 // Somebody else has changed its course.
@@ -363,7 +339,7 @@ impl Sagas {
     }
 
     /// One call and its facts.
-    async fn step(&self, work: &mut Work, job: &mut Job) -> sqlx::Result<Next> {
+    async fn step(&self, work: &mut Work, job: &mut Job) -> Result<Next, NotApplied> {
         let lease = work.lease;
         let call = job.state.next_call();
         // Most reports are about what the next call answers anyway. Those that are left at rest are asked about.
@@ -380,15 +356,17 @@ impl Sagas {
         let (facts, after) = only_new(&job.state, facts);
         // From here on it may be settled, and is not asked for by itself any more: what is said after its last answer, or
         // was just before, has to be written down first.
-        if !asks_again(&after) && after.phase != Phase::Confirmed {
+        if !after.asks_again() && after.phase != Phase::Confirmed {
             self.settle(work.subscription.take(), None).await;
         }
         if !facts.is_empty() {
             // An inquiry leaves the lease to the load that follows it.
             let report = Report { order: lease.order_id, facts, lease: (!unread).then_some(lease) };
-            match self.apply_with_retries(report).await? {
-                Some(Ok(Reported { state, progress })) => (job.state, job.progress) = (state, progress),
-                None | Some(Err(_)) => {
+            match self.applier.apply_with_retries(report).await? {
+                Outcome::Applied(Reported { state, progress }) => {
+                    (job.state, job.progress) = (state, progress)
+                }
+                Outcome::Refused(_) | Outcome::UnknownOrder => {
                     return Ok(Next::Rest(Rest { pause: LONGEST_PAUSE, in_vain: true }));
                 }
             }
@@ -447,23 +425,6 @@ impl Sagas {
         Ok(answer.unwrap_or_else(|_| vec![Input::NoAnswer]))
     }
 
-    /// Applies facts; tries a few times, not for longer than a lease, as they may be dear to learn again.
-    async fn apply_with_retries(&self, report: Report) -> Applied {
-        let until = tokio::time::Instant::now() + self.times.saga_lease;
-        let tries = async {
-            for pause in [100, 500, 2000] {
-                match self.facts.run(report.clone()).await {
-                    Ok(Err(error)) if service::db::is_transient(&error) => {}
-                    Ok(applied) => return applied,
-                    Err(_) => {}
-                }
-                tokio::time::sleep(Duration::from_millis(pause)).await;
-            }
-            self.facts.run(report.clone()).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
-        };
-        timeout_at(until, tries).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
-    }
-
     /// As it was before it was taken.
     async fn put_back(&self, lease: Lease) {
         let back = async { store::put_back(&mut *self.pool.acquire().await?, lease).await };
@@ -476,32 +437,6 @@ impl Sagas {
         let mut connection = self.pool.acquire().await?;
         store::release(&mut connection, lease, rest.pause, rest.in_vain, seen).await
     }
-}
-
-/// All reports in one transaction, or a bad one apart from the others.
-async fn apply(
-    pool: &Pool,
-    outbox: &Outbox,
-    stream: &OrderStream,
-    reports: &[Report],
-    hold: Duration,
-) -> Vec<Applied> {
-    let together = |part: Range<usize>| async move {
-        let mut transaction = service::db::begin(pool).await?;
-        let applied = facts::apply(&mut transaction, &reports[part], hold).await?;
-        failpoint::hit("order.saga.written").await?;
-        transaction.commit().await?;
-        failpoint::hit("order.saga.committed").await?;
-        outbox.wake();
-        stream.announce(&applied.moved);
-        Ok::<_, sqlx::Error>(applied.answers)
-    };
-    split(reports.len(), together).await
-}
-
-/// Whether a worker will yet ask the provider how the intent is, by itself: the order is not settled, nor on its way there.
-fn asks_again(state: &State) -> bool {
-    matches!(state.phase, Phase::Authorising | Phase::Committing | Phase::Capturing)
 }
 
 /// The facts that change something, and the state after them. An inquiry reports much that is known. What a slow worker

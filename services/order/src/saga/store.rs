@@ -216,32 +216,17 @@ pub async fn put_back(connection: &mut Connection, lease: Lease) -> sqlx::Result
     Ok(())
 }
 
-/// Writes down that reports of these kinds came about intents, and makes their sagas due now. Returns whether any was
-/// written. Not written is what the payment's status says already, and what a worker that holds the saga is about to ask
-/// about: it may be in another process. If it had asked already, or dies, it or another asks again soon.
-pub async fn add_reports(connection: &mut Connection, reports: &[(String, String)]) -> sqlx::Result<bool> {
-    let (intents, kinds): (Vec<String>, Vec<String>) = reports.iter().cloned().unzip();
+/// Writes down that a report of this `kind` came about an intent, and makes its saga due now. What the payment's status
+/// says already is not written down. Returns whether it was written.
+pub async fn add_report(connection: &mut Connection, intent: &str, kind: &str) -> sqlx::Result<bool> {
     let written = sqlx::query!(
-        "WITH said AS (
-             SELECT intent, array_agg(DISTINCT kind) AS kinds, bool_and(starts_with(kind, $3)) AS of_intent
-             FROM UNNEST($1::text[], $2::text[]) AS r (intent, kind) GROUP BY intent
-         ), due AS MATERIALIZED (
-             SELECT s.order_id, said.kinds
-             FROM orders.sagas s
-             JOIN said ON s.intent_id = said.intent
-             JOIN orders.orders o ON o.id = s.order_id
-             WHERE NOT orders.is_known(o.payment_status, said.kinds)
-               AND NOT (said.of_intent AND s.busy AND s.lease_until > now()
-                        AND s.phase IN ('authorising', 'committing', 'capturing'))
-             ORDER BY s.order_id FOR UPDATE OF s
-         )
-         UPDATE orders.sagas s
+        "UPDATE orders.sagas s
          SET next_at = now(), news = s.news + 1,
-             news_of = s.news_of || ARRAY(SELECT kind FROM UNNEST(due.kinds) AS kind WHERE kind <> ALL (s.news_of))
-         FROM due WHERE s.order_id = due.order_id",
-        &intents,
-        &kinds,
-        super::webhooks::OF_INTENTS,
+             news_of = CASE WHEN $2 = ANY(s.news_of) THEN s.news_of ELSE s.news_of || $2::text END
+         FROM orders.orders o
+         WHERE s.intent_id = $1 AND o.id = s.order_id AND NOT orders.is_known(o.payment_status, ARRAY[$2])",
+        intent,
+        kind,
     )
     .execute(connection)
     .await?;

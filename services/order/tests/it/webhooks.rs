@@ -181,41 +181,6 @@ async fn settled(shop: &Shop) {
 }
 
 #[tokio::test]
-async fn what_another_process_is_about_to_ask_about_is_not_written_down() {
-    let shop = Shop::open().await;
-    let thing = shop.stock.add(1000, 10);
-    let buyer = shop.customer();
-    let id = buyer.buy(thing, 1).await;
-    settled(&shop).await;
-    shop.hooks.block(true);
-    let intent = shop.intent(&id).await;
-    // As if another process had the saga, and its next call were the capture.
-    let held =
-        "UPDATE orders.sagas SET phase = 'capturing', busy = true, lease_until = now() + interval '1 hour'";
-    let unpaid = "UPDATE orders.orders SET payment_status = 'authorized'";
-    for statement in [held, unpaid] {
-        sqlx::query(statement).execute(&shop.pool).await.expect("the database answers");
-    }
-    let reports = async || -> i64 {
-        let all = "SELECT sum(news)::bigint FROM orders.sagas";
-        sqlx::query_scalar(all).fetch_one(&shop.pool).await.expect("the database answers")
-    };
-    let tell = async |kind: &str| {
-        let body = json!({"type": kind, "data": {"object": {"id": intent, "payment_intent": intent}}});
-        assert_eq!(shop.tell(now(), Some("application/json"), &body.to_string()).await.status, 204);
-    };
-    let before = reports().await;
-    tell("payment_intent.succeeded").await;
-    assert_eq!(reports().await, before, "the capture's answer says so too");
-    tell("charge.refunded").await;
-    assert_eq!(reports().await, before + 1, "nobody asks about that by itself");
-    let resting = "UPDATE orders.sagas SET busy = false";
-    sqlx::query(resting).execute(&shop.pool).await.expect("the database answers");
-    tell("payment_intent.canceled").await;
-    assert_eq!(reports().await, before + 2, "nor about an order that rests");
-}
-
-#[tokio::test]
 async fn a_payment_that_succeeds_after_its_cancellation_goes_back() {
     let shop = Shop::open().await;
     let thing = shop.stock.add(1000, 10);

@@ -94,7 +94,9 @@ impl World<'_> {
                     .await
                     .map(|told| format!("{told:?}"))
             }
-            unknown => panic!("{unknown} has no row in access/calls.rs: how is it called, and on what of mine?"),
+            unknown => {
+                panic!("{unknown} has no row in access/calls.rs: how is it called, and on what of mine?")
+            }
         }
     }
 }

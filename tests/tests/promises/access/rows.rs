@@ -5,7 +5,7 @@ use system_tests::address;
 use uuid::Uuid;
 
 use super::world::World;
-use super::{Operation, doors};
+use super::{Operation, ways_in};
 
 pub struct Row {
     /// From the root.
@@ -73,7 +73,7 @@ impl World<'_> {
                 let body =
                     json!({"type": "payment_intent.succeeded", "data": {"object": {"id": "pi_nobodys"}}});
                 let body = body.to_string();
-                let signature = doors::signature(&doors::webhook_secret(shop), 0, &body);
+                let signature = ways_in::signature(&ways_in::webhook_secret(shop), 0, &body);
                 row("").with("Stripe-Signature", signature).typed("application/json", body)
             }
 
@@ -126,7 +126,9 @@ impl World<'_> {
             "POST /api/v1/products/{id}/stock-adjustments" => {
                 row(&self.product).json(&json!({"delta": 1, "reason": "Found"}))
             }
-            unknown => panic!("{unknown} has no row in access/rows.rs: how is it called, and on what of mine?"),
+            unknown => {
+                panic!("{unknown} has no row in access/rows.rs: how is it called, and on what of mine?")
+            }
         }
     }
 }

@@ -1,0 +1,93 @@
+//! Applies reports in batches, each batch in one transaction.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use messaging::Outbox;
+use service::batch::{Batcher, Overloaded, split};
+use service::db::Pool;
+use service::{Problem, failpoint};
+use tokio::time::{Instant, timeout_at};
+
+use super::facts::{self, Outcome, Report};
+use crate::events::stream::OrderStream;
+
+/// Why a report was not applied, or is not known to be.
+#[derive(Debug, thiserror::Error)]
+pub enum NotApplied {
+    #[error("too many facts wait to be applied")]
+    Overloaded,
+    #[error(transparent)]
+    Store(#[from] sqlx::Error),
+}
+
+impl From<NotApplied> for Problem {
+    fn from(error: NotApplied) -> Self {
+        match error {
+            NotApplied::Overloaded => Self::unavailable("The service is busy; try again."),
+            NotApplied::Store(error) => error.into(),
+        }
+    }
+}
+
+pub struct Applier {
+    batcher: Batcher<Report, sqlx::Result<Outcome>>,
+    lease: Duration,
+}
+
+impl Applier {
+    /// `lease` is how long a saga is held from when its worker's report was written.
+    pub fn new(pool: Pool, outbox: Outbox, stream: OrderStream, lease: Duration) -> Self {
+        let batcher = Batcher::spawn(move |batch: Arc<Vec<Report>>| {
+            let (pool, outbox, stream) = (pool.clone(), outbox.clone(), stream.clone());
+            async move { apply(&pool, &outbox, &stream, &batch, lease).await }
+        });
+        Self { batcher, lease }
+    }
+
+    pub async fn apply(&self, report: Report) -> Result<Outcome, NotApplied> {
+        match self.batcher.run(report).await {
+            Ok(outcome) => Ok(outcome?),
+            Err(Overloaded) => Err(NotApplied::Overloaded),
+        }
+    }
+
+    /// Tries a few times, not for longer than a lease, as facts may be dear to learn again.
+    pub async fn apply_with_retries(&self, report: Report) -> Result<Outcome, NotApplied> {
+        let tries = async {
+            for pause in [100, 500, 2000] {
+                match self.apply(report.clone()).await {
+                    Err(NotApplied::Store(error)) if !service::db::is_transient(&error) => {
+                        return Err(error.into());
+                    }
+                    Err(_) => tokio::time::sleep(Duration::from_millis(pause)).await,
+                    applied => return applied,
+                }
+            }
+            self.apply(report.clone()).await
+        };
+        timeout_at(Instant::now() + self.lease, tries).await.unwrap_or(Err(NotApplied::Overloaded))
+    }
+}
+
+/// All reports in one transaction, or a bad one apart from the others.
+async fn apply(
+    pool: &Pool,
+    outbox: &Outbox,
+    stream: &OrderStream,
+    reports: &[Report],
+    hold: Duration,
+) -> Vec<sqlx::Result<Outcome>> {
+    let together = |part: Range<usize>| async move {
+        let mut transaction = service::db::begin(pool).await?;
+        let applied = facts::apply(&mut transaction, &reports[part], hold).await?;
+        failpoint::hit("order.saga.written").await?;
+        transaction.commit().await?;
+        failpoint::hit("order.saga.committed").await?;
+        outbox.wake();
+        stream.announce(&applied.moved);
+        Ok::<_, sqlx::Error>(applied.outcomes)
+    };
+    split(reports.len(), together).await
+}
