@@ -8,7 +8,7 @@
 //! between handing a mail over and marking it, or the server's last answer is
 //! lost: it goes out again with the same Message-ID.
 
-mod letter;
+mod mail;
 mod sender;
 mod store;
 

@@ -58,7 +58,7 @@ impl Broker {
     }
 
     /// An event as a consumer puts it aside, attempts and error noted.
-    async fn bury(&self) -> Uuid {
+    async fn dead_letter(&self) -> Uuid {
         self.bury_as(Uuid::now_v7()).await
     }
 
@@ -107,26 +107,26 @@ impl Broker {
 #[tokio::test]
 async fn looking_often_loses_and_reorders_nothing() {
     let broker = Broker::open().await;
-    let mut buried = Vec::new();
+    let mut expected = Vec::new();
     for _ in 0..5 {
-        buried.push(broker.bury().await.to_string());
+        expected.push(broker.dead_letter().await.to_string());
     }
     // Beyond the limit at which the broker would drop what comes back once more.
     for look in 0..45 {
-        assert_eq!(broker.dead().await, buried, "look {look}");
+        assert_eq!(broker.dead().await, expected, "look {look}");
     }
     let found = dlq::list(&broker.topology, USER, 2).await.unwrap();
     assert_eq!((found.letters.len(), found.total), (2, 5));
     let letter = &found.letters[0];
     assert_eq!((letter.attempts, letter.error.as_str(), letter.event), (5, "no luck", true));
     assert!(letter.body.as_deref().unwrap().contains("customer"), "{:?}", letter.body);
-    assert_eq!(broker.dead().await, buried);
+    assert_eq!(broker.dead().await, expected);
 }
 
 #[tokio::test]
 async fn those_that_are_not_meant_do_not_come_near_the_brokers_limit() {
     let broker = Broker::open().await;
-    broker.bury().await;
+    broker.dead_letter().await;
     let nobody = Which::Id(Uuid::now_v7().to_string());
     for _ in 0..15 {
         assert!(dlq::replay(&broker.topology, USER, &nobody, false).await.unwrap().done.is_empty());
@@ -141,7 +141,8 @@ async fn those_that_are_not_meant_do_not_come_near_the_brokers_limit() {
 #[tokio::test]
 async fn a_letter_given_back_is_as_new_and_the_others_stay() {
     let broker = Broker::open().await;
-    let (first, second, third) = (broker.bury().await, broker.bury().await, broker.bury().await);
+    let (first, second, third) =
+        (broker.dead_letter().await, broker.dead_letter().await, broker.dead_letter().await);
     let moved = dlq::replay(&broker.topology, USER, &Which::Id(second.to_string().to_uppercase()), false)
         .await
         .unwrap();
@@ -184,7 +185,7 @@ async fn a_letter_older_than_the_inbox_is_given_back_by_force_only() {
 async fn what_is_no_event_is_not_given_back_but_can_be_dropped() {
     let broker = Broker::open().await;
     broker.bury_noise().await;
-    let event = broker.bury().await.to_string();
+    let event = broker.dead_letter().await.to_string();
     let moved = dlq::replay(&broker.topology, USER, &Which::All, false).await.unwrap();
     assert_eq!((moved.done.len(), moved.refused.len()), (1, 1));
     assert_eq!(moved.done[0].id, event);
@@ -242,7 +243,7 @@ const ACK: &[u8] = &[0, 60, 0, 80];
 #[tokio::test]
 async fn a_replay_cut_before_it_publishes_leaves_the_letter_dead() {
     let broker = Broker::open().await;
-    let id = broker.bury().await.to_string();
+    let id = broker.dead_letter().await.to_string();
     let (url, cut) = cutting_at(PUBLISH, true).await;
     let through = Topology::new(&url, &broker.namespace, proto::events::SUBSCRIPTIONS);
     dlq::replay(&through, USER, &Which::All, false).await.unwrap_err();
@@ -255,7 +256,7 @@ async fn a_replay_cut_before_it_publishes_leaves_the_letter_dead() {
 #[tokio::test]
 async fn a_replay_cut_between_the_publish_and_its_confirm_leaves_the_letter_in_both_places() {
     let broker = Broker::open().await;
-    let id = broker.bury().await.to_string();
+    let id = broker.dead_letter().await.to_string();
     let (url, cut) = cutting_at(ACK, false).await;
     let through = Topology::new(&url, &broker.namespace, proto::events::SUBSCRIPTIONS);
     dlq::replay(&through, USER, &Which::All, false).await.unwrap_err();
@@ -268,7 +269,7 @@ async fn a_replay_cut_between_the_publish_and_its_confirm_leaves_the_letter_in_b
 #[tokio::test]
 async fn a_replay_cut_between_the_confirm_and_the_removal_leaves_the_letter_in_both_places() {
     let broker = Broker::open().await;
-    let id = broker.bury().await.to_string();
+    let id = broker.dead_letter().await.to_string();
     let (url, cut) = cutting_at(ACK, true).await;
     let through = Topology::new(&url, &broker.namespace, proto::events::SUBSCRIPTIONS);
     dlq::replay(&through, USER, &Which::All, false).await.unwrap_err();
@@ -281,15 +282,15 @@ async fn a_replay_cut_between_the_confirm_and_the_removal_leaves_the_letter_in_b
 #[tokio::test]
 async fn replays_at_the_same_time_as_a_consumer_and_more_deaths_lose_nothing() {
     let broker = Broker::open().await;
-    let mut buried = HashSet::new();
+    let mut expected = HashSet::new();
     for _ in 0..60 {
-        buried.insert(broker.bury().await.to_string());
+        expected.insert(broker.dead_letter().await.to_string());
     }
     let replay = || dlq::replay(&broker.topology, USER, &Which::All, false);
     let die = async {
         let mut more = Vec::new();
         for _ in 0..20 {
-            more.push(broker.bury().await.to_string());
+            more.push(broker.dead_letter().await.to_string());
         }
         more
     };
@@ -308,8 +309,8 @@ async fn replays_at_the_same_time_as_a_consumer_and_more_deaths_lose_nothing() {
         delivered
     };
     let (more, delivered) = tokio::join!(replays, consume);
-    buried.extend(more);
-    assert_eq!(delivered, buried);
+    expected.extend(more);
+    assert_eq!(delivered, expected);
     assert!(broker.dead().await.is_empty());
 }
 
@@ -327,7 +328,7 @@ fn operator(broker: &Broker, words: &[&str]) -> (Option<i32>, String, String) {
 #[tokio::test]
 async fn the_command_says_what_it_did_in_words_json_and_exit_codes() {
     let broker = Broker::open().await;
-    let id = broker.bury().await.to_string();
+    let id = broker.dead_letter().await.to_string();
     let (code, text, _) = operator(&broker, &["dlq", "list"]);
     assert_eq!(code, Some(0));
     assert!(text.contains(&id) && text.contains("order.cancelled.v1") && text.contains("no luck"), "{text}");

@@ -224,7 +224,7 @@ async fn under_a_hail_of_all_operations_no_call_fails_and_the_books_balance() {
             let (shop, products, orders) = (shop.clone(), products.clone(), orders.clone());
             let client = if worker.is_multiple_of(2) { shop.grpc.clone() } else { replica.clone() };
             let dice = Dice(seed + worker);
-            tokio::spawn(async move { hail(&shop, client, &products, &orders, dice, until).await })
+            tokio::spawn(async move { random_calls(&shop, client, &products, &orders, dice, until).await })
         })
         .collect();
     let mut calls = 0;
@@ -236,7 +236,7 @@ async fn under_a_hail_of_all_operations_no_call_fails_and_the_books_balance() {
     shop.assert_books_balance().await;
 }
 
-async fn hail(
+async fn random_calls(
     shop: &Shop,
     mut client: proto::product::v1::product_service_client::ProductServiceClient<tonic::transport::Channel>,
     products: &[String],

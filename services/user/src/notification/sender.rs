@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::store::{self, Due};
-use super::{letter, pause_after};
+use super::{mail, pause_after};
 use crate::mailer::{Failure, Mailer};
 
 /// Mails claimed and marked together.
@@ -203,7 +203,7 @@ async fn put_off(pool: &Pool, mail: &Due, failure: &Failure) -> sqlx::Result<&'s
 
 /// The mail for an event: the same Message-ID whenever it is made.
 fn compose(mailer: &Mailer, due: &Due) -> anyhow::Result<Message> {
-    let letter = letter::write(&due.kind, &due.payload, &due.name)?;
+    let text = mail::write(&due.kind, &due.payload, &due.name)?;
     let address = due.email.parse().context("mail can't be sent to this address")?;
     let id = format!("<{}@{}>", due.event_id, mailer.from.email.domain());
     // RFC 3834, section 5: keeps holiday notices from answering.
@@ -211,10 +211,10 @@ fn compose(mailer: &Mailer, due: &Due) -> anyhow::Result<Message> {
     let message = Message::builder()
         .from(mailer.from.clone())
         .to(Mailbox::new(Some(due.name.clone()), address))
-        .subject(letter.subject)
+        .subject(text.subject)
         .message_id(Some(id))
         .date(due.created_at.into())
         .raw_header(HeaderValue::new(automatic, "auto-generated".to_owned()))
-        .multipart(MultiPart::alternative_plain_html(letter.text, letter.html))?;
+        .multipart(MultiPart::alternative_plain_html(text.text, text.html))?;
     Ok(message)
 }

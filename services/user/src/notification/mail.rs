@@ -11,7 +11,7 @@ use service::Money;
 use service::money::Currency;
 
 #[derive(Debug)]
-pub(super) struct Letter {
+pub(super) struct Mail {
     pub subject: String,
     pub text: String,
     pub html: String,
@@ -45,9 +45,9 @@ struct Html<'a> {
     content: &'a Content<'a>,
 }
 
-/// The letter about an event to somebody called `name`. Fails on an event
+/// The mail about an event to somebody called `name`. Fails on an event
 /// that nobody is to be told of, or that is not whole.
-pub(super) fn write(kind: &str, payload: &[u8], name: &str) -> anyhow::Result<Letter> {
+pub(super) fn write(kind: &str, payload: &[u8], name: &str) -> anyhow::Result<Mail> {
     let Told { order, subject, sentences } = tell(kind, payload)?;
     let order = order.context("the event has no order")?;
     let money = currency(&order)?;
@@ -64,7 +64,7 @@ pub(super) fn write(kind: &str, payload: &[u8], name: &str) -> anyhow::Result<Le
         order: &order.id,
     };
     let (text, html) = (Text { content: &content }.render()?, Html { content: &content }.render()?);
-    Ok(Letter { subject: subject.to_owned(), text, html })
+    Ok(Mail { subject: subject.to_owned(), text, html })
 }
 
 struct Told {
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn every_event_about_an_order_has_its_letter() {
+    fn every_event_about_an_order_has_its_mail() {
         let subjects = [
             (events::ORDER_PLACED, OrderPlaced { order: order("EUR") }.encode_to_vec()),
             (events::ORDER_CONFIRMED, OrderConfirmed { order: order("EUR") }.encode_to_vec()),
@@ -190,30 +190,30 @@ mod tests {
     #[test]
     fn letters_say_what_was_bought_in_text_and_in_escaped_html() {
         let payload = OrderPlaced { order: order("EUR") }.encode_to_vec();
-        let letter = write(events::ORDER_PLACED, &payload, "<script>alert(1)</script>").unwrap();
-        assert!(letter.text.contains("Hello <script>alert(1)</script>,"), "{}", letter.text);
-        assert!(letter.text.contains("2 x Mug \"No. 1\" <b>&: 25.00 EUR\n"), "{}", letter.text);
-        assert!(letter.text.contains("1 x Coffee: 0.05 EUR\n"), "{}", letter.text);
-        assert!(letter.text.contains("Total: 25.05 EUR\n"), "{}", letter.text);
+        let mail = write(events::ORDER_PLACED, &payload, "<script>alert(1)</script>").unwrap();
+        assert!(mail.text.contains("Hello <script>alert(1)</script>,"), "{}", mail.text);
+        assert!(mail.text.contains("2 x Mug \"No. 1\" <b>&: 25.00 EUR\n"), "{}", mail.text);
+        assert!(mail.text.contains("1 x Coffee: 0.05 EUR\n"), "{}", mail.text);
+        assert!(mail.text.contains("Total: 25.05 EUR\n"), "{}", mail.text);
         for forbidden in ["<script", "<b>", "\"No. 1\"", "alert(1)<"] {
-            assert!(!letter.html.contains(forbidden), "{}", letter.html);
+            assert!(!mail.html.contains(forbidden), "{}", mail.html);
         }
-        assert!(letter.html.contains("Hello &#60;script&#62;alert(1)&#60;/script&#62;,"), "{}", letter.html);
-        assert!(letter.html.contains("Mug &#34;No. 1&#34; &#60;b&#62;&#38;"), "{}", letter.html);
-        assert!(letter.html.contains("25.05 EUR"), "{}", letter.html);
+        assert!(mail.html.contains("Hello &#60;script&#62;alert(1)&#60;/script&#62;,"), "{}", mail.html);
+        assert!(mail.html.contains("Mug &#34;No. 1&#34; &#60;b&#62;&#38;"), "{}", mail.html);
+        assert!(mail.html.contains("25.05 EUR"), "{}", mail.html);
     }
 
     #[test]
     fn amounts_have_as_many_decimals_as_their_currency() {
         for (currency, total) in [("JPY", "2505 JPY"), ("KWD", "2.505 KWD"), ("USD", "25.05 USD")] {
             let payload = OrderPlaced { order: order(currency) }.encode_to_vec();
-            let letter = write(events::ORDER_PLACED, &payload, "Ada").unwrap();
-            assert!(letter.text.contains(&format!("Total: {total}\n")), "{}", letter.text);
+            let mail = write(events::ORDER_PLACED, &payload, "Ada").unwrap();
+            assert!(mail.text.contains(&format!("Total: {total}\n")), "{}", mail.text);
         }
     }
 
     #[test]
-    fn an_event_that_is_not_whole_makes_no_letter() {
+    fn an_event_that_is_not_whole_makes_no_mail() {
         for (kind, payload) in [
             (events::ORDER_PLACED, OrderPlaced { order: None }.encode_to_vec()),
             (events::ORDER_PLACED, OrderPlaced { order: order("") }.encode_to_vec()),
