@@ -222,7 +222,8 @@ async fn a_migration_that_waits_for_a_backup_holds_up_nobody() {
     let config = backends(url, 2);
     let migrators = [&migrator];
     let starting = db::open(&config, "shop", &migrators);
-    let backing_up = async {
+    // By itself: who looks between two sales misses a try that holds up the sale.
+    let three_tries = async {
         let waits = "SELECT count(*) FROM pg_stat_activity
                      WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE 'ALTER TABLE%'";
         let (mut tries, mut waiting) = (0, false);
@@ -230,9 +231,21 @@ async fn a_migration_that_waits_for_a_backup_holds_up_nobody() {
             let now: i64 = sqlx::query_scalar(waits).fetch_one(&observer).await.unwrap();
             tries += i32::from(waiting && now == 0);
             waiting = now > 0;
-            // A customer, who would stand behind the migration for as long as the backup takes.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    // A customer, who would stand behind the migration for as long as the backup takes.
+    let sales = async {
+        for _ in 0..u32::MAX {
             let sale = "SET lock_timeout = '5s'; INSERT INTO shop.sold VALUES (1)";
             sqlx::raw_sql(sale).execute(&observer).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let backing_up = async {
+        tokio::select! {
+            () = three_tries => {}
+            () = sales => {}
         }
         backup.rollback().await.unwrap();
     };
