@@ -307,8 +307,8 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
     }
 }
 
-/// A field that may be left out, but not be null: `"items": null` is a client's
-/// mistake, and must not buy the cart.
+/// A field that may be left out, but not be null: who sends null has made a mistake, and must not get what leaving it out
+/// means.
 pub fn not_null<'de, T: serde::Deserialize<'de>, D: serde::Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {
