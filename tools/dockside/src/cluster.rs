@@ -28,9 +28,9 @@ use crate::compile::{self, PACKAGES};
 use crate::console::{seconds, step};
 use crate::layout::{Layout, write_private};
 use crate::process::{Signal, pause, signal_group};
-use crate::servers::is_root;
 use crate::servers::postgres::{self, DATABASE};
 use crate::servers::start::Broker;
+use crate::servers::{find, is_root};
 use crate::state::Secrets;
 use crate::supervisor::{Spec, Supervisor};
 use crate::url::Url;
@@ -47,13 +47,18 @@ fn inside() -> bool {
     std::env::var_os(INSIDE).is_some()
 }
 
-/// Builds what is needed, and runs this command again inside namespaces of its own.
-fn enter(layout: &Layout, args: &Args) -> Result<ExitCode> {
+/// Builds what is needed, and enters.
+fn build_and_enter(layout: &Layout, args: &Args) -> Result<ExitCode> {
     usable()?;
-    install::cluster(layout)?;
     let packages = [&PACKAGES[..], &["system-tests"]].concat();
     let wanted = [&PACKAGES[..], &["chaos"]].concat();
     let built = compile::programs(layout, &packages, &wanted, args.release)?;
+    enter(layout, args, &built)
+}
+
+/// Runs this command again, with these programs, inside namespaces of its own.
+pub fn enter(layout: &Layout, args: &Args, built: &BTreeMap<String, PathBuf>) -> Result<ExitCode> {
+    install::cluster(layout)?;
     fs::create_dir_all("/run/netns").context("cannot create /run/netns")?;
     signals::install()?;
     // Dies with this process, and whatever it has started with it.
@@ -92,7 +97,12 @@ fn enter(layout: &Layout, args: &Args) -> Result<ExitCode> {
 pub fn usable() -> Result<()> {
     ensure!(cfg!(target_os = "linux"), "`--cluster` needs Linux: its machines are network namespaces");
     ensure!(is_root(), "`--cluster` needs root: it makes network namespaces and mounts");
-    let probe = namespaces(false).args(["ip", "link", "add", "probe", "type", "bridge"]).output();
+    // Before it is installed, namespaces alone are tried.
+    let bridge: &[&str] = match find("ip", &[]) {
+        Some(_) => &["ip", "link", "add", "probe", "type", "bridge"],
+        None => &["true"],
+    };
+    let probe = namespaces(false).args(bridge).output();
     match probe.context("`--cluster` needs setpriv and unshare (util-linux)")? {
         probe if probe.status.success() => Ok(()),
         probe => bail!(
@@ -210,5 +220,5 @@ fn announce(layout: &Layout, hosts: &Hosts, secrets: &Secrets) -> Result<()> {
 
 /// Runs the command: outside, it enters; inside, it is `chaos` with other servers.
 pub fn run(layout: &Layout, args: &Args) -> Result<ExitCode> {
-    if inside() { chaos::run(layout, args) } else { enter(layout, args) }
+    if inside() { chaos::run(layout, args) } else { build_and_enter(layout, args) }
 }

@@ -130,7 +130,7 @@ fn build(
 }
 
 /// The program that one of cargo's messages announces.
-fn executable(message: &str) -> Option<(String, PathBuf)> {
+pub fn executable(message: &str) -> Option<(String, PathBuf)> {
     let message: serde_json::Value = serde_json::from_str(message).ok()?;
     let file = message.get("executable")?.as_str()?;
     let name = message.get("target")?.get("name")?.as_str()?;

@@ -5,8 +5,11 @@
 
 pub mod programs;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -18,7 +21,7 @@ use crate::layout::{Layout, Lock, free_space};
 use crate::servers::{rabbitmq, start};
 use crate::state::Secrets;
 use crate::supervisor::Supervisor;
-use crate::test::programs::finish;
+use crate::test::programs::{Built, finish};
 use crate::{bench, chaos, cluster, contracts, debian, down, install, openapi, services, signals, up};
 
 /// What `matrix` runs unless it is told: each promise's short run.
@@ -209,6 +212,37 @@ fn execute(layout: &Layout, plan: &Plan, others: &Others) -> Result<ExitCode> {
     }
 }
 
+/// What compiles nothing, while the compiler runs: it waits for the network most of the time. Ends early once that is
+/// `over`.
+fn beside(layout: &Layout, plan: &Plan, over: &AtomicBool) -> (Run, Result<()>) {
+    let mut run = Run::default();
+    let mut step = |wanted: bool, name: &str, action: &dyn Fn() -> Result<()>| match wanted {
+        true if !over.load(SeqCst) => run.step(name, action),
+        _ => Ok(()),
+    };
+    let servers = plan.tests() || plan.conformance || !plan.benches.is_empty();
+    let result = step(servers, "install", &|| install::all(layout).map(drop))
+        .and_then(|()| step(plan.manifests, "manifests", &|| manifests(layout)))
+        .and_then(|()| step(plan.contracts, "contracts", &|| contracts::files(layout)))
+        .and_then(|()| {
+            let possible = plan.cluster && cluster::usable().is_ok();
+            step(possible, "install for the cluster", &|| install::cluster(layout))
+        });
+    (run, result)
+}
+
+/// Formatting, lints, and the programs of the tests.
+fn compiled(layout: &Layout, plan: &Plan, run: &mut Run) -> Result<Built> {
+    if plan.clippy {
+        let args = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
+        run.step("clippy", || finish(cargo(layout).args(args)))?;
+    }
+    match plan.tests() {
+        true => run.step("build the tests", || programs::build(layout)),
+        false => Ok(Built::default()),
+    }
+}
+
 fn steps(
     layout: &Layout,
     supervisor: &Supervisor,
@@ -219,18 +253,18 @@ fn steps(
     if plan.fmt {
         run.step("fmt", || finish(cargo(layout).args(["fmt", "--all", "--check"])))?;
     }
-    if plan.manifests {
-        run.step("manifests", || manifests(layout))?;
-    }
-    if plan.contracts {
-        run.step("contracts", || contracts::files(layout))?;
-    }
-    if plan.clippy {
-        let args = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
-        run.step("clippy", || finish(cargo(layout).args(args)))?;
-    }
+    let over = AtomicBool::new(false);
+    let Built { tests: mut programs, programs: built } = std::thread::scope(|scope| {
+        let beside = scope.spawn(|| beside(layout, plan, &over));
+        let built = compiled(layout, plan, run);
+        over.store(built.is_err(), SeqCst);
+        let (other, result) = beside.join().map_err(|_| anyhow::anyhow!("a step has panicked"))?;
+        run.steps.extend(other.steps);
+        let built = built?;
+        result.map(|()| built)
+    })?;
     if !plan.tests() && !plan.conformance && plan.benches.is_empty() {
-        return if plan.cluster { run.step("cluster", || on_cluster(layout)) } else { Ok(()) };
+        return if plan.cluster { run.step("cluster", || on_cluster(layout, &built)) } else { Ok(()) };
     }
     let secrets = Secrets::load_or_create(layout)?;
     // Private servers always: tests create and drop databases.
@@ -248,10 +282,6 @@ fn steps(
         start::rabbitmq_ready(supervisor, &broker)?;
         Ok((admin, broker, within(Need::Nginx)))
     })?;
-    let mut programs = match plan.tests() {
-        true => run.step("build the tests", || programs::build(layout))?,
-        false => Vec::new(),
-    };
     if !plan.filters.is_empty() {
         programs.retain(|p| {
             (plan.runs(&p.package) || (plan.system && p.package == SYSTEM)) && p.has(&plan.filters)
@@ -274,7 +304,10 @@ fn steps(
     }
     let shop = |run: &mut Run, optimised: bool| {
         run.step("the shop", || {
-            let built = compile::services_and_chaos(layout, optimised)?;
+            let built = match optimised || built.is_empty() {
+                true => compile::services_and_chaos(layout, optimised)?,
+                false => built.clone(),
+            };
             ensure!(
                 openapi::committed(layout, &built)?,
                 "docs/openapi.json is out of date: run `cargo dockside openapi`"
@@ -322,7 +355,7 @@ fn steps(
     }
     if plan.cluster {
         match cluster::usable() {
-            Ok(()) => run.step("cluster", || on_cluster(layout))?,
+            Ok(()) => run.step("cluster", || on_cluster(layout, &built))?,
             Err(why) => {
                 let text = format!("the promises on a cluster: {why:#}");
                 step("SKIPPED", &text);
@@ -365,7 +398,7 @@ fn poolers(layout: &Layout) -> [Result<(String, String), String>; 2] {
 }
 
 /// A shop of its own on servers that fail over, and a few faults.
-fn on_cluster(layout: &Layout) -> Result<()> {
+fn on_cluster(layout: &Layout, built: &BTreeMap<String, PathBuf>) -> Result<()> {
     let args = chaos::Args {
         seed: Some(SEED),
         minutes: 10,
@@ -383,7 +416,11 @@ fn on_cluster(layout: &Layout) -> Result<()> {
         short: true,
         count: None,
     };
-    ensure!(cluster::run(layout, &args)? == ExitCode::SUCCESS, "a promise was broken: see above");
+    let status = match built.is_empty() {
+        true => cluster::run(layout, &args)?,
+        false => cluster::enter(layout, &args, built)?,
+    };
+    ensure!(status == ExitCode::SUCCESS, "a promise was broken: see above");
     Ok(())
 }
 

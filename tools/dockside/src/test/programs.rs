@@ -1,5 +1,6 @@
 //! Test programs: built once for the whole workspace, listed, run one after the other.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -7,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::compile::{cargo, cargo_missing};
+use crate::compile::{cargo, cargo_missing, executable};
 use crate::console::{bold, dim, line, seconds};
 use crate::layout::Layout;
 use crate::process::{self, Signal, output};
@@ -36,21 +37,30 @@ impl Program {
     }
 }
 
-/// Builds every test.
+/// What one run of cargo made.
+#[derive(Default)]
+pub struct Built {
+    pub tests: Vec<Program>,
+    /// The services and what is started beside them, by name.
+    pub programs: BTreeMap<String, PathBuf>,
+}
+
+/// Builds every test, and the programs that tests start: together, so that dependencies are compiled once.
 ///
 /// This tool apart from the rest: its dependencies' features would make what `up` built useless.
-pub fn build(layout: &Layout) -> Result<Vec<Program>> {
-    let mut programs = build_one(layout, &["--workspace", "--exclude", "dockside"])?;
-    programs.extend(build_one(layout, &["-p", "dockside"])?);
-    programs.sort_by(|a, b| (&a.package, &a.source).cmp(&(&b.package, &b.source)));
-    Ok(programs)
+pub fn build(layout: &Layout) -> Result<Built> {
+    let mut built =
+        build_one(layout, &["build", "--workspace", "--exclude", "dockside", "--bins", "--tests"])?;
+    built.tests.extend(build_one(layout, &["test", "-p", "dockside", "--no-run"])?.tests);
+    built.tests.sort_by(|a, b| (&a.package, &a.source).cmp(&(&b.package, &b.source)));
+    Ok(built)
 }
 
 /// Builds these tests, `(package, file)`, as `--release` does.
 pub fn build_optimised(layout: &Layout, wanted: &[(&str, &str)]) -> Result<Vec<Program>> {
-    let mut arguments = vec!["--workspace", "--exclude", "dockside", "--release"];
+    let mut arguments = vec!["test", "--no-run", "--workspace", "--exclude", "dockside", "--release"];
     arguments.extend(wanted.iter().flat_map(|(_, file)| ["--test", *file]));
-    let mut programs = build_one(layout, &arguments)?;
+    let mut programs = build_one(layout, &arguments)?.tests;
     // Other packages have files of these names too.
     let is = |p: &Program, package: &str, file: &str| {
         let sources = [format!("tests/{file}.rs"), format!("tests/{file}/main.rs")];
@@ -61,15 +71,22 @@ pub fn build_optimised(layout: &Layout, wanted: &[(&str, &str)]) -> Result<Vec<P
     Ok(programs)
 }
 
-fn build_one(layout: &Layout, packages: &[&str]) -> Result<Vec<Program>> {
+fn build_one(layout: &Layout, arguments: &[&str]) -> Result<Built> {
     let mut command = cargo(layout);
-    command.arg("test").args(packages).args(["--no-run", "--message-format=json-render-diagnostics"]);
+    command.args(arguments).arg("--message-format=json-render-diagnostics");
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(cargo_missing)?;
     let out = child.stdout.take().context("cargo's output")?;
     let reader = std::thread::spawn(move || {
-        BufReader::new(out).lines().map_while(Result::ok).filter_map(|l| program(&l)).collect::<Vec<_>>()
+        let mut built = Built::default();
+        for line in BufReader::new(out).lines().map_while(Result::ok) {
+            match program(&line) {
+                Some(test) => built.tests.push(test),
+                None => built.programs.extend(executable(&line)),
+            }
+        }
+        built
     });
-    watch(child, "cargo test --no-run")?;
+    watch(child, &format!("cargo {}", arguments[0]))?;
     reader.join().map_err(|_| anyhow::anyhow!("reading cargo's output failed"))
 }
 
