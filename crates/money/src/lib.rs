@@ -1,5 +1,7 @@
 //! Money: integer minor units with checked arithmetic.
 
+use std::cmp::Ordering;
+
 use iso_currency::Currency as Iso;
 use serde::{Deserialize, Serialize};
 
@@ -69,8 +71,16 @@ impl Money {
     /// providers take (Stripe: eight digits).
     pub const MAX_AMOUNT: i64 = 99_999_999;
 
-    pub fn new(amount: i64, currency: Currency) -> Self {
+    pub const fn new(amount: i64, currency: Currency) -> Self {
         Self { amount, currency }
+    }
+
+    pub const fn zero(currency: Currency) -> Self {
+        Self::new(0, currency)
+    }
+
+    pub fn is_zero(self) -> bool {
+        self.amount == 0
     }
 
     /// The sum; `None` on overflow or when the currencies differ.
@@ -83,6 +93,13 @@ impl Money {
     /// `quantity` times this; `None` on overflow.
     pub fn checked_mul(self, quantity: u32) -> Option<Self> {
         Some(Self::new(self.amount.checked_mul(i64::from(quantity))?, self.currency))
+    }
+}
+
+/// Amounts of different currencies are neither less nor more.
+impl PartialOrd for Money {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        (self.currency == other.currency).then(|| self.amount.cmp(&other.amount))
     }
 }
 
@@ -109,6 +126,14 @@ mod tests {
         assert_eq!(max.checked_add(one), None);
         assert_eq!(max.checked_mul(2), None);
         assert_eq!(one.checked_add(Money::new(1, "USD".parse().unwrap())), None);
+    }
+
+    #[test]
+    fn amounts_of_different_currencies_are_not_compared() {
+        let (one, two) = (Money::new(1, Currency::EUR), Money::new(2, Currency::EUR));
+        assert!(one < two && two > one && one <= one);
+        let dollar = Money::new(1, "USD".parse().unwrap());
+        assert!(!(dollar < two || dollar > two || dollar <= one || dollar >= one));
     }
 
     #[test]

@@ -2,10 +2,10 @@
 
 pub mod store;
 
+use order_core::ids::ProductId;
 use serde::Serialize;
 use service::{Money, Problem};
 use utoipa::ToSchema;
-use uuid::Uuid;
 
 use crate::catalogue::Catalogue;
 use crate::order::Line;
@@ -20,7 +20,8 @@ pub struct Cart {
 
 #[derive(Debug, Serialize, ToSchema)]
 struct CartItem {
-    product_id: Uuid,
+    #[schema(inline)]
+    product_id: ProductId,
     name: String,
     unit_price: Money,
     #[schema(minimum = 1, maximum = 999)]
@@ -31,7 +32,7 @@ struct CartItem {
 
 /// The cart of these lines with names, prices and stock of now.
 pub async fn show(catalogue: &Catalogue, lines: &[Line]) -> Result<Cart, Problem> {
-    let ids: Vec<Uuid> = lines.iter().map(|line| line.product_id).collect();
+    let ids: Vec<ProductId> = lines.iter().map(|line| line.product_id).collect();
     let products = catalogue.look_up(&ids).await?;
     let mut items = Vec::with_capacity(lines.len());
     let mut total = Money::new(0, catalogue.currency());

@@ -5,10 +5,10 @@ pub mod store;
 
 use std::collections::{HashMap, HashSet};
 
+use order_core::ids::ProductId;
 use service::Problem;
 use service::db::Pool;
 use service::money::Currency;
-use uuid::Uuid;
 
 use crate::clients::product::{Product, Products};
 
@@ -32,7 +32,7 @@ impl Catalogue {
     /// The products of these ids, archived ones too; unknown ones are left out.
     /// 503 when the product service is away and the copy doesn't know them all:
     /// a cart with a line missing would be a lie.
-    pub async fn look_up(&self, ids: &[Uuid]) -> Result<HashMap<Uuid, Product>, Problem> {
+    pub async fn look_up(&self, ids: &[ProductId]) -> Result<HashMap<ProductId, Product>, Problem> {
         if ids.is_empty() {
             return Ok(HashMap::new());
         }

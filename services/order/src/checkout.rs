@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use messaging::Outbox;
 use opentelemetry::metrics::Counter;
+use order_core::ids::{AddressId, OrderId, UserId};
 use service::batch::{Batcher, split};
 use service::db::Pool;
 use service::{FieldError, Problem, failpoint, telemetry};
@@ -110,7 +111,7 @@ impl Checkout {
     /// The answer to the request, and whether it is an earlier one's.
     pub async fn place_order(
         &self,
-        user: Uuid,
+        user: UserId,
         key: String,
         request: Request,
     ) -> Result<(StoredAnswer, bool), Problem> {
@@ -192,7 +193,7 @@ impl Checkout {
         Ok(made.then_some(record))
     }
 
-    async fn address(&self, user: Uuid, id: Uuid) -> Result<Address, Problem> {
+    async fn address(&self, user: UserId, id: AddressId) -> Result<Address, Problem> {
         match self.users.address(user, id).await {
             Ok(Some(address)) => Ok(address),
             Ok(None) => {
@@ -211,7 +212,7 @@ impl Checkout {
         failpoint::hit("order.place.claimed").await?;
         let mut reserved = if record.sweeping {
             // Now rather than when the sweeper gets to it, which would be the stock of an order by then.
-            self.products.release(&[record.id]).await.map_err(away)?;
+            self.products.release(&[record.id.into()]).await.map_err(away)?;
             Reserved::Ended
         } else {
             self.reserve(&record).await?
@@ -261,7 +262,7 @@ impl Checkout {
     }
 
     async fn reserve(&self, record: &Record) -> Result<Reserved, Problem> {
-        self.products.reserve(record.id, &record.lines).await.map_err(away)
+        self.products.reserve(record.id.into(), &record.lines).await.map_err(away)
     }
 
     /// Releases what is reserved under the record; not once it is another's, who may have placed the order on it.
@@ -272,7 +273,7 @@ impl Checkout {
         if held.is_empty() {
             return Err(idempotency::in_progress());
         }
-        self.products.release(&[record.id]).await.map_err(away)
+        self.products.release(&[record.id.into()]).await.map_err(away)
     }
 
     async fn place(
@@ -288,7 +289,7 @@ impl Checkout {
         let left = remaining_ms as f64 / 1000.0 - MARGIN_SECONDS;
         let slot = self.sagas.slot();
         let placement = Placement {
-            id: record.id,
+            id: record.id.into(),
             user_id: key.user_id,
             items,
             total,
@@ -312,11 +313,11 @@ impl Checkout {
             Ok(Placed::Yes) => Ok(answer),
             Ok(Placed::RecordLost) => self.stored_answer(key).await?.ok_or_else(idempotency::in_progress),
             Ok(Placed::UserGone) => {
-                self.products.release(&[record.id]).await.map_err(away)?;
+                self.products.release(&[record.id.into()]).await.map_err(away)?;
                 Err(erasure::gone())
             }
             Ok(Placed::CartChanged) => {
-                self.products.release(&[record.id]).await.map_err(away)?;
+                self.products.release(&[record.id.into()]).await.map_err(away)?;
                 let detail = "The cart has changed since it was read; look at it again.";
                 self.refuse(record, Problem::conflict("cart_changed", detail)).await
             }

@@ -7,19 +7,19 @@
 //! stay, under an id that leads to nobody. The tombstone is looked at wherever an
 //! order or a claim is written, so that it doesn't matter what comes first.
 
+use order_core::ids::{OrderId, UserId};
 use service::Problem;
 use service::db::Connection;
-use uuid::Uuid;
 
 /// Leaves tombstones and forgets what can be forgotten now; safe to repeat.
-pub async fn erase(connection: &mut Connection, users: &[Uuid]) -> sqlx::Result<()> {
+pub async fn erase(connection: &mut Connection, users: &[UserId]) -> sqlx::Result<()> {
     if users.is_empty() {
         return Ok(());
     }
     sqlx::query!(
         "INSERT INTO orders.deleted_users (user_id)
          SELECT DISTINCT id FROM UNNEST($1::uuid[]) AS id ORDER BY id ON CONFLICT DO NOTHING",
-        users,
+        users as &[UserId],
     )
     .execute(&mut *connection)
     .await?;
@@ -27,7 +27,7 @@ pub async fn erase(connection: &mut Connection, users: &[Uuid]) -> sqlx::Result<
     sqlx::query!(
         "DELETE FROM orders.claims WHERE order_id IN (
              SELECT order_id FROM orders.claims WHERE user_id = ANY($1) ORDER BY order_id FOR UPDATE)",
-        users,
+        users as &[UserId],
     )
     .execute(&mut *connection)
     .await?;
@@ -35,19 +35,19 @@ pub async fn erase(connection: &mut Connection, users: &[Uuid]) -> sqlx::Result<
         "DELETE FROM orders.cart_items WHERE (user_id, product_id) IN (
              SELECT user_id, product_id FROM orders.cart_items
              WHERE user_id = ANY($1) ORDER BY user_id, product_id FOR UPDATE)",
-        users,
+        users as &[UserId],
     )
     .execute(&mut *connection)
     .await?;
     // Locked first: one that is about to end would not show as ended to a single statement.
     let orders = sqlx::query_scalar!(
-        "SELECT id FROM orders.orders
+        r#"SELECT id AS "id: OrderId" FROM orders.orders
          WHERE user_id = ANY($1) AND (
              shipping_address IS NOT NULL OR tracking IS NOT NULL
              OR EXISTS (SELECT FROM orders.refunds r
                         WHERE r.order_id = orders.id AND r.made_by = 'staff' AND r.reason <> ''))
-         ORDER BY id FOR UPDATE",
-        users,
+         ORDER BY id FOR UPDATE"#,
+        users as &[UserId],
     )
     .fetch_all(&mut *connection)
     .await?;
@@ -57,7 +57,7 @@ pub async fn erase(connection: &mut Connection, users: &[Uuid]) -> sqlx::Result<
 /// Takes address and parcel, and what staff wrote of refunds, from those of the orders
 /// that have ended and whose users are erased. A confirmed order that was refunded
 /// whole is never shipped.
-pub async fn forget_ended(connection: &mut Connection, orders: &[Uuid]) -> sqlx::Result<()> {
+pub async fn forget_ended(connection: &mut Connection, orders: &[OrderId]) -> sqlx::Result<()> {
     if orders.is_empty() {
         return Ok(());
     }
@@ -72,7 +72,7 @@ pub async fn forget_ended(connection: &mut Connection, orders: &[Uuid]) -> sqlx:
              WHERE order_id IN (SELECT id FROM ended) AND made_by = 'staff' AND reason <> ''
          )
          UPDATE orders.orders SET shipping_address = NULL, tracking = NULL WHERE id IN (SELECT id FROM ended)",
-        orders,
+        orders as &[OrderId],
     )
     .execute(connection)
     .await?;
@@ -112,17 +112,18 @@ pub async fn forget_long_shipped(connection: &mut Connection) -> sqlx::Result<()
 /// them by minutes, and a request of theirs may have been under way.
 pub async fn erase_again(connection: &mut Connection) -> sqlx::Result<()> {
     let users = sqlx::query_scalar!(
-        "SELECT user_id FROM orders.deleted_users WHERE at > now() - interval '1 hour' ORDER BY user_id",
+        r#"SELECT user_id AS "user_id: UserId" FROM orders.deleted_users
+           WHERE at > now() - interval '1 hour' ORDER BY user_id"#,
     )
     .fetch_all(&mut *connection)
     .await?;
     erase(connection, &users).await
 }
 
-pub async fn is_deleted(connection: &mut Connection, user: Uuid) -> sqlx::Result<bool> {
+pub async fn is_deleted(connection: &mut Connection, user: UserId) -> sqlx::Result<bool> {
     sqlx::query_scalar!(
         r#"SELECT EXISTS (SELECT FROM orders.deleted_users WHERE user_id = $1) AS "deleted!""#,
-        user,
+        user as UserId,
     )
     .fetch_one(connection)
     .await

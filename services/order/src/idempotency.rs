@@ -5,6 +5,7 @@ pub mod store;
 
 use std::time::Duration;
 
+use order_core::ids::UserId;
 use service::Problem;
 use service::db::Connection;
 use sha2::{Digest, Sha256};
@@ -68,7 +69,7 @@ pub struct Stored {
 /// Whose key it is.
 #[derive(Clone, Debug)]
 pub struct Key {
-    pub user_id: Uuid,
+    pub user_id: UserId,
     pub operation: &'static str,
     pub key: String,
     pub body_hash: Vec<u8>,
@@ -77,7 +78,7 @@ pub struct Key {
 impl Key {
     /// `body` is hashed as it was understood, so that white space doesn't matter.
     pub fn new(
-        user_id: Uuid,
+        user_id: UserId,
         operation: &'static str,
         key: String,
         body: &impl serde::Serialize,

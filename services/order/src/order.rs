@@ -5,6 +5,7 @@ pub mod store;
 
 use std::time::Duration;
 
+use order_core::ids::{OrderId, ProductId, UserId};
 pub use order_core::order::{
     CancelReason, Item, Line, MAX_LINES, MAX_QUANTITY, NoTotal, PaymentStatus, Status, Tracking, total,
 };
@@ -13,7 +14,6 @@ use service::Money;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 use utoipa::openapi::schema::{Array, ArrayBuilder};
-use uuid::Uuid;
 
 use crate::address::Address;
 use crate::schema;
@@ -28,8 +28,8 @@ pub enum Viewer {
 /// An order that is about to be placed.
 #[derive(Clone, Debug)]
 pub struct Placement {
-    pub id: Uuid,
-    pub user_id: Uuid,
+    pub id: OrderId,
+    pub user_id: UserId,
     pub items: Vec<Item>,
     pub total: Money,
     pub shipping_address: Address,
@@ -45,14 +45,15 @@ pub struct Placement {
 impl Placement {
     /// The order as it will be read once it is placed.
     pub fn order(&self) -> Result<Order, serde_json::Error> {
+        let none = Money::zero(self.total.currency);
         Ok(Order {
             id: self.id,
             user_id: self.user_id,
             status: Status::Pending,
             cancel_reason: None,
             total: self.total,
-            refunded: 0,
-            refunding: 0,
+            refunded: none,
+            refunding: none,
             payment_status: PaymentStatus::Pending,
             payment_method: self.payment_method.clone(),
             shipping_address: Some(serde_json::to_value(&self.shipping_address)?),
@@ -66,7 +67,7 @@ impl Placement {
                 status: Status::Pending,
                 at: self.placed_at,
                 payment_status: PaymentStatus::Pending,
-                refunded: 0,
+                refunded: none,
             }],
         })
     }
@@ -75,14 +76,14 @@ impl Placement {
 /// An order with everything that its readers see.
 #[derive(Clone, Debug)]
 pub struct Order {
-    pub id: Uuid,
-    pub user_id: Uuid,
+    pub id: OrderId,
+    pub user_id: UserId,
     pub status: Status,
     pub cancel_reason: Option<CancelReason>,
     pub total: Money,
-    pub refunded: i64,
-    /// What is on its way back, in minor units.
-    pub refunding: i64,
+    pub refunded: Money,
+    /// What is on its way back.
+    pub refunding: Money,
     pub payment_status: PaymentStatus,
     pub payment_method: String,
     pub shipping_address: Option<serde_json::Value>,
@@ -102,14 +103,15 @@ pub struct Past {
     pub status: Status,
     pub at: OffsetDateTime,
     pub payment_status: PaymentStatus,
-    pub refunded: i64,
+    pub refunded: Money,
 }
 
 /// An order, as its reader may see it.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Order)]
 pub struct View {
-    id: Uuid,
+    #[schema(inline)]
+    id: OrderId,
     status: Status,
     /// Null unless it is cancelled.
     #[schema(required)]
@@ -143,7 +145,8 @@ pub struct View {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = OrderItem)]
 struct ItemView {
-    product_id: Uuid,
+    #[schema(inline)]
+    product_id: ProductId,
     sku: String,
     name: String,
     unit_price: Money,
@@ -185,7 +188,7 @@ impl Order {
         then.cancel_reason = None; // an order that was cancelled stays so
         then.payment_status = past.payment_status;
         then.refunded = past.refunded;
-        then.refunding = 0;
+        then.refunding = Money::zero(self.total.currency);
         then.tracking = then.tracking.filter(|_| past.status == Status::Shipped);
         then.version = past.version;
         then.updated_at = past.at;
@@ -197,7 +200,8 @@ impl Order {
     fn next_actions(&self, viewer: Viewer) -> Vec<&'static str> {
         let staff = viewer == Viewer::Staff;
         let paid = self.payment_status == PaymentStatus::Captured;
-        let refundable = paid && self.refunded + self.refunding < self.total.amount;
+        let refundable =
+            paid && self.refunded.checked_add(self.refunding).is_some_and(|back| back < self.total);
         let allowed = [
             ("cancel", matches!(self.status, Status::Pending | Status::Confirmed)),
             ("ship", staff && paid && self.status == Status::Confirmed),
@@ -227,7 +231,7 @@ impl Order {
             cancel_reason: self.cancel_reason,
             items: self.items.into_iter().map(item).collect(),
             total: self.total,
-            refunded: Money::new(self.refunded, self.total.currency),
+            refunded: self.refunded,
             shipping_address: self.shipping_address,
             payment: PaymentView { status: self.payment_status, method: self.payment_method },
             tracking: self.tracking,

@@ -6,6 +6,7 @@ pub mod store;
 use std::collections::HashMap;
 use std::time::Duration;
 
+use order_core::ids::{ProductId, RefundId, UserId};
 use serde::{Deserialize, Serialize};
 use service::db::Connection;
 use service::db::Pool;
@@ -14,7 +15,6 @@ use service::failpoint;
 use service::{FieldError, Money, Problem};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
-use uuid::Uuid;
 
 use crate::idempotency::{self, Key, Lookup, Record, StoredAnswer};
 use crate::order::{Line, Order};
@@ -47,7 +47,8 @@ pub struct Request {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Refund)]
 pub struct View {
-    pub id: Uuid,
+    #[schema(inline)]
+    pub id: RefundId,
     pub amount: Money,
     pub status: RefundStatus,
     pub reason: String,
@@ -72,7 +73,7 @@ impl Refunds {
     /// The answer to the request, and whether it is an earlier one's.
     pub async fn answer(
         &self,
-        staff: Uuid,
+        staff: UserId,
         key: String,
         order: &Order,
         request: &Request,
@@ -110,7 +111,7 @@ impl Refunds {
             if idempotency::store::lock_held(&mut transaction, &[record]).await?.is_empty() {
                 return Ok(None);
             }
-            let answer = decide(&mut transaction, record.id, key.user_id, order, request).await?;
+            let answer = decide(&mut transaction, record.id.into(), key.user_id, order, request).await?;
             if idempotency::store::answer(&mut transaction, &[(record.clone(), answer.clone())])
                 .await?
                 .is_empty()
@@ -140,14 +141,14 @@ impl Refunds {
 /// with the key.
 async fn decide(
     connection: &mut Connection,
-    id: Uuid,
-    actor: Uuid,
+    id: RefundId,
+    actor: UserId,
     order: &Order,
     request: &Request,
 ) -> Result<StoredAnswer, Problem> {
     let refused = |problem: &Problem| -> Result<StoredAnswer, Problem> {
         let body = serde_json::to_string(problem).map_err(|_| Problem::internal())?;
-        Ok(StoredAnswer { id, status: problem.status.as_u16(), body })
+        Ok(StoredAnswer { id: id.into(), status: problem.status.as_u16(), body })
     };
     store::lock(connection, order.id).await?;
     let restocked = store::restocked(connection, order.id).await?;
@@ -156,7 +157,7 @@ async fn decide(
         let detail = "More would go back into stock than was sold and is not back yet.";
         return refused(&Problem::conflict("restock_exceeds_sold", detail).with_errors(too_many));
     }
-    let wanted = Input::Refund(id, request.amount.map(|money| money.amount));
+    let wanted = Input::Refund(id, request.amount);
     let report = Report { order: order.id, facts: vec![wanted], lease: None };
     match facts::apply(connection, &[report], Duration::ZERO).await?.outcomes.pop() {
         Some(Outcome::Applied(_)) => {}
@@ -171,15 +172,15 @@ async fn decide(
     let refund = store::describe(connection, id, request, actor, order.total.currency).await?;
     crate::saga::store::reschedule(connection, order.id).await?;
     let body = serde_json::to_string(&refund).map_err(|_| Problem::internal())?;
-    Ok(StoredAnswer { id, status: 201, body })
+    Ok(StoredAnswer { id: id.into(), status: 201, body })
 }
 
-fn too_many(order: &Order, restocked: &HashMap<Uuid, i64>, wanted: &[Line]) -> Vec<FieldError> {
-    let sold = |product: Uuid| -> i64 {
+fn too_many(order: &Order, restocked: &HashMap<ProductId, i64>, wanted: &[Line]) -> Vec<FieldError> {
+    let sold = |product: ProductId| -> i64 {
         let items = order.items.iter().filter(|item| item.product_id == product);
         items.map(|item| i64::from(item.quantity)).sum()
     };
-    let left = |product: Uuid| sold(product) - restocked.get(&product).copied().unwrap_or(0);
+    let left = |product: ProductId| sold(product) - restocked.get(&product).copied().unwrap_or(0);
     let error = |(index, line): (usize, &Line)| {
         let left = left(line.product_id).max(0);
         let detail = format!("{} to go back, {left} sold and not back yet.", line.quantity);

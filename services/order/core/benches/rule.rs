@@ -12,16 +12,16 @@ use uuid::Uuid;
 
 fn rule(criterion: &mut Criterion) {
     let inputs = [
-        Input::Created("pi_3Qx1Y2".to_owned()),
+        Input::Created("pi_3Qx1Y2".to_owned().into()),
         Input::IntentReported(IntentStatus::Authorised),
         Input::StockCommitted,
         Input::IntentReported(IntentStatus::Captured),
     ];
     criterion.bench_function("saga: an order from placed to confirmed", |b| {
         b.iter(|| {
-            let mut state = State::placed(black_box(4200));
+            let mut state = State::placed(black_box(Money::new(4200, Currency::EUR)));
             for input in &inputs {
-                state = state.apply(input.clone(), Uuid::nil()).unwrap().0;
+                state = state.apply(input.clone(), Uuid::nil().into()).unwrap().0;
             }
             state
         });
@@ -30,7 +30,7 @@ fn rule(criterion: &mut Criterion) {
 
 fn price(criterion: &mut Criterion) {
     let item = |n: i64| Item {
-        product_id: Uuid::from_u128(7),
+        product_id: Uuid::from_u128(7).into(),
         sku: format!("SKU-{n}"),
         name: "A product".to_owned(),
         unit_price: Money::new(100 + n, Currency::EUR),

@@ -1,10 +1,9 @@
 //! What an order is made of.
 
+use crate::ids::ProductId;
+use crate::words::words;
 use money::Money;
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
-
-use crate::words::words;
 
 words! {
     Status as OrderStatus {
@@ -74,7 +73,8 @@ fn up_to_100() -> utoipa::openapi::Object {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[cfg_attr(feature = "openapi", schema(as = OrderLine))]
 pub struct Line {
-    pub product_id: Uuid,
+    #[cfg_attr(feature = "openapi", schema(inline))]
+    pub product_id: ProductId,
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 999))]
     pub quantity: u32,
 }
@@ -88,7 +88,7 @@ pub const MAX_LINES: usize = 100;
 /// A line as it was bought: later changes of the product don't touch it.
 #[derive(Clone, Debug)]
 pub struct Item {
-    pub product_id: Uuid,
+    pub product_id: ProductId,
     pub sku: String,
     pub name: String,
     pub unit_price: Money,
@@ -112,7 +112,7 @@ pub enum NoTotal {
 /// providers take: more than nothing, at most [`Money::MAX_AMOUNT`].
 pub fn total(items: &[Item]) -> Result<Money, NoTotal> {
     let first = items.first().ok_or(NoTotal::Empty)?;
-    let mut total = Money::new(0, first.unit_price.currency);
+    let mut total = Money::zero(first.unit_price.currency);
     for (index, item) in items.iter().enumerate() {
         if item.unit_price.currency != total.currency {
             return Err(NoTotal::MixedCurrencies(index));
@@ -120,19 +120,20 @@ pub fn total(items: &[Item]) -> Result<Money, NoTotal> {
         let sum = item.unit_price.checked_mul(item.quantity).and_then(|line| total.checked_add(line));
         total = sum.filter(|sum| sum.amount <= Money::MAX_AMOUNT).ok_or(NoTotal::TooLarge(index))?;
     }
-    if total.amount == 0 { Err(NoTotal::Zero) } else { Ok(total) }
+    if total.is_zero() { Err(NoTotal::Zero) } else { Ok(total) }
 }
 
 #[cfg(test)]
 mod tests {
     use money::Currency;
+    use uuid::Uuid;
 
     use super::*;
 
     fn item(amount: i64, currency: &str, quantity: u32) -> Item {
         let currency: Currency = currency.parse().unwrap();
         Item {
-            product_id: Uuid::now_v7(),
+            product_id: Uuid::now_v7().into(),
             sku: "S".to_owned(),
             name: "N".to_owned(),
             unit_price: Money::new(amount, currency),

@@ -33,9 +33,10 @@ macro_rules! branch {
 
 pub mod refunds;
 
-use uuid::Uuid;
+use money::Money;
 
 use self::refunds::{Refund, RefundReport, RefundStatus};
+use crate::ids::{IntentId, RefundId};
 use crate::order::{CancelReason, PaymentStatus, Status, Tracking};
 use crate::words::words;
 
@@ -68,13 +69,13 @@ pub struct State {
     pub cancel_reason: Option<CancelReason>,
     pub payment: PaymentStatus,
     pub phase: Phase,
-    pub intent: Option<String>,
+    pub intent: Option<IntentId>,
     /// A cancellation that waits: for the answer of a capture, or, after the
     /// deadline, for the provider to acknowledge that it won't charge.
     pub pending_cancel: Option<CancelReason>,
     pub tracking: Option<Tracking>,
-    /// What a capture takes, in minor units.
-    pub total: i64,
+    /// What a capture takes.
+    pub total: Money,
     /// All that went back or is to, oldest first.
     pub refunds: Vec<Refund>,
 }
@@ -107,7 +108,7 @@ pub enum IntentStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Input {
     /// The intent exists, unconfirmed, under this id.
-    Created(String),
+    Created(IntentId),
     /// The provider refuses to create the intent.
     Refused,
     /// What the provider says of the intent.
@@ -118,7 +119,7 @@ pub enum Input {
     /// The reservation ended before it became a sale.
     StockGone,
     /// Staff want so much given back under this id; without an amount all that is left.
-    Refund(Uuid, Option<i64>),
+    Refund(RefundId, Option<Money>),
     /// What the provider says of a refund.
     RefundReported(RefundReport),
     /// Customer or staff want the order cancelled.
@@ -143,7 +144,7 @@ pub enum Effect {
     /// History and `order.delivered`.
     Deliver,
     /// `order.refunded`: this refund has succeeded.
-    Refunded(Uuid),
+    Refunded(RefundId),
 }
 
 /// Why an order stays as it is although somebody asked.
@@ -160,7 +161,7 @@ pub enum Refusal {
 }
 
 impl State {
-    pub fn placed(total: i64) -> Self {
+    pub fn placed(total: Money) -> Self {
         Self {
             status: Status::Pending,
             cancel_reason: None,
@@ -210,7 +211,7 @@ impl State {
     /// The state after `input`, and what is to be written with it. An input
     /// that says nothing new leaves the state as it is. `fresh` is the id of a
     /// refund that the rule itself may open.
-    pub fn apply(mut self, input: Input, fresh: Uuid) -> Result<(Self, Vec<Effect>), Refusal> {
+    pub fn apply(mut self, input: Input, fresh: RefundId) -> Result<(Self, Vec<Effect>), Refusal> {
         let effects = match input {
             Input::Cancel(reason) => self.cancelled_by(reason, fresh)?,
             Input::Deadline => self.overdue(),
@@ -249,7 +250,7 @@ impl State {
         Ok((self, effects))
     }
 
-    fn created(&mut self, id: String) -> Vec<Effect> {
+    fn created(&mut self, id: IntentId) -> Vec<Effect> {
         match self.phase {
             Phase::Creating => {
                 branch!();
@@ -269,7 +270,7 @@ impl State {
         vec![]
     }
 
-    fn cancelled_by(&mut self, reason: CancelReason, fresh: Uuid) -> Result<Vec<Effect>, Refusal> {
+    fn cancelled_by(&mut self, reason: CancelReason, fresh: RefundId) -> Result<Vec<Effect>, Refusal> {
         match self.status {
             Status::Shipped | Status::Delivered => {
                 branch!();
@@ -367,7 +368,7 @@ impl State {
         }
     }
 
-    fn intent_reported(&mut self, status: IntentStatus, fresh: Uuid) -> Vec<Effect> {
+    fn intent_reported(&mut self, status: IntentStatus, fresh: RefundId) -> Vec<Effect> {
         match (self.phase, status) {
             (Phase::Authorising, IntentStatus::Authorised | IntentStatus::Captured) => {
                 branch!();
@@ -439,7 +440,7 @@ impl State {
                 branch!();
                 self.refund_captured(fresh)
             }
-            (Phase::Settled, IntentStatus::Captured) if self.captured() == 0 => {
+            (Phase::Settled, IntentStatus::Captured) if self.captured().is_zero() => {
                 branch!();
                 self.refund_captured(fresh)
             }
@@ -448,7 +449,7 @@ impl State {
                 self.payment = PaymentStatus::Authorized;
                 vec![]
             }
-            (Phase::Settled, IntentStatus::Authorised) if self.captured() == 0 => {
+            (Phase::Settled, IntentStatus::Authorised) if self.captured().is_zero() => {
                 branch!();
                 self.payment = PaymentStatus::Authorized;
                 self.phase = Phase::Voiding;
@@ -461,7 +462,7 @@ impl State {
         }
     }
 
-    fn refund_captured(&mut self, fresh: Uuid) -> Vec<Effect> {
+    fn refund_captured(&mut self, fresh: RefundId) -> Vec<Effect> {
         self.payment = PaymentStatus::Captured;
         let reason = self.pending_cancel.unwrap_or(CancelReason::PaymentTimeout);
         let effects = self.cancel(reason, Phase::Refunding);

@@ -1,17 +1,17 @@
 //! All SQL of the copied products.
 
+use order_core::ids::ProductId;
 use proto::product::v1 as api;
 use service::Money;
 use service::db::Connection;
 use service::money::Currency;
-use uuid::Uuid;
 
 use crate::clients::product::Product;
 
-pub async fn read(connection: &mut Connection, ids: &[Uuid]) -> sqlx::Result<Vec<Product>> {
+pub async fn read(connection: &mut Connection, ids: &[ProductId]) -> sqlx::Result<Vec<Product>> {
     let rows = sqlx::query!(
         "SELECT id, name, price, currency, available, archived FROM orders.products WHERE id = ANY($1)",
-        ids
+        ids as &[ProductId]
     )
     .fetch_all(connection)
     .await?;
@@ -20,7 +20,7 @@ pub async fn read(connection: &mut Connection, ids: &[Uuid]) -> sqlx::Result<Vec
             let currency = Currency::from_code(&row.currency)
                 .ok_or_else(|| sqlx::Error::Decode(format!("{} is no currency", row.currency).into()))?;
             Ok(Product {
-                id: row.id,
+                id: row.id.into(),
                 name: row.name,
                 price: Money::new(row.price, currency),
                 available: u32::try_from(row.available).unwrap_or(0),
@@ -31,9 +31,12 @@ pub async fn read(connection: &mut Connection, ids: &[Uuid]) -> sqlx::Result<Vec
 }
 
 /// Replaces copies with newer versions; an event that came too late changes nothing.
-pub async fn replace(connection: &mut Connection, products: &[(Uuid, api::Product)]) -> sqlx::Result<()> {
+pub async fn replace(
+    connection: &mut Connection,
+    products: &[(ProductId, api::Product)],
+) -> sqlx::Result<()> {
     let price = |product: &api::Product| product.price.clone().unwrap_or_default();
-    let ids: Vec<Uuid> = products.iter().map(|(id, _)| *id).collect();
+    let ids: Vec<ProductId> = products.iter().map(|(id, _)| *id).collect();
     let skus: Vec<String> = products.iter().map(|(_, product)| product.sku.clone()).collect();
     let names: Vec<String> = products.iter().map(|(_, product)| product.name.clone()).collect();
     let prices: Vec<i64> = products.iter().map(|(_, product)| price(product).amount).collect();
@@ -53,7 +56,7 @@ pub async fn replace(connection: &mut Connection, products: &[(Uuid, api::Produc
          SET sku = EXCLUDED.sku, name = EXCLUDED.name, price = EXCLUDED.price, currency = EXCLUDED.currency,
              available = EXCLUDED.available, archived = EXCLUDED.archived, version = EXCLUDED.version
          WHERE p.version < EXCLUDED.version",
-        &ids,
+        &ids as &[ProductId],
         &skus,
         &names,
         &prices,

@@ -1,11 +1,11 @@
 //! What a customer asks for.
 
+use order_core::ids::AddressId;
 use serde::{Deserialize, Serialize};
 use service::extract::not_null;
 use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{AllOfBuilder, ObjectBuilder, OneOfBuilder, Schema, SchemaType};
 use utoipa::{PartialSchema, ToSchema};
-use uuid::Uuid;
 
 use crate::address::Address;
 use crate::order::Line;
@@ -22,8 +22,8 @@ pub struct Request {
     pub shipping_address: Option<Address>,
     /// One of the user's own addresses instead.
     #[serde(default, deserialize_with = "not_null", skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub address_id: Option<Uuid>,
+    #[schema(nullable = false, value_type = Option<uuid::Uuid>)]
+    pub address_id: Option<AddressId>,
     /// The name of one of the provider's test cards.
     #[schema(pattern = "^pm_[A-Za-z0-9_]+$", max_length = 100)]
     pub payment_method: String,

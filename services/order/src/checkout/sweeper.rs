@@ -4,6 +4,7 @@
 
 use std::time::{Duration, Instant};
 
+use order_core::ids::OrderId;
 use rand::seq::SliceRandom;
 use service::Pulse;
 use service::db::Pool;
@@ -90,9 +91,11 @@ async fn sweep(
         return Ok(());
     }
     failpoint::hit("order.sweep.taken").await?;
-    let (released, failure) = release(products, &lapsed, times.claim_lease / 2, stop, pulse).await;
+    let orders: Vec<OrderId> = lapsed.iter().copied().map(OrderId::from).collect();
+    let (released, failure) = release(products, &orders, times.claim_lease / 2, stop, pulse).await;
     failpoint::hit("order.sweep.released").await?;
-    let kept: Vec<Uuid> = lapsed.into_iter().filter(|order| !released.contains(order)).collect();
+    let (released, kept): (Vec<Uuid>, Vec<Uuid>) =
+        lapsed.into_iter().partition(|order| released.contains(&OrderId::from(*order)));
     let mut connection = pool.acquire().await?;
     store::release(&mut connection, owner, &released, true).await?;
     store::release(&mut connection, owner, &kept, false).await?;
@@ -110,11 +113,11 @@ async fn sweep(
 /// failed in a row, as they do when product is away, when its time is up, and with `stop`.
 async fn release(
     products: &Products,
-    orders: &[Uuid],
+    orders: &[OrderId],
     time: Duration,
     stop: &CancellationToken,
     pulse: &Pulse,
-) -> (Vec<Uuid>, Option<Unavailable>) {
+) -> (Vec<OrderId>, Option<Unavailable>) {
     let until = Instant::now() + time.min(LONGEST);
     let mut failure = match products.release(orders).await {
         Ok(()) => return (orders.to_vec(), None),

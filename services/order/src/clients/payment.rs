@@ -11,10 +11,13 @@ use std::time::Duration;
 use anyhow::Context;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use service::Money;
+use service::money::Currency;
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use order_core::ids::{IntentId, OrderId, RefundId};
 use order_core::saga::refunds::{RefundReport, RefundStatus};
 use order_core::saga::{Input, IntentStatus};
 
@@ -28,12 +31,10 @@ const CLOCKS_APART: Duration = Duration::from_secs(60);
 
 /// An order's intent that is to be.
 pub struct NewIntent<'a> {
-    pub order: Uuid,
+    pub order: OrderId,
     /// When it was placed: the intent is younger.
     pub placed_at: OffsetDateTime,
-    /// Minor units.
-    pub amount: i64,
-    pub currency: &'a str,
+    pub amount: Money,
     pub method: &'a str,
 }
 
@@ -122,8 +123,8 @@ impl Payments {
     pub async fn create(&self, intent: NewIntent<'_>) -> Input {
         let order = intent.order.to_string();
         let form = [
-            ("amount", intent.amount.to_string()),
-            ("currency", intent.currency.to_ascii_lowercase()),
+            ("amount", intent.amount.amount.to_string()),
+            ("currency", intent.amount.currency.code().to_ascii_lowercase()),
             ("payment_method", intent.method.to_owned()),
             ("capture_method", "manual".to_owned()),
             ("metadata[order_id]", order.clone()),
@@ -131,7 +132,7 @@ impl Payments {
         let key = format!("{order}-create");
         let answer = match self.post(INTENTS, &form, key.clone()).await {
             Answer::KeyTaken => match self.made_for(&order, intent.placed_at).await {
-                Some(Some(made)) => return Input::Created(made.id),
+                Some(Some(made)) => return Input::Created(made.id.into()),
                 // It came to nothing. Under a key of these parameters, so that this too is safe to repeat.
                 Some(None) => self.post(INTENTS, &form, format!("{key}-{}", digest(&form))).await,
                 None => Answer::None,
@@ -140,7 +141,7 @@ impl Payments {
         };
         match answer {
             Answer::Done(body) => {
-                parse::<IntentBody>(&body).map_or(Input::NoAnswer, |intent| Input::Created(intent.id))
+                parse::<IntentBody>(&body).map_or(Input::NoAnswer, |intent| Input::Created(intent.id.into()))
             }
             Answer::Refused(_) => Input::Refused,
             Answer::KeyTaken | Answer::None => Input::NoAnswer,
@@ -157,37 +158,37 @@ impl Payments {
 
     /// Asks for the money to be held. `attempt` tells attempts at one intent
     /// apart; the intent itself can be authorised once only.
-    pub async fn confirm(&self, intent: &str, attempt: &str) -> Input {
+    pub async fn confirm(&self, intent: &IntentId, attempt: &str) -> Input {
         self.act(intent, "confirm", attempt).await
     }
 
     /// Takes the money that is held.
-    pub async fn capture(&self, intent: &str, attempt: &str) -> Input {
+    pub async fn capture(&self, intent: &IntentId, attempt: &str) -> Input {
         self.act(intent, "capture", attempt).await
     }
 
     /// Ends the intent, which frees held money.
-    pub async fn cancel(&self, intent: &str, attempt: &str) -> Input {
+    pub async fn cancel(&self, intent: &IntentId, attempt: &str) -> Input {
         self.act(intent, "cancel", attempt).await
     }
 
     /// What has become of the intent.
-    pub async fn retrieve(&self, intent: &str) -> Input {
+    pub async fn retrieve(&self, intent: &IntentId) -> Input {
         let request = self.client.get(format!("{}/v1/payment_intents/{intent}", self.url));
         self.fact(self.send(request).await)
     }
 
     /// Gives captured money back. `refund` is our id of it and the call's key, so
     /// that asking again, as long as the provider keeps its keys, makes no second one.
-    pub async fn refund(&self, intent: &str, refund: Uuid, amount: i64) -> Input {
+    pub async fn refund(&self, intent: &IntentId, refund: RefundId, amount: Money) -> Input {
         let form = [
-            ("payment_intent", intent.to_owned()),
-            ("amount", amount.to_string()),
+            ("payment_intent", intent.to_string()),
+            ("amount", amount.amount.to_string()),
             ("metadata[refund_id]", refund.to_string()),
         ];
         match self.post("/v1/refunds", &form, refund.to_string()).await {
             Answer::Done(body) => parse::<RefundBody>(&body)
-                .map_or(Input::NoAnswer, |made| Input::RefundReported(refund_report(made))),
+                .map_or(Input::NoAnswer, |made| Input::RefundReported(refund_report(made, amount.currency))),
             Answer::Refused(_) => Input::RefundReported(RefundReport {
                 ours: Some(refund),
                 provider_id: None,
@@ -200,11 +201,11 @@ impl Payments {
         }
     }
 
-    /// All refunds of an intent, oldest first; `None` without an answer.
-    pub async fn refunds(&self, intent: &str) -> Option<Vec<RefundReport>> {
-        let query = [("payment_intent", intent.to_owned())];
+    /// All refunds of an intent, which is in this `currency`, oldest first; `None` without an answer.
+    pub async fn refunds(&self, intent: &IntentId, currency: Currency) -> Option<Vec<RefundReport>> {
+        let query = [("payment_intent", intent.to_string())];
         let made = self.list::<RefundBody>("/v1/refunds", &query, |_| true).await?;
-        Some(made.into_iter().rev().map(refund_report).collect())
+        Some(made.into_iter().rev().map(|made| refund_report(made, currency)).collect())
     }
 
     /// Those of a list that are wanted, newest first; `None` without an answer. The caller has a deadline.
@@ -233,7 +234,7 @@ impl Payments {
         None
     }
 
-    async fn act(&self, intent: &str, verb: &str, attempt: &str) -> Input {
+    async fn act(&self, intent: &IntentId, verb: &str, attempt: &str) -> Input {
         let path = format!("/v1/payment_intents/{intent}/{verb}");
         self.fact(self.post(&path, &[], format!("{intent}-{verb}-{attempt}")).await)
     }
@@ -314,17 +315,17 @@ fn parse<T: DeserializeOwned>(body: &str) -> Option<T> {
 }
 
 /// <https://docs.stripe.com/api/refunds/object#refund_object-status>
-fn refund_report(refund: RefundBody) -> RefundReport {
+fn refund_report(refund: RefundBody, currency: Currency) -> RefundReport {
     RefundReport {
         ours: refund.metadata.get("refund_id").and_then(|id| id.parse().ok()),
-        provider_id: Some(refund.id),
-        amount: refund.amount,
+        provider_id: Some(refund.id.into()),
+        amount: Money::new(refund.amount, currency),
         status: match refund.status.as_str() {
             "succeeded" => RefundStatus::Succeeded,
             "failed" | "canceled" => RefundStatus::Failed,
             _ => RefundStatus::Pending, // pending, requires_action
         },
-        fresh: Uuid::now_v7(),
+        fresh: Uuid::now_v7().into(),
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use order_core::ids::{OrderId, ProductId};
 use proto::product::v1 as api;
 use proto::product::v1::product_service_client::ProductServiceClient;
 use proto::product::v1::reserve_result::Outcome;
@@ -17,7 +18,6 @@ use service::peer::ServiceKey;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tonic::{Code, Request, Response, Status};
-use uuid::Uuid;
 
 use crate::order::{Item, Line};
 use crate::times::Times;
@@ -42,7 +42,7 @@ pub enum Reserved {
 
 #[derive(Clone, Debug)]
 pub struct Product {
-    pub id: Uuid,
+    pub id: ProductId,
     pub name: String,
     pub price: Money,
     pub available: u32,
@@ -90,7 +90,7 @@ pub struct Products(Arc<Inner>);
 pub struct Inner {
     caller: Caller,
     reserve: Batcher<api::Reservation, Result<Reserved, Unavailable>>,
-    commit: Batcher<Uuid, Result<bool, Unavailable>>,
+    commit: Batcher<OrderId, Result<bool, Unavailable>>,
     alone: Semaphore,
 }
 
@@ -126,7 +126,7 @@ impl Caller {
         results.into_iter().map(|result| result.outcome.and_then(reserved).ok_or_else(malformed)).collect()
     }
 
-    async fn commit(self, orders: Vec<Uuid>) -> Result<Vec<bool>, Unavailable> {
+    async fn commit(self, orders: Vec<OrderId>) -> Result<Vec<bool>, Unavailable> {
         let order_ids = orders.iter().map(ToString::to_string).collect();
         let message = api::CommitRequest { order_ids };
         let commit =
@@ -162,7 +162,7 @@ impl Products {
             async move { together(batch.len(), caller.reserve(batch.to_vec()).await) }
         });
         let committer = caller.clone();
-        let commit = Batcher::spawn_beside(move |batch: Arc<Vec<Uuid>>| {
+        let commit = Batcher::spawn_beside(move |batch: Arc<Vec<OrderId>>| {
             let caller = committer.clone();
             async move { together(batch.len(), caller.commit(batch.to_vec()).await) }
         });
@@ -170,7 +170,7 @@ impl Products {
     }
 
     /// Sets stock aside for an order; safe to repeat.
-    pub async fn reserve(&self, order: Uuid, lines: &[Line]) -> Result<Reserved, Unavailable> {
+    pub async fn reserve(&self, order: OrderId, lines: &[Line]) -> Result<Reserved, Unavailable> {
         let line =
             |line: &Line| api::Line { product_id: line.product_id.to_string(), quantity: line.quantity };
         let lines = lines.iter().map(line).collect();
@@ -182,7 +182,7 @@ impl Products {
     }
 
     /// Makes the reservation a sale; false when it has ended before. Safe to repeat.
-    pub async fn commit(&self, order: Uuid) -> Result<bool, Unavailable> {
+    pub async fn commit(&self, order: OrderId) -> Result<bool, Unavailable> {
         match self.commit.run(order).await? {
             Err(error) if error.refused => self.alone(self.caller.clone().commit(vec![order])).await,
             answer => answer,
@@ -204,7 +204,7 @@ impl Products {
     }
 
     /// Gives reserved stock back; safe to repeat, and before any reservation too.
-    pub async fn release(&self, orders: &[Uuid]) -> Result<(), Unavailable> {
+    pub async fn release(&self, orders: &[OrderId]) -> Result<(), Unavailable> {
         let order_ids = orders.iter().map(ToString::to_string).collect();
         let message = api::ReleaseRequest { order_ids };
         let release =
@@ -214,7 +214,7 @@ impl Products {
     }
 
     /// The products as they are now; unknown ones are left out.
-    pub async fn get(&self, ids: &[Uuid]) -> Result<Vec<Product>, Unavailable> {
+    pub async fn get(&self, ids: &[ProductId]) -> Result<Vec<Product>, Unavailable> {
         let product_ids = ids.iter().map(ToString::to_string).collect();
         let message = api::GetProductsRequest { product_ids };
         let look =

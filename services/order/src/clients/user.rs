@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use anyhow::Context;
+use order_core::ids::{AddressId, UserId};
 use proto::user::v1 as api;
 use proto::user::v1::user_service_client::UserServiceClient;
 use service::grpc::{Replicas, Retries};
 use service::peer::ServiceKey;
 use tonic::{Code, Status};
-use uuid::Uuid;
 
 use crate::address::Address;
 use crate::times::Times;
@@ -28,7 +28,7 @@ impl Users {
     }
 
     /// One of the user's own addresses; `None` when there is no such.
-    pub async fn address(&self, user: Uuid, address: Uuid) -> Result<Option<Address>, Status> {
+    pub async fn address(&self, user: UserId, address: AddressId) -> Result<Option<Address>, Status> {
         let message = api::GetAddressRequest { user_id: user.to_string(), address_id: address.to_string() };
         let token = self.key.token("user")?;
         let look = |request| {

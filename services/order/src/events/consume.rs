@@ -18,7 +18,7 @@ impl Handler for Consumer {
             let product = event.decode::<ProductUpdated>()?.product;
             let product =
                 product.ok_or_else(|| ApplyError::Rejected("product.updated without a product".into()))?;
-            products.push((event.aggregate_id, product));
+            products.push((event.aggregate_id.into(), product));
         }
         catalogue::store::replace(connection, &products).await?;
         let mut users = Vec::new();

@@ -4,13 +4,13 @@ use std::collections::HashMap;
 
 use messaging::NewEvent;
 use messaging::outbox::enqueue;
+use order_core::ids::{OrderId, RefundId, UserId};
 use proto::events::{
     ORDER_CANCELLED, ORDER_CONFIRMED, ORDER_DELIVERED, ORDER_PLACED, ORDER_REFUNDED, ORDER_SHIPPED,
 };
 use proto::order::v1 as events;
 use service::Money;
 use service::db::Connection;
-use uuid::Uuid;
 
 use crate::order::{self, CancelReason, Item, Line, Placement, Tracking};
 
@@ -18,13 +18,13 @@ use crate::order::{self, CancelReason, Item, Line, Placement, Tracking};
 pub async fn placed(connection: &mut Connection, placements: &[Placement]) -> sqlx::Result<()> {
     let event = |order: &Placement| {
         let body = body(order.id, order.user_id, &order.items, order.total);
-        NewEvent::new(ORDER_PLACED, order.id, 1, &events::OrderPlaced { order: Some(body) })
+        NewEvent::new(ORDER_PLACED, order.id.into(), 1, &events::OrderPlaced { order: Some(body) })
             .in_trace(order.traceparent.clone())
     };
     enqueue(connection, &placements.iter().map(event).collect::<Vec<_>>()).await
 }
 
-fn body(id: Uuid, user: Uuid, items: &[Item], total: Money) -> events::Order {
+fn body(id: OrderId, user: UserId, items: &[Item], total: Money) -> events::Order {
     let line = |item: &Item| events::Line {
         product_id: item.product_id.to_string(),
         sku: item.sku.clone(),
@@ -48,19 +48,19 @@ pub enum Notice {
     Shipped(Tracking),
     Delivered,
     /// This refund has succeeded.
-    Refunded(Uuid),
+    Refunded(RefundId),
 }
 
 /// What every announcement of an order has.
 pub struct About {
-    pub user: Uuid,
+    pub user: UserId,
     pub total: Money,
     pub traceparent: Option<String>,
 }
 
 /// A change of an order at a version of it.
 pub struct Announcement<'a> {
-    pub order: Uuid,
+    pub order: OrderId,
     pub about: &'a About,
     pub version: i64,
     pub notice: Notice,
@@ -70,12 +70,12 @@ pub struct Announcement<'a> {
 pub async fn announce(
     connection: &mut Connection,
     notices: &[Announcement<'_>],
-    refunds: &HashMap<Uuid, (i64, Vec<Line>)>,
+    refunds: &HashMap<RefundId, (i64, Vec<Line>)>,
 ) -> sqlx::Result<()> {
     if notices.is_empty() {
         return Ok(());
     }
-    let ids: Vec<Uuid> = notices.iter().map(|one| one.order).collect();
+    let ids: Vec<OrderId> = notices.iter().map(|one| one.order).collect();
     let items = order::store::items(connection, &ids).await?;
     let mut announced = Vec::with_capacity(notices.len());
     for Announcement { order: id, about, version, notice } in notices {
@@ -91,24 +91,28 @@ pub async fn announce(
 impl Notice {
     fn event(
         &self,
-        id: Uuid,
+        id: OrderId,
         version: i64,
         order: events::Order,
-        refunds: &HashMap<Uuid, (i64, Vec<Line>)>,
+        refunds: &HashMap<RefundId, (i64, Vec<Line>)>,
     ) -> Option<NewEvent> {
         let order = Some(order);
         Some(match self {
-            Self::Confirmed => NewEvent::new(ORDER_CONFIRMED, id, version, &events::OrderConfirmed { order }),
+            Self::Confirmed => {
+                NewEvent::new(ORDER_CONFIRMED, id.into(), version, &events::OrderConfirmed { order })
+            }
             Self::Cancelled(reason) => {
                 let body = events::OrderCancelled { order, reason: reason.as_str().to_owned() };
-                NewEvent::new(ORDER_CANCELLED, id, version, &body)
+                NewEvent::new(ORDER_CANCELLED, id.into(), version, &body)
             }
             Self::Shipped(Tracking { carrier, tracking_number }) => {
                 let (carrier, tracking_number) = (carrier.clone(), tracking_number.clone());
                 let body = events::OrderShipped { order, carrier, tracking_number };
-                NewEvent::new(ORDER_SHIPPED, id, version, &body)
+                NewEvent::new(ORDER_SHIPPED, id.into(), version, &body)
             }
-            Self::Delivered => NewEvent::new(ORDER_DELIVERED, id, version, &events::OrderDelivered { order }),
+            Self::Delivered => {
+                NewEvent::new(ORDER_DELIVERED, id.into(), version, &events::OrderDelivered { order })
+            }
             Self::Refunded(refund) => {
                 let (amount, restock) = refunds.get(refund)?;
                 let line = |line: &Line| events::Restock {
@@ -118,7 +122,7 @@ impl Notice {
                 let restock = restock.iter().map(line).collect();
                 let (refund_id, amount) = (refund.to_string(), *amount);
                 let body = events::OrderRefunded { order, refund_id, amount, restock };
-                NewEvent::new(ORDER_REFUNDED, id, version, &body)
+                NewEvent::new(ORDER_REFUNDED, id.into(), version, &body)
             }
         })
     }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use futures_util::FutureExt;
+use order_core::ids::OrderId;
 use service::Pulse;
 use service::batch::{MAX_BATCH, linger};
 use service::db::Pool;
@@ -20,7 +21,6 @@ use sqlx::postgres::PgListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use crate::order::store;
 use crate::order::{Order, Status, Viewer};
@@ -105,14 +105,14 @@ pub struct OrderStream(Arc<Inner>);
 struct Inner {
     pool: Pool,
     slots: Arc<Semaphore>,
-    watched: Mutex<HashMap<Uuid, Watched>>,
-    changed: mpsc::Sender<Uuid>,
+    watched: Mutex<HashMap<OrderId, Watched>>,
+    changed: mpsc::Sender<OrderId>,
 }
 
 /// A place among an order's listeners; dropping it frees it.
 pub struct Listener {
     stream: OrderStream,
-    order: Uuid,
+    order: OrderId,
     newest: watch::Receiver<Option<Arc<Changes>>>,
     _slot: OwnedSemaphorePermit,
 }
@@ -154,7 +154,7 @@ impl Drop for Listener {
 
 impl OrderStream {
     /// With room for `most` listeners, and the other end of [`OrderStream::announce`].
-    pub fn new(pool: Pool, most: usize) -> (Self, mpsc::Receiver<Uuid>) {
+    pub fn new(pool: Pool, most: usize) -> (Self, mpsc::Receiver<OrderId>) {
         let (changed, announced) = mpsc::channel(ANNOUNCED);
         let slots = Arc::new(Semaphore::new(most));
         (Self(Arc::new(Inner { pool, slots, watched: Mutex::default(), changed })), announced)
@@ -162,7 +162,7 @@ impl OrderStream {
 
     /// A place among the order's listeners; `None` when all are taken. Read the
     /// order after this, so that no change falls between.
-    pub fn listen(&self, order: Uuid) -> Option<Listener> {
+    pub fn listen(&self, order: OrderId) -> Option<Listener> {
         let slot = self.0.slots.clone().try_acquire_owned().ok()?;
         let mut all = self.watched();
         let new = || Watched { version: 0, listeners: 0, newest: watch::channel(None).0 };
@@ -174,7 +174,7 @@ impl OrderStream {
     }
 
     /// Tells every replica that these orders have changed. Call it after the commit.
-    pub fn announce(&self, orders: &[Uuid]) {
+    pub fn announce(&self, orders: &[OrderId]) {
         for order in orders {
             let _ = self.0.changed.try_send(*order);
         }
@@ -182,7 +182,7 @@ impl OrderStream {
 
     /// Sends what is announced. A NOTIFY of its own, as one inside the transactions
     /// would queue all their commits up behind one lock.
-    pub async fn send(self, mut announced: mpsc::Receiver<Uuid>, stop: CancellationToken, pulse: Pulse) {
+    pub async fn send(self, mut announced: mpsc::Receiver<OrderId>, stop: CancellationToken, pulse: Pulse) {
         let mut orders = Vec::with_capacity(IDS);
         while pulse.rest(stop.run_until_cancelled(announced.recv_many(&mut orders, IDS))).await.is_some() {
             let begun = Instant::now();
@@ -240,18 +240,18 @@ impl OrderStream {
     }
 
     /// Those of the orders listened to that have another version than was published.
-    async fn poll(&self) -> sqlx::Result<Vec<Uuid>> {
-        let known: Vec<(Uuid, i64)> =
+    async fn poll(&self) -> sqlx::Result<Vec<OrderId>> {
+        let known: Vec<(OrderId, i64)> =
             self.watched().iter().map(|(id, watched)| (*id, watched.version)).collect();
         if known.is_empty() {
             return Ok(Vec::new());
         }
-        let (ids, versions): (Vec<Uuid>, Vec<i64>) = known.into_iter().unzip();
+        let (ids, versions): (Vec<OrderId>, Vec<i64>) = known.into_iter().unzip();
         sqlx::query_scalar!(
-            r#"SELECT o.id AS "id!" FROM orders.orders o
+            r#"SELECT o.id AS "id!: OrderId" FROM orders.orders o
                JOIN UNNEST($1::uuid[], $2::bigint[]) AS k (id, version) ON o.id = k.id
                WHERE o.version > k.version"#,
-            &ids,
+            &ids as &[OrderId],
             &versions,
         )
         .fetch_all(&self.0.pool)
@@ -259,12 +259,12 @@ impl OrderStream {
     }
 
     /// Loads those of the orders that anybody listens to, each once.
-    async fn publish(&self, orders: &[Uuid]) -> sqlx::Result<()> {
-        let wanted: HashSet<Uuid> = {
+    async fn publish(&self, orders: &[OrderId]) -> sqlx::Result<()> {
+        let wanted: HashSet<OrderId> = {
             let watched = self.watched();
             orders.iter().copied().filter(|order| watched.contains_key(order)).collect()
         };
-        let wanted: Vec<Uuid> = wanted.into_iter().collect();
+        let wanted: Vec<OrderId> = wanted.into_iter().collect();
         for some in wanted.chunks(LOAD) {
             let loaded = store::load(&mut *self.0.pool.acquire().await?, some).await?;
             for order in loaded {
@@ -278,7 +278,7 @@ impl OrderStream {
         Ok(())
     }
 
-    fn watched(&self) -> MutexGuard<'_, HashMap<Uuid, Watched>> {
+    fn watched(&self) -> MutexGuard<'_, HashMap<OrderId, Watched>> {
         self.0.watched.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
@@ -316,7 +316,7 @@ async fn beat(listener: &mut Option<PgListener>) {
 }
 
 /// The orders of all messages that are there; `None` when the connection was lost.
-async fn next_change(listener: &mut Option<PgListener>) -> Option<Vec<Uuid>> {
+async fn next_change(listener: &mut Option<PgListener>) -> Option<Vec<OrderId>> {
     let Some(connection) = listener else { return std::future::pending().await };
     match connection.try_recv().await {
         Ok(Some(first)) => {

@@ -2,6 +2,7 @@
 
 use axum::extract::State;
 use axum::http::StatusCode;
+use order_core::ids::ProductId;
 use serde::Deserialize;
 use service::Problem;
 use service::auth::User;
@@ -11,7 +12,6 @@ use service::validate::Invalid;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use uuid::Uuid;
 
 use super::App;
 use super::examples;
@@ -48,7 +48,7 @@ struct Quantity {
 /// At most a hundred different products, all in one currency.
 #[utoipa::path(
     put, path = "/api/v1/cart/items/{product_id}", operation_id = "set_cart_item", tag = "carts",
-    params(("product_id" = Uuid, Path, description = "The product.")),
+    params(("product_id" = inline(ProductId), Path, description = "The product.")),
     request_body(content = Quantity, example = json!({"quantity": 2})),
     responses((status = 200, description = "The cart.", body = Cart, example = json!(examples::cart()))),
     security(("token" = [])),
@@ -58,12 +58,12 @@ async fn set(
     user: User,
     State(pool): State<Pool>,
     State(catalogue): State<Catalogue>,
-    Path(product_id): Path<Uuid>,
+    Path(product_id): Path<ProductId>,
     body: Body,
 ) -> Answer {
-    let mut wanted = store::lines(&mut *pool.acquire().await?, user.id).await?;
+    let mut wanted = store::lines(&mut *pool.acquire().await?, user.id.into()).await?;
     wanted.retain(|line| line.product_id != product_id);
-    let ids: Vec<Uuid> = wanted.iter().map(|line| line.product_id).take(1).chain([product_id]).collect();
+    let ids: Vec<ProductId> = wanted.iter().map(|line| line.product_id).take(1).chain([product_id]).collect();
     let products = catalogue.look_up(&ids).await?;
     let absent = || Problem::not_found("There is no such product.");
     let product = products.get(&product_id).filter(|product| !product.archived).ok_or_else(absent)?;
@@ -76,7 +76,7 @@ async fn set(
     if other.is_some_and(|other| other.price.currency != product.price.currency) {
         return Err(Problem::conflict("mixed_currencies", "All items of a cart have one currency."));
     }
-    if !store::put(&mut *pool.acquire().await?, user.id, Line { product_id, quantity }).await? {
+    if !store::put(&mut *pool.acquire().await?, user.id.into(), Line { product_id, quantity }).await? {
         let detail = format!("A cart holds at most {MAX_LINES} different products.");
         return Err(Problem::conflict("cart_full", detail));
     }
@@ -88,7 +88,7 @@ async fn set(
 /// Also 200 when it was not in there.
 #[utoipa::path(
     delete, path = "/api/v1/cart/items/{product_id}", operation_id = "delete_cart_item", tag = "carts",
-    params(("product_id" = Uuid, Path, description = "The product.")),
+    params(("product_id" = inline(ProductId), Path, description = "The product.")),
     responses((status = 200, description = "The cart.", body = Cart, example = json!(examples::cart()))),
     security(("token" = [])),
 )]
@@ -96,9 +96,9 @@ async fn remove(
     user: User,
     State(pool): State<Pool>,
     State(catalogue): State<Catalogue>,
-    Path(product_id): Path<Uuid>,
+    Path(product_id): Path<ProductId>,
 ) -> Answer {
-    store::remove(&mut *pool.acquire().await?, user.id, product_id).await?;
+    store::remove(&mut *pool.acquire().await?, user.id.into(), product_id).await?;
     view(&pool, &catalogue, user).await
 }
 
@@ -109,13 +109,13 @@ async fn remove(
     security(("token" = [])),
 )]
 async fn clear(user: User, State(pool): State<Pool>) -> Result<StatusCode, Problem> {
-    store::clear(&mut *pool.acquire().await?, user.id).await?;
+    store::clear(&mut *pool.acquire().await?, user.id.into()).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 type Answer = Result<Json<Cart>, Problem>;
 
 async fn view(pool: &Pool, catalogue: &Catalogue, user: User) -> Answer {
-    let lines = store::lines(&mut *pool.acquire().await?, user.id).await?;
+    let lines = store::lines(&mut *pool.acquire().await?, user.id.into()).await?;
     Ok(Json(cart::show(catalogue, &lines).await?))
 }

@@ -9,6 +9,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use order_core::ids::OrderId;
 use service::Problem;
 use service::auth::User;
 use service::extract::Path;
@@ -19,7 +20,6 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use uuid::Uuid;
 
 use super::examples;
 use super::orders::{viewer, visible};
@@ -61,7 +61,7 @@ pub fn router() -> OpenApiRouter<App> {
 #[utoipa::path(
     get, path = "/api/v1/orders/{id}/events", operation_id = "stream_order_events", tag = "orders",
     params(
-        ("id" = Uuid, Path, description = "The order."),
+        ("id" = inline(OrderId), Path, description = "The order."),
         ("Last-Event-ID" = Option<String>, Header, description = "The `id` of the last event seen: only later ones come.", nullable = false),
     ),
     responses(
@@ -75,7 +75,7 @@ async fn events(
     State(reads): State<Reads>,
     State(stream): State<OrderStream>,
     State(Stopping(stop)): State<Stopping>,
-    Path(id): Path<Uuid>,
+    Path(id): Path<OrderId>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     // Before the order is read, so that no change falls between.
@@ -151,6 +151,7 @@ async fn feed(
 #[cfg(test)]
 mod tests {
     use service::db::Pool;
+    use uuid::Uuid;
 
     use super::*;
 
@@ -160,7 +161,7 @@ mod tests {
     /// A stream of an order to which nothing happens, of the only place there is.
     fn events(stream: &OrderStream, pace: Pace) -> mpsc::Receiver<Result<Bytes, Infallible>> {
         let (queue, events) = mpsc::channel(QUEUE);
-        let listener = stream.listen(Uuid::nil()).expect("a place is free");
+        let listener = stream.listen(Uuid::nil().into()).expect("a place is free");
         let stop = CancellationToken::new();
         tokio::spawn(feed(listener, Arc::default(), Viewer::Owner, 0, queue, pace, stop));
         events
@@ -174,7 +175,7 @@ mod tests {
     /// Waits until the stream's place is free again.
     async fn given_up(stream: &OrderStream) {
         let free = async {
-            while stream.listen(Uuid::nil()).is_none() {
+            while stream.listen(Uuid::nil().into()).is_none() {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };

@@ -1,13 +1,13 @@
 //! `/orders/{id}/ship` and `/deliver`: what staff do with a paid order.
 
 use axum::extract::State;
+use order_core::ids::OrderId;
 use service::Problem;
 use service::auth::User;
 use service::extract::{Body, Json, Path};
 use service::validate::Invalid;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use uuid::Uuid;
 
 use super::App;
 use super::examples;
@@ -23,7 +23,7 @@ pub fn router() -> OpenApiRouter<App> {
 }
 
 /// The order, for staff: 403 for its owner, 404 for anybody else.
-pub async fn for_staff(reads: &Reads, user: User, id: Uuid) -> Result<Order, Problem> {
+pub async fn for_staff(reads: &Reads, user: User, id: OrderId) -> Result<Order, Problem> {
     let order = visible(reads, user, id).await?;
     if user.is_staff() { Ok(order) } else { Err(Problem::forbidden("This is for staff.")) }
 }
@@ -33,7 +33,7 @@ pub async fn for_staff(reads: &Reads, user: User, id: Uuid) -> Result<Order, Pro
 /// Once it is paid. Asked for again with the same tracking it changes nothing.
 #[utoipa::path(
     post, path = "/api/v1/orders/{id}/ship", operation_id = "ship_order", tag = "orders",
-    params(("id" = Uuid, Path, description = "The order.")),
+    params(("id" = inline(OrderId), Path, description = "The order.")),
     request_body(content = Tracking, example = json!({"carrier": "Royal Mail", "tracking_number": "RM123456785GB"})),
     responses((status = 200, description = "The order as it is now.", body = View, example = json!(examples::order("shipped")))),
     security(("token" = ["staff"])),
@@ -43,7 +43,7 @@ async fn ship(
     user: User,
     State(reads): State<Reads>,
     State(sagas): State<Sagas>,
-    Path(id): Path<Uuid>,
+    Path(id): Path<OrderId>,
     body: Body,
 ) -> Result<Json<View>, Problem> {
     for_staff(&reads, user, id).await?;
@@ -62,7 +62,7 @@ async fn ship(
 /// Asked for again it changes nothing.
 #[utoipa::path(
     post, path = "/api/v1/orders/{id}/deliver", operation_id = "deliver_order", tag = "orders",
-    params(("id" = Uuid, Path, description = "The order.")),
+    params(("id" = inline(OrderId), Path, description = "The order.")),
     responses((status = 200, description = "The order as it is now.", body = View, example = json!(examples::order("delivered")))),
     security(("token" = ["staff"])),
     extensions(("x-problems" = json!({"409": ["not_deliverable"]}))),
@@ -71,7 +71,7 @@ async fn deliver(
     user: User,
     State(reads): State<Reads>,
     State(sagas): State<Sagas>,
-    Path(id): Path<Uuid>,
+    Path(id): Path<OrderId>,
 ) -> Result<Json<View>, Problem> {
     for_staff(&reads, user, id).await?;
     let refused = Problem::conflict("not_deliverable", "Only an order that is on its way can be delivered.");
@@ -82,7 +82,7 @@ async fn move_on(
     reads: &Reads,
     sagas: &Sagas,
     user: User,
-    id: Uuid,
+    id: OrderId,
     input: Input,
     refused: Problem,
 ) -> Result<Json<View>, Problem> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use order_core::ids::{OrderId, UserId};
 use serde::Deserialize;
 use service::auth::{Staff, User};
 use service::db::Pool;
@@ -14,7 +15,6 @@ use service::validate::Invalid;
 use service::{FieldError, Problem};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use uuid::Uuid;
 
 use super::App;
 use super::examples;
@@ -63,7 +63,7 @@ async fn place(
     let key = idempotency_key(&headers)?;
     let request: Request = body.json(&["application/json"])?;
     check(&request)?;
-    let (answer, replayed) = checkout.place_order(user.id, key, request).await?;
+    let (answer, replayed) = checkout.place_order(user.id.into(), key, request).await?;
 
     let location = format!("/api/v1/orders/{}", answer.id);
     let mut response = stored(answer, replayed)?;
@@ -154,7 +154,7 @@ async fn list(
     State(pool): State<Pool>,
     Query(query): Query<ListQuery>,
 ) -> Result<Json<Page<View>>, Problem> {
-    page(&pool, user, Some(user.id), query.status, query.page).await
+    page(&pool, user, Some(user.id.into()), query.status, query.page).await
 }
 
 #[derive(Deserialize)]
@@ -170,7 +170,7 @@ struct AdminQuery {
 /// Newest first.
 #[utoipa::path(
     get, path = "/api/v1/admin/orders", operation_id = "list_all_orders", tag = "orders",
-    params(PageParams, ("status" = Option<Status>, Query, description = "Only orders that are in this status."), ("user_id" = Option<Uuid>, Query, description = "Only orders of this user.")),
+    params(PageParams, ("status" = Option<Status>, Query, description = "Only orders that are in this status."), ("user_id" = inline(Option<UserId>), Query, description = "Only orders of this user.")),
     responses((status = 200, description = "A page of orders.", body = Page<View>, example = json!({"items": [examples::order("shipped")], "next_cursor": null}))),
     security(("token" = ["staff"])),
 )]
@@ -181,14 +181,14 @@ async fn list_all(
 ) -> Result<Json<Page<View>>, Problem> {
     let invalid =
         |_| Problem::invalid(vec![FieldError::new("/user_id", "invalid_value", "This is not a UUID.")]);
-    let of: Option<Uuid> = query.user_id.map(|id| id.parse().map_err(invalid)).transpose()?;
+    let of: Option<UserId> = query.user_id.map(|id| id.parse().map_err(invalid)).transpose()?;
     page(&pool, staff, of, query.status, query.page).await
 }
 
 async fn page(
     pool: &Pool,
     user: User,
-    of: Option<Uuid>,
+    of: Option<UserId>,
     status: Option<String>,
     page: PageQuery,
 ) -> Result<Json<Page<View>>, Problem> {
@@ -210,11 +210,15 @@ async fn page(
 /// For its owner and for staff.
 #[utoipa::path(
     get, path = "/api/v1/orders/{id}", operation_id = "get_order", tag = "orders",
-    params(("id" = Uuid, Path, description = "The order.")),
+    params(("id" = inline(OrderId), Path, description = "The order.")),
     responses((status = 200, description = "The order.", body = View, example = json!(examples::order("confirmed")))),
     security(("token" = [])),
 )]
-async fn show(user: User, State(reads): State<Reads>, Path(id): Path<Uuid>) -> Result<Json<View>, Problem> {
+async fn show(
+    user: User,
+    State(reads): State<Reads>,
+    Path(id): Path<OrderId>,
+) -> Result<Json<View>, Problem> {
     Ok(Json(visible(&reads, user, id).await?.view(viewer(user))))
 }
 
@@ -223,10 +227,10 @@ pub fn viewer(user: User) -> Viewer {
 }
 
 /// The order, if it is the caller's own or the caller is staff.
-pub async fn visible(reads: &Reads, user: User, id: Uuid) -> Result<Order, Problem> {
+pub async fn visible(reads: &Reads, user: User, id: OrderId) -> Result<Order, Problem> {
     let order = reads.get(id).await?;
     order
-        .filter(|order| order.user_id == user.id || user.is_staff())
+        .filter(|order| order.user_id == user.id.into() || user.is_staff())
         .ok_or_else(|| Problem::not_found("There is no such order."))
 }
 
@@ -236,7 +240,7 @@ pub async fn visible(reads: &Reads, user: User, id: Uuid) -> Result<Order, Probl
 /// While the money is being taken the answer waits up to three seconds, and may then still say `pending`.
 #[utoipa::path(
     post, path = "/api/v1/orders/{id}/cancel", operation_id = "cancel_order", tag = "orders",
-    params(("id" = Uuid, Path, description = "The order.")),
+    params(("id" = inline(OrderId), Path, description = "The order.")),
     responses((status = 200, description = "The order as it is now.", body = View, example = json!(examples::order("cancelled")))),
     security(("token" = [])),
     extensions(("x-problems" = json!({"409": ["not_cancellable"]}))),
@@ -245,11 +249,11 @@ async fn cancel(
     user: User,
     State(reads): State<Reads>,
     State(sagas): State<Sagas>,
-    Path(id): Path<Uuid>,
+    Path(id): Path<OrderId>,
 ) -> Result<Json<View>, Problem> {
     let too_late = || Problem::conflict("not_cancellable", "The order can't be cancelled any more.");
     let order = visible(&reads, user, id).await?;
-    let reason = if order.user_id == user.id { CancelReason::Customer } else { CancelReason::Staff };
+    let reason = if order.user_id == user.id.into() { CancelReason::Customer } else { CancelReason::Staff };
     let asked = [Some(CancelReason::Customer), Some(CancelReason::Staff)];
     if order.status == Status::Cancelled && !asked.contains(&order.cancel_reason) {
         return Err(too_late());

@@ -3,6 +3,7 @@
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
+use order_core::ids::{OrderId, RefundId};
 use service::auth::User;
 use service::db::Pool;
 use service::extract::{Body, Json, Path, Query};
@@ -11,7 +12,6 @@ use service::validate::Invalid;
 use service::{Money, Problem};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use uuid::Uuid;
 
 use super::App;
 use super::examples;
@@ -31,7 +31,7 @@ pub fn router() -> OpenApiRouter<App> {
 /// answered.
 #[utoipa::path(
     post, path = "/api/v1/orders/{id}/refunds", operation_id = "create_refund", tag = "refunds",
-    params(("id" = Uuid, Path, description = "The order."), ("Idempotency-Key" = String, Header, description = "Of the caller's choice, 1 to 255 visible ASCII characters; kept for a day after its answer.", min_length = 1, max_length = 255, pattern = "^[!-~]+$")),
+    params(("id" = inline(OrderId), Path, description = "The order."), ("Idempotency-Key" = String, Header, description = "Of the caller's choice, 1 to 255 visible ASCII characters; kept for a day after its answer.", min_length = 1, max_length = 255, pattern = "^[!-~]+$")),
     request_body(content = Request, example = json!(examples::refund_request())),
     responses((status = 201, description = "The refund.", body = View, example = json!(examples::refund("pending")))),
     security(("token" = ["staff"])),
@@ -41,7 +41,7 @@ async fn open(
     user: User,
     State(reads): State<Reads>,
     State(refunds): State<Refunds>,
-    Path(id): Path<Uuid>,
+    Path(id): Path<OrderId>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
@@ -49,7 +49,7 @@ async fn open(
     let key = idempotency_key(&headers)?;
     let request: Request = body.json(&["application/json"])?;
     check(&request, &order)?;
-    let (answer, replayed) = refunds.answer(user.id, key, &order, &request).await?;
+    let (answer, replayed) = refunds.answer(user.id.into(), key, &order, &request).await?;
     stored(answer, replayed)
 }
 
@@ -82,7 +82,7 @@ fn check(request: &Request, order: &Order) -> Result<(), Problem> {
 /// Newest first, for the order's owner and for staff.
 #[utoipa::path(
     get, path = "/api/v1/orders/{id}/refunds", operation_id = "list_refunds", tag = "refunds",
-    params(("id" = Uuid, Path, description = "The order."), PageParams),
+    params(("id" = inline(OrderId), Path, description = "The order."), PageParams),
     responses((status = 200, description = "A page of refunds.", body = Page<View>, example = json!({"items": [examples::refund("succeeded")], "next_cursor": null}))),
     security(("token" = [])),
 )]
@@ -90,11 +90,11 @@ async fn list(
     user: User,
     State(pool): State<Pool>,
     State(reads): State<Reads>,
-    Path(id): Path<Uuid>,
+    Path(id): Path<OrderId>,
     Query(page): Query<PageQuery>,
 ) -> Result<Json<Page<View>>, Problem> {
     let order = visible(&reads, user, id).await?;
-    let (limit, before) = (page.limit()?, page.after()?);
+    let (limit, before) = (page.limit()?, page.after::<RefundId>()?);
     let mut connection = pool.acquire().await?;
     let refunds = store::page(&mut connection, id, order.total.currency, before, limit + 1).await?;
     Ok(Json(Page::new(refunds, limit, |refund| refund.id)))

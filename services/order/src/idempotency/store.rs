@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use order_core::ids::UserId;
 use service::db::Connection;
 use uuid::Uuid;
 
@@ -17,7 +18,7 @@ pub async fn insert(
     lease: Duration,
 ) -> sqlx::Result<Vec<bool>> {
     let column = |value: fn(&Key) -> String| records.iter().map(|(key, _)| value(key)).collect::<Vec<_>>();
-    let users: Vec<Uuid> = records.iter().map(|(key, _)| key.user_id).collect();
+    let users: Vec<UserId> = records.iter().map(|(key, _)| key.user_id).collect();
     let hashes: Vec<Vec<u8>> = records.iter().map(|(key, _)| key.body_hash.clone()).collect();
     let (orders, owners) = columns(records.iter().map(|(_, record)| record.fence()));
     let lines = records.iter().map(|(_, record)| serde_json::to_value(&record.lines));
@@ -39,7 +40,7 @@ pub async fn insert(
          ORDER BY user_id, operation, key
          ON CONFLICT DO NOTHING
          RETURNING order_id",
-        &users,
+        &users as &[UserId],
         &column(|key| key.operation.to_owned()),
         &column(|key| key.key.clone()),
         &hashes,
@@ -67,7 +68,7 @@ pub async fn take_over(
          WHERE user_id = $1 AND operation = $2 AND key = $3 AND body_hash = $4
            AND answer_status IS NULL AND lease_until < now()
          RETURNING order_id, owner, lines, address, sweeping",
-        key.user_id,
+        key.user_id as UserId,
         key.operation,
         key.key,
         key.body_hash,
@@ -94,7 +95,7 @@ pub async fn read(connection: &mut Connection, key: &Key) -> sqlx::Result<Option
         r#"SELECT body_hash, order_id, answer_status, answer_body,
                   CASE WHEN answer_status IS NOT NULL THEN pg_logical_emit_message(true, 'dockside', '') END::text AS behind
          FROM orders.claims WHERE user_id = $1 AND operation = $2 AND key = $3"#,
-        key.user_id,
+        key.user_id as UserId,
         key.operation,
         key.key,
     )
@@ -211,7 +212,7 @@ pub async fn let_go(connection: &mut Connection, key: &Key, record: &Record) -> 
     sqlx::query!(
         "UPDATE orders.claims SET lease_until = now() - interval '1 millisecond'
          WHERE user_id = $1 AND operation = $2 AND key = $3 AND owner = $4 AND answer_status IS NULL",
-        key.user_id,
+        key.user_id as UserId,
         key.operation,
         key.key,
         record.owner,

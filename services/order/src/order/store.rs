@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use order_core::ids::{OrderId, ProductId, UserId};
 use service::Money;
 use service::db::Connection;
 use service::money::Currency;
@@ -16,8 +17,8 @@ pub const FIRST_EPOCH: i64 = 1;
 /// Writes new orders with their items, history and sagas.
 pub async fn insert(connection: &mut Connection, placements: &[Placement]) -> sqlx::Result<()> {
     let column = |value: fn(&Placement) -> String| placements.iter().map(value).collect::<Vec<String>>();
-    let ids: Vec<Uuid> = placements.iter().map(|order| order.id).collect();
-    let users: Vec<Uuid> = placements.iter().map(|order| order.user_id).collect();
+    let ids: Vec<OrderId> = placements.iter().map(|order| order.id).collect();
+    let users: Vec<UserId> = placements.iter().map(|order| order.user_id).collect();
     let totals: Vec<i64> = placements.iter().map(|order| order.total.amount).collect();
     let addresses = placements.iter().map(|order| serde_json::to_value(&order.shipping_address));
     let addresses: Vec<serde_json::Value> =
@@ -54,8 +55,8 @@ pub async fn insert(connection: &mut Connection, placements: &[Placement]) -> sq
                 CASE WHEN lease IS NULL THEN 0 ELSE $11::bigint END,
                 COALESCE(now() + make_interval(secs => lease), '-infinity')
          FROM UNNEST($1::uuid[], $7::float8[], $8::text[], $10::float8[]) AS s (id, seconds, traceparent, lease)",
-        &ids,
-        &users,
+        &ids as &[OrderId],
+        &users as &[UserId],
         &column(|order| order.total.currency.code().to_owned()),
         &totals,
         &addresses,
@@ -65,9 +66,9 @@ pub async fn insert(connection: &mut Connection, placements: &[Placement]) -> sq
         &times,
         &leases as &[Option<f64>],
         FIRST_EPOCH,
-        &items.orders,
+        &items.orders as &[OrderId],
         &items.positions,
-        &items.products,
+        &items.products as &[ProductId],
         &items.skus,
         &items.names,
         &items.prices,
@@ -80,9 +81,9 @@ pub async fn insert(connection: &mut Connection, placements: &[Placement]) -> sq
 
 #[derive(Default)]
 struct Columns {
-    orders: Vec<Uuid>,
+    orders: Vec<OrderId>,
     positions: Vec<i32>,
-    products: Vec<Uuid>,
+    products: Vec<ProductId>,
     skus: Vec<String>,
     names: Vec<String>,
     prices: Vec<i64>,
@@ -90,7 +91,7 @@ struct Columns {
 }
 
 impl Columns {
-    fn push(&mut self, order: Uuid, position: usize, item: &Item) {
+    fn push(&mut self, order: OrderId, position: usize, item: &Item) {
         self.orders.push(order);
         self.positions.push(i32::try_from(position).unwrap_or(i32::MAX));
         self.products.push(item.product_id);
@@ -103,8 +104,8 @@ impl Columns {
 
 /// An order's line. Its price is in the order's currency.
 pub struct ItemRow {
-    order_id: Uuid,
-    product_id: Uuid,
+    order_id: OrderId,
+    product_id: ProductId,
     sku: String,
     name: String,
     unit_price: i64,
@@ -126,17 +127,17 @@ impl ItemRow {
 /// The items of each order, by its id.
 pub async fn items(
     connection: &mut Connection,
-    orders: &[Uuid],
-) -> sqlx::Result<HashMap<Uuid, Vec<ItemRow>>> {
+    orders: &[OrderId],
+) -> sqlx::Result<HashMap<OrderId, Vec<ItemRow>>> {
     let rows = sqlx::query_as!(
         ItemRow,
         "SELECT order_id, product_id, sku, name, unit_price, quantity FROM orders.order_items
          WHERE order_id = ANY($1) ORDER BY order_id, position",
-        orders
+        orders as &[OrderId]
     )
     .fetch_all(connection)
     .await?;
-    let mut items: HashMap<Uuid, Vec<ItemRow>> = HashMap::new();
+    let mut items: HashMap<OrderId, Vec<ItemRow>> = HashMap::new();
     for row in rows {
         items.entry(row.order_id).or_default().push(row);
     }
@@ -144,14 +145,14 @@ pub async fn items(
 }
 
 /// The orders of `ids`, newest first.
-pub async fn load(connection: &mut Connection, ids: &[Uuid]) -> sqlx::Result<Vec<Order>> {
+pub async fn load(connection: &mut Connection, ids: &[OrderId]) -> sqlx::Result<Vec<Order>> {
     let rows = sqlx::query!(
         r#"SELECT id, user_id, status, cancel_reason, currency, total, refunded, payment_status,
                   payment_method, shipping_address, tracking, version, placed_at, updated_at,
                   (SELECT COALESCE(sum(amount), 0) FROM orders.refunds r
                    WHERE r.order_id = o.id AND r.status = 'pending')::bigint AS "refunding!"
            FROM orders.orders o WHERE id = ANY($1) ORDER BY id DESC"#,
-        ids
+        ids as &[OrderId]
     )
     .fetch_all(&mut *connection)
     .await?;
@@ -159,35 +160,39 @@ pub async fn load(connection: &mut Connection, ids: &[Uuid]) -> sqlx::Result<Vec
     let noted = sqlx::query!(
         "SELECT order_id, version, status, at, payment_status, refunded FROM orders.order_history
          WHERE order_id = ANY($1) ORDER BY order_id, version, status DESC",
-        ids
+        ids as &[OrderId]
     )
     .fetch_all(&mut *connection)
     .await?;
-    let mut history: HashMap<Uuid, Vec<_>> = HashMap::new();
+    let mut history: HashMap<OrderId, Vec<_>> = HashMap::new();
     for row in noted {
-        history.entry(row.order_id).or_default().push(Past {
-            version: row.version,
-            status: Status::try_from(row.status)?,
-            at: row.at,
-            payment_status: PaymentStatus::try_from(row.payment_status)?,
-            refunded: row.refunded,
-        });
+        history.entry(row.order_id.into()).or_default().push(row);
     }
     rows.into_iter()
         .map(|row| {
-            let mut history = history.remove(&row.id).unwrap_or_default();
-            // Each statement sees what is committed by then: a change since the first is left to the next read.
-            history.retain(|past| past.version <= row.version);
+            let id = OrderId::from(row.id);
             let currency = currency(&row.currency)?;
-            let lines = items.remove(&row.id).unwrap_or_default();
+            let history = history.remove(&id).unwrap_or_default().into_iter();
+            // Each statement sees what is committed by then: a change since the first is left to the next read.
+            let history = history.filter(|past| past.version <= row.version).map(|past| {
+                Ok(Past {
+                    version: past.version,
+                    status: Status::try_from(past.status)?,
+                    at: past.at,
+                    payment_status: PaymentStatus::try_from(past.payment_status)?,
+                    refunded: Money::new(past.refunded, currency),
+                })
+            });
+            let history = history.collect::<sqlx::Result<_>>()?;
+            let lines = items.remove(&id).unwrap_or_default();
             Ok(Order {
-                id: row.id,
-                user_id: row.user_id,
+                id,
+                user_id: row.user_id.into(),
                 status: Status::try_from(row.status)?,
                 cancel_reason: row.cancel_reason.map(CancelReason::try_from).transpose()?,
                 total: Money::new(row.total, currency),
-                refunded: row.refunded,
-                refunding: row.refunding,
+                refunded: Money::new(row.refunded, currency),
+                refunding: Money::new(row.refunding, currency),
                 payment_status: PaymentStatus::try_from(row.payment_status)?,
                 payment_method: row.payment_method,
                 shipping_address: row.shipping_address,
@@ -205,19 +210,19 @@ pub async fn load(connection: &mut Connection, ids: &[Uuid]) -> sqlx::Result<Vec
 /// Ids of orders, newest first, older than `before`: of one user, or of all.
 pub async fn ids(
     connection: &mut Connection,
-    user: Option<Uuid>,
+    user: Option<UserId>,
     status: Option<Status>,
-    before: Option<Uuid>,
+    before: Option<OrderId>,
     limit: i64,
-) -> sqlx::Result<Vec<Uuid>> {
-    let before = before.unwrap_or(Uuid::max());
+) -> sqlx::Result<Vec<OrderId>> {
+    let before = before.unwrap_or_else(|| Uuid::max().into());
     // A statement for each, so that each has an index of its own.
     match (user, status) {
         (Some(user), None) => {
             sqlx::query_scalar!(
-                "SELECT id FROM orders.orders WHERE user_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3",
-                user,
-                before,
+                r#"SELECT id AS "id: OrderId" FROM orders.orders WHERE user_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3"#,
+                user as UserId,
+                before as OrderId,
                 limit
             )
             .fetch_all(connection)
@@ -225,11 +230,11 @@ pub async fn ids(
         }
         (Some(user), Some(status)) => {
             sqlx::query_scalar!(
-                "SELECT id FROM orders.orders WHERE user_id = $1 AND status = $2 AND id < $3
-                 ORDER BY id DESC LIMIT $4",
-                user,
+                r#"SELECT id AS "id: OrderId" FROM orders.orders WHERE user_id = $1 AND status = $2 AND id < $3
+                 ORDER BY id DESC LIMIT $4"#,
+                user as UserId,
                 status.as_str(),
-                before,
+                before as OrderId,
                 limit
             )
             .fetch_all(connection)
@@ -237,8 +242,8 @@ pub async fn ids(
         }
         (None, None) => {
             sqlx::query_scalar!(
-                "SELECT id FROM orders.orders WHERE id < $1 ORDER BY id DESC LIMIT $2",
-                before,
+                r#"SELECT id AS "id: OrderId" FROM orders.orders WHERE id < $1 ORDER BY id DESC LIMIT $2"#,
+                before as OrderId,
                 limit
             )
             .fetch_all(connection)
@@ -246,9 +251,9 @@ pub async fn ids(
         }
         (None, Some(status)) => {
             sqlx::query_scalar!(
-                "SELECT id FROM orders.orders WHERE status = $1 AND id < $2 ORDER BY id DESC LIMIT $3",
+                r#"SELECT id AS "id: OrderId" FROM orders.orders WHERE status = $1 AND id < $2 ORDER BY id DESC LIMIT $3"#,
                 status.as_str(),
-                before,
+                before as OrderId,
                 limit
             )
             .fetch_all(connection)

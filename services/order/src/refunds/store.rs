@@ -2,21 +2,21 @@
 
 use std::collections::HashMap;
 
+use order_core::ids::{OrderId, ProductId, RefundId, UserId};
 use service::Money;
 use service::db::Connection;
 use service::money::Currency;
-use uuid::Uuid;
 
 use super::{Request, View};
 use crate::order::Line;
 use crate::saga::refunds::RefundStatus;
 
 /// Locks an order as the saga does, so that what is counted stays true.
-pub async fn lock(connection: &mut Connection, order: Uuid) -> sqlx::Result<()> {
+pub async fn lock(connection: &mut Connection, order: OrderId) -> sqlx::Result<()> {
     sqlx::query!(
         "SELECT s.order_id FROM orders.sagas s JOIN orders.orders o ON o.id = s.order_id
          WHERE s.order_id = $1 FOR UPDATE",
-        order,
+        order as OrderId,
     )
     .fetch_optional(connection)
     .await?;
@@ -24,25 +24,25 @@ pub async fn lock(connection: &mut Connection, order: Uuid) -> sqlx::Result<()> 
 }
 
 /// Units of each product that went back into stock, or are to.
-pub async fn restocked(connection: &mut Connection, order: Uuid) -> sqlx::Result<HashMap<Uuid, i64>> {
+pub async fn restocked(connection: &mut Connection, order: OrderId) -> sqlx::Result<HashMap<ProductId, i64>> {
     // A refund that fails after it had succeeded has had its units put back: only the money returns.
     let rows = sqlx::query!(
         r#"SELECT (line ->> 'product_id')::uuid AS "product_id!", sum((line ->> 'quantity')::int) AS "units!"
            FROM orders.refunds r CROSS JOIN jsonb_array_elements(r.restock) AS line
            WHERE r.order_id = $1 AND (r.status <> 'failed' OR r.told) GROUP BY 1"#,
-        order,
+        order as OrderId,
     )
     .fetch_all(connection)
     .await?;
-    Ok(rows.into_iter().map(|row| (row.product_id, row.units)).collect())
+    Ok(rows.into_iter().map(|row| (row.product_id.into(), row.units)).collect())
 }
 
 /// Writes what a refund is for, and returns it.
 pub async fn describe(
     connection: &mut Connection,
-    id: Uuid,
+    id: RefundId,
     request: &Request,
-    actor: Uuid,
+    actor: UserId,
     currency: Currency,
 ) -> sqlx::Result<View> {
     let restock =
@@ -50,10 +50,10 @@ pub async fn describe(
     let row = sqlx::query!(
         "UPDATE orders.refunds SET reason = $2, restock = $3, actor = $4 WHERE id = $1
          RETURNING amount, status, created_at",
-        id,
+        id as RefundId,
         request.reason,
         restock,
-        actor,
+        actor as UserId,
     )
     .fetch_one(connection)
     .await?;
@@ -70,17 +70,17 @@ pub async fn describe(
 /// An order's refunds, newest first, older than `before`.
 pub async fn page(
     connection: &mut Connection,
-    order: Uuid,
+    order: OrderId,
     currency: Currency,
-    before: Option<Uuid>,
+    before: Option<RefundId>,
     limit: i64,
 ) -> sqlx::Result<Vec<View>> {
     let rows = sqlx::query!(
         "SELECT id, amount, status, reason, restock, created_at FROM orders.refunds
          WHERE order_id = $1 AND id < COALESCE($2, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid)
          ORDER BY id DESC LIMIT $3",
-        order,
-        before,
+        order as OrderId,
+        before as Option<RefundId>,
         limit,
     )
     .fetch_all(connection)
@@ -88,7 +88,7 @@ pub async fn page(
     rows.into_iter()
         .map(|row| {
             Ok(View {
-                id: row.id,
+                id: row.id.into(),
                 amount: Money::new(row.amount, currency),
                 status: RefundStatus::try_from(row.status)?,
                 reason: row.reason,

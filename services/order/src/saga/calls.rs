@@ -1,6 +1,6 @@
 //! The calls that a saga makes: what each asks of whom, and what its answer says.
 
-use uuid::Uuid;
+use order_core::ids::{IntentId, OrderId};
 
 use super::refunds::{Refund, RefundBy};
 use super::store::Job;
@@ -16,15 +16,15 @@ pub struct Calls {
 
 impl Calls {
     /// Makes the call that is next and returns the facts that came of it.
-    pub async fn make(&self, order: Uuid, job: &Job, call: Call) -> Vec<Input> {
-        let intent = job.state.intent.as_deref();
+    pub async fn make(&self, order: OrderId, job: &Job, call: Call) -> Vec<Input> {
+        let intent = job.state.intent.as_ref();
         // Each attempt has a key of its own, and a crash in the middle of one uses it again.
         let attempt = format!("{}.{}", job.progress.version, job.progress.attempts);
         vec![match (call, intent) {
             (Call::CreateIntent, _) => {
-                let (amount, placed_at) = (job.state.total, job.placed_at);
-                let (currency, method) = (job.currency.as_str(), job.payment_method.as_str());
-                self.payments.create(NewIntent { order, placed_at, amount, currency, method }).await
+                let (placed_at, amount, method) =
+                    (job.placed_at, job.state.total, job.payment_method.as_str());
+                self.payments.create(NewIntent { order, placed_at, amount, method }).await
             }
             (Call::ConfirmIntent, Some(intent)) => self.payments.confirm(intent, &attempt).await,
             (Call::RetrieveIntent, Some(intent)) => self.payments.retrieve(intent).await,
@@ -48,12 +48,14 @@ impl Calls {
 
     /// Asks for one open refund, after reading those that the provider has: one
     /// whose answer got lost is among them, however long ago that was.
-    async fn refund(&self, intent: &str, job: &Job) -> Vec<Input> {
+    async fn refund(&self, intent: &IntentId, job: &Job) -> Vec<Input> {
         let open: Vec<&Refund> = job.state.open_refunds().collect();
         // In turns, so that one that stays open doesn't hold up the others.
         let turn = usize::try_from(job.progress.attempts).unwrap_or(0) % open.len().max(1);
         let Some(refund) = open.get(turn) else { return vec![Input::NoAnswer] };
-        let Some(made) = self.payments.refunds(intent).await else { return vec![Input::NoAnswer] };
+        let Some(made) = self.payments.refunds(intent, job.state.total.currency).await else {
+            return vec![Input::NoAnswer];
+        };
         let known = made.iter().any(|report| report.ours == Some(refund.id));
         let mut facts: Vec<Input> = made.into_iter().map(Input::RefundReported).collect();
         if !known && refund.by != RefundBy::Provider {
@@ -64,9 +66,9 @@ impl Calls {
 
     /// Everything the provider has to say about the order's intent.
     pub async fn inquire(&self, job: &Job) -> Vec<Input> {
-        let Some(intent) = job.state.intent.as_deref() else { return vec![] };
+        let Some(intent) = job.state.intent.as_ref() else { return vec![] };
         let mut facts = vec![self.payments.retrieve(intent).await];
-        match self.payments.refunds(intent).await {
+        match self.payments.refunds(intent, job.state.total.currency).await {
             Some(made) => facts.extend(made.into_iter().map(Input::RefundReported)),
             None => facts.push(Input::NoAnswer),
         }

@@ -3,8 +3,10 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use order_core::ids::{IntentId, OrderId};
 use service::Money;
 use service::db::Connection;
+use service::money::Currency;
 use uuid::Uuid;
 
 use super::refund_store;
@@ -18,7 +20,7 @@ use crate::order::{CancelReason, PaymentStatus, Status};
 /// What somebody learned about an order, in the order it happened.
 #[derive(Clone, Debug)]
 pub struct Report {
-    pub order: Uuid,
+    pub order: OrderId,
     pub facts: Vec<Input>,
     /// Set by a worker that holds the saga: writing its facts extends the lease, and gives it up where nothing is left to do.
     pub lease: Option<Lease>,
@@ -46,11 +48,11 @@ struct Row {
 
 /// A change that is announced to subscribers.
 struct Step {
-    order: Uuid,
+    order: OrderId,
     version: i64,
     effect: Effect,
     payment: PaymentStatus,
-    refunded: i64,
+    refunded: Money,
 }
 
 /// What a report came to.
@@ -65,19 +67,19 @@ pub struct Applied {
     /// For each report, in order.
     pub outcomes: Vec<Outcome>,
     /// The orders whose changes are to be made known after the commit.
-    pub moved: Vec<Uuid>,
+    pub moved: Vec<OrderId>,
 }
 
 /// Applies reports, one after the other, in the caller's transaction. `hold` is how long a lease lasts that is extended.
 /// A report with a fact that is refused changes nothing.
 pub async fn apply(connection: &mut Connection, reports: &[Report], hold: Duration) -> sqlx::Result<Applied> {
-    let mut ids: Vec<Uuid> = reports.iter().map(|report| report.order).collect();
+    let mut ids: Vec<OrderId> = reports.iter().map(|report| report.order).collect();
     ids.sort_unstable();
     ids.dedup();
     let mut rows = lock(connection, &ids).await?;
-    let before: HashMap<Uuid, (State, i64)> =
+    let before: HashMap<OrderId, (State, i64)> =
         rows.iter().map(|(id, row)| (*id, (row.state.clone(), row.version))).collect();
-    let untouched: HashMap<Uuid, Progress> =
+    let untouched: HashMap<OrderId, Progress> =
         rows.iter().map(|(id, row)| (*id, row.progress.clone())).collect();
     let mut steps = Vec::new();
     let mut answers = Vec::with_capacity(reports.len());
@@ -85,7 +87,7 @@ pub async fn apply(connection: &mut Connection, reports: &[Report], hold: Durati
         let answer = rows.get_mut(&report.order).map(|row| row.learn(report, &mut steps));
         answers.push(answer);
     }
-    let mut changed: Vec<(Uuid, Row)> = rows
+    let mut changed: Vec<(OrderId, Row)> = rows
         .into_iter()
         .filter(|(id, row)| before.get(id).is_none_or(|(state, _)| *state != row.state))
         .map(|(id, mut row)| {
@@ -102,7 +104,7 @@ pub async fn apply(connection: &mut Connection, reports: &[Report], hold: Durati
     changed.sort_unstable_by_key(|(id, _)| *id);
     let (history, notices) = history_and_notices(&changed, &steps)?;
     let written = write(connection, &changed, &history, hold).await?;
-    let known = |id: &Uuid| before.get(id).map_or(&[][..], |(state, _)| state.refunds.as_slice());
+    let known = |id: &OrderId| before.get(id).map_or(&[][..], |(state, _)| state.refunds.as_slice());
     let refunds = changed.iter().flat_map(|(order, row)| {
         let old = known(order);
         row.state
@@ -122,7 +124,7 @@ pub async fn apply(connection: &mut Connection, reports: &[Report], hold: Durati
     });
     let succeeded = refund_store::mark_announced(connection, &succeeded.collect::<Vec<_>>()).await?;
     announce(connection, &notices, &succeeded).await?;
-    let mut moved: Vec<Uuid> = steps.iter().map(|step| step.order).collect();
+    let mut moved: Vec<OrderId> = steps.iter().map(|step| step.order).collect();
     moved.dedup();
     let after = |(report, answer): (&Report, Option<Result<State, Refusal>>)| {
         let progress = written.get(&report.order).or(untouched.get(&report.order)).cloned();
@@ -141,7 +143,7 @@ impl Row {
     fn learn(&mut self, report: &Report, steps: &mut Vec<Step>) -> Result<State, Refusal> {
         let (mut state, mut version, mut caused) = (self.state.clone(), self.version, Vec::new());
         for fact in &report.facts {
-            let (next, effects) = state.apply(fact.clone(), Uuid::now_v7())?;
+            let (next, effects) = state.apply(fact.clone(), Uuid::now_v7().into())?;
             state = next;
             for effect in effects {
                 version += 1;
@@ -160,14 +162,14 @@ impl Row {
 }
 
 /// The state of each order, its saga's row locked in the order of ids.
-async fn lock(connection: &mut Connection, ids: &[Uuid]) -> sqlx::Result<HashMap<Uuid, Row>> {
+async fn lock(connection: &mut Connection, ids: &[OrderId]) -> sqlx::Result<HashMap<OrderId, Row>> {
     let rows = sqlx::query!(
         "SELECT s.order_id, s.phase, s.intent_id, s.pending_cancel, s.epoch, s.version AS saga_version, s.attempts,
                 s.news, s.news_read, s.traceparent, o.user_id, o.currency, o.status, o.cancel_reason,
                 o.payment_status, o.tracking, o.total, o.version
          FROM orders.sagas s JOIN orders.orders o ON o.id = s.order_id
          WHERE s.order_id = ANY($1) ORDER BY s.order_id FOR UPDATE",
-        ids
+        ids as &[OrderId]
     )
     .fetch_all(&mut *connection)
     .await?;
@@ -175,20 +177,23 @@ async fn lock(connection: &mut Connection, ids: &[Uuid]) -> sqlx::Result<HashMap
     // and only where there can be any.
     let paid = [PaymentStatus::Captured.as_str(), PaymentStatus::Refunded.as_str()];
     let paid = rows.iter().filter(|row| paid.contains(&row.payment_status.as_str()));
-    let paid: Vec<Uuid> = paid.map(|row| row.order_id).collect();
+    let paid = paid.map(|row| Ok((row.order_id.into(), currency(&row.currency)?)));
+    let paid: HashMap<OrderId, Currency> = paid.collect::<sqlx::Result<_>>()?;
     let mut refunds = refund_store::read(connection, &paid).await?;
     rows.into_iter()
         .map(|row| {
+            let id = OrderId::from(row.order_id);
+            let total = Money::new(row.total, currency(&row.currency)?);
             let state = State {
                 status: Status::try_from(row.status)?,
                 cancel_reason: row.cancel_reason.map(CancelReason::try_from).transpose()?,
                 payment: PaymentStatus::try_from(row.payment_status)?,
                 phase: Phase::try_from(row.phase)?,
-                intent: row.intent_id,
+                intent: row.intent_id.map(IntentId::from),
                 pending_cancel: row.pending_cancel.map(CancelReason::try_from).transpose()?,
                 tracking: row.tracking.map(tracking).transpose()?,
-                total: row.total,
-                refunds: refunds.remove(&row.order_id).unwrap_or_default(),
+                total,
+                refunds: refunds.remove(&id).unwrap_or_default(),
             };
             let progress = Progress {
                 epoch: row.epoch,
@@ -198,13 +203,9 @@ async fn lock(connection: &mut Connection, ids: &[Uuid]) -> sqlx::Result<HashMap
                 reports_read: row.news_read,
                 given_up: false,
             };
-            let about = About {
-                user: row.user_id,
-                total: Money::new(row.total, currency(&row.currency)?),
-                traceparent: row.traceparent,
-            };
+            let about = About { user: row.user_id.into(), total, traceparent: row.traceparent };
             let (version, lease) = (row.version, None);
-            Ok((row.order_id, Row { about, state, version, locked: version, progress, lease }))
+            Ok((id, Row { about, state, version, locked: version, progress, lease }))
         })
         .collect()
 }
@@ -212,21 +213,21 @@ async fn lock(connection: &mut Connection, ids: &[Uuid]) -> sqlx::Result<HashMap
 /// Writes what changed, and returns how far each saga is now. One statement: it costs little more than each of its parts.
 async fn write(
     connection: &mut Connection,
-    changed: &[(Uuid, Row)],
+    changed: &[(OrderId, Row)],
     history: &[(&Step, Status)],
     hold: Duration,
-) -> sqlx::Result<HashMap<Uuid, Progress>> {
+) -> sqlx::Result<HashMap<OrderId, Progress>> {
     if changed.is_empty() {
         return Ok(HashMap::new());
     }
-    let ids: Vec<Uuid> = changed.iter().map(|(id, _)| *id).collect();
+    let ids: Vec<OrderId> = changed.iter().map(|(id, _)| *id).collect();
     let column = |value: fn(&State) -> &'static str| -> Vec<String> {
         changed.iter().map(|(_, row)| value(&row.state).to_owned()).collect()
     };
     let optional = |value: fn(&State) -> Option<CancelReason>| -> Vec<Option<String>> {
         changed.iter().map(|(_, row)| value(&row.state).map(|reason| reason.as_str().to_owned())).collect()
     };
-    let intents: Vec<Option<String>> = changed.iter().map(|(_, row)| row.state.intent.clone()).collect();
+    let intents: Vec<Option<&IntentId>> = changed.iter().map(|(_, row)| row.state.intent.as_ref()).collect();
     let held: Vec<bool> = changed.iter().map(|(_, row)| row.lease.is_some()).collect();
     let busy: Vec<bool> = changed.iter().map(|(_, row)| row.state.next_call().is_some()).collect();
     let parcels =
@@ -236,11 +237,11 @@ async fn write(
     // Of an order that looks to its customer as before only the saga is written.
     let seen: Vec<Option<i64>> =
         changed.iter().map(|(_, row)| (row.version > row.locked).then_some(row.version)).collect();
-    let noted: Vec<Uuid> = history.iter().map(|(step, _)| step.order).collect();
+    let noted: Vec<OrderId> = history.iter().map(|(step, _)| step.order).collect();
     let versions: Vec<i64> = history.iter().map(|(step, _)| step.version).collect();
     let statuses: Vec<String> = history.iter().map(|(_, status)| status.as_str().to_owned()).collect();
     let payments: Vec<String> = history.iter().map(|(step, _)| step.payment.as_str().to_owned()).collect();
-    let refunded: Vec<i64> = history.iter().map(|(step, _)| step.refunded).collect();
+    let refunded: Vec<i64> = history.iter().map(|(step, _)| step.refunded.amount).collect();
     // `next_at` is in an index, so it stays as it is where a worker goes on.
     let rows = sqlx::query!(
         r#"WITH ordered AS (
@@ -270,9 +271,9 @@ async fn write(
          WHERE s.order_id = c.id
          RETURNING s.order_id, s.epoch, s.version, s.attempts, s.news, s.news_read,
                    c.held AND s.lease_until = '-infinity' AS "given_up!""#,
-        &ids,
+        &ids as &[OrderId],
         &column(|state| state.phase.as_str()),
-        &intents as &[Option<String>],
+        &intents as &[Option<&IntentId>],
         &optional(|state| state.pending_cancel) as &[Option<String>],
         &busy,
         &column(|state| state.payment.as_str()),
@@ -282,8 +283,8 @@ async fn write(
         &optional(|state| state.cancel_reason) as &[Option<String>],
         &parcels as &[Option<serde_json::Value>],
         &seen as &[Option<i64>],
-        &changed.iter().map(|(_, row)| row.state.returned()).collect::<Vec<i64>>(),
-        &noted,
+        &changed.iter().map(|(_, row)| row.state.returned().amount).collect::<Vec<i64>>(),
+        &noted as &[OrderId],
         &versions,
         &statuses,
         &payments,
@@ -300,7 +301,7 @@ async fn write(
             reports_read: row.news_read,
             given_up: row.given_up,
         };
-        (row.order_id, progress)
+        (row.order_id.into(), progress)
     });
     Ok(progress.collect())
 }
@@ -309,10 +310,10 @@ type History<'a> = Vec<(&'a Step, Status)>;
 
 /// The steps' history, and what is announced to subscribers.
 fn history_and_notices<'a>(
-    changed: &'a [(Uuid, Row)],
+    changed: &'a [(OrderId, Row)],
     steps: &'a [Step],
 ) -> sqlx::Result<(History<'a>, Vec<Announcement<'a>>)> {
-    let rows: HashMap<Uuid, &Row> = changed.iter().map(|(id, row)| (*id, row)).collect();
+    let rows: HashMap<OrderId, &Row> = changed.iter().map(|(id, row)| (*id, row)).collect();
     let (mut history, mut notices) = (Vec::new(), Vec::new());
     for step in steps {
         let row = *rows.get(&step.order).ok_or(sqlx::Error::RowNotFound)?;

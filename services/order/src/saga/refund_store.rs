@@ -2,39 +2,47 @@
 
 use std::collections::HashMap;
 
+use order_core::ids::{OrderId, ProviderRefundId, RefundId};
+use service::Money;
 use service::db::Connection;
-use uuid::Uuid;
+use service::money::Currency;
 
 use super::refunds::{Refund, RefundBy, RefundStatus};
 use crate::order::Line;
 
-/// The refunds of each order, oldest first.
-pub async fn read(connection: &mut Connection, orders: &[Uuid]) -> sqlx::Result<HashMap<Uuid, Vec<Refund>>> {
-    let mut refunds: HashMap<Uuid, Vec<Refund>> = HashMap::new();
+/// The refunds of each order, oldest first. They are in their orders' currencies.
+pub async fn read(
+    connection: &mut Connection,
+    orders: &HashMap<OrderId, Currency>,
+) -> sqlx::Result<HashMap<OrderId, Vec<Refund>>> {
+    let mut refunds: HashMap<OrderId, Vec<Refund>> = HashMap::new();
     if orders.is_empty() {
         return Ok(refunds);
     }
+    let ids: Vec<OrderId> = orders.keys().copied().collect();
     let rows = sqlx::query!(
         "SELECT order_id, id, amount, status, made_by, provider_id FROM orders.refunds
          WHERE order_id = ANY($1) ORDER BY id",
-        orders,
+        &ids as &[OrderId],
     )
     .fetch_all(connection)
     .await?;
     for row in rows {
-        refunds.entry(row.order_id).or_default().push(Refund {
-            id: row.id,
-            amount: row.amount,
+        let order = OrderId::from(row.order_id);
+        let Some(currency) = orders.get(&order) else { continue };
+        refunds.entry(order).or_default().push(Refund {
+            id: row.id.into(),
+            amount: Money::new(row.amount, *currency),
             status: RefundStatus::try_from(row.status)?,
             by: RefundBy::try_from(row.made_by)?,
-            provider_id: row.provider_id,
+            provider_id: row.provider_id.map(Into::into),
         });
     }
     Ok(refunds)
 }
 
 /// Writes new refunds, and what became of known ones.
-pub async fn write(connection: &mut Connection, refunds: &[(Uuid, &Refund)]) -> sqlx::Result<()> {
+pub async fn write(connection: &mut Connection, refunds: &[(OrderId, &Refund)]) -> sqlx::Result<()> {
     for (order, refund) in refunds {
         let reason = match refund.by {
             RefundBy::Cancel => "order cancelled",
@@ -45,12 +53,12 @@ pub async fn write(connection: &mut Connection, refunds: &[(Uuid, &Refund)]) -> 
             "INSERT INTO orders.refunds (id, order_id, amount, status, made_by, provider_id, reason)
              VALUES ($1, $2, $3, $4, $5, $6, $7)
              ON CONFLICT (id) DO UPDATE SET status = EXCLUDED.status, provider_id = EXCLUDED.provider_id",
-            refund.id,
-            order,
-            refund.amount,
+            refund.id as RefundId,
+            *order as OrderId,
+            refund.amount.amount,
             refund.status.as_str(),
             refund.by.as_str(),
-            refund.provider_id,
+            refund.provider_id.as_ref() as Option<&ProviderRefundId>,
             reason,
         )
         .execute(&mut *connection)
@@ -63,18 +71,18 @@ pub async fn write(connection: &mut Connection, refunds: &[(Uuid, &Refund)]) -> 
 /// their units count as put back.
 pub async fn mark_announced(
     connection: &mut Connection,
-    ids: &[Uuid],
-) -> sqlx::Result<HashMap<Uuid, (i64, Vec<Line>)>> {
+    ids: &[RefundId],
+) -> sqlx::Result<HashMap<RefundId, (i64, Vec<Line>)>> {
     if ids.is_empty() {
         return Ok(HashMap::new());
     }
     let rows = sqlx::query!(
         "UPDATE orders.refunds SET told = true WHERE id = ANY($1) RETURNING id, amount, restock",
-        ids,
+        ids as &[RefundId],
     )
     .fetch_all(connection)
     .await?;
-    rows.into_iter().map(|row| Ok((row.id, (row.amount, restock(row.restock)?)))).collect()
+    rows.into_iter().map(|row| Ok((row.id.into(), (row.amount, restock(row.restock)?)))).collect()
 }
 
 fn restock(column: serde_json::Value) -> sqlx::Result<Vec<Line>> {

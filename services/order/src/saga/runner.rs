@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use messaging::Outbox;
+use order_core::ids::OrderId;
 use service::db::Pool;
 use service::failpoint;
 use service::{Pulse, telemetry};
@@ -189,13 +190,13 @@ impl Sagas {
     /// Ends a worker's subscription. Reports that it has not asked about since are written down.
     async fn settle(&self, subscription: Option<Subscription>, state: Option<&State>) {
         let Some(subscription) = subscription else { return };
-        let intent = subscription.intent().to_owned();
+        let intent = subscription.intent().clone();
         for kind in subscription.end() {
             if state.is_some_and(|state| is_known(state.payment, &kind)) {
                 continue;
             }
             for pause in [100, 500, 2000, 8000, 0] {
-                match self.write_down(&intent, &kind).await {
+                match self.write_down(intent.as_str(), &kind).await {
                     Ok(()) => break,
                     Err(error) => tracing::warn!(%error, kind, "saga.report_not_written"),
                 }
@@ -206,7 +207,7 @@ impl Sagas {
 
     /// Applies a fact and wakes the runner. The error is 503's: busy, or the
     /// database is away.
-    pub async fn apply(&self, order: Uuid, input: Input) -> Result<Outcome, NotApplied> {
+    pub async fn apply(&self, order: OrderId, input: Input) -> Result<Outcome, NotApplied> {
         let report = Report { order, facts: vec![input], lease: None };
         let applied = self.applier.apply(report).await;
         self.wake();
@@ -394,7 +395,7 @@ impl Sagas {
     }
 
     /// What the call says, or an inquiry where there is none; and what the next call says, where it is made at once.
-    async fn ask(&self, order: Uuid, job: &Job, call: Option<Call>) -> sqlx::Result<Vec<Input>> {
+    async fn ask(&self, order: OrderId, job: &Job, call: Option<Call>) -> sqlx::Result<Vec<Input>> {
         let began = Instant::now();
         let mut facts = self.call(order, job, call).await?;
         // Held money is not written down by itself: the stock is asked for at once, and both are written together.
@@ -409,7 +410,7 @@ impl Sagas {
         Ok(facts)
     }
 
-    async fn call(&self, order: Uuid, job: &Job, call: Option<Call>) -> sqlx::Result<Vec<Input>> {
+    async fn call(&self, order: OrderId, job: &Job, call: Option<Call>) -> sqlx::Result<Vec<Input>> {
         let span = tracing::info_span!("saga.call", otel.kind = "client", call = ?call);
         telemetry::continue_traceparent(&span, job.traceparent.as_deref());
         failpoint::hit(calls::before(call)).await?;
@@ -445,7 +446,7 @@ fn only_new(state: &State, facts: Vec<Input>) -> (Vec<Input>, State) {
     let mut state = state.clone();
     let mut new = Vec::with_capacity(facts.len());
     for fact in facts {
-        match state.clone().apply(fact.clone(), Uuid::now_v7()) {
+        match state.clone().apply(fact.clone(), Uuid::now_v7().into()) {
             Ok((next, _)) if matches!(fact, Input::RefundReported(_) | Input::NoAnswer) && next == state => {
                 continue;
             }

@@ -3,19 +3,20 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use order_core::ids::{IntentId, OrderId};
+use service::Money;
 use service::db::Connection;
 use time::OffsetDateTime;
 use tokio::time::Instant;
-use uuid::Uuid;
 
 use super::{Phase, State, refund_store};
-use crate::order::store::{FIRST_EPOCH, tracking};
+use crate::order::store::{FIRST_EPOCH, currency, tracking};
 use crate::order::{CancelReason, PaymentStatus, Placement, Status};
 
 /// A saga that this process works on.
 #[derive(Clone, Copy, Debug)]
 pub struct Lease {
-    pub order_id: Uuid,
+    pub order_id: OrderId,
     pub epoch: i64,
 }
 
@@ -72,7 +73,6 @@ pub struct Job {
     pub state: State,
     pub progress: Progress,
     pub placed_at: OffsetDateTime,
-    pub currency: String,
     pub payment_method: String,
     pub traceparent: Option<String>,
     /// When the time for paying is over, counted from a moment of the database's clock.
@@ -83,7 +83,7 @@ impl Job {
     /// Of an order that was placed a moment ago by this process, which holds the first lease.
     pub fn placed(order: &Placement) -> Self {
         Self {
-            state: State::placed(order.total.amount),
+            state: State::placed(order.total),
             progress: Progress {
                 epoch: FIRST_EPOCH,
                 version: 1,
@@ -93,7 +93,6 @@ impl Job {
                 given_up: false,
             },
             placed_at: order.placed_at,
-            currency: order.total.currency.code().to_owned(),
             payment_method: order.payment_method.clone(),
             traceparent: order.traceparent.clone(),
             deadline: Instant::now() + Duration::from_secs_f64(order.deadline_seconds),
@@ -124,15 +123,18 @@ pub async fn load(connection: &mut Connection, lease: Lease, hold: Duration) -> 
                 GREATEST(EXTRACT(epoch FROM s.deadline_at - now()), 0)::float8 AS "left!", o.status, o.cancel_reason,
                 o.payment_status, o.tracking, o.total, o.currency, o.payment_method, o.placed_at
          FROM held s JOIN orders.orders o ON o.id = s.order_id"#,
-        lease.order_id,
+        lease.order_id as OrderId,
         lease.epoch,
         hold.as_secs_f64(),
     )
     .fetch_optional(&mut *connection)
     .await?;
     let Some(row) = row else { return Ok(None) };
+    let currency = currency(&row.currency)?;
     let mut refunds = match row.payment_status.as_str() {
-        "captured" | "refunded" => refund_store::read(connection, &[lease.order_id]).await?,
+        "captured" | "refunded" => {
+            refund_store::read(connection, &HashMap::from([(lease.order_id, currency)])).await?
+        }
         _ => HashMap::new(),
     };
     let state = State {
@@ -140,10 +142,10 @@ pub async fn load(connection: &mut Connection, lease: Lease, hold: Duration) -> 
         cancel_reason: row.cancel_reason.map(CancelReason::try_from).transpose()?,
         payment: PaymentStatus::try_from(row.payment_status)?,
         phase: Phase::try_from(row.phase)?,
-        intent: row.intent_id,
+        intent: row.intent_id.map(IntentId::from),
         pending_cancel: row.pending_cancel.map(CancelReason::try_from).transpose()?,
         tracking: row.tracking.map(tracking).transpose()?,
-        total: row.total,
+        total: Money::new(row.total, currency),
         refunds: refunds.remove(&lease.order_id).unwrap_or_default(),
     };
     Ok(Some(Job {
@@ -157,7 +159,6 @@ pub async fn load(connection: &mut Connection, lease: Lease, hold: Duration) -> 
             given_up: false,
         },
         placed_at: row.placed_at,
-        currency: row.currency,
         payment_method: row.payment_method,
         traceparent: row.traceparent,
         deadline: Instant::now() + Duration::from_secs_f64(row.left),
@@ -179,7 +180,7 @@ pub async fn release(
              next_at = CASE WHEN news > $5 THEN now() ELSE now() + make_interval(secs => $3) END,
              attempts = CASE WHEN $4 THEN attempts + 1 ELSE 0 END
          WHERE order_id = $1 AND epoch = $2",
-        lease.order_id,
+        lease.order_id as OrderId,
         lease.epoch,
         pause.as_secs_f64(),
         attempt,
@@ -191,12 +192,12 @@ pub async fn release(
 }
 
 /// The provider was asked about the reports up to `read`.
-pub async fn mark_reports_read(connection: &mut Connection, order: Uuid, read: i64) -> sqlx::Result<()> {
+pub async fn mark_reports_read(connection: &mut Connection, order: OrderId, read: i64) -> sqlx::Result<()> {
     sqlx::query!(
         "UPDATE orders.sagas
          SET news_read = GREATEST(news_read, $2), news_of = CASE WHEN news = $2 THEN '{}' ELSE news_of END
          WHERE order_id = $1",
-        order,
+        order as OrderId,
         read,
     )
     .execute(connection)
@@ -208,7 +209,7 @@ pub async fn mark_reports_read(connection: &mut Connection, order: Uuid, read: i
 pub async fn put_back(connection: &mut Connection, lease: Lease) -> sqlx::Result<()> {
     sqlx::query!(
         "UPDATE orders.sagas SET lease_until = '-infinity' WHERE order_id = $1 AND epoch = $2",
-        lease.order_id,
+        lease.order_id as OrderId,
         lease.epoch,
     )
     .execute(connection)
@@ -234,9 +235,12 @@ pub async fn add_report(connection: &mut Connection, intent: &str, kind: &str) -
 }
 
 /// Makes an order's saga due now, even if its worker is about to let go.
-pub async fn reschedule(connection: &mut Connection, order: Uuid) -> sqlx::Result<()> {
-    sqlx::query!("UPDATE orders.sagas SET news = news + 1, next_at = now() WHERE order_id = $1", order)
-        .execute(connection)
-        .await?;
+pub async fn reschedule(connection: &mut Connection, order: OrderId) -> sqlx::Result<()> {
+    sqlx::query!(
+        "UPDATE orders.sagas SET news = news + 1, next_at = now() WHERE order_id = $1",
+        order as OrderId
+    )
+    .execute(connection)
+    .await?;
     Ok(())
 }

@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use order_core::ids::IntentId;
+
 use crate::order::PaymentStatus;
 
 /// Kinds that say nothing but how an intent is, and not, say, that money was given back.
@@ -16,7 +18,7 @@ const MOST_KINDS: usize = 16;
 /// Reports about the intents that workers have subscribed to.
 #[derive(Clone, Default)]
 pub struct Reports {
-    open: Arc<Mutex<HashMap<String, Entry>>>,
+    open: Arc<Mutex<HashMap<IntentId, Entry>>>,
     workers: Arc<AtomicU64>,
 }
 
@@ -26,18 +28,18 @@ struct Entry {
 }
 
 impl Reports {
-    fn open(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
+    fn open(&self) -> MutexGuard<'_, HashMap<IntentId, Entry>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A new worker subscribes. It gets what an earlier one had.
-    pub fn subscribe(&self, intent: &str) -> Subscription {
+    pub fn subscribe(&self, intent: &IntentId) -> Subscription {
         let worker = self.workers.fetch_add(1, Ordering::Relaxed);
         let mut open = self.open();
         let kinds = open.remove(intent).map_or_else(Vec::new, |entry| entry.kinds);
-        open.insert(intent.to_owned(), Entry { worker, kinds });
+        open.insert(intent.clone(), Entry { worker, kinds });
         drop(open);
-        Subscription { reports: self.clone(), intent: intent.to_owned(), worker }
+        Subscription { reports: self.clone(), intent: intent.clone(), worker }
     }
 
     /// Keeps a report for the worker that has subscribed; false when there is none.
@@ -57,12 +59,12 @@ impl Reports {
 /// A worker's subscription to one intent. It ends when it is dropped, as when the worker panics.
 pub struct Subscription {
     reports: Reports,
-    intent: String,
+    intent: IntentId,
     worker: u64,
 }
 
 impl Subscription {
-    pub fn intent(&self) -> &str {
+    pub fn intent(&self) -> &IntentId {
         &self.intent
     }
 
@@ -110,17 +112,17 @@ mod tests {
     fn a_worker_gets_reports_and_a_later_one_gets_them_too() {
         let reports = Reports::default();
         assert!(!reports.keep("pi_1", "payment_intent.succeeded"), "nobody has subscribed");
-        let first = reports.subscribe("pi_1");
+        let first = reports.subscribe(&"pi_1".to_owned().into());
         assert!(
             reports.keep("pi_1", "payment_intent.succeeded")
                 && reports.keep("pi_1", "payment_intent.succeeded")
         );
-        let second = reports.subscribe("pi_1");
+        let second = reports.subscribe(&"pi_1".to_owned().into());
         assert_eq!(first.end(), Vec::<String>::new());
         assert!(reports.keep("pi_1", "payment_intent.canceled"), "the second is still subscribed");
         assert_eq!(second.end(), ["payment_intent.succeeded", "payment_intent.canceled"]);
         assert!(!reports.keep("pi_1", "payment_intent.succeeded"));
-        drop(reports.subscribe("pi_1"));
+        drop(reports.subscribe(&"pi_1".to_owned().into()));
         assert!(!reports.keep("pi_1", "payment_intent.succeeded"), "its worker is gone");
     }
 }

@@ -4,9 +4,10 @@
 //! until it has failed: so no two can spend the same money. The provider knows
 //! it by our id; one that it knows and we don't was made there by hand.
 
-use uuid::Uuid;
+use money::Money;
 
 use super::{Effect, Phase, Refusal, State};
+use crate::ids::{ProviderRefundId, RefundId};
 use crate::order::{PaymentStatus, Status};
 use crate::words::words;
 
@@ -33,59 +34,63 @@ words! {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Refund {
-    pub id: Uuid,
-    /// Minor units.
-    pub amount: i64,
+    pub id: RefundId,
+    pub amount: Money,
     pub status: RefundStatus,
     pub by: RefundBy,
     /// Its id at the provider, once that has one.
-    pub provider_id: Option<String>,
+    pub provider_id: Option<ProviderRefundId>,
 }
 
 /// What the provider says of a refund.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RefundReport {
     /// The id that we made it under.
-    pub ours: Option<Uuid>,
+    pub ours: Option<RefundId>,
     /// None: the provider refused to make it.
-    pub provider_id: Option<String>,
-    pub amount: i64,
+    pub provider_id: Option<ProviderRefundId>,
+    pub amount: Money,
     pub status: RefundStatus,
     /// Its id here, if it was made at the provider.
-    pub fresh: Uuid,
+    pub fresh: RefundId,
 }
 
 impl State {
-    pub(super) fn captured(&self) -> i64 {
+    pub(super) fn captured(&self) -> Money {
         match self.payment {
             PaymentStatus::Captured | PaymentStatus::Refunded => self.total,
-            _ => 0,
+            _ => Money::zero(self.total.currency),
         }
     }
 
-    /// What has gone back, in minor units.
-    pub fn returned(&self) -> i64 {
-        self.sum(|status| status == RefundStatus::Succeeded).min(self.total)
+    /// What has gone back.
+    pub fn returned(&self) -> Money {
+        let sum = self.sum(|status| status == RefundStatus::Succeeded);
+        Money::new(sum.min(self.total.amount), self.total.currency)
     }
 
     /// What was captured and is neither returned nor about to be.
-    fn left(&self) -> i64 {
-        (self.captured() - self.sum(|status| status != RefundStatus::Failed)).max(0)
+    fn left(&self) -> Money {
+        let gone = self.sum(|status| status != RefundStatus::Failed);
+        Money::new(self.captured().amount.saturating_sub(gone).max(0), self.total.currency)
     }
 
+    /// Minor units. All refunds are in the order's currency; a sum that is too large to count is more than any order has.
     fn sum(&self, counts: impl Fn(RefundStatus) -> bool) -> i64 {
-        self.refunds.iter().filter(|refund| counts(refund.status)).map(|refund| refund.amount).sum()
+        let counted = self.refunds.iter().filter(|refund| counts(refund.status));
+        counted.fold(0, |sum: i64, refund| sum.saturating_add(refund.amount.amount))
     }
 
     /// A repeated request finds its refund.
-    pub(super) fn refund(&mut self, id: Uuid, amount: Option<i64>) -> Result<Vec<Effect>, Refusal> {
+    pub(super) fn refund(&mut self, id: RefundId, amount: Option<Money>) -> Result<Vec<Effect>, Refusal> {
         if self.refunds.iter().any(|refund| refund.id == id) {
             branch!();
             return Ok(vec![]);
         }
         let left = self.left();
         let amount = amount.unwrap_or(left);
-        if amount < 1 || amount > left {
+        let possible = amount.amount > 0 && amount <= left;
+        if !possible {
             branch!();
             return Err(Refusal::RefundExceedsCaptured);
         }
@@ -95,14 +100,14 @@ impl State {
         Ok(vec![])
     }
 
-    pub(super) fn refund_reported(&mut self, report: RefundReport, fresh: Uuid) -> Vec<Effect> {
+    pub(super) fn refund_reported(&mut self, report: RefundReport, fresh: RefundId) -> Vec<Effect> {
         let ours = |refund: &Refund| Some(refund.id) == report.ours;
         let theirs =
             |refund: &Refund| refund.provider_id.is_some() && refund.provider_id == report.provider_id;
         let known = self.refunds.iter().position(ours).or_else(|| self.refunds.iter().position(theirs));
         let index = match known {
             Some(index) => index,
-            None if self.captured() == 0 || report.provider_id.is_none() => {
+            None if self.captured().is_zero() || report.provider_id.is_none() => {
                 branch!();
                 return vec![];
             }
@@ -145,8 +150,8 @@ impl State {
 
     /// Brings payment and phase in line with what was returned; what is left of
     /// a cancelled order goes back, under the id `fresh`.
-    pub(super) fn balance(&mut self, fresh: Uuid) {
-        debug_assert!(self.captured() > 0, "there are refunds only of what was captured");
+    pub(super) fn balance(&mut self, fresh: RefundId) {
+        debug_assert!(self.captured().amount > 0, "there are refunds only of what was captured");
         let all = self.returned() == self.total;
         self.payment = if all { PaymentStatus::Refunded } else { PaymentStatus::Captured };
         if self.status != Status::Cancelled {
@@ -155,7 +160,7 @@ impl State {
         }
         self.phase = if all { Phase::Settled } else { Phase::Refunding };
         let left = self.left();
-        if left > 0 {
+        if !left.is_zero() {
             branch!();
             let (status, by) = (RefundStatus::Pending, RefundBy::Cancel);
             self.refunds.push(Refund { id: fresh, amount: left, status, by, provider_id: None });

@@ -2,15 +2,22 @@
 
 mod walk;
 
+use money::Currency;
+use uuid::Uuid;
+
 use super::refunds::RefundBy;
 use super::*;
 pub(super) use walk::taken;
 
 /// What an order of these tests comes to: enough to be returned in two parts.
-const TOTAL: i64 = 2;
+const TOTAL: Money = eur(2);
 
-fn id(n: usize) -> Uuid {
-    Uuid::from_u128(n as u128)
+const fn eur(amount: i64) -> Money {
+    Money::new(amount, Currency::EUR)
+}
+
+fn id(n: usize) -> RefundId {
+    Uuid::from_u128(n as u128).into()
 }
 
 /// The rule, with ids that tell refunds apart.
@@ -31,7 +38,7 @@ fn after(inputs: &[Input]) -> (State, Vec<Effect>) {
 }
 
 fn created() -> Input {
-    Input::Created("pi_1".to_owned())
+    Input::Created("pi_1".to_owned().into())
 }
 
 #[test]
@@ -123,8 +130,8 @@ fn paid() -> State {
     .0
 }
 
-fn reported(ours: usize, amount: i64, status: RefundStatus) -> Input {
-    let provider_id = Some(format!("re_{ours}"));
+fn reported(ours: usize, amount: Money, status: RefundStatus) -> Input {
+    let provider_id = Some(format!("re_{ours}").into());
     Input::RefundReported(RefundReport { ours: Some(id(ours)), provider_id, amount, status, fresh: id(900) })
 }
 
@@ -132,10 +139,10 @@ fn reported(ours: usize, amount: i64, status: RefundStatus) -> Input {
 fn refunds_never_come_to_more_than_was_captured() {
     let unpaid = State::placed(TOTAL);
     assert_eq!(apply(&unpaid, Input::Refund(id(10), None)), Err(Refusal::RefundExceedsCaptured));
-    assert_eq!(apply(&paid(), Input::Refund(id(10), Some(TOTAL + 1))), Err(Refusal::RefundExceedsCaptured));
-    let (part, _) = apply(&paid(), Input::Refund(id(10), Some(1))).unwrap();
-    assert_eq!(apply(&part, Input::Refund(id(11), Some(2))), Err(Refusal::RefundExceedsCaptured));
-    assert_eq!(apply(&part, Input::Refund(id(10), Some(1))), Ok((part.clone(), vec![])), "a repetition");
+    assert_eq!(apply(&paid(), Input::Refund(id(10), Some(eur(3)))), Err(Refusal::RefundExceedsCaptured));
+    let (part, _) = apply(&paid(), Input::Refund(id(10), Some(eur(1)))).unwrap();
+    assert_eq!(apply(&part, Input::Refund(id(11), Some(eur(2)))), Err(Refusal::RefundExceedsCaptured));
+    assert_eq!(apply(&part, Input::Refund(id(10), Some(eur(1)))), Ok((part.clone(), vec![])), "a repetition");
     let (all, _) = apply(&part, Input::Refund(id(11), None)).unwrap();
     assert_eq!(apply(&all, Input::Refund(id(12), None)), Err(Refusal::RefundExceedsCaptured));
 }
@@ -144,7 +151,7 @@ fn refunds_never_come_to_more_than_was_captured() {
 fn a_refund_that_failed_frees_its_amount_for_good() {
     let (open, _) = apply(&paid(), Input::Refund(id(10), None)).unwrap();
     let (failed, effects) = apply(&open, reported(10, TOTAL, RefundStatus::Failed)).unwrap();
-    assert_eq!((failed.returned(), effects), (0, vec![]));
+    assert_eq!((failed.returned(), effects), (eur(0), vec![]));
     let (late, _) = apply(&failed, reported(10, TOTAL, RefundStatus::Succeeded)).unwrap();
     assert_eq!(late, failed, "an answer that was overtaken");
     let (again, _) = apply(&failed, Input::Refund(id(11), None)).unwrap();
@@ -157,20 +164,26 @@ fn a_refund_that_failed_frees_its_amount_for_good() {
 #[test]
 fn a_refund_first_heard_of_when_it_had_failed_is_not_revived_by_an_older_answer() {
     let theirs = |status| {
-        let provider_id = Some("re_by_hand".to_owned());
-        Input::RefundReported(RefundReport { ours: None, provider_id, amount: 1, status, fresh: id(900) })
+        let provider_id = Some("re_by_hand".to_owned().into());
+        Input::RefundReported(RefundReport {
+            ours: None,
+            provider_id,
+            amount: eur(1),
+            status,
+            fresh: id(900),
+        })
     };
     let (failed, _) = apply(&paid(), theirs(RefundStatus::Failed)).unwrap();
     let (late, effects) = apply(&failed, theirs(RefundStatus::Succeeded)).unwrap();
-    assert_eq!((late.returned(), late.payment, effects), (0, PaymentStatus::Captured, vec![]));
+    assert_eq!((late.returned(), late.payment, effects), (eur(0), PaymentStatus::Captured, vec![]));
 }
 
 #[test]
 fn a_cancellation_gives_back_the_rest() {
-    let (part, _) = apply(&paid(), Input::Refund(id(10), Some(1))).unwrap();
-    let (part, _) = apply(&part, reported(10, 1, RefundStatus::Succeeded)).unwrap();
+    let (part, _) = apply(&paid(), Input::Refund(id(10), Some(eur(1)))).unwrap();
+    let (part, _) = apply(&part, reported(10, eur(1), RefundStatus::Succeeded)).unwrap();
     let (cancelled, effects) = apply(&part, Input::Cancel(CancelReason::Staff)).unwrap();
     assert_eq!((cancelled.phase, effects), (Phase::Refunding, vec![Effect::Cancel]));
     let open: Vec<_> = cancelled.open_refunds().map(|refund| (refund.amount, refund.by)).collect();
-    assert_eq!(open, [(1, RefundBy::Cancel)]);
+    assert_eq!(open, [(eur(1), RefundBy::Cancel)]);
 }

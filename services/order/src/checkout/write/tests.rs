@@ -1,6 +1,7 @@
 //! What a batch makes of two jobs of one record.
 
 use clap::Parser;
+use order_core::ids::UserId;
 use service::Money;
 use service::money::Currency;
 use sqlx::{Executor, Row};
@@ -16,7 +17,7 @@ use crate::{Config, Times};
 struct Scene {
     pool: Pool,
     outbox: Outbox,
-    user: Uuid,
+    user: UserId,
     first: Record,
     /// The same record, of whoever took it over.
     second: Record,
@@ -37,8 +38,8 @@ impl Scene {
         let migrators = [&messaging::MIGRATIONS, &crate::app::MIGRATIONS];
         let pool = service::db::open(&config.backends, "orders", &migrators).await.unwrap();
 
-        let key = Key::new(Uuid::now_v7(), OPERATION, "k".to_owned(), &"body").unwrap();
-        let line = Line { product_id: Uuid::now_v7(), quantity: 2 };
+        let key = Key::new(Uuid::now_v7().into(), OPERATION, "k".to_owned(), &"body").unwrap();
+        let line = Line { product_id: Uuid::now_v7().into(), quantity: 2 };
         let mut connection = pool.acquire().await.unwrap();
         cart::store::put(&mut connection, key.user_id, line).await.unwrap();
         let lease = std::time::Duration::ZERO;
@@ -66,7 +67,7 @@ impl Scene {
             record: record.clone(),
             answer: StoredAnswer { id: record.id, status: 201, body: body.to_owned() },
             placement: Placement {
-                id: record.id,
+                id: record.id.into(),
                 user_id: self.user,
                 items: vec![item],
                 total: money,

@@ -66,8 +66,8 @@ enum Late {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Made {
-    ours: Option<Uuid>,
-    amount: i64,
+    ours: Option<RefundId>,
+    amount: Money,
     status: RefundStatus,
 }
 
@@ -192,14 +192,14 @@ impl World {
     }
 
     fn held(&self) -> i64 {
-        let captured = if self.provider == Provider::Captured { TOTAL } else { 0 };
+        let captured = if self.provider == Provider::Captured { TOTAL.amount } else { 0 };
         let gone = self.refunds.iter().filter(|made| made.status != RefundStatus::Failed);
-        captured - gone.map(|made| made.amount).sum::<i64>()
+        captured - gone.map(|made| made.amount.amount).sum::<i64>()
     }
 
     fn reported(&self, index: usize) -> Input {
         let Made { ours, amount, status } = self.refunds[index].clone();
-        let provider_id = Some(format!("re_{index}"));
+        let provider_id = Some(format!("re_{index}").into());
         Input::RefundReported(RefundReport { ours, provider_id, amount, status, fresh: id(200 + index) })
     }
 
@@ -217,7 +217,7 @@ impl World {
             return vec![];
         }
         let (ours, amount) = (Some(refund.id), refund.amount);
-        if amount > self.held() {
+        if amount.amount > self.held() {
             let status = RefundStatus::Failed;
             let refused = RefundReport { ours, provider_id: None, amount, status, fresh: refund.id };
             return vec![(self.clone(), Input::RefundReported(refused))];
@@ -259,7 +259,7 @@ impl World {
         }
         if self.held() > 0 && self.left.provider_refund && more > 0 {
             surprise(&|world| {
-                world.refunds.push(Made { ours: None, amount: 1, status: RefundStatus::Succeeded });
+                world.refunds.push(Made { ours: None, amount: eur(1), status: RefundStatus::Succeeded });
                 world.left = Left { more: more - 1, provider_refund: false, ..world.left };
             });
         }
@@ -322,7 +322,7 @@ impl World {
         next.extend(self.tell(Input::Ship(parcel("1"))));
         next.extend(self.tell(Input::Deliver));
         next.extend(self.tell(Input::Deadline));
-        let refund = Input::Refund(id(100), Some(1));
+        let refund = Input::Refund(id(100), Some(eur(1)));
         if !self.left.staff_refund {
             next.extend(self.tell(refund)); // again
         } else if self.left.more > 0 {
@@ -361,14 +361,14 @@ impl World {
             return;
         }
         let back = self.refunds.iter().filter(|made| made.status == RefundStatus::Succeeded);
-        let back: i64 = back.map(|made| made.amount).sum();
-        assert_eq!(self.order.returned(), back, "not what the provider says: {self:?}");
+        let back: i64 = back.map(|made| made.amount.amount).sum();
+        assert_eq!(self.order.returned().amount, back, "not what the provider says: {self:?}");
         match self.order.status {
             Status::Confirmed | Status::Shipped | Status::Delivered => {
                 assert_eq!(self.provider, Provider::Captured, "confirmed unpaid: {self:?}");
                 assert_eq!(self.stock, Stock::Sold, "confirmed without stock: {self:?}");
                 let refunded = self.order.payment == PaymentStatus::Refunded;
-                assert_eq!(refunded, back == TOTAL, "{self:?}");
+                assert_eq!(refunded, back == TOTAL.amount, "{self:?}");
             }
             Status::Cancelled => {
                 let charges = matches!(self.provider, Provider::Processing | Provider::Authorised);
