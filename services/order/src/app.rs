@@ -11,7 +11,9 @@ use service::serve::{Addresses, Ports};
 use service::{Lifecycle, db, failpoint, grpc};
 use sqlx::migrate::Migrator;
 
+use crate::cart::Carts;
 use crate::catalogue::Catalogue;
+use crate::changes::Changes;
 use crate::checkout::Checkout;
 use crate::checkout::sweeper;
 use crate::clients::payment::Payments;
@@ -21,7 +23,7 @@ use crate::config::Config;
 use crate::events::consume::Consumer;
 use crate::events::stream::OrderStream;
 use crate::failpoints;
-use crate::http::{self, App, Stopping, WebhookKey};
+use crate::http::{self, App, Stopping, WebhookKey, problems};
 use crate::order::reads::Reads;
 use crate::refunds::Refunds;
 use crate::saga::calls::Calls;
@@ -50,13 +52,24 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
     let calls = Calls { payments, products: products.clone() };
     let stop = lifecycle.stopping();
     let sagas = Sagas::new(pool.clone(), outbox.clone(), stream.clone(), calls, times, stop);
+    let catalogue = Catalogue::new(pool.clone(), products.clone(), config.currency);
+    let reads = Reads::new(pool.clone());
     let app = App {
         pool: pool.clone(),
-        reads: Reads::new(pool.clone()),
+        carts: Carts::new(pool.clone(), catalogue),
+        changes: Changes::new(reads.clone(), sagas.clone()),
+        reads,
         verifier: Verifier::fetching(&config.jwks_url, lifecycle)?,
-        catalogue: Catalogue::new(pool.clone(), products.clone(), config.currency),
-        checkout: Checkout::new(pool.clone(), outbox, products.clone(), users, sagas.clone(), times),
-        refunds: Refunds::new(pool.clone(), sagas.clone(), times),
+        checkout: Checkout::new(
+            pool.clone(),
+            outbox,
+            products.clone(),
+            users,
+            sagas.clone(),
+            times,
+            problems::checkout_refused,
+        ),
+        refunds: Refunds::new(pool.clone(), sagas.clone(), times, problems::refund_refused),
         sagas: sagas.clone(),
         stream: stream.clone(),
         stopping: Stopping(lifecycle.stopping()),

@@ -2,12 +2,13 @@
 
 pub mod store;
 
-use order_core::ids::ProductId;
+use order_core::ids::{ProductId, UserId};
 use serde::Serialize;
-use service::{Money, Problem};
+use service::Money;
+use service::db::Pool;
 use utoipa::ToSchema;
 
-use crate::catalogue::Catalogue;
+use crate::catalogue::{Catalogue, CatalogueError};
 use crate::order::Line;
 
 /// What the caller means to buy, at prices of now.
@@ -30,12 +31,87 @@ struct CartItem {
     available: u32,
 }
 
+/// Why a cart is not shown, or stays as it is.
+#[derive(Debug, thiserror::Error)]
+pub enum CartError {
+    #[error("there is no such product, or it is archived")]
+    UnknownProduct,
+    #[error("the cart has products in another currency")]
+    MixedCurrencies,
+    #[error("the cart is full")]
+    Full,
+    #[error(transparent)]
+    Catalogue(#[from] CatalogueError),
+    #[error(transparent)]
+    Store(#[from] sqlx::Error),
+}
+
+#[derive(Clone)]
+pub struct Carts {
+    pool: Pool,
+    catalogue: Catalogue,
+}
+
+/// A product that may be put into a user's cart.
+pub struct Candidate {
+    user: UserId,
+    product: ProductId,
+    /// The cart's other products have another currency.
+    mixes: bool,
+}
+
+impl Carts {
+    pub fn new(pool: Pool, catalogue: Catalogue) -> Self {
+        Self { pool, catalogue }
+    }
+
+    pub async fn show(&self, user: UserId) -> Result<Cart, CartError> {
+        let lines = store::lines(&mut *self.pool.acquire().await?, user).await?;
+        Ok(show(&self.catalogue, &lines).await?)
+    }
+
+    /// Looks for a product that can be bought.
+    pub async fn find(&self, user: UserId, product: ProductId) -> Result<Candidate, CartError> {
+        let lines = store::lines(&mut *self.pool.acquire().await?, user).await?;
+        let other = lines.iter().map(|line| line.product_id).find(|id| *id != product);
+        let ids: Vec<ProductId> = other.into_iter().chain([product]).collect();
+        let products = self.catalogue.look_up(&ids).await?;
+        let found = products.get(&product).filter(|product| !product.archived);
+        let found = found.ok_or(CartError::UnknownProduct)?;
+        let other = other.and_then(|other| products.get(&other));
+        let mixes = other.is_some_and(|other| other.price.currency != found.price.currency);
+        Ok(Candidate { user, product, mixes })
+    }
+
+    /// Sets how many of a product are in the cart, and returns the cart.
+    pub async fn put(&self, candidate: Candidate, quantity: u32) -> Result<Cart, CartError> {
+        let Candidate { user, product: product_id, mixes } = candidate;
+        if mixes {
+            return Err(CartError::MixedCurrencies);
+        }
+        if !store::put(&mut *self.pool.acquire().await?, user, Line { product_id, quantity }).await? {
+            return Err(CartError::Full);
+        }
+        self.show(user).await
+    }
+
+    /// Takes a product out, if it is in there, and returns the cart.
+    pub async fn remove(&self, user: UserId, product: ProductId) -> Result<Cart, CartError> {
+        store::remove(&mut *self.pool.acquire().await?, user, product).await?;
+        self.show(user).await
+    }
+
+    pub async fn clear(&self, user: UserId) -> Result<(), CartError> {
+        Ok(store::clear(&mut *self.pool.acquire().await?, user).await?)
+    }
+}
+
 /// The cart of these lines with names, prices and stock of now.
-pub async fn show(catalogue: &Catalogue, lines: &[Line]) -> Result<Cart, Problem> {
+async fn show(catalogue: &Catalogue, lines: &[Line]) -> Result<Cart, CatalogueError> {
     let ids: Vec<ProductId> = lines.iter().map(|line| line.product_id).collect();
     let products = catalogue.look_up(&ids).await?;
     let mut items = Vec::with_capacity(lines.len());
-    let mut total = Money::new(0, catalogue.currency());
+    let mut total = Money::zero(catalogue.currency());
     for line in lines {
         let Some(product) = products.get(&line.product_id) else { continue };
         if items.is_empty() {

@@ -6,11 +6,18 @@ pub mod store;
 use std::collections::{HashMap, HashSet};
 
 use order_core::ids::ProductId;
-use service::Problem;
 use service::db::Pool;
 use service::money::Currency;
 
 use crate::clients::product::{Product, Products};
+
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogueError {
+    #[error("the product service is away, and the copy does not have all products")]
+    Away,
+    #[error(transparent)]
+    Store(#[from] sqlx::Error),
+}
 
 #[derive(Clone)]
 pub struct Catalogue {
@@ -30,9 +37,8 @@ impl Catalogue {
     }
 
     /// The products of these ids, archived ones too; unknown ones are left out.
-    /// 503 when the product service is away and the copy doesn't know them all:
-    /// a cart with a line missing would be a lie.
-    pub async fn look_up(&self, ids: &[ProductId]) -> Result<HashMap<ProductId, Product>, Problem> {
+    /// The copy has to know them all: a cart with a line missing would be a lie.
+    pub async fn look_up(&self, ids: &[ProductId]) -> Result<HashMap<ProductId, Product>, CatalogueError> {
         if ids.is_empty() {
             return Ok(HashMap::new());
         }
@@ -42,7 +48,7 @@ impl Catalogue {
                 tracing::warn!(%error, "catalogue.from_copy");
                 let products = store::read(&mut *self.pool.acquire().await?, ids).await?;
                 if products.len() < ids.iter().collect::<HashSet<_>>().len() {
-                    return Err(Problem::unavailable("The catalogue can't be reached; try again."));
+                    return Err(CatalogueError::Away);
                 }
                 products
             }

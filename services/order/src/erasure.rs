@@ -8,7 +8,6 @@
 //! order or a claim is written, so that it doesn't matter what comes first.
 
 use order_core::ids::{OrderId, UserId};
-use service::Problem;
 use service::db::Connection;
 
 /// Leaves tombstones and forgets what can be forgotten now; safe to repeat.
@@ -127,9 +126,4 @@ pub async fn is_deleted(connection: &mut Connection, user: UserId) -> sqlx::Resu
     )
     .fetch_one(connection)
     .await
-}
-
-/// What an erased user is told: the access token is still good, its owner is not.
-pub fn gone() -> Problem {
-    Problem::unauthorized("invalid_token", "This account was deleted.")
 }

@@ -5,6 +5,7 @@ mod events;
 mod examples;
 mod fulfilment;
 mod orders;
+pub mod problems;
 mod refunds;
 mod webhook;
 
@@ -19,7 +20,8 @@ use service::db::Pool;
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::catalogue::Catalogue;
+use crate::cart::Carts;
+use crate::changes::Changes;
 use crate::checkout::Checkout;
 use crate::events::stream::OrderStream;
 use crate::order::reads::Reads;
@@ -34,7 +36,8 @@ pub struct App {
     pub pool: Pool,
     pub reads: Reads,
     pub verifier: Arc<Verifier>,
-    pub catalogue: Catalogue,
+    pub carts: Carts,
+    pub changes: Changes,
     pub checkout: Checkout,
     pub refunds: Refunds,
     pub sagas: Sagas,

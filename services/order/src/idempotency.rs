@@ -6,7 +6,6 @@ pub mod store;
 use std::time::Duration;
 
 use order_core::ids::UserId;
-use service::Problem;
 use service::db::Connection;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -82,10 +81,23 @@ impl Key {
         operation: &'static str,
         key: String,
         body: &impl serde::Serialize,
-    ) -> Result<Self, Problem> {
-        let body = serde_json::to_vec(body).map_err(|_| Problem::internal())?;
+    ) -> serde_json::Result<Self> {
+        let body = serde_json::to_vec(body)?;
         Ok(Self { user_id, operation, key, body_hash: Sha256::digest(body).to_vec() })
     }
+}
+
+/// Why a request does not get to work on its key.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    #[error("the key was used with another body")]
+    Reused,
+    #[error("another request works on the key")]
+    InProgress,
+    #[error("the user of the key was erased")]
+    UserGone,
+    #[error(transparent)]
+    Store(#[from] sqlx::Error),
 }
 
 pub enum Lookup {
@@ -97,46 +109,41 @@ pub enum Lookup {
 }
 
 /// Looks the key up: its answer, its lapsed record (taken over), or nothing yet.
-/// 422 when it came with another body, 409 while another request works on it.
 pub async fn find_or_take_over(
     connection: &mut Connection,
     key: &Key,
     times: &Times,
-) -> Result<Lookup, Problem> {
+) -> Result<Lookup, KeyError> {
     if let Some(record) = store::take_over(connection, key, times.claim_lease).await? {
         return Ok(Lookup::TakenOver(record));
     }
     let Some(stored) = store::read(connection, key).await? else { return Ok(Lookup::None) };
     if stored.body_hash != key.body_hash {
-        let detail = "This Idempotency-Key was used with another body.";
-        return Err(Problem::unprocessable("idempotency_key_reused", detail));
+        return Err(KeyError::Reused);
     }
-    stored.answer.map_or_else(|| Err(in_progress()), |answer| Ok(Lookup::Answered(answer)))
+    stored.answer.map(Lookup::Answered).ok_or(KeyError::InProgress)
 }
 
-/// A record on a key that [`find_or_take_over`] knew nothing of; 401 when its user was erased, 409 when another request
-/// was faster.
+/// A record on a key that [`find_or_take_over`] knew nothing of, unless its user was erased or another request was faster.
 pub async fn make(
     connection: &mut Connection,
     key: &Key,
     lines: Vec<Line>,
     address: Option<Address>,
     lease: Duration,
-) -> Result<Record, Problem> {
+) -> Result<Record, KeyError> {
     let record = Record::new(lines, address);
     match store::insert(connection, &[(key.clone(), record.clone())], lease).await?[..] {
         [true] => Ok(record),
-        _ => Err(taken(connection, key).await?),
+        _ => Err(taken(connection, key).await),
     }
 }
 
 /// Why a key could not be claimed.
-pub async fn taken(connection: &mut Connection, key: &Key) -> sqlx::Result<Problem> {
-    let gone = erasure::is_deleted(connection, key.user_id).await?;
-    Ok(if gone { erasure::gone() } else { in_progress() })
-}
-
-pub fn in_progress() -> Problem {
-    let detail = "The first request with this Idempotency-Key is still running.";
-    Problem::conflict("idempotency_in_progress", detail).with_retry_after(1)
+pub async fn taken(connection: &mut Connection, key: &Key) -> KeyError {
+    match erasure::is_deleted(connection, key.user_id).await {
+        Ok(true) => KeyError::UserGone,
+        Ok(false) => KeyError::InProgress,
+        Err(error) => error.into(),
+    }
 }

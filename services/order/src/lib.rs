@@ -9,6 +9,7 @@ mod address;
 mod app;
 mod cart;
 mod catalogue;
+mod changes;
 mod checkout;
 mod clients;
 mod config;

@@ -8,20 +8,21 @@ use std::time::Duration;
 
 use order_core::ids::{ProductId, RefundId, UserId};
 use serde::{Deserialize, Serialize};
+use service::Money;
 use service::db::Connection;
 use service::db::Pool;
 use service::extract::not_null;
 use service::failpoint;
-use service::{FieldError, Money, Problem};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
+use uuid::Uuid;
 
-use crate::idempotency::{self, Key, Lookup, Record, StoredAnswer};
+use crate::idempotency::{self, Key, KeyError, Lookup, Record, StoredAnswer};
 use crate::order::{Line, Order};
-use crate::saga::Input;
 use crate::saga::facts::{self, Outcome, Report};
 use crate::saga::refunds::RefundStatus;
 use crate::saga::runner::Sagas;
+use crate::saga::{self, Input};
 use crate::schema;
 use crate::times::Times;
 
@@ -58,16 +59,52 @@ pub struct View {
     pub created_at: OffsetDateTime,
 }
 
+/// Why a request has made no refund. Nothing is stored, so that it may be sent again.
+#[derive(Debug, thiserror::Error)]
+pub enum RefundError {
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    #[error("there is no such order")]
+    UnknownOrder,
+    #[error(transparent)]
+    Encode(#[from] serde_json::Error),
+    #[error(transparent)]
+    Store(#[from] sqlx::Error),
+}
+
+/// Why there is no refund, for good: the key has this answer from now on.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    #[error("more would go back into stock than was sold")]
+    RestockExceedsSold(Vec<Excess>),
+    #[error(transparent)]
+    Rule(#[from] saga::Refusal),
+}
+
+/// A line of which too many are to go back.
+#[derive(Debug)]
+pub struct Excess {
+    /// Its place in the request, from 0.
+    pub index: usize,
+    pub wanted: u32,
+    /// Sold and not back yet.
+    pub left: i64,
+}
+
+/// How a refusal is answered.
+pub type AnswerRefusal = fn(Uuid, &Refusal) -> serde_json::Result<StoredAnswer>;
+
 #[derive(Clone)]
 pub struct Refunds {
     pool: Pool,
     sagas: Sagas,
     times: Times,
+    answer_refusal: AnswerRefusal,
 }
 
 impl Refunds {
-    pub fn new(pool: Pool, sagas: Sagas, times: Times) -> Self {
-        Self { pool, sagas, times }
+    pub fn new(pool: Pool, sagas: Sagas, times: Times, answer_refusal: AnswerRefusal) -> Self {
+        Self { pool, sagas, times, answer_refusal }
     }
 
     /// The answer to the request, and whether it is an earlier one's.
@@ -77,7 +114,7 @@ impl Refunds {
         key: String,
         order: &Order,
         request: &Request,
-    ) -> Result<(StoredAnswer, bool), Problem> {
+    ) -> Result<(StoredAnswer, bool), RefundError> {
         let key = Key::new(staff, OPERATION, key, &(order.id, request))?;
         let record = {
             let mut connection = self.pool.acquire().await?;
@@ -91,10 +128,10 @@ impl Refunds {
         };
         match self.open(&key, &record, order, request).await {
             Ok(answer) => Ok((answer, false)),
-            Err(problem) => {
+            Err(error) => {
                 let mut connection = self.pool.acquire().await?;
                 idempotency::store::let_go(&mut connection, &key, &record).await?;
-                Err(problem)
+                Err(error)
             }
         }
     }
@@ -105,13 +142,20 @@ impl Refunds {
         record: &Record,
         order: &Order,
         request: &Request,
-    ) -> Result<StoredAnswer, Problem> {
+    ) -> Result<StoredAnswer, RefundError> {
         let written = async {
             let mut transaction = service::db::begin(&self.pool).await?;
             if idempotency::store::lock_held(&mut transaction, &[record]).await?.is_empty() {
                 return Ok(None);
             }
-            let answer = decide(&mut transaction, record.id.into(), key.user_id, order, request).await?;
+            let decided = decide(&mut transaction, record.id.into(), key.user_id, order, request).await?;
+            let answer = match decided {
+                Decision::Made(refund) => {
+                    let body = serde_json::to_string(&refund)?;
+                    StoredAnswer { id: record.id, status: 201, body }
+                }
+                Decision::Refused(refusal) => (self.answer_refusal)(record.id, &refusal)?,
+            };
             if idempotency::store::answer(&mut transaction, &[(record.clone(), answer.clone())])
                 .await?
                 .is_empty()
@@ -121,7 +165,7 @@ impl Refunds {
             failpoint::hit("order.refund.written").await?;
             transaction.commit().await?;
             failpoint::hit("order.refund.committed").await?;
-            Ok::<_, Problem>(Some(answer))
+            Ok::<_, RefundError>(Some(answer))
         };
         let written = written.await;
         self.sagas.wake();
@@ -131,61 +175,53 @@ impl Refunds {
             lost => {
                 let stored = idempotency::store::read(&mut *self.pool.acquire().await?, key).await?;
                 let stored = stored.and_then(|stored| stored.answer);
-                stored.ok_or_else(|| lost.err().unwrap_or_else(idempotency::in_progress))
+                stored.ok_or_else(|| lost.err().unwrap_or(KeyError::InProgress.into()))
             }
         }
     }
 }
 
-/// The refund under the claim's id, or why there can't be one; either is stored
-/// with the key.
+/// What comes of a request; either is stored with the key.
+enum Decision {
+    Made(View),
+    Refused(Refusal),
+}
+
+/// Makes the refund under the claim's id, unless there can't be one.
 async fn decide(
     connection: &mut Connection,
     id: RefundId,
     actor: UserId,
     order: &Order,
     request: &Request,
-) -> Result<StoredAnswer, Problem> {
-    let refused = |problem: &Problem| -> Result<StoredAnswer, Problem> {
-        let body = serde_json::to_string(problem).map_err(|_| Problem::internal())?;
-        Ok(StoredAnswer { id: id.into(), status: problem.status.as_u16(), body })
-    };
+) -> Result<Decision, RefundError> {
     store::lock(connection, order.id).await?;
     let restocked = store::restocked(connection, order.id).await?;
     let too_many = too_many(order, &restocked, &request.restock);
     if !too_many.is_empty() {
-        let detail = "More would go back into stock than was sold and is not back yet.";
-        return refused(&Problem::conflict("restock_exceeds_sold", detail).with_errors(too_many));
+        return Ok(Decision::Refused(Refusal::RestockExceedsSold(too_many)));
     }
     let wanted = Input::Refund(id, request.amount);
     let report = Report { order: order.id, facts: vec![wanted], lease: None };
     match facts::apply(connection, &[report], Duration::ZERO).await?.outcomes.pop() {
         Some(Outcome::Applied(_)) => {}
-        Some(Outcome::Refused(_)) => {
-            let detail = "That is more than was captured and is not refunded yet.";
-            let error = FieldError::new("/amount", "refund_exceeds_captured", detail);
-            let problem = Problem::conflict("refund_exceeds_captured", detail);
-            return refused(&problem.with_errors(vec![error]));
-        }
-        Some(Outcome::UnknownOrder) | None => return Err(Problem::not_found("There is no such order.")),
+        Some(Outcome::Refused(refusal)) => return Ok(Decision::Refused(refusal.into())),
+        Some(Outcome::UnknownOrder) | None => return Err(RefundError::UnknownOrder),
     }
     let refund = store::describe(connection, id, request, actor, order.total.currency).await?;
-    crate::saga::store::reschedule(connection, order.id).await?;
-    let body = serde_json::to_string(&refund).map_err(|_| Problem::internal())?;
-    Ok(StoredAnswer { id: id.into(), status: 201, body })
+    saga::store::reschedule(connection, order.id).await?;
+    Ok(Decision::Made(refund))
 }
 
-fn too_many(order: &Order, restocked: &HashMap<ProductId, i64>, wanted: &[Line]) -> Vec<FieldError> {
+fn too_many(order: &Order, restocked: &HashMap<ProductId, i64>, wanted: &[Line]) -> Vec<Excess> {
     let sold = |product: ProductId| -> i64 {
         let items = order.items.iter().filter(|item| item.product_id == product);
         items.map(|item| i64::from(item.quantity)).sum()
     };
     let left = |product: ProductId| sold(product) - restocked.get(&product).copied().unwrap_or(0);
-    let error = |(index, line): (usize, &Line)| {
+    let excess = |(index, line): (usize, &Line)| {
         let left = left(line.product_id).max(0);
-        let detail = format!("{} to go back, {left} sold and not back yet.", line.quantity);
-        (i64::from(line.quantity) > left)
-            .then(|| FieldError::new(format!("/restock/{index}/quantity"), "restock_exceeds_sold", detail))
+        (i64::from(line.quantity) > left).then_some(Excess { index, wanted: line.quantity, left })
     };
-    wanted.iter().enumerate().filter_map(error).collect()
+    wanted.iter().enumerate().filter_map(excess).collect()
 }

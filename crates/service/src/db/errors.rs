@@ -64,6 +64,18 @@ pub fn violated_constraint(error: &sqlx::Error) -> Option<&str> {
     error.as_database_error().and_then(|database| database.constraint())
 }
 
+/// A statement found other rows than it must: a defect, in the code or the data. It travels inside an [`sqlx::Error`], as
+/// what does not fit a column does.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("a defect: {0}")]
+pub struct Defect(pub &'static str);
+
+impl From<Defect> for sqlx::Error {
+    fn from(defect: Defect) -> Self {
+        Self::Decode(defect.into())
+    }
+}
+
 /// Why a connection was closed while it was waited for, or could not be had.
 #[derive(Debug)]
 pub(super) enum Unanswered {

@@ -133,14 +133,14 @@ pub enum Input {
 }
 
 /// What has to be written together with the new state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Effect {
     /// History and `order.confirmed`.
     Confirm,
     /// History and `order.cancelled`, which gives the stock back.
-    Cancel,
+    Cancel(CancelReason),
     /// History and `order.shipped`.
-    Ship,
+    Ship(Tracking),
     /// History and `order.delivered`.
     Deliver,
     /// `order.refunded`: this refund has succeeded.
@@ -148,15 +148,19 @@ pub enum Effect {
 }
 
 /// Why an order stays as it is although somebody asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// Shipped or delivered: too late.
+    #[error("the order can't be cancelled any more")]
     NotCancellable,
     /// Not paid, ended, or on its way with another carrier.
+    #[error("the order can't be shipped")]
     NotShippable,
     /// Not on its way.
+    #[error("the order is not on its way")]
     NotDeliverable,
     /// More than was captured and is not yet on its way back.
+    #[error("it is more than is left of what was captured")]
     RefundExceedsCaptured,
 }
 
@@ -315,8 +319,8 @@ impl State {
             Status::Confirmed if self.payment != PaymentStatus::Refunded => {
                 branch!();
                 self.status = Status::Shipped;
-                self.tracking = Some(tracking);
-                Ok(vec![Effect::Ship])
+                self.tracking = Some(tracking.clone());
+                Ok(vec![Effect::Ship(tracking)])
             }
             Status::Shipped | Status::Delivered if self.tracking.as_ref() == Some(&tracking) => {
                 branch!();
@@ -481,7 +485,7 @@ impl State {
         branch!();
         self.status = Status::Cancelled;
         self.cancel_reason = Some(reason);
-        vec![Effect::Cancel]
+        vec![Effect::Cancel(reason)]
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use messaging::Outbox;
 use service::batch::split;
-use service::db::Pool;
+use service::db::{Defect, Pool};
 use service::failpoint;
 
 use crate::cart;
@@ -99,7 +99,7 @@ async fn place_together(
         idempotency::store::answer(&mut transaction, &answers).await?.into_iter().collect();
     if accepted.iter().any(|job| !answered.contains(&job.record.fence())) {
         // No order without its answer. They are locked, so this is a defect; what was taken out of carts goes back.
-        return Err(sqlx::Error::RowNotFound);
+        return Err(Defect("a locked record did not take its answer").into());
     }
     let placements: Vec<Placement> = accepted.iter().map(|job| job.placement.clone()).collect();
     order::store::insert(&mut transaction, &placements).await?;

@@ -32,12 +32,20 @@ pub enum Reserved {
         items: Vec<Item>,
         remaining_ms: i64,
     },
-    OutOfStock(Vec<api::ShortLine>),
-    Unknown(Vec<String>),
+    OutOfStock(Vec<Shortage>),
+    Unknown(Vec<ProductId>),
     /// The order id's reservation was released or ran out.
     Ended,
     /// The order id is reserved with other lines: a defect of ours.
     Conflict,
+}
+
+/// Of a product that there is not enough of.
+#[derive(Clone, Debug)]
+pub struct Shortage {
+    pub product_id: ProductId,
+    pub requested: u32,
+    pub available: u32,
 }
 
 #[derive(Clone, Debug)]
@@ -269,8 +277,17 @@ fn reserved(outcome: Outcome) -> Option<Reserved> {
             let items = held.lines.into_iter().map(item).collect::<Option<_>>()?;
             Reserved::Held { items, remaining_ms: held.remaining_ms }
         }
-        Outcome::OutOfStock(short) => Reserved::OutOfStock(short.lines),
-        Outcome::UnknownProducts(unknown) => Reserved::Unknown(unknown.product_ids),
+        Outcome::OutOfStock(short) => {
+            let shortage = |line: api::ShortLine| {
+                let api::ShortLine { product_id, requested, available } = line;
+                Some(Shortage { product_id: product_id.parse().ok()?, requested, available })
+            };
+            Reserved::OutOfStock(short.lines.into_iter().map(shortage).collect::<Option<_>>()?)
+        }
+        Outcome::UnknownProducts(unknown) => {
+            let ids = unknown.product_ids.iter().map(|id| id.parse().ok());
+            Reserved::Unknown(ids.collect::<Option<_>>()?)
+        }
         Outcome::Conflict(_) => Reserved::Conflict,
         Outcome::Ended(_) => Reserved::Ended,
     })

@@ -13,6 +13,15 @@ use tonic::{Code, Status};
 use crate::address::Address;
 use crate::times::Times;
 
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Unavailable {
+    #[error("the user service does not answer: {0}")]
+    Call(#[from] Status),
+    #[error("the user service answers without an address")]
+    Malformed,
+}
+
 #[derive(Clone)]
 pub struct Users {
     client: UserServiceClient<Replicas>,
@@ -28,7 +37,7 @@ impl Users {
     }
 
     /// One of the user's own addresses; `None` when there is no such.
-    pub async fn address(&self, user: UserId, address: AddressId) -> Result<Option<Address>, Status> {
+    pub async fn address(&self, user: UserId, address: AddressId) -> Result<Option<Address>, Unavailable> {
         let message = api::GetAddressRequest { user_id: user.to_string(), address_id: address.to_string() };
         let token = self.key.token("user")?;
         let look = |request| {
@@ -38,10 +47,10 @@ impl Users {
         match service::grpc::call(&self.retries, message, self.deadline, &token, look).await {
             Ok(answer) => {
                 let address = answer.address.map(known);
-                address.map(Some).ok_or_else(|| Status::internal("an answer without an address"))
+                address.map(Some).ok_or(Unavailable::Malformed)
             }
             Err(status) if status.code() == Code::NotFound => Ok(None),
-            Err(status) => Err(status),
+            Err(status) => Err(status.into()),
         }
     }
 }

@@ -10,7 +10,7 @@ use proto::events::{
 };
 use proto::order::v1 as events;
 use service::Money;
-use service::db::Connection;
+use service::db::{Connection, Defect};
 
 use crate::order::{self, CancelReason, Item, Line, Placement, Tracking};
 
@@ -42,10 +42,10 @@ fn body(id: OrderId, user: UserId, items: &[Item], total: Money) -> events::Orde
 }
 
 /// What is announced of an order.
-pub enum Notice {
+pub enum Notice<'a> {
     Confirmed,
     Cancelled(CancelReason),
-    Shipped(Tracking),
+    Shipped(&'a Tracking),
     Delivered,
     /// This refund has succeeded.
     Refunded(RefundId),
@@ -63,7 +63,7 @@ pub struct Announcement<'a> {
     pub order: OrderId,
     pub about: &'a About,
     pub version: i64,
-    pub notice: Notice,
+    pub notice: Notice<'a>,
 }
 
 /// Writes events about orders into the outbox. `refunds` has amount and restocked lines of those that succeeded.
@@ -82,13 +82,15 @@ pub async fn announce(
         let lines = items.get(id).map_or(&[][..], Vec::as_slice);
         let lines: Vec<Item> = lines.iter().map(|row| row.item(about.total.currency)).collect();
         let order = body(*id, about.user, &lines, about.total);
-        let event = notice.event(*id, *version, order, refunds).ok_or(sqlx::Error::RowNotFound)?;
+        let event = notice
+            .event(*id, *version, order, refunds)
+            .ok_or(Defect("a refund that succeeded is not there"))?;
         announced.push(event.in_trace(about.traceparent.clone()));
     }
     enqueue(connection, &announced).await
 }
 
-impl Notice {
+impl Notice<'_> {
     fn event(
         &self,
         id: OrderId,

@@ -6,7 +6,6 @@ use order_core::ids::ProductId;
 use serde::Deserialize;
 use service::Problem;
 use service::auth::User;
-use service::db::Pool;
 use service::extract::{Body, Json, Path};
 use service::validate::Invalid;
 use utoipa::ToSchema;
@@ -15,9 +14,8 @@ use utoipa_axum::routes;
 
 use super::App;
 use super::examples;
-use crate::cart::{self, Cart, store};
-use crate::catalogue::Catalogue;
-use crate::order::{Line, MAX_LINES, MAX_QUANTITY};
+use crate::cart::{Cart, Carts};
+use crate::order::MAX_QUANTITY;
 
 pub fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(show, clear)).routes(routes!(set, remove))
@@ -31,8 +29,8 @@ pub fn router() -> OpenApiRouter<App> {
     responses((status = 200, description = "The cart.", body = Cart, example = json!(examples::cart()))),
     security(("token" = [])),
 )]
-async fn show(user: User, State(pool): State<Pool>, State(catalogue): State<Catalogue>) -> Answer {
-    view(&pool, &catalogue, user).await
+async fn show(user: User, State(carts): State<Carts>) -> Answer {
+    Ok(Json(carts.show(user.id.into()).await?))
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -54,33 +52,13 @@ struct Quantity {
     security(("token" = [])),
     extensions(("x-problems" = json!({"409": ["mixed_currencies", "cart_full"]}))),
 )]
-async fn set(
-    user: User,
-    State(pool): State<Pool>,
-    State(catalogue): State<Catalogue>,
-    Path(product_id): Path<ProductId>,
-    body: Body,
-) -> Answer {
-    let mut wanted = store::lines(&mut *pool.acquire().await?, user.id.into()).await?;
-    wanted.retain(|line| line.product_id != product_id);
-    let ids: Vec<ProductId> = wanted.iter().map(|line| line.product_id).take(1).chain([product_id]).collect();
-    let products = catalogue.look_up(&ids).await?;
-    let absent = || Problem::not_found("There is no such product.");
-    let product = products.get(&product_id).filter(|product| !product.archived).ok_or_else(absent)?;
-
+async fn set(user: User, State(carts): State<Carts>, Path(product): Path<ProductId>, body: Body) -> Answer {
+    let candidate = carts.find(user.id.into(), product).await?;
     let Quantity { quantity } = body.json(&["application/json"])?;
     let mut invalid = Invalid::new();
     invalid.range("/quantity", quantity, 1, MAX_QUANTITY);
     invalid.check()?;
-    let other = wanted.first().and_then(|line| products.get(&line.product_id));
-    if other.is_some_and(|other| other.price.currency != product.price.currency) {
-        return Err(Problem::conflict("mixed_currencies", "All items of a cart have one currency."));
-    }
-    if !store::put(&mut *pool.acquire().await?, user.id.into(), Line { product_id, quantity }).await? {
-        let detail = format!("A cart holds at most {MAX_LINES} different products.");
-        return Err(Problem::conflict("cart_full", detail));
-    }
-    view(&pool, &catalogue, user).await
+    Ok(Json(carts.put(candidate, quantity).await?))
 }
 
 /// Take a product out of the cart
@@ -92,14 +70,8 @@ async fn set(
     responses((status = 200, description = "The cart.", body = Cart, example = json!(examples::cart()))),
     security(("token" = [])),
 )]
-async fn remove(
-    user: User,
-    State(pool): State<Pool>,
-    State(catalogue): State<Catalogue>,
-    Path(product_id): Path<ProductId>,
-) -> Answer {
-    store::remove(&mut *pool.acquire().await?, user.id.into(), product_id).await?;
-    view(&pool, &catalogue, user).await
+async fn remove(user: User, State(carts): State<Carts>, Path(product): Path<ProductId>) -> Answer {
+    Ok(Json(carts.remove(user.id.into(), product).await?))
 }
 
 /// Empty the cart
@@ -108,14 +80,9 @@ async fn remove(
     responses((status = 204, description = "It is empty.")),
     security(("token" = [])),
 )]
-async fn clear(user: User, State(pool): State<Pool>) -> Result<StatusCode, Problem> {
-    store::clear(&mut *pool.acquire().await?, user.id.into()).await?;
+async fn clear(user: User, State(carts): State<Carts>) -> Result<StatusCode, Problem> {
+    carts.clear(user.id.into()).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 type Answer = Result<Json<Cart>, Problem>;
-
-async fn view(pool: &Pool, catalogue: &Catalogue, user: User) -> Answer {
-    let lines = store::lines(&mut *pool.acquire().await?, user.id.into()).await?;
-    Ok(Json(cart::show(catalogue, &lines).await?))
-}

@@ -22,7 +22,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::examples;
-use super::orders::{viewer, visible};
+use super::orders::viewer;
 use super::{App, Stopping};
 use crate::events::stream::{Changes, Listener, OrderStream};
 use crate::order::Viewer;
@@ -81,7 +81,7 @@ async fn events(
     // Before the order is read, so that no change falls between.
     let listener =
         stream.listen(id).ok_or_else(|| Problem::unavailable("Too many are listening; try again."))?;
-    let order = visible(&reads, user, id).await?;
+    let order = reads.visible(user, id).await?;
     listener.knows(order.version);
     let changes = Changes::of(&order);
     let seen: Option<i64> = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());

@@ -11,12 +11,10 @@ use utoipa_axum::routes;
 
 use super::App;
 use super::examples;
-use super::orders::{viewer, visible};
+use super::orders::viewer;
+use crate::changes::Changes;
 use crate::order::reads::Reads;
 use crate::order::{Order, Tracking, View};
-use crate::saga::Input;
-use crate::saga::facts::Outcome;
-use crate::saga::runner::Sagas;
 
 pub fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(ship)).routes(routes!(deliver))
@@ -24,7 +22,7 @@ pub fn router() -> OpenApiRouter<App> {
 
 /// The order, for staff: 403 for its owner, 404 for anybody else.
 pub async fn for_staff(reads: &Reads, user: User, id: OrderId) -> Result<Order, Problem> {
-    let order = visible(reads, user, id).await?;
+    let order = reads.visible(user, id).await?;
     if user.is_staff() { Ok(order) } else { Err(Problem::forbidden("This is for staff.")) }
 }
 
@@ -42,7 +40,7 @@ pub async fn for_staff(reads: &Reads, user: User, id: OrderId) -> Result<Order, 
 async fn ship(
     user: User,
     State(reads): State<Reads>,
-    State(sagas): State<Sagas>,
+    State(changes): State<Changes>,
     Path(id): Path<OrderId>,
     body: Body,
 ) -> Result<Json<View>, Problem> {
@@ -52,9 +50,7 @@ async fn ship(
     invalid.text("/carrier", tracking.carrier.clone(), 1, 100);
     invalid.text("/tracking_number", tracking.tracking_number.clone(), 1, 100);
     invalid.check()?;
-    let refused =
-        Problem::conflict("not_shippable", "Only a paid order that is not on its way can be shipped.");
-    move_on(&reads, &sagas, user, id, Input::Ship(tracking), refused).await
+    Ok(Json(changes.ship(id, tracking).await?.view(viewer(user))))
 }
 
 /// Note that an order has arrived
@@ -70,25 +66,9 @@ async fn ship(
 async fn deliver(
     user: User,
     State(reads): State<Reads>,
-    State(sagas): State<Sagas>,
+    State(changes): State<Changes>,
     Path(id): Path<OrderId>,
 ) -> Result<Json<View>, Problem> {
     for_staff(&reads, user, id).await?;
-    let refused = Problem::conflict("not_deliverable", "Only an order that is on its way can be delivered.");
-    move_on(&reads, &sagas, user, id, Input::Deliver, refused).await
-}
-
-async fn move_on(
-    reads: &Reads,
-    sagas: &Sagas,
-    user: User,
-    id: OrderId,
-    input: Input,
-    refused: Problem,
-) -> Result<Json<View>, Problem> {
-    match sagas.apply(id, input).await? {
-        Outcome::Applied(_) => Ok(Json(visible(reads, user, id).await?.view(viewer(user)))),
-        Outcome::Refused(_) => Err(refused),
-        Outcome::UnknownOrder => Err(Problem::not_found("There is no such order.")),
-    }
+    Ok(Json(changes.deliver(id).await?.view(viewer(user))))
 }

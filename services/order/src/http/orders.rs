@@ -1,7 +1,5 @@
 //! `/orders`: placing, reading and cancelling them.
 
-use std::time::Duration;
-
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -18,17 +16,12 @@ use utoipa_axum::routes;
 
 use super::App;
 use super::examples;
+use crate::changes::Changes;
 use crate::checkout::Checkout;
 use crate::checkout::request::{Described, Request};
 use crate::idempotency::StoredAnswer;
 use crate::order::reads::Reads;
-use crate::order::{CancelReason, Line, MAX_LINES, MAX_QUANTITY, Order, Status, View, Viewer, store};
-use crate::saga::Input;
-use crate::saga::facts::Outcome;
-use crate::saga::runner::Sagas;
-
-/// How long a cancellation waits for the answer of a capture under way.
-const CANCEL_WAIT: Duration = Duration::from_secs(3);
+use crate::order::{Line, MAX_LINES, MAX_QUANTITY, Status, View, Viewer, store};
 
 pub fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -219,19 +212,11 @@ async fn show(
     State(reads): State<Reads>,
     Path(id): Path<OrderId>,
 ) -> Result<Json<View>, Problem> {
-    Ok(Json(visible(&reads, user, id).await?.view(viewer(user))))
+    Ok(Json(reads.visible(user, id).await?.view(viewer(user))))
 }
 
 pub fn viewer(user: User) -> Viewer {
     if user.is_staff() { Viewer::Staff } else { Viewer::Owner }
-}
-
-/// The order, if it is the caller's own or the caller is staff.
-pub async fn visible(reads: &Reads, user: User, id: OrderId) -> Result<Order, Problem> {
-    let order = reads.get(id).await?;
-    order
-        .filter(|order| order.user_id == user.id.into() || user.is_staff())
-        .ok_or_else(|| Problem::not_found("There is no such order."))
 }
 
 /// Cancel an order
@@ -247,29 +232,8 @@ pub async fn visible(reads: &Reads, user: User, id: OrderId) -> Result<Order, Pr
 )]
 async fn cancel(
     user: User,
-    State(reads): State<Reads>,
-    State(sagas): State<Sagas>,
+    State(changes): State<Changes>,
     Path(id): Path<OrderId>,
 ) -> Result<Json<View>, Problem> {
-    let too_late = || Problem::conflict("not_cancellable", "The order can't be cancelled any more.");
-    let order = visible(&reads, user, id).await?;
-    let reason = if order.user_id == user.id.into() { CancelReason::Customer } else { CancelReason::Staff };
-    let asked = [Some(CancelReason::Customer), Some(CancelReason::Staff)];
-    if order.status == Status::Cancelled && !asked.contains(&order.cancel_reason) {
-        return Err(too_late());
-    }
-    match sagas.apply(id, Input::Cancel(reason)).await? {
-        Outcome::Applied(_) => {}
-        Outcome::Refused(_) => return Err(too_late()),
-        Outcome::UnknownOrder => return Err(Problem::not_found("There is no such order.")),
-    }
-    // At once, unless the money is being captured right now: then the answer comes first.
-    let deadline = tokio::time::Instant::now() + CANCEL_WAIT;
-    loop {
-        let order = visible(&reads, user, id).await?;
-        if order.status == Status::Cancelled || tokio::time::Instant::now() > deadline {
-            return Ok(Json(order.view(viewer(user))));
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    Ok(Json(changes.cancel(user, id).await?.view(viewer(user))))
 }

@@ -16,7 +16,7 @@ use utoipa_axum::routes;
 use super::App;
 use super::examples;
 use super::fulfilment::for_staff;
-use super::orders::{check_lines, idempotency_key, stored, visible};
+use super::orders::{check_lines, idempotency_key, stored};
 use crate::order::reads::Reads;
 use crate::order::{MAX_LINES, Order};
 use crate::refunds::{Refunds, Request, View, store};
@@ -93,7 +93,7 @@ async fn list(
     Path(id): Path<OrderId>,
     Query(page): Query<PageQuery>,
 ) -> Result<Json<Page<View>>, Problem> {
-    let order = visible(&reads, user, id).await?;
+    let order = reads.visible(user, id).await?;
     let (limit, before) = (page.limit()?, page.after::<RefundId>()?);
     let mut connection = pool.acquire().await?;
     let refunds = store::page(&mut connection, id, order.total.currency, before, limit + 1).await?;

@@ -4,11 +4,22 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use order_core::ids::OrderId;
-use service::Problem;
-use service::batch::{Batcher, split};
+use service::auth::User;
+use service::batch::{Batcher, Overloaded, split};
 use service::db::Pool;
 
 use super::{Order, store};
+
+/// Why there is no order to read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error("there is no such order")]
+    UnknownOrder,
+    #[error("too many are reading")]
+    Overloaded(#[from] Overloaded),
+    #[error(transparent)]
+    Store(#[from] sqlx::Error),
+}
 
 #[derive(Clone)]
 pub struct Reads(Batcher<OrderId, sqlx::Result<Option<Order>>>);
@@ -31,8 +42,14 @@ impl Reads {
     }
 
     /// The order as it is at some moment after the call.
-    pub async fn get(&self, id: OrderId) -> Result<Option<Order>, Problem> {
-        let read = self.0.run(id).await;
-        Ok(read.map_err(|_| Problem::unavailable("Too many are reading; try again."))??)
+    pub async fn get(&self, id: OrderId) -> Result<Order, ReadError> {
+        self.0.run(id).await??.ok_or(ReadError::UnknownOrder)
+    }
+
+    /// The order, if it is the caller's own or the caller is staff. To others there is no such order.
+    pub async fn visible(&self, user: User, id: OrderId) -> Result<Order, ReadError> {
+        let order = self.get(id).await?;
+        let visible = order.user_id == user.id.into() || user.is_staff();
+        if visible { Ok(order) } else { Err(ReadError::UnknownOrder) }
     }
 }

@@ -7,26 +7,33 @@ use std::time::Duration;
 use messaging::Outbox;
 use service::batch::{Batcher, Overloaded, split};
 use service::db::Pool;
-use service::{Problem, failpoint};
+use service::failpoint;
 use tokio::time::{Instant, timeout_at};
 
-use super::facts::{self, Outcome, Report};
+use super::Refusal;
+use super::facts::{self, Outcome, Report, Reported};
 use crate::events::stream::OrderStream;
 
 /// Why a report was not applied, or is not known to be.
 #[derive(Debug, thiserror::Error)]
 pub enum NotApplied {
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error("there is no such order")]
+    UnknownOrder,
     #[error("too many facts wait to be applied")]
     Overloaded,
     #[error(transparent)]
     Store(#[from] sqlx::Error),
 }
 
-impl From<NotApplied> for Problem {
-    fn from(error: NotApplied) -> Self {
-        match error {
-            NotApplied::Overloaded => Self::unavailable("The service is busy; try again."),
-            NotApplied::Store(error) => error.into(),
+impl NotApplied {
+    /// Whether the same may be applied later.
+    fn is_transient(&self) -> bool {
+        match self {
+            Self::Refused(_) | Self::UnknownOrder => false,
+            Self::Overloaded => true,
+            Self::Store(error) => service::db::is_transient(error),
         }
     }
 }
@@ -46,23 +53,26 @@ impl Applier {
         Self { batcher, lease }
     }
 
-    pub async fn apply(&self, report: Report) -> Result<Outcome, NotApplied> {
+    pub async fn apply(&self, report: Report) -> Result<Reported, NotApplied> {
         match self.batcher.run(report).await {
-            Ok(outcome) => Ok(outcome?),
+            Ok(outcome) => match outcome? {
+                Outcome::Applied(reported) => Ok(reported),
+                Outcome::Refused(refusal) => Err(refusal.into()),
+                Outcome::UnknownOrder => Err(NotApplied::UnknownOrder),
+            },
             Err(Overloaded) => Err(NotApplied::Overloaded),
         }
     }
 
     /// Tries a few times, not for longer than a lease, as facts may be dear to learn again.
-    pub async fn apply_with_retries(&self, report: Report) -> Result<Outcome, NotApplied> {
+    pub async fn apply_with_retries(&self, report: Report) -> Result<Reported, NotApplied> {
         let tries = async {
             for pause in [100, 500, 2000] {
                 match self.apply(report.clone()).await {
-                    Err(NotApplied::Store(error)) if !service::db::is_transient(&error) => {
-                        return Err(error.into());
+                    Err(error) if error.is_transient() => {
+                        tokio::time::sleep(Duration::from_millis(pause)).await;
                     }
-                    Err(_) => tokio::time::sleep(Duration::from_millis(pause)).await,
-                    applied => return applied,
+                    done => return done,
                 }
             }
             self.apply(report.clone()).await

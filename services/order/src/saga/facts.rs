@@ -44,6 +44,8 @@ struct Row {
     progress: Progress,
     /// How long the reporting worker is to hold it from now on.
     lease: Option<Lease>,
+    /// The changes to announce, oldest first.
+    steps: Vec<Step>,
 }
 
 /// A change that is announced to subscribers.
@@ -81,15 +83,16 @@ pub async fn apply(connection: &mut Connection, reports: &[Report], hold: Durati
         rows.iter().map(|(id, row)| (*id, (row.state.clone(), row.version))).collect();
     let untouched: HashMap<OrderId, Progress> =
         rows.iter().map(|(id, row)| (*id, row.progress.clone())).collect();
-    let mut steps = Vec::new();
     let mut answers = Vec::with_capacity(reports.len());
     for report in reports {
-        let answer = rows.get_mut(&report.order).map(|row| row.learn(report, &mut steps));
+        let answer = rows.get_mut(&report.order).map(|row| row.learn(report));
         answers.push(answer);
     }
     let mut changed: Vec<(OrderId, Row)> = rows
         .into_iter()
-        .filter(|(id, row)| before.get(id).is_none_or(|(state, _)| *state != row.state))
+        .filter(|(id, row)| {
+            before.get(id).is_none_or(|(state, _)| *state != row.state) || !row.steps.is_empty()
+        })
         .map(|(id, mut row)| {
             let seen = |state: &State| (state.status, state.payment, state.returned());
             if before
@@ -102,7 +105,8 @@ pub async fn apply(connection: &mut Connection, reports: &[Report], hold: Durati
         })
         .collect();
     changed.sort_unstable_by_key(|(id, _)| *id);
-    let (history, notices) = history_and_notices(&changed, &steps)?;
+    let steps = || changed.iter().flat_map(|(_, row)| &row.steps);
+    let (history, notices) = history_and_notices(&changed);
     let written = write(connection, &changed, &history, hold).await?;
     let known = |id: &OrderId| before.get(id).map_or(&[][..], |(state, _)| state.refunds.as_slice());
     let refunds = changed.iter().flat_map(|(order, row)| {
@@ -115,16 +119,16 @@ pub async fn apply(connection: &mut Connection, reports: &[Report], hold: Durati
     });
     refund_store::write(connection, &refunds.collect::<Vec<_>>()).await?;
     // A refund may be of all that is left.
-    let ends = |effect| matches!(effect, Effect::Cancel | Effect::Deliver | Effect::Refunded(_));
-    let ended = steps.iter().filter(|step| ends(step.effect)).map(|step| step.order);
+    let ends = |effect: &Effect| matches!(effect, Effect::Cancel(_) | Effect::Deliver | Effect::Refunded(_));
+    let ended = steps().filter(|step| ends(&step.effect)).map(|step| step.order);
     erasure::forget_ended(connection, &ended.collect::<Vec<_>>()).await?;
-    let succeeded = steps.iter().filter_map(|step| match step.effect {
+    let succeeded = steps().filter_map(|step| match step.effect {
         Effect::Refunded(id) => Some(id),
         _ => None,
     });
     let succeeded = refund_store::mark_announced(connection, &succeeded.collect::<Vec<_>>()).await?;
     announce(connection, &notices, &succeeded).await?;
-    let mut moved: Vec<OrderId> = steps.iter().map(|step| step.order).collect();
+    let mut moved: Vec<OrderId> = steps().map(|step| step.order).collect();
     moved.dedup();
     let after = |(report, answer): (&Report, Option<Result<State, Refusal>>)| {
         let progress = written.get(&report.order).or(untouched.get(&report.order)).cloned();
@@ -140,7 +144,7 @@ pub async fn apply(connection: &mut Connection, reports: &[Report], hold: Durati
 
 impl Row {
     /// The state after a report.
-    fn learn(&mut self, report: &Report, steps: &mut Vec<Step>) -> Result<State, Refusal> {
+    fn learn(&mut self, report: &Report) -> Result<State, Refusal> {
         let (mut state, mut version, mut caused) = (self.state.clone(), self.version, Vec::new());
         for fact in &report.facts {
             let (next, effects) = state.apply(fact.clone(), Uuid::now_v7().into())?;
@@ -151,7 +155,7 @@ impl Row {
                 caused.push(Step { order: report.order, version, effect, payment, refunded });
             }
         }
-        steps.extend(caused);
+        self.steps.extend(caused);
         (self.state, self.version) = (state.clone(), version);
         // Of several workers that report at once only one can hold it.
         if let Some(lease) = report.lease.filter(|lease| lease.epoch == self.progress.epoch) {
@@ -204,8 +208,8 @@ async fn lock(connection: &mut Connection, ids: &[OrderId]) -> sqlx::Result<Hash
                 given_up: false,
             };
             let about = About { user: row.user_id.into(), total, traceparent: row.traceparent };
-            let (version, lease) = (row.version, None);
-            Ok((id, Row { about, state, version, locked: version, progress, lease }))
+            let (version, lease, steps) = (row.version, None, Vec::new());
+            Ok((id, Row { about, state, version, locked: version, progress, lease, steps }))
         })
         .collect()
 }
@@ -308,30 +312,19 @@ async fn write(
 
 type History<'a> = Vec<(&'a Step, Status)>;
 
-/// The steps' history, and what is announced to subscribers.
-fn history_and_notices<'a>(
-    changed: &'a [(OrderId, Row)],
-    steps: &'a [Step],
-) -> sqlx::Result<(History<'a>, Vec<Announcement<'a>>)> {
-    let rows: HashMap<OrderId, &Row> = changed.iter().map(|(id, row)| (*id, row)).collect();
+/// The history of all steps, and what is announced to subscribers.
+fn history_and_notices(changed: &[(OrderId, Row)]) -> (History<'_>, Vec<Announcement<'_>>) {
     let (mut history, mut notices) = (Vec::new(), Vec::new());
-    for step in steps {
-        let row = *rows.get(&step.order).ok_or(sqlx::Error::RowNotFound)?;
-        let (status, notice) = match step.effect {
+    for (row, step) in changed.iter().flat_map(|(_, row)| row.steps.iter().map(move |step| (row, step))) {
+        let (status, notice) = match &step.effect {
             Effect::Confirm => (Some(Status::Confirmed), Notice::Confirmed),
-            Effect::Cancel => {
-                let reason = row.state.cancel_reason.ok_or(sqlx::Error::RowNotFound)?;
-                (Some(Status::Cancelled), Notice::Cancelled(reason))
-            }
-            Effect::Ship => {
-                let parcel = row.state.tracking.clone().ok_or(sqlx::Error::RowNotFound)?;
-                (Some(Status::Shipped), Notice::Shipped(parcel))
-            }
+            Effect::Cancel(reason) => (Some(Status::Cancelled), Notice::Cancelled(*reason)),
+            Effect::Ship(parcel) => (Some(Status::Shipped), Notice::Shipped(parcel)),
             Effect::Deliver => (Some(Status::Delivered), Notice::Delivered),
-            Effect::Refunded(refund) => (None, Notice::Refunded(refund)),
+            Effect::Refunded(refund) => (None, Notice::Refunded(*refund)),
         };
         history.extend(status.map(|status| (step, status)));
         notices.push(Announcement { order: step.order, about: &row.about, version: step.version, notice });
     }
-    Ok((history, notices))
+    (history, notices)
 }

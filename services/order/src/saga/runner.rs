@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 use super::applier::{Applier, NotApplied};
 use super::calls::{self, Calls};
-use super::facts::{Outcome, Report, Reported};
+use super::facts::{Report, Reported};
 use super::refunds::RefundStatus;
 use super::store::{self, Job, Lease};
 use super::webhooks::{OF_INTENTS, Reports, Subscription, is_known};
@@ -205,9 +205,8 @@ impl Sagas {
         }
     }
 
-    /// Applies a fact and wakes the runner. The error is 503's: busy, or the
-    /// database is away.
-    pub async fn apply(&self, order: OrderId, input: Input) -> Result<Outcome, NotApplied> {
+    /// Applies a fact and wakes the runner.
+    pub async fn apply(&self, order: OrderId, input: Input) -> Result<Reported, NotApplied> {
         let report = Report { order, facts: vec![input], lease: None };
         let applied = self.applier.apply(report).await;
         self.wake();
@@ -363,13 +362,12 @@ impl Sagas {
         if !facts.is_empty() {
             // An inquiry leaves the lease to the load that follows it.
             let report = Report { order: lease.order_id, facts, lease: (!unread).then_some(lease) };
-            match self.applier.apply_with_retries(report).await? {
-                Outcome::Applied(Reported { state, progress }) => {
-                    (job.state, job.progress) = (state, progress)
-                }
-                Outcome::Refused(_) | Outcome::UnknownOrder => {
+            match self.applier.apply_with_retries(report).await {
+                Ok(Reported { state, progress }) => (job.state, job.progress) = (state, progress),
+                Err(NotApplied::Refused(_) | NotApplied::UnknownOrder) => {
                     return Ok(Next::Rest(Rest { pause: LONGEST_PAUSE, in_vain: true }));
                 }
+                Err(error) => return Err(error),
             }
         }
         if job.state != before.0 {

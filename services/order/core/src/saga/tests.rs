@@ -59,7 +59,7 @@ fn a_declined_card_cancels_the_order() {
     let (state, effects) = after(&[created(), Input::IntentReported(IntentStatus::Declined)]);
     assert_eq!(state.cancel_reason, Some(CancelReason::PaymentDeclined));
     assert_eq!((state.payment, state.phase), (PaymentStatus::Declined, Phase::Voiding));
-    assert_eq!(effects, [Effect::Cancel]);
+    assert_eq!(effects, [Effect::Cancel(CancelReason::PaymentDeclined)]);
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn a_deadline_waits_for_the_providers_word() {
     let (state, effects) = apply(&state, Input::IntentReported(IntentStatus::Cancelled)).unwrap();
     assert_eq!(state.cancel_reason, Some(CancelReason::PaymentTimeout));
     assert_eq!((state.payment, state.phase), (PaymentStatus::Voided, Phase::Settled));
-    assert_eq!(effects, [Effect::Cancel]);
+    assert_eq!(effects, [Effect::Cancel(CancelReason::PaymentTimeout)]);
 }
 
 #[test]
@@ -89,7 +89,7 @@ fn a_cancel_during_capture_waits_for_its_answer() {
     assert_eq!((state.status, effects), (Status::Pending, vec![]));
     let (state, effects) = apply(&state, Input::IntentReported(IntentStatus::Captured)).unwrap();
     assert_eq!((state.status, state.phase), (Status::Cancelled, Phase::Refunding));
-    assert_eq!(effects, [Effect::Confirm, Effect::Cancel]);
+    assert_eq!(effects, [Effect::Confirm, Effect::Cancel(CancelReason::Customer)]);
     assert_eq!(state.open_refunds().map(|refund| refund.amount).collect::<Vec<_>>(), [TOTAL]);
 }
 
@@ -112,7 +112,7 @@ fn a_paid_order_is_shipped_once_and_delivered_once() {
     let paid = State { status: Status::Confirmed, phase: Phase::Confirmed, ..State::placed(TOTAL) };
     assert_eq!(apply(&paid, Input::Deliver), Err(Refusal::NotDeliverable));
     let (shipped, effects) = apply(&paid, Input::Ship(parcel("1"))).unwrap();
-    assert_eq!((shipped.status, effects), (Status::Shipped, vec![Effect::Ship]));
+    assert_eq!((shipped.status, effects), (Status::Shipped, vec![Effect::Ship(parcel("1"))]));
     assert_eq!(apply(&shipped, Input::Ship(parcel("1"))), Ok((shipped.clone(), vec![])));
     assert_eq!(apply(&shipped, Input::Ship(parcel("2"))), Err(Refusal::NotShippable));
     let (delivered, effects) = apply(&shipped, Input::Deliver).unwrap();
@@ -183,7 +183,7 @@ fn a_cancellation_gives_back_the_rest() {
     let (part, _) = apply(&paid(), Input::Refund(id(10), Some(eur(1)))).unwrap();
     let (part, _) = apply(&part, reported(10, eur(1), RefundStatus::Succeeded)).unwrap();
     let (cancelled, effects) = apply(&part, Input::Cancel(CancelReason::Staff)).unwrap();
-    assert_eq!((cancelled.phase, effects), (Phase::Refunding, vec![Effect::Cancel]));
+    assert_eq!((cancelled.phase, effects), (Phase::Refunding, vec![Effect::Cancel(CancelReason::Staff)]));
     let open: Vec<_> = cancelled.open_refunds().map(|refund| (refund.amount, refund.by)).collect();
     assert_eq!(open, [(eur(1), RefundBy::Cancel)]);
 }

@@ -131,9 +131,9 @@ impl World {
             match effect {
                 Effect::Confirm => world.confirmed += 1,
                 // `order.cancelled` releases or restocks, whichever it finds.
-                Effect::Cancel => (world.cancelled, world.stock) = (world.cancelled + 1, Stock::Ended),
+                Effect::Cancel(_) => (world.cancelled, world.stock) = (world.cancelled + 1, Stock::Ended),
                 Effect::Refunded(_) => world.refunded += 1,
-                Effect::Ship | Effect::Deliver => {
+                Effect::Ship(_) | Effect::Deliver => {
                     assert_eq!(self.provider, Provider::Captured, "sent unpaid: {self:?}");
                     assert_eq!(self.stock, Stock::Sold, "sent without stock: {self:?}");
                 }

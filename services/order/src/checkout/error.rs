@@ -1,0 +1,50 @@
+//! Why there is no order.
+
+use order_core::ids::ProductId;
+use service::batch::Overloaded;
+
+use crate::clients::product::Shortage;
+use crate::idempotency::KeyError;
+use crate::order::NoTotal;
+
+/// Why a request has made no order. Nothing is stored, so that it may be sent again.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckoutError {
+    #[error("too many orders wait for their payment")]
+    Backlog,
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    #[error("the cart is empty")]
+    EmptyCart,
+    #[error("the cart has more products than an order can have")]
+    TooManyLines,
+    #[error("the user has no such address")]
+    UnknownAddress,
+    #[error("the request has no address")]
+    NoAddress,
+    #[error("the user service is away")]
+    UserAway,
+    #[error("the product service is away")]
+    ProductAway,
+    #[error("the stock could not be reserved")]
+    NotReserved,
+    #[error("too many orders are placed at once")]
+    Overloaded(#[from] Overloaded),
+    #[error(transparent)]
+    Encode(#[from] serde_json::Error),
+    #[error(transparent)]
+    Store(#[from] sqlx::Error),
+}
+
+/// Why there is no order, for good: the key has this answer from now on.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    #[error("not enough is in stock")]
+    OutOfStock(Vec<Shortage>),
+    #[error("a product does not exist")]
+    UnknownProducts(Vec<ProductId>),
+    #[error(transparent)]
+    NoTotal(#[from] NoTotal),
+    #[error("the cart has changed since it was read")]
+    CartChanged,
+}

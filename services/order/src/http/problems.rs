@@ -1,0 +1,217 @@
+//! What went wrong, as problem documents: the one place where errors of use cases become answers.
+
+use order_core::ids::ProductId;
+use service::{FieldError, Problem};
+use uuid::Uuid;
+
+use crate::cart::CartError;
+use crate::catalogue::CatalogueError;
+use crate::changes::ChangeError;
+use crate::checkout::{self, CheckoutError};
+use crate::idempotency::{KeyError, StoredAnswer};
+use crate::order::reads::ReadError;
+use crate::order::{Line, MAX_LINES, NoTotal};
+use crate::refunds::{self, RefundError};
+use crate::saga::Refusal;
+use crate::saga::applier::NotApplied;
+
+impl From<KeyError> for Problem {
+    fn from(error: KeyError) -> Self {
+        match error {
+            KeyError::Reused => {
+                let detail = "This Idempotency-Key was used with another body.";
+                Self::unprocessable("idempotency_key_reused", detail)
+            }
+            KeyError::InProgress => {
+                let detail = "The first request with this Idempotency-Key is still running.";
+                Self::conflict("idempotency_in_progress", detail).with_retry_after(1)
+            }
+            // The access token is still good, its owner is not.
+            KeyError::UserGone => Self::unauthorized("invalid_token", "This account was deleted."),
+            KeyError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<CheckoutError> for Problem {
+    fn from(error: CheckoutError) -> Self {
+        match error {
+            CheckoutError::Backlog => Self::unavailable("Too many orders wait for their payment; try again."),
+            CheckoutError::Key(error) => error.into(),
+            CheckoutError::EmptyCart => {
+                Self::unprocessable("cart_empty", "There is nothing in the cart to buy.")
+            }
+            CheckoutError::TooManyLines => {
+                let detail = format!("An order has at most {MAX_LINES} different products.");
+                Self::unprocessable("too_many_items", detail)
+            }
+            CheckoutError::UnknownAddress => {
+                let error = FieldError::new("/address_id", "unknown_address", "You have no such address.");
+                let problem = Self::unprocessable("unknown_address", "The address does not exist.");
+                problem.with_errors(vec![error])
+            }
+            CheckoutError::UserAway => {
+                Self::unavailable("Addresses can't be looked up at the moment; try again.")
+            }
+            CheckoutError::ProductAway => {
+                Self::unavailable("Stock can't be reserved at the moment; try again.")
+            }
+            CheckoutError::NotReserved => Self::unavailable("The stock could not be reserved; try again."),
+            CheckoutError::Overloaded(_) => Self::unavailable("Too many orders at once; try again."),
+            CheckoutError::NoAddress | CheckoutError::Encode(_) => defect(&error),
+            CheckoutError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<RefundError> for Problem {
+    fn from(error: RefundError) -> Self {
+        match error {
+            RefundError::Key(error) => error.into(),
+            RefundError::UnknownOrder => unknown_order(),
+            RefundError::Encode(_) => defect(&error),
+            RefundError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<ReadError> for Problem {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::UnknownOrder => unknown_order(),
+            ReadError::Overloaded(_) => Self::unavailable("Too many are reading; try again."),
+            ReadError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<ChangeError> for Problem {
+    fn from(error: ChangeError) -> Self {
+        match error {
+            ChangeError::NotRead(error) => error.into(),
+            ChangeError::NotApplied(NotApplied::Refused(refusal)) => refused(refusal),
+            ChangeError::NotApplied(NotApplied::UnknownOrder) => unknown_order(),
+            ChangeError::NotApplied(NotApplied::Overloaded) => {
+                Self::unavailable("The service is busy; try again.")
+            }
+            ChangeError::NotApplied(NotApplied::Store(error)) => error.into(),
+        }
+    }
+}
+
+impl From<CartError> for Problem {
+    fn from(error: CartError) -> Self {
+        match error {
+            CartError::UnknownProduct => Self::not_found("There is no such product."),
+            CartError::MixedCurrencies => {
+                Self::conflict("mixed_currencies", "All items of a cart have one currency.")
+            }
+            CartError::Full => {
+                let detail = format!("A cart holds at most {MAX_LINES} different products.");
+                Self::conflict("cart_full", detail)
+            }
+            CartError::Catalogue(CatalogueError::Away) => {
+                Self::unavailable("The catalogue can't be reached; try again.")
+            }
+            CartError::Catalogue(CatalogueError::Store(error)) | CartError::Store(error) => error.into(),
+        }
+    }
+}
+
+fn unknown_order() -> Problem {
+    Problem::not_found("There is no such order.")
+}
+
+fn defect(error: &(dyn std::error::Error + 'static)) -> Problem {
+    tracing::error!(error, "http.defect");
+    Problem::internal()
+}
+
+fn refused(refusal: Refusal) -> Problem {
+    match refusal {
+        Refusal::NotCancellable => {
+            Problem::conflict("not_cancellable", "The order can't be cancelled any more.")
+        }
+        Refusal::NotShippable => {
+            let detail = "Only a paid order that is not on its way can be shipped.";
+            Problem::conflict("not_shippable", detail)
+        }
+        Refusal::NotDeliverable => {
+            Problem::conflict("not_deliverable", "Only an order that is on its way can be delivered.")
+        }
+        Refusal::RefundExceedsCaptured => {
+            let detail = "That is more than was captured and is not refunded yet.";
+            let error = FieldError::new("/amount", "refund_exceeds_captured", detail);
+            Problem::conflict("refund_exceeds_captured", detail).with_errors(vec![error])
+        }
+    }
+}
+
+/// The answer to a checkout that is refused, as it is kept with its key. `lines` are what was to be bought.
+pub fn checkout_refused(
+    id: Uuid,
+    refusal: &checkout::Refusal,
+    lines: &[Line],
+) -> serde_json::Result<StoredAnswer> {
+    use checkout::Refusal;
+    let at = |product: ProductId| match lines.iter().position(|line| line.product_id == product) {
+        Some(index) => format!("/items/{index}"),
+        None => "/items".to_owned(),
+    };
+    let problem = match refusal {
+        Refusal::OutOfStock(short) => {
+            let errors = short.iter().map(|line| {
+                let detail = format!("{} asked for, {} available.", line.requested, line.available);
+                FieldError::new(at(line.product_id), "out_of_stock", detail)
+            });
+            let problem = Problem::conflict("out_of_stock", "Not enough of everything is in stock.");
+            problem.with_errors(errors.collect())
+        }
+        Refusal::UnknownProducts(ids) => {
+            let errors = ids.iter().map(|id| {
+                FieldError::new(format!("{}/product_id", at(*id)), "unknown_product", "No such product.")
+            });
+            let problem = Problem::unprocessable("unknown_product", "A product does not exist.");
+            problem.with_errors(errors.collect())
+        }
+        Refusal::NoTotal(why) => Problem::invalid(vec![no_total(*why)]),
+        Refusal::CartChanged => {
+            let detail = "The cart has changed since it was read; look at it again.";
+            Problem::conflict("cart_changed", detail)
+        }
+    };
+    stored(id, &problem)
+}
+
+/// The answer to a refund that is refused, as it is kept with its key.
+pub fn refund_refused(id: Uuid, refusal: &refunds::Refusal) -> serde_json::Result<StoredAnswer> {
+    let problem = match refusal {
+        refunds::Refusal::RestockExceedsSold(lines) => {
+            let errors = lines.iter().map(|line| {
+                let detail = format!("{} to go back, {} sold and not back yet.", line.wanted, line.left);
+                FieldError::new(format!("/restock/{}/quantity", line.index), "restock_exceeds_sold", detail)
+            });
+            let detail = "More would go back into stock than was sold and is not back yet.";
+            Problem::conflict("restock_exceeds_sold", detail).with_errors(errors.collect())
+        }
+        refunds::Refusal::Rule(refusal) => refused(*refusal),
+    };
+    stored(id, &problem)
+}
+
+fn stored(id: Uuid, problem: &Problem) -> serde_json::Result<StoredAnswer> {
+    Ok(StoredAnswer { id, status: problem.status.as_u16(), body: serde_json::to_string(problem)? })
+}
+
+fn no_total(why: NoTotal) -> FieldError {
+    let at =
+        |index: usize, code: &str, detail: &str| FieldError::new(format!("/items/{index}"), code, detail);
+    match why {
+        NoTotal::Empty => FieldError::new("/items", "too_short", "At least one item."),
+        NoTotal::MixedCurrencies(index) => {
+            at(index, "mixed_currencies", "All items of an order have one currency.")
+        }
+        NoTotal::TooLarge(index) => at(index, "total_too_large", "An order comes to at most 999,999.99."),
+        NoTotal::Zero => at(0, "total_too_small", "An order that costs nothing can't be paid."),
+    }
+}
