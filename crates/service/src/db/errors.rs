@@ -23,6 +23,7 @@ pub fn kind(error: &sqlx::Error) -> Kind {
     match error {
         sqlx::Error::Io(_) => match unanswered(error) {
             Some(Unanswered::Commit) => Kind::OutcomeUnknown,
+            Some(Unanswered::GivenUp) => Kind::Later,
             _ => Kind::OtherConnection,
         },
         sqlx::Error::WorkerCrashed | sqlx::Error::Protocol(_) | sqlx::Error::Tls(_) => Kind::OtherConnection,
@@ -76,13 +77,15 @@ impl From<Defect> for sqlx::Error {
     }
 }
 
-/// Why a connection was closed while it was waited for, or could not be had.
+/// Why a statement has no answer: its connection was closed, or could not be had, or its turn did not come.
 #[derive(Debug)]
 pub(super) enum Unanswered {
     /// Its statement's deadline passed.
     Statement,
     /// COMMIT's deadline passed, or its connection was lost.
     Commit,
+    /// Its batch was given up before it was begun.
+    GivenUp,
     /// Another server took over.
     Retired,
     /// It was closed by an earlier error.
@@ -100,6 +103,7 @@ impl fmt::Display for Unanswered {
         match self {
             Self::Statement => f.write_str("the database did not answer in time"),
             Self::Commit => f.write_str("the database did not say whether the transaction is committed"),
+            Self::GivenUp => f.write_str("the batch was given up before this was begun"),
             Self::Retired => f.write_str("another database server took over"),
             Self::Closed => f.write_str("the connection was closed after an earlier error"),
             Self::ReadOnly => {
@@ -117,6 +121,11 @@ impl From<Unanswered> for sqlx::Error {
     fn from(why: Unanswered) -> Self {
         Self::Io(io::Error::other(why))
     }
+}
+
+/// For what is left of a batch that is given up.
+pub(crate) fn given_up() -> sqlx::Error {
+    Unanswered::GivenUp.into()
 }
 
 fn unanswered(error: &sqlx::Error) -> Option<&Unanswered> {
@@ -163,6 +172,8 @@ mod tests {
         let unreachable = Unanswered::Unreachable(sqlx::Error::Configuration("x".into()));
         assert!(is_transient(&unreachable.into()));
         assert_eq!(kind(&sqlx::Error::PoolTimedOut), Kind::Later);
+        assert_eq!(kind(&given_up()), Kind::Later);
+        assert_eq!(kind(&Defect("x").into()), Kind::Statement);
         assert_eq!(kind(&sqlx::Error::RowNotFound), Kind::Statement);
     }
 }

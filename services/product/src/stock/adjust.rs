@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use service::db::Connection;
+use service::db::{Connection, Defect};
 use uuid::Uuid;
 
 use super::ledger::{self, Change, Entry, Kind};
@@ -51,7 +51,8 @@ pub async fn adjust(
     actor: Uuid,
 ) -> Result<Entry, AdjustError> {
     let levels = store::lock_stock(connection, &[product_id]).await?;
-    let level = levels.get(&product_id).ok_or(sqlx::Error::RowNotFound)?;
+    let level =
+        levels.get(&product_id).ok_or_else(|| sqlx::Error::from(Defect("a product has no stock level")))?;
     let on_hand = level.on_hand + delta;
     if on_hand < level.reserved {
         return Err(AdjustError::Insufficient);

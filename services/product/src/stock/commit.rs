@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use service::db::Connection;
+use service::db::{Connection, Defect};
 use uuid::Uuid;
 
 use super::State;
@@ -46,7 +46,7 @@ async fn sell(connection: &mut Connection, orders: &[Uuid]) -> sqlx::Result<()> 
         let change = changes.entry(line.product_id).or_default();
         change.on_hand -= line.quantity;
         change.reserved -= line.quantity;
-        let level = levels.get_mut(&line.product_id).ok_or(sqlx::Error::RowNotFound)?;
+        let level = levels.get_mut(&line.product_id).ok_or(Defect("a product has no stock level"))?;
         level.on_hand -= line.quantity;
         entries.push(Change {
             product_id: line.product_id,

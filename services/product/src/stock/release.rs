@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use service::Pulse;
 use service::batch::MAX_BATCH;
-use service::db::Connection;
-use service::db::Pool;
+use service::db::{Connection, Defect, Pool};
 use service::failpoint;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -94,7 +93,7 @@ pub async fn restock(
         let delta = comes_back(line, cancelled, returns);
         if delta > 0 {
             changes.entry(line.product_id).or_default().on_hand += delta;
-            let level = levels.get_mut(&line.product_id).ok_or(sqlx::Error::RowNotFound)?;
+            let level = levels.get_mut(&line.product_id).ok_or(Defect("a product has no stock level"))?;
             level.on_hand += delta;
             let (product_id, on_hand, order_id) = (line.product_id, level.on_hand, Some(line.order_id));
             entries.push(Change { product_id, delta, on_hand, order_id });
