@@ -3,7 +3,8 @@
 //! The path of `POST /orders`, as reading order: [`http::orders`](http) takes the request apart. [`checkout`] claims its
 //! Idempotency-Key ([`idempotency`]), reserves the stock ([`clients::product`]), and writes the order ([`order`]) in one
 //! transaction. From there on the [`saga`] sees it through: the rule is a pure function ([`order_core::saga`]), the store
-//! applies facts by it, and the runner asks the product service and the payment provider for the next fact.
+//! applies facts by it, and the runner asks the product service and the payment provider for the next fact. What goes
+//! wrong is an error of the use case; `http::problems` has the answer to each.
 
 mod address;
 mod app;
