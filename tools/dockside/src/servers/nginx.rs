@@ -49,6 +49,7 @@ pub fn spec(layout: &Layout, edge: &Edge, contained: bool) -> Result<Spec> {
         ("EDGE_ACCESS_LOG", setting("EDGE_ACCESS_LOG", &log.display().to_string())),
         ("EDGE_RESOLVER", "127.0.0.1".to_owned()),
         ("EDGE_TRUSTED_PROXY", setting("EDGE_TRUSTED_PROXY", "unix:")),
+        ("CORS_ORIGINS", setting("CORS_ORIGINS", "")),
         ("EDGE_RATE", rate("EDGE_RATE", "2000")),
         ("EDGE_BURST", rate("EDGE_BURST", "4000")),
         ("EDGE_AUTH_RATE", rate("EDGE_AUTH_RATE", "20")),
@@ -120,7 +121,132 @@ fn substitute(template: &str, values: &[(&str, String)]) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::process::{Command, Stdio};
+    use std::time::{Duration, Instant};
+
     use super::*;
+
+    /// The edge by itself, without services behind it.
+    struct Alone {
+        process: std::process::Child,
+        port: u16,
+        dir: PathBuf,
+    }
+
+    impl Alone {
+        fn start(cors_origins: &str) -> Self {
+            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let dir = std::env::temp_dir().join(format!("dockside-edge-{port}"));
+            fs::create_dir_all(&dir).unwrap();
+            let template = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docker/edge/nginx.conf.template");
+            let mut values = vec![
+                ("EDGE_DIR", dir.display().to_string()),
+                ("EDGE_LISTEN", format!("127.0.0.1:{port}")),
+                ("EDGE_ACCESS_LOG", "/dev/null".to_owned()),
+                ("EDGE_TRUSTED_PROXY", "unix:".to_owned()),
+                ("CORS_ORIGINS", cors_origins.to_owned()),
+                ("EDGE_RESOLVER", "127.0.0.1".to_owned()),
+                ("EDGE_WORKERS", "1".to_owned()),
+            ];
+            for name in ["EDGE_RATE", "EDGE_BURST", "EDGE_AUTH_RATE", "EDGE_AUTH_BURST"] {
+                values.push((name, "1000".to_owned()));
+            }
+            for (upstream, route, canary, group) in [
+                ("USER_UPSTREAM", "USER_ROUTE", "USER_CANARY", "user"),
+                ("PRODUCT_UPSTREAM", "PRODUCT_ROUTE", "PRODUCT_CANARY", "product"),
+                ("ORDER_UPSTREAM", "ORDER_ROUTE", "ORDER_CANARY", "order"),
+            ] {
+                values.extend([(upstream, "127.0.0.1:1".to_owned())]);
+                values.extend([route, canary].map(|name| (name, group.to_owned())));
+            }
+            let conf = dir.join("nginx.conf");
+            fs::write(&conf, substitute(&fs::read_to_string(template).unwrap(), &values).unwrap()).unwrap();
+            let program = find_program().expect("nginx");
+            let process = Command::new(program)
+                .args(["-e", "stderr", "-g", "daemon off;", "-p"])
+                .arg(&dir)
+                .arg("-c")
+                .arg(&conf)
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
+            let start = Instant::now();
+            while TcpStream::connect(("127.0.0.1", port)).is_err() {
+                assert!(start.elapsed() < Duration::from_secs(20), "nginx does not listen");
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Self { process, port, dir }
+        }
+
+        /// The answer to a request with these header lines, in lower case.
+        fn answer(&self, request: &str, headers: &str) -> String {
+            let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+            stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            write!(stream, "{request} HTTP/1.0\r\nHost: localhost\r\n{headers}\r\n").unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).unwrap();
+            answer.to_lowercase()
+        }
+    }
+
+    impl Drop for Alone {
+        fn drop(&mut self) {
+            let _ = self.process.kill();
+            let _ = self.process.wait();
+            let _ = fs::remove_dir_all(&self.dir);
+        }
+    }
+
+    #[test]
+    fn pages_of_the_origins_in_the_setting_may_call_the_api_and_no_others() {
+        let edge = Alone::start("https://shop.example.com, http://localhost:3000");
+        let preflight = |origin: &str| {
+            let asked = format!(
+                "Origin: {origin}\r\nAccess-Control-Request-Method: POST\r\n\
+                 Access-Control-Request-Headers: authorization, idempotency-key\r\n"
+            );
+            edge.answer("OPTIONS /api/v1/orders", &asked)
+        };
+        for origin in ["https://shop.example.com", "http://localhost:3000"] {
+            let answer = preflight(origin);
+            assert!(answer.starts_with("http/1.1 204"), "{answer}");
+            assert!(answer.contains(&format!("access-control-allow-origin: {origin}\r\n")), "{answer}");
+            assert!(answer.contains("access-control-allow-methods: get, head, post"), "{answer}");
+            assert!(answer.contains("idempotency-key, if-match"), "{answer}");
+            assert!(answer.contains("vary: origin\r\n"), "{answer}");
+            // An error of the edge's own can be read, too: nothing listens behind it.
+            let answer = edge.answer("GET /api/v1/products", &format!("Origin: {origin}\r\n"));
+            assert!(answer.starts_with("http/1.1 503"), "{answer}");
+            assert!(answer.contains(&format!("access-control-allow-origin: {origin}\r\n")), "{answer}");
+            assert!(answer.contains("access-control-expose-headers: etag"), "{answer}");
+        }
+        for origin in [
+            "https://shopXexample.com",
+            "https://shop.example.com.test",
+            "https://shop.example.com:8443",
+            "http://shop.example.com",
+            "https://shop.example",
+            "null",
+            "https://other.test | https://other.test",
+            "https://other.test | https://shop.example.com",
+        ] {
+            let answer = preflight(origin);
+            assert!(!answer.contains("access-control"), "{origin}: {answer}");
+            assert!(answer.starts_with("http/1.1 503"), "{origin}: {answer}");
+        }
+    }
+
+    #[test]
+    fn without_the_setting_no_page_may_and_the_edge_says_that_it_is_well() {
+        let edge = Alone::start("");
+        let answer = edge.answer("GET /healthz", "Origin: https://shop.example.com\r\n");
+        assert!(answer.starts_with("http/1.1 200"), "{answer}");
+        assert!(answer.contains("content-type: application/json"), "{answer}");
+        assert!(answer.ends_with("{\"status\":\"ok\"}\n"), "{answer}");
+        assert!(!answer.contains("access-control") && !answer.contains("vary: origin"), "{answer}");
+    }
 
     #[test]
     fn names_get_their_values_and_nginx_keeps_its_variables() {
