@@ -1,5 +1,7 @@
 //! Money: integer minor units with checked arithmetic.
 
+mod cards;
+
 use std::cmp::Ordering;
 
 use iso_currency::Currency as Iso;
@@ -67,10 +69,6 @@ pub struct Money {
 }
 
 impl Money {
-    /// Most that a price or an order may come to, in minor units: what card
-    /// providers take (Stripe: eight digits).
-    pub const MAX_AMOUNT: i64 = 99_999_999;
-
     pub const fn new(amount: i64, currency: Currency) -> Self {
         Self { amount, currency }
     }

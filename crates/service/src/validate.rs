@@ -4,16 +4,6 @@
 use crate::problem::MOST_ERRORS;
 use crate::{FieldError, Money, Problem};
 
-/// The assigned codes of ISO 3166-1 alpha-2, with a space between them.
-pub const COUNTRIES: &str = "AD AE AF AG AI AL AM AO AQ AR AS AT AU AW AX AZ BA BB BD BE BF BG BH BI BJ BL BM BN BO BQ BR BS \
-    BT BV BW BY BZ CA CC CD CF CG CH CI CK CL CM CN CO CR CU CV CW CX CY CZ DE DJ DK DM DO DZ EC EE \
-    EG EH ER ES ET FI FJ FK FM FO FR GA GB GD GE GF GG GH GI GL GM GN GP GQ GR GS GT GU GW GY HK HM \
-    HN HR HT HU ID IE IL IM IN IO IQ IR IS IT JE JM JO JP KE KG KH KI KM KN KP KR KW KY KZ LA LB LC \
-    LI LK LR LS LT LU LV LY MA MC MD ME MF MG MH MK ML MM MN MO MP MQ MR MS MT MU MV MW MX MY MZ NA \
-    NC NE NF NG NI NL NO NP NR NU NZ OM PA PE PF PG PH PK PL PM PN PR PS PT PW PY QA RE RO RS RU RW \
-    SA SB SC SD SE SG SH SI SJ SK SL SM SN SO SR SS ST SV SX SY SZ TC TD TF TG TH TJ TK TL TM TN TO \
-    TR TT TV TW TZ UA UG UM US UY UZ VA VC VE VG VI VN VU WF WS YE YT ZA ZM ZW";
-
 /// Collects what is wrong with a form, up to a hundred errors.
 #[derive(Debug, Default)]
 pub struct Invalid(Vec<FieldError>);
@@ -66,17 +56,16 @@ impl Invalid {
         Some(value)
     }
 
-    /// A price: from 0 to [`Money::MAX_AMOUNT`].
+    /// A price: from 0 to the most that cards are charged in its currency, in steps that can be charged.
     pub fn price(&mut self, pointer: &str, price: Money) -> Option<Money> {
-        self.range(&format!("{pointer}/amount"), price.amount, 0, Money::MAX_AMOUNT)?;
-        Some(price)
-    }
-
-    /// A country: an assigned code of ISO 3166-1 alpha-2, in upper case.
-    pub fn country(&mut self, pointer: &str, code: &str) {
-        if !COUNTRIES.split(' ').any(|assigned| assigned == code) {
-            self.push(pointer, "invalid_country", "An ISO 3166-1 alpha-2 code, like GB.");
+        let (pointer, currency) = (format!("{pointer}/amount"), price.currency);
+        self.range(&pointer, price.amount, 0, currency.card_ceiling())?;
+        if price.for_cards().is_none() {
+            let step = Money::new(currency.card_step(), currency);
+            self.push(pointer, "not_chargeable", format!("Cards are charged in steps of {step}."));
+            return None;
         }
+        Some(price)
     }
 }
 
@@ -85,16 +74,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_country_is_one_of_the_249() {
-        assert_eq!(COUNTRIES.split(' ').count(), 249);
-        let accepted = |code: &str| {
+    fn a_price_is_one_that_can_be_charged() {
+        let code = |amount: i64, currency: &str| {
             let mut invalid = Invalid::new();
-            invalid.country("/country", code);
-            invalid.check().is_ok()
+            invalid.price("/price", Money::new(amount, currency.parse().unwrap()));
+            invalid.0.pop().map(|error| (error.code, error.detail))
         };
-        assert!(accepted("GB"));
-        for bad in ["", "UK", "gb", "GBR", "ZZ", " ", "AD AE"] {
-            assert!(!accepted(bad), "{bad:?}");
+        for (amount, currency) in
+            [(0, "EUR"), (450_000_000, "IDR"), (24_900, "ISK"), (5120, "KWD"), (999_999_999_999, "EUR")]
+        {
+            assert_eq!(code(amount, currency), None, "{amount} {currency}");
         }
+        let (refused, detail) = code(5124, "KWD").unwrap();
+        assert_eq!((&*refused, &*detail), ("not_chargeable", "Cards are charged in steps of 0.010 KWD."));
+        assert_eq!(code(-1, "EUR").unwrap().0, "out_of_range");
+        assert_eq!(code(1_000_000_000_000, "EUR").unwrap().0, "out_of_range");
     }
 }

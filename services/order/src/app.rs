@@ -47,7 +47,12 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
     let key = ServiceKey::from_pem("order", &config.service_key)?;
     let products = Products::new(&config.product_grpc, key.clone(), times)?;
     let users = Users::new(&config.user_grpc, key, times)?;
-    let payments = Payments::new(&config.payment_url, &config.payment_secret_key, times.provider_call)?;
+    let payments = Payments::new(
+        &config.payment_url,
+        &config.payment_secret_key,
+        config.payment_return_url.as_deref(),
+        times.provider_call,
+    )?;
     let (stream, announced) = OrderStream::new(pool.clone(), config.event_listeners);
     let calls = Calls { payments, products: products.clone() };
     let stop = lifecycle.stopping();

@@ -56,6 +56,7 @@ pub struct Carts {
 pub struct Candidate {
     user: UserId,
     product: ProductId,
+    price: Money,
     /// The cart's other products have another currency.
     mixes: bool,
 }
@@ -67,7 +68,14 @@ impl Carts {
 
     pub async fn show(&self, user: UserId) -> Result<Cart, CartError> {
         let lines = store::lines(&mut *self.pool.acquire().await?, user).await?;
-        Ok(show(&self.catalogue, &lines).await?)
+        let cart = show(&self.catalogue, &lines).await?;
+        let prices: Vec<_> = cart.items.iter().map(|item| (item.product_id, item.unit_price)).collect();
+        let mut connection = self.pool.acquire().await?;
+        let shown = store::shown(&mut connection, user).await?;
+        if prices.iter().any(|(product, price)| shown.get(product) != Some(&price.amount)) {
+            store::show(&mut connection, user, &prices).await?;
+        }
+        Ok(cart)
     }
 
     /// Looks for a product that can be bought.
@@ -80,19 +88,23 @@ impl Carts {
         let found = found.ok_or(CartError::UnknownProduct)?;
         let other = other.and_then(|other| products.get(&other));
         let mixes = other.is_some_and(|other| other.price.currency != found.price.currency);
-        Ok(Candidate { user, product, mixes })
+        Ok(Candidate { user, product, price: found.price, mixes })
     }
 
     /// Sets how many of a product are in the cart, and returns the cart.
     pub async fn put(&self, candidate: Candidate, quantity: u32) -> Result<Cart, CartError> {
-        let Candidate { user, product: product_id, mixes } = candidate;
+        let Candidate { user, product: product_id, price, mixes } = candidate;
         if mixes {
             return Err(CartError::MixedCurrencies);
         }
-        if !store::put(&mut *self.pool.acquire().await?, user, Line { product_id, quantity }).await? {
-            return Err(CartError::Full);
+        let mut transaction = service::db::begin(&self.pool).await?;
+        let put = store::put(&mut transaction, user, Line { product_id, quantity }, price).await?;
+        transaction.commit().await?;
+        match put {
+            store::Put::Done => self.show(user).await,
+            store::Put::Full => Err(CartError::Full),
+            store::Put::MixedCurrencies => Err(CartError::MixedCurrencies),
         }
-        self.show(user).await
     }
 
     /// Takes a product out, if it is in there, and returns the cart.
@@ -117,8 +129,11 @@ async fn show(catalogue: &Catalogue, lines: &[Line]) -> Result<Cart, CatalogueEr
         if items.is_empty() {
             total.currency = product.price.currency;
         }
-        let price = product.price.checked_mul(line.quantity);
-        total = price.and_then(|price| total.checked_add(price)).unwrap_or(total);
+        // What is gone from the shop can't be bought, and costs nothing.
+        if !product.archived {
+            let price = product.price.checked_mul(line.quantity);
+            total = price.and_then(|price| total.checked_add(price)).unwrap_or(total);
+        }
         items.push(CartItem {
             product_id: product.id,
             name: product.name.clone(),

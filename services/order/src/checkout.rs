@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use messaging::Outbox;
 use opentelemetry::metrics::Counter;
 use order_core::ids::{AddressId, UserId};
+use service::Money;
 use service::batch::{Batcher, split};
 use service::db::Pool;
 use service::{failpoint, telemetry};
@@ -40,7 +41,7 @@ pub type AnswerRefusal = fn(Uuid, &Refusal, &[Line]) -> serde_json::Result<Store
 /// A key after a request has asked for it.
 enum Claimed {
     /// This request works on it.
-    Mine(Record),
+    Mine(Box<Record>),
     Answered(StoredAnswer),
 }
 
@@ -106,8 +107,12 @@ impl Checkout {
         Self(Arc::new(Inner { pool, products, users, sagas, times, claims, place, answer_refusal, refused }))
     }
 
-    /// Refuses while orders wait longer and longer to be paid: more of them would be cancelled unpaid in the end.
+    /// Refuses while nothing can be paid, and while orders wait longer and longer to be paid: more of them would be cancelled unpaid in the end.
     pub fn admit(&self) -> Result<(), CheckoutError> {
+        if self.sagas.is_key_refused() {
+            self.refused.add(1, &[]);
+            return Err(CheckoutError::KeyRefused);
+        }
         if !self.sagas.has_backlog() {
             return Ok(());
         }
@@ -124,7 +129,7 @@ impl Checkout {
     ) -> Result<(StoredAnswer, bool), CheckoutError> {
         let key = Key::new(user, OPERATION, key, &request)?;
         let record = match self.claim(&key, &request).await? {
-            Claimed::Mine(record) => record,
+            Claimed::Mine(record) => *record,
             Claimed::Answered(answer) => return Ok((answer, true)),
         };
         match self.work(&key, record.clone(), request).await {
@@ -146,7 +151,7 @@ impl Checkout {
             if can_be_bought(&lines).is_ok()
                 && let Some(record) = self.claim_new(key, lines, None).await?
             {
-                return Ok(Claimed::Mine(record));
+                return Ok(Claimed::Mine(Box::new(record)));
             }
         }
         let existing = {
@@ -169,7 +174,7 @@ impl Checkout {
         let lines = self.lines(key, request).await?;
         can_be_bought(&lines)?;
         match self.claim_new(key, lines, address).await? {
-            Some(record) => Ok(Claimed::Mine(record)),
+            Some(record) => Ok(Claimed::Mine(Box::new(record))),
             None => Err(idempotency::taken(&mut *self.pool.acquire().await?, key).await.into()),
         }
     }
@@ -244,7 +249,32 @@ impl Checkout {
                 return self.refuse(&record, why.into()).await;
             }
         };
+        if !self.is_agreed(key.user_id, &request, &items, total).await? {
+            self.give_back(&record).await?;
+            return self.refuse(&record, Refusal::PriceChanged { items, total }).await;
+        }
         self.place(key, &record, request, items, total, remaining_ms).await
+    }
+
+    /// Whether this is what the customer has agreed to pay: the total that they name, or the prices that their cart was last
+    /// shown at.
+    async fn is_agreed(
+        &self,
+        user: UserId,
+        request: &Request,
+        items: &[Item],
+        total: Money,
+    ) -> sqlx::Result<bool> {
+        if let Some(expected) = request.expected_total {
+            return Ok(expected == total);
+        }
+        if request.items.is_some() {
+            return Ok(true);
+        }
+        let shown = cart::store::shown(&mut *self.pool.acquire().await?, user).await?;
+        Ok(items
+            .iter()
+            .all(|item| shown.get(&item.product_id).is_none_or(|price| *price == item.unit_price.amount)))
     }
 
     async fn reserve(&self, record: &Record) -> Result<Reserved, CheckoutError> {
@@ -268,7 +298,7 @@ impl Checkout {
         record: &Record,
         request: Request,
         items: Vec<Item>,
-        total: service::Money,
+        total: Money,
         remaining_ms: i64,
     ) -> Result<StoredAnswer, CheckoutError> {
         let address = record.address.clone().or(request.shipping_address);

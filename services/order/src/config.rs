@@ -48,8 +48,14 @@ pub struct Config {
     /// Seconds after which an unpaid order is cancelled.
     #[arg(long, env = "PAYMENT_DEADLINE_SECONDS", default_value_t = 300)]
     pub payment_deadline_seconds: u64,
+    /// Seconds after which an unpaid order is cancelled whose customer has to prove who they are (3-D Secure).
+    #[arg(long, env = "PAYMENT_ACTION_DEADLINE_SECONDS", default_value_t = 900)]
+    pub payment_action_deadline_seconds: u64,
+    /// Where customers come back to from their bank; {order_id} in it stands for the order's id.
+    #[arg(long, env = "PAYMENT_RETURN_URL", value_parser = return_url)]
+    pub payment_return_url: Option<String>,
     /// The product service's setting of the same name: seconds that a reservation lives.
-    #[arg(long, env = "RESERVATION_LIFE_SECONDS", default_value_t = 600)]
+    #[arg(long, env = "RESERVATION_LIFE_SECONDS", default_value_t = 1200)]
     pub reservation_life_seconds: u64,
     /// Seconds that a request which places an order holds its key; one that died is taken over, or swept, after them.
     #[arg(long, env = "CLAIM_LEASE_SECONDS", default_value_t = 30)]
@@ -68,6 +74,12 @@ pub struct Config {
     pub currency: Currency,
 }
 
+/// An empty variable is how compose files leave one out.
+fn return_url(text: &str) -> Result<String, &'static str> {
+    let sound = text.is_empty() || text.starts_with("https://") || text.starts_with("http://");
+    if sound { Ok(text.to_owned()) } else { Err("it must be the address of a web page, https://...") }
+}
+
 /// With an empty one anybody could sign as the provider.
 fn secret(text: &str) -> Result<String, &'static str> {
     if text.trim().is_empty() { Err("it must not be empty") } else { Ok(text.to_owned()) }
@@ -77,6 +89,7 @@ impl Config {
     pub(crate) fn times(&self) -> anyhow::Result<Times> {
         let times = Times {
             payment_deadline: Duration::from_secs(self.payment_deadline_seconds),
+            action_deadline: Duration::from_secs(self.payment_action_deadline_seconds),
             reservation_life: Duration::from_secs(self.reservation_life_seconds),
             claim_lease: Duration::from_secs(self.claim_lease_seconds),
             saga_lease: Duration::from_secs(self.saga_lease_seconds),

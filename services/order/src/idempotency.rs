@@ -104,7 +104,7 @@ pub enum Lookup {
     /// Nobody has used this key.
     None,
     /// Somebody had it and did not come back for the answer.
-    TakenOver(Record),
+    TakenOver(Box<Record>),
     Answered(StoredAnswer),
 }
 
@@ -115,7 +115,7 @@ pub async fn find_or_take_over(
     times: &Times,
 ) -> Result<Lookup, KeyError> {
     if let Some(record) = store::take_over(connection, key, times.claim_lease).await? {
-        return Ok(Lookup::TakenOver(record));
+        return Ok(Lookup::TakenOver(Box::new(record)));
     }
     let Some(stored) = store::read(connection, key).await? else { return Ok(Lookup::None) };
     if stored.body_hash != key.body_hash {

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use order_core::ids::{OrderId, ProductId, UserId};
 pub use order_core::order::{
-    CancelReason, Item, Line, MAX_LINES, MAX_QUANTITY, NoTotal, PaymentStatus, Status, Tracking, total,
+    CancelReason, Item, Line, MAX_LINES, MAX_QUANTITY, NextAction, NoTotal, PaymentStatus, Status, Tracking,
+    total,
 };
 use serde::Serialize;
 use service::Money;
@@ -56,6 +57,7 @@ impl Placement {
             refunding: none,
             payment_status: PaymentStatus::Pending,
             payment_method: self.payment_method.clone(),
+            payment_action: None,
             shipping_address: Some(serde_json::to_value(&self.shipping_address)?),
             tracking: None,
             placed_at: self.placed_at,
@@ -86,6 +88,7 @@ pub struct Order {
     pub refunding: Money,
     pub payment_status: PaymentStatus,
     pub payment_method: String,
+    pub payment_action: Option<NextAction>,
     pub shipping_address: Option<serde_json::Value>,
     pub tracking: Option<Tracking>,
     pub placed_at: OffsetDateTime,
@@ -160,6 +163,10 @@ struct ItemView {
 struct PaymentView {
     status: PaymentStatus,
     method: String,
+    /// What the customer has to do before the order can be paid; of their own orders, while it is pending.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    next_action: Option<NextAction>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -189,6 +196,7 @@ impl Order {
         then.payment_status = past.payment_status;
         then.refunded = past.refunded;
         then.refunding = Money::zero(self.total.currency);
+        then.payment_action = None;
         then.tracking = then.tracking.filter(|_| past.status == Status::Shipped);
         then.version = past.version;
         then.updated_at = past.at;
@@ -233,16 +241,28 @@ impl Order {
             total: self.total,
             refunded: self.refunded,
             shipping_address: self.shipping_address,
-            payment: PaymentView { status: self.payment_status, method: self.payment_method },
+            payment: PaymentView {
+                status: self.payment_status,
+                method: self.payment_method,
+                next_action: self.payment_action.filter(|_| viewer == Viewer::Owner),
+            },
             tracking: self.tracking,
             next_actions,
             placed_at: self.placed_at,
             updated_at: self.updated_at,
-            history: self
-                .history
-                .iter()
-                .map(|past| HistoryView { status: past.status, at: past.at })
-                .collect(),
+            history: changes(&self.history),
         }
     }
+}
+
+/// The changes of status. What an order asks of its customer while it is pending is none.
+fn changes(history: &[Past]) -> Vec<HistoryView> {
+    let mut changes = Vec::with_capacity(history.len());
+    let mut status = None;
+    for past in history {
+        if status.replace(past.status) != Some(past.status) {
+            changes.push(HistoryView { status: past.status, at: past.at });
+        }
+    }
+    changes
 }

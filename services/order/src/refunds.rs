@@ -4,7 +4,6 @@
 pub mod store;
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use order_core::ids::{ProductId, RefundId, UserId};
 use serde::{Deserialize, Serialize};
@@ -119,7 +118,7 @@ impl Refunds {
         let record = {
             let mut connection = self.pool.acquire().await?;
             match idempotency::find_or_take_over(&mut connection, &key, &self.times).await? {
-                Lookup::TakenOver(record) => record,
+                Lookup::TakenOver(record) => *record,
                 Lookup::Answered(answer) => return Ok((answer, true)),
                 Lookup::None => {
                     idempotency::make(&mut connection, &key, vec![], None, self.times.claim_lease).await?
@@ -148,7 +147,8 @@ impl Refunds {
             if idempotency::store::lock_held(&mut transaction, &[record]).await?.is_empty() {
                 return Ok(None);
             }
-            let decided = decide(&mut transaction, record.id.into(), key.user_id, order, request).await?;
+            let decided =
+                decide(&mut transaction, &self.times, record.id.into(), key.user_id, order, request).await?;
             let answer = match decided {
                 Decision::Made(refund) => {
                     let body = serde_json::to_string(&refund)?;
@@ -190,6 +190,7 @@ enum Decision {
 /// Makes the refund under the claim's id, unless there can't be one.
 async fn decide(
     connection: &mut Connection,
+    times: &Times,
     id: RefundId,
     actor: UserId,
     order: &Order,
@@ -203,7 +204,7 @@ async fn decide(
     }
     let wanted = Input::Refund(id, request.amount);
     let report = Report { order: order.id, facts: vec![wanted], lease: None };
-    match facts::apply(connection, &[report], Duration::ZERO).await?.outcomes.pop() {
+    match facts::apply(connection, &[report], times).await?.outcomes.pop() {
         Some(Outcome::Applied(_)) => {}
         Some(Outcome::Refused(refusal)) => return Ok(Decision::Refused(refusal.into())),
         Some(Outcome::UnknownOrder) | None => return Err(RefundError::UnknownOrder),

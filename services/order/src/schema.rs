@@ -1,8 +1,7 @@
 //! Values as the OpenAPI document describes them, in line with what is accepted.
 
-use service::Money;
-pub use service::openapi::schema::{country, up_to_20, up_to_100, up_to_200, up_to_500, words};
 use service::openapi::schema::{string, visible};
+pub use service::openapi::schema::{up_to_500, words};
 use utoipa::openapi::schema::{AdditionalProperties, Object, ObjectBuilder, Schema, SchemaType, Type};
 
 /// Most characters of a name that the payment provider gives.
@@ -20,7 +19,7 @@ pub fn name_or_other() -> Object {
 /// [`Money`] that can be paid back: more than nothing.
 pub fn refund_amount() -> Object {
     let amount = ObjectBuilder::new().schema_type(Type::Integer);
-    let amount = amount.minimum(Some(1)).maximum(Some(Money::MAX_AMOUNT));
+    let amount = amount.minimum(Some(1));
     ObjectBuilder::new()
         .description(Some("All that is left when it is left out. In the order's currency."))
         .property("amount", amount)

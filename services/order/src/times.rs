@@ -9,6 +9,8 @@ pub struct Times {
     pub claim_lease: Duration,
     /// An unpaid order is cancelled after this.
     pub payment_deadline: Duration,
+    /// An order whose customer has to prove who they are to their bank is cancelled after this.
+    pub action_deadline: Duration,
     /// How long the product service keeps a reservation (its `RESERVATION_LIFE_SECONDS`).
     pub reservation_life: Duration,
     /// A replica works on an order for this long without a sign of life.
@@ -30,7 +32,8 @@ impl Default for Times {
         Self {
             claim_lease: Duration::from_secs(30),
             payment_deadline: Duration::from_secs(5 * 60),
-            reservation_life: Duration::from_secs(10 * 60),
+            action_deadline: Duration::from_secs(15 * 60),
+            reservation_life: Duration::from_secs(20 * 60),
             saga_lease: Duration::from_secs(15),
             provider_call: Duration::from_secs(10),
             product_call: Duration::from_secs(3),
@@ -49,6 +52,12 @@ impl Times {
             ("one product call", self.product_call, "the claim's lease", self.claim_lease),
             ("the claim's lease", self.claim_lease, "a reservation's life", self.reservation_life),
             ("the payment deadline", self.payment_deadline, "a reservation's life", self.reservation_life),
+            (
+                "the deadline of customers' actions",
+                self.action_deadline,
+                "a reservation's life",
+                self.reservation_life,
+            ),
             ("a reservation's life", self.reservation_life, "a key's life", self.key_life),
         ];
         for (short, a, long, b) in order {
@@ -79,8 +88,10 @@ mod tests {
 
     #[test]
     fn a_deadline_beyond_the_reservation_is_refused() {
-        let late = Times { payment_deadline: Duration::from_secs(601), ..Times::default() };
+        let late = Times { payment_deadline: Duration::from_secs(1201), ..Times::default() };
         assert!(late.check().unwrap_err().contains("payment deadline"));
+        let late = Times { action_deadline: Duration::from_secs(1200), ..Times::default() };
+        assert!(late.check().unwrap_err().contains("customers' actions"));
     }
 
     #[test]

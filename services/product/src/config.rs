@@ -27,7 +27,7 @@ pub struct Config {
     #[arg(long, env = "TRUSTED_CALLERS")]
     pub trusted_callers: String,
     /// Seconds until a reservation that was not committed gives its stock back.
-    #[arg(long, env = "RESERVATION_LIFE_SECONDS", default_value_t = 600,
+    #[arg(long, env = "RESERVATION_LIFE_SECONDS", default_value_t = 1200,
           value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub reservation_life_seconds: u32,
     /// Days that a reservation is kept for. An order that is older and is cancelled puts nothing back into stock.

@@ -1,6 +1,5 @@
 //! Values as the OpenAPI document describes them, in line with what is accepted.
 
-use service::Money;
 use service::money::Currency;
 pub use service::openapi::schema::up_to_200;
 use service::openapi::schema::{string, text, visible};
@@ -38,14 +37,16 @@ pub fn category() -> Object {
     ObjectBuilder::from(visible(1, 64)).description(Some("A category's slug.")).build()
 }
 
+/// Of any currency: most have a lower ceiling, and some are charged in steps.
+const MAX_AMOUNT: i64 = 99_999_999_999_900;
+
 pub fn price() -> Object {
     ObjectBuilder::from(price_change()).required("amount").required("currency").build()
 }
 
 /// A merge patch may hold either half of a price.
 pub fn price_change() -> Object {
-    let amount =
-        ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0)).maximum(Some(Money::MAX_AMOUNT));
+    let amount = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0)).maximum(Some(MAX_AMOUNT));
     let currency = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(currencies()));
     ObjectBuilder::new()
         .schema_type(Type::Object)
@@ -120,6 +121,7 @@ pub fn delta() -> Schema {
 
 #[cfg(test)]
 mod tests {
+    use service::Money;
     use std::collections::BTreeMap;
 
     use serde_json::{Value, json};
@@ -158,10 +160,10 @@ mod tests {
             ("description", vec![json!(" ")], vec![json!("a\nb"), json!("x".repeat(5001)), Value::Null]),
             (
                 "price",
-                vec![money(json!(0), "JPY"), money(json!(99_999_999), "XXX")],
+                vec![money(json!(0), "JPY"), money(json!(999_999_999_999_i64), "XXX")],
                 vec![
                     money(json!(-1), "EUR"),
-                    money(json!(100_000_000), "EUR"),
+                    money(json!(100_000_000_000_000_i64), "EUR"),
                     money(json!(1), "AAA"),
                     json!({"amount": 1}),
                 ],

@@ -2,7 +2,7 @@
 
 mod store;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use service::Problem;
 use service::db::Connection;
 use service::validate::Invalid;
@@ -19,44 +19,20 @@ pub(crate) use store::{find, list, remove, replace};
 const MOST: i64 = 50;
 
 /// Where somebody can be reached by post.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Place {
-    #[schema(schema_with = schema::up_to_100)]
-    pub name: String,
-    #[schema(schema_with = schema::up_to_200)]
-    pub line1: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(max_length = 200, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$")]
-    pub line2: Option<String>,
-    #[schema(schema_with = schema::up_to_100)]
-    pub city: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(max_length = 200, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$")]
-    pub region: Option<String>,
-    #[schema(schema_with = schema::up_to_20)]
-    pub postal_code: String,
-    /// ISO 3166-1 alpha-2.
-    #[schema(schema_with = schema::country)]
-    pub country: String,
-}
+pub(crate) use postal::Address as Place;
 
-impl Place {
-    /// 422 naming each field that is not acceptable. As for the address of an order.
-    pub fn check(&self) -> Result<(), Problem> {
+/// The address as it is kept. 422 naming each part that the country's rules do not allow.
+pub(crate) fn checked(place: Place) -> Result<Place, Problem> {
+    place.checked().map_err(|faults| {
         let mut invalid = Invalid::new();
-        let mut text = |pointer: &str, value: &str, min: usize, max: usize| {
-            invalid.text(pointer, value.to_owned(), min, max);
-        };
-        text("/name", &self.name, 1, 100);
-        text("/line1", &self.line1, 1, 200);
-        text("/line2", self.line2.as_deref().unwrap_or_default(), 0, 200);
-        text("/city", &self.city, 1, 100);
-        text("/region", self.region.as_deref().unwrap_or_default(), 0, 200);
-        text("/postal_code", &self.postal_code, 1, 20);
-        invalid.country("/country", &self.country);
-        invalid.check()
-    }
+        for fault in faults {
+            invalid.push(format!("/{}", fault.field), fault.code, fault.detail);
+        }
+        match invalid.check() {
+            Err(problem) => problem,
+            Ok(()) => Problem::internal(),
+        }
+    })
 }
 
 #[derive(Debug, Serialize)]

@@ -25,7 +25,7 @@ pub(crate) async fn load(app: &App) -> anyhow::Result<()> {
 
 async fn create(app: &App, email: &str, password: &str, name: &str, role: Role) -> Result<(), Problem> {
     let mut invalid = Invalid::new();
-    let email = Email::parse(&mut invalid, email.to_owned());
+    let email = Email::parse(&mut invalid, email);
     let password = NewPassword::parse(&mut invalid, "/password", password.to_owned());
     invalid.check()?;
     let (Some(email), Some(password)) = (email, password) else {

@@ -37,7 +37,7 @@ impl UserService for Calls {
         let found = found.await.map_err(|error| from_sqlx(&error))?;
         let address = found
             .ok_or_else(|| refusal(Code::NotFound, "unknown_address", "the user has no such address"))?;
-        Ok(Response::new(wire::GetAddressResponse { address: Some(address.place.into()) }))
+        Ok(Response::new(wire::GetAddressResponse { address: Some(known(address.place)) }))
     }
 }
 
@@ -45,9 +45,8 @@ fn parse(id: &str, field: &str) -> Result<Uuid, Status> {
     id.parse().map_err(|_| invalid(field, "invalid_value", "not a UUID"))
 }
 
-impl From<Place> for wire::Address {
-    fn from(place: Place) -> Self {
-        let Place { name, line1, line2, city, region, postal_code, country } = place;
-        Self { name, line1, line2, city, region, postal_code, country }
-    }
+fn known(place: Place) -> wire::Address {
+    let Place { name, line1, line2, city, region, postal_code, country, phone } = place;
+    let [city, postal_code] = [city, postal_code].map(Option::unwrap_or_default);
+    wire::Address { name, line1, line2, city, region, postal_code, country, phone }
 }

@@ -1,7 +1,7 @@
 //! Values as the OpenAPI document describes them, in line with what is accepted.
 
 use service::openapi::schema::visible;
-pub(crate) use service::openapi::schema::{country, text, up_to_20, up_to_100, up_to_200};
+pub(crate) use service::openapi::schema::{text, up_to_100};
 use utoipa::openapi::schema::{KnownFormat, Object, ObjectBuilder, SchemaFormat, Type};
 
 pub(crate) fn new_password() -> Object {

@@ -3,8 +3,6 @@
 
 use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
 
-use crate::validate::COUNTRIES;
-
 /// No control characters, and something to see.
 const VISIBLE: &str = concat!(
     r"^[^\u0000-\u001f\u007f-\u009f]*",
@@ -29,10 +27,6 @@ pub fn visible(min: usize, max: usize) -> Object {
     string(VISIBLE).min_length(Some(min)).max_length(Some(max)).build()
 }
 
-pub fn up_to_20() -> Object {
-    visible(1, 20)
-}
-
 pub fn up_to_100() -> Object {
     visible(1, 100)
 }
@@ -48,9 +42,4 @@ pub fn up_to_500() -> Object {
 /// Text that is one of these words.
 pub fn words<'a>(words: impl IntoIterator<Item = &'a str>) -> Object {
     ObjectBuilder::new().schema_type(Type::String).enum_values(Some(words)).build()
-}
-
-/// ISO 3166-1 alpha-2.
-pub fn country() -> Object {
-    words(COUNTRIES.split(' '))
 }

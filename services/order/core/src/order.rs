@@ -2,7 +2,7 @@
 
 use crate::ids::ProductId;
 use crate::words::words;
-use money::Money;
+use money::{Currency, Money};
 use serde::{Deserialize, Serialize};
 
 words! {
@@ -38,6 +38,19 @@ words! {
         /// The provider has not told yet what happened.
         Unknown = "unknown",
     }
+}
+
+/// What the customer has to do before their bank lets the money be held: to prove who they are (3-D Secure).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", schema(as = PaymentAction))]
+pub struct NextAction {
+    /// Where the customer's browser is to go. It comes back to the shop from there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redirect_url: Option<String>,
+    /// For the provider's own program in the customer's browser, where there is no address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_secret: Option<String>,
 }
 
 /// Where a parcel is.
@@ -104,12 +117,11 @@ pub enum NoTotal {
     MixedCurrencies(usize),
     #[error("with line {0} it is more than a card provider takes")]
     TooLarge(usize),
-    #[error("it is nothing")]
-    Zero,
+    #[error("a card provider does not take such an amount")]
+    NotChargeable(Currency),
 }
 
-/// The sum of the lines. An order has one currency, and an amount that card
-/// providers take: more than nothing, at most [`Money::MAX_AMOUNT`].
+/// The sum of the lines. An order has one currency, and an amount that card providers take, or costs nothing.
 pub fn total(items: &[Item]) -> Result<Money, NoTotal> {
     let first = items.first().ok_or(NoTotal::Empty)?;
     let mut total = Money::zero(first.unit_price.currency);
@@ -118,14 +130,14 @@ pub fn total(items: &[Item]) -> Result<Money, NoTotal> {
             return Err(NoTotal::MixedCurrencies(index));
         }
         let sum = item.unit_price.checked_mul(item.quantity).and_then(|line| total.checked_add(line));
-        total = sum.filter(|sum| sum.amount <= Money::MAX_AMOUNT).ok_or(NoTotal::TooLarge(index))?;
+        total =
+            sum.filter(|sum| sum.amount <= sum.currency.card_ceiling()).ok_or(NoTotal::TooLarge(index))?;
     }
-    if total.is_zero() { Err(NoTotal::Zero) } else { Ok(total) }
+    if total.for_cards().is_none() { Err(NoTotal::NotChargeable(total.currency)) } else { Ok(total) }
 }
 
 #[cfg(test)]
 mod tests {
-    use money::Currency;
     use uuid::Uuid;
 
     use super::*;
@@ -151,8 +163,13 @@ mod tests {
     fn a_total_that_cannot_be_paid_is_refused() {
         assert_eq!(total(&[]), Err(NoTotal::Empty));
         assert_eq!(total(&[item(1, "EUR", 1), item(1, "USD", 1)]), Err(NoTotal::MixedCurrencies(1)));
-        assert_eq!(total(&[item(Money::MAX_AMOUNT, "EUR", 2)]), Err(NoTotal::TooLarge(0)));
+        let half = Currency::EUR.card_ceiling() / 2 + 1;
+        assert_eq!(total(&[item(half, "EUR", 1), item(half, "EUR", 1)]), Err(NoTotal::TooLarge(1)));
         assert_eq!(total(&[item(i64::MAX, "EUR", 999)]), Err(NoTotal::TooLarge(0)));
-        assert_eq!(total(&[item(0, "EUR", 5)]), Err(NoTotal::Zero));
+        let dinar: Currency = "KWD".parse().unwrap();
+        assert_eq!(total(&[item(5124, "KWD", 1)]), Err(NoTotal::NotChargeable(dinar)));
+        assert_eq!(total(&[item(5124, "KWD", 5)]), Ok(Money::new(25_620, dinar)));
+        assert_eq!(total(&[item(0, "EUR", 5)]), Ok(Money::zero(Currency::EUR)));
+        assert_eq!(total(&[item(450_000_000, "IDR", 2)]).map(|sum| sum.amount), Ok(900_000_000));
     }
 }

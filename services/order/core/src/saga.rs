@@ -37,7 +37,7 @@ use money::Money;
 
 use self::refunds::{Refund, RefundReport, RefundStatus};
 use crate::ids::{IntentId, RefundId};
-use crate::order::{CancelReason, PaymentStatus, Status, Tracking};
+use crate::order::{CancelReason, NextAction, PaymentStatus, Status, Tracking};
 use crate::words::words;
 
 words! {
@@ -73,6 +73,8 @@ pub struct State {
     /// A cancellation that waits: for the answer of a capture, or, after the
     /// deadline, for the provider to acknowledge that it won't charge.
     pub pending_cancel: Option<CancelReason>,
+    /// What the provider waits for the customer to do.
+    pub action: Option<NextAction>,
     pub tracking: Option<Tracking>,
     /// What a capture takes.
     pub total: Money,
@@ -113,6 +115,8 @@ pub enum Input {
     Refused,
     /// What the provider says of the intent.
     IntentReported(IntentStatus),
+    /// The provider waits for the customer.
+    ActionRequired(NextAction),
     /// A call was made and its outcome is not known.
     NoAnswer,
     StockCommitted,
@@ -135,6 +139,8 @@ pub enum Input {
 /// What has to be written together with the new state.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Effect {
+    /// History: whoever follows the order learns what the customer has to do.
+    AskCustomer,
     /// History and `order.confirmed`.
     Confirm,
     /// History and `order.cancelled`, which gives the stock back.
@@ -170,9 +176,11 @@ impl State {
             status: Status::Pending,
             cancel_reason: None,
             payment: PaymentStatus::Pending,
-            phase: Phase::Creating,
+            // Nothing is to be paid of what costs nothing: only the stock is to be sold.
+            phase: if total.is_zero() { Phase::Committing } else { Phase::Creating },
             intent: None,
             pending_cancel: None,
+            action: None,
             tracking: None,
             total,
             refunds: vec![],
@@ -182,7 +190,8 @@ impl State {
     /// The next call to make; `None` when the saga rests.
     pub fn next_call(&self) -> Option<Call> {
         // A cancellation that came before the capture: was the money taken yet?
-        let unknown = self.payment == PaymentStatus::Unknown || self.pending_cancel.is_some();
+        let unknown =
+            self.payment == PaymentStatus::Unknown || self.pending_cancel.is_some() || self.action.is_some();
         match self.phase {
             Phase::Creating => Some(Call::CreateIntent),
             Phase::Authorising | Phase::Capturing if unknown => Some(Call::RetrieveIntent),
@@ -228,11 +237,18 @@ impl State {
                 self.cancel(CancelReason::PaymentDeclined, Phase::Settled)
             }
             Input::NoAnswer => {
-                if matches!(self.phase, Phase::Authorising | Phase::Capturing) {
+                if matches!(self.phase, Phase::Authorising | Phase::Capturing) && self.action.is_none() {
                     branch!();
                     self.payment = PaymentStatus::Unknown;
                 }
                 vec![]
+            }
+            Input::StockCommitted if self.phase == Phase::Committing && self.is_free() => {
+                branch!();
+                self.payment = PaymentStatus::Captured;
+                self.status = Status::Confirmed;
+                self.phase = Phase::Confirmed;
+                vec![Effect::Confirm]
             }
             Input::StockCommitted if self.phase == Phase::Committing => {
                 branch!();
@@ -241,9 +257,10 @@ impl State {
             }
             Input::StockGone if self.phase == Phase::Committing => {
                 branch!();
-                self.cancel(CancelReason::OutOfStock, Phase::Voiding)
+                self.cancel_unpaid(CancelReason::OutOfStock)
             }
             Input::IntentReported(status) => self.intent_reported(status, fresh),
+            Input::ActionRequired(action) => self.action_required(action),
             Input::Refund(id, amount) => self.refund(id, amount)?,
             Input::RefundReported(report) => self.refund_reported(report, fresh),
             Input::Refused | Input::StockCommitted | Input::StockGone => {
@@ -252,6 +269,48 @@ impl State {
             }
         };
         Ok((self, effects))
+    }
+
+    /// Whether there is nothing to pay.
+    pub fn is_free(&self) -> bool {
+        self.total.is_zero()
+    }
+
+    /// Cancels before anything was captured: held money is freed, if there can be any.
+    fn cancel_unpaid(&mut self, reason: CancelReason) -> Vec<Effect> {
+        if self.is_free() {
+            branch!();
+            self.payment = PaymentStatus::Voided;
+            self.cancel(reason, Phase::Settled)
+        } else {
+            branch!();
+            self.cancel(reason, Phase::Voiding)
+        }
+    }
+
+    fn action_required(&mut self, action: NextAction) -> Vec<Effect> {
+        match self.phase {
+            Phase::Authorising => {
+                self.payment = PaymentStatus::Pending;
+                if self.action.as_ref() == Some(&action) {
+                    branch!();
+                    return vec![];
+                }
+                branch!();
+                self.action = Some(action);
+                vec![Effect::AskCustomer]
+            }
+            // It was held before.
+            Phase::Capturing => {
+                branch!();
+                self.payment = PaymentStatus::Unknown;
+                vec![]
+            }
+            _ => {
+                branch!();
+                vec![]
+            }
+        }
     }
 
     fn created(&mut self, id: IntentId) -> Vec<Effect> {
@@ -295,7 +354,12 @@ impl State {
             }
             Phase::Authorising | Phase::Committing | Phase::Voiding => {
                 branch!();
-                self.cancel(reason, Phase::Voiding)
+                self.cancel_unpaid(reason)
+            }
+            // Nothing was paid.
+            Phase::Confirmed if self.is_free() => {
+                branch!();
+                self.cancel_unpaid(reason)
             }
             Phase::Capturing => {
                 branch!();
@@ -358,10 +422,15 @@ impl State {
                 self.payment = PaymentStatus::Voided;
                 self.cancel(CancelReason::PaymentTimeout, Phase::Settled)
             }
+            Phase::Committing if self.is_free() => {
+                branch!();
+                self.cancel_unpaid(CancelReason::PaymentTimeout)
+            }
             // The order ends once the provider has acknowledged; see `intent_reported`.
             Phase::Authorising | Phase::Committing => {
                 branch!();
                 self.pending_cancel = Some(CancelReason::PaymentTimeout);
+                self.action = None;
                 self.phase = Phase::Voiding;
                 vec![]
             }
@@ -373,6 +442,8 @@ impl State {
     }
 
     fn intent_reported(&mut self, status: IntentStatus, fresh: RefundId) -> Vec<Effect> {
+        // It no longer waits for the customer.
+        self.action = None;
         match (self.phase, status) {
             (Phase::Authorising, IntentStatus::Authorised | IntentStatus::Captured) => {
                 branch!();
@@ -478,6 +549,7 @@ impl State {
     fn cancel(&mut self, reason: CancelReason, phase: Phase) -> Vec<Effect> {
         self.phase = phase;
         self.pending_cancel = None;
+        self.action = None;
         if self.status == Status::Cancelled {
             branch!();
             return vec![];

@@ -1,6 +1,9 @@
 //! All SQL of carts.
 
+use std::collections::HashMap;
+
 use order_core::ids::{ProductId, UserId};
+use service::Money;
 use service::db::Connection;
 
 use crate::order::{Line, MAX_LINES};
@@ -17,22 +20,86 @@ pub async fn lines(connection: &mut Connection, user: UserId) -> sqlx::Result<Ve
     Ok(rows.into_iter().map(|row| line(row.product_id.into(), row.quantity)).collect())
 }
 
-/// Sets how many of a product are in the cart; false when the cart is full.
-pub async fn put(connection: &mut Connection, user: UserId, line: Line) -> sqlx::Result<bool> {
-    let put = sqlx::query!(
-        "INSERT INTO orders.cart_items (user_id, product_id, quantity)
-         SELECT $1, $2, $3
-         WHERE EXISTS (SELECT FROM orders.cart_items WHERE user_id = $1 AND product_id = $2)
-            OR (SELECT count(*) FROM orders.cart_items WHERE user_id = $1) < $4
-         ON CONFLICT (user_id, product_id) DO UPDATE SET quantity = EXCLUDED.quantity",
+/// What became of a line that was to be put into a cart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Put {
+    Done,
+    Full,
+    /// Another line is in another currency.
+    MixedCurrencies,
+}
+
+/// Sets how many of a product are in the cart, at the price that its user is shown. In the caller's transaction: two that
+/// fill a cart at the same moment wait for each other, so that it has one currency and room.
+pub async fn put(connection: &mut Connection, user: UserId, line: Line, price: Money) -> sqlx::Result<Put> {
+    sqlx::query!("SELECT pg_advisory_xact_lock(hashtextextended($1::text, 4217))", user.to_string())
+        .execute(&mut *connection)
+        .await?;
+    let others = sqlx::query!(
+        r#"SELECT count(*) AS "count!", COALESCE(bool_or(currency <> $3), false) AS "mixed!"
+           FROM orders.cart_items WHERE user_id = $1 AND product_id <> $2"#,
+        user as UserId,
+        line.product_id as ProductId,
+        price.currency.code(),
+    )
+    .fetch_one(&mut *connection)
+    .await?;
+    if others.mixed {
+        return Ok(Put::MixedCurrencies);
+    }
+    if others.count >= MAX_LINES as i64 {
+        return Ok(Put::Full);
+    }
+    sqlx::query!(
+        "INSERT INTO orders.cart_items (user_id, product_id, quantity, currency, shown_price)
+         VALUES ($1, $2, $3, $4, $5)
+         ON CONFLICT (user_id, product_id) DO UPDATE
+             SET quantity = EXCLUDED.quantity, currency = EXCLUDED.currency, shown_price = EXCLUDED.shown_price",
         user as UserId,
         line.product_id as ProductId,
         i32::try_from(line.quantity).unwrap_or(i32::MAX),
-        MAX_LINES as i64,
+        price.currency.code(),
+        price.amount,
     )
     .execute(connection)
     .await?;
-    Ok(put.rows_affected() == 1)
+    Ok(Put::Done)
+}
+
+/// The prices that the cart was last shown at, in minor units, by product; none of lines from before they were kept.
+pub async fn shown(connection: &mut Connection, user: UserId) -> sqlx::Result<HashMap<ProductId, i64>> {
+    let rows = sqlx::query!(
+        r#"SELECT product_id, shown_price AS "shown_price!" FROM orders.cart_items
+           WHERE user_id = $1 AND shown_price IS NOT NULL"#,
+        user as UserId
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.product_id.into(), row.shown_price)).collect())
+}
+
+/// Keeps the prices that the cart is shown at. Most are those of last time, and nothing is written.
+pub async fn show(
+    connection: &mut Connection,
+    user: UserId,
+    prices: &[(ProductId, Money)],
+) -> sqlx::Result<()> {
+    let products: Vec<ProductId> = prices.iter().map(|(product, _)| *product).collect();
+    let amounts: Vec<i64> = prices.iter().map(|(_, price)| price.amount).collect();
+    let currencies: Vec<String> = prices.iter().map(|(_, price)| price.currency.code().to_owned()).collect();
+    sqlx::query!(
+        "UPDATE orders.cart_items c SET shown_price = p.price, currency = p.currency
+         FROM UNNEST($2::uuid[], $3::bigint[], $4::text[]) AS p (product_id, price, currency)
+         WHERE c.user_id = $1 AND c.product_id = p.product_id
+           AND (c.shown_price, c.currency) IS DISTINCT FROM (p.price, p.currency)",
+        user as UserId,
+        &products as &[ProductId],
+        &amounts,
+        &currencies,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 pub async fn remove(connection: &mut Connection, user: UserId, product: ProductId) -> sqlx::Result<()> {

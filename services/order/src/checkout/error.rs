@@ -1,17 +1,20 @@
 //! Why there is no order.
 
 use order_core::ids::ProductId;
+use service::Money;
 use service::batch::Overloaded;
 
 use crate::clients::product::Shortage;
 use crate::idempotency::KeyError;
-use crate::order::NoTotal;
+use crate::order::{Item, NoTotal};
 
 /// Why a request has made no order. Nothing is stored, so that it may be sent again.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckoutError {
     #[error("too many orders wait for their payment")]
     Backlog,
+    #[error("the payment provider refuses the shop's key")]
+    KeyRefused,
     #[error(transparent)]
     Key(#[from] KeyError),
     #[error("the cart is empty")]
@@ -47,4 +50,7 @@ pub enum Refusal {
     NoTotal(#[from] NoTotal),
     #[error("the cart has changed since it was read")]
     CartChanged,
+    /// Prices are these now, and others were agreed to.
+    #[error("a price has changed")]
+    PriceChanged { items: Vec<Item>, total: Money },
 }

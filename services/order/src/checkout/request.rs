@@ -2,6 +2,7 @@
 
 use order_core::ids::AddressId;
 use serde::{Deserialize, Serialize};
+use service::Money;
 use service::extract::not_null;
 use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{AllOfBuilder, ObjectBuilder, OneOfBuilder, Schema, SchemaType};
@@ -24,6 +25,11 @@ pub struct Request {
     #[serde(default, deserialize_with = "not_null", skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, value_type = Option<uuid::Uuid>)]
     pub address_id: Option<AddressId>,
+    /// What the customer has agreed to pay. When the order comes to something else, it is refused with 409 `price_changed`.
+    /// Without it an order of `items` is placed at the prices of now, and one of the cart at those that the cart last showed.
+    #[serde(default, deserialize_with = "not_null", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub expected_total: Option<Money>,
     /// The name of one of the provider's test cards.
     #[schema(pattern = "^pm_[A-Za-z0-9_]+$", max_length = 100)]
     pub payment_method: String,

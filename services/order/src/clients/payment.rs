@@ -6,7 +6,8 @@
 //! or about the provider, and leave open what becomes of it. <https://docs.stripe.com/api/errors>
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use serde::Deserialize;
@@ -18,6 +19,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use order_core::ids::{IntentId, OrderId, RefundId};
+use order_core::order::NextAction;
 use order_core::saga::refunds::{RefundReport, RefundStatus};
 use order_core::saga::{Input, IntentStatus};
 
@@ -29,6 +31,12 @@ const INTENTS: &str = "/v1/payment_intents";
 /// An intent is looked for from so long before its order, as the provider's clock may be another.
 const CLOCKS_APART: Duration = Duration::from_secs(60);
 
+/// Whose parameters, statuses and errors are those below: <https://docs.stripe.com/upgrades>.
+const API_VERSION: &str = "2025-08-27.basil";
+
+/// After our key was refused, no orders are taken for so long; then one shows whether it is still.
+const KEY_REFUSED_HOLDS: Duration = Duration::from_secs(10);
+
 /// An order's intent that is to be.
 pub struct NewIntent<'a> {
     pub order: OrderId,
@@ -38,20 +46,47 @@ pub struct NewIntent<'a> {
     pub method: &'a str,
 }
 
+/// An order's intent, and what it is for.
+#[derive(Clone, Copy)]
+pub struct Payment<'a> {
+    pub intent: &'a IntentId,
+    pub order: OrderId,
+    pub total: Money,
+}
+
 #[derive(Clone)]
 pub struct Payments {
     client: reqwest::Client,
     url: String,
     secret_key: String,
+    return_url: Option<String>,
+    /// When the provider last refused our key, unless it has taken it since.
+    key_refused: Arc<Mutex<Option<Instant>>>,
 }
 
 #[derive(Debug, Deserialize)]
 struct IntentBody {
     id: String,
     status: String,
+    amount: Option<i64>,
+    amount_received: Option<i64>,
+    currency: Option<String>,
+    client_secret: Option<String>,
+    next_action: Option<NextActionBody>,
     last_payment_error: Option<serde_json::Value>,
     #[serde(default)]
     metadata: HashMap<String, String>,
+}
+
+/// <https://docs.stripe.com/api/payment_intents/object#payment_intent_object-next_action>
+#[derive(Debug, Deserialize)]
+struct NextActionBody {
+    redirect_to_url: Option<RedirectBody>,
+}
+
+#[derive(Debug, Deserialize)]
+struct RedirectBody {
+    url: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -64,6 +99,8 @@ struct ProviderError {
     #[serde(rename = "type")]
     kind: String,
     code: Option<String>,
+    param: Option<String>,
+    message: Option<String>,
     payment_intent: Option<IntentBody>,
 }
 
@@ -71,6 +108,7 @@ struct ProviderError {
 struct RefundBody {
     id: String,
     amount: i64,
+    currency: Option<String>,
     status: String,
     #[serde(default)]
     metadata: HashMap<String, String>,
@@ -104,7 +142,7 @@ impl Listed for RefundBody {
 enum Answer {
     Done(String),
     /// It will not do this, now or later.
-    Refused(ProviderError),
+    Refused(Box<ProviderError>),
     /// Our key came with another request before, of an earlier version of ours. What has become of that is to be
     /// looked up.
     KeyTaken,
@@ -112,19 +150,47 @@ enum Answer {
 }
 
 impl Payments {
-    pub fn new(url: &str, secret_key: &str, call_deadline: Duration) -> anyhow::Result<Self> {
+    /// `return_url` is where customers come back to from their bank; `{order_id}` in it stands for their order's id.
+    pub fn new(
+        url: &str,
+        secret_key: &str,
+        return_url: Option<&str>,
+        call_deadline: Duration,
+    ) -> anyhow::Result<Self> {
         let client = service::socket::http_client(call_deadline).build();
         let client = client.context("the payment client can't be built")?;
-        Ok(Self { client, url: url.trim_end_matches('/').to_owned(), secret_key: secret_key.to_owned() })
+        Ok(Self {
+            client,
+            url: url.trim_end_matches('/').to_owned(),
+            secret_key: secret_key.to_owned(),
+            return_url: return_url.map(str::to_owned).filter(|url| !url.is_empty()),
+            key_refused: Arc::default(),
+        })
+    }
+
+    /// Whether the provider has refused our key a moment ago: nothing can be paid until that is mended.
+    pub fn is_key_refused(&self) -> bool {
+        let refused = *self.key_refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.is_some_and(|at| at.elapsed() < KEY_REFUSED_HOLDS)
+    }
+
+    fn key_refused(&self, refused: bool) {
+        *self.key_refused.lock().unwrap_or_else(PoisonError::into_inner) = refused.then(Instant::now);
     }
 
     /// Creates the order's intent, unconfirmed: nothing is charged yet. Its key stays the same whatever parameters a
     /// later version adds: so that is told of an intent that an earlier one made, and takes it.
     pub async fn create(&self, intent: NewIntent<'_>) -> Input {
         let order = intent.order.to_string();
+        let Some(amount) = intent.amount.for_cards() else {
+            // Checked when the order was placed.
+            tracing::error!(amount = %intent.amount, "payment.not_chargeable");
+            return Input::Refused;
+        };
         let form = [
-            ("amount", intent.amount.amount.to_string()),
+            ("amount", amount.to_string()),
             ("currency", intent.amount.currency.code().to_ascii_lowercase()),
+            ("payment_method_types[]", "card".to_owned()),
             ("payment_method", intent.method.to_owned()),
             ("capture_method", "manual".to_owned()),
             ("metadata[order_id]", order.clone()),
@@ -143,7 +209,17 @@ impl Payments {
             Answer::Done(body) => {
                 parse::<IntentBody>(&body).map_or(Input::NoAnswer, |intent| Input::Created(intent.id.into()))
             }
-            Answer::Refused(_) => Input::Refused,
+            Answer::Refused(error) if error.is_about_the_order() => Input::Refused,
+            // A mistake of ours, or of the provider: the order is kept, and tried again.
+            Answer::Refused(error) => {
+                tracing::error!(
+                    code = error.code,
+                    param = error.param,
+                    message = error.message,
+                    "payment.our_mistake"
+                );
+                Input::NoAnswer
+            }
             Answer::KeyTaken | Answer::None => Input::NoAnswer,
         }
     }
@@ -158,44 +234,52 @@ impl Payments {
 
     /// Asks for the money to be held. `attempt` tells attempts at one intent
     /// apart; the intent itself can be authorised once only.
-    pub async fn confirm(&self, intent: &IntentId, attempt: &str) -> Input {
-        self.act(intent, "confirm", attempt).await
+    pub async fn confirm(&self, payment: Payment<'_>, attempt: &str) -> Input {
+        let back = self.return_url.as_ref().map(|url| url.replace("{order_id}", &payment.order.to_string()));
+        let form: Vec<_> = back.into_iter().map(|url| ("return_url", url)).collect();
+        self.act(payment, "confirm", &form, attempt).await
     }
 
     /// Takes the money that is held.
-    pub async fn capture(&self, intent: &IntentId, attempt: &str) -> Input {
-        self.act(intent, "capture", attempt).await
+    pub async fn capture(&self, payment: Payment<'_>, attempt: &str) -> Input {
+        self.act(payment, "capture", &[], attempt).await
     }
 
     /// Ends the intent, which frees held money.
-    pub async fn cancel(&self, intent: &IntentId, attempt: &str) -> Input {
-        self.act(intent, "cancel", attempt).await
+    pub async fn cancel(&self, payment: Payment<'_>, attempt: &str) -> Input {
+        self.act(payment, "cancel", &[], attempt).await
     }
 
     /// What has become of the intent.
-    pub async fn retrieve(&self, intent: &IntentId) -> Input {
-        let request = self.client.get(format!("{}/v1/payment_intents/{intent}", self.url));
-        self.fact(self.send(request).await)
+    pub async fn retrieve(&self, payment: Payment<'_>) -> Input {
+        let request = self.client.get(format!("{}/v1/payment_intents/{}", self.url, payment.intent));
+        fact(self.send(request).await, payment)
     }
 
     /// Gives captured money back. `refund` is our id of it and the call's key, so
     /// that asking again, as long as the provider keeps its keys, makes no second one.
     pub async fn refund(&self, intent: &IntentId, refund: RefundId, amount: Money) -> Input {
+        let refused = RefundReport {
+            ours: Some(refund),
+            provider_id: None,
+            amount,
+            status: RefundStatus::Failed,
+            fresh: refund,
+        };
+        let Some(sent) = amount.for_cards() else {
+            tracing::error!(%amount, "payment.not_refundable");
+            return Input::RefundReported(refused);
+        };
         let form = [
             ("payment_intent", intent.to_string()),
-            ("amount", amount.amount.to_string()),
+            ("amount", sent.to_string()),
             ("metadata[refund_id]", refund.to_string()),
         ];
         match self.post("/v1/refunds", &form, refund.to_string()).await {
             Answer::Done(body) => parse::<RefundBody>(&body)
-                .map_or(Input::NoAnswer, |made| Input::RefundReported(refund_report(made, amount.currency))),
-            Answer::Refused(_) => Input::RefundReported(RefundReport {
-                ours: Some(refund),
-                provider_id: None,
-                amount,
-                status: RefundStatus::Failed,
-                fresh: refund,
-            }),
+                .and_then(|made| refund_report(made, amount.currency))
+                .map_or(Input::NoAnswer, Input::RefundReported),
+            Answer::Refused(_) => Input::RefundReported(refused),
             // The list of refunds tells which was made under our key. Never under another one: that might be a second.
             Answer::KeyTaken | Answer::None => Input::NoAnswer,
         }
@@ -205,7 +289,7 @@ impl Payments {
     pub async fn refunds(&self, intent: &IntentId, currency: Currency) -> Option<Vec<RefundReport>> {
         let query = [("payment_intent", intent.to_string())];
         let made = self.list::<RefundBody>("/v1/refunds", &query, |_| true).await?;
-        Some(made.into_iter().rev().map(|made| refund_report(made, currency)).collect())
+        Some(made.into_iter().rev().filter_map(|made| refund_report(made, currency)).collect())
     }
 
     /// Those of a list that are wanted, newest first; `None` without an answer. The caller has a deadline.
@@ -234,21 +318,9 @@ impl Payments {
         None
     }
 
-    async fn act(&self, intent: &IntentId, verb: &str, attempt: &str) -> Input {
-        let path = format!("/v1/payment_intents/{intent}/{verb}");
-        self.fact(self.post(&path, &[], format!("{intent}-{verb}-{attempt}")).await)
-    }
-
-    /// The fact in an answer about an intent. A refusal tells the intent's state too.
-    fn fact(&self, answer: Answer) -> Input {
-        match answer {
-            Answer::Done(body) => parse::<IntentBody>(&body).and_then(|intent| state(&intent)),
-            Answer::Refused(error) if error.kind == "card_error" => Some(IntentStatus::Declined),
-            Answer::Refused(error) => error.payment_intent.as_ref().and_then(state),
-            // The next call asks what has become of it, and the one after that has another key.
-            Answer::KeyTaken | Answer::None => None,
-        }
-        .map_or(Input::NoAnswer, Input::IntentReported)
+    async fn act(&self, payment: Payment<'_>, verb: &str, form: &[(&str, String)], attempt: &str) -> Input {
+        let path = format!("/v1/payment_intents/{}/{verb}", payment.intent);
+        fact(self.post(&path, form, format!("{}-{verb}-{attempt}", payment.intent)).await, payment)
     }
 
     async fn post(&self, path: &str, form: &[(&str, String)], key: String) -> Answer {
@@ -262,7 +334,8 @@ impl Payments {
             None => request,
         };
         let exchange = async {
-            let response = request.bearer_auth(&self.secret_key).send().await?;
+            let response =
+                request.bearer_auth(&self.secret_key).header("Stripe-Version", API_VERSION).send().await?;
             Ok::<_, reqwest::Error>((response.status(), response.text().await?))
         };
         let (status, body) = match exchange.await {
@@ -272,12 +345,17 @@ impl Payments {
                 return Answer::None;
             }
         };
+        if matches!(status.as_u16(), 401 | 403) {
+            self.key_refused(true);
+            tracing::error!(status = status.as_u16(), "payment.key_refused");
+            return Answer::None;
+        }
+        self.key_refused(false);
         if status.is_success() {
             return Answer::Done(body);
         }
-        // 401, 403: our secret; 409: the same call is under way; 429: too fast. None is
-        // an answer about the payment.
-        let about_us = matches!(status.as_u16(), 401 | 403 | 409 | 429);
+        // 409: the same call is under way; 429: too fast. Neither is an answer about the payment.
+        let about_us = matches!(status.as_u16(), 409 | 429);
         let error = (status.is_client_error() && !about_us).then(|| parse::<ErrorBody>(&body)).flatten();
         let status = status.as_u16();
         let Some(ErrorBody { error }) = error else {
@@ -287,7 +365,7 @@ impl Payments {
         match error.kind.as_str() {
             "card_error" | "invalid_request_error" => {
                 tracing::info!(status, code = error.code, "payment.refused");
-                Answer::Refused(error)
+                Answer::Refused(Box::new(error))
             }
             "idempotency_error" => {
                 tracing::warn!(status, "payment.key_taken");
@@ -299,6 +377,31 @@ impl Payments {
             }
         }
     }
+}
+
+impl ProviderError {
+    /// Whether no later try at the same order can help: the card is none, or the amount is not taken. Anything else is a
+    /// mistake of ours that can be mended.
+    fn is_about_the_order(&self) -> bool {
+        let method = self.param.as_deref().is_some_and(|param| param.starts_with("payment_method"))
+            && self.param.as_deref() != Some("payment_method_types");
+        let code = self.code.as_deref().unwrap_or_default();
+        self.kind == "card_error" || method || matches!(code, "amount_too_small" | "amount_too_large")
+    }
+}
+
+/// The fact in an answer about an intent. A refusal tells the intent's state too.
+fn fact(answer: Answer, payment: Payment<'_>) -> Input {
+    let fact = match answer {
+        Answer::Done(body) => parse::<IntentBody>(&body).and_then(|intent| state(&intent, payment)),
+        Answer::Refused(error) if error.kind == "card_error" => {
+            Some(Input::IntentReported(IntentStatus::Declined))
+        }
+        Answer::Refused(error) => error.payment_intent.as_ref().and_then(|intent| state(intent, payment)),
+        // The next call asks what has become of it, and the one after that has another key.
+        Answer::KeyTaken | Answer::None => None,
+    };
+    fact.unwrap_or(Input::NoAnswer)
 }
 
 /// What tells requests with other parameters apart.
@@ -314,27 +417,54 @@ fn parse<T: DeserializeOwned>(body: &str) -> Option<T> {
     serde_json::from_str(body).map_err(|error| tracing::error!(%error, "payment.answer_malformed")).ok()
 }
 
+/// Whether this is the currency, as the provider writes it. What is left out is not looked at.
+fn is_currency(text: Option<&str>, currency: Currency) -> bool {
+    text.is_none_or(|text| text.eq_ignore_ascii_case(currency.code()))
+}
+
+/// `None` for one that is not in the order's currency, or of no whole number of minor units: it is not ours.
 /// <https://docs.stripe.com/api/refunds/object#refund_object-status>
-fn refund_report(refund: RefundBody, currency: Currency) -> RefundReport {
-    RefundReport {
+fn refund_report(refund: RefundBody, currency: Currency) -> Option<RefundReport> {
+    let amount = Money::from_cards(refund.amount, currency);
+    let Some(amount) = amount.filter(|_| is_currency(refund.currency.as_deref(), currency)) else {
+        tracing::error!(refund = refund.id, refund.amount, refund.currency, "payment.mismatch");
+        return None;
+    };
+    Some(RefundReport {
         ours: refund.metadata.get("refund_id").and_then(|id| id.parse().ok()),
         provider_id: Some(refund.id.into()),
-        amount: Money::new(refund.amount, currency),
+        amount,
         status: match refund.status.as_str() {
             "succeeded" => RefundStatus::Succeeded,
             "failed" | "canceled" => RefundStatus::Failed,
-            _ => RefundStatus::Pending, // pending, requires_action
+            // Somebody at the provider has to do something for it.
+            "requires_action" => {
+                tracing::error!("payment.refund_requires_action");
+                RefundStatus::Pending
+            }
+            _ => RefundStatus::Pending,
         },
         fresh: Uuid::now_v7().into(),
-    }
+    })
 }
 
 /// <https://docs.stripe.com/payments/paymentintents/lifecycle>
-fn state(intent: &IntentBody) -> Option<IntentStatus> {
-    Some(match intent.status.as_str() {
+fn state(intent: &IntentBody, payment: Payment<'_>) -> Option<Input> {
+    let held = matches!(intent.status.as_str(), "requires_capture" | "succeeded");
+    if held && !is_for(intent, payment) {
+        // Nothing is done about it: money that is not as it should be is for people to look at.
+        tracing::error!(
+            intent = intent.id, status = intent.status, amount = intent.amount, received = intent.amount_received,
+            currency = intent.currency, order = intent.metadata.get("order_id"), total = %payment.total,
+            "payment.mismatch"
+        );
+        return None;
+    }
+    Some(Input::IntentReported(match intent.status.as_str() {
         "requires_payment_method" if intent.last_payment_error.is_some() => IntentStatus::Declined,
         "requires_payment_method" | "requires_confirmation" => IntentStatus::Unconfirmed,
-        "processing" | "requires_action" => IntentStatus::Processing,
+        "requires_action" => return Some(Input::ActionRequired(action(intent))),
+        "processing" => IntentStatus::Processing,
         "requires_capture" => IntentStatus::Authorised,
         "succeeded" => IntentStatus::Captured,
         "canceled" => IntentStatus::Cancelled,
@@ -342,7 +472,23 @@ fn state(intent: &IntentBody) -> Option<IntentStatus> {
             tracing::error!(status = other, "payment.status_unknown");
             return None;
         }
-    })
+    }))
+}
+
+/// Whether what is held, or was taken, is what the order comes to. What is left out is not looked at.
+fn is_for(intent: &IntentBody, payment: Payment<'_>) -> bool {
+    let total = payment.total.for_cards();
+    let is = |amount: Option<i64>| amount.is_none() || amount == total;
+    let received = intent.status != "succeeded" || is(intent.amount_received);
+    let order = intent.metadata.get("order_id").is_none_or(|id| *id == payment.order.to_string());
+    is(intent.amount) && received && is_currency(intent.currency.as_deref(), payment.total.currency) && order
+}
+
+fn action(intent: &IntentBody) -> NextAction {
+    let redirect = intent.next_action.as_ref().and_then(|action| action.redirect_to_url.as_ref());
+    let redirect_url = redirect.and_then(|redirect| redirect.url.clone());
+    let client_secret = intent.client_secret.clone().filter(|_| redirect_url.is_none());
+    NextAction { redirect_url, client_secret }
 }
 
 #[cfg(test)]

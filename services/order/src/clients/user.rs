@@ -56,6 +56,7 @@ impl Users {
 }
 
 fn known(address: api::Address) -> Address {
-    let api::Address { name, line1, line2, city, region, postal_code, country } = address;
-    Address { name, line1, line2, city, region, postal_code, country }
+    let api::Address { name, line1, line2, city, region, postal_code, country, phone } = address;
+    let [city, postal_code] = [city, postal_code].map(|text| Some(text).filter(|text| !text.is_empty()));
+    Address { name, line1, line2, city, region, postal_code, country, phone }
 }

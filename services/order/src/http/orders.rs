@@ -16,6 +16,7 @@ use utoipa_axum::routes;
 
 use super::App;
 use super::examples;
+use crate::address;
 use crate::changes::Changes;
 use crate::checkout::Checkout;
 use crate::checkout::request::{Described, Request};
@@ -42,7 +43,7 @@ pub fn router() -> OpenApiRouter<App> {
     responses((status = 201, description = "The order.", body = View, headers(("Location" = String, description = "Where the order is.")), example = json!(examples::order("pending")))),
     security(("token" = [])),
     extensions(("x-problems" = json!({
-        "409": ["out_of_stock", "cart_changed"],
+        "409": ["out_of_stock", "cart_changed", "price_changed"],
         "422": ["unknown_product", "unknown_payment_method", "unknown_address", "cart_empty", "too_many_items"],
     }))),
 )]
@@ -54,8 +55,7 @@ async fn place(
 ) -> Result<Response, Problem> {
     checkout.admit()?;
     let key = idempotency_key(&headers)?;
-    let request: Request = body.json(&["application/json"])?;
-    check(&request)?;
+    let request = checked(body.json(&["application/json"])?)?;
     let (answer, replayed) = checkout.place_order(user.id.into(), key, request).await?;
 
     let location = format!("/api/v1/orders/{}", answer.id);
@@ -88,10 +88,12 @@ pub fn idempotency_key(headers: &HeaderMap) -> Result<String, Problem> {
     service::idempotency::key(headers)?.ok_or_else(missing)
 }
 
-fn check(request: &Request) -> Result<(), Problem> {
+fn checked(mut request: Request) -> Result<Request, Problem> {
     let mut invalid = Invalid::new();
-    match (&request.shipping_address, request.address_id) {
-        (Some(address), None) => address.check("/shipping_address", &mut invalid),
+    match (request.shipping_address.take(), request.address_id) {
+        (Some(address), None) => {
+            request.shipping_address = address::checked(address, "/shipping_address", &mut invalid);
+        }
         (None, Some(_)) => {}
         (Some(_), Some(_)) => {
             invalid.push("/address_id", "ambiguous", "Send this or shipping_address, not both.");
@@ -113,7 +115,7 @@ fn check(request: &Request) -> Result<(), Problem> {
         let problem = Problem::unprocessable("unknown_payment_method", "No such payment method.");
         return Err(problem.with_errors(vec![error]));
     }
-    Ok(())
+    Ok(request)
 }
 
 /// Quantities in range, and each product named once.

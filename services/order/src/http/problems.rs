@@ -1,7 +1,8 @@
 //! What went wrong, as problem documents: the one place where errors of use cases become answers.
 
 use order_core::ids::ProductId;
-use service::{FieldError, Problem};
+use serde_json::json;
+use service::{FieldError, Money, Problem};
 use uuid::Uuid;
 
 use crate::cart::CartError;
@@ -37,6 +38,9 @@ impl From<CheckoutError> for Problem {
     fn from(error: CheckoutError) -> Self {
         match error {
             CheckoutError::Backlog => Self::unavailable("Too many orders wait for their payment; try again."),
+            CheckoutError::KeyRefused => {
+                Self::unavailable("Payments can't be taken at the moment; try again later.")
+            }
             CheckoutError::Key(error) => error.into(),
             CheckoutError::EmptyCart => {
                 Self::unprocessable("cart_empty", "There is nothing in the cart to buy.")
@@ -179,6 +183,17 @@ pub fn checkout_refused(
             let detail = "The cart has changed since it was read; look at it again.";
             Problem::conflict("cart_changed", detail)
         }
+        Refusal::PriceChanged { items, total } => {
+            let detail = format!(
+                "The order comes to {total} now. To buy at these prices, send it again with a new Idempotency-Key."
+            );
+            let prices = items.iter().map(|item| {
+                json!({"product_id": item.product_id, "unit_price": item.unit_price, "quantity": item.quantity})
+            });
+            Problem::conflict("price_changed", detail)
+                .with_extension("items", prices.collect())
+                .with_extension("total", json!(total))
+        }
     };
     stored(id, &problem)
 }
@@ -211,7 +226,16 @@ fn no_total(why: NoTotal) -> FieldError {
         NoTotal::MixedCurrencies(index) => {
             at(index, "mixed_currencies", "All items of an order have one currency.")
         }
-        NoTotal::TooLarge(index) => at(index, "total_too_large", "An order comes to at most 999,999.99."),
-        NoTotal::Zero => at(0, "total_too_small", "An order that costs nothing can't be paid."),
+        NoTotal::TooLarge(index) => {
+            at(index, "total_too_large", "With this item the order comes to more than a card can be charged.")
+        }
+        NoTotal::NotChargeable(currency) => {
+            let step = Money::new(currency.card_step(), currency);
+            FieldError::new(
+                "/items",
+                "total_not_chargeable",
+                format!("Cards are charged in steps of {step}."),
+            )
+        }
     }
 }

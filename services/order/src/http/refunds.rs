@@ -57,7 +57,13 @@ fn check(request: &Request, order: &Order) -> Result<(), Problem> {
     let mut invalid = Invalid::new();
     invalid.text("/reason", request.reason.clone(), 1, 500);
     if let Some(amount) = request.amount {
-        invalid.range("/amount/amount", amount.amount, 1, Money::MAX_AMOUNT);
+        let currency = order.total.currency;
+        let step = currency.card_step();
+        invalid.range("/amount/amount", amount.amount, step, currency.card_ceiling());
+        if amount.amount % step != 0 {
+            let detail = format!("Cards are credited in steps of {}.", Money::new(step, currency));
+            invalid.push("/amount/amount", "not_chargeable", detail);
+        }
         if amount.currency != order.total.currency {
             let detail = format!("The order is in {}.", order.total.currency);
             invalid.push("/amount/currency", "wrong_currency", detail);

@@ -9,7 +9,9 @@ use service::money::Currency;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{CancelReason, Item, Order, Past, PaymentStatus, Placement, Status, Tracking};
+use order_core::saga::State;
+
+use super::{CancelReason, Item, NextAction, Order, Past, PaymentStatus, Placement, Status, Tracking};
 
 /// The epoch of an order whose first worker is the process that placed it.
 pub const FIRST_EPOCH: i64 = 1;
@@ -50,11 +52,12 @@ pub async fn insert(connection: &mut Connection, placements: &[Placement]) -> sq
              SELECT * FROM UNNEST
                  ($12::uuid[], $13::int[], $14::uuid[], $15::text[], $16::text[], $17::bigint[], $18::int[])
          )
-         INSERT INTO orders.sagas (order_id, deadline_at, traceparent, epoch, lease_until)
-         SELECT id, now() + make_interval(secs => seconds), traceparent,
+         INSERT INTO orders.sagas (order_id, phase, deadline_at, traceparent, epoch, lease_until)
+         SELECT id, phase, now() + make_interval(secs => seconds), traceparent,
                 CASE WHEN lease IS NULL THEN 0 ELSE $11::bigint END,
                 COALESCE(now() + make_interval(secs => lease), '-infinity')
-         FROM UNNEST($1::uuid[], $7::float8[], $8::text[], $10::float8[]) AS s (id, seconds, traceparent, lease)",
+         FROM UNNEST($1::uuid[], $7::float8[], $8::text[], $10::float8[], $19::text[])
+             AS s (id, seconds, traceparent, lease, phase)",
         &ids as &[OrderId],
         &users as &[UserId],
         &column(|order| order.total.currency.code().to_owned()),
@@ -73,6 +76,7 @@ pub async fn insert(connection: &mut Connection, placements: &[Placement]) -> sq
         &items.names,
         &items.prices,
         &items.quantities,
+        &column(|order| State::placed(order.total).phase.as_str().to_owned()),
     )
     .execute(connection)
     .await?;
@@ -148,7 +152,7 @@ pub async fn items(
 pub async fn load(connection: &mut Connection, ids: &[OrderId]) -> sqlx::Result<Vec<Order>> {
     let rows = sqlx::query!(
         r#"SELECT id, user_id, status, cancel_reason, currency, total, refunded, payment_status,
-                  payment_method, shipping_address, tracking, version, placed_at, updated_at,
+                  payment_method, payment_action, shipping_address, tracking, version, placed_at, updated_at,
                   (SELECT COALESCE(sum(amount), 0) FROM orders.refunds r
                    WHERE r.order_id = o.id AND r.status = 'pending')::bigint AS "refunding!"
            FROM orders.orders o WHERE id = ANY($1) ORDER BY id DESC"#,
@@ -195,6 +199,7 @@ pub async fn load(connection: &mut Connection, ids: &[OrderId]) -> sqlx::Result<
                 refunding: Money::new(row.refunding, currency),
                 payment_status: PaymentStatus::try_from(row.payment_status)?,
                 payment_method: row.payment_method,
+                payment_action: row.payment_action.map(action).transpose()?,
                 shipping_address: row.shipping_address,
                 tracking: row.tracking.map(tracking).transpose()?,
                 placed_at: row.placed_at,
@@ -263,6 +268,10 @@ pub async fn ids(
 }
 
 pub fn tracking(column: serde_json::Value) -> sqlx::Result<Tracking> {
+    serde_json::from_value(column).map_err(|error| sqlx::Error::Decode(error.into()))
+}
+
+pub fn action(column: serde_json::Value) -> sqlx::Result<NextAction> {
     serde_json::from_value(column).map_err(|error| sqlx::Error::Decode(error.into()))
 }
 

@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout_at};
 use super::Refusal;
 use super::facts::{self, Outcome, Report, Reported};
 use crate::events::stream::OrderStream;
+use crate::times::Times;
 
 /// Why a report was not applied, or is not known to be.
 #[derive(Debug, thiserror::Error)]
@@ -40,23 +41,22 @@ impl NotApplied {
 
 pub struct Applier {
     batcher: Batcher<Report, sqlx::Result<Outcome>>,
-    lease: Duration,
+    times: Times,
 }
 
 impl Applier {
-    /// `lease` is how long a saga is held from when its worker's report was written.
-    pub fn new(pool: Pool, outbox: Outbox, stream: OrderStream, lease: Duration) -> Self {
+    pub fn new(pool: Pool, outbox: Outbox, stream: OrderStream, times: Times) -> Self {
         let batcher = Batcher::spawn(move |batch: Arc<Vec<Report>>| {
             let (pool, outbox, stream) = (pool.clone(), outbox.clone(), stream.clone());
-            async move { apply(&pool, &outbox, &stream, &batch, lease).await }
+            async move { apply(&pool, &outbox, &stream, &batch, &times).await }
         });
-        Self { batcher, lease }
+        Self { batcher, times }
     }
 
     pub async fn apply(&self, report: Report) -> Result<Reported, NotApplied> {
         match self.batcher.run(report).await {
             Ok(outcome) => match outcome? {
-                Outcome::Applied(reported) => Ok(reported),
+                Outcome::Applied(reported) => Ok(*reported),
                 Outcome::Refused(refusal) => Err(refusal.into()),
                 Outcome::UnknownOrder => Err(NotApplied::UnknownOrder),
             },
@@ -77,7 +77,7 @@ impl Applier {
             }
             self.apply(report.clone()).await
         };
-        timeout_at(Instant::now() + self.lease, tries).await.unwrap_or(Err(NotApplied::Overloaded))
+        timeout_at(Instant::now() + self.times.saga_lease, tries).await.unwrap_or(Err(NotApplied::Overloaded))
     }
 }
 
@@ -87,11 +87,11 @@ async fn apply(
     outbox: &Outbox,
     stream: &OrderStream,
     reports: &[Report],
-    hold: Duration,
+    times: &Times,
 ) -> Vec<sqlx::Result<Outcome>> {
     let together = |part: Range<usize>| async move {
         let mut transaction = service::db::begin(pool).await?;
-        let applied = facts::apply(&mut transaction, &reports[part], hold).await?;
+        let applied = facts::apply(&mut transaction, &reports[part], times).await?;
         failpoint::hit("order.saga.written").await?;
         transaction.commit().await?;
         failpoint::hit("order.saga.committed").await?;

@@ -5,7 +5,7 @@ use order_core::ids::{IntentId, OrderId};
 use super::refunds::{Refund, RefundBy};
 use super::store::Job;
 use super::{Call, Input};
-use crate::clients::payment::{NewIntent, Payments};
+use crate::clients::payment::{NewIntent, Payment, Payments};
 use crate::clients::product::Products;
 
 #[derive(Clone)]
@@ -20,17 +20,19 @@ impl Calls {
         let intent = job.state.intent.as_ref();
         // Each attempt has a key of its own, and a crash in the middle of one uses it again.
         let attempt = format!("{}.{}", job.progress.version, job.progress.attempts);
-        vec![match (call, intent) {
+        let total = job.state.total;
+        let payment = intent.map(|intent| Payment { intent, order, total });
+        vec![match (call, payment) {
             (Call::CreateIntent, _) => {
                 let (placed_at, amount, method) =
                     (job.placed_at, job.state.total, job.payment_method.as_str());
                 self.payments.create(NewIntent { order, placed_at, amount, method }).await
             }
-            (Call::ConfirmIntent, Some(intent)) => self.payments.confirm(intent, &attempt).await,
-            (Call::RetrieveIntent, Some(intent)) => self.payments.retrieve(intent).await,
-            (Call::CaptureIntent, Some(intent)) => self.payments.capture(intent, &attempt).await,
-            (Call::CancelIntent, Some(intent)) => self.payments.cancel(intent, &attempt).await,
-            (Call::Refund, Some(intent)) => return self.refund(intent, job).await,
+            (Call::ConfirmIntent, Some(payment)) => self.payments.confirm(payment, &attempt).await,
+            (Call::RetrieveIntent, Some(payment)) => self.payments.retrieve(payment).await,
+            (Call::CaptureIntent, Some(payment)) => self.payments.capture(payment, &attempt).await,
+            (Call::CancelIntent, Some(payment)) => self.payments.cancel(payment, &attempt).await,
+            (Call::Refund, Some(payment)) => return self.refund(payment.intent, job).await,
             (Call::CommitStock, _) => match self.products.commit(order).await {
                 Ok(true) => Input::StockCommitted,
                 Ok(false) => Input::StockGone,
@@ -65,9 +67,10 @@ impl Calls {
     }
 
     /// Everything the provider has to say about the order's intent.
-    pub async fn inquire(&self, job: &Job) -> Vec<Input> {
+    pub async fn inquire(&self, order: OrderId, job: &Job) -> Vec<Input> {
         let Some(intent) = job.state.intent.as_ref() else { return vec![] };
-        let mut facts = vec![self.payments.retrieve(intent).await];
+        let payment = Payment { intent, order, total: job.state.total };
+        let mut facts = vec![self.payments.retrieve(payment).await];
         match self.payments.refunds(intent, job.state.total.currency).await {
             Some(made) => facts.extend(made.into_iter().map(Input::RefundReported)),
             None => facts.push(Input::NoAnswer),

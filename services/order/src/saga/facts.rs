@@ -1,7 +1,6 @@
 //! Facts applied to sagas: lock the rows, apply the rule, write what changed.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use order_core::ids::{IntentId, OrderId};
 use service::Money;
@@ -14,8 +13,9 @@ use super::store::{Lease, Progress};
 use super::{Effect, Input, Phase, Refusal, State};
 use crate::erasure;
 use crate::events::publish::{About, Announcement, Notice, announce};
-use crate::order::store::{currency, tracking};
+use crate::order::store::{action, currency, tracking};
 use crate::order::{CancelReason, PaymentStatus, Status};
+use crate::times::Times;
 
 /// What somebody learned about an order, in the order it happened.
 #[derive(Clone, Debug)]
@@ -59,7 +59,7 @@ struct Step {
 
 /// What a report came to.
 pub enum Outcome {
-    Applied(Reported),
+    Applied(Box<Reported>),
     Refused(Refusal),
     UnknownOrder,
 }
@@ -72,9 +72,9 @@ pub struct Applied {
     pub moved: Vec<OrderId>,
 }
 
-/// Applies reports, one after the other, in the caller's transaction. `hold` is how long a lease lasts that is extended.
+/// Applies reports, one after the other, in the caller's transaction. A lease that is extended lasts as `times` says.
 /// A report with a fact that is refused changes nothing.
-pub async fn apply(connection: &mut Connection, reports: &[Report], hold: Duration) -> sqlx::Result<Applied> {
+pub async fn apply(connection: &mut Connection, reports: &[Report], times: &Times) -> sqlx::Result<Applied> {
     let mut ids: Vec<OrderId> = reports.iter().map(|report| report.order).collect();
     ids.sort_unstable();
     ids.dedup();
@@ -94,7 +94,7 @@ pub async fn apply(connection: &mut Connection, reports: &[Report], hold: Durati
             before.get(id).is_none_or(|(state, _)| *state != row.state) || !row.steps.is_empty()
         })
         .map(|(id, mut row)| {
-            let seen = |state: &State| (state.status, state.payment, state.returned());
+            let seen = |state: &State| (state.status, state.payment, state.action.clone(), state.returned());
             if before
                 .get(&id)
                 .is_some_and(|(old, version)| *version == row.version && seen(old) != seen(&row.state))
@@ -107,7 +107,7 @@ pub async fn apply(connection: &mut Connection, reports: &[Report], hold: Durati
     changed.sort_unstable_by_key(|(id, _)| *id);
     let steps = || changed.iter().flat_map(|(_, row)| &row.steps);
     let (history, notices) = history_and_notices(&changed);
-    let written = write(connection, &changed, &history, hold).await?;
+    let written = write(connection, &changed, &history, times).await?;
     let known = |id: &OrderId| before.get(id).map_or(&[][..], |(state, _)| state.refunds.as_slice());
     let refunds = changed.iter().flat_map(|(order, row)| {
         let old = known(order);
@@ -133,7 +133,7 @@ pub async fn apply(connection: &mut Connection, reports: &[Report], hold: Durati
     let after = |(report, answer): (&Report, Option<Result<State, Refusal>>)| {
         let progress = written.get(&report.order).or(untouched.get(&report.order)).cloned();
         match (answer, progress) {
-            (Some(Ok(state)), Some(progress)) => Outcome::Applied(Reported { state, progress }),
+            (Some(Ok(state)), Some(progress)) => Outcome::Applied(Box::new(Reported { state, progress })),
             (Some(Err(refusal)), _) => Outcome::Refused(refusal),
             _ => Outcome::UnknownOrder,
         }
@@ -170,7 +170,7 @@ async fn lock(connection: &mut Connection, ids: &[OrderId]) -> sqlx::Result<Hash
     let rows = sqlx::query!(
         "SELECT s.order_id, s.phase, s.intent_id, s.pending_cancel, s.epoch, s.version AS saga_version, s.attempts,
                 s.news, s.news_read, s.traceparent, o.user_id, o.currency, o.status, o.cancel_reason,
-                o.payment_status, o.tracking, o.total, o.version
+                o.payment_status, o.payment_action, o.tracking, o.total, o.version
          FROM orders.sagas s JOIN orders.orders o ON o.id = s.order_id
          WHERE s.order_id = ANY($1) ORDER BY s.order_id FOR UPDATE",
         ids as &[OrderId]
@@ -195,6 +195,7 @@ async fn lock(connection: &mut Connection, ids: &[OrderId]) -> sqlx::Result<Hash
                 phase: Phase::try_from(row.phase)?,
                 intent: row.intent_id.map(IntentId::from),
                 pending_cancel: row.pending_cancel.map(CancelReason::try_from).transpose()?,
+                action: row.payment_action.map(action).transpose()?,
                 tracking: row.tracking.map(tracking).transpose()?,
                 total,
                 refunds: refunds.remove(&id).unwrap_or_default(),
@@ -219,7 +220,7 @@ async fn write(
     connection: &mut Connection,
     changed: &[(OrderId, Row)],
     history: &[(&Step, Status)],
-    hold: Duration,
+    times: &Times,
 ) -> sqlx::Result<HashMap<OrderId, Progress>> {
     if changed.is_empty() {
         return Ok(HashMap::new());
@@ -238,6 +239,10 @@ async fn write(
         changed.iter().map(|(_, row)| row.state.tracking.as_ref().map(serde_json::to_value).transpose());
     let parcels: Vec<Option<serde_json::Value>> =
         parcels.collect::<Result<_, _>>().map_err(|error| sqlx::Error::Encode(error.into()))?;
+    let actions =
+        changed.iter().map(|(_, row)| row.state.action.as_ref().map(serde_json::to_value).transpose());
+    let actions: Vec<Option<serde_json::Value>> =
+        actions.collect::<Result<_, _>>().map_err(|error| sqlx::Error::Encode(error.into()))?;
     // Of an order that looks to its customer as before only the saga is written.
     let seen: Vec<Option<i64>> =
         changed.iter().map(|(_, row)| (row.version > row.locked).then_some(row.version)).collect();
@@ -251,9 +256,10 @@ async fn write(
         r#"WITH ordered AS (
              UPDATE orders.orders o
              SET status = c.status, cancel_reason = c.reason, payment_status = c.payment, tracking = c.tracking,
-                 refunded = c.refunded, version = c.version, updated_at = now()
-             FROM UNNEST($1::uuid[], $9::text[], $10::text[], $6::text[], $11::jsonb[], $12::bigint[], $13::bigint[])
-                  AS c (id, status, reason, payment, tracking, version, refunded)
+                 payment_action = c.action, refunded = c.refunded, version = c.version, updated_at = now()
+             FROM UNNEST($1::uuid[], $9::text[], $10::text[], $6::text[], $11::jsonb[], $12::bigint[], $13::bigint[],
+                         $19::jsonb[])
+                  AS c (id, status, reason, payment, tracking, version, refunded, action)
              WHERE o.id = c.id AND c.version IS NOT NULL
          ), noted AS (
              INSERT INTO orders.order_history (order_id, version, status, payment_status, refunded)
@@ -263,6 +269,10 @@ async fn write(
          SET phase = c.phase, intent_id = c.intent, pending_cancel = c.pending, busy = c.busy,
              version = s.version + 1, attempts = CASE WHEN s.phase = c.phase THEN s.attempts ELSE 0 END,
              next_at = CASE WHEN c.held THEN s.next_at ELSE now() END,
+             deadline_at = CASE
+                 WHEN c.action IS NULL THEN s.deadline_at
+                 ELSE GREATEST(s.deadline_at, (SELECT placed_at FROM orders.orders WHERE id = s.order_id)
+                                              + make_interval(secs => $20)) END,
              lease_until = CASE
                  WHEN NOT c.held THEN s.lease_until
                  WHEN c.busy OR s.news > s.news_read AND NOT orders.is_known(c.payment, s.news_of)
@@ -270,8 +280,9 @@ async fn write(
                  ELSE '-infinity' END,
              news_read = CASE WHEN orders.is_known(c.payment, s.news_of) THEN s.news ELSE s.news_read END,
              news_of = CASE WHEN orders.is_known(c.payment, s.news_of) THEN '{}' ELSE s.news_of END
-         FROM UNNEST($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bool[], $6::text[], $7::bool[])
-              AS c (id, phase, intent, pending, busy, payment, held)
+         FROM UNNEST($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bool[], $6::text[], $7::bool[],
+                     $19::jsonb[])
+              AS c (id, phase, intent, pending, busy, payment, held, action)
          WHERE s.order_id = c.id
          RETURNING s.order_id, s.epoch, s.version, s.attempts, s.news, s.news_read,
                    c.held AND s.lease_until = '-infinity' AS "given_up!""#,
@@ -282,7 +293,7 @@ async fn write(
         &busy,
         &column(|state| state.payment.as_str()),
         &held,
-        hold.as_secs_f64(),
+        times.saga_lease.as_secs_f64(),
         &column(|state| state.status.as_str()),
         &optional(|state| state.cancel_reason) as &[Option<String>],
         &parcels as &[Option<serde_json::Value>],
@@ -293,6 +304,8 @@ async fn write(
         &statuses,
         &payments,
         &refunded,
+        &actions as &[Option<serde_json::Value>],
+        times.action_deadline.as_secs_f64(),
     )
     .fetch_all(&mut *connection)
     .await?;
@@ -317,14 +330,17 @@ fn history_and_notices(changed: &[(OrderId, Row)]) -> (History<'_>, Vec<Announce
     let (mut history, mut notices) = (Vec::new(), Vec::new());
     for (row, step) in changed.iter().flat_map(|(_, row)| row.steps.iter().map(move |step| (row, step))) {
         let (status, notice) = match &step.effect {
-            Effect::Confirm => (Some(Status::Confirmed), Notice::Confirmed),
-            Effect::Cancel(reason) => (Some(Status::Cancelled), Notice::Cancelled(*reason)),
-            Effect::Ship(parcel) => (Some(Status::Shipped), Notice::Shipped(parcel)),
-            Effect::Deliver => (Some(Status::Delivered), Notice::Delivered),
-            Effect::Refunded(refund) => (None, Notice::Refunded(*refund)),
+            Effect::AskCustomer => (Some(Status::Pending), None),
+            Effect::Confirm => (Some(Status::Confirmed), Some(Notice::Confirmed)),
+            Effect::Cancel(reason) => (Some(Status::Cancelled), Some(Notice::Cancelled(*reason))),
+            Effect::Ship(parcel) => (Some(Status::Shipped), Some(Notice::Shipped(parcel))),
+            Effect::Deliver => (Some(Status::Delivered), Some(Notice::Delivered)),
+            Effect::Refunded(refund) => (None, Some(Notice::Refunded(*refund))),
         };
         history.extend(status.map(|status| (step, status)));
-        notices.push(Announcement { order: step.order, about: &row.about, version: step.version, notice });
+        let announcement =
+            |notice| Announcement { order: step.order, about: &row.about, version: step.version, notice };
+        notices.extend(notice.map(announcement));
     }
     (history, notices)
 }

@@ -38,6 +38,9 @@ const AT_ONCE: usize = 128;
 const POLL_EVERY: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
+/// Between two looks whether a customer has proved who they are.
+const ACTION_PAUSE: Duration = Duration::from_secs(15);
+
 /// With so many that wait for a worker, orders come faster than they can be seen through.
 const MOST_WAITING: i64 = 128;
 const COUNT_EVERY: Duration = Duration::from_millis(100);
@@ -125,7 +128,7 @@ impl Sagas {
         times: Times,
         stop: CancellationToken,
     ) -> Self {
-        let applier = Applier::new(pool.clone(), outbox, stream, times.saga_lease);
+        let applier = Applier::new(pool.clone(), outbox, stream, times);
         Self(Arc::new(Inner {
             pool,
             calls,
@@ -149,6 +152,11 @@ impl Sagas {
 
     fn set_backlog(&self, backlog: bool) {
         *locked(&self.backlog) = backlog.then(Instant::now);
+    }
+
+    /// Whether the payment provider refuses the shop's key, so that nothing can be paid.
+    pub fn is_key_refused(&self) -> bool {
+        self.calls.payments.is_key_refused()
     }
 
     /// Tells the runner that a saga is due.
@@ -348,7 +356,10 @@ impl Sagas {
             return Ok(Next::Rest(Rest::DONE));
         }
         let facts = match call.filter(|_| !unread) {
-            _ if job.is_overdue() && !unread => vec![Input::Deadline],
+            // While nothing can be paid because of us, orders wait rather than be cancelled.
+            _ if job.is_overdue() && !unread && !self.calls.payments.is_key_refused() => {
+                vec![Input::Deadline]
+            }
             call => self.ask(lease.order_id, job, call).await?,
         };
         let unanswered = facts.contains(&Input::NoAnswer);
@@ -363,7 +374,10 @@ impl Sagas {
             // An inquiry leaves the lease to the load that follows it.
             let report = Report { order: lease.order_id, facts, lease: (!unread).then_some(lease) };
             match self.applier.apply_with_retries(report).await {
-                Ok(Reported { state, progress }) => (job.state, job.progress) = (state, progress),
+                Ok(Reported { state, progress }) => {
+                    (job.state, job.progress) = (state, progress);
+                    job.give_time(&before.0, &self.times);
+                }
                 Err(NotApplied::Refused(_) | NotApplied::UnknownOrder) => {
                     return Ok(Next::Rest(Rest { pause: LONGEST_PAUSE, in_vain: true }));
                 }
@@ -385,6 +399,10 @@ impl Sagas {
         let attempts = before.1.attempts;
         if refund_failed_again(&before.0, &job.state) {
             return Ok(Next::Rest(Rest { pause: patient_pause(attempts), in_vain: true }));
+        }
+        if job.state.action.is_some() && job.state == before.0 {
+            // A webhook tells when the customer is back.
+            return Ok(Next::Rest(Rest { pause: ACTION_PAUSE, in_vain: true }));
         }
         if unanswered || job.state == before.0 {
             return Ok(Next::Rest(Rest { pause: pause(attempts), in_vain: true }));
@@ -415,7 +433,7 @@ impl Sagas {
         let calls = async {
             match call {
                 Some(call) => self.calls.make(order, job, call).await,
-                None => self.calls.inquire(job).await,
+                None => self.calls.inquire(order, job).await,
             }
         };
         // It may be several calls; the lease is longer than one deadline.

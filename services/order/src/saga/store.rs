@@ -10,8 +10,9 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use super::{Phase, State, refund_store};
-use crate::order::store::{FIRST_EPOCH, currency, tracking};
+use crate::order::store::{FIRST_EPOCH, action, currency, tracking};
 use crate::order::{CancelReason, PaymentStatus, Placement, Status};
+use crate::times::Times;
 
 /// A saga that this process works on.
 #[derive(Clone, Copy, Debug)]
@@ -99,6 +100,15 @@ impl Job {
         }
     }
 
+    /// A customer who has to prove who they are gets longer to pay; the row has that time, too.
+    pub fn give_time(&mut self, before: &State, times: &Times) {
+        if self.state.action.is_some() && before.action.is_none() {
+            let since = OffsetDateTime::now_utc() - self.placed_at;
+            let left = times.action_deadline.saturating_sub(since.unsigned_abs());
+            self.deadline = self.deadline.max(Instant::now() + left);
+        }
+    }
+
     /// Whether the time for paying is over, where that still matters.
     pub fn is_overdue(&self) -> bool {
         self.deadline <= Instant::now() && self.state.has_deadline()
@@ -121,7 +131,7 @@ pub async fn load(connection: &mut Connection, lease: Lease, hold: Duration) -> 
          )
          SELECT s.phase, s.intent_id, s.pending_cancel, s.version, s.attempts, s.traceparent, s.news, s.news_read,
                 GREATEST(EXTRACT(epoch FROM s.deadline_at - now()), 0)::float8 AS "left!", o.status, o.cancel_reason,
-                o.payment_status, o.tracking, o.total, o.currency, o.payment_method, o.placed_at
+                o.payment_status, o.payment_action, o.tracking, o.total, o.currency, o.payment_method, o.placed_at
          FROM held s JOIN orders.orders o ON o.id = s.order_id"#,
         lease.order_id as OrderId,
         lease.epoch,
@@ -144,6 +154,7 @@ pub async fn load(connection: &mut Connection, lease: Lease, hold: Duration) -> 
         phase: Phase::try_from(row.phase)?,
         intent: row.intent_id.map(IntentId::from),
         pending_cancel: row.pending_cancel.map(CancelReason::try_from).transpose()?,
+        action: row.payment_action.map(action).transpose()?,
         tracking: row.tracking.map(tracking).transpose()?,
         total: Money::new(row.total, currency),
         refunds: refunds.remove(&lease.order_id).unwrap_or_default(),

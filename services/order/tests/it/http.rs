@@ -331,14 +331,17 @@ async fn an_order_that_cannot_be_had_names_each_line_and_takes_nothing() {
 #[tokio::test]
 async fn an_order_that_cannot_be_paid_gives_its_reservation_back() {
     let shop = Shop::open().await;
-    let (dear, free, dollars) = (shop.stock.add(50_000_000, 9), shop.stock.add(0, 9), shop.stock.add(1, 9));
+    let (dear, odd, dollars) =
+        (shop.stock.add(500_000_000_000, 9), shop.stock.add(5124, 9), shop.stock.add(1, 9));
     shop.stock.lock().products.get_mut(&dollars.to_string()).unwrap().price.as_mut().unwrap().currency =
         "USD".to_owned();
+    shop.stock.lock().products.get_mut(&odd.to_string()).unwrap().price.as_mut().unwrap().currency =
+        "KWD".to_owned();
     let buyer = shop.customer();
     let line = |product: Uuid, quantity: u32| json!({"product_id": product, "quantity": quantity});
     for (items, pointer, code) in [
         (json!([line(dear, 2)]), "/items/0", "total_too_large"),
-        (json!([line(free, 3)]), "/items/0", "total_too_small"),
+        (json!([line(odd, 3)]), "/items", "total_not_chargeable"),
         (json!([line(dear, 1), line(dollars, 1)]), "/items/1", "mixed_currencies"),
     ] {
         let body = json!({"items": items, "shipping_address": address(), "payment_method": "pm_card_visa"});
@@ -350,7 +353,7 @@ async fn an_order_that_cannot_be_paid_gives_its_reservation_back() {
         }
     }
     assert_eq!(buyer.get("/orders").await.body["items"], json!([]));
-    for product in [dear, free, dollars] {
+    for product in [dear, odd, dollars] {
         assert_eq!(shop.stock.lock().products[&product.to_string()].available, 9);
     }
 }
@@ -363,7 +366,7 @@ async fn words_of_any_script_come_back_as_they_were_sent() {
     let word = " Zoë 👩\u{200d}🚀 \u{202e}ﷺ e\u{301} \u{2028}<b>&'\"\\/ \u{feff}\u{10ffff} ";
     let place = json!({
         "name": word, "line1": word, "line2": word, "city": word, "region": word, "postal_code": "١٢٣",
-        "country": "GB",
+        "country": "HK",
     });
     let mut body = order_of(thing, 1, "pm_card_visa");
     body["shipping_address"] = place.clone();

@@ -14,5 +14,6 @@ mod live;
 mod openapi;
 mod orders;
 mod overload;
+mod prices;
 mod refunds;
 mod webhooks;

@@ -34,17 +34,19 @@ pub(crate) fn role(text: &str) -> sqlx::Result<Role> {
     text.parse().map_err(|error: String| sqlx::Error::Decode(error.into()))
 }
 
+/// The new account; `None` when one has the address in an older form of it.
 pub(super) async fn insert(
     connection: &mut Connection,
     email: &Email,
     name: &str,
     role: Role,
     password_hash: &str,
-) -> sqlx::Result<Account> {
+) -> sqlx::Result<Option<Account>> {
     let row = sqlx::query_as!(
         Row,
         "INSERT INTO users.accounts (id, email, email_key, name, role, password_hash)
-         VALUES ($1, $2, $3, $4, $5, $6)
+         SELECT $1, $2, $3, $4, $5, $6
+         WHERE NOT EXISTS (SELECT FROM users.accounts WHERE email_key = $7 AND email_key <> $3)
          RETURNING id, email, name, role, created_at",
         Uuid::now_v7(),
         email.as_str(),
@@ -52,8 +54,9 @@ pub(super) async fn insert(
         name,
         role.as_str(),
         password_hash,
+        email.old_key(),
     );
-    row.fetch_one(connection).await?.try_into()
+    row.fetch_optional(connection).await?.map(Account::try_from).transpose()
 }
 
 /// The account, unless it is disabled.
@@ -112,14 +115,14 @@ pub(crate) async fn list(
 /// The account with this address, as a list.
 pub(crate) async fn with_email(
     connection: &mut Connection,
-    email: &str,
+    email: &Email,
     after: Option<Uuid>,
 ) -> sqlx::Result<Vec<Managed>> {
     let rows = sqlx::query_as!(
         ManagedRow,
         "SELECT id, email, name, role, created_at, disabled FROM users.accounts
-         WHERE email_key = $1 AND id < $2",
-        email.to_lowercase(),
+         WHERE email_key = ANY($1) AND id < $2 ORDER BY id DESC",
+        &[email.key(), email.old_key()],
         after.unwrap_or(Uuid::max()),
     );
     rows.fetch_all(connection).await?.into_iter().map(Managed::try_from).collect()
@@ -207,7 +210,7 @@ pub(crate) async fn own_password(
 ) -> sqlx::Result<Option<(Email, String)>> {
     let row =
         sqlx::query!("SELECT email, password_hash FROM users.accounts WHERE id = $1 AND NOT disabled", id);
-    Ok(row.fetch_optional(connection).await?.map(|row| (Email(row.email), row.password_hash)))
+    Ok(row.fetch_optional(connection).await?.map(|row| (Email::stored(row.email), row.password_hash)))
 }
 
 /// Replaces the password's hash; false when it is no longer `current`.
@@ -233,8 +236,10 @@ pub(crate) async fn credentials(
 ) -> sqlx::Result<Option<Credentials>> {
     let row = sqlx::query_as!(
         Credentials,
-        "SELECT id, password_hash, disabled FROM users.accounts WHERE email_key = $1",
+        "SELECT id, password_hash, disabled FROM users.accounts
+         WHERE email_key IN ($1, $2) ORDER BY email_key = $1 DESC LIMIT 1",
         email.key(),
+        email.old_key(),
     );
     row.fetch_optional(connection).await
 }

@@ -14,12 +14,15 @@ struct Row {
     region: Option<String>,
     postal_code: String,
     country: String,
+    phone: Option<String>,
 }
 
 impl From<Row> for Address {
     fn from(row: Row) -> Self {
-        let Row { id, name, line1, line2, city, region, postal_code, country } = row;
-        Self { id, place: Place { name, line1, line2, city, region, postal_code, country } }
+        let Row { id, name, line1, line2, city, region, postal_code, country, phone } = row;
+        // An address without one of these has an empty text.
+        let [city, postal_code] = [city, postal_code].map(|text| Some(text).filter(|text| !text.is_empty()));
+        Self { id, place: Place { name, line1, line2, city, region, postal_code, country, phone } }
     }
 }
 
@@ -46,17 +49,18 @@ pub(super) async fn insert(
     let id = Uuid::now_v7();
     sqlx::query!(
         "INSERT INTO users.addresses
-             (id, account_id, name, line1, line2, city, region, postal_code, country)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+             (id, account_id, name, line1, line2, city, region, postal_code, country, phone)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
         id,
         account,
         place.name,
         place.line1,
         place.line2,
-        place.city,
+        place.city.as_deref().unwrap_or_default(),
         place.region,
-        place.postal_code,
+        place.postal_code.as_deref().unwrap_or_default(),
         place.country,
+        place.phone,
     )
     .execute(connection)
     .await?;
@@ -72,7 +76,7 @@ pub(crate) async fn list(
 ) -> sqlx::Result<Vec<Address>> {
     let rows = sqlx::query_as!(
         Row,
-        "SELECT id, name, line1, line2, city, region, postal_code, country FROM users.addresses
+        "SELECT id, name, line1, line2, city, region, postal_code, country, phone FROM users.addresses
          WHERE account_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3",
         account,
         after.unwrap_or(Uuid::max()),
@@ -88,7 +92,7 @@ pub(crate) async fn find(
 ) -> sqlx::Result<Option<Address>> {
     let row = sqlx::query_as!(
         Row,
-        "SELECT id, name, line1, line2, city, region, postal_code, country FROM users.addresses
+        "SELECT id, name, line1, line2, city, region, postal_code, country, phone FROM users.addresses
          WHERE id = $2 AND account_id = $1",
         account,
         id,
@@ -106,17 +110,18 @@ pub(crate) async fn replace(
     let update = sqlx::query!(
         "UPDATE users.addresses
          SET name = $3, line1 = $4, line2 = $5, city = $6, region = $7, postal_code = $8, country = $9,
-             updated_at = now()
+             phone = $10, updated_at = now()
          WHERE id = $2 AND account_id = $1",
         account,
         id,
         place.name,
         place.line1,
         place.line2,
-        place.city,
+        place.city.as_deref().unwrap_or_default(),
         place.region,
-        place.postal_code,
+        place.postal_code.as_deref().unwrap_or_default(),
         place.country,
+        place.phone,
     );
     let updated = update.execute(connection).await?.rows_affected() == 1;
     Ok(updated.then_some(Address { id, place }))

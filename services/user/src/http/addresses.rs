@@ -58,8 +58,7 @@ async fn add(
     body: Body,
 ) -> Result<Answer, Problem> {
     let key = idempotency::key(&headers)?;
-    let place: Place = body.json(&["application/json"])?;
-    place.check()?;
+    let place = address::checked(body.json(&["application/json"])?)?;
     let request = Request::new(user.id, ADD, key, &place)?;
     let mut transaction = service::db::begin(&app.pool).await?;
     if let Some(answer) = request.earlier(&mut transaction).await? {
@@ -113,8 +112,7 @@ async fn replace(
 ) -> Result<Json<Address>, Problem> {
     let mut connection = app.pool.acquire().await?;
     address::find(&mut connection, user.id, id).await?.ok_or_else(absent)?;
-    let place: Place = body.json(&["application/json"])?;
-    place.check()?;
+    let place = address::checked(body.json(&["application/json"])?)?;
     let address = address::replace(&mut connection, user.id, id, place).await?;
     address.map(Json).ok_or_else(absent)
 }

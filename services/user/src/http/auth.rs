@@ -84,7 +84,7 @@ async fn login(
     Json(form): Json<Login>,
 ) -> Result<impl IntoResponse, Problem> {
     let mut invalid = Invalid::new();
-    let email = Email::parse(&mut invalid, form.email);
+    let email = Email::parse(&mut invalid, &form.email);
     invalid.check()?;
     let refused =
         || Problem::unauthorized("invalid_credentials", "The e-mail address or the password is wrong.");

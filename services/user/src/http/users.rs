@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::App;
 use super::caller::Admin;
-use crate::account::{self, Change, Managed};
+use crate::account::{self, Change, Email, Managed};
 
 pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(show, change))
@@ -44,7 +44,10 @@ async fn list(
     let (limit, after) = (query.page.limit()?, query.page.after::<Uuid>()?);
     let mut connection = app.pool.acquire().await?;
     let accounts = match query.email {
-        Some(email) => account::with_email(&mut connection, &email, after).await?,
+        Some(email) => match Email::read(&email) {
+            Some(email) => account::with_email(&mut connection, &email, after).await?,
+            None => Vec::new(),
+        },
         None => account::list(&mut connection, after, limit + 1).await?,
     };
     Ok(Json(Page::new(accounts, limit, |account| account.id())))

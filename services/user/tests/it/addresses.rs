@@ -40,6 +40,7 @@ async fn an_address_is_kept_read_replaced_and_removed() {
     other["line2"] = json!("Flat 2");
     other["region"] = json!("Yorkshire");
     other["country"] = json!("IE");
+    other["postal_code"] = json!("A65 F4E2");
     let replaced = app.call(Method::PUT, &path, &ada, other.clone()).await;
     other["id"] = expected["id"].clone();
     assert_eq!((replaced.status, &replaced.body), (StatusCode::OK, &other));
@@ -60,7 +61,7 @@ async fn an_address_may_be_as_long_as_the_limits_and_lack_what_is_optional() {
     let ada = app.signed_in("ada@example.com").await.access;
     let wide = |n: usize| "Ü".repeat(n);
     let full = json!({"name": wide(100), "line1": wide(200), "line2": wide(200), "city": wide(100),
-        "region": wide(200), "postal_code": wide(20), "country": "AX"});
+        "region": wide(200), "postal_code": wide(20), "country": "HK", "phone": "+85221234567"});
     let kept = add(&app, &ada, full.clone()).await;
     assert_eq!(kept.status, StatusCode::CREATED, "{:?}", kept.body);
     for (field, value) in full.as_object().unwrap() {
@@ -114,9 +115,43 @@ async fn what_is_no_address_is_refused_with_every_fault_named() {
     let mut body = place();
     body.as_object_mut().unwrap().remove("postal_code");
     add(&app, &ada, body).await.is_invalid(&[("/postal_code", "missing_field")]);
+    for (country, postal_code, phone, at, code) in [
+        ("DE", json!("2045"), Value::Null, "/postal_code", "invalid_postal_code"),
+        ("US", json!("SW1Y 4JH"), Value::Null, "/postal_code", "invalid_postal_code"),
+        ("JP", Value::Null, Value::Null, "/postal_code", "missing_field"),
+        ("HK", Value::Null, json!("12"), "/phone", "invalid_phone"),
+    ] {
+        let mut body = place();
+        (body["country"], body["postal_code"], body["phone"]) = (json!(country), postal_code, phone);
+        add(&app, &ada, body).await.is_invalid(&[(at, code)]);
+    }
     // Nothing changed.
     assert_eq!(app.get(path, &ada).await.body, kept.body);
     assert_eq!(app.count("SELECT count(*) FROM users.addresses").await, 1);
+}
+
+#[tokio::test]
+async fn an_address_has_the_parts_of_its_country() {
+    let app = App::start().await;
+    let ada = app.signed_in("ada@example.com").await.access;
+    for body in [
+        json!({"name": "Ada", "line1": "1 Harbour Road", "city": "Wan Chai", "country": "HK"}),
+        json!({"name": "Ada", "line1": "1 Marina Boulevard", "postal_code": "018989", "country": "SG"}),
+        json!({"name": "Ada", "line1": "Rr. Luan Haradinaj", "city": "Prishtina", "country": "XK"}),
+        json!({"name": "Ada", "line1": "4-31-9 Wakabayashi", "city": "Setagaya", "region": "Tokyo",
+            "postal_code": "154-0023", "country": "JP", "phone": "+81364388201"}),
+    ] {
+        let kept = add(&app, &ada, body.clone()).await;
+        assert_eq!(kept.status, StatusCode::CREATED, "{:?}", kept.body);
+        let mut shown = app.get(kept.header("location"), &ada).await.body;
+        shown.as_object_mut().unwrap().remove("id");
+        assert_eq!(shown, body);
+    }
+    let typed = json!({"name": " Ada ", "line1": "1 Quay ", "city": "Hull", "postal_code": " hu1 1aa", "country": "GB",
+        "phone": "020 7946 0958"});
+    let kept = add(&app, &ada, typed).await.body;
+    assert_eq!((&kept["name"], &kept["postal_code"]), (&json!(" Ada "), &json!(" hu1 1aa")));
+    assert_eq!(kept["phone"], "+442079460958");
 }
 
 #[tokio::test]
@@ -271,6 +306,7 @@ async fn the_order_service_reads_a_users_own_address_and_nobody_else_reads_any()
         region: Some("Yorkshire".into()),
         postal_code: "HU1 1AA".into(),
         country: "GB".into(),
+        phone: None,
     };
     assert_eq!(asked(&client, &order, &ada, &address).await, Ok(expected));
     let refused = |status, code: &str| Err((status, code.to_owned()));

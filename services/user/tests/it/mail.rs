@@ -172,6 +172,16 @@ async fn a_mail_names_its_event_and_goes_to_the_address_of_today_in_text_and_htm
 }
 
 #[tokio::test]
+async fn a_domain_with_other_letters_is_written_as_mail_servers_know_it() {
+    let server = Server::start(Answer::Accept).await;
+    let app = server.app().await;
+    let event = queue(&app, "ada@bücher.example").await;
+    until_sent(&app, event).await;
+    let received = server.received.lock().unwrap();
+    assert!(received[0].to.starts_with("RCPT TO:<ada@xn--bcher-kva.example>"), "{}", received[0].to);
+}
+
+#[tokio::test]
 async fn a_mail_that_is_put_off_is_tried_again_and_arrives_once() {
     let server = Server::start(Answer::Later).await;
     let app = server.app().await;

@@ -37,6 +37,10 @@ fn after(inputs: &[Input]) -> (State, Vec<Effect>) {
     (state, all)
 }
 
+fn action() -> NextAction {
+    NextAction { redirect_url: Some("https://bank.test/3ds".to_owned()), client_secret: None }
+}
+
 fn created() -> Input {
     Input::Created("pi_1".to_owned().into())
 }
@@ -91,6 +95,39 @@ fn a_cancel_during_capture_waits_for_its_answer() {
     assert_eq!((state.status, state.phase), (Status::Cancelled, Phase::Refunding));
     assert_eq!(effects, [Effect::Confirm, Effect::Cancel(CancelReason::Customer)]);
     assert_eq!(state.open_refunds().map(|refund| refund.amount).collect::<Vec<_>>(), [TOTAL]);
+}
+
+#[test]
+fn a_customer_who_proves_who_they_are_pays_and_one_who_does_not_has_not_paid() {
+    let asked = [created(), Input::ActionRequired(action())];
+    let (state, effects) = after(&asked);
+    assert_eq!((state.payment, state.next_call()), (PaymentStatus::Pending, Some(Call::RetrieveIntent)));
+    assert_eq!((&state.action, effects), (&Some(action()), vec![Effect::AskCustomer]));
+    // Nothing new, and nothing to worry about.
+    assert_eq!(apply(&state, Input::ActionRequired(action())), Ok((state.clone(), vec![])));
+    assert_eq!(apply(&state, Input::NoAnswer), Ok((state.clone(), vec![])));
+    let (paid, _) = apply(&state, Input::IntentReported(IntentStatus::Authorised)).unwrap();
+    assert_eq!((paid.phase, paid.action), (Phase::Committing, None));
+    let (failed, effects) = apply(&state, Input::IntentReported(IntentStatus::Declined)).unwrap();
+    assert_eq!((failed.phase, failed.action), (Phase::Voiding, None));
+    assert_eq!(effects, [Effect::Cancel(CancelReason::PaymentDeclined)]);
+    let (left, _) = apply(&state, Input::Deadline).unwrap();
+    assert_eq!((left.phase, left.action), (Phase::Voiding, None));
+}
+
+#[test]
+fn an_order_of_nothing_is_confirmed_without_a_provider() {
+    let placed = State::placed(eur(0));
+    assert_eq!(placed.next_call(), Some(Call::CommitStock));
+    let (confirmed, effects) = apply(&placed, Input::StockCommitted).unwrap();
+    assert_eq!((confirmed.status, confirmed.next_call()), (Status::Confirmed, None));
+    assert_eq!(effects, [Effect::Confirm]);
+    let (cancelled, effects) = apply(&confirmed, Input::Cancel(CancelReason::Customer)).unwrap();
+    assert_eq!((cancelled.phase, cancelled.next_call()), (Phase::Settled, None));
+    assert_eq!(effects, [Effect::Cancel(CancelReason::Customer)]);
+    let (gone, effects) = apply(&placed, Input::StockGone).unwrap();
+    assert_eq!((gone.phase, gone.intent), (Phase::Settled, None));
+    assert_eq!(effects, [Effect::Cancel(CancelReason::OutOfStock)]);
 }
 
 #[test]

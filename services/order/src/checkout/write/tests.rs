@@ -41,7 +41,8 @@ impl Scene {
         let key = Key::new(Uuid::now_v7().into(), OPERATION, "k".to_owned(), &"body").unwrap();
         let line = Line { product_id: Uuid::now_v7().into(), quantity: 2 };
         let mut connection = pool.acquire().await.unwrap();
-        cart::store::put(&mut connection, key.user_id, line).await.unwrap();
+        let price = service::Money::new(100, service::money::Currency::EUR);
+        cart::store::put(&mut connection, key.user_id, line, price).await.unwrap();
         let lease = std::time::Duration::ZERO;
         let first = idempotency::make(&mut connection, &key, vec![line], None, lease).await.unwrap();
         let second = idempotency::store::take_over(&mut connection, &key, Times::default().claim_lease).await;

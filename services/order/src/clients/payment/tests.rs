@@ -18,7 +18,7 @@ async fn refusing(status: u16, kind: &'static str) -> Payments {
 }
 
 fn payments(url: &str) -> Payments {
-    Payments::new(url, SECRET, Duration::from_secs(10)).unwrap()
+    Payments::new(url, SECRET, Some("https://shop.test/{order_id}"), Duration::from_secs(10)).unwrap()
 }
 
 async fn sandbox() -> Payments {
@@ -88,11 +88,12 @@ async fn a_key_under_which_an_earlier_version_made_nothing_leads_to_one_intent()
 
 #[tokio::test]
 async fn only_two_kinds_of_error_are_about_the_payment() {
-    let (order, refund) = (Uuid::now_v7().into(), Uuid::now_v7().into());
-    for (status, kind) in [(402, "card_error"), (400, "invalid_request_error")] {
-        assert_eq!(create(&refusing(status, kind).await, order).await, Input::Refused, "{status} {kind}");
-    }
+    let (order, refund) = (OrderId::from(Uuid::now_v7()), Uuid::now_v7().into());
+    assert_eq!(create(&refusing(402, "card_error").await, order).await, Input::Refused);
+    // A parameter of ours that is wrong says nothing about the order: it is kept.
+    assert_eq!(create(&refusing(400, "invalid_request_error").await, order).await, Input::NoAnswer);
     let intent = IntentId::from("pi".to_owned());
+    let payment = Payment { intent: &intent, order, total: Money::new(1, Currency::EUR) };
     let others = [
         (400, "idempotency_error"),
         (409, "idempotency_error"),
@@ -105,13 +106,92 @@ async fn only_two_kinds_of_error_are_about_the_payment() {
         let payments = refusing(status, kind).await;
         let answers = [
             create(&payments, order).await,
-            payments.confirm(&intent, "1.0").await,
-            payments.capture(&intent, "1.0").await,
-            payments.cancel(&intent, "1.0").await,
-            payments.retrieve(&intent).await,
+            payments.confirm(payment, "1.0").await,
+            payments.capture(payment, "1.0").await,
+            payments.cancel(payment, "1.0").await,
+            payments.retrieve(payment).await,
             payments.refund(&intent, refund, Money::new(1, Currency::EUR)).await,
         ];
         assert!(answers.iter().all(|answer| *answer == Input::NoAnswer), "{status} {kind}: {answers:?}");
         assert_eq!(payments.refunds(&intent, Currency::EUR).await, None, "{status} {kind}");
     }
+}
+
+#[test]
+fn what_is_held_is_compared_with_the_order() {
+    let (intent, order) = (IntentId::from("pi".to_owned()), OrderId::from(Uuid::now_v7()));
+    let total = Money::new(24_900, "ISK".parse().unwrap());
+    let payment = Payment { intent: &intent, order, total };
+    let said = |status: &str, change: &dyn Fn(&mut Value)| {
+        let mut body = json!({
+            "id": "pi", "status": status, "amount": 2_490_000, "amount_received": 2_490_000, "currency": "isk",
+            "metadata": {"order_id": order.to_string()},
+        });
+        change(&mut body);
+        fact(Answer::Done(body.to_string()), payment)
+    };
+    let authorised = Input::IntentReported(IntentStatus::Authorised);
+    assert_eq!(said("requires_capture", &|body| body["amount_received"] = json!(0)), authorised);
+    assert_eq!(said("succeeded", &|_| ()), Input::IntentReported(IntentStatus::Captured));
+    for (field, other) in [
+        ("amount", json!(24_900)),
+        ("currency", json!("eur")),
+        ("metadata", json!({"order_id": Uuid::now_v7().to_string()})),
+    ] {
+        for status in ["requires_capture", "succeeded"] {
+            assert_eq!(
+                said(status, &|body| body[field] = other.clone()),
+                Input::NoAnswer,
+                "{field} {status}"
+            );
+        }
+    }
+    // Captured in part, by hand.
+    assert_eq!(said("succeeded", &|body| body["amount_received"] = json!(100)), Input::NoAnswer);
+    // Nothing is held: nothing to compare.
+    assert_eq!(
+        said("canceled", &|body| body["amount"] = json!(1)),
+        Input::IntentReported(IntentStatus::Cancelled)
+    );
+}
+
+#[test]
+fn a_customer_who_has_to_act_learns_where() {
+    let (intent, order) = (IntentId::from("pi".to_owned()), OrderId::from(Uuid::now_v7()));
+    let payment = Payment { intent: &intent, order, total: Money::new(1, Currency::EUR) };
+    let asked = |next_action: Value| {
+        let body = json!({
+            "id": "pi", "status": "requires_action", "client_secret": "pi_secret_1", "next_action": next_action,
+        });
+        fact(Answer::Done(body.to_string()), payment)
+    };
+    let url = Some("https://bank.test/3ds".to_owned());
+    assert_eq!(
+        asked(
+            json!({"type": "redirect_to_url", "redirect_to_url": {"url": url, "return_url": "https://shop.test"}})
+        ),
+        Input::ActionRequired(NextAction { redirect_url: url, client_secret: None })
+    );
+    assert_eq!(
+        asked(json!({"type": "use_stripe_sdk", "use_stripe_sdk": {"any": 1}})),
+        Input::ActionRequired(NextAction {
+            redirect_url: None,
+            client_secret: Some("pi_secret_1".to_owned())
+        })
+    );
+}
+
+#[tokio::test]
+async fn a_key_that_is_refused_is_remembered_until_it_is_taken() {
+    let order = Uuid::now_v7().into();
+    for status in [401, 403] {
+        let payments = refusing(status, "invalid_request_error").await;
+        assert!(!payments.is_key_refused());
+        assert_eq!(create(&payments, order).await, Input::NoAnswer);
+        assert!(payments.is_key_refused(), "{status}");
+    }
+    let payments = sandbox().await;
+    payments.key_refused(true);
+    assert!(matches!(create(&payments, order).await, Input::Created(_)));
+    assert!(!payments.is_key_refused());
 }

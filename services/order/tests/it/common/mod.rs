@@ -237,7 +237,7 @@ impl Answer {
 }
 
 pub fn address() -> Value {
-    json!({"name": "Ada", "line1": "1 Quay", "city": "Hull", "postal_code": "HU1", "country": "GB"})
+    json!({"name": "Ada", "line1": "1 Quay", "city": "Hull", "postal_code": "HU1 1AA", "country": "GB"})
 }
 
 pub fn order_of(product: Uuid, quantity: u32, card: &str) -> Value {
