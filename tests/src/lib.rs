@@ -324,7 +324,7 @@ impl Buyer<'_> {
 }
 
 pub fn address() -> Value {
-    json!({"name": "Ada", "line1": "1 Quay", "city": "Hull", "postal_code": "HU1", "country": "GB"})
+    json!({"name": "Ada", "line1": "1 Quay", "city": "Hull", "postal_code": "HU1 1AA", "country": "GB"})
 }
 
 /// Polls until `condition` gives something; panics after `deadline`.

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use reqwest::StatusCode;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use service::money::Currency;
 use uuid::Uuid;
 
 const CALL_DEADLINE: Duration = Duration::from_secs(5);
@@ -97,6 +98,14 @@ impl Intent {
     }
 }
 
+/// The provider counts some currencies in units of its own. What is no whole number of minor units stays as it is, and
+/// agrees with no order.
+fn in_minor_units(amount: i64, currency: &str) -> i64 {
+    let currency = Currency::from_code(&currency.to_ascii_uppercase());
+    let converted = currency.and_then(|currency| service::Money::from_cards(amount, currency));
+    converted.map_or(amount, |money| money.amount)
+}
+
 impl Provider {
     pub fn new(url: &str, secret_key: &str) -> Result<Self> {
         let client = service::socket::http_client(CALL_DEADLINE).build();
@@ -111,6 +120,8 @@ impl Provider {
         let captured = if found.status == "succeeded" { found.amount_received } else { 0 };
         let held = if found.status == "requires_capture" { found.amount_capturable } else { 0 };
         let refunded = if captured > 0 { self.refunded(intent).await? } else { 0 };
+        let [captured, held, refunded] =
+            [captured, held, refunded].map(|amount| in_minor_units(amount, &found.currency));
         Ok(Some(Money { status: found.status, currency: found.currency, captured, held, refunded }))
     }
 

@@ -68,6 +68,25 @@ async fn a_shop_in_order_has_no_differences() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_costs_nothing_and_what_the_provider_counts_otherwise_is_in_order() {
+    let shop = Shop::open().await;
+    let sample = shop.priced(0, "EUR", 100).await;
+    shop.buy(sample, "pm_card_visa", "confirmed", "captured").await;
+    let cancelled = shop.buy(sample, "pm_card_visa", "confirmed", "captured").await;
+    shop.cancel(cancelled).await;
+    shop.until(cancelled, "cancelled", "voided").await;
+    for currency in ["ISK", "UGX", "MGA", "KWD"] {
+        let thing = shop.priced(5000, currency, 100).await;
+        shop.buy(thing, "pm_card_visa", "confirmed", "captured").await;
+        let returned = shop.buy(thing, "pm_card_visa", "confirmed", "captured").await;
+        shop.cancel(returned).await;
+        shop.until(returned, "cancelled", "refunded").await;
+    }
+    let report = shop.agrees().await;
+    assert_eq!((report.orders, report.payments), (10, 8));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_the_services_can_do_again_is_mended() {
     let shop = Shop::open().await;
     let product = shop.product(100).await;

@@ -32,7 +32,10 @@ pub(super) async fn compare(
     let answers: Vec<(&Order, Option<Difference>)> = answers.buffer_unordered(AT_ONCE).try_collect().await?;
     let mut found: Vec<(&Order, Difference)> =
         answers.into_iter().filter_map(|(order, difference)| Some((order, difference?))).collect();
-    let unpaid = orders.iter().filter(|order| order.intent.is_none() && order.status != "cancelled");
+    let unpaid = orders.iter().filter(|order| {
+        // What costs nothing needs no payment.
+        order.intent.is_none() && order.status != "cancelled" && order.total > 0
+    });
     found.extend(unpaid.map(|order| {
         let remedy = Remedy::nothing("look for its id in the metadata of the provider's payments");
         (order, is(order, format!("is {} without a payment", order.status), remedy))

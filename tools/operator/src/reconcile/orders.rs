@@ -101,7 +101,7 @@ impl Order {
         }
         let fits = match (self.status.as_str(), phase) {
             ("confirmed" | "shipped" | "delivered", "confirmed") => match self.payment.as_str() {
-                "captured" => self.refunded < self.total,
+                "captured" => self.refunded < self.total || self.total == 0,
                 "refunded" => self.refunded == self.total,
                 _ => false,
             },

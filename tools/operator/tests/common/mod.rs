@@ -117,9 +117,13 @@ impl Shop {
     }
 
     pub async fn product(&self, stock: u32) -> Uuid {
+        self.priced(1250, "EUR", stock).await
+    }
+
+    pub async fn priced(&self, amount: i64, currency: &str, stock: u32) -> Uuid {
         let body = json!({
             "sku": format!("T-{}", Uuid::now_v7()), "name": "Lantern", "description": "For tests.",
-            "price": {"amount": 1250, "currency": "EUR"}, "category": "sea", "stock": stock,
+            "price": {"amount": amount, "currency": currency}, "category": "sea", "stock": stock,
         });
         let made = self.client.post(format!("{}/products", self.product)).json(&body);
         self.send(made, Role::Staff).await["id"].as_str().unwrap().parse().unwrap()
@@ -130,7 +134,7 @@ impl Shop {
         let body = json!({
             "items": [{"product_id": product, "quantity": 2}],
             "shipping_address":
-                {"name": "Ada", "line1": "1 Quay", "city": "Hull", "postal_code": "HU1", "country": "GB"},
+                {"name": "Ada", "line1": "1 Quay", "city": "Hull", "postal_code": "HU1 1AA", "country": "GB"},
             "payment_method": card,
         });
         let placed = self.client.post(format!("{}/orders", self.order)).json(&body);

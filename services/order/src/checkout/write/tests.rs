@@ -62,7 +62,7 @@ impl Scene {
             quantity: 2,
         };
         let address = serde_json::json!({
-            "name": "Ada", "line1": "1 Quay", "city": "Hull", "postal_code": "HU1", "country": "GB"
+            "name": "Ada", "line1": "1 Quay", "city": "Hull", "postal_code": "HU1 1AA", "country": "GB"
         });
         Job {
             record: record.clone(),

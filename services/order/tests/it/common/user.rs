@@ -34,7 +34,7 @@ impl Book {
             name: "Ada".to_owned(),
             line1: "1 Quay".to_owned(),
             city: city.to_owned(),
-            postal_code: "HU1".to_owned(),
+            postal_code: "HU1 1AA".to_owned(),
             country: "GB".to_owned(),
             ..Address::default()
         };
