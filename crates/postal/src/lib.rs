@@ -67,6 +67,9 @@ pub struct Address {
     pub phone: Option<String>,
 }
 
+/// Characters of a phone number as it may be typed.
+const MOST_PHONE: usize = 40;
+
 /// In the order that faults are told in.
 const FIELDS: [&str; 8] = ["name", "line1", "line2", "city", "region", "postal_code", "country", "phone"];
 
@@ -92,7 +95,7 @@ impl Address {
         text("city", &optional(&self.city), false, 100);
         text("region", &optional(&self.region), false, 200);
         text("postal_code", &optional(&self.postal_code), false, 20);
-        text("phone", &optional(&self.phone), false, 40);
+        text("phone", &optional(&self.phone), false, MOST_PHONE);
         match Country::find(&self.country) {
             Some(country) => self.by_rules(country, &mut faults),
             None => {
@@ -140,7 +143,9 @@ impl Address {
             }
             _ => {}
         }
-        if let Some(text) = self.phone.as_deref().filter(|text| !is_blank(text)) {
+        if let Some(text) =
+            self.phone.as_deref().filter(|text| !is_blank(text) && text.len() <= 4 * MOST_PHONE)
+        {
             match phone(text, country.code()) {
                 Some(number) => self.phone = Some(number),
                 None => {

@@ -72,7 +72,7 @@ impl Carts {
         let prices: Vec<_> = cart.items.iter().map(|item| (item.product_id, item.unit_price)).collect();
         let mut connection = self.pool.acquire().await?;
         let shown = store::shown(&mut connection, user).await?;
-        if prices.iter().any(|(product, price)| shown.get(product) != Some(&price.amount)) {
+        if prices.iter().any(|(product, price)| shown.get(product) != Some(price)) {
             store::show(&mut connection, user, &prices).await?;
         }
         Ok(cart)

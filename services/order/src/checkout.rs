@@ -120,14 +120,15 @@ impl Checkout {
         Err(CheckoutError::Backlog)
     }
 
-    /// The answer to the request, and whether it is an earlier one's.
+    /// The answer to the request, and whether it is an earlier one's. The key stands for the request as it was `sent`.
     pub async fn place_order(
         &self,
         user: UserId,
         key: String,
+        sent: &Request,
         request: Request,
     ) -> Result<(StoredAnswer, bool), CheckoutError> {
-        let key = Key::new(user, OPERATION, key, &request)?;
+        let key = Key::new(user, OPERATION, key, sent)?;
         let record = match self.claim(&key, &request).await? {
             Claimed::Mine(record) => *record,
             Claimed::Answered(answer) => return Ok((answer, true)),
@@ -272,9 +273,7 @@ impl Checkout {
             return Ok(true);
         }
         let shown = cart::store::shown(&mut *self.pool.acquire().await?, user).await?;
-        Ok(items
-            .iter()
-            .all(|item| shown.get(&item.product_id).is_none_or(|price| *price == item.unit_price.amount)))
+        Ok(items.iter().all(|item| shown.get(&item.product_id).is_none_or(|price| *price == item.unit_price)))
     }
 
     async fn reserve(&self, record: &Record) -> Result<Reserved, CheckoutError> {

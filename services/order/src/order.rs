@@ -244,7 +244,9 @@ impl Order {
             payment: PaymentView {
                 status: self.payment_status,
                 method: self.payment_method,
-                next_action: self.payment_action.filter(|_| viewer == Viewer::Owner),
+                next_action: self
+                    .payment_action
+                    .filter(|_| viewer == Viewer::Owner && self.status == Status::Pending),
             },
             tracking: self.tracking,
             next_actions,

@@ -297,8 +297,9 @@ impl State {
                     return vec![];
                 }
                 branch!();
-                self.action = Some(action);
-                vec![Effect::AskCustomer]
+                // Told once: a provider that words it anew each time does not fill the order's history.
+                let told = self.action.replace(action).is_some();
+                if told { vec![] } else { vec![Effect::AskCustomer] }
             }
             // It was held before.
             Phase::Capturing => {
@@ -442,6 +443,11 @@ impl State {
     }
 
     fn intent_reported(&mut self, status: IntentStatus, fresh: RefundId) -> Vec<Effect> {
+        if self.action.is_some() && status == IntentStatus::Unconfirmed {
+            // From before it was confirmed.
+            branch!();
+            return vec![];
+        }
         // It no longer waits for the customer.
         self.action = None;
         match (self.phase, status) {

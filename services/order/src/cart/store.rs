@@ -6,6 +6,7 @@ use order_core::ids::{ProductId, UserId};
 use service::Money;
 use service::db::Connection;
 
+use crate::order::store::currency;
 use crate::order::{Line, MAX_LINES};
 
 /// A user's cart, in the order it was filled.
@@ -66,19 +67,21 @@ pub async fn put(connection: &mut Connection, user: UserId, line: Line, price: M
     Ok(Put::Done)
 }
 
-/// The prices that the cart was last shown at, in minor units, by product; none of lines from before they were kept.
-pub async fn shown(connection: &mut Connection, user: UserId) -> sqlx::Result<HashMap<ProductId, i64>> {
+/// The prices that the cart was last shown at, by product; none of lines from before they were kept.
+pub async fn shown(connection: &mut Connection, user: UserId) -> sqlx::Result<HashMap<ProductId, Money>> {
     let rows = sqlx::query!(
-        r#"SELECT product_id, shown_price AS "shown_price!" FROM orders.cart_items
-           WHERE user_id = $1 AND shown_price IS NOT NULL"#,
+        r#"SELECT product_id, shown_price AS "shown_price!", currency AS "currency!" FROM orders.cart_items
+           WHERE user_id = $1 AND shown_price IS NOT NULL AND currency IS NOT NULL"#,
         user as UserId
     )
     .fetch_all(connection)
     .await?;
-    Ok(rows.into_iter().map(|row| (row.product_id.into(), row.shown_price)).collect())
+    let price = |amount, code: &str| Ok::<_, sqlx::Error>(Money::new(amount, currency(code)?));
+    rows.into_iter().map(|row| Ok((row.product_id.into(), price(row.shown_price, &row.currency)?))).collect()
 }
 
-/// Keeps the prices that the cart is shown at. Most are those of last time, and nothing is written.
+/// Keeps the prices that the cart is shown at. Most are those of last time, and nothing is written. Rows are locked in the
+/// order that [`take_out`] locks them in.
 pub async fn show(
     connection: &mut Connection,
     user: UserId,
@@ -88,8 +91,13 @@ pub async fn show(
     let amounts: Vec<i64> = prices.iter().map(|(_, price)| price.amount).collect();
     let currencies: Vec<String> = prices.iter().map(|(_, price)| price.currency.code().to_owned()).collect();
     sqlx::query!(
-        "UPDATE orders.cart_items c SET shown_price = p.price, currency = p.currency
+        "WITH held AS MATERIALIZED (
+             SELECT product_id FROM orders.cart_items
+             WHERE user_id = $1 AND product_id = ANY($2) ORDER BY product_id FOR UPDATE
+         )
+         UPDATE orders.cart_items c SET shown_price = p.price, currency = p.currency
          FROM UNNEST($2::uuid[], $3::bigint[], $4::text[]) AS p (product_id, price, currency)
+         JOIN held USING (product_id)
          WHERE c.user_id = $1 AND c.product_id = p.product_id
            AND (c.shown_price, c.currency) IS DISTINCT FROM (p.price, p.currency)",
         user as UserId,

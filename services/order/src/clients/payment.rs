@@ -383,8 +383,7 @@ impl ProviderError {
     /// Whether no later try at the same order can help: the card is none, or the amount is not taken. Anything else is a
     /// mistake of ours that can be mended.
     fn is_about_the_order(&self) -> bool {
-        let method = self.param.as_deref().is_some_and(|param| param.starts_with("payment_method"))
-            && self.param.as_deref() != Some("payment_method_types");
+        let method = self.param.as_deref() == Some("payment_method");
         let code = self.code.as_deref().unwrap_or_default();
         self.kind == "card_error" || method || matches!(code, "amount_too_small" | "amount_too_large")
     }

@@ -55,8 +55,9 @@ async fn place(
 ) -> Result<Response, Problem> {
     checkout.admit()?;
     let key = idempotency_key(&headers)?;
-    let request = checked(body.json(&["application/json"])?)?;
-    let (answer, replayed) = checkout.place_order(user.id.into(), key, request).await?;
+    let sent: Request = body.json(&["application/json"])?;
+    let request = checked(sent.clone())?;
+    let (answer, replayed) = checkout.place_order(user.id.into(), key, &sent, request).await?;
 
     let location = format!("/api/v1/orders/{}", answer.id);
     let mut response = stored(answer, replayed)?;

@@ -400,9 +400,9 @@ impl Sagas {
         if refund_failed_again(&before.0, &job.state) {
             return Ok(Next::Rest(Rest { pause: patient_pause(attempts), in_vain: true }));
         }
-        if job.state.action.is_some() && job.state == before.0 {
-            // A webhook tells when the customer is back.
-            return Ok(Next::Rest(Rest { pause: ACTION_PAUSE, in_vain: true }));
+        if job.state.action.is_some() && call == Some(Call::RetrieveIntent) {
+            // A webhook tells when the customer is back. That takes as long as they like: it is not in vain.
+            return Ok(Next::Rest(Rest { pause: ACTION_PAUSE, in_vain: false }));
         }
         if unanswered || job.state == before.0 {
             return Ok(Next::Rest(Rest { pause: pause(attempts), in_vain: true }));

@@ -237,9 +237,11 @@ pub(crate) async fn credentials(
     let row = sqlx::query_as!(
         Credentials,
         "SELECT id, password_hash, disabled FROM users.accounts
-         WHERE email_key IN ($1, $2) ORDER BY email_key = $1 DESC LIMIT 1",
+         WHERE email_key IN ($1, $2, $3) ORDER BY email_key = $3 DESC, email_key = $1 DESC LIMIT 1",
         email.key(),
         email.old_key(),
+        // As it was compared before: each of two accounts from then goes by what its owner types.
+        email.as_str().to_lowercase(),
     );
     row.fetch_optional(connection).await
 }

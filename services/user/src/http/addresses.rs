@@ -58,8 +58,10 @@ async fn add(
     body: Body,
 ) -> Result<Answer, Problem> {
     let key = idempotency::key(&headers)?;
-    let place = address::checked(body.json(&["application/json"])?)?;
-    let request = Request::new(user.id, ADD, key, &place)?;
+    let sent: Place = body.json(&["application/json"])?;
+    // The key stands for what was sent.
+    let request = Request::new(user.id, ADD, key, &sent)?;
+    let place = address::checked(sent)?;
     let mut transaction = service::db::begin(&app.pool).await?;
     if let Some(answer) = request.earlier(&mut transaction).await? {
         transaction.commit().await?;
