@@ -100,7 +100,7 @@ async fn no_statement_reads_a_big_table_from_end_to_end() {
         example(&["FROM orders.sagas", "LIMIT $1\n         ) due"], &["128"]),
         example(&["lease_until < now() - make_interval"], &[&busiest, "30", "'POST /api/v1/orders'", "5"]),
         example(&["FROM orders.cart_items WHERE user_id = $1 ORDER BY added_at"], &[&busiest]),
-        example(&["SELECT id FROM orders.orders", "user_id = ANY($1)"], &["array[md5('user7')::uuid]"]),
+        example(&["FROM orders.orders", "user_id = ANY($1)"], &["array[md5('user7')::uuid]"]),
         example(&["WITH ended"], &[&page]),
         example(&["orders.is_known", "s.intent_id = $1"], &["'pi_77'", "'charge.refunded'"]),
     ];

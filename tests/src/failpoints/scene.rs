@@ -102,7 +102,7 @@ impl Scenes {
 
     /// Everything that goes before the fault.
     pub async fn prepare(self: &Arc<Self>, plot: Plot) -> Scene {
-        let price = if plot == Plot::BuyTooDear { 200_000 } else { 1_250 };
+        let price = if plot == Plot::BuyTooDear { 2_000_000_000 } else { 1_250 };
         let mut scene = Scene {
             scenes: self.clone(),
             plot,
