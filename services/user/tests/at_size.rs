@@ -98,7 +98,8 @@ async fn no_statement_reads_a_big_table_from_end_to_end() {
         }
         examples.push(example(&["FROM users.accounts", "WHERE id < $1"], &[after, "101"]));
         for email in ["'u-7@example.com'", "'nobody'", "''"] {
-            examples.push(example(&["FROM users.accounts", "email_key = $1 AND id"], &[email, after]));
+            let emails = format!("ARRAY[{email}]::text[]");
+            examples.push(example(&["FROM users.accounts", "email_key = ANY($1) AND id"], &[&emails, after]));
         }
     }
     let bounds =
