@@ -193,6 +193,10 @@ impl State {
         let unknown =
             self.payment == PaymentStatus::Unknown || self.pending_cancel.is_some() || self.action.is_some();
         match self.phase {
+            // A release that knows of no free orders may have taken it on: there is no intent to ask about.
+            Phase::Committing | Phase::Capturing | Phase::Voiding if self.is_free() => {
+                Some(Call::CommitStock)
+            }
             Phase::Creating => Some(Call::CreateIntent),
             Phase::Authorising | Phase::Capturing if unknown => Some(Call::RetrieveIntent),
             Phase::Authorising => Some(Call::ConfirmIntent),
@@ -243,13 +247,8 @@ impl State {
                 }
                 vec![]
             }
-            Input::StockCommitted if self.phase == Phase::Committing && self.is_free() => {
-                branch!();
-                self.payment = PaymentStatus::Captured;
-                self.status = Status::Confirmed;
-                self.phase = Phase::Confirmed;
-                vec![Effect::Confirm]
-            }
+            Input::StockCommitted if self.is_free() => self.free_order(true),
+            Input::StockGone if self.is_free() => self.free_order(false),
             Input::StockCommitted if self.phase == Phase::Committing => {
                 branch!();
                 self.phase = Phase::Capturing;
@@ -274,6 +273,31 @@ impl State {
     /// Whether there is nothing to pay.
     pub fn is_free(&self) -> bool {
         self.total.is_zero()
+    }
+
+    /// What becomes of an order that costs nothing, now that its stock is sold or is not to be had.
+    fn free_order(&mut self, sold: bool) -> Vec<Effect> {
+        match (self.phase, self.pending_cancel) {
+            (Phase::Committing | Phase::Capturing, None) if sold => {
+                branch!();
+                self.payment = PaymentStatus::Captured;
+                self.status = Status::Confirmed;
+                self.phase = Phase::Confirmed;
+                vec![Effect::Confirm]
+            }
+            (Phase::Committing | Phase::Capturing, None) => {
+                branch!();
+                self.cancel_unpaid(CancelReason::OutOfStock)
+            }
+            (Phase::Capturing | Phase::Voiding, reason) => {
+                branch!();
+                self.cancel_unpaid(reason.unwrap_or(CancelReason::PaymentTimeout))
+            }
+            _ => {
+                branch!();
+                vec![]
+            }
+        }
     }
 
     /// Cancels before anything was captured: held money is freed, if there can be any.
