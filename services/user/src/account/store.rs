@@ -193,10 +193,13 @@ pub(super) async fn delete(connection: &mut Connection, id: Uuid) -> sqlx::Resul
 
 /// The failed sign-ins at the account's address.
 pub(super) async fn forget_failures(connection: &mut Connection, id: Uuid) -> sqlx::Result<()> {
+    let stored = sqlx::query_scalar!("SELECT email FROM users.accounts WHERE id = $1", id);
+    let Some(email) = stored.fetch_optional(&mut *connection).await?.map(Email::stored) else {
+        return Ok(());
+    };
     sqlx::query!(
-        "DELETE FROM users.sign_in_failures
-         WHERE email_key = (SELECT email_key FROM users.accounts WHERE id = $1)",
-        id,
+        "DELETE FROM users.sign_in_failures WHERE email_key = ANY($1)",
+        &[email.key(), email.old_key()],
     )
     .execute(connection)
     .await?;
