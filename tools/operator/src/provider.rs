@@ -37,6 +37,8 @@ pub struct Money {
     pub held: i64,
     /// Gone back, of those refunds that succeeded.
     pub refunded: i64,
+    /// One of these is no whole number of minor units, so that it is told as the provider counts it.
+    pub is_odd: bool,
 }
 
 /// A payment that had money when it was listed, or may yet take it.
@@ -98,12 +100,10 @@ impl Intent {
     }
 }
 
-/// The provider counts some currencies in units of its own. What is no whole number of minor units stays as it is, and
-/// agrees with no order.
-fn in_minor_units(amount: i64, currency: &str) -> i64 {
-    let currency = Currency::from_code(&currency.to_ascii_uppercase());
-    let converted = currency.and_then(|currency| service::Money::from_cards(amount, currency));
-    converted.map_or(amount, |money| money.amount)
+/// The provider counts some currencies in units of its own.
+fn in_minor_units(amount: i64, currency: &str) -> Option<i64> {
+    let currency = Currency::from_code(&currency.to_ascii_uppercase())?;
+    Some(service::Money::from_cards(amount, currency)?.amount)
 }
 
 impl Provider {
@@ -120,9 +120,11 @@ impl Provider {
         let captured = if found.status == "succeeded" { found.amount_received } else { 0 };
         let held = if found.status == "requires_capture" { found.amount_capturable } else { 0 };
         let refunded = if captured > 0 { self.refunded(intent).await? } else { 0 };
-        let [captured, held, refunded] =
-            [captured, held, refunded].map(|amount| in_minor_units(amount, &found.currency));
-        Ok(Some(Money { status: found.status, currency: found.currency, captured, held, refunded }))
+        let amounts = [captured, held, refunded];
+        let minor = amounts.map(|amount| in_minor_units(amount, &found.currency));
+        let is_odd = minor.contains(&None);
+        let [captured, held, refunded] = [0, 1, 2].map(|at| minor[at].unwrap_or(amounts[at]));
+        Ok(Some(Money { status: found.status, currency: found.currency, captured, held, refunded, is_odd }))
     }
 
     /// Up to a hundred of the intents that were created `since` (Unix seconds; `None`: ever), newest first, without

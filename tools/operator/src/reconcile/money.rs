@@ -68,6 +68,13 @@ fn difference(order: &Order, intent: &str, money: Option<&Money>) -> Option<Diff
         let what = format!("is in {}, its payment {intent} in {}", order.currency, money.currency);
         return Some(is(order, what, at_provider));
     }
+    if money.is_odd {
+        let what = format!(
+            "is for {}, and the provider has taken {captured} in its own units ({intent})",
+            order.total
+        );
+        return Some(is(order, what, at_provider));
+    }
     if order.status == "cancelled" {
         return match (captured - refunded, held) {
             (0, 0) => (refunded != order.refunded).then(|| {
