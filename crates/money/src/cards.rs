@@ -45,6 +45,11 @@ impl Money {
         sound.then(|| self.amount / down * up)
     }
 
+    /// Whether the provider counts the currency as ISO 4217 does.
+    pub fn is_counted_alike(self) -> bool {
+        self.currency.units() == (1, 1)
+    }
+
     /// An amount as the provider counts it; `None` for one that is no whole number of minor units.
     pub fn from_cards(amount: i64, currency: Currency) -> Option<Self> {
         let (up, down) = currency.units();

@@ -5,12 +5,13 @@ pub mod request;
 pub mod sweeper;
 mod write;
 
+use std::collections::HashMap;
 use std::ops::{Deref, Range};
 use std::sync::{Arc, Mutex};
 
 use messaging::Outbox;
 use opentelemetry::metrics::Counter;
-use order_core::ids::{AddressId, UserId};
+use order_core::ids::{AddressId, ProductId, UserId};
 use service::Money;
 use service::batch::{Batcher, split};
 use service::db::Pool;
@@ -120,6 +121,18 @@ impl Checkout {
         Err(CheckoutError::Backlog)
     }
 
+    /// The answer that the key has to this request, if any: it stays the answer, whatever rules came since.
+    pub async fn earlier_answer(
+        &self,
+        user: UserId,
+        key: String,
+        sent: &Request,
+    ) -> Result<Option<StoredAnswer>, CheckoutError> {
+        let key = Key::new(user, OPERATION, key, sent)?;
+        let stored = idempotency::store::read(&mut *self.pool.acquire().await?, &key).await?;
+        Ok(stored.filter(|stored| stored.body_hash == key.body_hash).and_then(|stored| stored.answer))
+    }
+
     /// The answer to the request, and whether it is an earlier one's. The key stands for the request as it was `sent`.
     pub async fn place_order(
         &self,
@@ -129,11 +142,18 @@ impl Checkout {
         request: Request,
     ) -> Result<(StoredAnswer, bool), CheckoutError> {
         let key = Key::new(user, OPERATION, key, sent)?;
+        // As they are when the customer asks: another tab may show others while this is under way.
+        let shown = match request {
+            Request { items: None, expected_total: None, .. } => {
+                cart::store::shown(&mut *self.pool.acquire().await?, user).await?
+            }
+            _ => HashMap::new(),
+        };
         let record = match self.claim(&key, &request).await? {
             Claimed::Mine(record) => *record,
             Claimed::Answered(answer) => return Ok((answer, true)),
         };
-        match self.work(&key, record.clone(), request).await {
+        match self.work(&key, record.clone(), request, &shown).await {
             Ok(answer) => Ok((answer, false)),
             Err(error) => {
                 // No answer is stored for a failure that may pass; a retry starts at once.
@@ -216,6 +236,7 @@ impl Checkout {
         key: &Key,
         mut record: Record,
         request: Request,
+        shown: &HashMap<ProductId, Money>,
     ) -> Result<StoredAnswer, CheckoutError> {
         failpoint::hit("order.place.claimed").await?;
         let mut reserved = if record.sweeping {
@@ -250,30 +271,11 @@ impl Checkout {
                 return self.refuse(&record, why.into()).await;
             }
         };
-        if !self.is_agreed(key.user_id, &request, &items, total).await? {
+        if !is_agreed(&request, shown, &items, total) {
             self.give_back(&record).await?;
             return self.refuse(&record, Refusal::PriceChanged { items, total }).await;
         }
         self.place(key, &record, request, items, total, remaining_ms).await
-    }
-
-    /// Whether this is what the customer has agreed to pay: the total that they name, or the prices that their cart was last
-    /// shown at.
-    async fn is_agreed(
-        &self,
-        user: UserId,
-        request: &Request,
-        items: &[Item],
-        total: Money,
-    ) -> sqlx::Result<bool> {
-        if let Some(expected) = request.expected_total {
-            return Ok(expected == total);
-        }
-        if request.items.is_some() {
-            return Ok(true);
-        }
-        let shown = cart::store::shown(&mut *self.pool.acquire().await?, user).await?;
-        Ok(items.iter().all(|item| shown.get(&item.product_id).is_none_or(|price| *price == item.unit_price)))
     }
 
     async fn reserve(&self, record: &Record) -> Result<Reserved, CheckoutError> {
@@ -311,6 +313,7 @@ impl Checkout {
             shipping_address: address.ok_or(CheckoutError::NoAddress)?, // checked when the request came in
             payment_method: request.payment_method,
             deadline_seconds: self.times.payment_deadline.as_secs_f64().min(left).max(1.0),
+            action_seconds: self.times.action_deadline.as_secs_f64().min(left).max(1.0),
             placed_at: now(),
             traceparent: telemetry::traceparent(),
             lease: slot.as_ref().map(|_| self.times.saga_lease),
@@ -358,6 +361,17 @@ impl Checkout {
 fn away(error: crate::clients::product::Unavailable) -> CheckoutError {
     tracing::warn!(%error, "place.product_away");
     CheckoutError::ProductAway
+}
+
+/// Whether this is what the customer has agreed to pay: the total that they name, or the prices that their cart was last
+/// shown at.
+fn is_agreed(request: &Request, shown: &HashMap<ProductId, Money>, items: &[Item], total: Money) -> bool {
+    match request.expected_total {
+        Some(expected) => expected == total,
+        None => {
+            items.iter().all(|item| shown.get(&item.product_id).is_none_or(|price| *price == item.unit_price))
+        }
+    }
 }
 
 fn can_be_bought(lines: &[Line]) -> Result<(), CheckoutError> {

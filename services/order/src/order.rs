@@ -37,6 +37,8 @@ pub struct Placement {
     pub payment_method: String,
     /// Seconds from now until an unpaid order is cancelled.
     pub deadline_seconds: f64,
+    /// The same where the customer has to prove who they are.
+    pub action_seconds: f64,
     pub placed_at: OffsetDateTime,
     pub traceparent: Option<String>,
     /// For how long the process that places it works on it first; without one anybody may.

@@ -35,7 +35,7 @@ const CLOCKS_APART: Duration = Duration::from_secs(60);
 const API_VERSION: &str = "2025-08-27.basil";
 
 /// After our key was refused, no orders are taken for so long; then one shows whether it is still.
-const KEY_REFUSED_HOLDS: Duration = Duration::from_secs(10);
+const FAULT_HOLDS: Duration = Duration::from_secs(10);
 
 /// An order's intent that is to be.
 pub struct NewIntent<'a> {
@@ -54,14 +54,29 @@ pub struct Payment<'a> {
     pub total: Money,
 }
 
+/// What the provider refused for a reason that is ours: when that was, unless it has taken the same since.
+#[derive(Default)]
+struct Faults {
+    key: Mutex<Option<Instant>>,
+    request: Mutex<Option<Instant>>,
+}
+
+fn note(fault: &Mutex<Option<Instant>>, is: bool) {
+    *fault.lock().unwrap_or_else(PoisonError::into_inner) = is.then(Instant::now);
+}
+
+fn holds(fault: &Mutex<Option<Instant>>) -> bool {
+    let at = *fault.lock().unwrap_or_else(PoisonError::into_inner);
+    at.is_some_and(|at| at.elapsed() < FAULT_HOLDS)
+}
+
 #[derive(Clone)]
 pub struct Payments {
     client: reqwest::Client,
     url: String,
     secret_key: String,
     return_url: Option<String>,
-    /// When the provider last refused our key, unless it has taken it since.
-    key_refused: Arc<Mutex<Option<Instant>>>,
+    faults: Arc<Faults>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -164,18 +179,18 @@ impl Payments {
             url: url.trim_end_matches('/').to_owned(),
             secret_key: secret_key.to_owned(),
             return_url: return_url.map(str::to_owned).filter(|url| !url.is_empty()),
-            key_refused: Arc::default(),
+            faults: Arc::default(),
         })
     }
 
     /// Whether the provider has refused our key a moment ago: nothing can be paid until that is mended.
     pub fn is_key_refused(&self) -> bool {
-        let refused = *self.key_refused.lock().unwrap_or_else(PoisonError::into_inner);
-        refused.is_some_and(|at| at.elapsed() < KEY_REFUSED_HOLDS)
+        holds(&self.faults.key)
     }
 
-    fn key_refused(&self, refused: bool) {
-        *self.key_refused.lock().unwrap_or_else(PoisonError::into_inner) = refused.then(Instant::now);
+    /// Whether the same is so of our key, or of what we ask for.
+    pub fn is_our_fault(&self) -> bool {
+        self.is_key_refused() || holds(&self.faults.request)
     }
 
     /// Creates the order's intent, unconfirmed: nothing is charged yet. Its key stays the same whatever parameters a
@@ -197,7 +212,7 @@ impl Payments {
         ];
         let key = format!("{order}-create");
         let answer = match self.post(INTENTS, &form, key.clone()).await {
-            Answer::KeyTaken => match self.made_for(&order, intent.placed_at).await {
+            Answer::KeyTaken => match self.made_for(&order, amount, intent.placed_at).await {
                 Some(Some(made)) => return Input::Created(made.id.into()),
                 // It came to nothing. Under a key of these parameters, so that this too is safe to repeat.
                 Some(None) => self.post(INTENTS, &form, format!("{key}-{}", digest(&form))).await,
@@ -207,11 +222,13 @@ impl Payments {
         };
         match answer {
             Answer::Done(body) => {
+                note(&self.faults.request, false);
                 parse::<IntentBody>(&body).map_or(Input::NoAnswer, |intent| Input::Created(intent.id.into()))
             }
             Answer::Refused(error) if error.is_about_the_order() => Input::Refused,
             // A mistake of ours, or of the provider: the order is kept, and tried again.
             Answer::Refused(error) => {
+                note(&self.faults.request, true);
                 tracing::error!(
                     code = error.code,
                     param = error.param,
@@ -224,10 +241,18 @@ impl Payments {
         }
     }
 
-    /// The first intent that was made for an order, if one was; `None` without an answer.
-    async fn made_for(&self, order: &str, placed_at: OffsetDateTime) -> Option<Option<IntentBody>> {
+    /// The first intent that was made for an order and such an amount, if one was; `None` without an answer.
+    async fn made_for(
+        &self,
+        order: &str,
+        amount: i64,
+        placed_at: OffsetDateTime,
+    ) -> Option<Option<IntentBody>> {
         let since = (placed_at - CLOCKS_APART).unix_timestamp();
-        let ours = |intent: &IntentBody| intent.metadata.get("order_id").is_some_and(|id| id == order);
+        let ours = |intent: &IntentBody| {
+            let order = intent.metadata.get("order_id").is_some_and(|id| id == order);
+            order && intent.amount.is_none_or(|found| found == amount)
+        };
         let mut made = self.list(INTENTS, &[("created[gte]", since.to_string())], ours).await?;
         Some(made.pop())
     }
@@ -256,9 +281,20 @@ impl Payments {
         fact(self.send(request).await, payment)
     }
 
+    /// How the amounts of a payment are counted; `None` without an answer. Only an intent tells that an earlier version of
+    /// ours made, and only in currencies that the provider counts in another way.
+    async fn units(&self, payment: Payment<'_>) -> Option<Units> {
+        if payment.total.is_counted_alike() {
+            return Some(Units::Providers);
+        }
+        let request = self.client.get(format!("{}/v1/payment_intents/{}", self.url, payment.intent));
+        let Answer::Done(body) = self.send(request).await else { return None };
+        Units::of(&parse(&body)?, payment)
+    }
+
     /// Gives captured money back. `refund` is our id of it and the call's key, so
     /// that asking again, as long as the provider keeps its keys, makes no second one.
-    pub async fn refund(&self, intent: &IntentId, refund: RefundId, amount: Money) -> Input {
+    pub async fn refund(&self, payment: Payment<'_>, refund: RefundId, amount: Money) -> Input {
         let refused = RefundReport {
             ours: Some(refund),
             provider_id: None,
@@ -266,18 +302,19 @@ impl Payments {
             status: RefundStatus::Failed,
             fresh: refund,
         };
-        let Some(sent) = amount.for_cards() else {
+        let Some(units) = self.units(payment).await else { return Input::NoAnswer };
+        let Some(sent) = units.count(amount) else {
             tracing::error!(%amount, "payment.not_refundable");
             return Input::RefundReported(refused);
         };
         let form = [
-            ("payment_intent", intent.to_string()),
+            ("payment_intent", payment.intent.to_string()),
             ("amount", sent.to_string()),
             ("metadata[refund_id]", refund.to_string()),
         ];
         match self.post("/v1/refunds", &form, refund.to_string()).await {
             Answer::Done(body) => parse::<RefundBody>(&body)
-                .and_then(|made| refund_report(made, amount.currency))
+                .and_then(|made| refund_report(made, amount.currency, units))
                 .map_or(Input::NoAnswer, Input::RefundReported),
             Answer::Refused(_) => Input::RefundReported(refused),
             // The list of refunds tells which was made under our key. Never under another one: that might be a second.
@@ -285,11 +322,12 @@ impl Payments {
         }
     }
 
-    /// All refunds of an intent, which is in this `currency`, oldest first; `None` without an answer.
-    pub async fn refunds(&self, intent: &IntentId, currency: Currency) -> Option<Vec<RefundReport>> {
-        let query = [("payment_intent", intent.to_string())];
+    /// All refunds of a payment, oldest first; `None` without an answer.
+    pub async fn refunds(&self, payment: Payment<'_>) -> Option<Vec<RefundReport>> {
+        let (units, currency) = (self.units(payment).await?, payment.total.currency);
+        let query = [("payment_intent", payment.intent.to_string())];
         let made = self.list::<RefundBody>("/v1/refunds", &query, |_| true).await?;
-        Some(made.into_iter().rev().filter_map(|made| refund_report(made, currency)).collect())
+        Some(made.into_iter().rev().filter_map(|made| refund_report(made, currency, units)).collect())
     }
 
     /// Those of a list that are wanted, newest first; `None` without an answer. The caller has a deadline.
@@ -346,11 +384,11 @@ impl Payments {
             }
         };
         if matches!(status.as_u16(), 401 | 403) {
-            self.key_refused(true);
+            note(&self.faults.key, true);
             tracing::error!(status = status.as_u16(), "payment.key_refused");
             return Answer::None;
         }
-        self.key_refused(false);
+        note(&self.faults.key, false);
         if status.is_success() {
             return Answer::Done(body);
         }
@@ -416,6 +454,41 @@ fn parse<T: DeserializeOwned>(body: &str) -> Option<T> {
     serde_json::from_str(body).map_err(|error| tracing::error!(%error, "payment.answer_malformed")).ok()
 }
 
+/// How amounts of a payment are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Units {
+    /// As the provider says.
+    Providers,
+    /// In ISO 4217's minor units, as an earlier version of ours sent them whatever the provider makes of it.
+    Iso,
+}
+
+impl Units {
+    /// Those of an intent, if it is of the order's total in one of them. What is left out is not looked at.
+    fn of(intent: &IntentBody, payment: Payment<'_>) -> Option<Self> {
+        match intent.amount {
+            None => Some(Self::Providers),
+            amount if amount == payment.total.for_cards() => Some(Self::Providers),
+            Some(amount) if amount == payment.total.amount => Some(Self::Iso),
+            Some(_) => None,
+        }
+    }
+
+    fn count(self, amount: Money) -> Option<i64> {
+        match self {
+            Self::Providers => amount.for_cards(),
+            Self::Iso => Some(amount.amount),
+        }
+    }
+
+    fn read(self, amount: i64, currency: Currency) -> Option<Money> {
+        match self {
+            Self::Providers => Money::from_cards(amount, currency),
+            Self::Iso => Some(Money::new(amount, currency)),
+        }
+    }
+}
+
 /// Whether this is the currency, as the provider writes it. What is left out is not looked at.
 fn is_currency(text: Option<&str>, currency: Currency) -> bool {
     text.is_none_or(|text| text.eq_ignore_ascii_case(currency.code()))
@@ -423,8 +496,8 @@ fn is_currency(text: Option<&str>, currency: Currency) -> bool {
 
 /// `None` for one that is not in the order's currency, or of no whole number of minor units: it is not ours.
 /// <https://docs.stripe.com/api/refunds/object#refund_object-status>
-fn refund_report(refund: RefundBody, currency: Currency) -> Option<RefundReport> {
-    let amount = Money::from_cards(refund.amount, currency);
+fn refund_report(refund: RefundBody, currency: Currency, units: Units) -> Option<RefundReport> {
+    let amount = units.read(refund.amount, currency);
     let Some(amount) = amount.filter(|_| is_currency(refund.currency.as_deref(), currency)) else {
         tracing::error!(refund = refund.id, refund.amount, refund.currency, "payment.mismatch");
         return None;
@@ -476,11 +549,14 @@ fn state(intent: &IntentBody, payment: Payment<'_>) -> Option<Input> {
 
 /// Whether what is held, or was taken, is what the order comes to. What is left out is not looked at.
 fn is_for(intent: &IntentBody, payment: Payment<'_>) -> bool {
-    let total = payment.total.for_cards();
-    let is = |amount: Option<i64>| amount.is_none() || amount == total;
-    let received = intent.status != "succeeded" || is(intent.amount_received);
+    let Some(units) = Units::of(intent, payment) else { return false };
+    if units == Units::Iso {
+        tracing::warn!(intent = intent.id, total = %payment.total, "payment.old_units");
+    }
+    let whole = intent.amount_received.is_none_or(|received| Some(received) == units.count(payment.total));
+    let received = intent.status != "succeeded" || whole;
     let order = intent.metadata.get("order_id").is_none_or(|id| *id == payment.order.to_string());
-    is(intent.amount) && received && is_currency(intent.currency.as_deref(), payment.total.currency) && order
+    received && is_currency(intent.currency.as_deref(), payment.total.currency) && order
 }
 
 fn action(intent: &IntentBody) -> NextAction {

@@ -56,8 +56,14 @@ async fn place(
     checkout.admit()?;
     let key = idempotency_key(&headers)?;
     let sent: Request = body.json(&["application/json"])?;
-    let request = checked(sent.clone())?;
-    let (answer, replayed) = checkout.place_order(user.id.into(), key, &sent, request).await?;
+    let (answer, replayed) = match checked(sent.clone()) {
+        Ok(request) => checkout.place_order(user.id.into(), key, &sent, request).await?,
+        // It may have been fine when it was answered.
+        Err(problem) => match checkout.earlier_answer(user.id.into(), key, &sent).await? {
+            Some(answer) => (answer, true),
+            None => return Err(problem),
+        },
+    };
 
     let location = format!("/api/v1/orders/{}", answer.id);
     let mut response = stored(answer, replayed)?;

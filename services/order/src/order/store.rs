@@ -28,6 +28,7 @@ pub async fn insert(connection: &mut Connection, placements: &[Placement]) -> sq
     let times: Vec<OffsetDateTime> = placements.iter().map(|order| order.placed_at).collect();
     let traces: Vec<Option<String>> = placements.iter().map(|order| order.traceparent.clone()).collect();
     let deadlines: Vec<f64> = placements.iter().map(|order| order.deadline_seconds).collect();
+    let actions: Vec<f64> = placements.iter().map(|order| order.action_seconds).collect();
     let leases: Vec<Option<f64>> =
         placements.iter().map(|order| order.lease.map(|lease| lease.as_secs_f64())).collect();
     let mut items = Columns::default();
@@ -52,12 +53,13 @@ pub async fn insert(connection: &mut Connection, placements: &[Placement]) -> sq
              SELECT * FROM UNNEST
                  ($12::uuid[], $13::int[], $14::uuid[], $15::text[], $16::text[], $17::bigint[], $18::int[])
          )
-         INSERT INTO orders.sagas (order_id, phase, deadline_at, traceparent, epoch, lease_until)
-         SELECT id, phase, now() + make_interval(secs => seconds), traceparent,
+         INSERT INTO orders.sagas
+             (order_id, phase, deadline_at, action_deadline_at, traceparent, epoch, lease_until)
+         SELECT id, phase, now() + make_interval(secs => seconds), now() + make_interval(secs => action), traceparent,
                 CASE WHEN lease IS NULL THEN 0 ELSE $11::bigint END,
                 COALESCE(now() + make_interval(secs => lease), '-infinity')
-         FROM UNNEST($1::uuid[], $7::float8[], $8::text[], $10::float8[], $19::text[])
-             AS s (id, seconds, traceparent, lease, phase)",
+         FROM UNNEST($1::uuid[], $7::float8[], $8::text[], $10::float8[], $19::text[], $20::float8[])
+             AS s (id, seconds, traceparent, lease, phase, action)",
         &ids as &[OrderId],
         &users as &[UserId],
         &column(|order| order.total.currency.code().to_owned()),
@@ -77,6 +79,7 @@ pub async fn insert(connection: &mut Connection, placements: &[Placement]) -> sq
         &items.prices,
         &items.quantities,
         &column(|order| State::placed(order.total).phase.as_str().to_owned()),
+        &actions,
     )
     .execute(connection)
     .await?;

@@ -1,8 +1,8 @@
 //! The calls that a saga makes: what each asks of whom, and what its answer says.
 
-use order_core::ids::{IntentId, OrderId};
+use order_core::ids::OrderId;
 
-use super::refunds::{Refund, RefundBy};
+use super::refunds::{Refund, RefundBy, RefundReport};
 use super::store::Job;
 use super::{Call, Input};
 use crate::clients::payment::{NewIntent, Payment, Payments};
@@ -32,7 +32,7 @@ impl Calls {
             (Call::RetrieveIntent, Some(payment)) => self.payments.retrieve(payment).await,
             (Call::CaptureIntent, Some(payment)) => self.payments.capture(payment, &attempt).await,
             (Call::CancelIntent, Some(payment)) => self.payments.cancel(payment, &attempt).await,
-            (Call::Refund, Some(payment)) => return self.refund(payment.intent, job).await,
+            (Call::Refund, Some(payment)) => return self.refund(payment, job).await,
             (Call::CommitStock, _) => match self.products.commit(order).await {
                 Ok(true) => Input::StockCommitted,
                 Ok(false) => Input::StockGone,
@@ -50,18 +50,16 @@ impl Calls {
 
     /// Asks for one open refund, after reading those that the provider has: one
     /// whose answer got lost is among them, however long ago that was.
-    async fn refund(&self, intent: &IntentId, job: &Job) -> Vec<Input> {
+    async fn refund(&self, payment: Payment<'_>, job: &Job) -> Vec<Input> {
         let open: Vec<&Refund> = job.state.open_refunds().collect();
         // In turns, so that one that stays open doesn't hold up the others.
         let turn = usize::try_from(job.progress.attempts).unwrap_or(0) % open.len().max(1);
         let Some(refund) = open.get(turn) else { return vec![Input::NoAnswer] };
-        let Some(made) = self.payments.refunds(intent, job.state.total.currency).await else {
-            return vec![Input::NoAnswer];
-        };
+        let Some(made) = self.payments.refunds(payment).await else { return vec![Input::NoAnswer] };
         let known = made.iter().any(|report| report.ours == Some(refund.id));
-        let mut facts: Vec<Input> = made.into_iter().map(Input::RefundReported).collect();
+        let mut facts = sound(made, job);
         if !known && refund.by != RefundBy::Provider {
-            facts.push(self.payments.refund(intent, refund.id, refund.amount).await);
+            facts.push(self.payments.refund(payment, refund.id, refund.amount).await);
         }
         facts
     }
@@ -71,12 +69,25 @@ impl Calls {
         let Some(intent) = job.state.intent.as_ref() else { return vec![] };
         let payment = Payment { intent, order, total: job.state.total };
         let mut facts = vec![self.payments.retrieve(payment).await];
-        match self.payments.refunds(intent, job.state.total.currency).await {
-            Some(made) => facts.extend(made.into_iter().map(Input::RefundReported)),
+        match self.payments.refunds(payment).await {
+            Some(made) => facts.extend(sound(made, job)),
             None => facts.push(Input::NoAnswer),
         }
         facts
     }
+}
+
+/// The reports as facts, but for those of another amount than the refund that they are of: such are for people to look at.
+fn sound(made: Vec<RefundReport>, job: &Job) -> Vec<Input> {
+    let agrees = |report: &RefundReport| {
+        let ours = job.state.refunds.iter().find(|refund| Some(refund.id) == report.ours);
+        let agrees = ours.is_none_or(|refund| refund.amount == report.amount);
+        if !agrees {
+            tracing::error!(refund = ?report.provider_id, amount = %report.amount, "payment.mismatch");
+        }
+        agrees
+    };
+    made.into_iter().filter(agrees).map(Input::RefundReported).collect()
 }
 
 /// The failpoint before a call, or an inquiry.

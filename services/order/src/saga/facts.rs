@@ -42,6 +42,8 @@ struct Row {
     /// The version that was found.
     locked: i64,
     progress: Progress,
+    /// The time for paying is over: a worker may have stood still since it was not, or the other way round.
+    overdue: bool,
     /// How long the reporting worker is to hold it from now on.
     lease: Option<Lease>,
     /// The changes to announce, oldest first.
@@ -146,7 +148,8 @@ impl Row {
     /// The state after a report.
     fn learn(&mut self, report: &Report) -> Result<State, Refusal> {
         let (mut state, mut version, mut caused) = (self.state.clone(), self.version, Vec::new());
-        for fact in &report.facts {
+        let holds = |fact: &&Input| self.overdue || **fact != Input::Deadline;
+        for fact in report.facts.iter().filter(holds) {
             let (next, effects) = state.apply(fact.clone(), Uuid::now_v7().into())?;
             state = next;
             for effect in effects {
@@ -168,11 +171,11 @@ impl Row {
 /// The state of each order, its saga's row locked in the order of ids.
 async fn lock(connection: &mut Connection, ids: &[OrderId]) -> sqlx::Result<HashMap<OrderId, Row>> {
     let rows = sqlx::query!(
-        "SELECT s.order_id, s.phase, s.intent_id, s.pending_cancel, s.epoch, s.version AS saga_version, s.attempts,
-                s.news, s.news_read, s.traceparent, o.user_id, o.currency, o.status, o.cancel_reason,
+        r#"SELECT s.order_id, s.phase, s.intent_id, s.pending_cancel, s.epoch, s.version AS saga_version, s.attempts,
+                s.news, s.news_read, s.traceparent, s.deadline_at <= now() AS "overdue!", o.user_id, o.currency, o.status, o.cancel_reason,
                 o.payment_status, o.payment_action, o.tracking, o.total, o.version
          FROM orders.sagas s JOIN orders.orders o ON o.id = s.order_id
-         WHERE s.order_id = ANY($1) ORDER BY s.order_id FOR UPDATE",
+         WHERE s.order_id = ANY($1) ORDER BY s.order_id FOR UPDATE"#,
         ids as &[OrderId]
     )
     .fetch_all(&mut *connection)
@@ -210,7 +213,8 @@ async fn lock(connection: &mut Connection, ids: &[OrderId]) -> sqlx::Result<Hash
             };
             let about = About { user: row.user_id.into(), total, traceparent: row.traceparent };
             let (version, lease, steps) = (row.version, None, Vec::new());
-            Ok((id, Row { about, state, version, locked: version, progress, lease, steps }))
+            let overdue = row.overdue;
+            Ok((id, Row { about, state, version, locked: version, progress, overdue, lease, steps }))
         })
         .collect()
 }
@@ -271,8 +275,7 @@ async fn write(
              next_at = CASE WHEN c.held THEN s.next_at ELSE now() END,
              deadline_at = CASE
                  WHEN c.action IS NULL THEN s.deadline_at
-                 ELSE GREATEST(s.deadline_at, (SELECT placed_at FROM orders.orders WHERE id = s.order_id)
-                                              + make_interval(secs => $20)) END,
+                 ELSE GREATEST(s.deadline_at, s.action_deadline_at) END,
              lease_until = CASE
                  WHEN NOT c.held THEN s.lease_until
                  WHEN c.busy OR s.news > s.news_read AND NOT orders.is_known(c.payment, s.news_of)
@@ -305,7 +308,6 @@ async fn write(
         &payments,
         &refunded,
         &actions as &[Option<serde_json::Value>],
-        times.action_deadline.as_secs_f64(),
     )
     .fetch_all(&mut *connection)
     .await?;

@@ -356,10 +356,7 @@ impl Sagas {
             return Ok(Next::Rest(Rest::DONE));
         }
         let facts = match call.filter(|_| !unread) {
-            // While nothing can be paid because of us, orders wait rather than be cancelled.
-            _ if job.is_overdue() && !unread && !self.calls.payments.is_key_refused() => {
-                vec![Input::Deadline]
-            }
+            _ if job.is_overdue() && !unread => vec![Input::Deadline],
             call => self.ask(lease.order_id, job, call).await?,
         };
         let unanswered = facts.contains(&Input::NoAnswer);
@@ -376,7 +373,7 @@ impl Sagas {
             match self.applier.apply_with_retries(report).await {
                 Ok(Reported { state, progress }) => {
                     (job.state, job.progress) = (state, progress);
-                    job.give_time(&before.0, &self.times);
+                    job.give_time();
                 }
                 Err(NotApplied::Refused(_) | NotApplied::UnknownOrder) => {
                     return Ok(Next::Rest(Rest { pause: LONGEST_PAUSE, in_vain: true }));
@@ -452,7 +449,8 @@ impl Sagas {
 
     async fn release(&self, lease: Lease, rest: Rest, seen: i64) -> sqlx::Result<()> {
         let mut connection = self.pool.acquire().await?;
-        store::release(&mut connection, lease, rest.pause, rest.in_vain, seen).await
+        let our_fault = self.calls.payments.is_our_fault();
+        store::release(&mut connection, lease, rest.pause, rest.in_vain, seen, our_fault).await
     }
 }
 

@@ -12,7 +12,6 @@ use tokio::time::Instant;
 use super::{Phase, State, refund_store};
 use crate::order::store::{FIRST_EPOCH, action, currency, tracking};
 use crate::order::{CancelReason, PaymentStatus, Placement, Status};
-use crate::times::Times;
 
 /// A saga that this process works on.
 #[derive(Clone, Copy, Debug)]
@@ -78,6 +77,8 @@ pub struct Job {
     pub traceparent: Option<String>,
     /// When the time for paying is over, counted from a moment of the database's clock.
     pub deadline: Instant,
+    /// The same once the customer has to prove who they are.
+    action_deadline: Instant,
 }
 
 impl Job {
@@ -97,15 +98,14 @@ impl Job {
             payment_method: order.payment_method.clone(),
             traceparent: order.traceparent.clone(),
             deadline: Instant::now() + Duration::from_secs_f64(order.deadline_seconds),
+            action_deadline: Instant::now() + Duration::from_secs_f64(order.action_seconds),
         }
     }
 
     /// A customer who has to prove who they are gets longer to pay; the row has that time, too.
-    pub fn give_time(&mut self, before: &State, times: &Times) {
-        if self.state.action.is_some() && before.action.is_none() {
-            let since = OffsetDateTime::now_utc() - self.placed_at;
-            let left = times.action_deadline.saturating_sub(since.unsigned_abs());
-            self.deadline = self.deadline.max(Instant::now() + left);
+    pub fn give_time(&mut self) {
+        if self.state.action.is_some() {
+            self.deadline = self.deadline.max(self.action_deadline);
         }
     }
 
@@ -126,11 +126,12 @@ pub async fn load(connection: &mut Connection, lease: Lease, hold: Duration) -> 
         r#"WITH held AS (
              UPDATE orders.sagas SET lease_until = now() + make_interval(secs => $3)
              WHERE order_id = $1 AND epoch = $2
-             RETURNING order_id, phase, intent_id, pending_cancel, version, attempts, deadline_at, traceparent,
-                       news, news_read
+             RETURNING order_id, phase, intent_id, pending_cancel, version, attempts, deadline_at,
+                       action_deadline_at, traceparent, news, news_read
          )
          SELECT s.phase, s.intent_id, s.pending_cancel, s.version, s.attempts, s.traceparent, s.news, s.news_read,
-                GREATEST(EXTRACT(epoch FROM s.deadline_at - now()), 0)::float8 AS "left!", o.status, o.cancel_reason,
+                GREATEST(EXTRACT(epoch FROM s.deadline_at - now()), 0)::float8 AS "left!",
+                GREATEST(EXTRACT(epoch FROM s.action_deadline_at - now()), 0)::float8 AS action_left, o.status, o.cancel_reason,
                 o.payment_status, o.payment_action, o.tracking, o.total, o.currency, o.payment_method, o.placed_at
          FROM held s JOIN orders.orders o ON o.id = s.order_id"#,
         lease.order_id as OrderId,
@@ -173,29 +174,34 @@ pub async fn load(connection: &mut Connection, lease: Lease, hold: Duration) -> 
         payment_method: row.payment_method,
         traceparent: row.traceparent,
         deadline: Instant::now() + Duration::from_secs_f64(row.left),
+        action_deadline: Instant::now() + Duration::from_secs_f64(row.action_left.unwrap_or(0.0)),
     }))
 }
 
 /// Lets go of a saga, to be taken up again after `pause`, or at once when
-/// reports came since `seen`. An `attempt` was in vain and counts towards longer pauses.
+/// reports came since `seen`. An `attempt` was in vain and counts towards longer pauses. While nothing can be paid by
+/// `our_fault`, the order's deadline waits.
 pub async fn release(
     connection: &mut Connection,
     lease: Lease,
     pause: Duration,
     attempt: bool,
     seen: i64,
+    our_fault: bool,
 ) -> sqlx::Result<()> {
     sqlx::query!(
         "UPDATE orders.sagas
          SET lease_until = '-infinity',
              next_at = CASE WHEN news > $5 THEN now() ELSE now() + make_interval(secs => $3) END,
-             attempts = CASE WHEN $4 THEN attempts + 1 ELSE 0 END
+             attempts = CASE WHEN $4 THEN attempts + 1 ELSE 0 END,
+             deadline_at = CASE WHEN $6 THEN GREATEST(deadline_at, now() + interval '5 minutes') ELSE deadline_at END
          WHERE order_id = $1 AND epoch = $2",
         lease.order_id as OrderId,
         lease.epoch,
         pause.as_secs_f64(),
         attempt,
         seen,
+        our_fault,
     )
     .execute(connection)
     .await?;

@@ -239,3 +239,30 @@ async fn staff_list_the_orders_of_everybody() {
     let admin = shop.signed_in(service::auth::Role::Admin);
     assert_eq!(admin.get("/admin/orders").await.status, 200);
 }
+
+#[tokio::test]
+async fn while_the_provider_refuses_our_key_orders_wait_and_none_are_taken() {
+    let mut shop = Shop::open_with(&["--payment-deadline-seconds=3"]).await;
+    let thing = shop.stock.add(1999, 9);
+    let right = shop.args.clone();
+    let wrong = |arg: &String| match arg.starts_with("--payment-secret-key=") {
+        true => "--payment-secret-key=sk_test_of_last_year".to_owned(),
+        false => arg.clone(),
+    };
+    shop.replace(right.iter().map(wrong).collect()).await;
+    let waiting = shop.customer().place(&order_of(thing, 1, "pm_card_visa")).await.id();
+    // Its deadline is put off, in the database: another process, or this one later, keeps to it.
+    let put_off =
+        "SELECT deadline_at > now() + interval '1 minute' FROM orders.sagas WHERE order_id = $1::uuid";
+    testing::eventually("the deadline to be put off", || async {
+        let is: bool = sqlx::query_scalar(put_off).bind(&waiting).fetch_one(&shop.pool).await.unwrap();
+        is.then_some(())
+    })
+    .await;
+    let refused = shop.customer().order("new", &order_of(thing, 1, "pm_card_visa")).await;
+    assert_eq!(refused.problem(), (503, "service_unavailable"));
+    assert!(refused.headers.contains_key("retry-after"));
+
+    shop.replace(right).await;
+    shop.staff().until(&waiting, "confirmed", "captured").await;
+}

@@ -75,6 +75,7 @@ impl Scene {
                 shipping_address: serde_json::from_value(address).unwrap(),
                 payment_method: "pm_card_visa".to_owned(),
                 deadline_seconds: 60.0,
+                action_seconds: 60.0,
                 placed_at: now(),
                 traceparent: None,
                 lease: None,

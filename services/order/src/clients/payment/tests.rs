@@ -110,10 +110,10 @@ async fn only_two_kinds_of_error_are_about_the_payment() {
             payments.capture(payment, "1.0").await,
             payments.cancel(payment, "1.0").await,
             payments.retrieve(payment).await,
-            payments.refund(&intent, refund, Money::new(1, Currency::EUR)).await,
+            payments.refund(payment, refund, Money::new(1, Currency::EUR)).await,
         ];
         assert!(answers.iter().all(|answer| *answer == Input::NoAnswer), "{status} {kind}: {answers:?}");
-        assert_eq!(payments.refunds(&intent, Currency::EUR).await, None, "{status} {kind}");
+        assert_eq!(payments.refunds(payment).await, None, "{status} {kind}");
     }
 }
 
@@ -134,7 +134,7 @@ fn what_is_held_is_compared_with_the_order() {
     assert_eq!(said("requires_capture", &|body| body["amount_received"] = json!(0)), authorised);
     assert_eq!(said("succeeded", &|_| ()), Input::IntentReported(IntentStatus::Captured));
     for (field, other) in [
-        ("amount", json!(24_900)),
+        ("amount", json!(24_901)),
         ("currency", json!("eur")),
         ("metadata", json!({"order_id": Uuid::now_v7().to_string()})),
     ] {
@@ -146,6 +146,9 @@ fn what_is_held_is_compared_with_the_order() {
             );
         }
     }
+    // An earlier version sent the order's minor units, whatever the provider makes of them.
+    let old = |body: &mut Value| (body["amount"], body["amount_received"]) = (json!(24_900), json!(24_900));
+    assert_eq!(said("succeeded", &old), Input::IntentReported(IntentStatus::Captured));
     // Captured in part, by hand.
     assert_eq!(said("succeeded", &|body| body["amount_received"] = json!(100)), Input::NoAnswer);
     // Nothing is held: nothing to compare.
@@ -191,7 +194,32 @@ async fn a_key_that_is_refused_is_remembered_until_it_is_taken() {
         assert!(payments.is_key_refused(), "{status}");
     }
     let payments = sandbox().await;
-    payments.key_refused(true);
+    note(&payments.faults.key, true);
     assert!(matches!(create(&payments, order).await, Input::Created(_)));
     assert!(!payments.is_key_refused());
+}
+
+#[tokio::test]
+async fn what_an_earlier_version_took_goes_back_in_the_units_that_it_was_taken_in() {
+    let (payments, order) = (sandbox().await, OrderId::from(Uuid::now_v7()));
+    let total = Money::new(24_900, "ISK".parse().unwrap());
+    let form = [
+        ("amount", "24900".to_owned()),
+        ("currency", "isk".to_owned()),
+        ("payment_method", "pm_card_visa".to_owned()),
+        ("confirm", "true".to_owned()),
+        ("metadata[order_id]", order.to_string()),
+    ];
+    let intent = earlier(&payments, order, &form).await;
+    let payment = Payment { intent: &intent, order, total };
+    assert_eq!(payments.retrieve(payment).await, Input::IntentReported(IntentStatus::Captured));
+    let refund = RefundId::from(Uuid::now_v7());
+    let Input::RefundReported(report) = payments.refund(payment, refund, total).await else {
+        panic!("it is answered")
+    };
+    assert_eq!((report.amount, report.status, report.ours), (total, RefundStatus::Succeeded, Some(refund)));
+    assert_eq!(payments.refunds(payment).await.unwrap()[0].amount, total);
+    // All of it went back, and not a hundredth.
+    let again = payments.refund(payment, Uuid::now_v7().into(), total).await;
+    assert!(matches!(again, Input::RefundReported(report) if report.status == RefundStatus::Failed));
 }
