@@ -308,7 +308,7 @@ pub fn is_reserved(outcome: &Outcome) -> bool {
 /// The outcome without the time that is left, which no two answers share.
 pub fn untimed(mut outcome: Outcome) -> Outcome {
     if let Outcome::Reserved(reserved) = &mut outcome {
-        assert!((1..=600_000).contains(&reserved.remaining_ms), "{} ms", reserved.remaining_ms);
+        assert!((1..=1_200_000).contains(&reserved.remaining_ms), "{} ms", reserved.remaining_ms);
         reserved.remaining_ms = 0;
     }
     outcome
