@@ -11,7 +11,7 @@ GRANT SELECT ON users.inbox_pruned, products.inbox_pruned, orders.inbox_pruned T
 GRANT SELECT ON products.stock, products.stock_ledger, products.reservations, products.reservation_lines,
     products.forgotten_reservations TO dockside_operator;
 GRANT SELECT ON orders.sagas, orders.order_items, orders.refunds TO dockside_operator;
-GRANT SELECT (id, status, payment_status, total, currency, refunded, version, placed_at, updated_at) ON orders.orders TO dockside_operator;
+GRANT SELECT (id, status, payment_status, total, currency, refunded, dispute, version, placed_at, updated_at) ON orders.orders TO dockside_operator;
 GRANT SELECT (order_id, operation, answer_status, swept, created_at) ON orders.claims TO dockside_operator;
 
 -- To have the services do their work again.

@@ -4,3 +4,4 @@
 pub mod consume;
 pub mod publish;
 pub mod stream;
+pub mod tickets;

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use order_core::ids::{OrderId, ProductId, UserId};
 pub use order_core::order::{
-    CancelReason, Item, Line, MAX_LINES, MAX_QUANTITY, NextAction, NoTotal, PaymentStatus, Status, Tracking,
-    total,
+    CancelReason, DeclineReason, Dispute, Item, Line, MAX_LINES, MAX_QUANTITY, NextAction, NoTotal,
+    PaymentStatus, Status, Tracking, total,
 };
 use serde::Serialize;
 use service::Money;
@@ -60,6 +60,8 @@ impl Placement {
             payment_status: PaymentStatus::Pending,
             payment_method: self.payment_method.clone(),
             payment_action: None,
+            decline_reason: None,
+            dispute: None,
             shipping_address: Some(serde_json::to_value(&self.shipping_address)?),
             tracking: None,
             placed_at: self.placed_at,
@@ -91,6 +93,8 @@ pub struct Order {
     pub payment_status: PaymentStatus,
     pub payment_method: String,
     pub payment_action: Option<NextAction>,
+    pub decline_reason: Option<DeclineReason>,
+    pub dispute: Option<Dispute>,
     pub shipping_address: Option<serde_json::Value>,
     pub tracking: Option<Tracking>,
     pub placed_at: OffsetDateTime,
@@ -165,6 +169,13 @@ struct ItemView {
 struct PaymentView {
     status: PaymentStatus,
     method: String,
+    /// Why the card was declined; null unless it was, and of orders from before reasons were kept.
+    #[schema(required)]
+    decline_reason: Option<DeclineReason>,
+    /// For staff, once the customer has complained to their bank.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    dispute: Option<Dispute>,
     /// What the customer has to do before the order can be paid; of their own orders, while it is pending.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -209,7 +220,8 @@ impl Order {
     /// What `viewer` may do now.
     fn next_actions(&self, viewer: Viewer) -> Vec<&'static str> {
         let staff = viewer == Viewer::Staff;
-        let paid = self.payment_status == PaymentStatus::Captured;
+        let disputed = matches!(self.dispute, Some(Dispute::Open | Dispute::Lost));
+        let paid = self.payment_status == PaymentStatus::Captured && !disputed;
         let refundable =
             paid && self.refunded.checked_add(self.refunding).is_some_and(|back| back < self.total);
         let allowed = [
@@ -246,6 +258,10 @@ impl Order {
             payment: PaymentView {
                 status: self.payment_status,
                 method: self.payment_method,
+                decline_reason: self
+                    .decline_reason
+                    .filter(|_| self.payment_status == PaymentStatus::Declined),
+                dispute: self.dispute.filter(|_| viewer == Viewer::Staff),
                 next_action: self
                     .payment_action
                     .filter(|_| viewer == Viewer::Owner && self.status == Status::Pending),

@@ -2,6 +2,7 @@
 //! <https://docs.stripe.com/api/payment_intents/retrieve>
 //! <https://docs.stripe.com/api/payment_intents/list>
 //! <https://docs.stripe.com/api/refunds/list>
+//! <https://docs.stripe.com/api/disputes/list>
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -14,6 +15,8 @@ use service::money::Currency;
 use uuid::Uuid;
 
 const CALL_DEADLINE: Duration = Duration::from_secs(5);
+/// As the order service asks: <https://docs.stripe.com/upgrades>.
+const API_VERSION: &str = "2025-08-27.basil";
 /// Of one question, with pauses of 0.5 and 1 s between them.
 const TRIES: u32 = 3;
 /// Of a hundred refunds each, as in the order service.
@@ -80,6 +83,18 @@ struct Refund {
     status: String,
 }
 
+/// A customer's complaint to their bank about a payment.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Dispute {
+    pub id: String,
+    /// As the provider names it, e.g. `needs_response`.
+    pub status: String,
+    #[serde(default)]
+    pub payment_intent: Option<String>,
+    /// Unix seconds.
+    pub created: u64,
+}
+
 #[derive(Deserialize)]
 struct List<T> {
     data: Vec<T>,
@@ -140,6 +155,23 @@ impl Provider {
         Ok(Page { payments: data.into_iter().filter_map(Intent::payment).collect(), next })
     }
 
+    /// Up to a hundred of the disputes that were opened `since` (Unix seconds; `None`: ever), newest first, and what the
+    /// next page starts after. A provider without disputes has none.
+    pub async fn disputes(
+        &self,
+        since: Option<u64>,
+        after: Option<&str>,
+    ) -> Result<(Vec<Dispute>, Option<String>)> {
+        let since = since.map(|since| since.to_string());
+        let mut query = vec![("limit", "100")];
+        query.extend(since.as_deref().map(|since| ("created[gte]", since)));
+        query.extend(after.map(|after| ("starting_after", after)));
+        let page: Option<List<Dispute>> = self.ask("/v1/disputes", &query).await?;
+        let Some(List { data, has_more }) = page else { return Ok((Vec::new(), None)) };
+        let next = data.last().filter(|_| has_more).map(|last| last.id.clone());
+        Ok((data, next))
+    }
+
     async fn refunded(&self, intent: &str) -> Result<i64> {
         let (mut sum, mut last) = (0, None::<String>);
         for _ in 0..MOST_PAGES {
@@ -165,7 +197,8 @@ impl Provider {
                 tokio::time::sleep(Duration::from_millis(250) * 2u32.pow(attempt)).await;
             }
             let request = self.client.get(format!("{}{path}", self.url)).query(query);
-            failure = match request.bearer_auth(&self.secret_key).send().await {
+            let request = request.bearer_auth(&self.secret_key).header("Stripe-Version", API_VERSION);
+            failure = match request.send().await {
                 Err(error) => error.without_url().to_string(),
                 Ok(answer) if answer.status() == StatusCode::NOT_FOUND => return Ok(None),
                 Ok(answer) if answer.status().is_success() => match answer.json().await {

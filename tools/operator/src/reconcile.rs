@@ -157,6 +157,7 @@ pub async fn check(sources: &Sources<'_>, options: &Options) -> Result<Report> {
         report.payments = asked;
         report.differences.extend(differences);
         report.differences.extend(money::ownerless(sources.database, provider, options).await?);
+        report.differences.extend(money::disputes(sources.database, provider, options).await?);
     }
     Ok(report)
 }

@@ -67,6 +67,7 @@ impl Broker {
         let body = OrderCancelled {
             order: Some(Order { id: order.to_string(), ..Order::default() }),
             reason: "customer".to_owned(),
+            ..OrderCancelled::default()
         };
         let mut headers = FieldTable::default();
         for (name, value) in [("aggregate_id", order.to_string()), ("dockside-error", "no luck".to_owned())] {

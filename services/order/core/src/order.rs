@@ -40,6 +40,41 @@ words! {
     }
 }
 
+words! {
+    /// Why a card was declined, as far as its owner may know. What tells of theft or fraud is `declined`:
+    /// <https://docs.stripe.com/declines/codes>.
+    DeclineReason {
+        /// No reason that could be told.
+        Declined = "declined",
+        InsufficientFunds = "insufficient_funds",
+        ExpiredCard = "expired_card",
+        /// Its number, date or security code is wrong.
+        IncorrectDetails = "incorrect_details",
+        /// The customer did not prove who they are.
+        AuthenticationFailed = "authentication_failed",
+        /// It is not for such a purchase, currency or country.
+        CardNotSupported = "card_not_supported",
+        /// It is used too often, or for too much.
+        LimitExceeded = "limit_exceeded",
+        /// The provider takes no so small or large amounts.
+        AmountNotAccepted = "amount_not_accepted",
+        /// The bank can't be reached: the same card may do later.
+        TryAgainLater = "try_again_later",
+    }
+}
+
+words! {
+    /// What has become of a customer's complaint to their bank about a payment.
+    Dispute as PaymentDispute {
+        /// The bank has taken the money back until it is decided.
+        Open = "open",
+        /// The money stays with the shop.
+        Won = "won",
+        /// The money has gone back to the customer.
+        Lost = "lost",
+    }
+}
+
 /// What the customer has to do before their bank lets the money be held: to prove who they are (3-D Secure).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

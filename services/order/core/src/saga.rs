@@ -37,7 +37,7 @@ use money::Money;
 
 use self::refunds::{Refund, RefundReport, RefundStatus};
 use crate::ids::{IntentId, RefundId};
-use crate::order::{CancelReason, NextAction, PaymentStatus, Status, Tracking};
+use crate::order::{CancelReason, DeclineReason, Dispute, NextAction, PaymentStatus, Status, Tracking};
 use crate::words::words;
 
 words! {
@@ -73,6 +73,10 @@ pub struct State {
     /// A cancellation that waits: for the answer of a capture, or, after the
     /// deadline, for the provider to acknowledge that it won't charge.
     pub pending_cancel: Option<CancelReason>,
+    /// Why the card was declined, when it was.
+    pub decline: Option<DeclineReason>,
+    /// The customer has complained to their bank.
+    pub dispute: Option<Dispute>,
     /// What the provider waits for the customer to do.
     pub action: Option<NextAction>,
     pub tracking: Option<Tracking>,
@@ -100,7 +104,7 @@ pub enum Call {
 pub enum IntentStatus {
     Unconfirmed,
     Processing,
-    Declined,
+    Declined(DeclineReason),
     Authorised,
     Captured,
     Cancelled,
@@ -112,7 +116,7 @@ pub enum Input {
     /// The intent exists, unconfirmed, under this id.
     Created(IntentId),
     /// The provider refuses to create the intent.
-    Refused,
+    Refused(DeclineReason),
     /// What the provider says of the intent.
     IntentReported(IntentStatus),
     /// The provider waits for the customer.
@@ -130,6 +134,8 @@ pub enum Input {
     Cancel(CancelReason),
     /// The time for paying is over.
     Deadline,
+    /// What the provider says of a dispute about the payment.
+    Disputed(Dispute),
     /// Staff handed the parcel to a carrier.
     Ship(Tracking),
     /// The parcel has arrived.
@@ -165,6 +171,9 @@ pub enum Refusal {
     /// Not on its way.
     #[error("the order is not on its way")]
     NotDeliverable,
+    /// The customer's bank has the money, or may take it.
+    #[error("the payment is disputed")]
+    Disputed,
     /// More than was captured and is not yet on its way back.
     #[error("it is more than is left of what was captured")]
     RefundExceedsCaptured,
@@ -180,6 +189,8 @@ impl State {
             phase: if total.is_zero() { Phase::Committing } else { Phase::Creating },
             intent: None,
             pending_cancel: None,
+            decline: None,
+            dispute: None,
             action: None,
             tracking: None,
             total,
@@ -203,6 +214,10 @@ impl State {
             Phase::Committing => Some(Call::CommitStock),
             Phase::Capturing => Some(Call::CaptureIntent),
             Phase::Voiding => Some(Call::CancelIntent),
+            // Nothing can go back that the customer's bank has: a report tells when that is decided.
+            Phase::Refunding | Phase::Confirmed | Phase::Settled if self.dispute == Some(Dispute::Open) => {
+                None
+            }
             Phase::Refunding | Phase::Confirmed | Phase::Settled => {
                 self.open_refunds().next().map(|_| Call::Refund)
             }
@@ -235,8 +250,9 @@ impl State {
             Input::Ship(tracking) => self.shipped_by(tracking)?,
             Input::Deliver => self.delivered()?,
             Input::Created(id) => self.created(id),
-            Input::Refused if self.phase == Phase::Creating => {
+            Input::Refused(reason) if self.phase == Phase::Creating => {
                 branch!();
+                self.decline = Some(reason);
                 self.payment = PaymentStatus::Declined;
                 self.cancel(CancelReason::PaymentDeclined, Phase::Settled)
             }
@@ -260,9 +276,10 @@ impl State {
             }
             Input::IntentReported(status) => self.intent_reported(status, fresh),
             Input::ActionRequired(action) => self.action_required(action),
+            Input::Disputed(dispute) => self.disputed(dispute, fresh),
             Input::Refund(id, amount) => self.refund(id, amount)?,
             Input::RefundReported(report) => self.refund_reported(report, fresh),
-            Input::Refused | Input::StockCommitted | Input::StockGone => {
+            Input::Refused(_) | Input::StockCommitted | Input::StockGone => {
                 branch!();
                 vec![]
             }
@@ -404,6 +421,10 @@ impl State {
     /// The same parcel may be reported again, as the first answer may be lost.
     fn shipped_by(&mut self, tracking: Tracking) -> Result<Vec<Effect>, Refusal> {
         match self.status {
+            Status::Confirmed if self.is_money_disputed() => {
+                branch!();
+                Err(Refusal::Disputed)
+            }
             // What was given back whole is not sent.
             Status::Confirmed if self.payment != PaymentStatus::Refunded => {
                 branch!();
@@ -506,8 +527,9 @@ impl State {
                 self.payment = PaymentStatus::Unknown;
                 vec![]
             }
-            (Phase::Authorising | Phase::Capturing, IntentStatus::Declined) => {
+            (Phase::Authorising | Phase::Capturing, IntentStatus::Declined(reason)) => {
                 branch!();
+                self.decline = Some(reason);
                 self.payment = PaymentStatus::Declined;
                 let reason = self.pending_cancel.unwrap_or(CancelReason::PaymentDeclined);
                 self.cancel(reason, Phase::Voiding)

@@ -19,7 +19,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use order_core::ids::{IntentId, OrderId, RefundId};
-use order_core::order::NextAction;
+use order_core::order::{DeclineReason, Dispute, NextAction};
 use order_core::saga::refunds::{RefundReport, RefundStatus};
 use order_core::saga::{Input, IntentStatus};
 
@@ -88,7 +88,7 @@ struct IntentBody {
     currency: Option<String>,
     client_secret: Option<String>,
     next_action: Option<NextActionBody>,
-    last_payment_error: Option<serde_json::Value>,
+    last_payment_error: Option<ProviderError>,
     #[serde(default)]
     metadata: HashMap<String, String>,
 }
@@ -111,12 +111,16 @@ struct ErrorBody {
 
 #[derive(Debug, Deserialize)]
 struct ProviderError {
-    #[serde(rename = "type")]
+    /// Of the HTTP answer.
+    #[serde(skip)]
+    status: u16,
+    #[serde(rename = "type", default)]
     kind: String,
     code: Option<String>,
+    decline_code: Option<String>,
     param: Option<String>,
     message: Option<String>,
-    payment_intent: Option<IntentBody>,
+    payment_intent: Option<Box<IntentBody>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -127,6 +131,12 @@ struct RefundBody {
     status: String,
     #[serde(default)]
     metadata: HashMap<String, String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct DisputeBody {
+    id: String,
+    status: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -200,7 +210,7 @@ impl Payments {
         let Some(amount) = intent.amount.for_cards() else {
             // Checked when the order was placed.
             tracing::error!(amount = %intent.amount, "payment.not_chargeable");
-            return Input::Refused;
+            return Input::Refused(DeclineReason::AmountNotAccepted);
         };
         let form = [
             ("amount", amount.to_string()),
@@ -225,16 +235,10 @@ impl Payments {
                 note(&self.faults.request, false);
                 parse::<IntentBody>(&body).map_or(Input::NoAnswer, |intent| Input::Created(intent.id.into()))
             }
-            Answer::Refused(error) if error.is_about_the_order() => Input::Refused,
-            // A mistake of ours, or of the provider: the order is kept, and tried again.
+            Answer::Refused(error) if error.is_about_the_order() => Input::Refused(error.reason()),
             Answer::Refused(error) => {
                 note(&self.faults.request, true);
-                tracing::error!(
-                    code = error.code,
-                    param = error.param,
-                    message = error.message,
-                    "payment.our_mistake"
-                );
+                error.alarm();
                 Input::NoAnswer
             }
             Answer::KeyTaken | Answer::None => Input::NoAnswer,
@@ -316,7 +320,13 @@ impl Payments {
             Answer::Done(body) => parse::<RefundBody>(&body)
                 .and_then(|made| refund_report(made, amount.currency, units))
                 .map_or(Input::NoAnswer, Input::RefundReported),
-            Answer::Refused(_) => Input::RefundReported(refused),
+            Answer::Refused(error) if error.ends_a_refund() => Input::RefundReported(refused),
+            Answer::Refused(error) => {
+                if !error.is_disputed() {
+                    error.alarm();
+                }
+                Input::NoAnswer
+            }
             // The list of refunds tells which was made under our key. Never under another one: that might be a second.
             Answer::KeyTaken | Answer::None => Input::NoAnswer,
         }
@@ -328,6 +338,22 @@ impl Payments {
         let query = [("payment_intent", payment.intent.to_string())];
         let made = self.list::<RefundBody>("/v1/refunds", &query, |_| true).await?;
         Some(made.into_iter().rev().filter_map(|made| refund_report(made, currency, units)).collect())
+    }
+
+    /// What has become of the disputes about a payment, taken together; `None` without an answer.
+    /// <https://docs.stripe.com/api/disputes/object#dispute_object-status>
+    pub async fn dispute(&self, payment: Payment<'_>) -> Option<Option<Dispute>> {
+        let query = [("payment_intent", payment.intent.as_str()), ("limit", "100")];
+        let request = self.client.get(format!("{}/v1/disputes", self.url)).query(&query);
+        let disputes = match self.send(request).await {
+            Answer::Done(body) => parse::<List<DisputeBody>>(&body)?.data,
+            // A provider without disputes.
+            Answer::Refused(error) if error.status == 404 => return Some(None),
+            _ => return None,
+        };
+        let all: Vec<Dispute> = disputes.iter().map(dispute).collect();
+        let worst = [Dispute::Open, Dispute::Lost, Dispute::Won];
+        Some(worst.into_iter().find(|one| all.contains(one)))
     }
 
     /// Those of a list that are wanted, newest first; `None` without an answer. The caller has a deadline.
@@ -396,13 +422,14 @@ impl Payments {
         let about_us = matches!(status.as_u16(), 409 | 429);
         let error = (status.is_client_error() && !about_us).then(|| parse::<ErrorBody>(&body)).flatten();
         let status = status.as_u16();
-        let Some(ErrorBody { error }) = error else {
+        let Some(ErrorBody { mut error }) = error else {
             tracing::warn!(status, "payment.no_answer");
             return Answer::None;
         };
         match error.kind.as_str() {
             "card_error" | "invalid_request_error" => {
                 tracing::info!(status, code = error.code, "payment.refused");
+                error.status = status;
                 Answer::Refused(Box::new(error))
             }
             "idempotency_error" => {
@@ -425,6 +452,67 @@ impl ProviderError {
         let code = self.code.as_deref().unwrap_or_default();
         self.kind == "card_error" || method || matches!(code, "amount_too_small" | "amount_too_large")
     }
+
+    /// Whether so much of this payment can't be given back, now or later: it went back already.
+    /// <https://docs.stripe.com/error-codes>
+    fn ends_a_refund(&self) -> bool {
+        let code = self.code.as_deref().unwrap_or_default();
+        matches!(code, "charge_already_refunded" | "amount_too_large")
+            || self.param.as_deref() == Some("amount")
+    }
+
+    /// The customer's bank has the money until a dispute is decided.
+    fn is_disputed(&self) -> bool {
+        matches!(self.code.as_deref(), Some("charge_disputed" | "refund_disputed_payment"))
+    }
+
+    /// A mistake of ours, or of the provider: what was asked for is kept, and tried again.
+    fn alarm(&self) {
+        let (code, param, message) = (&self.code, &self.param, &self.message);
+        tracing::error!(code, param, message, "payment.our_mistake");
+    }
+
+    /// What the owner of a card may know. <https://docs.stripe.com/declines/codes>
+    fn reason(&self) -> DeclineReason {
+        let code = self.code.as_deref().unwrap_or_default();
+        match self.decline_code.as_deref().unwrap_or(code) {
+            "insufficient_funds" | "withdrawal_count_limit_exceeded" => DeclineReason::InsufficientFunds,
+            "expired_card" => DeclineReason::ExpiredCard,
+            "incorrect_number"
+            | "invalid_number"
+            | "incorrect_cvc"
+            | "invalid_cvc"
+            | "incorrect_zip"
+            | "incorrect_address"
+            | "incorrect_pin"
+            | "invalid_pin"
+            | "invalid_expiry_month"
+            | "invalid_expiry_year"
+            | "invalid_account"
+            | "new_account_information_available" => DeclineReason::IncorrectDetails,
+            "authentication_required"
+            | "authentication_not_handled"
+            | "mobile_device_authentication_required"
+            | "offline_pin_required"
+            | "online_or_offline_pin_required"
+            | "payment_intent_authentication_failure" => DeclineReason::AuthenticationFailed,
+            "card_not_supported"
+            | "currency_not_supported"
+            | "not_permitted"
+            | "service_not_allowed"
+            | "transaction_not_allowed" => DeclineReason::CardNotSupported,
+            "card_velocity_exceeded" | "duplicate_transaction" | "pin_try_exceeded" => {
+                DeclineReason::LimitExceeded
+            }
+            "amount_too_small" | "amount_too_large" | "invalid_amount" => DeclineReason::AmountNotAccepted,
+            "approve_with_id"
+            | "issuer_not_available"
+            | "processing_error"
+            | "reenter_transaction"
+            | "try_again_later" => DeclineReason::TryAgainLater,
+            _ => DeclineReason::Declined,
+        }
+    }
 }
 
 /// The fact in an answer about an intent. A refusal tells the intent's state too.
@@ -432,9 +520,16 @@ fn fact(answer: Answer, payment: Payment<'_>) -> Input {
     let fact = match answer {
         Answer::Done(body) => parse::<IntentBody>(&body).and_then(|intent| state(&intent, payment)),
         Answer::Refused(error) if error.kind == "card_error" => {
-            Some(Input::IntentReported(IntentStatus::Declined))
+            Some(Input::IntentReported(IntentStatus::Declined(error.reason())))
         }
-        Answer::Refused(error) => error.payment_intent.as_ref().and_then(|intent| state(intent, payment)),
+        // The intent is in another state than we thought, or we have made a mistake.
+        Answer::Refused(error) => match &error.payment_intent {
+            Some(intent) => state(intent, payment),
+            None => {
+                error.alarm();
+                None
+            }
+        },
         // The next call asks what has become of it, and the one after that has another key.
         Answer::KeyTaken | Answer::None => None,
     };
@@ -489,6 +584,19 @@ impl Units {
     }
 }
 
+/// Inquiries take no money, and are over when they are `warning_closed`.
+fn dispute(body: &DisputeBody) -> Dispute {
+    match body.status.as_str() {
+        "won" | "warning_closed" | "prevented" => Dispute::Won,
+        "lost" => Dispute::Lost,
+        // Somebody has to answer it, or waits for the bank.
+        status => {
+            tracing::error!(dispute = body.id, status, "payment.disputed");
+            Dispute::Open
+        }
+    }
+}
+
 /// Whether this is the currency, as the provider writes it. What is left out is not looked at.
 fn is_currency(text: Option<&str>, currency: Currency) -> bool {
     text.is_none_or(|text| text.eq_ignore_ascii_case(currency.code()))
@@ -533,8 +641,11 @@ fn state(intent: &IntentBody, payment: Payment<'_>) -> Option<Input> {
         return None;
     }
     Some(Input::IntentReported(match intent.status.as_str() {
-        "requires_payment_method" if intent.last_payment_error.is_some() => IntentStatus::Declined,
-        "requires_payment_method" | "requires_confirmation" => IntentStatus::Unconfirmed,
+        "requires_payment_method" => match &intent.last_payment_error {
+            Some(error) => IntentStatus::Declined(error.reason()),
+            None => IntentStatus::Unconfirmed,
+        },
+        "requires_confirmation" => IntentStatus::Unconfirmed,
         "requires_action" => return Some(Input::ActionRequired(action(intent))),
         "processing" => IntentStatus::Processing,
         "requires_capture" => IntentStatus::Authorised,

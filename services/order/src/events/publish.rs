@@ -12,7 +12,7 @@ use proto::order::v1 as events;
 use service::Money;
 use service::db::{Connection, Defect};
 
-use crate::order::{self, CancelReason, Item, Line, Placement, Tracking};
+use crate::order::{self, CancelReason, DeclineReason, Item, Line, Placement, Tracking};
 
 /// Writes `order.placed` of new orders.
 pub async fn placed(connection: &mut Connection, placements: &[Placement]) -> sqlx::Result<()> {
@@ -44,7 +44,8 @@ fn body(id: OrderId, user: UserId, items: &[Item], total: Money) -> events::Orde
 /// What is announced of an order.
 pub enum Notice<'a> {
     Confirmed,
-    Cancelled(CancelReason),
+    /// Why, and why the card was declined if that is the reason.
+    Cancelled(CancelReason, Option<DeclineReason>),
     Shipped(&'a Tracking),
     Delivered,
     /// This refund has succeeded.
@@ -103,8 +104,11 @@ impl Notice<'_> {
             Self::Confirmed => {
                 NewEvent::new(ORDER_CONFIRMED, id.into(), version, &events::OrderConfirmed { order })
             }
-            Self::Cancelled(reason) => {
-                let body = events::OrderCancelled { order, reason: reason.as_str().to_owned() };
+            Self::Cancelled(reason, decline) => {
+                let decline_reason = decline.filter(|_| *reason == CancelReason::PaymentDeclined);
+                let decline_reason = decline_reason.map(|reason| reason.as_str().to_owned());
+                let body =
+                    events::OrderCancelled { order, reason: reason.as_str().to_owned(), decline_reason };
                 NewEvent::new(ORDER_CANCELLED, id.into(), version, &body)
             }
             Self::Shipped(Tracking { carrier, tracking_number }) => {

@@ -6,13 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::State;
+use axum::extract::{FromRequestParts, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use order_core::ids::OrderId;
+use serde::Deserialize;
 use service::Problem;
 use service::auth::User;
-use service::extract::Path;
+use service::db::Pool;
+use service::extract::{Json, Path, Query};
 use time::OffsetDateTime;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
@@ -25,6 +28,7 @@ use super::examples;
 use super::orders::viewer;
 use super::{App, Stopping};
 use crate::events::stream::{Changes, Listener, OrderStream};
+use crate::events::tickets::{self, Ticket};
 use crate::order::Viewer;
 use crate::order::reads::Reads;
 
@@ -51,7 +55,53 @@ const QUEUE: usize = 4;
 type Queue = mpsc::Sender<Result<Bytes, Infallible>>;
 
 pub fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(events))
+    OpenApiRouter::new().routes(routes!(events)).routes(routes!(ticket))
+}
+
+#[derive(Deserialize)]
+struct TicketQuery {
+    ticket: Option<String>,
+}
+
+/// Who asks for a stream: by ticket, or by access token as elsewhere.
+struct Follower(User);
+
+impl FromRequestParts<App> for Follower {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let Query(TicketQuery { ticket }) = Query::from_request_parts(parts, app).await?;
+        let Some(ticket) = ticket else { return User::from_request_parts(parts, app).await.map(Self) };
+        let Path(id) = Path::<OrderId>::from_request_parts(parts, app).await?;
+        let invalid = || {
+            Problem::unauthorized(
+                "invalid_ticket",
+                "The ticket was used, has expired, or is another order's.",
+            )
+        };
+        tickets::redeem(&app.pool, &ticket, id).await?.map(Self).ok_or_else(invalid)
+    }
+}
+
+/// Get a ticket to follow an order
+///
+/// A browser's `EventSource` sends no `Authorization` header: it follows the order at
+/// `/orders/{id}/events?ticket=...`, once, within a minute, and for as long as the access token is good.
+#[utoipa::path(
+    post, path = "/api/v1/orders/{id}/event-tickets", operation_id = "create_stream_ticket", tag = "orders",
+    params(("id" = inline(OrderId), Path, description = "The order.")),
+    responses((status = 201, description = "The ticket.", body = Ticket, example = json!(examples::ticket()))),
+    security(("token" = [])),
+)]
+async fn ticket(
+    user: User,
+    State(reads): State<Reads>,
+    State(pool): State<Pool>,
+    Path(id): Path<OrderId>,
+) -> Result<Response, Problem> {
+    reads.visible(user, id).await?;
+    let ticket = tickets::issue(&pool, user, id).await?;
+    Ok((StatusCode::CREATED, [(header::CACHE_CONTROL, "no-store")], Json(ticket)).into_response())
 }
 
 /// Follow an order
@@ -62,16 +112,18 @@ pub fn router() -> OpenApiRouter<App> {
     get, path = "/api/v1/orders/{id}/events", operation_id = "stream_order_events", tag = "orders",
     params(
         ("id" = inline(OrderId), Path, description = "The order."),
+        ("ticket" = Option<String>, Query, description = "In place of an access token: one that `POST /orders/{id}/event-tickets` gave.", nullable = false),
         ("Last-Event-ID" = Option<String>, Header, description = "The `id` of the last event seen: only later ones come.", nullable = false),
     ),
     responses(
         (status = 200, description = "The events.", body = String, content_type = "text/event-stream", headers(("Cache-Control" = String, description = "`no-store`.")), example = json!(examples::event())),
         (status = 204, description = "All events were seen and no more will follow."),
     ),
-    security(("token" = [])),
+    security((), ("token" = [])),
+    extensions(("x-problems" = json!({"401": ["invalid_ticket"]}))),
 )]
 async fn events(
-    user: User,
+    Follower(user): Follower,
     State(reads): State<Reads>,
     State(stream): State<OrderStream>,
     State(Stopping(stop)): State<Stopping>,

@@ -65,13 +65,17 @@ pub fn order(status: &str) -> Value {
         "total": eur(3998),
         "refunded": eur(0),
         "shipping_address": address(),
-        "payment": {"status": payment, "method": "pm_card_visa"},
+        "payment": {"status": payment, "method": "pm_card_visa", "decline_reason": null},
         "tracking": parcel.then(|| json!({"carrier": "Royal Mail", "tracking_number": "RM123456785GB"})),
         "next_actions": next,
         "placed_at": PLACED,
         "updated_at": at(status),
         "history": history,
     })
+}
+
+pub fn ticket() -> Value {
+    json!({"ticket": "kq0YVs1Hn3zGm2w0Jb6o8TQvLxEr5cZ7uPfAiD4sNgU", "expires_at": CHANGED})
 }
 
 /// One event of an order's stream.

@@ -143,6 +143,10 @@ fn refused(refusal: Refusal) -> Problem {
         Refusal::NotDeliverable => {
             Problem::conflict("not_deliverable", "Only an order that is on its way can be delivered.")
         }
+        Refusal::Disputed => {
+            let detail = "The customer's bank disputes the payment: wait until that is decided.";
+            Problem::conflict("payment_disputed", detail)
+        }
         Refusal::RefundExceedsCaptured => {
             let detail = "That is more than was captured and is not refunded yet.";
             let error = FieldError::new("/amount", "refund_exceeds_captured", detail);

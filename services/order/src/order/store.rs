@@ -11,7 +11,10 @@ use uuid::Uuid;
 
 use order_core::saga::State;
 
-use super::{CancelReason, Item, NextAction, Order, Past, PaymentStatus, Placement, Status, Tracking};
+use super::{
+    CancelReason, DeclineReason, Dispute, Item, NextAction, Order, Past, PaymentStatus, Placement, Status,
+    Tracking,
+};
 
 /// The epoch of an order whose first worker is the process that placed it.
 pub const FIRST_EPOCH: i64 = 1;
@@ -155,7 +158,7 @@ pub async fn items(
 pub async fn load(connection: &mut Connection, ids: &[OrderId]) -> sqlx::Result<Vec<Order>> {
     let rows = sqlx::query!(
         r#"SELECT id, user_id, status, cancel_reason, currency, total, refunded, payment_status,
-                  payment_method, payment_action, shipping_address, tracking, version, placed_at, updated_at,
+                  payment_method, payment_action, decline_reason, dispute, shipping_address, tracking, version, placed_at, updated_at,
                   (SELECT COALESCE(sum(amount), 0) FROM orders.refunds r
                    WHERE r.order_id = o.id AND r.status = 'pending')::bigint AS "refunding!"
            FROM orders.orders o WHERE id = ANY($1) ORDER BY id DESC"#,
@@ -203,6 +206,8 @@ pub async fn load(connection: &mut Connection, ids: &[OrderId]) -> sqlx::Result<
                 payment_status: PaymentStatus::try_from(row.payment_status)?,
                 payment_method: row.payment_method,
                 payment_action: row.payment_action.map(action).transpose()?,
+                dispute: row.dispute.map(Dispute::try_from).transpose()?,
+                decline_reason: row.decline_reason.map(DeclineReason::try_from).transpose()?,
                 shipping_address: row.shipping_address,
                 tracking: row.tracking.map(tracking).transpose()?,
                 placed_at: row.placed_at,

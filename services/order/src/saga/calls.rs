@@ -73,6 +73,10 @@ impl Calls {
             Some(made) => facts.extend(sound(made, job)),
             None => facts.push(Input::NoAnswer),
         }
+        match self.payments.dispute(payment).await {
+            Some(dispute) => facts.extend(dispute.map(Input::Disputed)),
+            None => facts.push(Input::NoAnswer),
+        }
         facts
     }
 }

@@ -14,7 +14,7 @@ use super::{Effect, Input, Phase, Refusal, State};
 use crate::erasure;
 use crate::events::publish::{About, Announcement, Notice, announce};
 use crate::order::store::{action, currency, tracking};
-use crate::order::{CancelReason, PaymentStatus, Status};
+use crate::order::{CancelReason, DeclineReason, Dispute, PaymentStatus, Status};
 use crate::times::Times;
 
 /// What somebody learned about an order, in the order it happened.
@@ -56,6 +56,7 @@ struct Step {
     version: i64,
     effect: Effect,
     payment: PaymentStatus,
+    decline: Option<DeclineReason>,
     refunded: Money,
 }
 
@@ -96,7 +97,9 @@ pub async fn apply(connection: &mut Connection, reports: &[Report], times: &Time
             before.get(id).is_none_or(|(state, _)| *state != row.state) || !row.steps.is_empty()
         })
         .map(|(id, mut row)| {
-            let seen = |state: &State| (state.status, state.payment, state.action.clone(), state.returned());
+            let seen = |state: &State| {
+                (state.status, state.payment, state.action.clone(), state.dispute, state.returned())
+            };
             if before
                 .get(&id)
                 .is_some_and(|(old, version)| *version == row.version && seen(old) != seen(&row.state))
@@ -154,8 +157,8 @@ impl Row {
             state = next;
             for effect in effects {
                 version += 1;
-                let (payment, refunded) = (state.payment, state.returned());
-                caused.push(Step { order: report.order, version, effect, payment, refunded });
+                let (payment, decline, refunded) = (state.payment, state.decline, state.returned());
+                caused.push(Step { order: report.order, version, effect, payment, decline, refunded });
             }
         }
         self.steps.extend(caused);
@@ -173,7 +176,7 @@ async fn lock(connection: &mut Connection, ids: &[OrderId]) -> sqlx::Result<Hash
     let rows = sqlx::query!(
         r#"SELECT s.order_id, s.phase, s.intent_id, s.pending_cancel, s.epoch, s.version AS saga_version, s.attempts,
                 s.news, s.news_read, s.traceparent, s.deadline_at <= now() AS "overdue!", o.user_id, o.currency, o.status, o.cancel_reason,
-                o.payment_status, o.payment_action, o.tracking, o.total, o.version
+                o.payment_status, o.payment_action, o.decline_reason, o.dispute, o.tracking, o.total, o.version
          FROM orders.sagas s JOIN orders.orders o ON o.id = s.order_id
          WHERE s.order_id = ANY($1) ORDER BY s.order_id FOR UPDATE"#,
         ids as &[OrderId]
@@ -198,6 +201,8 @@ async fn lock(connection: &mut Connection, ids: &[OrderId]) -> sqlx::Result<Hash
                 phase: Phase::try_from(row.phase)?,
                 intent: row.intent_id.map(IntentId::from),
                 pending_cancel: row.pending_cancel.map(CancelReason::try_from).transpose()?,
+                dispute: row.dispute.map(Dispute::try_from).transpose()?,
+                decline: row.decline_reason.map(DeclineReason::try_from).transpose()?,
                 action: row.payment_action.map(action).transpose()?,
                 tracking: row.tracking.map(tracking).transpose()?,
                 total,
@@ -247,6 +252,11 @@ async fn write(
         changed.iter().map(|(_, row)| row.state.action.as_ref().map(serde_json::to_value).transpose());
     let actions: Vec<Option<serde_json::Value>> =
         actions.collect::<Result<_, _>>().map_err(|error| sqlx::Error::Encode(error.into()))?;
+    let declines = changed.iter().map(|(_, row)| row.state.decline.map(|reason| reason.as_str().to_owned()));
+    let declines: Vec<Option<String>> = declines.collect();
+    let disputes =
+        changed.iter().map(|(_, row)| row.state.dispute.map(|dispute| dispute.as_str().to_owned()));
+    let disputes: Vec<Option<String>> = disputes.collect();
     // Of an order that looks to its customer as before only the saga is written.
     let seen: Vec<Option<i64>> =
         changed.iter().map(|(_, row)| (row.version > row.locked).then_some(row.version)).collect();
@@ -260,10 +270,10 @@ async fn write(
         r#"WITH ordered AS (
              UPDATE orders.orders o
              SET status = c.status, cancel_reason = c.reason, payment_status = c.payment, tracking = c.tracking,
-                 payment_action = c.action, refunded = c.refunded, version = c.version, updated_at = now()
+                 payment_action = c.action, decline_reason = c.decline, dispute = c.dispute, refunded = c.refunded, version = c.version, updated_at = now()
              FROM UNNEST($1::uuid[], $9::text[], $10::text[], $6::text[], $11::jsonb[], $12::bigint[], $13::bigint[],
-                         $19::jsonb[])
-                  AS c (id, status, reason, payment, tracking, version, refunded, action)
+                         $19::jsonb[], $20::text[], $21::text[])
+                  AS c (id, status, reason, payment, tracking, version, refunded, action, decline, dispute)
              WHERE o.id = c.id AND c.version IS NOT NULL
          ), noted AS (
              INSERT INTO orders.order_history (order_id, version, status, payment_status, refunded)
@@ -308,6 +318,8 @@ async fn write(
         &payments,
         &refunded,
         &actions as &[Option<serde_json::Value>],
+        &declines as &[Option<String>],
+        &disputes as &[Option<String>],
     )
     .fetch_all(&mut *connection)
     .await?;
@@ -334,7 +346,9 @@ fn history_and_notices(changed: &[(OrderId, Row)]) -> (History<'_>, Vec<Announce
         let (status, notice) = match &step.effect {
             Effect::AskCustomer => (Some(Status::Pending), None),
             Effect::Confirm => (Some(Status::Confirmed), Some(Notice::Confirmed)),
-            Effect::Cancel(reason) => (Some(Status::Cancelled), Some(Notice::Cancelled(*reason))),
+            Effect::Cancel(reason) => {
+                (Some(Status::Cancelled), Some(Notice::Cancelled(*reason, step.decline)))
+            }
             Effect::Ship(parcel) => (Some(Status::Shipped), Some(Notice::Shipped(parcel))),
             Effect::Deliver => (Some(Status::Delivered), Some(Notice::Delivered)),
             Effect::Refunded(refund) => (None, Some(Notice::Refunded(*refund))),

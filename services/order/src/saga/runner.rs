@@ -461,7 +461,10 @@ fn only_new(state: &State, facts: Vec<Input>) -> (Vec<Input>, State) {
     let mut new = Vec::with_capacity(facts.len());
     for fact in facts {
         match state.clone().apply(fact.clone(), Uuid::now_v7().into()) {
-            Ok((next, _)) if matches!(fact, Input::RefundReported(_) | Input::NoAnswer) && next == state => {
+            Ok((next, _))
+                if matches!(fact, Input::RefundReported(_) | Input::Disputed(_) | Input::NoAnswer)
+                    && next == state =>
+            {
                 continue;
             }
             Ok((next, _)) => state = next,

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::{Phase, State, refund_store};
 use crate::order::store::{FIRST_EPOCH, action, currency, tracking};
-use crate::order::{CancelReason, PaymentStatus, Placement, Status};
+use crate::order::{CancelReason, DeclineReason, Dispute, PaymentStatus, Placement, Status};
 
 /// A saga that this process works on.
 #[derive(Clone, Copy, Debug)]
@@ -132,7 +132,7 @@ pub async fn load(connection: &mut Connection, lease: Lease, hold: Duration) -> 
          SELECT s.phase, s.intent_id, s.pending_cancel, s.version, s.attempts, s.traceparent, s.news, s.news_read,
                 GREATEST(EXTRACT(epoch FROM s.deadline_at - now()), 0)::float8 AS "left!",
                 GREATEST(EXTRACT(epoch FROM s.action_deadline_at - now()), 0)::float8 AS action_left, o.status, o.cancel_reason,
-                o.payment_status, o.payment_action, o.tracking, o.total, o.currency, o.payment_method, o.placed_at
+                o.payment_status, o.payment_action, o.decline_reason, o.dispute, o.tracking, o.total, o.currency, o.payment_method, o.placed_at
          FROM held s JOIN orders.orders o ON o.id = s.order_id"#,
         lease.order_id as OrderId,
         lease.epoch,
@@ -155,6 +155,8 @@ pub async fn load(connection: &mut Connection, lease: Lease, hold: Duration) -> 
         phase: Phase::try_from(row.phase)?,
         intent: row.intent_id.map(IntentId::from),
         pending_cancel: row.pending_cancel.map(CancelReason::try_from).transpose()?,
+        decline: row.decline_reason.map(DeclineReason::try_from).transpose()?,
+        dispute: row.dispute.map(Dispute::try_from).transpose()?,
         action: row.payment_action.map(action).transpose()?,
         tracking: row.tracking.map(tracking).transpose()?,
         total: Money::new(row.total, currency),

@@ -176,7 +176,7 @@ async fn an_order_has_the_fields_of_the_contract_and_no_others() {
             ["line_total", "name", "product_id", "quantity", "sku", "unit_price"]
         );
         assert_eq!(order["payment"]["method"], "pm_card_visa");
-        assert_eq!(fields(&order["payment"]), ["method", "status"]);
+        assert_eq!(fields(&order["payment"]), ["decline_reason", "method", "status"]);
         assert_eq!((&order["cancel_reason"], &order["tracking"]), (&Value::Null, &Value::Null));
         assert_eq!(order["refunded"], json!({"amount": 0, "currency": "EUR"}));
         assert_eq!(order["shipping_address"], crate::common::address());

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::common::{Buyer, Shop, order_of};
-use reqwest::{Method, RequestBuilder, Response};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use service::auth::{AUDIENCE, Claims, ISSUER, Role, TOKEN_TYPE};
 use uuid::Uuid;
@@ -326,4 +326,56 @@ async fn a_change_while_an_order_is_read_is_not_seen_in_part() {
         assert_eq!((event.status.as_str(), &event.order["status"]), (status, &json!(status)));
         assert_eq!(event.order["history"].as_array().unwrap().last().unwrap()["status"], status);
     }
+}
+
+#[tokio::test]
+async fn a_ticket_follows_one_order_once_and_as_who_got_it() {
+    let shop = Shop::open().await;
+    let thing = shop.stock.add(1000, 10);
+    let (buyer, staff) = (shop.customer(), shop.staff());
+    let (order, other) = (buyer.buy(thing, 1).await, buyer.buy(thing, 1).await);
+    let ticket = async |who: &Buyer<'_>, order: &str| {
+        let answer = who.post(&format!("/orders/{order}/event-tickets")).await;
+        assert_eq!(
+            (answer.status, &answer.headers["cache-control"]),
+            (StatusCode::CREATED, &"no-store".parse().unwrap())
+        );
+        answer.body["ticket"].as_str().unwrap().to_owned()
+    };
+    // As a browser asks: without a header.
+    let by = |ticket: &str, order: &str| {
+        shop.client.get(format!("{}/orders/{order}/events?ticket={ticket}", shop.base))
+    };
+    let refused = async |ticket: &str, order: &str| {
+        let answer = crate::common::send(by(ticket, order)).await;
+        assert_eq!(answer.problem(), (401, "invalid_ticket"), "{}", answer.body);
+    };
+
+    let mine = ticket(&buyer, &order).await;
+    let mut stream = Stream::of(by(&mine, &order), None).await;
+    assert_eq!(stream.next().await.unwrap().order["next_actions"], json!([]));
+    refused(&mine, &order).await; // it was used
+    let theirs = ticket(&staff, &order).await;
+    refused(&theirs, &other).await; // another order's
+    let mut stream = Stream::of(by(&theirs, &order), None).await;
+    stream.next().await.unwrap();
+    assert_eq!(stream.next().await.unwrap().order["next_actions"], json!(["cancel", "ship", "refund"]));
+
+    let late = ticket(&buyer, &order).await;
+    let old = "UPDATE orders.stream_tickets SET expires_at = now() - interval '1 second'";
+    sqlx::query(old).execute(&shop.pool).await.unwrap();
+    refused(&late, &order).await;
+    for invented in ["", "x", &"A".repeat(43), &"A".repeat(10_000)] {
+        refused(invented, &order).await;
+    }
+    // Who may not see the order gets none, and those that have expired are deleted.
+    let strangers = shop.customer().post(&format!("/orders/{order}/event-tickets")).await;
+    assert_eq!(strangers.problem(), (404, "not_found"));
+    let expired = ticket(&buyer, &order).await;
+    sqlx::query(old).execute(&shop.pool).await.unwrap();
+    let kept = ticket(&buyer, &order).await;
+    assert_ne!(kept, expired);
+    let left: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM orders.stream_tickets").fetch_one(&shop.pool).await.unwrap();
+    assert_eq!(left, 1);
 }

@@ -38,8 +38,26 @@ async fn a_declined_card_ends_the_order_and_holds_no_money() {
     let id = buyer.place(&order_of(thing, 1, "pm_card_chargeDeclined")).await.id();
     let order = buyer.until(&id, "cancelled", "declined").await;
     assert_eq!(order["cancel_reason"], "payment_declined");
+    assert_eq!(order["payment"]["decline_reason"], "declined");
     assert_eq!(order["next_actions"], json!([]));
     assert_eq!(buyer.post(&format!("/orders/{id}/cancel")).await.problem(), (409, "not_cancellable"));
+}
+
+#[tokio::test]
+async fn a_customer_learns_why_a_card_was_declined() {
+    let shop = Shop::open().await;
+    let thing = shop.stock.add(500, 9);
+    let buyer = shop.customer();
+    for (card, reason) in [
+        ("pm_card_chargeDeclinedInsufficientFunds", "insufficient_funds"),
+        ("pm_card_chargeDeclinedExpiredCard", "expired_card"),
+    ] {
+        let id = buyer.place(&order_of(thing, 1, card)).await.id();
+        let order = buyer.until(&id, "cancelled", "declined").await;
+        assert_eq!(order["payment"]["decline_reason"], reason);
+    }
+    let paid = buyer.place(&order_of(thing, 1, "pm_card_visa")).await.id();
+    assert_eq!(buyer.until(&paid, "confirmed", "captured").await["payment"]["decline_reason"], json!(null));
 }
 
 #[tokio::test]

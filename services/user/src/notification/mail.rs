@@ -181,7 +181,11 @@ mod tests {
         assert!(refunded.text.contains("We have returned 12.50 EUR to you"), "{}", refunded.text);
 
         for reason in ["payment_declined", "payment_timeout", "out_of_stock", "customer", "staff", "new"] {
-            let cancelled = OrderCancelled { order: order("EUR"), reason: reason.to_owned() };
+            let cancelled = OrderCancelled {
+                order: order("EUR"),
+                reason: reason.to_owned(),
+                ..OrderCancelled::default()
+            };
             let cancelled = write(events::ORDER_CANCELLED, &cancelled.encode_to_vec(), "Ada").unwrap();
             assert!(cancelled.text.contains(why(reason)), "{}", cancelled.text);
         }

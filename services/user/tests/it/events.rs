@@ -62,7 +62,8 @@ async fn order_events_become_notifications_once_each() {
         (
             "order.cancelled.v1",
             Uuid::now_v7(),
-            OrderCancelled { order: body(), reason: "customer".into() }.encode_to_vec(),
+            OrderCancelled { order: body(), reason: "customer".into(), ..OrderCancelled::default() }
+                .encode_to_vec(),
         ),
     ] {
         publish(&channel, &exchange, kind, id, body).await;

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::orders::Order;
 use super::{About, Difference, Options, Remedy};
-use crate::provider::{Money, Payment, Provider};
+use crate::provider::{Dispute, Money, Payment, Provider};
 
 /// Questions under way at the same time.
 const AT_ONCE: usize = 16;
@@ -136,6 +136,52 @@ pub(super) async fn ownerless(
         }
     }
     bail!("the provider has more payments than this reads")
+}
+
+/// Disputes at the provider, opened within `since` and before the grace, that their orders don't know as they are.
+pub(super) async fn disputes(
+    database: &PgPool,
+    provider: &Provider,
+    options: &Options,
+) -> Result<Vec<Difference>> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+    let since = options.since.map(|since| now.saturating_sub(since.as_secs()));
+    let until = now.saturating_sub(options.grace.as_secs());
+    let (mut differences, mut last) = (Vec::new(), None::<String>);
+    for _ in 0..MOST_PAGES {
+        let (page, next) = provider.disputes(since, last.as_deref()).await?;
+        let listed: Vec<Dispute> = page.into_iter().filter(|one| one.created <= until).collect();
+        let intents: Vec<&str> = listed.iter().filter_map(|one| one.payment_intent.as_deref()).collect();
+        let known: Vec<(String, Uuid, Option<String>)> = sqlx::query_as(
+            "SELECT s.intent_id, o.id, o.dispute FROM orders.sagas s JOIN orders.orders o ON o.id = s.order_id
+             WHERE s.intent_id = ANY($1) AND s.news <= s.news_read",
+        )
+        .bind(&intents)
+        .fetch_all(database)
+        .await?;
+        for (intent, order, dispute) in known {
+            let mut of_order = listed.iter().filter(|one| one.payment_intent.as_ref() == Some(&intent));
+            let open = of_order.clone().find(|one| is_open(&one.status));
+            let Some(told) = open.or_else(|| of_order.next()) else { continue };
+            // A decided one may be one of several.
+            let agrees = dispute.as_deref().is_some_and(|dispute| open.is_none() || dispute == "open");
+            if !agrees {
+                let what = format!("its payment {intent} is disputed ({} is {})", told.id, told.status);
+                let remedy = Remedy::Nudge { order };
+                differences.push(Difference { about: About::Money, id: order, what, remedy });
+            }
+        }
+        last = next;
+        if last.is_none() {
+            differences.sort_by_key(|difference| difference.id);
+            return Ok(differences);
+        }
+    }
+    bail!("the provider has more disputes than this reads")
+}
+
+fn is_open(status: &str) -> bool {
+    !matches!(status, "won" | "lost" | "warning_closed" | "prevented")
 }
 
 /// Those whose order is not there, or has another payment. The orders are read after the provider's list: it has no

@@ -8,7 +8,7 @@ use money::Money;
 
 use super::{Effect, Phase, Refusal, State};
 use crate::ids::{ProviderRefundId, RefundId};
-use crate::order::{PaymentStatus, Status};
+use crate::order::{Dispute, PaymentStatus, Status};
 use crate::words::words;
 
 words! {
@@ -69,8 +69,16 @@ impl State {
         Money::new(sum.min(self.total.amount), self.total.currency)
     }
 
-    /// What was captured and is neither returned nor about to be.
+    /// Whether the customer's bank has the money, for a time or for good.
+    pub fn is_money_disputed(&self) -> bool {
+        matches!(self.dispute, Some(Dispute::Open | Dispute::Lost))
+    }
+
+    /// What was captured and is neither returned nor about to be. Of what a bank took back nothing is.
     fn left(&self) -> Money {
+        if self.dispute == Some(Dispute::Lost) {
+            return Money::zero(self.total.currency);
+        }
         let gone = self.sum(|status| status != RefundStatus::Failed);
         Money::new(self.captured().amount.saturating_sub(gone).max(0), self.total.currency)
     }
@@ -87,6 +95,10 @@ impl State {
             branch!();
             return Ok(vec![]);
         }
+        if self.is_money_disputed() {
+            branch!();
+            return Err(Refusal::Disputed);
+        }
         let left = self.left();
         let amount = amount.unwrap_or(left);
         let possible = amount.amount > 0 && amount <= left;
@@ -98,6 +110,25 @@ impl State {
         let (status, by) = (RefundStatus::Pending, RefundBy::Staff);
         self.refunds.push(Refund { id, amount, status, by, provider_id: None });
         Ok(vec![])
+    }
+
+    pub(super) fn disputed(&mut self, dispute: Dispute, fresh: RefundId) -> Vec<Effect> {
+        self.dispute = Some(dispute);
+        if self.captured().is_zero() {
+            branch!();
+            return vec![];
+        }
+        if dispute == Dispute::Lost {
+            // What the provider has not begun it never will.
+            for refund in &mut self.refunds {
+                if refund.status == RefundStatus::Pending && refund.provider_id.is_none() {
+                    branch!();
+                    refund.status = RefundStatus::Failed;
+                }
+            }
+        }
+        self.balance(fresh);
+        vec![]
     }
 
     pub(super) fn refund_reported(&mut self, report: RefundReport, fresh: RefundId) -> Vec<Effect> {
@@ -158,7 +189,8 @@ impl State {
             branch!();
             return;
         }
-        self.phase = if all { Phase::Settled } else { Phase::Refunding };
+        let lost = self.dispute == Some(Dispute::Lost);
+        self.phase = if all || lost { Phase::Settled } else { Phase::Refunding };
         let left = self.left();
         if !left.is_zero() {
             branch!();

@@ -60,9 +60,11 @@ fn a_paid_order_is_confirmed_once_stock_and_money_are_taken() {
 
 #[test]
 fn a_declined_card_cancels_the_order() {
-    let (state, effects) = after(&[created(), Input::IntentReported(IntentStatus::Declined)]);
+    let (state, effects) =
+        after(&[created(), Input::IntentReported(IntentStatus::Declined(DeclineReason::ExpiredCard))]);
     assert_eq!(state.cancel_reason, Some(CancelReason::PaymentDeclined));
     assert_eq!((state.payment, state.phase), (PaymentStatus::Declined, Phase::Voiding));
+    assert_eq!(state.decline, Some(DeclineReason::ExpiredCard));
     assert_eq!(effects, [Effect::Cancel(CancelReason::PaymentDeclined)]);
 }
 
@@ -108,7 +110,8 @@ fn a_customer_who_proves_who_they_are_pays_and_one_who_does_not_has_not_paid() {
     assert_eq!(apply(&state, Input::NoAnswer), Ok((state.clone(), vec![])));
     let (paid, _) = apply(&state, Input::IntentReported(IntentStatus::Authorised)).unwrap();
     assert_eq!((paid.phase, paid.action), (Phase::Committing, None));
-    let (failed, effects) = apply(&state, Input::IntentReported(IntentStatus::Declined)).unwrap();
+    let (failed, effects) =
+        apply(&state, Input::IntentReported(IntentStatus::Declined(DeclineReason::ExpiredCard))).unwrap();
     assert_eq!((failed.phase, failed.action), (Phase::Voiding, None));
     assert_eq!(effects, [Effect::Cancel(CancelReason::PaymentDeclined)]);
     let (left, _) = apply(&state, Input::Deadline).unwrap();
@@ -213,6 +216,25 @@ fn a_refund_first_heard_of_when_it_had_failed_is_not_revived_by_an_older_answer(
     let (failed, _) = apply(&paid(), theirs(RefundStatus::Failed)).unwrap();
     let (late, effects) = apply(&failed, theirs(RefundStatus::Succeeded)).unwrap();
     assert_eq!((late.returned(), late.payment, effects), (eur(0), PaymentStatus::Captured, vec![]));
+}
+
+#[test]
+fn what_a_bank_disputes_is_neither_sent_nor_given_back() {
+    let (open, _) = apply(&paid(), Input::Disputed(Dispute::Open)).unwrap();
+    assert_eq!(apply(&open, Input::Ship(parcel("1"))), Err(Refusal::Disputed));
+    assert_eq!(apply(&open, Input::Refund(id(10), None)), Err(Refusal::Disputed));
+    // A cancellation waits for the bank.
+    let (cancelled, _) = apply(&open, Input::Cancel(CancelReason::Staff)).unwrap();
+    assert_eq!((cancelled.phase, cancelled.next_call()), (Phase::Refunding, None));
+    let (won, _) = apply(&cancelled, Input::Disputed(Dispute::Won)).unwrap();
+    assert_eq!(won.next_call(), Some(Call::Refund));
+    let (lost, effects) = apply(&cancelled, Input::Disputed(Dispute::Lost)).unwrap();
+    assert_eq!(
+        (lost.phase, lost.next_call(), lost.returned(), effects),
+        (Phase::Settled, None, eur(0), vec![])
+    );
+    let (won, _) = apply(&open, Input::Disputed(Dispute::Won)).unwrap();
+    assert!(apply(&won, Input::Ship(parcel("1"))).is_ok());
 }
 
 #[test]

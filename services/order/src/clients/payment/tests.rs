@@ -7,12 +7,21 @@ use super::*;
 
 const SECRET: &str = "sk_test_payments";
 
+async fn refusing(status: u16, kind: &str) -> Payments {
+    answering(status, json!({"type": kind})).await
+}
+
 /// A provider that answers everything with this error.
-async fn refusing(status: u16, kind: &'static str) -> Payments {
+async fn answering(status: u16, error: Value) -> Payments {
+    answers(status, json!({"error": error})).await
+}
+
+/// A provider that answers everything with this.
+async fn answers(status: u16, body: Value) -> Payments {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let status = StatusCode::from_u16(status).unwrap();
-    let answer = move || async move { (status, axum::Json(json!({"error": {"type": kind}}))) };
+    let answer = move || async move { (status, axum::Json(body)) };
     tokio::spawn(async move { axum::serve(listener, Router::new().fallback(answer)).await });
     payments(&url)
 }
@@ -89,7 +98,8 @@ async fn a_key_under_which_an_earlier_version_made_nothing_leads_to_one_intent()
 #[tokio::test]
 async fn only_two_kinds_of_error_are_about_the_payment() {
     let (order, refund) = (OrderId::from(Uuid::now_v7()), Uuid::now_v7().into());
-    assert_eq!(create(&refusing(402, "card_error").await, order).await, Input::Refused);
+    let declined = Input::Refused(DeclineReason::Declined);
+    assert_eq!(create(&refusing(402, "card_error").await, order).await, declined);
     // A parameter of ours that is wrong says nothing about the order: it is kept.
     assert_eq!(create(&refusing(400, "invalid_request_error").await, order).await, Input::NoAnswer);
     let intent = IntentId::from("pi".to_owned());
@@ -115,6 +125,94 @@ async fn only_two_kinds_of_error_are_about_the_payment() {
         assert!(answers.iter().all(|answer| *answer == Input::NoAnswer), "{status} {kind}: {answers:?}");
         assert_eq!(payments.refunds(payment).await, None, "{status} {kind}");
     }
+}
+
+#[tokio::test]
+async fn owners_of_cards_learn_why_they_were_declined_unless_it_tells_of_theft() {
+    let order = OrderId::from(Uuid::now_v7());
+    let intent = IntentId::from("pi".to_owned());
+    let payment = Payment { intent: &intent, order, total: Money::new(1, Currency::EUR) };
+    for (code, decline_code, reason) in [
+        ("card_declined", json!("insufficient_funds"), DeclineReason::InsufficientFunds),
+        ("expired_card", json!(null), DeclineReason::ExpiredCard),
+        ("incorrect_cvc", json!(null), DeclineReason::IncorrectDetails),
+        ("card_declined", json!("card_not_supported"), DeclineReason::CardNotSupported),
+        ("card_declined", json!("card_velocity_exceeded"), DeclineReason::LimitExceeded),
+        ("card_declined", json!("authentication_required"), DeclineReason::AuthenticationFailed),
+        ("processing_error", json!(null), DeclineReason::TryAgainLater),
+        ("card_declined", json!("generic_decline"), DeclineReason::Declined),
+        ("card_declined", json!("lost_card"), DeclineReason::Declined),
+        ("card_declined", json!("stolen_card"), DeclineReason::Declined),
+        ("card_declined", json!("restricted_card"), DeclineReason::Declined),
+        ("card_declined", json!("fraudulent"), DeclineReason::Declined),
+        ("card_declined", json!("invented_since"), DeclineReason::Declined),
+    ] {
+        let error = json!({"type": "card_error", "code": code, "decline_code": decline_code});
+        let payments = answering(402, error.clone()).await;
+        assert_eq!(create(&payments, order).await, Input::Refused(reason), "{error}");
+        let declined = Input::IntentReported(IntentStatus::Declined(reason));
+        assert_eq!(payments.confirm(payment, "1.0").await, declined, "{error}");
+        let body = json!({"id": "pi", "status": "requires_payment_method", "last_payment_error": error});
+        assert_eq!(fact(Answer::Done(body.to_string()), payment), declined, "{error}");
+    }
+    let large = json!({"type": "invalid_request_error", "code": "amount_too_large", "param": "amount"});
+    let refused = Input::Refused(DeclineReason::AmountNotAccepted);
+    assert_eq!(create(&answering(400, large).await, order).await, refused);
+}
+
+#[tokio::test]
+async fn only_what_can_never_go_back_ends_a_refund() {
+    let (refund, intent) = (RefundId::from(Uuid::now_v7()), IntentId::from("pi".to_owned()));
+    let total = Money::new(1, Currency::EUR);
+    let payment = Payment { intent: &intent, order: Uuid::now_v7().into(), total };
+    let asked = async |error| answering(400, error).await.refund(payment, refund, total).await;
+    for ends in [
+        json!({"type": "invalid_request_error", "code": "charge_already_refunded"}),
+        json!({"type": "invalid_request_error", "param": "amount"}),
+    ] {
+        let answer = asked(ends.clone()).await;
+        let failed =
+            matches!(&answer, Input::RefundReported(report) if report.status == RefundStatus::Failed);
+        assert!(failed, "{ends}: {answer:?}");
+    }
+    for mistake in [
+        // For as long as the dispute lasts.
+        json!({"type": "invalid_request_error", "code": "charge_disputed"}),
+        json!({"type": "invalid_request_error", "code": "parameter_unknown", "param": "metadata[refund_id]"}),
+        json!({"type": "invalid_request_error", "code": "resource_missing", "param": "payment_intent"}),
+        json!({"type": "invalid_request_error"}),
+    ] {
+        assert_eq!(asked(mistake.clone()).await, Input::NoAnswer, "{mistake}");
+    }
+}
+
+#[tokio::test]
+async fn of_several_disputes_the_one_that_is_open_counts_and_then_a_lost_one() {
+    let intent = IntentId::from("pi".to_owned());
+    let payment =
+        Payment { intent: &intent, order: Uuid::now_v7().into(), total: Money::new(1, Currency::EUR) };
+    for (statuses, wanted) in [
+        (vec![], None),
+        (vec!["needs_response"], Some(Dispute::Open)),
+        (vec!["warning_needs_response"], Some(Dispute::Open)),
+        (vec!["under_review"], Some(Dispute::Open)),
+        (vec!["invented_since"], Some(Dispute::Open)),
+        (vec!["won"], Some(Dispute::Won)),
+        (vec!["warning_closed"], Some(Dispute::Won)),
+        (vec!["lost"], Some(Dispute::Lost)),
+        (vec!["won", "lost"], Some(Dispute::Lost)),
+        (vec!["won", "lost", "needs_response"], Some(Dispute::Open)),
+    ] {
+        let data: Vec<Value> =
+            statuses.iter().map(|status| json!({"id": "du_1", "status": status})).collect();
+        let payments = answers(200, json!({"object": "list", "data": data, "has_more": false})).await;
+        assert_eq!(payments.dispute(payment).await, Some(wanted), "{statuses:?}");
+    }
+    // A provider without disputes, and one that does not answer.
+    let error = json!({"type": "invalid_request_error"});
+    assert_eq!(answering(404, error.clone()).await.dispute(payment).await, Some(None));
+    assert_eq!(answering(400, error).await.dispute(payment).await, None);
+    assert_eq!(refusing(500, "api_error").await.dispute(payment).await, None);
 }
 
 #[test]

@@ -260,7 +260,11 @@ pub async fn answer(response: Response) -> (u16, Value) {
 pub async fn cancel(shop: &Shop, orders: &[Uuid]) {
     let events = orders.iter().map(|order| {
         let cancelled = order::Order { id: order.to_string(), ..order::Order::default() };
-        let body = order::OrderCancelled { order: Some(cancelled), reason: "customer".to_owned() };
+        let body = order::OrderCancelled {
+            order: Some(cancelled),
+            reason: "customer".to_owned(),
+            ..order::OrderCancelled::default()
+        };
         NewEvent::new(ORDER_CANCELLED, *order, 1, &body)
     });
     let events: Vec<_> = events.collect();

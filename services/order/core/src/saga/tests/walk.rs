@@ -43,6 +43,8 @@ struct World {
     stock: Stock,
     /// The refunds that the provider has made or tried.
     refunds: Vec<Made>,
+    /// The customer has complained to their bank.
+    dispute: Option<Dispute>,
     /// The provider changed something by itself, and its message is not followed up.
     unread: bool,
     /// What is left of things that may happen once.
@@ -81,6 +83,7 @@ struct Left {
     failed_refund: bool,
     late_capture: bool,
     late_worker: bool,
+    dispute: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -110,6 +113,7 @@ impl World {
             provider: Provider::None,
             stock: Stock::Reserved,
             refunds: vec![],
+            dispute: None,
             unread: false,
             left: Left {
                 more: 5,
@@ -118,6 +122,7 @@ impl World {
                 failed_refund: true,
                 late_capture: true,
                 late_worker: true,
+                dispute: true,
             },
             late: None,
             confirmed: 0,
@@ -158,7 +163,7 @@ impl World {
             Provider::Action => return Input::ActionRequired(action()),
             Provider::None | Provider::Unconfirmed => IntentStatus::Unconfirmed,
             Provider::Processing => IntentStatus::Processing,
-            Provider::Declined => IntentStatus::Declined,
+            Provider::Declined => IntentStatus::Declined(DeclineReason::Declined),
             Provider::Authorised => IntentStatus::Authorised,
             Provider::Captured => IntentStatus::Captured,
             Provider::Cancelled => IntentStatus::Cancelled,
@@ -174,7 +179,8 @@ impl World {
         };
         match (call, self.provider) {
             (Call::CreateIntent, Provider::None) => {
-                vec![(with(Provider::Unconfirmed).0, created()), (self.clone(), Input::Refused)]
+                let refused = (self.clone(), Input::Refused(DeclineReason::Declined));
+                vec![(with(Provider::Unconfirmed).0, created()), refused]
             }
             (Call::CreateIntent, _) => vec![(self.clone(), created())],
             (Call::ConfirmIntent, Provider::Unconfirmed) => {
@@ -210,6 +216,9 @@ impl World {
 
     fn held(&self) -> i64 {
         let captured = if self.provider == Provider::Captured { TOTAL.amount } else { 0 };
+        if self.dispute == Some(Dispute::Lost) {
+            return 0;
+        }
         let gone = self.refunds.iter().filter(|made| made.status != RefundStatus::Failed);
         captured - gone.map(|made| made.amount.amount).sum::<i64>()
     }
@@ -234,6 +243,10 @@ impl World {
             return vec![];
         }
         let (ours, amount) = (Some(refund.id), refund.amount);
+        if matches!(self.dispute, Some(Dispute::Open | Dispute::Lost)) {
+            // Refused for now: no answer for good.
+            return vec![];
+        }
         if amount.amount > self.held() {
             let status = RefundStatus::Failed;
             let refused = RefundReport { ours, provider_id: None, amount, status, fresh: refund.id };
@@ -278,7 +291,17 @@ impl World {
             surprise(&|world| world.provider = Provider::Authorised);
             surprise(&|world| world.provider = Provider::Declined);
         }
-        if self.held() > 0 && self.left.provider_refund && more > 0 {
+        if self.held() > 0 && self.left.dispute && more > 1 {
+            surprise(&|world| {
+                world.dispute = Some(Dispute::Open);
+                world.left = Left { more: more - 2, dispute: false, ..world.left };
+            });
+        }
+        if self.dispute == Some(Dispute::Open) {
+            surprise(&|world| world.dispute = Some(Dispute::Won));
+            surprise(&|world| world.dispute = Some(Dispute::Lost));
+        }
+        if self.held() > 0 && self.dispute != Some(Dispute::Open) && self.left.provider_refund && more > 0 {
             surprise(&|world| {
                 world.refunds.push(Made { ours: None, amount: eur(1), status: RefundStatus::Succeeded });
                 world.left = Left { more: more - 1, provider_refund: false, ..world.left };
@@ -300,8 +323,12 @@ impl World {
 
     /// The inquiry that follows a webhook.
     fn inquire(&self) -> Option<Self> {
-        let world = self.tell(self.intent())?;
-        Some(Self { unread: false, ..world.refunds_reported()? })
+        let world = self.tell(self.intent())?.refunds_reported()?;
+        let world = match world.dispute {
+            Some(dispute) => world.tell(Input::Disputed(dispute))?,
+            None => world,
+        };
+        Some(Self { unread: false, ..world })
     }
 
     fn refunds_reported(&self) -> Option<Self> {
@@ -329,6 +356,7 @@ impl World {
         }
         if let Some(late) = &self.late {
             let world = Self { late: None, ..self.clone() };
+            next.push(world.clone()); // it died after all
             let answered = match late {
                 Late::Answer(answer) => vec![(world, answer.clone())],
                 Late::Call(call) => world.outcomes(*call),
@@ -336,7 +364,7 @@ impl World {
             };
             for (world, answer) in answered {
                 next.extend(world.tell(answer));
-                next.push(world); // it died after all
+                next.push(world); // it died after its call
             }
         }
         next.extend(self.tell(Input::Cancel(CancelReason::Customer)));
@@ -353,6 +381,8 @@ impl World {
         next.extend(self.surprises());
         if self.unread && matches!(self.order.next_call(), None | Some(Call::Refund)) {
             next.extend(self.inquire());
+            // What else was asked about was not answered.
+            next.extend(self.dispute.and_then(|dispute| self.tell(Input::Disputed(dispute))));
             next.extend(self.slow(Late::Answer(self.intent())));
             next.extend(
                 (0..self.refunds.len()).filter_map(|made| self.slow(Late::Answer(self.reported(made)))),
@@ -393,7 +423,8 @@ impl World {
             }
             Status::Cancelled => {
                 let charges = matches!(self.provider, Provider::Processing | Provider::Authorised);
-                let held = charges || self.held() > 0;
+                // What is disputed goes back once that is decided.
+                let held = charges || self.held() > 0 && self.dispute != Some(Dispute::Open);
                 assert!(!held, "cancelled but money is held: {self:?}");
                 assert_ne!(self.stock, Stock::Sold, "cancelled but stock is gone: {self:?}");
                 assert!(self.order.cancel_reason.is_some(), "{self:?}");
