@@ -7,6 +7,8 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
+use crate::version::{self, Version};
+
 /// A stand-in card provider that speaks a subset of Stripe's PaymentIntents API.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "payment-sandbox", version)]
@@ -35,6 +37,18 @@ pub struct Config {
     #[arg(long, env = "SLOW_MILLIS", default_value_t = 3000)]
     pub slow_millis: u64,
 
+    /// The account's API version: that of requests without `Stripe-Version`, and of events.
+    #[arg(long, env = "API_VERSION", default_value = version::DEFAULT)]
+    pub api_version: String,
+
+    /// How long customers may take to prove who they are (3-D Secure), in seconds; then that has failed.
+    #[arg(long, env = "AUTHENTICATION_SECONDS", default_value_t = 3600)]
+    pub authentication_seconds: u64,
+
+    /// What customers reach the sandbox's pages by, as `http://host:port`; unset, what its client called it.
+    #[arg(long, env = "PUBLIC_URL")]
+    pub public_url: Option<String>,
+
     /// Format of the log on stderr; its level is set by `RUST_LOG` (default `info`).
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t = LogFormat::Pretty)]
     pub log_format: LogFormat,
@@ -44,6 +58,11 @@ impl Config {
     /// How long `pm_card_slow` takes.
     pub fn slow(&self) -> Duration {
         Duration::from_millis(self.slow_millis)
+    }
+
+    /// The account's API version; an error when it is not known.
+    pub(crate) fn version(&self) -> anyhow::Result<Version> {
+        self.api_version.parse().map_err(|error: String| anyhow::anyhow!("API_VERSION: {error}"))
     }
 }
 

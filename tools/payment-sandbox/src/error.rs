@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::cards::Decline;
 use crate::idempotency::Answer;
 
 #[derive(Clone, Debug)]
@@ -49,6 +50,26 @@ impl ApiError {
         error
     }
 
+    /// 400 about the value of one parameter. Stripe names no code for most of these.
+    pub fn bad(param: impl Into<String>, message: impl Into<String>) -> Self {
+        let mut error = Self::malformed(StatusCode::BAD_REQUEST, message);
+        error.detail.param = Some(param.into());
+        error
+    }
+
+    /// 400: no such parameter here, or not in this version.
+    pub fn unknown(param: &str) -> Self {
+        Self::param("parameter_unknown", param, format!("Received unknown parameter: {param}"))
+    }
+
+    /// 400: of these parameters only one may come.
+    pub fn exclusive(params: &str) -> Self {
+        Self::invalid(
+            "parameters_exclusive",
+            format!("You may only specify one of these parameters: {params}."),
+        )
+    }
+
     /// 400: a required parameter is not there.
     pub fn missing(param: &'static str) -> Self {
         Self::param("parameter_missing", param, format!("Missing required param: {param}."))
@@ -72,34 +93,48 @@ impl ApiError {
         Self::new(status, "invalid_request_error", None, message.into())
     }
 
-    /// 401.
-    pub fn unauthorized() -> Self {
-        let message = "Give the secret key as 'Authorization: Bearer sk_...'.";
-        Self::new(StatusCode::UNAUTHORIZED, "invalid_request_error", None, message.into())
+    /// 401: no key, or another one.
+    pub fn unauthorized(given: Option<&str>) -> Self {
+        let message = match given {
+            None => "You did not provide an API key. Give it as 'Authorization: Bearer YOUR_SECRET_KEY'."
+                .to_owned(),
+            // Only so much that one can tell which it was.
+            Some(key) => format!("Invalid API Key provided: {}****", key.chars().take(8).collect::<String>()),
+        };
+        Self::malformed(StatusCode::UNAUTHORIZED, message)
+    }
+
+    /// 403: the key is not another account's.
+    pub fn other_account(account: &str) -> Self {
+        let message = format!("The provided key does not have access to account '{account}'.");
+        let mut error = Self::invalid("account_invalid", message);
+        error.status = StatusCode::FORBIDDEN;
+        error
     }
 
     /// 402: the card's issuer said no.
-    pub fn declined(
-        code: &'static str,
-        decline_code: Option<&'static str>,
-        message: &str,
-        charge: &str,
-    ) -> Self {
-        let mut error = Self::new(StatusCode::PAYMENT_REQUIRED, "card_error", Some(code), message.into());
-        error.detail.decline_code = decline_code;
+    pub fn declined(decline: Decline, charge: &str) -> Self {
+        let (code, message) = (Some(decline.code), decline.message.to_owned());
+        let mut error = Self::new(StatusCode::PAYMENT_REQUIRED, "card_error", code, message);
+        error.detail.decline_code = decline.decline_code;
         error.detail.charge = Some(charge.into());
         error
     }
 
     /// 409: the first request with this key has not ended.
     pub fn key_in_use(key: &str) -> Self {
-        let message = format!("Another request with the Idempotency-Key '{key}' is still in progress.");
+        let message = format!(
+            "There is currently another in-progress request using this Idempotent Key: {key}. Try again later."
+        );
         Self::new(StatusCode::CONFLICT, "idempotency_error", Some("idempotency_key_in_use"), message)
     }
 
     /// 400: the key belongs to another request.
     pub fn key_reused(key: &str) -> Self {
-        let message = format!("The Idempotency-Key '{key}' was used with another path or other parameters.");
+        let message = format!(
+            "Keys for idempotent requests can only be used with the same endpoint and parameters they were first used \
+             with. Try using a key other than '{key}' if you meant to execute a different request."
+        );
         Self::new(StatusCode::BAD_REQUEST, "idempotency_error", None, message)
     }
 

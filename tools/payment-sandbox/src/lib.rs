@@ -4,13 +4,15 @@
 //!
 //! 1. [`http`] checks the key and turns the form ([`params`]) into a command.
 //! 2. [`sandbox`] claims its `Idempotency-Key` ([`idempotency`]) and has the command decided under one lock.
-//! 3. [`commands`] decides, by the card ([`cards`]) and by what is so far ([`intents`]): events, or a refusal.
+//! 3. [`commands`] decides, by the card ([`cards`]) and by what is so far ([`book`]): events, or a refusal.
 //! 4. The events and the answer become one line of the log ([`log`]), on disk before anyone sees either.
 //! 5. The answer goes out, or is lost if the card says so; [`webhooks`] delivers the events.
 
+mod book;
 mod cards;
 mod commands;
 mod config;
+mod currencies;
 mod error;
 mod http;
 mod idempotency;
@@ -18,6 +20,8 @@ mod intents;
 mod log;
 mod params;
 mod sandbox;
+mod version;
+mod views;
 mod webhooks;
 
 use std::net::SocketAddr;
@@ -66,7 +70,7 @@ pub async fn start(config: Config) -> anyhow::Result<Handle> {
         .with_context(|| format!("binding HTTP_ADDR {}", config.http_addr))?;
     let addr = listener.local_addr()?;
     tracing::info!(%addr, data_dir = %config.data_dir.display(), "payment sandbox serves http://{addr}");
-    let router = http::router(sandbox.clone(), &config.secret_key);
+    let router = http::router(sandbox.clone(), &config.secret_key, config.version()?);
     let server = tokio::spawn(serve(listener, router, sandbox, stop.clone()));
     Ok(Handle { addr, stop, server })
 }

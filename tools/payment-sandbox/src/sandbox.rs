@@ -1,6 +1,6 @@
 //! The provider at work: decides under one lock, logs, and answers once the log is on disk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -13,14 +13,18 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use crate::cards::{self, Card};
-use crate::commands::{Command, Fault, Outcome, decide};
+use crate::book::Book;
+use crate::commands::{After, Command, Fault, Outcome, Then, decide, under_way};
 use crate::config::Config;
 use crate::error::ApiError;
 use crate::idempotency::{Answer, Key, Keys, Stored};
-use crate::intents::{Book, Event, RefundStatus, Status};
+use crate::intents::Event;
 use crate::log::Log;
+use crate::version::Version;
 use crate::webhooks::{self, Hook, Webhooks};
+
+/// Events that are kept to be asked for. Stripe keeps those of 30 days.
+const EVENTS: usize = 1000;
 
 /// How long a request that never gets an answer is kept open.
 const HANGS: Duration = Duration::from_secs(120);
@@ -59,10 +63,34 @@ pub enum Reply {
     Lost,
 }
 
+/// What a request asks for: to be done, and whether what can be expanded in the answer is to be.
+pub struct Asked {
+    pub command: Command,
+    pub expand: bool,
+}
+
 #[derive(Default)]
 struct State {
     book: Book,
     keys: Keys,
+    /// The latest, oldest first.
+    events: VecDeque<Arc<Hook>>,
+}
+
+impl State {
+    /// Applies the events of one commit and returns the webhooks that they call for.
+    fn apply(&mut self, commit: &str, at: u64, events: &[Event]) -> anyhow::Result<Vec<Arc<Hook>>> {
+        let mut hooks = Vec::new();
+        for event in events {
+            self.book.apply(event, at)?;
+            for (kind, object) in webhooks::calls_for(event, &self.book) {
+                hooks.push(Arc::new(Hook::new(format!("evt_{commit}{}", hooks.len()), kind, object, at)));
+            }
+        }
+        self.events.extend(hooks.iter().cloned());
+        self.events.drain(..self.events.len().saturating_sub(EVENTS));
+        Ok(hooks)
+    }
 }
 
 pub struct Sandbox {
@@ -70,6 +98,9 @@ pub struct Sandbox {
     log: Arc<Log>,
     webhooks: Option<Arc<Webhooks>>,
     slow: Duration,
+    time_to_act: Duration,
+    public_url: Option<String>,
+    version: Version,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -85,28 +116,38 @@ impl Sandbox {
         let (log, undelivered) =
             replay(&path, &mut state).with_context(|| format!("opening {}", path.display()))?;
         state.keys.forget_old(now());
+        let version = config.version()?;
 
         let log = Arc::new(log);
         let tasks = TaskTracker::new();
         let webhooks = match config.webhook_url.as_deref().filter(|url| !url.is_empty()) {
             Some(url) => {
                 let secret = &config.webhook_secret;
-                Some(Arc::new(Webhooks::new(url, secret, log.clone(), stop.clone(), tasks.clone())?))
+                Some(Arc::new(Webhooks::new(url, secret, version, log.clone(), stop.clone(), tasks.clone())?))
             }
             None => None,
         };
-        let slow = config.slow();
-        let sandbox = Arc::new(Self { state: Mutex::new(state), log, webhooks, slow, stop, tasks });
+        let sandbox = Arc::new(Self {
+            state: Mutex::new(state),
+            log,
+            webhooks,
+            slow: config.slow(),
+            time_to_act: Duration::from_secs(config.authentication_seconds),
+            public_url: config.public_url.clone().filter(|url| !url.is_empty()),
+            version,
+            stop,
+            tasks,
+        });
         sandbox.notify(undelivered.into_values(), 0);
-        sandbox.resume_slow();
+        sandbox.resume();
         Ok(sandbox)
     }
 
     /// Runs a command to its end, whether or not the client still waits for it.
     /// With a key, it runs once: repetitions get the first answer (or 409 until there is one).
-    pub async fn run(self: &Arc<Self>, command: Command, key: Option<Key>) -> Result<Reply, ApiError> {
+    pub async fn run(self: &Arc<Self>, asked: Asked, key: Option<Key>) -> Result<Reply, ApiError> {
         let sandbox = self.clone();
-        let run = self.tasks.spawn(async move { sandbox.execute(&command, key).await });
+        let run = self.tasks.spawn(async move { sandbox.execute(&asked, key).await });
         run.await.unwrap_or_else(|error| {
             tracing::error!(%error, "a request ended unexpectedly");
             Err(ApiError::server(StatusCode::INTERNAL_SERVER_ERROR, "The request ended unexpectedly."))
@@ -141,7 +182,27 @@ impl Sandbox {
         &self.log
     }
 
-    async fn execute(self: &Arc<Self>, command: &Command, key: Option<Key>) -> Result<Reply, ApiError> {
+    /// The account's.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// What addresses of pages begin with, for a client that called this server `here`.
+    pub fn pages(&self, here: &str) -> String {
+        self.public_url.as_deref().unwrap_or(here).trim_end_matches('/').to_owned()
+    }
+
+    /// The latest events, oldest first.
+    pub async fn events(&self) -> Result<Vec<Arc<Hook>>, ApiError> {
+        let (events, line) = {
+            let state = self.state();
+            (state.events.iter().cloned().collect(), self.log.last())
+        };
+        self.durable(line).await?;
+        Ok(events)
+    }
+
+    async fn execute(self: &Arc<Self>, asked: &Asked, key: Option<Key>) -> Result<Reply, ApiError> {
         let claim = match key {
             None => None,
             Some(key) => {
@@ -154,17 +215,17 @@ impl Sandbox {
             }
         };
         let key = claim.as_ref().map(|claim| &claim.key);
-        let (answer, fault) = self.commit(command, key).await?;
+        let (answer, fault) = self.commit(&asked.command, asked.expand, key).await?;
         match fault {
             Fault::None | Fault::ServerError => Ok(Reply::Answer(answer)),
             Fault::AnswerLost => Ok(Reply::Lost),
             Fault::Hangs => Err(self.never_answers().await),
             Fault::Slow => {
                 self.pause(self.slow).await?;
-                let Some(settle) = command.settle() else {
+                let Some(settle) = asked.command.settle() else {
                     return Ok(Reply::Answer(answer));
                 };
-                let (answer, _) = self.commit(&settle, key).await?;
+                let (answer, _) = self.commit(&settle, asked.expand, key).await?;
                 Ok(Reply::Answer(answer))
             }
         }
@@ -174,6 +235,7 @@ impl Sandbox {
     async fn commit(
         self: &Arc<Self>,
         command: &Command,
+        expand: bool,
         key: Option<&Key>,
     ) -> Result<(Answer, Fault), ApiError> {
         let (answer, fault, hooks, line, then) = {
@@ -181,8 +243,8 @@ impl Sandbox {
             let decision = decide(&state.book, command)?;
             let (fault, then) = (decision.fault, decision.then);
             let (id, at) = (Uuid::now_v7().simple().to_string(), now());
-            let hooks = apply(&mut state.book, &id, at, &decision.events).map_err(internal)?;
-            let answer = answer(&state.book, decision.outcome, fault);
+            let hooks = state.apply(&id, at, &decision.events).map_err(internal)?;
+            let answer = answer(&state.book, decision.outcome, expand, fault);
             let ends = !matches!(fault, Fault::Slow | Fault::Hangs);
             let stored =
                 key.filter(|_| ends).map(|key| Stored { request: key.clone(), answer: answer.clone() });
@@ -207,17 +269,21 @@ impl Sandbox {
         Ok((answer, fault))
     }
 
-    fn notify(&self, hooks: impl IntoIterator<Item = Hook>, line: u64) {
+    fn notify(&self, hooks: impl IntoIterator<Item = Arc<Hook>>, line: u64) {
         if let Some(webhooks) = &self.webhooks {
             hooks.into_iter().for_each(|hook| webhooks.send(hook, line));
         }
     }
 
-    /// Does what happens by itself, a while from now.
-    fn later(self: &Arc<Self>, command: Command) {
+    /// Does what happens by itself later.
+    fn later(self: &Arc<Self>, Then { command, after }: Then) {
         let sandbox = self.clone();
+        let time = match after {
+            After::AWhile => self.slow,
+            After::TimeToAct => self.time_to_act,
+        };
         self.tasks.spawn(async move {
-            if sandbox.pause(sandbox.slow).await.is_ok()
+            if sandbox.pause(time).await.is_ok()
                 && let Err(error) = sandbox.boxed_commit(command).await
             {
                 tracing::error!(?error, "what was to happen later could not be recorded");
@@ -231,31 +297,13 @@ impl Sandbox {
         command: Command,
     ) -> Pin<Box<dyn Future<Output = Result<(), ApiError>> + Send>> {
         let sandbox = self.clone();
-        Box::pin(async move { sandbox.commit(&command, None).await.map(drop) })
+        Box::pin(async move { sandbox.commit(&command, false, None).await.map(drop) })
     }
 
-    /// Ends what the last run left under way. Hanging confirmations stay as they are.
-    fn resume_slow(self: &Arc<Self>) {
-        let state = self.state();
-        for intent in state.book.intents(None).into_iter().flatten() {
-            let (id, charge) = (intent.id.clone(), new_id("ch"));
-            match (intent.payment_method.as_deref().and_then(cards::find), intent.status) {
-                (Some(Card::Slow), Status::Processing) => self.later(Command::Settle { id, charge }),
-                (Some(Card::LateSuccess), Status::Canceled) => self.later(Command::Overtake { id, charge }),
-                _ => {}
-            }
-        }
-        for refund in state.book.refunds(None) {
-            let card = state.book.intent(&refund.intent).and_then(|intent| intent.payment_method.as_deref());
-            let ends = match card.and_then(cards::find) {
-                Some(Card::RefundPending) => refund.status == RefundStatus::Pending,
-                Some(Card::RefundFails) => refund.status == RefundStatus::Succeeded,
-                _ => false,
-            };
-            if ends {
-                self.later(Command::EndRefund { id: refund.id.clone() });
-            }
-        }
+    /// Ends what the last run left under way.
+    fn resume(self: &Arc<Self>) {
+        let open = under_way(&self.state().book, || new_id("ch"));
+        open.into_iter().for_each(|then| self.later(then));
     }
 
     async fn pause(&self, time: Duration) -> Result<(), ApiError> {
@@ -291,12 +339,12 @@ impl Drop for Claim {
     }
 }
 
-fn replay(path: &Path, state: &mut State) -> anyhow::Result<(Log, BTreeMap<String, Hook>)> {
+fn replay(path: &Path, state: &mut State) -> anyhow::Result<(Log, BTreeMap<String, Arc<Hook>>)> {
     let mut undelivered = BTreeMap::new();
     let log = Log::open(path, |line| {
         match line {
             Line::Commit(commit) => {
-                let hooks = apply(&mut state.book, &commit.id, commit.at, &commit.events)?;
+                let hooks = state.apply(&commit.id, commit.at, &commit.events)?;
                 if commit.notify {
                     undelivered.extend(hooks.into_iter().map(|hook| (hook.id.clone(), hook)));
                 }
@@ -313,25 +361,14 @@ fn replay(path: &Path, state: &mut State) -> anyhow::Result<(Log, BTreeMap<Strin
     Ok((log, undelivered))
 }
 
-/// Applies the events of one commit and returns the webhooks that they call for.
-fn apply(book: &mut Book, commit: &str, at: u64, events: &[Event]) -> anyhow::Result<Vec<Hook>> {
-    let mut hooks = Vec::new();
-    for event in events {
-        book.apply(event, at)?;
-        for (kind, object) in webhooks::calls_for(event, book) {
-            hooks.push(Hook::new(format!("evt_{commit}{}", hooks.len()), kind, object, at));
-        }
-    }
-    Ok(hooks)
-}
-
-fn answer(book: &Book, outcome: Outcome, fault: Fault) -> Answer {
+fn answer(book: &Book, outcome: Outcome, expand: bool, fault: Fault) -> Answer {
     if fault == Fault::ServerError {
         return ApiError::server(StatusCode::INTERNAL_SERVER_ERROR, "Something went wrong.").into();
     }
     let found = match outcome {
-        Outcome::Intent(id) => book.intent(&id).map(|intent| intent.view()),
-        Outcome::Refund(id) => book.refund(&id).map(|refund| refund.view()),
+        Outcome::Intent(id) => book.intent(&id).map(|intent| intent.expanded(expand)),
+        Outcome::Refund(id) => book.refund(&id).map(|refund| refund.expanded(book, expand)),
+        Outcome::Dispute(id) => book.dispute(&id).map(|dispute| dispute.view()),
         Outcome::Refused(error, intent) => {
             return match book.intent(&intent) {
                 Some(intent) => error.with_intent(intent.view()).into(),

@@ -9,15 +9,17 @@ use anyhow::Context;
 use hmac::{Hmac, KeyInit, Mac};
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Client, Url, redirect};
-use serde_json::json;
+use serde_json::{Value, json};
 use sha2::Sha256;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::intents::{Book, CaptureMethod, Event, Intent, Refund, RefundStatus};
+use crate::book::Book;
+use crate::intents::{CaptureMethod, Dispute, DisputeStatus, Event, Intent, Refund, RefundStatus};
 use crate::log::Log;
 use crate::sandbox::Line;
+use crate::version::Version;
 
 /// Tries to deliver one event, over about a minute; a restart begins anew.
 const TRIES: u32 = 8;
@@ -32,10 +34,10 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Hook {
     pub id: String,
-    kind: &'static str,
+    pub kind: &'static str,
     object: Object,
     /// Unix milliseconds.
-    at: u64,
+    pub at: u64,
 }
 
 /// What an event is about, as it was then. Written out when it is sent: the events of a whole log are never all sent.
@@ -44,6 +46,7 @@ pub enum Object {
     Intent(Intent),
     Charge(Intent),
     Refund(Refund),
+    Dispute(Dispute),
 }
 
 impl Hook {
@@ -52,21 +55,25 @@ impl Hook {
         Self { id, kind, object, at }
     }
 
-    fn payload(&self) -> String {
+    /// The event as the API shows it, and as it is sent.
+    pub fn view(&self, version: Version) -> Value {
         let object = match &self.object {
             Object::Intent(intent) => intent.view(),
             Object::Charge(intent) => intent.charge_view(),
             Object::Refund(refund) => refund.view(),
+            Object::Dispute(dispute) => dispute.view(),
         };
-        let payload = json!({
+        json!({
             "id": self.id,
             "object": "event",
-            "type": self.kind,
+            "api_version": version.name(),
             "created": self.at / 1000,
-            "livemode": false,
             "data": { "object": object },
-        });
-        payload.to_string()
+            "livemode": false,
+            "pending_webhooks": 0,
+            "request": { "id": null, "idempotency_key": null },
+            "type": self.kind,
+        })
     }
 }
 
@@ -83,19 +90,33 @@ pub fn calls_for(event: &Event, book: &Book) -> Vec<(&'static str, Object)> {
         RefundStatus::Succeeded => charge("charge.refunded", id),
         RefundStatus::Failed => refund("refund.failed", id),
     };
+    let dispute = |kind, id: &str| book.dispute(id).map(|dispute| (kind, Object::Dispute(dispute.clone())));
     let (first, second) = match event {
         Event::IntentCreated { .. } | Event::ConfirmationStarted { .. } => (None, None),
+        Event::ActionRequired { id, .. } => (intent("payment_intent.requires_action", id), None),
         // An automatic capture follows at once, and tells of itself.
         Event::Authorized { id, .. } => {
             let by_hand =
                 book.intent(id).is_some_and(|intent| intent.capture_method == CaptureMethod::Manual);
             (by_hand.then(|| intent("payment_intent.amount_capturable_updated", id)).flatten(), None)
         }
-        Event::Declined { id, .. } => (intent("payment_intent.payment_failed", id), None),
+        Event::Declined { id, .. } | Event::AuthenticationFailed { id, .. } => {
+            (intent("payment_intent.payment_failed", id), None)
+        }
         Event::Captured { id, .. } => (intent("payment_intent.succeeded", id), None),
         Event::Canceled { id, .. } => (intent("payment_intent.canceled", id), None),
         Event::Refunded { id, status, .. } => (refund("refund.created", id), told(id, *status)),
         Event::RefundEnded { id, status } => (refund("refund.updated", id), told(id, *status)),
+        Event::Disputed { id, status, .. } => {
+            let withdrawn = status.withholds().then(|| dispute("charge.dispute.funds_withdrawn", id));
+            (dispute("charge.dispute.created", id), withdrawn.flatten())
+        }
+        Event::DisputeChanged { id, status } if status.is_over() => {
+            let won = *status == DisputeStatus::Won;
+            let back = won.then(|| dispute("charge.dispute.funds_reinstated", id));
+            (dispute("charge.dispute.closed", id), back.flatten())
+        }
+        Event::DisputeChanged { id, .. } => (dispute("charge.dispute.updated", id), None),
     };
     first.into_iter().chain(second).collect()
 }
@@ -104,6 +125,7 @@ pub struct Webhooks {
     client: Client,
     url: Url,
     secret: String,
+    version: Version,
     calls: Semaphore,
     first_pause: Duration,
     log: Arc<Log>,
@@ -115,6 +137,7 @@ impl Webhooks {
     pub fn new(
         url: &str,
         secret: &str,
+        version: Version,
         log: Arc<Log>,
         stop: CancellationToken,
         tasks: TaskTracker,
@@ -128,11 +151,12 @@ impl Webhooks {
             .no_proxy()
             .build()?;
         let calls = Semaphore::new(CALLS);
-        Ok(Self { client, url, secret: secret.into(), calls, first_pause: FIRST_PAUSE, log, stop, tasks })
+        let secret = secret.into();
+        Ok(Self { client, url, secret, version, calls, first_pause: FIRST_PAUSE, log, stop, tasks })
     }
 
     /// Delivers the event once `line` of the log is on disk, in the background.
-    pub fn send(self: &Arc<Self>, hook: Hook, line: u64) {
+    pub fn send(self: &Arc<Self>, hook: Arc<Hook>, line: u64) {
         let webhooks = self.clone();
         self.tasks.spawn(async move {
             tokio::select! {
@@ -147,7 +171,7 @@ impl Webhooks {
             return;
         }
         let mut delivered = false;
-        let payload = hook.payload();
+        let payload = hook.view(self.version).to_string();
         for attempt in 0..TRIES {
             if attempt > 0 {
                 tokio::time::sleep(self.first_pause * 2_u32.pow(attempt - 1)).await;
@@ -211,7 +235,8 @@ mod tests {
         let log = Arc::new(Log::open(&path, |_: Line| Ok(())).unwrap());
         let tasks = TaskTracker::new();
         let stop = CancellationToken::new();
-        let mut webhooks = Webhooks::new(&url, "whsec", log.clone(), stop, tasks.clone()).unwrap();
+        let version = crate::version::DEFAULT.parse().unwrap();
+        let mut webhooks = Webhooks::new(&url, "whsec", version, log.clone(), stop, tasks.clone()).unwrap();
         webhooks.first_pause = Duration::from_millis(1);
         let mut book = Book::default();
         let created = Event::IntentCreated {
@@ -221,11 +246,13 @@ mod tests {
             capture_method: CaptureMethod::Manual,
             payment_method: None,
             metadata: Default::default(),
+            methods: Default::default(),
+            details: Default::default(),
         };
         book.apply(&created, 0).unwrap();
         let object = Object::Intent(book.intent("pi_1").unwrap().clone());
         let hook = Hook::new("evt_1".into(), "payment_intent.succeeded", object, 0);
-        Arc::new(webhooks).send(hook, 0);
+        Arc::new(webhooks).send(Arc::new(hook), 0);
         tasks.close();
         tasks.wait().await;
         log.close().await;

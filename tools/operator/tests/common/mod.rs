@@ -201,6 +201,7 @@ impl Shop {
             ("amount", "2500"),
             ("currency", "eur"),
             ("capture_method", "manual"),
+            ("payment_method_types[]", "card"),
             ("payment_method", card),
             ("confirm", "true"),
             ("metadata[order_id]", order),

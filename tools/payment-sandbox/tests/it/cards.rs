@@ -7,7 +7,15 @@ use reqwest::StatusCode;
 
 #[tokio::test]
 async fn good_cards_authorise_on_confirm_and_pay_on_capture() {
-    for card in ["pm_card_visa", "pm_card_mastercard", "pm_card_amex"] {
+    for card in [
+        "pm_card_visa",
+        "pm_card_mastercard",
+        "pm_card_amex",
+        "pm_card_discover",
+        "pm_card_de",
+        "pm_card_threeDSecureOptional",
+        "pm_card_cvcCheckFail",
+    ] {
         let sandbox = Sandbox::start().await;
         let api = &sandbox.client;
         let intent = api.intent(card).await;
@@ -39,6 +47,13 @@ async fn declined_cards_leave_the_intent_ready_for_another_card() {
         ("pm_card_chargeDeclinedInsufficientFunds", "card_declined", Some("insufficient_funds")),
         ("pm_card_chargeDeclinedLostCard", "card_declined", Some("lost_card")),
         ("pm_card_chargeDeclinedExpiredCard", "expired_card", None),
+        ("pm_card_visa_chargeDeclinedInsufficientFunds", "card_declined", Some("insufficient_funds")),
+        ("pm_card_visa_chargeDeclinedLostCard", "card_declined", Some("lost_card")),
+        ("pm_card_visa_chargeDeclinedStolenCard", "card_declined", Some("stolen_card")),
+        ("pm_card_visa_chargeDeclinedVelocityLimitExceeded", "card_declined", Some("card_velocity_exceeded")),
+        ("pm_card_chargeDeclinedIncorrectCvc", "incorrect_cvc", None),
+        ("pm_card_chargeDeclinedProcessingError", "processing_error", None),
+        ("pm_card_radarBlock", "card_declined", Some("fraudulent")),
     ] {
         let intent = api.intent(card).await;
         let (status, _, body) = api.post(&format!("{intent}/confirm"), &[]).await;
@@ -69,6 +84,11 @@ async fn an_unknown_card_is_refused_at_create_and_at_confirm() {
     let api = &sandbox.client;
     let intent = api.intent("pm_card_visa").await;
     let create = [("amount", "100"), ("currency", "eur"), ("payment_method", "pm_card_nope")];
+    let others = ["pm_card_nope", "pm_card_", "visa", "pm_1Example", "4242424242424242", "pm_card_visa "];
+    for card in others {
+        let (status, _, body) = api.post(&format!("{intent}/confirm"), &[("payment_method", card)]).await;
+        assert_eq!((status, &body["error"]["code"]), (StatusCode::BAD_REQUEST, &"resource_missing".into()));
+    }
     for (path, form) in
         [("/v1/payment_intents".to_owned(), &create[..]), (format!("{intent}/confirm"), &create[2..])]
     {

@@ -164,8 +164,13 @@ async fn kill_9_loses_nothing_that_was_answered() {
     const BEFORE_THE_KILL: u32 = 300;
     let dir = TempDir::new();
     let mut process = Process::start(&dir);
-    let create =
-        [("amount", "10"), ("currency", "eur"), ("payment_method", "pm_card_visa"), ("confirm", "true")];
+    let create = [
+        ("amount", "100"),
+        ("currency", "eur"),
+        ("payment_method_types[]", "card"),
+        ("payment_method", "pm_card_visa"),
+        ("confirm", "true"),
+    ];
     let answered = Arc::new(AtomicU32::new(0));
     let mut clients = JoinSet::new();
     for client in 0..CLIENTS {
@@ -217,8 +222,13 @@ async fn a_full_disk_ends_the_program_and_nothing_unwritten_was_answered() {
     let mut limited = Command::new("/bin/sh");
     limited.env_clear().args(["-c", "trap '' XFSZ; ulimit -f 40; exec \"$0\"", PROGRAM]);
     let mut process = Process::run(limited, &dir);
-    let create =
-        [("amount", "10"), ("currency", "eur"), ("payment_method", "pm_card_visa"), ("confirm", "true")];
+    let create = [
+        ("amount", "100"),
+        ("currency", "eur"),
+        ("payment_method_types[]", "card"),
+        ("payment_method", "pm_card_visa"),
+        ("confirm", "true"),
+    ];
     let mut acknowledged = Vec::new();
     let refusal = loop {
         let request = process.api.request(reqwest::Method::POST, "/v1/payment_intents").form(&create);
@@ -270,7 +280,7 @@ async fn sigterm_ends_the_program_in_time_with_requests_hanging() {
 #[tokio::test]
 async fn answers_older_than_a_day_are_forgotten_at_start() {
     let sandbox = Sandbox::start().await;
-    let create = [("amount", "10"), ("currency", "eur")];
+    let create = [("amount", "100"), ("currency", "eur")];
     let first = sandbox.client.post_with_key("k", "/v1/payment_intents", &create).await;
     let (file, config) = (sandbox.log_file(), sandbox.config.clone());
     let _dir = sandbox.stop().await;
@@ -294,8 +304,11 @@ async fn a_corrupt_or_missing_setting_is_an_error_at_start() {
     let dir = TempDir::new();
     let mut config = config(&dir);
     config.webhook_url = Some("not a url".into());
-    let error = payment_sandbox::start(config).await.err().unwrap();
+    let error = payment_sandbox::start(config.clone()).await.err().unwrap();
     assert!(format!("{error:#}").contains("WEBHOOK_URL"), "{error:#}");
+    config.api_version = "2019-01-01".into();
+    let error = payment_sandbox::start(config).await.err().unwrap();
+    assert!(format!("{error:#}").contains("API_VERSION"), "{error:#}");
 }
 
 #[tokio::test]

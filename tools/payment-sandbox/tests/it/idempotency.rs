@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 const CREATE: crate::support::Form<'static> = &[
     ("amount", "2500"),
     ("currency", "eur"),
+    ("payment_method_types[]", "card"),
     ("payment_method", "pm_card_visa"),
     ("confirm", "true"),
     ("metadata[order_id]", "o1"),

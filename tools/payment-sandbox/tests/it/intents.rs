@@ -19,7 +19,7 @@ async fn automatic_capture_pays_on_confirm_and_confirm_can_come_with_create() {
     assert_eq!(status, StatusCode::OK, "{body}");
     assert_eq!(
         (&body["status"], &body["capture_method"], &body["currency"], &body["amount_received"]),
-        (&json!("succeeded"), &json!("automatic"), &json!("eur"), &json!(700))
+        (&json!("succeeded"), &json!("automatic_async"), &json!("eur"), &json!(700))
     );
     assert_eq!(body["metadata"], json!({ "order_id": "o1" }));
     assert_eq!(sandbox.client.ledger().await, [700, 700, 0, 0, 1]);
@@ -31,6 +31,7 @@ async fn a_decline_at_create_leaves_an_intent_behind() {
     let form = [
         ("amount", "700"),
         ("currency", "eur"),
+        ("payment_method_types[]", "card"),
         ("payment_method", "pm_card_chargeDeclined"),
         ("confirm", "true"),
     ];
@@ -58,7 +59,8 @@ async fn a_partial_capture_releases_the_rest() {
 async fn an_intent_without_a_card_wants_one() {
     let sandbox = Sandbox::start().await;
     let api = &sandbox.client;
-    let (_, _, body) = api.post("/v1/payment_intents", &[("amount", "100"), ("currency", "eur")]).await;
+    let create = [("amount", "100"), ("currency", "eur"), ("payment_method_types[]", "card")];
+    let (_, _, body) = api.post("/v1/payment_intents", &create).await;
     assert_eq!(body["status"], "requires_payment_method");
     let confirm = format!("/v1/payment_intents/{}/confirm", body["id"].as_str().unwrap());
     let (status, _, body) = api.post(&confirm, &[]).await;
@@ -175,11 +177,14 @@ async fn intents_are_listed_newest_first_in_pages() {
     assert_eq!(found, newest_first);
 
     for (query, code, param) in [
-        ("limit=0", "amount_too_small", "limit"),
+        ("limit=0", "parameter_invalid_integer", "limit"),
         ("limit=101", "parameter_invalid_integer", "limit"),
         ("created[gte]=today", "parameter_invalid_integer", "created[gte]"),
         ("created[gte]=99999999999999999999", "parameter_invalid_integer", "created[gte]"),
-        ("created[lt]=1", "parameter_unknown", "created[lt]"),
+        ("created[gte]=-1", "parameter_invalid_integer", "created[gte]"),
+        ("created[after]=1", "parameter_unknown", "created[after]"),
+        ("customer=cus_1", "parameter_unknown", "customer"),
+        ("ending_before=pi_none", "resource_missing", "ending_before"),
         ("starting_after=pi_none", "resource_missing", "starting_after"),
     ] {
         let (status, _, body) = api.get(&format!("/v1/payment_intents?{query}")).await;
@@ -237,34 +242,60 @@ async fn bad_parameters_are_refused_by_name_and_change_nothing() {
     let sandbox = Sandbox::start().await;
     let api = &sandbox.client;
     let long = "x".repeat(501);
+    let none = Value::Null;
     for (change, code, param) in [
-        (("amount", ""), "parameter_missing", "amount"),
-        (("amount", "ten"), "parameter_invalid_integer", "amount"),
-        (("amount", "+5"), "parameter_invalid_integer", "amount"),
-        (("amount", "19.99"), "parameter_invalid_integer", "amount"),
-        (("amount", "0"), "amount_too_small", "amount"),
-        (("amount", "-5"), "amount_too_small", "amount"),
-        (("amount", "99999999999999999999999"), "amount_too_large", "amount"),
-        (("currency", ""), "parameter_missing", "currency"),
-        (("currency", "euro"), "parameter_invalid_enum", "currency"),
-        (("capture_method", "later"), "parameter_invalid_enum", "capture_method"),
-        (("confirm", "yes"), "parameter_invalid_enum", "confirm"),
-        (("confirm", "true"), "parameter_missing", "payment_method"),
-        (("metadata[order_id]", &long), "parameter_invalid_string", "metadata[order_id]"),
-        (("metadata[]", "x"), "parameter_unknown", "metadata[]"),
-        (("captuer_method", "manual"), "parameter_unknown", "captuer_method"),
+        (("amount", ""), json!("parameter_invalid_empty"), "amount"),
+        (("amount", "ten"), json!("parameter_invalid_integer"), "amount"),
+        (("amount", "+5"), json!("parameter_invalid_integer"), "amount"),
+        (("amount", "19.99"), json!("parameter_invalid_integer"), "amount"),
+        (("amount", "0"), json!("parameter_invalid_integer"), "amount"),
+        (("amount", "-5"), json!("parameter_invalid_integer"), "amount"),
+        (("amount", "99999999999999999999999"), json!("parameter_invalid_integer"), "amount"),
+        (("currency", ""), json!("parameter_invalid_empty"), "currency"),
+        (("currency", "euro"), none.clone(), "currency"),
+        (("currency", "xxx"), none.clone(), "currency"),
+        (("capture_method", "later"), none.clone(), "capture_method"),
+        (("confirm", "yes"), none.clone(), "confirm"),
+        (("confirm", "true"), json!("parameter_missing"), "payment_method"),
+        (("return_url", "https://shop.test"), none.clone(), "return_url"),
+        (("return_url", "shop"), json!("url_invalid"), "return_url"),
+        (("off_session", "true"), none.clone(), "off_session"),
+        (("error_on_requires_action", "true"), none.clone(), "error_on_requires_action"),
+        (("receipt_email", "nobody"), json!("email_invalid"), "receipt_email"),
+        (
+            ("statement_descriptor_suffix", "twenty-three characters"),
+            none.clone(),
+            "statement_descriptor_suffix",
+        ),
+        (("payment_method_types[]", "klarna"), none.clone(), "payment_method_types"),
+        (("payment_method_types", "card"), json!("parameter_unknown"), "payment_method_types"),
+        (
+            ("automatic_payment_methods[allow_redirects]", "never"),
+            json!("parameter_missing"),
+            "automatic_payment_methods[enabled]",
+        ),
+        (("automatic_payment_methods[enabled]", "1"), none.clone(), "automatic_payment_methods[enabled]"),
+        (("expand[]", "customer"), none.clone(), "expand"),
+        (("metadata[order_id]", &long), none.clone(), "metadata[order_id]"),
+        (("metadata[]", "x"), json!("parameter_unknown"), "metadata[]"),
+        (("captuer_method", "manual"), json!("parameter_unknown"), "captuer_method"),
+        (("customer", "cus_1"), json!("parameter_unknown"), "customer"),
+        (("payment_method_data[type]", "card"), json!("parameter_unknown"), "payment_method_data[type]"),
     ] {
         let form = [("amount", "100"), ("currency", "eur"), change];
         let (status, _, body) = api.post("/v1/payment_intents", &form).await;
         assert_eq!(status, StatusCode::BAD_REQUEST, "{change:?}: {body}");
         assert_eq!(body["error"]["type"], "invalid_request_error", "{change:?}");
-        assert_eq!(
-            (&body["error"]["code"], &body["error"]["param"]),
-            (&code.into(), &param.into()),
-            "{change:?}"
-        );
+        assert_eq!((&body["error"]["code"], &body["error"]["param"]), (&code, &param.into()), "{change:?}");
+    }
+    for (form, param) in [(&[("currency", "eur")], "amount"), (&[("amount", "100")], "currency")] {
+        let (status, _, body) = api.post("/v1/payment_intents", form).await;
+        assert_eq!((status, &body["error"]["param"]), (StatusCode::BAD_REQUEST, &param.into()));
+        assert_eq!(body["error"]["code"], "parameter_missing");
     }
     let (status, _, _) = api.post("/v1/refunds", &[]).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    let (status, _, _) = api.post("/v1/payment_intents?amount=100&currency=eur", &[]).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
     let json = api.request(Method::POST, "/v1/payment_intents").json(&json!({ "amount": 1 }));
     assert_eq!(json.send().await.unwrap().status(), StatusCode::BAD_REQUEST);
@@ -298,16 +329,22 @@ async fn the_api_wants_the_key_and_the_ledger_does_not() {
     let sandbox = Sandbox::start().await;
     let api = &sandbox.client;
     let url = format!("{}/v1/payment_intents/pi_none", api.base);
-    for request in [
-        api.http.get(&url),
-        api.http.get(&url).bearer_auth("sk_test_other"),
-        api.http.get(&url).bearer_auth(""),
-        api.http.get(&url).basic_auth("sk_test_dockside", None::<&str>),
+    let known = || api.http.get(&url).bearer_auth("sk_test_dockside");
+    for (request, refused) in [
+        (api.http.get(&url), StatusCode::UNAUTHORIZED),
+        (api.http.get(&url).bearer_auth("sk_test_other"), StatusCode::UNAUTHORIZED),
+        (api.http.get(&url).bearer_auth("sk_test_docksid"), StatusCode::UNAUTHORIZED),
+        (api.http.get(&url).bearer_auth(""), StatusCode::UNAUTHORIZED),
+        (api.http.get(&url).basic_auth("sk_test_dockside", None::<&str>), StatusCode::UNAUTHORIZED),
+        (known().header("Stripe-Account", "acct_1"), StatusCode::FORBIDDEN),
+        (known().header("Stripe-Version", "2025-08-28.basil"), StatusCode::BAD_REQUEST),
     ] {
         let response = request.send().await.unwrap();
-        assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+        assert_eq!(response.status(), refused);
+        assert!(response.headers()["request-id"].to_str().unwrap().starts_with("req_"));
         let body: Value = response.json().await.unwrap();
         assert_eq!(body["error"]["type"], "invalid_request_error");
+        assert!(!body.to_string().contains("sk_test_other"), "keys are not repeated: {body}");
     }
     for path in ["/livez", "/ledger"] {
         let response = api.http.get(format!("{}{path}", api.base)).send().await.unwrap();
@@ -326,7 +363,7 @@ async fn the_ledger_sums_the_intents_of_each_order() {
     api.post(&format!("{canceled}/cancel"), &[]).await;
     refund(api, &first, &[("amount", "300")]).await;
     api.intent_of("o2", "pm_card_visa").await;
-    api.post("/v1/payment_intents", &[("amount", "5"), ("currency", "eur")]).await;
+    api.post("/v1/payment_intents", &[("amount", "50"), ("currency", "eur")]).await;
 
     let none =
         json!({ "order_id": null, "authorized": 0, "captured": 0, "refunded": 0, "open": 0, "captures": 0 });

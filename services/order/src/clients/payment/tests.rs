@@ -304,6 +304,8 @@ async fn what_an_earlier_version_took_goes_back_in_the_units_that_it_was_taken_i
     let form = [
         ("amount", "24900".to_owned()),
         ("currency", "isk".to_owned()),
+        // What the version that it was sent with took for granted.
+        ("payment_method_types[]", "card".to_owned()),
         ("payment_method", "pm_card_visa".to_owned()),
         ("confirm", "true".to_owned()),
         ("metadata[order_id]", order.to_string()),

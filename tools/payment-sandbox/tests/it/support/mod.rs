@@ -36,6 +36,9 @@ pub fn config(dir: &TempDir) -> Config {
         webhook_url: None,
         webhook_secret: "whsec_test".into(),
         slow_millis: 3000,
+        api_version: "2025-08-27.basil".into(),
+        authentication_seconds: 3600,
+        public_url: None,
         log_format: LogFormat::Pretty,
     }
 }
@@ -113,6 +116,7 @@ impl Api {
             ("amount", "2500"),
             ("currency", "eur"),
             ("capture_method", "manual"),
+            ("payment_method_types[]", "card"),
             ("payment_method", card),
             ("metadata[order_id]", order_id),
         ];
@@ -150,6 +154,20 @@ impl Api {
         }
     }
 
+    /// Waits until that many events of a type are listed, and returns them, newest first.
+    pub async fn until_events(&self, kind: &str, count: usize) -> Vec<Value> {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let (_, _, body) = self.get(&format!("/v1/events?type={kind}&limit=100")).await;
+            let events = body["data"].as_array().expect("a list").clone();
+            if events.len() >= count {
+                return events;
+            }
+            assert!(Instant::now() < deadline, "{} of {count} {kind}", events.len());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// The only ledger item of order `o1`: authorized, captured, refunded, open, captures.
     pub async fn ledger(&self) -> [u64; 5] {
         let (status, _, body) = self.get("/ledger?order_id=o1").await;
@@ -166,7 +184,7 @@ pub fn id(path: &str) -> &str {
     path.rsplit('/').next().expect("an id")
 }
 
-async fn answer(request: reqwest::RequestBuilder) -> Answer {
+pub async fn answer(request: reqwest::RequestBuilder) -> Answer {
     let response = request.send().await.expect("an answer");
     let replayed = response.headers().get("Idempotent-Replayed").is_some_and(|value| value == "true");
     let status = response.status();
