@@ -71,10 +71,19 @@ impl Body {
     /// The body as `T`: 415 when its media type is none of `accepted`, 413 when
     /// it is too long, 400 when it is not JSON, 422 when it does not fit.
     pub fn json<T: DeserializeOwned>(self, accepted: &[&str]) -> Result<T, Problem> {
+        self.json_with_texts(accepted, &[])
+    }
+
+    /// As [`Self::json`], with texts of several lines: see [`fit_with_texts`].
+    pub fn json_with_texts<T: DeserializeOwned>(
+        self,
+        accepted: &[&str],
+        texts: &[&str],
+    ) -> Result<T, Problem> {
         if self.content_type.is_none() {
             return Err(unsupported(accepted));
         }
-        fit(self.value(accepted)?)
+        fit_with_texts(self.value(accepted)?, texts)
     }
 
     /// The body as JSON of any shape, with any characters, also when it comes without a media type.
@@ -100,10 +109,26 @@ pub fn media_type(headers: &HeaderMap) -> Option<String> {
     Some(value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
 }
 
-/// `value` as a `T`; 422 with a pointer to what doesn't fit.
+/// `value` as a `T`; 422 with a pointer to what doesn't fit. Its texts are of one line.
 pub fn fit<T: DeserializeOwned>(value: Value) -> Result<T, Problem> {
+    fit_with_texts(value, &[])
+}
+
+/// As [`fit`], but the fields named, and what is in them, may be of several lines: they may hold tabs, and line
+/// breaks of any kind, which become `\n`.
+pub fn fit_with_texts<T: DeserializeOwned>(mut value: Value, texts: &[&str]) -> Result<T, Problem> {
     let mut errors = Vec::new();
-    refuse_control_characters(&value, &mut String::new(), &mut errors);
+    if let Value::Object(fields) = &mut value {
+        for (name, field) in fields.iter_mut().filter(|(name, _)| texts.contains(&name.as_str())) {
+            unify_line_breaks(field);
+            let pointer = &mut format!("/{}", escape(name));
+            refuse_control_characters(field, is_control_in_text, pointer, &mut errors);
+        }
+        let lines = fields.iter().filter(|(name, _)| !texts.contains(&name.as_str()));
+        refuse_in_fields(lines, char::is_control, &mut String::new(), &mut errors);
+    } else {
+        refuse_control_characters(&value, char::is_control, &mut String::new(), &mut errors);
+    }
     if !errors.is_empty() {
         return Err(Problem::invalid(errors));
     }
@@ -222,16 +247,36 @@ impl<'de> IntoDeserializer<'de, serde_json::Error> for Strict {
     }
 }
 
+/// CRLF, as forms and spreadsheets write it, and CR alone become LF. As deep as the JSON parser lets it be.
+fn unify_line_breaks(value: &mut Value) {
+    match value {
+        Value::String(text) if text.contains('\r') => {
+            *text = text.replace("\r\n", "\n").replace('\r', "\n");
+        }
+        Value::Array(items) => items.iter_mut().for_each(unify_line_breaks),
+        Value::Object(fields) => fields.values_mut().for_each(unify_line_breaks),
+        _ => {}
+    }
+}
+
+fn is_control_in_text(c: char) -> bool {
+    c.is_control() && !"\n\t".contains(c)
+}
+
 /// NUL would make PostgreSQL refuse the text, and none belongs into a shop's fields.
-/// `pointer` is where `value` is, and is left as it was.
-fn refuse_control_characters(value: &Value, pointer: &mut String, errors: &mut Vec<FieldError>) {
-    let refused = |text: &str| text.chars().any(char::is_control);
+/// `pointer` is where `value` is, and is left as it was. Names are of one line in any case.
+fn refuse_control_characters(
+    value: &Value,
+    refused: fn(char) -> bool,
+    pointer: &mut String,
+    errors: &mut Vec<FieldError>,
+) {
     if errors.len() >= MOST_ERRORS {
         return;
     }
     let length = pointer.len();
     match value {
-        Value::String(text) if refused(text) => {
+        Value::String(text) if text.chars().any(refused) => {
             let detail = "Control characters are not accepted.";
             errors.push(FieldError::new(pointer.as_str(), "control_character", detail));
         }
@@ -239,26 +284,30 @@ fn refuse_control_characters(value: &Value, pointer: &mut String, errors: &mut V
             for (index, item) in items.iter().enumerate() {
                 pointer.push('/');
                 pointer.push_str(&index.to_string());
-                refuse_control_characters(item, pointer, errors);
+                refuse_control_characters(item, refused, pointer, errors);
                 pointer.truncate(length);
             }
         }
-        Value::Object(fields) => {
-            for (key, item) in fields {
-                pointer.push('/');
-                pointer.push_str(&escape(key));
-                if refused(key) {
-                    errors.push(FieldError::new(
-                        pointer.as_str(),
-                        "control_character",
-                        "Not in a name either.",
-                    ));
-                }
-                refuse_control_characters(item, pointer, errors);
-                pointer.truncate(length);
-            }
-        }
+        Value::Object(fields) => refuse_in_fields(fields.iter(), refused, pointer, errors),
         _ => {}
+    }
+}
+
+fn refuse_in_fields<'a>(
+    fields: impl Iterator<Item = (&'a String, &'a Value)>,
+    refused: fn(char) -> bool,
+    pointer: &mut String,
+    errors: &mut Vec<FieldError>,
+) {
+    let length = pointer.len();
+    for (key, item) in fields {
+        pointer.push('/');
+        pointer.push_str(&escape(key));
+        if key.chars().any(char::is_control) {
+            errors.push(FieldError::new(pointer.as_str(), "control_character", "Not in a name either."));
+        }
+        refuse_control_characters(item, refused, pointer, errors);
+        pointer.truncate(length);
     }
 }
 
@@ -359,6 +408,26 @@ mod tests {
         assert_eq!(first_error(json!({"name": "n", "tags": [1, 256]})), at("/tags/1", "invalid_value"));
         assert_eq!(first_error(json!({"name": "a\u{0}b"})), at("/name", "control_character"));
         assert_eq!(first_error(json!({"name": "n", "a/b~c": "\n"})), at("/a~1b~0c", "control_character"));
+    }
+
+    #[test]
+    fn only_named_fields_are_of_several_lines() {
+        let texts = |value: Value| fit_with_texts::<Value>(value, &["text", "facts"]);
+        let taken = texts(json!({"text": "a\r\n\r\nb\rc\n\td", "facts": {"x": ["\r\n"]}, "line": "a b"}));
+        assert_eq!(taken.unwrap(), json!({"text": "a\n\nb\nc\n\td", "facts": {"x": ["\n"]}, "line": "a b"}));
+        for (value, pointer) in [
+            (json!({"text": "a\u{0}b"}), "/text"),
+            (json!({"text": "a\u{b}b"}), "/text"),
+            (json!({"facts": {"x\ny": "z"}}), "/facts/x\ny"),
+            (json!({"facts": {"x": "\u{7f}"}}), "/facts/x"),
+            (json!({"line": "a\nb"}), "/line"),
+            (json!({"line": "a\tb"}), "/line"),
+            (json!({"more": {"text": "a\nb"}}), "/more/text"),
+            (json!(["a\nb"]), "/0"),
+        ] {
+            let error = texts(value).unwrap_err().errors.remove(0);
+            assert_eq!((error.pointer.as_str(), error.code.as_str()), (pointer, "control_character"));
+        }
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub struct Request {
     #[serde(default, deserialize_with = "not_null")]
     #[schema(schema_with = schema::refund_amount)]
     pub amount: Option<Money>,
-    #[schema(schema_with = schema::up_to_500)]
+    #[schema(schema_with = schema::lines_up_to_500)]
     pub reason: String,
     /// What goes back into stock: no more than was sold, each product once.
     #[serde(default)]

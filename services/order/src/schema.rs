@@ -1,7 +1,7 @@
 //! Values as the OpenAPI document describes them, in line with what is accepted.
 
+pub use service::openapi::schema::{lines_up_to_500, words};
 use service::openapi::schema::{string, visible};
-pub use service::openapi::schema::{up_to_500, words};
 use utoipa::openapi::schema::{AdditionalProperties, Object, ObjectBuilder, Schema, SchemaType, Type};
 
 /// Most characters of a name that the payment provider gives.

@@ -19,7 +19,7 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-pub use form::{Form, NewProduct, Patch, merge_patch};
+pub use form::{Form, NewProduct, Patch, TEXTS, merge_patch};
 
 use crate::{schema, stock};
 

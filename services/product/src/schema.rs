@@ -1,8 +1,8 @@
 //! Values as the OpenAPI document describes them, in line with what is accepted.
 
 use service::money::Currency;
-pub use service::openapi::schema::up_to_200;
-use service::openapi::schema::{string, text, visible};
+use service::openapi::schema::{lines, string, visible};
+pub use service::openapi::schema::{lines_up_to_200, up_to_200};
 use utoipa::openapi::schema::{
     AdditionalProperties, Array, ArrayBuilder, Object, ObjectBuilder, OneOfBuilder, Schema, SchemaType, Type,
 };
@@ -29,7 +29,7 @@ pub fn sku() -> Object {
 }
 
 pub fn description() -> Object {
-    ObjectBuilder::from(text()).max_length(Some(5000)).build()
+    ObjectBuilder::from(lines()).max_length(Some(5000)).build()
 }
 
 /// Which categories there are, only the shop knows.
@@ -75,7 +75,7 @@ pub fn attributes_change() -> Object {
 }
 
 fn attributes_of(kind: SchemaType) -> Object {
-    let value = ObjectBuilder::from(text()).schema_type(kind).max_length(Some(200));
+    let value = ObjectBuilder::from(lines()).schema_type(kind).max_length(Some(200));
     ObjectBuilder::new()
         .schema_type(Type::Object)
         .property_names(Some(Schema::Object(visible(1, 64))))
@@ -157,7 +157,11 @@ mod tests {
                 vec![json!("Größe 🏮"), json!(" x ")],
                 vec![json!(" "), json!("a\u{7f}"), json!("x".repeat(201))],
             ),
-            ("description", vec![json!(" ")], vec![json!("a\nb"), json!("x".repeat(5001)), Value::Null]),
+            (
+                "description",
+                vec![json!(" "), json!("a\r\nb\n\tc\r")],
+                vec![json!("a\u{0}b"), json!("a\u{b}b"), json!("x".repeat(5001)), Value::Null],
+            ),
             (
                 "price",
                 vec![money(json!(0), "JPY"), money(json!(999_999_999_999_i64), "XXX")],
@@ -170,9 +174,11 @@ mod tests {
             ),
             (
                 "attributes",
-                vec![json!({"a": ""}), json!({})],
+                vec![json!({"a": ""}), json!({"a": "b\nc"}), json!({})],
                 vec![
                     json!({" ": "a"}),
+                    json!({"a\nb": "c"}),
+                    json!({"a": "b\u{7f}"}),
                     json!({"a": "x".repeat(201)}),
                     json!({"a": null}),
                     json!({"x".repeat(65): "a"}),

@@ -47,7 +47,7 @@ async fn open(
 ) -> Result<Response, Problem> {
     let order = for_staff(&reads, user, id).await?;
     let key = idempotency_key(&headers)?;
-    let request: Request = body.json(&["application/json"])?;
+    let request: Request = body.json_with_texts(&["application/json"], &["reason"])?;
     check(&request, &order)?;
     let (answer, replayed) = refunds.answer(user.id.into(), key, &order, &request).await?;
     stored(answer, replayed)

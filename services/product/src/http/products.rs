@@ -85,7 +85,7 @@ async fn create(
     body: Body,
 ) -> Result<Answer, Problem> {
     let key = idempotency::key(&headers)?;
-    let body: Value = body.json(&["application/json"])?;
+    let body: Value = body.json_with_texts(&["application/json"], &product::TEXTS)?;
     let new = NewProduct::parse(body)?;
     let request = Request::new(user.id, CREATE, key, &(&new.form, new.stock))?;
     let turn = tokio::time::timeout(ADD_WITHIN, app.adders.acquire()).await;
@@ -126,7 +126,8 @@ async fn update(
 ) -> Result<Response, Problem> {
     let mut transaction = service::db::begin(&app.pool).await?;
     let product = store::find_locked(&mut transaction, &name).await?.ok_or_else(product::not_found)?;
-    let patch = body.json(&["application/merge-patch+json", "application/json"])?;
+    let accepted = ["application/merge-patch+json", "application/json"];
+    let patch = body.json_with_texts(&accepted, &product::TEXTS)?;
     let form = product::merge_patch(&product, patch)?;
     product::require_category(&mut transaction, &form.category).await?;
     etag::require_current(&headers, &product)?;

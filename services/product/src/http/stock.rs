@@ -57,7 +57,7 @@ struct Adjustment {
     /// Units added, or taken when negative.
     #[schema(schema_with = schema::delta)]
     delta: i64,
-    #[schema(schema_with = schema::up_to_200)]
+    #[schema(schema_with = schema::lines_up_to_200)]
     reason: String,
 }
 
@@ -84,7 +84,7 @@ async fn create(
     let mut transaction = service::db::begin(&app.pool).await?;
     let product = store::find_locked(&mut transaction, &name).await?.ok_or_else(product::not_found)?;
     let key = idempotency::key(&headers)?;
-    let (delta, reason) = parse(body.json(&["application/json"])?)?;
+    let (delta, reason) = parse(body.json_with_texts(&["application/json"], &["reason"])?)?;
     let request = Request::new(user.id, OPERATION, key, &(product.id, delta, &reason))?;
     if let Some(answer) = request.earlier(&mut transaction).await? {
         transaction.commit().await?;

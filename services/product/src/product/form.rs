@@ -36,6 +36,9 @@ pub struct Form {
     pub images: Vec<String>,
 }
 
+/// Those of several lines.
+pub const TEXTS: [&str; 2] = ["description", "attributes"];
+
 const FIELDS: [&str; 7] = ["sku", "name", "description", "price", "category", "attributes", "images"];
 
 /// A [`Form`] and the units to start with.
@@ -94,7 +97,7 @@ fn form_but(change: impl FnOnce(&mut Object)) -> RefOr<Schema> {
 /// A form and, where the body names them, units on hand.
 pub(super) fn with_stock(mut body: Value) -> Result<(Form, Option<i32>), Problem> {
     let stock = body.as_object_mut().and_then(|fields| fields.remove("stock"));
-    let form: Form = service::extract::fit(body)?;
+    let form: Form = service::extract::fit_with_texts(body, &TEXTS)?;
     let mut invalid = Invalid::new();
     form.check(&[], &mut invalid);
     let stock = match stock.as_ref().map(Value::as_i64) {
@@ -175,7 +178,7 @@ pub fn merge_patch(product: &Product, patch: Value) -> Result<Form, Problem> {
         Problem::internal()
     })?;
     merge(&mut target, Value::Object(patch));
-    let form: Form = service::extract::fit(target)?;
+    let form: Form = service::extract::fit_with_texts(target, &TEXTS)?;
     let mut invalid = Invalid::new();
     form.check(&product.images, &mut invalid);
     if form.price.currency != product.price.currency {
