@@ -121,7 +121,7 @@ async fn a_long_file_is_imported_in_little_memory() {
         let rate = LINES as f64 / seconds;
         println!("{rate:>7.0} lines/s, {:>3} MiB more: {what}", grown / 1024);
         let expected = json!({"created": created, "updated": updated, "unchanged": unchanged, "failed": 0,
-            "errors": []});
+            "price_unit": "minor", "errors": []});
         assert_eq!(report, expected);
         assert!(grown < MOST, "{grown} KiB more while lines are {what}");
         assert!(cfg!(debug_assertions) || rate >= FEWEST, "{rate:.0} lines a second are {what}");

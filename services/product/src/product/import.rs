@@ -1,13 +1,17 @@
 //! Imports: many products at once, told apart by SKU.
 //!
-//! A file is cut into [`lines`], each line read as the JSON of a POST (CSV via
-//! [`columns`]) and [`apply`]ed in batches, each a transaction of a few
+//! A [`File`] is cut into lines ([`lines`]; of CSV, [`records`]), each read as the
+//! JSON of a POST (CSV via [`columns`]) and [`apply`]ed in batches, each a transaction of a few
 //! statements whatever its size. Lines count as if they were applied one after
 //! another, however they fall into batches: of two with one SKU the later wins.
 
 mod columns;
+mod file;
 mod lines;
+mod price;
+mod records;
 mod store;
+mod text;
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -21,8 +25,10 @@ use sqlx::postgres::{PgDatabaseError, PgSeverity};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-pub use columns::Columns;
-pub use lines::{Lines, MAX_LINE, TooLong};
+pub use columns::{Names, Options};
+pub use file::{File, Kind, Read};
+pub use price::{Decimal, Unit};
+pub use text::Encoding;
 
 use store::Found;
 
@@ -37,24 +43,50 @@ const MOST_LEVELS: i32 = 10;
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(as = ImportError)]
 pub struct LineError {
-    /// Counted from 1, in the file as it was sent.
+    /// Counted from 1, in the file as it was sent: the first one of a record.
     #[schema(minimum = 1)]
     pub line: u64,
+    /// What is wrong, where that is a cell or a field: the header's name of its column, or the field's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub column: Option<String>,
     pub code: String,
     pub detail: String,
+    /// Of the field (RFC 6901), or empty.
+    #[serde(skip)]
+    pointer: String,
 }
 
 impl LineError {
+    /// Of the whole line.
     pub fn new(line: u64, code: &str, detail: impl Into<String>) -> Self {
-        Self { line, code: code.to_owned(), detail: detail.into() }
+        let (column, pointer) = (None, String::new());
+        Self { line, column, code: code.to_owned(), detail: detail.into(), pointer }
+    }
+
+    /// Of a field.
+    pub fn at(line: u64, pointer: &str, code: &str, detail: &str) -> Self {
+        let error = Self::new(line, code, format!("{pointer}: {detail}"));
+        Self { pointer: pointer.to_owned(), ..error }
     }
 
     /// The first code, and what else is wrong. Pointers and details are short, however long a line is.
     fn of(line: u64, problem: &Problem) -> Self {
         let detail =
             problem.errors.iter().take(3).map(|error| format!("{}: {}", error.pointer, error.detail));
-        let code = problem.errors.first().map_or("invalid_value", |error| &error.code);
-        Self::new(line, code, detail.collect::<Vec<_>>().join(" "))
+        let detail = detail.collect::<Vec<_>>().join(" ");
+        let first = problem.errors.first();
+        let error = Self::new(line, first.map_or("invalid_value", |error| &error.code), detail);
+        Self { pointer: first.map_or(String::new(), |error| error.pointer.clone()), ..error }
+    }
+
+    /// The error with its column's name.
+    pub fn named(mut self, names: Option<&Names>) -> Self {
+        self.column = match names {
+            Some(names) => names.of(&self.pointer).map(str::to_owned),
+            None => self.pointer.split('/').nth(1).map(|name| name.replace("~1", "/").replace("~0", "~")),
+        };
+        self
     }
 }
 
@@ -207,22 +239,24 @@ struct Batch<'a> {
 
 impl<'a> Batch<'a> {
     fn add(&mut self, line: &'a Line) -> Result<Counted, LineError> {
-        let refuse = |code: &str, detail: &str| Err(LineError::new(line.number, code, detail));
+        let refuse =
+            |pointer: &str, code: &str, detail: &str| Err(LineError::at(line.number, pointer, code, detail));
         let sku = line.form.sku.as_str();
         let found = self.there.get(sku);
         if found.is_some_and(|found| found.archived) {
-            return refuse("sku_taken", "/sku: A product that was archived has this SKU.");
+            return refuse("/sku", "sku_taken", "A product that was archived has this SKU.");
         }
         let before = self.drafts.get(sku).map(|draft| (&draft.form, draft.stock));
         let before = before.or_else(|| found.map(|found| (&found.form, found.on_hand)));
         if before.is_some_and(|(form, _)| form.price.currency != line.form.price.currency) {
-            let detail = "/price/currency: A product keeps its currency; create another product.";
-            return refuse("currency_fixed", detail);
+            let detail = "A product keeps its currency; create another product.";
+            return refuse("/price/currency", "currency_fixed", detail);
         }
         if let (Some(found), Some(units)) = (found, line.stock)
             && units < found.reserved
         {
-            return refuse("insufficient_stock", "/stock: Less would be left than is reserved for orders.");
+            let detail = "Less would be left than is reserved for orders.";
+            return refuse("/stock", "insufficient_stock", detail);
         }
         let category = self.category(line)?;
 
@@ -237,7 +271,8 @@ impl<'a> Batch<'a> {
                 let kept = held.images.iter().filter(|image| !line.images || crate::image::is_own(image));
                 form.images = kept.cloned().chain(form.images).collect();
                 if form.images.len() > crate::schema::MAX_IMAGES {
-                    return refuse("too_many", "/images: Too many together with those that were uploaded.");
+                    let detail = "Too many together with those that were uploaded.";
+                    return refuse("/images", "too_many", detail);
                 }
                 stock = line.stock.unwrap_or(units);
                 let same = form == *held && stock == units;
@@ -267,25 +302,28 @@ impl<'a> Batch<'a> {
         if self.known.contains_key(slug) {
             return Ok(None);
         }
-        let refuse = |code: &str, detail: &str| Err(LineError::new(line.number, code, detail));
+        let refuse =
+            |pointer: &str, code: &str, detail: &str| Err(LineError::at(line.number, pointer, code, detail));
         let Some(name) = line.new_category.category_name.as_deref() else {
-            let detail = "/category: There is no such category; category_name would make it.";
-            return refuse("unknown_category", detail);
+            let detail = "There is no such category; category_name would make it.";
+            return refuse("/category", "unknown_category", detail);
         };
         if !(1..=64).contains(&slug.len()) || super::slug(slug) != slug {
-            let detail = "/category: 1 to 64 of letters and digits in lower case, and '-' between them.";
-            return refuse("invalid_value", detail);
+            let detail = "1 to 64 of letters and digits in lower case, and '-' between them.";
+            return refuse("/category", "invalid_value", detail);
         }
         let parent = line.new_category.category_parent.as_deref();
         // So a tree it stays: a parent is there before its children.
         let above = match parent.map(|parent| self.known.get(parent)) {
             None => 0,
             Some(Some(level)) => *level,
-            Some(None) => return refuse("unknown_category", "/category_parent: There is no such category."),
+            Some(None) => {
+                return refuse("/category_parent", "unknown_category", "There is no such category.");
+            }
         };
         if above >= MOST_LEVELS {
-            let detail = format!("/category_parent: Categories have {MOST_LEVELS} levels at most.");
-            return refuse("too_deep", &detail);
+            let detail = format!("Categories have {MOST_LEVELS} levels at most.");
+            return refuse("/category_parent", "too_deep", &detail);
         }
         Ok(Some((store::Category { slug, name, parent }, above + 1)))
     }

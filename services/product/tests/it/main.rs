@@ -6,6 +6,7 @@ mod events;
 mod grpc;
 mod http;
 mod images;
+mod import_files;
 mod imports;
 mod openapi;
 mod races;

@@ -66,10 +66,6 @@ impl Lines {
         if std::mem::take(&mut self.too_long) {
             return (self.number, Err(TooLong));
         }
-        // A byte order mark, as spreadsheets write.
-        if self.number == 1 && line.starts_with(b"\xEF\xBB\xBF") {
-            line.advance(3);
-        }
         if line.ends_with(b"\r") {
             line.truncate(line.len() - 1);
         }
@@ -96,7 +92,7 @@ mod tests {
 
     #[test]
     fn lines_come_out_the_same_wherever_the_chunks_end() {
-        let file = "\u{feff}one\r\ntwo\n\n\u{1f6a2}four".as_bytes();
+        let file = "one\r\ntwo\n\n\u{1f6a2}four".as_bytes();
         let whole: Vec<_> = [(1, "one"), (2, "two"), (3, ""), (4, "\u{1f6a2}four")]
             .map(|(number, text)| (number, Ok(text.to_owned())))
             .into();

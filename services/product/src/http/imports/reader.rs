@@ -1,0 +1,169 @@
+//! The body of an import: read to its end, in batches.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::BodyDataStream;
+use axum::http::StatusCode;
+use futures_util::StreamExt;
+use service::Problem;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::product::import::{File, Line, LineError, Names, Read, Unit};
+
+/// A batch is written once it has as many lines, or is this long in bytes.
+const BATCH_LINES: usize = 500;
+const BATCH_BYTES: usize = 1024 * 1024;
+
+pub const LIMITS: Limits =
+    Limits { bytes: 1024 * 1024 * 1024, stalled: Duration::from_secs(30), whole: Duration::from_secs(3600) };
+
+pub struct Limits {
+    /// Longest file: the edge's limit for this address.
+    pub bytes: u64,
+    /// Until a body that has stopped coming is given up.
+    pub stalled: Duration,
+    /// Until a body that comes too slowly is given up.
+    pub whole: Duration,
+}
+
+/// Lines in a row, with what was wrong among them.
+#[derive(Default)]
+pub struct Batch {
+    pub lines: Vec<Line>,
+    pub errors: Vec<LineError>,
+    bytes: usize,
+    /// The line that was read last.
+    pub last: u64,
+    pub unit: Unit,
+    pub names: Option<Arc<Names>>,
+}
+
+pub struct Reader {
+    pub body: BodyDataStream,
+    pub limits: Limits,
+    pub stop: CancellationToken,
+    pub batches: mpsc::Sender<Batch>,
+}
+
+impl Reader {
+    /// Reads to the body's end. When that does not come, the lines since the
+    /// last full batch are dropped, and the last line, which may be half a one.
+    pub async fn run(mut self, mut file: File) -> Result<(), Problem> {
+        let mut batch = Batch::default();
+        let (mut length, deadline) = (0, Instant::now() + self.limits.whole);
+        while let Some(chunk) = self.chunk(deadline).await? {
+            length += chunk.len() as u64;
+            if length > self.limits.bytes {
+                return Err(too_large());
+            }
+            file.feed(chunk);
+            self.read(&mut file, &mut batch).await?;
+        }
+        file.end();
+        self.read(&mut file, &mut batch).await?;
+        self.send(&file, &mut batch).await
+    }
+
+    async fn read(&mut self, file: &mut File, batch: &mut Batch) -> Result<(), Problem> {
+        while let Some(read) = file.next()? {
+            batch.add(read);
+            if batch.is_full() {
+                self.send(file, batch).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn chunk(&mut self, deadline: Instant) -> Result<Option<bytes::Bytes>, Problem> {
+        let late = |_| {
+            let detail = "The file stopped coming; what was imported stays. Send it again.";
+            Problem::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", detail)
+        };
+        let wait = self.limits.stalled.min(deadline.saturating_duration_since(Instant::now()));
+        tokio::select! {
+            () = self.stop.cancelled() => {
+                let detail = "The service is stopping; what was imported stays. Send the file again.";
+                Err(Problem::unavailable(detail))
+            }
+            chunk = timeout(wait, self.body.next()) => chunk.map_err(late)?.transpose().map_err(|_| {
+                Problem::bad_request("malformed_body", "The body ended early; what was imported stays.")
+            }),
+        }
+    }
+
+    async fn send(&mut self, file: &File, batch: &mut Batch) -> Result<(), Problem> {
+        (batch.unit, batch.names) = (file.unit(), file.names());
+        // The writer ends early with a problem of its own, which is told instead.
+        self.batches.send(std::mem::take(batch)).await.map_err(|_| Problem::internal())
+    }
+}
+
+impl Batch {
+    fn add(&mut self, read: Read) {
+        self.last = read.number;
+        self.bytes += read.bytes;
+        match read.line {
+            Some(Ok(line)) => self.lines.push(line),
+            Some(Err(error)) => self.errors.push(error),
+            None => {}
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.lines.len() + self.errors.len() >= BATCH_LINES || self.bytes >= BATCH_BYTES
+    }
+}
+
+pub fn too_large() -> Problem {
+    let detail = "The file is longer than 1 GiB; send it in parts.";
+    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large", detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::{Body, Bytes};
+    use futures_util::stream;
+
+    use super::*;
+    use crate::product::import::{Encoding, Kind};
+
+    /// What comes of a body of these chunks, so far apart; `more` follow that never come.
+    async fn read(limits: Limits, chunks: &[&'static str], apart: Duration, more: bool) -> Problem {
+        let body = stream::iter(chunks.to_vec()).then(move |chunk| async move {
+            tokio::time::sleep(apart).await;
+            Ok::<_, std::io::Error>(Bytes::from_static(chunk.as_bytes()))
+        });
+        let rest = stream::once(async move {
+            if more {
+                std::future::pending::<()>().await;
+            }
+            Ok(Bytes::new())
+        });
+        let (batches, mut queue) = mpsc::channel(1);
+        let body = Body::from_stream(body.chain(rest)).into_data_stream();
+        let reader = Reader { body, limits, stop: CancellationToken::new(), batches };
+        let problem =
+            reader.run(File::new(Kind::Json, Encoding::Utf8)).await.expect_err("the body is given up");
+        assert!(queue.recv().await.is_none(), "nothing of it is kept");
+        problem
+    }
+
+    #[tokio::test]
+    async fn a_body_that_stops_crawls_or_does_not_end_is_given_up() {
+        let (soon, late) = (Duration::from_millis(30), Duration::from_secs(600));
+        let limits = |bytes, stalled, whole| Limits { bytes, stalled, whole };
+        let said = |problem: &Problem| (problem.status.as_u16(), problem.code.clone());
+        let stopped = read(limits(100, soon, late), &["{}\n", "{"], Duration::ZERO, true).await;
+        assert_eq!(said(&stopped), (408, "request_timeout".to_owned()));
+        // Each chunk is in time, and all of them together are not.
+        let crawling = read(limits(100, late, soon), &["\n"; 90], soon / 5, false).await;
+        assert_eq!(said(&crawling), (408, "request_timeout".to_owned()));
+        let endless = read(limits(100, late, late), &["0123456789\n"; 10], Duration::ZERO, true).await;
+        assert_eq!(said(&endless), (413, "payload_too_large".to_owned()));
+        let one_line = read(limits(100, late, late), &["0123456789"; 11], Duration::ZERO, true).await;
+        assert_eq!(said(&one_line), (413, "payload_too_large".to_owned()));
+    }
+}

@@ -1,0 +1,74 @@
+//! Batches, each written as a transaction.
+
+use std::time::Duration;
+
+use service::Problem;
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+use super::reader::Batch;
+use super::{App, MAX_ERRORS, Report};
+use crate::product::import::{self, Applied, ApplyError, Line};
+
+const TRIES: u32 = 5;
+
+pub async fn write(
+    app: &App,
+    actor: Uuid,
+    mut queue: mpsc::Receiver<Batch>,
+    report: &mut Report,
+) -> Result<(), Problem> {
+    while let Some(mut batch) = queue.recv().await {
+        let applied = write_batch(app, actor, &batch.lines).await?;
+        report.created += applied.created;
+        report.updated += applied.updated;
+        report.unchanged += applied.unchanged;
+        report.price_unit = batch.unit;
+        batch.errors.extend(applied.errors);
+        batch.errors.sort_by_key(|error| error.line);
+        report.failed += batch.errors.len() as u64;
+        let room = MAX_ERRORS - report.errors.len();
+        let told = batch.errors.into_iter().take(room);
+        report.errors.extend(told.map(|error| error.named(batch.names.as_deref())));
+        report.last_line = report.last_line.max(batch.last);
+    }
+    Ok(())
+}
+
+/// Tries again what somebody else came in between of, or what failed for
+/// reasons that pass.
+async fn write_batch(app: &App, actor: Uuid, lines: &[Line]) -> Result<Applied, Problem> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match try_batch(app, actor, lines).await {
+            Ok(applied) => return Ok(applied),
+            Err(ApplyError::Raced) if tries < TRIES => {}
+            Err(ApplyError::Database(error)) if tries < TRIES && service::db::is_transient(&error) => {
+                tracing::warn!(%error, "import.batch_failed");
+                tokio::time::sleep(Duration::from_millis(100) * tries).await;
+            }
+            Err(ApplyError::Raced) => return Err(Problem::unavailable("The products are being changed.")),
+            Err(ApplyError::Database(error)) => return Err(error.into()),
+            Err(error @ ApplyError::Unsure(_)) => {
+                tracing::error!(%error, "import.unsure");
+                let detail =
+                    "Whether the last lines were written is not known; look, and send the rest again.";
+                return Err(Problem::unavailable(detail));
+            }
+        }
+    }
+}
+
+async fn try_batch(app: &App, actor: Uuid, lines: &[Line]) -> Result<Applied, ApplyError> {
+    if lines.is_empty() {
+        return Ok(Applied::default());
+    }
+    let mut transaction = service::db::begin(&app.pool).await?;
+    let applied = import::apply(&mut transaction, lines, actor).await?;
+    transaction.commit().await.map_err(ApplyError::at_commit)?;
+    if applied.changed > 0 {
+        app.outbox.wake();
+    }
+    Ok(applied)
+}
