@@ -4,6 +4,7 @@ mod form;
 pub mod import;
 pub mod reads;
 pub mod search;
+mod sku;
 pub mod store;
 
 use std::collections::BTreeMap;

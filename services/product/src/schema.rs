@@ -24,8 +24,17 @@ const ON_THE_WEB: &str = concat!(
 const UPLOADED: &str =
     "/api/v1/products/[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}/images/[0-9]";
 
+/// No character of a SKU: it can't be seen. As in `product::sku`.
+macro_rules! invisible {
+    () => {
+        r"\u0000-\u001f\u007f-\u009f\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\uffff"
+    };
+}
+
 pub fn sku() -> Object {
-    string("^[A-Za-z0-9._-]+$").min_length(Some(1)).max_length(Some(64)).build()
+    let pattern = concat!("^[^", invisible!(), r"]*[^\s", invisible!(), "][^", invisible!(), "]*$");
+    let description = "Told apart from others in any case and any Unicode normal form.";
+    string(pattern).min_length(Some(1)).max_length(Some(64)).description(Some(description)).build()
 }
 
 pub fn description() -> Object {
@@ -149,8 +158,24 @@ mod tests {
         let fields = [
             (
                 "sku",
-                vec![json!("a.B_9-"), json!("x".repeat(64))],
-                vec![json!(""), json!("a b"), json!("x".repeat(65))],
+                vec![
+                    json!("a.B_9-"),
+                    json!("x".repeat(64)),
+                    json!(" 4058NB/12 +ü"),
+                    json!("товар:1"),
+                    json!("無線\u{a0}🏮"),
+                ],
+                vec![
+                    json!(""),
+                    json!(" "),
+                    json!("\u{a0}"),
+                    json!("a\tb"),
+                    json!("a\u{200b}"),
+                    json!("\u{202e}a"),
+                    json!("\u{feff}a"),
+                    json!("a\u{ad}"),
+                    json!("x".repeat(65)),
+                ],
             ),
             (
                 "name",

@@ -32,7 +32,7 @@ pub use text::Encoding;
 
 use store::Found;
 
-use super::{Form, form, slug, updated};
+use super::{Form, form, sku, slug, updated};
 use crate::stock::{self, AdjustError};
 
 /// Most levels of categories: the tree is built and written level within level, and clients
@@ -95,6 +95,8 @@ impl LineError {
 pub struct Line {
     pub number: u64,
     form: Form,
+    /// Of its SKU.
+    key: String,
     /// Units to be on hand; left as they are without.
     stock: Option<i32>,
     /// Whether the line says anything of them; if not, a product keeps its own.
@@ -128,7 +130,8 @@ impl Line {
             invalid.text("/category_name", name.clone(), 1, 100);
             invalid.check().map_err(refused)?;
         }
-        Ok(Self { number, form, stock, attributes, images, new_category })
+        let key = sku::key(&form.sku);
+        Ok(Self { number, form, key, stock, attributes, images, new_category })
     }
 }
 
@@ -173,8 +176,8 @@ impl ApplyError {
 /// Applies the lines in the order given. On an error the transaction is spent.
 pub async fn apply(connection: &mut Connection, lines: &[Line], actor: Uuid) -> Result<Applied, ApplyError> {
     super::store::take_turn_to_add_many(connection).await?;
-    let skus: Vec<String> = lines.iter().map(|line| line.form.sku.clone()).collect();
-    let there = store::lock(connection, &skus).await?;
+    let keys = lines.iter().flat_map(|line| [line.key.clone(), sku::exact_key(&line.form.sku)]);
+    let there = store::lock(connection, &keys.collect::<Vec<_>>()).await?;
     let named: Vec<String> = lines.iter().flat_map(Line::categories).cloned().collect();
     let known = store::categories(connection, &named).await?;
 
@@ -210,6 +213,7 @@ enum Counted {
 /// A product as the batch will leave it.
 struct Draft {
     id: Uuid,
+    key: String,
     created: bool,
     changed: bool,
     form: Form,
@@ -221,7 +225,7 @@ struct Draft {
 impl Draft {
     /// Whether a search finds the product by the same words as before.
     fn keeps_words(&self, there: &HashMap<String, Found>) -> bool {
-        there.get(&self.form.sku).is_some_and(|Found { form, .. }| {
+        there.get(&self.key).is_some_and(|Found { form, .. }| {
             (&form.name, &form.description, &form.attributes)
                 == (&self.form.name, &self.form.description, &self.form.attributes)
         })
@@ -233,20 +237,21 @@ struct Batch<'a> {
     /// Categories that there are, or will be, with their levels.
     known: HashMap<String, i32>,
     made: Vec<store::Category<'a>>,
-    /// By SKU, so that rows are inserted in that order.
-    drafts: BTreeMap<&'a str, Draft>,
+    /// By the keys of SKUs, so that rows are inserted in that order.
+    drafts: BTreeMap<String, Draft>,
 }
 
 impl<'a> Batch<'a> {
     fn add(&mut self, line: &'a Line) -> Result<Counted, LineError> {
         let refuse =
             |pointer: &str, code: &str, detail: &str| Err(LineError::at(line.number, pointer, code, detail));
-        let sku = line.form.sku.as_str();
-        let found = self.there.get(sku);
+        let exact = sku::exact_key(&line.form.sku);
+        let key = if self.there.contains_key(&exact) { exact } else { line.key.clone() };
+        let found = self.there.get(&key);
         if found.is_some_and(|found| found.archived) {
             return refuse("/sku", "sku_taken", "A product that was archived has this SKU.");
         }
-        let before = self.drafts.get(sku).map(|draft| (&draft.form, draft.stock));
+        let before = self.drafts.get(&key).map(|draft| (&draft.form, draft.stock));
         let before = before.or_else(|| found.map(|found| (&found.form, found.on_hand)));
         if before.is_some_and(|(form, _)| form.price.currency != line.form.price.currency) {
             let detail = "A product keeps its currency; create another product.";
@@ -264,6 +269,8 @@ impl<'a> Batch<'a> {
         let counted = match before {
             None => Counted::Created,
             Some((held, units)) => {
+                // However the line spells it.
+                form.sku.clone_from(&held.sku);
                 if !line.attributes {
                     form.attributes.clone_from(&held.attributes);
                 }
@@ -283,7 +290,8 @@ impl<'a> Batch<'a> {
             self.known.insert(category.slug.to_owned(), level);
             self.made.push(category);
         }
-        let draft = self.drafts.entry(sku).or_insert_with(|| Draft {
+        let draft = self.drafts.entry(key.clone()).or_insert_with(|| Draft {
+            key,
             id: found.map_or_else(Uuid::now_v7, |found| found.id),
             created: found.is_none(),
             changed: false,

@@ -9,7 +9,7 @@ use sqlx::types::Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Form, Product, Stock};
+use super::{Form, Product, Stock, sku};
 
 struct Row {
     pub id: Uuid,
@@ -178,8 +178,8 @@ pub async fn take_turn_to_add_many(connection: &mut Connection) -> sqlx::Result<
 pub async fn insert(connection: &mut Connection, id: Uuid, slug: &str, form: &Form) -> sqlx::Result<bool> {
     let inserted = sqlx::query!(
         "INSERT INTO products.products
-             (id, sku, slug, name, description, price, currency, category, attributes, images)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+             (id, sku, slug, name, description, price, currency, category, attributes, images, sku_key)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
          ON CONFLICT ON CONSTRAINT products_slug_key DO NOTHING",
         id,
         form.sku,
@@ -191,15 +191,18 @@ pub async fn insert(connection: &mut Connection, id: Uuid, slug: &str, form: &Fo
         form.category,
         Json(&form.attributes) as _,
         &form.images,
+        sku::stored_key(&form.sku),
     );
     Ok(inserted.execute(connection).await?.rows_affected() == 1)
 }
 
+/// A SKU that was told apart by case alone stays so until it is another one.
 pub async fn update(connection: &mut Connection, id: Uuid, form: &Form) -> sqlx::Result<()> {
     sqlx::query!(
         "UPDATE products.products
          SET sku = $2, name = $3, description = $4, price = $5, currency = $6, category = $7,
-             attributes = $8, images = $9, version = version + 1, updated_at = now()
+             attributes = $8, images = $9, version = version + 1, updated_at = now(),
+             sku_key = CASE WHEN sku = $2 THEN sku_key ELSE $10 END
          WHERE id = $1",
         id,
         form.sku,
@@ -210,6 +213,7 @@ pub async fn update(connection: &mut Connection, id: Uuid, form: &Form) -> sqlx:
         form.category,
         Json(&form.attributes) as _,
         &form.images,
+        sku::stored_key(&form.sku),
     )
     .execute(connection)
     .await?;

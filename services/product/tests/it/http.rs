@@ -58,7 +58,7 @@ async fn a_product_that_can_not_be_is_refused_and_nothing_changes() {
         async move { shop.post("/products", &body).await }
     };
     for (fields, pointer, code) in [
-        (json!({"sku": "a b"}), "/sku", "invalid_sku"),
+        (json!({"sku": " "}), "/sku", "invalid_sku"),
         (json!({"sku": "a".repeat(65)}), "/sku", "invalid_sku"),
         (json!({"name": ""}), "/name", "too_short"),
         (json!({"name": "x".repeat(201)}), "/name", "too_long"),

@@ -15,3 +15,4 @@ mod refusals;
 mod repeats;
 mod retention;
 mod search;
+mod skus;

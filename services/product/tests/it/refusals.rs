@@ -191,7 +191,7 @@ async fn every_limit_of_a_product_is_kept_by_both_post_and_patch() {
     let long_address = format!("https://a.example/{}", "x".repeat(2000));
     for (fields, pointer, code) in [
         (json!({"sku": ""}), "/sku", "invalid_sku"),
-        (json!({"sku": "ä"}), "/sku", "invalid_sku"),
+        (json!({"sku": "a\u{200b}"}), "/sku", "invalid_sku"),
         (json!({"sku": 7}), "/sku", "invalid_value"),
         (json!({"name": " "}), "/name", "too_short"),
         (json!({"price": 7}), "/price", "invalid_value"),
@@ -227,8 +227,7 @@ async fn every_limit_of_a_product_is_kept_by_both_post_and_patch() {
     }
     let got = send(shop.staff(Method::POST, "/products").json(&with(json!({"price": {"amount": 1}})))).await;
     assert_eq!(errors(&got.2), [("/price/currency", "missing_field")]);
-    let all =
-        json!({"sku": "no spaces", "name": " ", "price": {"amount": -1, "currency": "EUR"}, "stock": -1});
+    let all = json!({"sku": " ", "name": " ", "price": {"amount": -1, "currency": "EUR"}, "stock": -1});
     let got = send(shop.staff(Method::POST, "/products").json(&with(all))).await;
     let told: Vec<&str> = errors(&got.2).into_iter().map(|(pointer, _)| pointer).collect();
     assert_eq!(told, ["/sku", "/name", "/price/amount", "/stock"]);

@@ -9,7 +9,7 @@ use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::MOST_LEVELS;
-use crate::product::Form;
+use crate::product::{Form, sku};
 
 /// A product that there is.
 pub struct Found {
@@ -20,21 +20,22 @@ pub struct Found {
     pub reserved: i32,
 }
 
-/// The products with these SKUs, their rows locked. Their stock rows are not.
-pub async fn lock(connection: &mut Connection, skus: &[String]) -> sqlx::Result<HashMap<String, Found>> {
+/// The products with these keys of SKUs, by them, their rows locked. Their stock rows are not.
+pub async fn lock(connection: &mut Connection, keys: &[String]) -> sqlx::Result<HashMap<String, Found>> {
     let rows = sqlx::query!(
-        r#"SELECT p.id, p.sku, p.name, p.description, p.price, p.currency, p.category,
+        r#"SELECT p.id, COALESCE(p.sku_key, lower(p.sku COLLATE "C")) AS "key!", p.sku, p.name, p.description, p.price, p.currency, p.category,
                   p.attributes AS "attributes: Json<BTreeMap<String, String>>", p.images,
                   p.archived_at IS NOT NULL AS "archived!", s.on_hand, s.reserved
            FROM products.products p JOIN products.stock s ON s.product_id = p.id
-           WHERE p.sku = ANY($1) ORDER BY p.sku FOR NO KEY UPDATE OF p"#,
-        skus,
+           WHERE COALESCE(p.sku_key, lower(p.sku COLLATE "C")) = ANY($1)
+           ORDER BY COALESCE(p.sku_key, lower(p.sku COLLATE "C")) FOR NO KEY UPDATE OF p"#,
+        keys,
     );
     let rows = rows.fetch_all(connection).await?.into_iter().map(|row| {
         let currency = Currency::from_code(&row.currency);
         let currency = currency.ok_or_else(|| sqlx::Error::Decode("not a currency".into()))?;
         let form = Form {
-            sku: row.sku.clone(),
+            sku: row.sku,
             name: row.name,
             description: row.description,
             price: Money::new(row.price, currency),
@@ -43,7 +44,7 @@ pub async fn lock(connection: &mut Connection, skus: &[String]) -> sqlx::Result<
             images: row.images,
         };
         let (archived, on_hand, reserved) = (row.archived, row.on_hand, row.reserved);
-        Ok((row.sku, Found { id: row.id, form, archived, on_hand, reserved }))
+        Ok((row.key, Found { id: row.id, form, archived, on_hand, reserved }))
     });
     rows.collect()
 }
@@ -109,6 +110,7 @@ pub async fn slugs(connection: &mut Connection, slugs: &[String]) -> sqlx::Resul
 pub struct Rows<'a> {
     ids: Vec<Uuid>,
     skus: Vec<String>,
+    sku_keys: Vec<Option<String>>,
     names: Vec<String>,
     descriptions: Vec<String>,
     prices: Vec<i64>,
@@ -125,6 +127,7 @@ impl<'a> Rows<'a> {
         for (id, form) in forms {
             rows.ids.push(id);
             rows.skus.push(form.sku.clone());
+            rows.sku_keys.push(sku::stored_key(&form.sku));
             rows.names.push(form.name.clone());
             rows.descriptions.push(form.description.clone());
             rows.prices.push(form.price.amount);
@@ -145,12 +148,12 @@ pub async fn insert(connection: &mut Connection, rows: &Rows<'_>, slugs: &[Strin
     }
     let inserted = sqlx::query!(
         "INSERT INTO products.products
-             (id, sku, slug, name, description, price, currency, category, attributes, images)
+             (id, sku, slug, name, description, price, currency, category, attributes, images, sku_key)
          SELECT id, sku, slug, name, description, price, currency, category, attributes,
-                ARRAY(SELECT jsonb_array_elements_text(images))
+                ARRAY(SELECT jsonb_array_elements_text(images)), sku_key
          FROM UNNEST($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::text[],
-                     $8::text[], $9::jsonb[], $10::jsonb[])
-              AS n (id, sku, slug, name, description, price, currency, category, attributes, images)
+                     $8::text[], $9::jsonb[], $10::jsonb[], $11::text[])
+              AS n (id, sku, slug, name, description, price, currency, category, attributes, images, sku_key)
          ON CONFLICT DO NOTHING",
         &rows.ids,
         &rows.skus,
@@ -162,6 +165,7 @@ pub async fn insert(connection: &mut Connection, rows: &Rows<'_>, slugs: &[Strin
         &rows.categories,
         &rows.attributes as _,
         &rows.images as _,
+        &rows.sku_keys as &[Option<String>],
     );
     Ok(inserted.execute(connection).await?.rows_affected())
 }
