@@ -15,7 +15,7 @@ use crate::consumer::Consumer;
 use crate::failpoints;
 use crate::objects::Objects;
 use crate::stock::Lives;
-use crate::{demo, grpc, http, image, retention, stock};
+use crate::{demo, grpc, http, image, product, retention, stock};
 
 static MIGRATIONS: Migrator = sqlx::migrate!();
 
@@ -51,6 +51,7 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
     });
 
     retention::start(pool.clone(), lives, lifecycle);
+    product::indexing::start(pool.clone(), lifecycle);
     let calls = grpc::Calls::new(pool.clone(), callers, lives);
     let routes = Routes::new(ProductServiceServer::new(calls));
     let api = http::router(http::App::new(pool.clone(), outbox, verifier, objects, lifecycle.stopping()));

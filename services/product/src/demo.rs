@@ -73,12 +73,17 @@ pub async fn load(pool: &Pool) -> anyhow::Result<()> {
     let slugs: Vec<String> = items.iter().map(|item| product::slug(&item.form.name)).collect();
     let prices: Vec<i64> = items.iter().map(|item| item.form.price.amount).collect();
     let attributes: Vec<Json<_>> = items.iter().map(|item| Json(&item.form.attributes)).collect();
+    let searches: Vec<String> = items.iter().map(|item| product::indexing::vector(&item.form)).collect();
     // A shop that has the SKU or the slug already keeps its own product.
     let inserted = sqlx::query_scalar!(
         "INSERT INTO products.products
-             (id, sku, slug, name, description, price, currency, category, attributes, images)
-         SELECT *, '{}' FROM UNNEST($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[],
-             $6::bigint[], $7::text[], $8::text[], $9::jsonb[])
+             (id, sku, slug, name, description, price, currency, category, attributes, images,
+              search, words_version)
+         SELECT id, sku, slug, name, description, price, currency, category, attributes, '{}',
+                search::tsvector, $11
+         FROM UNNEST($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::text[],
+                     $8::text[], $9::jsonb[], $10::text[])
+              AS n (id, sku, slug, name, description, price, currency, category, attributes, search)
          ON CONFLICT DO NOTHING RETURNING id",
         &ids,
         &column(|form| &form.sku),
@@ -89,6 +94,8 @@ pub async fn load(pool: &Pool) -> anyhow::Result<()> {
         &column(|form| form.price.currency.code()),
         &column(|form| &form.category),
         &attributes as _,
+        &searches,
+        words::VERSION,
     );
     let inserted = inserted.fetch_all(&mut *transaction).await?;
     let units = ids.iter().zip(&items).filter(|(id, _)| inserted.contains(id));

@@ -2,6 +2,7 @@
 
 mod form;
 pub mod import;
+pub mod indexing;
 pub mod reads;
 pub mod search;
 mod sku;

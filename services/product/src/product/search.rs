@@ -3,7 +3,6 @@
 mod facets;
 mod lists;
 mod spelling;
-mod terms;
 
 use serde::{Deserialize, Serialize};
 use service::Problem;
@@ -14,6 +13,7 @@ use service::validate::Invalid;
 use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
+use words::Query;
 
 pub use facets::Facets;
 
@@ -23,8 +23,8 @@ use super::{Product, store};
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct Params {
-    /// Words to look for: `"a phrase"`, `-without` and `or` are understood, other punctuation is not looked for, and
-    /// words that no product holds are respelt.
+    /// What people type, which is text: words, numbers, part of a SKU, in any script. Of all punctuation `"a phrase"`
+    /// and `-without` mean something. Words that no product holds are respelt, and `did_you_mean` says so.
     #[param(max_length = 200, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$")]
     q: Option<String>,
     /// A category's slug; those below it are included.
@@ -107,9 +107,13 @@ enum Place {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Tier {
+    /// They are its name or SKU.
+    Exact,
     /// All in its name or SKU.
     Name,
-    /// All there or in its attributes.
+    /// All there, some as the beginnings of others.
+    Beginning,
+    /// All there or in its attributes, some within others.
     Facts,
     /// Some only in its description.
     Description,
@@ -124,6 +128,10 @@ pub struct Answer {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     facets: Option<Facets>,
+    /// What was looked for instead of `q`, which no product holds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    did_you_mean: Option<String>,
 }
 
 impl Params {
@@ -244,7 +252,7 @@ async fn newest(pool: &Pool, search: &Search) -> Result<Answer, Problem> {
     let more = items.len() > limit;
     items.truncate(limit);
     let page = search.page(items, more, None, |last| Place::Newest(micros(last.created_at)));
-    Ok(Answer { page, facets: None })
+    Ok(Answer { page, facets: None, did_you_mean: None })
 }
 
 async fn find(connection: &mut Connection, search: &Search) -> Result<Answer, Problem> {
@@ -257,21 +265,20 @@ async fn find(connection: &mut Connection, search: &Search) -> Result<Answer, Pr
         return Err(super::unknown_category("/category"));
     }
     let mut respelt = search.after.as_ref().and_then(|after| after.respelt.clone());
-    let q = filters.q.as_deref().map(terms::tidy);
-    let words = match (&q, &respelt) {
+    let query = match (&filters.q, &respelt) {
         (None, _) => None,
-        (Some(_), Some(words)) => Some(spelling::query(words)),
-        (Some(q), None) => Some(spelling::parse(connection, q).await?),
+        (Some(_), Some(words)) => Some(Query::parse(&words.join(" "))),
+        (Some(q), None) => Some(Query::parse(q)),
     };
-    let mut scope = lists::Scope { filters, words, categories };
+    let mut scope = lists::Scope::new(filters, query, categories);
     let (mut found, mut tiers) = page(connection, &scope, search).await?;
-    if let Some(q) = q.as_deref()
+    if let Some(query) = &scope.query
         && found.is_empty()
         && search.after.is_none()
     {
-        respelt = spelling::correct(connection, q, scope.words.as_deref().unwrap_or_default()).await?;
+        respelt = spelling::correct(connection, query).await?;
         if let Some(words) = &respelt {
-            scope.words = Some(spelling::query(words));
+            scope = lists::Scope::new(filters, Some(Query::parse(&words.join(" "))), scope.categories);
             (found, tiers) = page(connection, &scope, search).await?;
         }
     }
@@ -285,13 +292,14 @@ async fn find(connection: &mut Connection, search: &Search) -> Result<Answer, Pr
     found.truncate(limit);
     let items = store::in_order(connection, &found).await?;
     let tier = tiers.of(items.len().saturating_sub(1));
+    let did_you_mean = respelt.as_ref().map(|words| words.join(" "));
     let page = search.page(items, more, respelt, |last| match filters.sort {
         Sort::Newest => Place::Newest(micros(last.created_at)),
         Sort::Relevance => Place::Relevance(tier, micros(last.created_at)),
         Sort::Price | Sort::PriceDown => Place::Price(last.price.amount),
         Sort::Name => Place::Name(last.name.clone()),
     });
-    Ok(Answer { page, facets })
+    Ok(Answer { page, facets, did_you_mean })
 }
 
 impl Search {
@@ -349,10 +357,11 @@ async fn page(
     search: &Search,
 ) -> sqlx::Result<(Vec<Uuid>, Tiers)> {
     let (after, wanted) = (search.after.as_ref(), search.limit + 1);
-    if scope.words.as_deref().is_some_and(str::is_empty) {
-        return Ok((Vec::new(), Tiers::default()));
-    }
-    if search.filters.sort != Sort::Relevance {
+    let Some(query) = scope.query.as_ref().filter(|_| search.filters.sort == Sort::Relevance) else {
+        return Ok((lists::page(connection, scope, after, wanted).await?, Tiers::default()));
+    };
+    if query.any.is_none() && query.without.is_some() {
+        // Only what is left out was named: all others are as good.
         return Ok((lists::page(connection, scope, after, wanted).await?, Tiers::default()));
     }
     let place = after.and_then(|after| match after.place {
@@ -360,12 +369,12 @@ async fn page(
         _ => None,
     });
     let (mut found, mut tiers) = (Vec::new(), Tiers::default());
-    for tier in [Tier::Name, Tier::Facts, Tier::Description] {
+    for tier in [Tier::Exact, Tier::Name, Tier::Beginning, Tier::Facts, Tier::Description] {
         let left = wanted - i64::try_from(found.len()).unwrap_or(wanted);
         let after = place.filter(|(at, _)| *at == tier).map(|(_, after)| after);
         let passed = place.is_some_and(|(at, _)| at as u8 > tier as u8);
         if left > 0 && !passed {
-            let ids = lists::tier(connection, scope, tier, after, left).await?;
+            let ids = lists::tier(connection, scope, query, tier, after, left).await?;
             tiers.0.push((tier, ids.len()));
             found.extend(ids);
         }

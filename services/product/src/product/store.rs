@@ -9,7 +9,7 @@ use sqlx::types::Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Form, Product, Stock, sku};
+use super::{Form, Product, Stock, indexing, sku};
 
 struct Row {
     pub id: Uuid,
@@ -178,8 +178,9 @@ pub async fn take_turn_to_add_many(connection: &mut Connection) -> sqlx::Result<
 pub async fn insert(connection: &mut Connection, id: Uuid, slug: &str, form: &Form) -> sqlx::Result<bool> {
     let inserted = sqlx::query!(
         "INSERT INTO products.products
-             (id, sku, slug, name, description, price, currency, category, attributes, images, sku_key)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+             (id, sku, slug, name, description, price, currency, category, attributes, images, sku_key,
+              search, words_version)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12::text::tsvector, $13)
          ON CONFLICT ON CONSTRAINT products_slug_key DO NOTHING",
         id,
         form.sku,
@@ -192,6 +193,8 @@ pub async fn insert(connection: &mut Connection, id: Uuid, slug: &str, form: &Fo
         Json(&form.attributes) as _,
         &form.images,
         sku::stored_key(&form.sku),
+        indexing::vector(form),
+        words::VERSION,
     );
     Ok(inserted.execute(connection).await?.rows_affected() == 1)
 }
@@ -202,7 +205,8 @@ pub async fn update(connection: &mut Connection, id: Uuid, form: &Form) -> sqlx:
         "UPDATE products.products
          SET sku = $2, name = $3, description = $4, price = $5, currency = $6, category = $7,
              attributes = $8, images = $9, version = version + 1, updated_at = now(),
-             sku_key = CASE WHEN sku = $2 THEN sku_key ELSE $10 END
+             sku_key = CASE WHEN sku = $2 THEN sku_key ELSE $10 END,
+             search = $11::text::tsvector, words_version = $12
          WHERE id = $1",
         id,
         form.sku,
@@ -214,6 +218,8 @@ pub async fn update(connection: &mut Connection, id: Uuid, form: &Form) -> sqlx:
         Json(&form.attributes) as _,
         &form.images,
         sku::stored_key(&form.sku),
+        indexing::vector(form),
+        words::VERSION,
     )
     .execute(connection)
     .await?;

@@ -9,7 +9,7 @@ use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::MOST_LEVELS;
-use crate::product::{Form, sku};
+use crate::product::{Form, indexing, sku};
 
 /// A product that there is.
 pub struct Found {
@@ -119,12 +119,14 @@ pub struct Rows<'a> {
     attributes: Vec<Json<&'a BTreeMap<String, String>>>,
     /// JSON, as the rows of an array of arrays would have to be of one length.
     images: Vec<Json<&'a [String]>>,
+    forms: Vec<&'a Form>,
 }
 
 impl<'a> Rows<'a> {
     pub fn new(forms: impl Iterator<Item = (Uuid, &'a Form)>) -> Self {
         let mut rows = Self::default();
         for (id, form) in forms {
+            rows.forms.push(form);
             rows.ids.push(id);
             rows.skus.push(form.sku.clone());
             rows.sku_keys.push(sku::stored_key(&form.sku));
@@ -138,6 +140,11 @@ impl<'a> Rows<'a> {
         }
         rows
     }
+
+    /// What the products are found by.
+    fn vectors(&self) -> Vec<String> {
+        self.forms.iter().map(|form| indexing::vector(form)).collect()
+    }
 }
 
 /// Adds products, and returns how many: fewer than given when somebody else
@@ -148,12 +155,14 @@ pub async fn insert(connection: &mut Connection, rows: &Rows<'_>, slugs: &[Strin
     }
     let inserted = sqlx::query!(
         "INSERT INTO products.products
-             (id, sku, slug, name, description, price, currency, category, attributes, images, sku_key)
+             (id, sku, slug, name, description, price, currency, category, attributes, images, sku_key,
+              search, words_version)
          SELECT id, sku, slug, name, description, price, currency, category, attributes,
-                ARRAY(SELECT jsonb_array_elements_text(images)), sku_key
+                ARRAY(SELECT jsonb_array_elements_text(images)), sku_key, search::tsvector, $13
          FROM UNNEST($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::text[],
-                     $8::text[], $9::jsonb[], $10::jsonb[], $11::text[])
-              AS n (id, sku, slug, name, description, price, currency, category, attributes, images, sku_key)
+                     $8::text[], $9::jsonb[], $10::jsonb[], $11::text[], $12::text[])
+              AS n (id, sku, slug, name, description, price, currency, category, attributes, images, sku_key,
+                    search)
          ON CONFLICT DO NOTHING",
         &rows.ids,
         &rows.skus,
@@ -166,6 +175,8 @@ pub async fn insert(connection: &mut Connection, rows: &Rows<'_>, slugs: &[Strin
         &rows.attributes as _,
         &rows.images as _,
         &rows.sku_keys as &[Option<String>],
+        &rows.vectors(),
+        words::VERSION,
     );
     Ok(inserted.execute(connection).await?.rows_affected())
 }
@@ -179,9 +190,10 @@ pub async fn update(connection: &mut Connection, rows: &Rows<'_>) -> sqlx::Resul
         "UPDATE products.products p
          SET name = n.name, description = n.description, price = n.price, category = n.category,
              attributes = n.attributes, images = ARRAY(SELECT jsonb_array_elements_text(n.images)),
-             version = p.version + 1, updated_at = now()
-         FROM UNNEST($1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::jsonb[], $7::jsonb[])
-              AS n (id, name, description, price, category, attributes, images)
+             search = n.search::tsvector, words_version = $9, version = p.version + 1, updated_at = now()
+         FROM UNNEST($1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::jsonb[], $7::jsonb[],
+                     $8::text[])
+              AS n (id, name, description, price, category, attributes, images, search)
          WHERE p.id = n.id",
         &rows.ids,
         &rows.names,
@@ -190,6 +202,8 @@ pub async fn update(connection: &mut Connection, rows: &Rows<'_>) -> sqlx::Resul
         &rows.categories,
         &rows.attributes as _,
         &rows.images as _,
+        &rows.vectors(),
+        words::VERSION,
     )
     .execute(connection)
     .await?;

@@ -81,8 +81,7 @@ impl Count {
 type Counts = (HashMap<String, Count>, [Count; FLOORS.len()]);
 
 pub async fn count(connection: &mut Connection, scope: &Scope<'_>) -> sqlx::Result<Facets> {
-    let (mut categories, bands) = match (scope.words.as_deref(), scope.filters.in_stock) {
-        (Some(""), _) => Counts::default(),
+    let (mut categories, bands) = match (&scope.query, scope.filters.in_stock) {
         (None, None | Some(true)) => (categories(connection, scope).await?, bands(connection, scope).await?),
         // Few of the shop's products, it is to be hoped.
         (Some(_), _) | (None, Some(false)) => together(connection, scope).await?,
@@ -113,6 +112,7 @@ async fn together(connection: &mut Connection, scope: &Scope<'_>) -> sqlx::Resul
                FROM products.products p LEFT JOIN products.sold_out o ON o.product_id = p.id
                WHERE p.archived_at IS NULL AND ($1::text IS NULL OR p.search @@ $1::text::tsquery)
                  AND ($2::bool IS NULL OR (o.product_id IS NULL) = $2)
+                 AND ($7::text IS NULL OR p.search @@ $7::text::tsquery)
                LIMIT $3)
            SELECT category, width_bucket(price, $4::bigint[]) - 1 AS "band!", count(*) AS "count!",
                   ($5::bigint IS NULL OR price >= $5) AND ($6::bigint IS NULL OR price <= $6) AS "in_range!"
@@ -123,6 +123,7 @@ async fn together(connection: &mut Connection, scope: &Scope<'_>) -> sqlx::Resul
         &FLOORS,
         scope.filters.min_price,
         scope.filters.max_price,
+        scope.also.as_deref(),
     );
     let rows = rows.fetch_all(connection).await?;
     let capped = rows.iter().map(|row| row.count).sum::<i64>() > MOST_IN_ALL;

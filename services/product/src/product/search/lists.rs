@@ -12,6 +12,7 @@
 use service::db::Connection;
 use time::OffsetDateTime;
 use uuid::Uuid;
+use words::Query;
 
 use super::{Cursor, Filters, Place, Sort, Tier, from_micros};
 
@@ -20,23 +21,25 @@ const BROAD: i64 = 2_000;
 
 /// One statement: `$keyset` is what comes after the product `$6` with sort value `$8`.
 macro_rules! ids {
-    ($statement:tt, $scope:expr, $after:expr, $limit:expr, $key:expr, $matches:tt, $keyset:tt, $order:tt) => {
+    ($statement:tt, $scope:expr, $words:expr, $after:expr, $limit:expr, $key:expr, $matches:tt, $keyset:tt, $order:tt) => {
         ids!(@ $statement, $matches, $order,
             (" FROM products.products p LEFT JOIN products.sold_out o ON o.product_id = p.id
                WHERE p.archived_at IS NULL
                  AND ($3::bigint IS NULL OR p.price >= $3)
                  AND ($4::bigint IS NULL OR p.price <= $4)
                  AND ($5::bool IS NULL OR (o.product_id IS NULL) = $5)
-                 AND ($6::uuid IS NULL OR " $keyset ")"),
+                 AND ($6::uuid IS NULL OR " $keyset ")
+                 AND ($9::text IS NULL OR p.search @@ $9::text::tsquery)"),
             [
-                $scope.words.as_deref(),
+                $words,
                 $scope.categories.as_deref() as _,
                 $scope.filters.min_price,
                 $scope.filters.max_price,
                 $scope.filters.in_stock,
                 $after,
                 $limit,
-                $key
+                $key,
+                $scope.also.as_deref()
             ])
     };
     (@ walk, $matches:tt, $order:tt, ($($filtered:tt)+), [$($argument:expr),+]) => {
@@ -62,7 +65,7 @@ macro_rules! ids {
             "WITH found AS MATERIALIZED (
                  SELECT p.id, p.price, p.created_at, p.name" $(+ $filtered)+ + " AND " + $matches + "
                      AND ($2::text[] IS NULL OR p.category = ANY($2))
-                 LIMIT $9)
+                 LIMIT $10)
              SELECT p.id, (SELECT count(*) FROM found) AS \"found!\" FROM found p
              ORDER BY " + $order + " LIMIT $7",
             $($argument),+,
@@ -74,24 +77,26 @@ macro_rules! ids {
 /// A page, by whichever statement is quick.
 macro_rules! page {
     ($connection:expr, $scope:expr, $($part:tt),+) => {{
-        if $scope.words.is_some() {
-            let rows = ids!(gather, $scope, $($part),+).fetch_all(&mut *$connection).await?;
+        let words = $scope.words.as_deref();
+        if words.is_some() {
+            let rows = ids!(gather, $scope, words, $($part),+).fetch_all(&mut *$connection).await?;
             if rows.first().is_none_or(|row| row.found <= BROAD) {
                 return Ok(rows.into_iter().map(|row| row.id).collect());
             }
         } else if $scope.categories.is_some() {
-            return ids!(shelf, $scope, $($part),+).fetch_all($connection).await;
+            return ids!(shelf, $scope, words, $($part),+).fetch_all($connection).await;
         }
-        ids!(walk, $scope, $($part),+).fetch_all($connection).await
+        ids!(walk, $scope, words, $($part),+).fetch_all($connection).await
     }};
 }
 
 /// As `page!` within a tier of relevance.
 macro_rules! ranked {
-    ($connection:expr, $scope:expr, $id:tt, $limit:tt, $time:tt, $matches:tt) => {{
+    ($connection:expr, $scope:expr, $words:expr, $id:tt, $limit:tt, $time:tt, $matches:tt) => {{
         let rows = ids!(
             gather,
             $scope,
+            $words,
             $id,
             $limit,
             $time,
@@ -106,6 +111,7 @@ macro_rules! ranked {
         let ids = ids!(
             walk,
             $scope,
+            $words,
             $id,
             $limit,
             $time,
@@ -120,13 +126,28 @@ macro_rules! ranked {
 /// What is looked for.
 pub struct Scope<'a> {
     pub filters: &'a Filters,
-    /// A tsquery.
+    pub query: Option<Query>,
+    /// The tsquery of all that the query finds, but for what it leaves out.
     pub words: Option<String>,
+    /// The tsquery of what must be so besides, wherever a product holds the words.
+    pub also: Option<String>,
     /// The category with all below it.
     pub categories: Option<Vec<String>>,
 }
 
-/// Up to `limit` ids in the sort's order, from after `after`. Not for relevance.
+impl<'a> Scope<'a> {
+    pub fn new(filters: &'a Filters, query: Option<Query>, categories: Option<Vec<String>>) -> Self {
+        let words = query.as_ref().and_then(|query| match &query.without {
+            Some(_) => query.found(),
+            None => Some(query.found().unwrap_or_else(|| query.exact.clone())),
+        });
+        let without = query.as_ref().and_then(|query| query.without.as_deref());
+        let also = without.map(|without| format!("!({without})"));
+        Self { filters, query, words, also, categories }
+    }
+}
+
+/// Up to `limit` ids in the sort's order, from after `after`. Not for relevance, unless all are equally good.
 pub async fn page(
     connection: &mut Connection,
     scope: &Scope<'_>,
@@ -137,7 +158,7 @@ pub async fn page(
     match scope.filters.sort {
         Sort::Newest | Sort::Relevance => {
             let time = after.and_then(|after| match after.place {
-                Place::Newest(micros) => from_micros(micros),
+                Place::Newest(micros) | Place::Relevance(_, micros) => from_micros(micros),
                 _ => None,
             });
             page!(
@@ -189,8 +210,8 @@ pub async fn page(
                 limit,
                 name,
                 "p.search @@ $1::text::tsquery",
-                r#"(lower(p.name) COLLATE "C", p.id) > (lower($8), $6)"#,
-                r#"lower(p.name) COLLATE "C", p.id"#
+                "(p.name COLLATE products.names, p.id) > ($8, $6)",
+                "p.name COLLATE products.names, p.id"
             )
         }
     }
@@ -204,39 +225,50 @@ fn price(after: &Cursor) -> Option<i64> {
 }
 
 /// Up to `limit` ids of one tier of relevance, newest first, from after `after`.
-///
-/// Only an exclusion (`!`) can be met in one part of a product and broken in another.
 pub async fn tier(
     connection: &mut Connection,
     scope: &Scope<'_>,
+    query: &Query,
     tier: Tier,
     after: Option<(OffsetDateTime, Uuid)>,
     limit: i64,
 ) -> sqlx::Result<Vec<Uuid>> {
     let (time, id) = after.unzip();
+    let exact = &query.exact;
+    let words = match (tier, &query.whole, &query.any) {
+        (Tier::Exact, _, _) => exact.clone(),
+        (Tier::Name, Some(whole), _) => format!("({whole}) & !{exact}"),
+        (Tier::Beginning, Some(whole), Some(any)) if whole != any => {
+            format!("({any}) & !({whole}) & !{exact}")
+        }
+        (Tier::Facts | Tier::Description, _, Some(any)) => format!("({any}) | {exact}"),
+        _ => return Ok(Vec::new()),
+    };
+    let words = Some(words.as_str());
     match tier {
-        Tier::Name => ranked!(
+        Tier::Exact | Tier::Name | Tier::Beginning => ranked!(
             connection,
             scope,
+            words,
             id,
             limit,
             time,
-            "ts_filter(p.search, '{a}') @@ $1::text::tsquery
-             AND (strpos($1, '!') = 0 OR p.search @@ $1::text::tsquery)"
+            "ts_filter(p.search, '{a}') @@ $1::text::tsquery"
         ),
         Tier::Facts => ranked!(
             connection,
             scope,
+            words,
             id,
             limit,
             time,
             "ts_filter(p.search, '{a,b}') @@ $1::text::tsquery
-             AND NOT ts_filter(p.search, '{a}') @@ $1::text::tsquery
-             AND (strpos($1, '!') = 0 OR p.search @@ $1::text::tsquery)"
+             AND NOT ts_filter(p.search, '{a}') @@ $1::text::tsquery"
         ),
         Tier::Description => ranked!(
             connection,
             scope,
+            words,
             id,
             limit,
             time,

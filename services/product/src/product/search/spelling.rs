@@ -1,27 +1,15 @@
 //! What a misspelt search may have meant.
 //!
-//! Words are compared as stems (`moorings` is `moor`) with those of names and
-//! attributes. Trigrams find the candidates, the number of edits decides: one
-//! in words of up to five letters, two in longer ones, as Elasticsearch's
-//! `fuzziness: AUTO` has it.
+//! Words that no product holds are compared with those of names and attributes. Trigrams find the candidates, the
+//! number of edits decides: one in words of up to five letters, two in longer ones, as Elasticsearch's
+//! `fuzziness: AUTO` has it. But a letter in place of another makes a word of its own too often in the short ones
+//! (`brack` is not `black`), so there one is left out, one too many, or two are swapped.
 
 use service::db::Connection;
+use words::Query;
 
 /// Words of a search that are looked up at most.
 const MOST_WORDS: usize = 12;
-
-/// `q`, tidied, as a tsquery; empty when it holds nothing to look for.
-pub async fn parse(connection: &mut Connection, q: &str) -> sqlx::Result<String> {
-    sqlx::query_scalar!(r#"SELECT websearch_to_tsquery('english', $1)::text AS "query!""#, q)
-        .fetch_one(connection)
-        .await
-}
-
-/// The tsquery that looks for all of `words`, which are stems.
-pub fn query(words: &[String]) -> String {
-    let quoted = words.iter().map(|word| format!("'{}'", word.replace('\\', "\\\\").replace('\'', "''")));
-    quoted.collect::<Vec<_>>().join(" & ")
-}
 
 /// Whether these can be words that [`correct`] gave.
 pub fn is_sane(words: &[String]) -> bool {
@@ -29,27 +17,25 @@ pub fn is_sane(words: &[String]) -> bool {
     (1..=MOST_WORDS).contains(&words.len()) && words.iter().all(word)
 }
 
-/// The stems to look for instead of `q`; `None` when the shop has a product
-/// with its words (`query`), or nothing like them. A search that excludes words
-/// or quotes a phrase means it to the letter.
-pub async fn correct(connection: &mut Connection, q: &str, query: &str) -> sqlx::Result<Option<Vec<String>>> {
-    let exact = q.contains('"') || q.split_whitespace().any(|word| word.starts_with('-'));
-    if exact || query.is_empty() || is_known(connection, query).await? {
+/// The words to look for instead; `None` when the shop has a product with those asked for, or nothing like them.
+/// Quotes and exclusions mean the words to the letter.
+pub async fn correct(connection: &mut Connection, query: &Query) -> sqlx::Result<Option<Vec<String>>> {
+    let found = query.found().unwrap_or_default();
+    if query.is_literal || !(1..=MOST_WORDS).contains(&query.words.len()) {
         return Ok(None);
     }
-    let words = sqlx::query!(
-        r#"SELECT word AS "word!", stem AS "stem!"
-           FROM unnest(tsvector_to_array(to_tsvector('simple', $1))) AS word
-           CROSS JOIN LATERAL (SELECT (tsvector_to_array(to_tsvector('english', word)))[1] AS stem) stemmed
-           WHERE stem IS NOT NULL"#,
-        q
-    );
-    let words = words.fetch_all(&mut *connection).await?;
-    if words.is_empty() || words.len() > MOST_WORDS {
+    let alone: Vec<String> = query.words.iter().map(|word| word.any.clone()).collect();
+    let alone = std::iter::once(found).chain(alone).collect::<Vec<_>>();
+    let is_known = are_known(connection, &alone).await?;
+    let Some((false, is_known)) = is_known.split_first().map(|(all, each)| (*all, each)) else {
+        return Ok(None);
+    };
+    let unknown = query.words.iter().zip(is_known).filter(|(_, is_known)| !**is_known);
+    let unknown: Vec<&words::Word> = unknown.map(|(word, _)| word).collect();
+    if unknown.is_empty() || unknown.iter().any(|word| !word.is_plain) {
         return Ok(None);
     }
-    // As spelt too: a slip may look like an ending that stemming takes off ("bras").
-    let asked: Vec<String> = words.iter().flat_map(|word| [word.stem.clone(), word.word.clone()]).collect();
+    let asked: Vec<String> = unknown.iter().map(|word| word.text.clone()).collect();
     // Low, for a transposition in a short word leaves few trigrams as they were.
     // https://www.postgresql.org/docs/current/pgtrgm.html
     sqlx::query!("SELECT set_config('pg_trgm.similarity_threshold', '0.2', true)")
@@ -70,27 +56,34 @@ pub async fn correct(connection: &mut Connection, q: &str, query: &str) -> sqlx:
             let edits = edits(asked, &row.word);
             // Few mistake the first letter.
             let likely = row.alike >= 0.3 || row.word.chars().next() == asked.chars().next();
-            (edits <= tolerated(asked) && likely).then_some((edits, row.word.clone()))
+            let letters = asked.chars().count();
+            let replaced =
+                letters <= 5 && letters == row.word.chars().count() && !is_swapped(asked, &row.word);
+            (edits <= tolerated(asked) && likely && !replaced).then_some((edits, row.word.clone()))
         });
         // Of equal ones the first is the most alike.
         near.min_by_key(|(edits, _)| *edits)
     };
-    let best = words.iter().map(|word| {
-        let near = near(&word.stem).into_iter().chain(near(&word.word)).min_by_key(|(edits, _)| *edits);
-        near.map_or_else(|| word.stem.clone(), |(_, word)| word)
-    });
-    let best: Vec<String> = best.collect();
-    let changed = best.iter().zip(&words).any(|(best, word)| *best != word.stem);
-    Ok(changed.then_some(best))
+    let mut best = Vec::with_capacity(query.words.len());
+    for (word, is_known) in query.words.iter().zip(is_known) {
+        match (is_known, near(&word.text)) {
+            (true, _) => best.push(word.text.clone()),
+            (false, Some((_, near))) => best.push(near),
+            (false, None) => return Ok(None),
+        }
+    }
+    Ok(Some(best))
 }
 
-async fn is_known(connection: &mut Connection, query: &str) -> sqlx::Result<bool> {
+/// For each tsquery whether the shop has a product that it finds.
+async fn are_known(connection: &mut Connection, queries: &[String]) -> sqlx::Result<Vec<bool>> {
     sqlx::query_scalar!(
-        r#"SELECT EXISTS (SELECT FROM products.products
-                          WHERE archived_at IS NULL AND search @@ $1::text::tsquery) AS "exists!""#,
-        query
+        r#"SELECT EXISTS (SELECT FROM products.products p
+                          WHERE p.archived_at IS NULL AND p.search @@ asked.query::tsquery) AS "exists!"
+           FROM UNNEST($1::text[]) WITH ORDINALITY AS asked (query, place) ORDER BY asked.place"#,
+        queries
     )
-    .fetch_one(connection)
+    .fetch_all(connection)
     .await
 }
 
@@ -100,6 +93,16 @@ fn tolerated(word: &str) -> usize {
         3..=5 => 1,
         _ => 2,
     }
+}
+
+/// Whether two neighbours in `a` changed places in `b`, which is as long: they have the same letters.
+fn is_swapped(a: &str, b: &str) -> bool {
+    let sorted = |word: &str| {
+        let mut letters: Vec<char> = word.chars().collect();
+        letters.sort_unstable();
+        letters
+    };
+    sorted(a) == sorted(b)
 }
 
 /// Insertions, deletions, replacements and swaps of neighbours from `a` to `b`
@@ -141,8 +144,8 @@ mod tests {
     }
 
     #[test]
-    fn a_query_holds_any_word_as_it_is() {
-        let words = ["o'brien", r"a\b", "&!|:*"].map(str::to_owned);
-        assert_eq!(query(&words), r"'o''brien' & 'a\\b' & '&!|:*'");
+    fn a_swap_is_told_from_another_letter() {
+        assert!(is_swapped("lapm", "lamp"));
+        assert!(!is_swapped("brack", "black"));
     }
 }
