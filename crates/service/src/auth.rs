@@ -20,7 +20,7 @@ use tokio::sync::Mutex;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::{Lifecycle, Problem};
+use crate::{Lifecycle, Problem, parameters};
 
 /// `typ` of an access token's header (RFC 9068, section 2.1).
 pub const TOKEN_TYPE: &str = "at+jwt";
@@ -221,6 +221,23 @@ impl Verifier {
     }
 }
 
+impl User {
+    /// As the extractor, for one that asks for more before it looks at the parameters.
+    pub async fn of<S>(parts: &Parts, state: &S) -> Result<Self, Problem>
+    where
+        S: Send + Sync,
+        Arc<Verifier>: FromRef<S>,
+    {
+        let header = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let token = header.and_then(|value| {
+            let (scheme, token) = value.split_once(' ')?;
+            scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+        });
+        let missing = || Problem::unauthorized("missing_token", "Send Authorization: Bearer <access token>.");
+        Arc::<Verifier>::from_ref(state).verify(token.ok_or_else(missing)?).await
+    }
+}
+
 impl<S> FromRequestParts<S> for User
 where
     S: Send + Sync,
@@ -229,13 +246,9 @@ where
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let header = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let token = header.and_then(|value| {
-            let (scheme, token) = value.split_once(' ')?;
-            scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-        });
-        let missing = || Problem::unauthorized("missing_token", "Send Authorization: Bearer <access token>.");
-        Arc::<Verifier>::from_ref(state).verify(token.ok_or_else(missing)?).await
+        let user = Self::of(parts, state).await?;
+        parameters::refuse_unknown(parts)?;
+        Ok(user)
     }
 }
 
@@ -247,8 +260,12 @@ where
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let user = User::from_request_parts(parts, state).await?;
-        if user.is_staff() { Ok(Self(user)) } else { Err(Problem::forbidden("This is for staff.")) }
+        let user = User::of(parts, state).await?;
+        if !user.is_staff() {
+            return Err(Problem::forbidden("This is for staff."));
+        }
+        parameters::refuse_unknown(parts)?;
+        Ok(Self(user))
     }
 }
 
@@ -260,7 +277,11 @@ where
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let user = User::from_request_parts(parts, state).await?;
-        if user.role == Role::Admin { Ok(Self(user)) } else { Err(Problem::forbidden("This is for admins.")) }
+        let user = User::of(parts, state).await?;
+        if user.role != Role::Admin {
+            return Err(Problem::forbidden("This is for admins."));
+        }
+        parameters::refuse_unknown(parts)?;
+        Ok(Self(user))
     }
 }

@@ -21,6 +21,7 @@ pub mod idempotency;
 mod lifecycle;
 pub mod openapi;
 pub mod page;
+pub mod parameters;
 pub mod peer;
 mod problem;
 pub mod serve;

@@ -9,9 +9,12 @@ use std::collections::BTreeMap;
 
 use axum::Router;
 use axum::http::{StatusCode, header};
+use axum::middleware;
 use axum::routing::get;
 use serde_json::{Map, Value, json};
 use utoipa_axum::router::OpenApiRouter;
+
+use crate::parameters::{self, Known};
 
 type Problems = BTreeMap<u16, Vec<String>>;
 
@@ -58,12 +61,15 @@ fn link(paths: &mut Value) {
     }
 }
 
-/// The routes as axum takes them, and the document at `/openapi.json`.
+/// The routes as axum takes them, and the document at `/openapi.json`. Query parameters that the document does not
+/// have are refused.
 pub fn router<S: Clone + Send + Sync + 'static>(title: &str, routes: OpenApiRouter<S>) -> Router<S> {
     let (router, openapi) = routes.split_for_parts();
-    let text = document::<S>(title, OpenApiRouter::with_openapi(openapi)).to_string();
+    let document = document::<S>(title, OpenApiRouter::with_openapi(openapi));
+    let (text, known) = (document.to_string(), Known::of(&document));
+    let checked = middleware::from_fn(move |request, next| parameters::check(known.clone(), request, next));
     let answer = move || async move { ([(header::CONTENT_TYPE, "application/json")], text) };
-    router.route("/openapi.json", get(answer))
+    router.route_layer(checked).route("/openapi.json", get(answer))
 }
 
 /// Adds the answers that an operation has for being one of its kind, and writes out its own problems.
@@ -117,6 +123,7 @@ fn complete(operation: &mut Value) {
             add(403, "forbidden");
         }
     }
+    add(422, "validation_failed");
     add(429, "rate_limited");
     add(500, "internal_error");
     add(503, "service_unavailable");

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "clippy knows a test by #[test], which helpers don't carry")]
 
-use crate::common::{Shop, answer, form, id, shop};
+use crate::common::{Shop, answer, form, id, pointers, shop};
 use reqwest::Method;
 use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
@@ -478,4 +478,36 @@ async fn a_method_that_an_address_does_not_have_is_told_with_those_it_has() {
         assert!(allow.contains(allowed) && !allow.contains(method.as_str()), "{method} {path}: {allow}");
     }
     assert_problem(&send(shop.anyone(Method::GET, "/product")).await, 404, "not_found", "no such address");
+}
+
+#[tokio::test]
+async fn a_query_parameter_that_there_is_not_is_refused_and_the_nearest_is_named() {
+    let shop = shop().await;
+    let product = shop.stocked(1).await;
+    let ledger = format!("/products/{product}/stock-adjustments");
+    for (path, name, nearest) in [
+        ("/products?max_prise=5", "/max_prise", "max_price"),
+        ("/products?q=lamp&colour=red&limit=1", "/colour", "cursor"),
+        ("/products?q=lamp&Q=lamp", "/Q", "q"),
+    ] {
+        let (status, problem) = shop.get(path).await;
+        assert_eq!((status, pointers(&problem)), (422, vec![name]), "{path}");
+        assert_eq!(problem["errors"][0]["code"], "unknown_parameter");
+        let detail = problem["errors"][0]["detail"].as_str().unwrap();
+        assert!(detail.contains(nearest), "{path}: {detail}");
+    }
+    // Also where there are none, with any method, and never before it is known who asks.
+    for path in [format!("/products/{product}?x=1"), "/categories?limit=1".to_owned()] {
+        assert_eq!(shop.get(&path).await.0, 422, "{path}");
+    }
+    let (path, before) = (format!("{ledger}?dry_run=true"), shop.stock(&product).await);
+    let adjust = json!({"delta": 5, "reason": "found"});
+    assert_eq!(shop.post(&path, &adjust).await.0, 422);
+    assert_eq!(shop.stock(&product).await, before);
+    let path = format!("{ledger}?limt=1");
+    assert_eq!(shop.get(&path).await.0, 401);
+    let customer = shop.as_role(Role::Customer, Method::GET, &path).send().await.unwrap();
+    assert_eq!(customer.status(), 403);
+    let staff = answer(shop.staff(Method::GET, &path).send().await.unwrap()).await;
+    assert_eq!((staff.0, pointers(&staff.1)), (422, vec!["/limt"]));
 }

@@ -3,8 +3,8 @@
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use service::Problem;
 use service::auth::{Role, User};
+use service::{Problem, parameters};
 
 use super::App;
 use crate::session;
@@ -19,7 +19,15 @@ impl FromRequestParts<App> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        let user = User::from_request_parts(parts, app).await?;
+        let caller = Self::of(parts, app).await?;
+        parameters::refuse_unknown(parts)?;
+        Ok(caller)
+    }
+}
+
+impl Caller {
+    async fn of(parts: &Parts, app: &App) -> Result<Self, Problem> {
+        let user = User::of(parts, app).await?;
         let role = session::current_role(&mut *app.pool.acquire().await?, &user).await?;
         Ok(Self(User { role: role.ok_or_else(signed_out)?, ..user }))
     }
@@ -29,8 +37,12 @@ impl FromRequestParts<App> for Admin {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        let Caller(user) = Caller::from_request_parts(parts, app).await?;
-        if user.role == Role::Admin { Ok(Self(user)) } else { Err(Problem::forbidden("This is for admins.")) }
+        let Caller(user) = Caller::of(parts, app).await?;
+        if user.role != Role::Admin {
+            return Err(Problem::forbidden("This is for admins."));
+        }
+        parameters::refuse_unknown(parts)?;
+        Ok(Self(user))
     }
 }
 

@@ -161,6 +161,18 @@ async fn an_address_is_one_account_however_it_is_typed() {
 }
 
 #[tokio::test]
+async fn a_query_parameter_that_there_is_not_is_refused_and_the_nearest_is_named() {
+    let app = App::start().await;
+    let admin = app.admin("root@example.com").await;
+    let slip = app.get("/api/v1/users?emial=ada@example.com", &admin.access).await;
+    assert_eq!(slip.body["errors"][0]["pointer"], "/emial");
+    assert!(slip.body["errors"][0]["detail"].as_str().unwrap().ends_with("the nearest is email."));
+    slip.is_problem(422, "validation_failed");
+    app.get("/api/v1/users?emial=ada@example.com", "").await.is_problem(401, "invalid_token");
+    app.get("/api/v1/me?fields=name", &admin.access).await.is_problem(422, "validation_failed");
+}
+
+#[tokio::test]
 async fn a_body_that_no_operation_takes_is_refused_by_each_and_changes_nothing() {
     let app = App::start().await;
     let root = app.admin("root@example.com").await;
