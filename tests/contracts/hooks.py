@@ -22,6 +22,7 @@ STATE = {
     "currency_fixed",  # that of the product
     "idempotency_key_reused",
     "invalid_cursor",  # not one that the list gave
+    "invalid_number",  # its last sign does not fit
     "invalid_phone",  # not one that can be dialled
     "invalid_postal_code",  # of another form than its country's
     "invalid_signature",  # only the payment provider can sign
@@ -39,6 +40,12 @@ STATE = {
 TOGETHER = {
     ("/sort", "invalid_value"),  # by relevance, to nothing
     ("/min_price", "out_of_range"),  # above max_price
+    ("/min_total", "out_of_range"),  # above max_total
+    ("/currency", "missing_field"),  # of min_total and max_total
+    ("/currency", "invalid_value"),  # three letters that are none
+    ("/email", "invalid_email"),  # of orders' customers
+    ("/placed_from", "invalid_value"),  # a day that no month has
+    ("/placed_to", "invalid_value"),
     ("/price/amount", "out_of_range"),  # above the most of its currency
     ("/amount/amount", "out_of_range"),
 }

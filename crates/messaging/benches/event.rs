@@ -24,6 +24,7 @@ fn event(criterion: &mut Criterion) {
         lines: (0..3).map(line).collect(),
         total: 5997,
         currency: "EUR".to_owned(),
+        number: "F7K2M-9XHRR".to_owned(),
     };
     let placed = OrderPlaced { order: Some(order) };
     criterion

@@ -23,7 +23,7 @@ use crate::config::Config;
 use crate::events::consume::Consumer;
 use crate::events::stream::OrderStream;
 use crate::failpoints;
-use crate::http::{self, App, Stopping, WebhookKey, problems};
+use crate::http::{self, App, Customers, Stopping, WebhookKey, problems};
 use crate::order::reads::Reads;
 use crate::refunds::Refunds;
 use crate::saga::calls::Calls;
@@ -69,7 +69,7 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
             pool.clone(),
             outbox,
             products.clone(),
-            users,
+            users.clone(),
             sagas.clone(),
             times,
             problems::checkout_refused,
@@ -78,6 +78,7 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
         sagas: sagas.clone(),
         stream: stream.clone(),
         stopping: Stopping(lifecycle.stopping()),
+        customers: Customers(users),
         webhook_key: WebhookKey(hmac::Key::new(hmac::HMAC_SHA256, config.payment_webhook_secret.as_bytes())),
     };
     let (stop, sender) = (lifecycle.stopping(), stream.clone());

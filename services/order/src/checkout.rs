@@ -27,7 +27,7 @@ use crate::cart;
 use crate::clients::product::{Products, Reserved};
 use crate::clients::user::Users;
 use crate::idempotency::{self, Key, KeyError, Lookup, Record, StoredAnswer};
-use crate::order::{self, Item, Line, MAX_LINES, Placement, Viewer};
+use crate::order::{self, Item, Line, MAX_LINES, OrderNumber, Placement, Viewer};
 use crate::saga::runner::Sagas;
 use crate::times::Times;
 
@@ -35,6 +35,9 @@ pub const OPERATION: &str = "POST /api/v1/orders";
 
 /// Seconds before a reservation's end by which its order is paid or cancelled.
 const MARGIN_SECONDS: f64 = 5.0;
+
+/// Numbers that an order tries: one in 65,000 is taken once there are five million orders.
+const MOST_NUMBERS: u32 = 4;
 
 /// How a refusal is answered; the last are the lines that were to be bought.
 pub type AnswerRefusal = fn(Uuid, &Refusal, &[Line]) -> serde_json::Result<StoredAnswer>;
@@ -304,9 +307,9 @@ impl Checkout {
     ) -> Result<StoredAnswer, CheckoutError> {
         let address = record.address.clone().or(request.shipping_address);
         let left = remaining_ms as f64 / 1000.0 - MARGIN_SECONDS;
-        let slot = self.sagas.slot();
-        let placement = Placement {
+        let mut placement = Placement {
             id: record.id.into(),
+            number: OrderNumber::new(rand::random()),
             user_id: key.user_id,
             items,
             total,
@@ -316,13 +319,25 @@ impl Checkout {
             action_seconds: self.times.action_deadline.as_secs_f64().min(left).max(1.0),
             placed_at: now(),
             traceparent: telemetry::traceparent(),
-            lease: slot.as_ref().map(|_| self.times.saga_lease),
+            lease: None,
         };
-        let body = serde_json::to_string(&placement.order()?.view(Viewer::Owner))?;
-        let answer = StoredAnswer { id: record.id, status: 201, body };
-        let (cart, slot) = (request.items.is_none(), Mutex::new(slot));
-        let job = Job { record: record.clone(), answer: answer.clone(), placement, cart, slot };
-        match self.place.run(job).await? {
+        let cart = request.items.is_none();
+        let mut numbers = MOST_NUMBERS;
+        let (placed, answer) = loop {
+            let slot = self.sagas.slot();
+            placement.lease = slot.as_ref().map(|_| self.times.saga_lease);
+            let body = serde_json::to_string(&placement.order()?.view(Viewer::Owner))?;
+            let answer = StoredAnswer { id: record.id, status: 201, body };
+            let (record, placement_of, slot) = (record.clone(), placement.clone(), Mutex::new(slot));
+            let job = Job { record, answer: answer.clone(), placement: placement_of, cart, slot };
+            let placed = self.place.run(job).await?;
+            numbers -= 1;
+            if numbers == 0 || !placed.as_ref().is_err_and(order::store::is_number_taken) {
+                break (placed, answer);
+            }
+            placement.number = OrderNumber::new(rand::random());
+        };
+        match placed {
             Ok(Placed::Yes) => Ok(answer),
             Ok(Placed::RecordLost) => {
                 self.stored_answer(key).await?.ok_or_else(|| KeyError::InProgress.into())

@@ -1,12 +1,14 @@
 //! The HTTP API of the order service.
 
 mod cart;
+mod customers;
 mod events;
 mod examples;
 mod fulfilment;
 mod orders;
 pub mod problems;
 mod refunds;
+mod search;
 mod webhook;
 
 use std::sync::Arc;
@@ -19,6 +21,8 @@ use service::auth::Verifier;
 use service::db::Pool;
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
+
+pub use customers::Customers;
 
 use crate::cart::Carts;
 use crate::changes::Changes;
@@ -44,6 +48,7 @@ pub struct App {
     pub webhook_key: WebhookKey,
     pub stream: OrderStream,
     pub stopping: Stopping,
+    pub customers: Customers,
 }
 
 /// Cancelled when open streams are to end.
@@ -67,6 +72,7 @@ fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .merge(cart::router())
         .merge(orders::router())
+        .merge(search::router())
         .merge(fulfilment::router())
         .merge(refunds::router())
         .merge(events::router())

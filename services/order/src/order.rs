@@ -1,11 +1,14 @@
 //! Orders: what they are, how they look, and who may do what with them.
 
 pub mod reads;
+pub mod search;
 pub mod store;
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use order_core::ids::{OrderId, ProductId, UserId};
+pub use order_core::number::OrderNumber;
 pub use order_core::order::{
     CancelReason, DeclineReason, Dispute, Item, Line, MAX_LINES, MAX_QUANTITY, NextAction, NoTotal,
     PaymentStatus, Status, Tracking, total,
@@ -30,6 +33,7 @@ pub enum Viewer {
 #[derive(Clone, Debug)]
 pub struct Placement {
     pub id: OrderId,
+    pub number: OrderNumber,
     pub user_id: UserId,
     pub items: Vec<Item>,
     pub total: Money,
@@ -51,6 +55,7 @@ impl Placement {
         let none = Money::zero(self.total.currency);
         Ok(Order {
             id: self.id,
+            number: self.number.clone(),
             user_id: self.user_id,
             status: Status::Pending,
             cancel_reason: None,
@@ -83,6 +88,7 @@ impl Placement {
 #[derive(Clone, Debug)]
 pub struct Order {
     pub id: OrderId,
+    pub number: OrderNumber,
     pub user_id: UserId,
     pub status: Status,
     pub cancel_reason: Option<CancelReason>,
@@ -121,6 +127,13 @@ pub struct Past {
 pub struct View {
     #[schema(inline)]
     id: OrderId,
+    /// What people read out on the phone. Its last sign checks the others.
+    #[schema(inline)]
+    number: OrderNumber,
+    /// Whose order it is, for staff.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    customer: Option<Customer>,
     status: Status,
     /// Null unless it is cancelled.
     #[schema(required)]
@@ -148,6 +161,19 @@ pub struct View {
     updated_at: OffsetDateTime,
     /// Oldest first.
     history: Vec<HistoryView>,
+}
+
+/// Who placed an order, as the user service knows them today.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Customer {
+    #[schema(inline)]
+    pub id: UserId,
+    /// Null when the account was erased, and while the user service is away.
+    #[schema(required)]
+    pub email: Option<String>,
+    /// The same.
+    #[schema(required)]
+    pub name: Option<String>,
 }
 
 /// A product as it was when the order was placed.
@@ -247,8 +273,11 @@ impl Order {
             unit_price: item.unit_price,
             quantity: item.quantity,
         };
+        let unknown = Customer { id: self.user_id, email: None, name: None };
         View {
             id: self.id,
+            number: self.number,
+            customer: (viewer == Viewer::Staff).then_some(unknown),
             status: self.status,
             cancel_reason: self.cancel_reason,
             items: self.items.into_iter().map(item).collect(),
@@ -272,6 +301,14 @@ impl Order {
             updated_at: self.updated_at,
             history: changes(&self.history),
         }
+    }
+}
+
+impl View {
+    /// With more about its customer, where its reader may see that.
+    pub fn of(mut self, customers: &HashMap<UserId, Customer>) -> Self {
+        self.customer = self.customer.map(|one| customers.get(&one.id).cloned().unwrap_or(one));
+        self
     }
 }
 

@@ -20,7 +20,9 @@ use crate::password::NewPassword;
 
 pub(crate) use administration::{Change, Managed, administer};
 pub(crate) use email::Email;
-pub(crate) use store::{change_password, credentials, find, list, managed, own_password, rename, with_email};
+pub(crate) use store::{
+    Customer, change_password, credentials, customers, find, list, managed, own_password, rename, with_email,
+};
 
 /// An account as its owner sees it.
 #[derive(Debug, Serialize, ToSchema)]

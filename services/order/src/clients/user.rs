@@ -1,4 +1,4 @@
-//! The user service's gRPC API: whose address is which.
+//! The user service's gRPC API: whose address is which, and who is who.
 
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use service::peer::ServiceKey;
 use tonic::{Code, Status};
 
 use crate::address::Address;
+use crate::order::Customer;
 use crate::times::Times;
 
 /// Why there is no answer.
@@ -18,9 +19,15 @@ use crate::times::Times;
 pub enum Unavailable {
     #[error("the user service does not answer: {0}")]
     Call(#[from] Status),
-    #[error("the user service answers without an address")]
+    #[error("the user service answers without what was asked for")]
     Malformed,
 }
+
+/// Most of them asked for at once.
+const CUSTOMERS: usize = 100;
+
+/// What is only shown is not waited for longer than this.
+const LOOK: Duration = Duration::from_secs(1);
 
 #[derive(Clone)]
 pub struct Users {
@@ -52,6 +59,43 @@ impl Users {
             Err(status) if status.code() == Code::NotFound => Ok(None),
             Err(status) => Err(status.into()),
         }
+    }
+}
+
+impl Users {
+    /// Those of these users who have an account.
+    pub async fn customers(&self, ids: &[UserId]) -> Result<Vec<Customer>, Unavailable> {
+        let mut known = Vec::with_capacity(ids.len());
+        for some in ids.chunks(CUSTOMERS) {
+            let user_ids = some.iter().map(ToString::to_string).collect();
+            known.extend(self.ask(api::GetCustomersRequest { user_ids, email: None }, LOOK).await?);
+        }
+        Ok(known)
+    }
+
+    /// Whoever has an account with this address: two at most, of which one is from when domains were compared otherwise.
+    pub async fn with_email(&self, email: &str) -> Result<Vec<Customer>, Unavailable> {
+        let asked = api::GetCustomersRequest { user_ids: vec![], email: Some(email.to_owned()) };
+        self.ask(asked, self.deadline).await
+    }
+
+    async fn ask(
+        &self,
+        asked: api::GetCustomersRequest,
+        deadline: Duration,
+    ) -> Result<Vec<Customer>, Unavailable> {
+        let token = self.key.token("user")?;
+        let look = |request| {
+            let mut client = self.client.clone();
+            async move { client.get_customers(request).await }
+        };
+        let answer =
+            service::grpc::call(&self.retries, asked, deadline.min(self.deadline), &token, look).await?;
+        let customer = |one: api::Customer| {
+            let id = one.user_id.parse().map_err(|_| Unavailable::Malformed)?;
+            Ok(Customer { id, email: Some(one.email), name: Some(one.name) })
+        };
+        answer.customers.into_iter().map(customer).collect()
     }
 }
 

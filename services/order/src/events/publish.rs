@@ -12,19 +12,21 @@ use proto::order::v1 as events;
 use service::Money;
 use service::db::{Connection, Defect};
 
-use crate::order::{self, CancelReason, DeclineReason, Item, Line, Placement, Tracking};
+use crate::order::{
+    self, CancelReason, DeclineReason, Item, Line, OrderNumber, Placement, Tracking,
+};
 
 /// Writes `order.placed` of new orders.
 pub async fn placed(connection: &mut Connection, placements: &[Placement]) -> sqlx::Result<()> {
     let event = |order: &Placement| {
-        let body = body(order.id, order.user_id, &order.items, order.total);
+        let body = body(order.id, order.user_id, &order.number, &order.items, order.total);
         NewEvent::new(ORDER_PLACED, order.id.into(), 1, &events::OrderPlaced { order: Some(body) })
             .in_trace(order.traceparent.clone())
     };
     enqueue(connection, &placements.iter().map(event).collect::<Vec<_>>()).await
 }
 
-fn body(id: OrderId, user: UserId, items: &[Item], total: Money) -> events::Order {
+fn body(id: OrderId, user: UserId, number: &OrderNumber, items: &[Item], total: Money) -> events::Order {
     let line = |item: &Item| events::Line {
         product_id: item.product_id.to_string(),
         sku: item.sku.clone(),
@@ -38,6 +40,7 @@ fn body(id: OrderId, user: UserId, items: &[Item], total: Money) -> events::Orde
         lines: items.iter().map(line).collect(),
         total: total.amount,
         currency: total.currency.code().to_owned(),
+        number: number.to_string(),
     }
 }
 
@@ -77,12 +80,11 @@ pub async fn announce(
         return Ok(());
     }
     let ids: Vec<OrderId> = notices.iter().map(|one| one.order).collect();
-    let items = order::store::items(connection, &ids).await?;
+    let contents = order::store::contents(connection, &ids).await?;
     let mut announced = Vec::with_capacity(notices.len());
     for Announcement { order: id, about, version, notice } in notices {
-        let lines = items.get(id).map_or(&[][..], Vec::as_slice);
-        let lines: Vec<Item> = lines.iter().map(|row| row.item(about.total.currency)).collect();
-        let order = body(*id, about.user, &lines, about.total);
+        let of = contents.get(id).ok_or(Defect("an order has no lines"))?;
+        let order = body(*id, about.user, &of.number, &of.items(about.total.currency), about.total);
         let event = notice
             .event(*id, *version, order, refunds)
             .ok_or(Defect("a refund that succeeded is not there"))?;

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 const ORDER: &str = "018f5c3e-7a00-7000-8000-000000000001";
 const PRODUCT: &str = "018f5c3e-7a00-7000-8000-000000000002";
 const REFUND: &str = "018f5c3e-7a00-7000-8000-000000000003";
+const CUSTOMER: &str = "018f5c3e-7a00-7000-8000-000000000004";
 const PLACED: &str = "2026-11-23T09:00:00Z";
 const CHANGED: &str = "2026-11-23T09:00:02Z";
 
@@ -50,8 +51,9 @@ pub fn order(status: &str) -> Value {
         _ => &[],
     };
     let parcel = steps.contains(&"shipped");
-    json!({
+    let mut order = json!({
         "id": ORDER,
+        "number": "F7K2M-9XHRR",
         "status": status,
         "cancel_reason": (status == "cancelled").then_some("customer"),
         "items": [{
@@ -71,7 +73,11 @@ pub fn order(status: &str) -> Value {
         "placed_at": PLACED,
         "updated_at": at(status),
         "history": history,
-    })
+    });
+    if parcel {
+        order["customer"] = json!({"id": CUSTOMER, "email": "ada@example.com", "name": "Ada Lovelace"});
+    }
+    order
 }
 
 pub fn ticket() -> Value {

@@ -10,8 +10,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::App;
+use super::customers::Customers;
 use super::examples;
-use super::orders::viewer;
 use crate::changes::Changes;
 use crate::order::reads::Reads;
 use crate::order::{Order, Tracking, View};
@@ -41,6 +41,7 @@ async fn ship(
     user: User,
     State(reads): State<Reads>,
     State(changes): State<Changes>,
+    State(customers): State<Customers>,
     Path(id): Path<OrderId>,
     body: Body,
 ) -> Result<Json<View>, Problem> {
@@ -50,7 +51,7 @@ async fn ship(
     invalid.text("/carrier", tracking.carrier.clone(), 1, 100);
     invalid.text("/tracking_number", tracking.tracking_number.clone(), 1, 100);
     invalid.check()?;
-    Ok(Json(changes.ship(id, tracking).await?.view(viewer(user))))
+    Ok(customers.one(user, changes.ship(id, tracking).await?).await)
 }
 
 /// Note that an order has arrived
@@ -67,8 +68,9 @@ async fn deliver(
     user: User,
     State(reads): State<Reads>,
     State(changes): State<Changes>,
+    State(customers): State<Customers>,
     Path(id): Path<OrderId>,
 ) -> Result<Json<View>, Problem> {
     for_staff(&reads, user, id).await?;
-    Ok(Json(changes.deliver(id).await?.view(viewer(user))))
+    Ok(customers.one(user, changes.deliver(id).await?).await)
 }

@@ -3,9 +3,9 @@
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use order_core::ids::{OrderId, UserId};
+use order_core::ids::OrderId;
 use serde::Deserialize;
-use service::auth::{Staff, User};
+use service::auth::User;
 use service::db::Pool;
 use service::extract::{Body, Json, Path, Query};
 use service::page::{Page, PageParams, PageQuery};
@@ -15,6 +15,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::App;
+use super::customers::Customers;
 use super::examples;
 use crate::address;
 use crate::changes::Changes;
@@ -25,11 +26,7 @@ use crate::order::reads::Reads;
 use crate::order::{Line, MAX_LINES, MAX_QUANTITY, Status, View, Viewer, store};
 
 pub fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new()
-        .routes(routes!(list, place))
-        .routes(routes!(list_all))
-        .routes(routes!(show))
-        .routes(routes!(cancel))
+    OpenApiRouter::new().routes(routes!(list, place)).routes(routes!(show)).routes(routes!(cancel))
 }
 
 /// Place an order
@@ -154,57 +151,23 @@ struct ListQuery {
 async fn list(
     user: User,
     State(pool): State<Pool>,
+    State(customers): State<Customers>,
     Query(query): Query<ListQuery>,
 ) -> Result<Json<Page<View>>, Problem> {
-    page(&pool, user, Some(user.id.into()), query.status, query.page).await
+    let (limit, before) = (query.page.limit()?, query.page.after()?);
+    let status = query.status.map(|word| status(&word)).transpose();
+    let status = status.map_err(|error| Problem::invalid(vec![error]))?;
+    let ids =
+        store::ids(&mut *pool.acquire().await?, Some(user.id.into()), status, before, limit + 1).await?;
+    let orders = store::load(&mut *pool.acquire().await?, &ids).await?;
+    Ok(Json(customers.show(user, Page::new(orders, limit, |order| order.id)).await))
 }
 
-#[derive(Deserialize)]
-struct AdminQuery {
-    #[serde(flatten)]
-    page: PageQuery,
-    status: Option<String>,
-    user_id: Option<String>,
-}
-
-/// List everybody's orders
-///
-/// Newest first.
-#[utoipa::path(
-    get, path = "/api/v1/admin/orders", operation_id = "list_all_orders", tag = "orders",
-    params(PageParams, ("status" = Option<Status>, Query, description = "Only orders that are in this status."), ("user_id" = inline(Option<UserId>), Query, description = "Only orders of this user.")),
-    responses((status = 200, description = "A page of orders.", body = Page<View>, example = json!({"items": [examples::order("shipped")], "next_cursor": null}))),
-    security(("token" = ["staff"])),
-)]
-async fn list_all(
-    Staff(staff): Staff,
-    State(pool): State<Pool>,
-    Query(query): Query<AdminQuery>,
-) -> Result<Json<Page<View>>, Problem> {
-    let invalid =
-        |_| Problem::invalid(vec![FieldError::new("/user_id", "invalid_value", "This is not a UUID.")]);
-    let of: Option<UserId> = query.user_id.map(|id| id.parse().map_err(invalid)).transpose()?;
-    page(&pool, staff, of, query.status, query.page).await
-}
-
-async fn page(
-    pool: &Pool,
-    user: User,
-    of: Option<UserId>,
-    status: Option<String>,
-    page: PageQuery,
-) -> Result<Json<Page<View>>, Problem> {
-    let (limit, before) = (page.limit()?, page.after()?);
-    let unknown = |_| {
+pub fn status(word: &str) -> Result<Status, FieldError> {
+    word.parse().map_err(|_| {
         let words: Vec<&str> = Status::ALL.iter().map(|status| status.as_str()).collect();
-        let detail = format!("One of {}.", words.join(", "));
-        Problem::invalid(vec![FieldError::new("/status", "unknown_status", detail)])
-    };
-    let status: Option<Status> = status.map(|status| status.parse().map_err(unknown)).transpose()?;
-    let mut connection = pool.acquire().await?;
-    let ids = store::ids(&mut connection, of, status, before, limit + 1).await?;
-    let orders = store::load(&mut connection, &ids).await?;
-    Ok(Json(Page::new(orders, limit, |order| order.id).map(|order| order.view(viewer(user)))))
+        FieldError::new("/status", "unknown_status", format!("One of {}.", words.join(", ")))
+    })
 }
 
 /// Get an order
@@ -219,9 +182,10 @@ async fn page(
 async fn show(
     user: User,
     State(reads): State<Reads>,
+    State(customers): State<Customers>,
     Path(id): Path<OrderId>,
 ) -> Result<Json<View>, Problem> {
-    Ok(Json(reads.visible(user, id).await?.view(viewer(user))))
+    Ok(customers.one(user, reads.visible(user, id).await?).await)
 }
 
 pub fn viewer(user: User) -> Viewer {
@@ -242,7 +206,8 @@ pub fn viewer(user: User) -> Viewer {
 async fn cancel(
     user: User,
     State(changes): State<Changes>,
+    State(customers): State<Customers>,
     Path(id): Path<OrderId>,
 ) -> Result<Json<View>, Problem> {
-    Ok(Json(changes.cancel(user, id).await?.view(viewer(user))))
+    Ok(customers.one(user, changes.cancel(user, id).await?).await)
 }

@@ -3,12 +3,14 @@
 use order_core::ids::ProductId;
 use serde_json::json;
 use service::{FieldError, Money, Problem};
+use tonic::Code;
 use uuid::Uuid;
 
 use crate::cart::CartError;
 use crate::catalogue::CatalogueError;
 use crate::changes::ChangeError;
 use crate::checkout::{self, CheckoutError};
+use crate::clients::user::Unavailable;
 use crate::idempotency::{KeyError, StoredAnswer};
 use crate::order::reads::ReadError;
 use crate::order::{Line, MAX_LINES, NoTotal};
@@ -99,6 +101,21 @@ impl From<ChangeError> for Problem {
                 Self::unavailable("The service is busy; try again.")
             }
             ChangeError::NotApplied(NotApplied::Store(error)) => error.into(),
+        }
+    }
+}
+
+impl From<Unavailable> for Problem {
+    fn from(error: Unavailable) -> Self {
+        match error {
+            Unavailable::Call(status) if status.code() == Code::InvalidArgument => {
+                let error = FieldError::new("/email", "invalid_email", "This is not an e-mail address.");
+                Self::invalid(vec![error])
+            }
+            error => {
+                tracing::warn!(%error, "orders.user_away");
+                Self::unavailable("Customers can't be looked up at the moment; try again.")
+            }
         }
     }
 }

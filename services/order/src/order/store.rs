@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use order_core::ids::{OrderId, ProductId, UserId};
 use service::Money;
-use service::db::Connection;
+use service::db::{Connection, Defect};
 use service::money::Currency;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -12,14 +12,19 @@ use uuid::Uuid;
 use order_core::saga::State;
 
 use super::{
-    CancelReason, DeclineReason, Dispute, Item, NextAction, Order, Past, PaymentStatus, Placement, Status,
-    Tracking,
+    CancelReason, DeclineReason, Dispute, Item, NextAction, Order, OrderNumber, Past, PaymentStatus, Placement,
+    Status, Tracking,
 };
 
 /// The epoch of an order whose first worker is the process that placed it.
 pub const FIRST_EPOCH: i64 = 1;
 
-/// Writes new orders with their items, history and sagas.
+/// Whether an order was not written because another has its number.
+pub fn is_number_taken(error: &sqlx::Error) -> bool {
+    service::db::violated_constraint(error) == Some("directory_number_key")
+}
+
+/// Writes new orders with their items, history, sagas and places in the directory.
 pub async fn insert(connection: &mut Connection, placements: &[Placement]) -> sqlx::Result<()> {
     let column = |value: fn(&Placement) -> String| placements.iter().map(value).collect::<Vec<String>>();
     let ids: Vec<OrderId> = placements.iter().map(|order| order.id).collect();
@@ -55,6 +60,11 @@ pub async fn insert(connection: &mut Connection, placements: &[Placement]) -> sq
              INSERT INTO orders.order_items (order_id, position, product_id, sku, name, unit_price, quantity)
              SELECT * FROM UNNEST
                  ($12::uuid[], $13::int[], $14::uuid[], $15::text[], $16::text[], $17::bigint[], $18::int[])
+         ), entered AS (
+             INSERT INTO orders.directory (order_id, number, currency, total, words)
+             SELECT id, number, currency, total, orders.words(address, NULL)
+             FROM UNNEST($1::uuid[], $21::text[], $3::text[], $4::bigint[], $5::jsonb[])
+                 AS d (id, number, currency, total, address)
          )
          INSERT INTO orders.sagas
              (order_id, phase, deadline_at, action_deadline_at, traceparent, epoch, lease_until)
@@ -83,6 +93,7 @@ pub async fn insert(connection: &mut Connection, placements: &[Placement]) -> sq
         &items.quantities,
         &column(|order| State::placed(order.total).phase.as_str().to_owned()),
         &actions,
+        &column(|order| order.number.as_str().to_owned()),
     )
     .execute(connection)
     .await?;
@@ -113,8 +124,9 @@ impl Columns {
 }
 
 /// An order's line. Its price is in the order's currency.
-pub struct ItemRow {
+struct ItemRow {
     order_id: OrderId,
+    number: OrderNumber,
     product_id: ProductId,
     sku: String,
     name: String,
@@ -123,7 +135,7 @@ pub struct ItemRow {
 }
 
 impl ItemRow {
-    pub fn item(&self, currency: Currency) -> Item {
+    fn item(&self, currency: Currency) -> Item {
         Item {
             product_id: self.product_id,
             sku: self.sku.clone(),
@@ -134,24 +146,38 @@ impl ItemRow {
     }
 }
 
-/// The items of each order, by its id.
-pub async fn items(
+/// An order's number and its lines.
+pub struct Contents {
+    pub number: OrderNumber,
+    lines: Vec<ItemRow>,
+}
+
+impl Contents {
+    pub fn items(&self, currency: Currency) -> Vec<Item> {
+        self.lines.iter().map(|line| line.item(currency)).collect()
+    }
+}
+
+/// What each order is called and has, by its id.
+pub async fn contents(
     connection: &mut Connection,
     orders: &[OrderId],
-) -> sqlx::Result<HashMap<OrderId, Vec<ItemRow>>> {
+) -> sqlx::Result<HashMap<OrderId, Contents>> {
     let rows = sqlx::query_as!(
         ItemRow,
-        "SELECT order_id, product_id, sku, name, unit_price, quantity FROM orders.order_items
-         WHERE order_id = ANY($1) ORDER BY order_id, position",
+        r#"SELECT i.order_id, i.product_id, i.sku, i.name, i.unit_price, i.quantity, d.number AS "number!: OrderNumber"
+           FROM orders.order_items i LEFT JOIN orders.directory d ON d.order_id = i.order_id
+           WHERE i.order_id = ANY($1) ORDER BY i.order_id, i.position"#,
         orders as &[OrderId]
     )
     .fetch_all(connection)
     .await?;
-    let mut items: HashMap<OrderId, Vec<ItemRow>> = HashMap::new();
+    let mut contents: HashMap<OrderId, Contents> = HashMap::new();
     for row in rows {
-        items.entry(row.order_id).or_default().push(row);
+        let new = || Contents { number: row.number.clone(), lines: Vec::new() };
+        contents.entry(row.order_id).or_insert_with(new).lines.push(row);
     }
-    Ok(items)
+    Ok(contents)
 }
 
 /// The orders of `ids`, newest first.
@@ -166,7 +192,7 @@ pub async fn load(connection: &mut Connection, ids: &[OrderId]) -> sqlx::Result<
     )
     .fetch_all(&mut *connection)
     .await?;
-    let mut items = items(connection, ids).await?;
+    let mut contents = contents(connection, ids).await?;
     let noted = sqlx::query!(
         "SELECT order_id, version, status, at, payment_status, refunded FROM orders.order_history
          WHERE order_id = ANY($1) ORDER BY order_id, version, status DESC",
@@ -194,7 +220,7 @@ pub async fn load(connection: &mut Connection, ids: &[OrderId]) -> sqlx::Result<
                 })
             });
             let history = history.collect::<sqlx::Result<_>>()?;
-            let lines = items.remove(&id).unwrap_or_default();
+            let contents = contents.remove(&id).ok_or(Defect("an order has no lines"))?;
             Ok(Order {
                 id,
                 user_id: row.user_id.into(),
@@ -212,7 +238,8 @@ pub async fn load(connection: &mut Connection, ids: &[OrderId]) -> sqlx::Result<
                 tracking: row.tracking.map(tracking).transpose()?,
                 placed_at: row.placed_at,
                 updated_at: row.updated_at,
-                items: lines.iter().map(|line| line.item(currency)).collect(),
+                items: contents.items(currency),
+                number: contents.number,
                 version: row.version,
                 history,
             })

@@ -163,6 +163,7 @@ async fn an_order_has_the_fields_of_the_contract_and_no_others() {
                 "id",
                 "items",
                 "next_actions",
+                "number",
                 "payment",
                 "placed_at",
                 "refunded",

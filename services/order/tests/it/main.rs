@@ -16,4 +16,5 @@ mod orders;
 mod overload;
 mod prices;
 mod refunds;
+mod search;
 mod webhooks;

@@ -128,6 +128,31 @@ pub(crate) async fn with_email(
     rows.fetch_all(connection).await?.into_iter().map(Managed::try_from).collect()
 }
 
+/// Who somebody is, for staff.
+pub(crate) struct Customer {
+    pub id: Uuid,
+    pub email: String,
+    pub name: String,
+}
+
+/// Those with one of the ids or the address. Who may not sign in is a customer all the same.
+pub(crate) async fn customers(
+    connection: &mut Connection,
+    ids: &[Uuid],
+    email: Option<&Email>,
+) -> sqlx::Result<Vec<Customer>> {
+    let keys: Vec<String> = email.iter().flat_map(|email| [email.key(), email.old_key()]).collect();
+    // Each by its index.
+    let rows = sqlx::query_as!(
+        Customer,
+        r#"SELECT id AS "id!", email AS "email!", name AS "name!" FROM users.accounts WHERE id = ANY($1)
+           UNION SELECT id, email, name FROM users.accounts WHERE email_key = ANY($2)"#,
+        ids,
+        &keys,
+    );
+    rows.fetch_all(connection).await
+}
+
 struct ManagedRow {
     id: Uuid,
     email: String,

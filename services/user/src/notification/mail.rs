@@ -61,7 +61,8 @@ pub(super) fn write(kind: &str, payload: &[u8], name: &str) -> anyhow::Result<Ma
         sentences,
         lines: lines.collect::<anyhow::Result<_>>()?,
         total: money(order.total).to_string(),
-        order: &order.id,
+        // Older events have no number.
+        order: if order.number.is_empty() { &order.id } else { &order.number },
     };
     let (text, html) = (Text { content: &content }.render()?, Html { content: &content }.render()?);
     Ok(Mail { subject: subject.to_owned(), text, html })

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::super::{OPERATION, now};
 use super::*;
 use crate::idempotency::Key;
-use crate::order::{Item, Line};
+use crate::order::{Item, Line, OrderNumber};
 use crate::{Config, Times};
 
 struct Scene {
@@ -69,6 +69,7 @@ impl Scene {
             answer: StoredAnswer { id: record.id, status: 201, body: body.to_owned() },
             placement: Placement {
                 id: record.id.into(),
+                number: OrderNumber::new(rand::random()),
                 user_id: self.user,
                 items: vec![item],
                 total: money,
@@ -107,6 +108,19 @@ async fn of_two_jobs_of_one_claim_in_one_batch_its_owner_s_is_done() {
     let jobs = [scene.job(&scene.first, "first"), scene.job(&scene.second, "second")];
     assert_eq!(scene.placed(&jobs).await, [Placed::RecordLost, Placed::Yes]);
     assert_eq!((scene.claim().await, scene.orders().await), ((Some("second".to_owned()), false), 1));
+}
+
+#[tokio::test]
+async fn an_order_whose_number_is_taken_is_not_placed_and_says_so() {
+    let scene = Scene::open().await;
+    let mut job = scene.job(&scene.second, "first");
+    job.placement.number = OrderNumber::new(0);
+    let taken = "INSERT INTO orders.directory VALUES (gen_random_uuid(), '2222222222', 'EUR', 1, '')";
+    scene.pool.execute(taken).await.unwrap();
+    let placed = place(&scene.pool, &scene.outbox, &[job], |_| ()).await;
+    assert!(matches!(&placed[..], [Err(error)] if order::store::is_number_taken(error)), "{placed:?}");
+    assert_eq!((scene.claim().await, scene.orders().await), ((None, false), 0));
+    assert_eq!(scene.placed(&[scene.job(&scene.second, "second")]).await, [Placed::Yes]);
 }
 
 #[tokio::test]

@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use proto::user::v1::user_service_server::{UserService, UserServiceServer};
-use proto::user::v1::{Address, GetAddressRequest, GetAddressResponse};
+use proto::user::v1::{
+    Address, Customer, GetAddressRequest, GetAddressResponse, GetCustomersRequest, GetCustomersResponse,
+};
 use service::peer::Callers;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -19,6 +21,7 @@ pub struct Book(Arc<Mutex<Inner>>);
 pub struct Inner {
     /// By user and address.
     pub addresses: HashMap<(String, String), Address>,
+    pub customers: Vec<Customer>,
     pub away: bool,
     pub asked: usize,
 }
@@ -40,6 +43,14 @@ impl Book {
         };
         self.lock().addresses.insert((user.to_string(), id.to_string()), address);
         id
+    }
+}
+
+impl Book {
+    /// Somebody with an account.
+    pub fn register(&self, user: Uuid, email: &str, name: &str) {
+        let (user_id, email, name) = (user.to_string(), email.to_owned(), name.to_owned());
+        self.lock().customers.push(Customer { user_id, email, name });
     }
 }
 
@@ -76,5 +87,23 @@ impl UserService for FakeUser {
         let address = inner.addresses.get(&(user_id, address_id)).cloned();
         let address = address.ok_or_else(|| Status::not_found("no such address"))?;
         Ok(Response::new(GetAddressResponse { address: Some(address) }))
+    }
+
+    async fn get_customers(
+        &self,
+        request: Request<GetCustomersRequest>,
+    ) -> Result<Response<GetCustomersResponse>, Status> {
+        self.callers.require(&request, &["order"])?;
+        let inner = self.book.lock();
+        if inner.away {
+            return Err(Status::unavailable("away"));
+        }
+        let GetCustomersRequest { user_ids, email } = request.into_inner();
+        if email.as_ref().is_some_and(|email| !email.contains('@')) {
+            return Err(Status::invalid_argument("not an e-mail address"));
+        }
+        let asked = |one: &&Customer| user_ids.contains(&one.user_id) || Some(&one.email) == email.as_ref();
+        let customers = inner.customers.iter().filter(asked).cloned().collect();
+        Ok(Response::new(GetCustomersResponse { customers }))
     }
 }

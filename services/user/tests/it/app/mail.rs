@@ -15,6 +15,7 @@ fn placed(user: &str) -> Vec<u8> {
         lines: vec![line],
         total: 2500,
         currency: "EUR".to_owned(),
+        number: "F7K2M-9XHRR".to_owned(),
     };
     OrderPlaced { order: Some(order) }.encode_to_vec()
 }
