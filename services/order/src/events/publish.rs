@@ -12,9 +12,7 @@ use proto::order::v1 as events;
 use service::Money;
 use service::db::{Connection, Defect};
 
-use crate::order::{
-    self, CancelReason, DeclineReason, Item, Line, OrderNumber, Placement, Tracking,
-};
+use crate::order::{self, CancelReason, DeclineReason, Item, Line, OrderNumber, Placement, Tracking};
 
 /// Writes `order.placed` of new orders.
 pub async fn placed(connection: &mut Connection, placements: &[Placement]) -> sqlx::Result<()> {

@@ -12,8 +12,8 @@ use uuid::Uuid;
 use order_core::saga::State;
 
 use super::{
-    CancelReason, DeclineReason, Dispute, Item, NextAction, Order, OrderNumber, Past, PaymentStatus, Placement,
-    Status, Tracking,
+    CancelReason, DeclineReason, Dispute, Item, NextAction, Order, OrderNumber, Past, PaymentStatus,
+    Placement, Status, Tracking,
 };
 
 /// The epoch of an order whose first worker is the process that placed it.
