@@ -127,7 +127,6 @@ pub struct Past {
 pub struct View {
     #[schema(inline)]
     id: OrderId,
-    /// What people read out on the phone. Its last sign checks the others.
     #[schema(inline)]
     number: OrderNumber,
     /// Whose order it is, for staff.

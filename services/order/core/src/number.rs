@@ -86,6 +86,7 @@ impl utoipa::PartialSchema for OrderNumber {
     fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
         utoipa::openapi::schema::ObjectBuilder::new()
             .schema_type(utoipa::openapi::schema::Type::String)
+            .description(Some("What people read out on the phone. Its last sign checks the others."))
             .pattern(Some("^[2-9FHJKMPRTWXY]{5}-[2-9FHJKMPRTWXY]{5}$"))
             .into()
     }

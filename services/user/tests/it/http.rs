@@ -168,7 +168,7 @@ async fn a_query_parameter_that_there_is_not_is_refused_and_the_nearest_is_named
     assert_eq!(slip.body["errors"][0]["pointer"], "/emial");
     assert!(slip.body["errors"][0]["detail"].as_str().unwrap().ends_with("the nearest is email."));
     slip.is_problem(422, "validation_failed");
-    app.get("/api/v1/users?emial=ada@example.com", "").await.is_problem(401, "invalid_token");
+    app.get("/api/v1/users?emial=ada@example.com", "").await.is_problem(401, "missing_token");
     app.get("/api/v1/me?fields=name", &admin.access).await.is_problem(422, "validation_failed");
 }
 
