@@ -25,6 +25,7 @@ STATE = {
     "invalid_number",  # its last sign does not fit
     "invalid_phone",  # not one that can be dialled
     "invalid_postal_code",  # of another form than its country's
+    "invalid_ticket",  # only the shop gives them
     "invalid_signature",  # only the payment provider can sign
     "not_chargeable",  # between two steps of its currency
     "password_too_common",  # the list is long

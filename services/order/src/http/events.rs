@@ -112,14 +112,14 @@ async fn ticket(
     get, path = "/api/v1/orders/{id}/events", operation_id = "stream_order_events", tag = "orders",
     params(
         ("id" = inline(OrderId), Path, description = "The order."),
-        ("ticket" = Option<String>, Query, description = "In place of an access token: one that `POST /orders/{id}/event-tickets` gave.", nullable = false),
+        ("ticket" = Option<String>, Query, description = "In place of an access token: one that `POST /orders/{id}/event-tickets` gave.", nullable = false, min_length = 43, max_length = 43, pattern = "^[A-Za-z0-9_-]+$"),
         ("Last-Event-ID" = Option<String>, Header, description = "The `id` of the last event seen: only later ones come.", nullable = false),
     ),
     responses(
         (status = 200, description = "The events.", body = String, content_type = "text/event-stream", headers(("Cache-Control" = String, description = "`no-store`.")), example = json!(examples::event())),
         (status = 204, description = "All events were seen and no more will follow."),
     ),
-    security((), ("token" = [])),
+    security(("token" = [])),
     extensions(("x-problems" = json!({"401": ["invalid_ticket"]}))),
 )]
 async fn events(

@@ -10,7 +10,8 @@ use service::money::Currency;
 use service::page::{Page, PageParams, PageQuery};
 use service::validate::Invalid;
 use service::{FieldError, Problem};
-use time::format_description::well_known::{Iso8601, Rfc3339};
+use time::format_description::well_known::Rfc3339;
+use time::macros::format_description;
 use time::{Date, OffsetDateTime};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -158,7 +159,7 @@ fn moment(text: &str, day_after: bool) -> Option<OffsetDateTime> {
     if let Ok(time) = OffsetDateTime::parse(text, &Rfc3339) {
         return Some(time);
     }
-    let day = Date::parse(text, &Iso8601::DATE).ok().filter(|_| text.len() == 10)?;
+    let day = Date::parse(text, format_description!("[year]-[month]-[day]")).ok()?;
     let day = if day_after { day.next_day()? } else { day };
     Some(day.midnight().assume_utc())
 }

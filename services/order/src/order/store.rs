@@ -165,8 +165,9 @@ pub async fn contents(
 ) -> sqlx::Result<HashMap<OrderId, Contents>> {
     let rows = sqlx::query_as!(
         ItemRow,
-        r#"SELECT i.order_id, i.product_id, i.sku, i.name, i.unit_price, i.quantity, d.number AS "number!: OrderNumber"
-           FROM orders.order_items i LEFT JOIN orders.directory d ON d.order_id = i.order_id
+        r#"SELECT i.order_id, i.product_id, i.sku, i.name, i.unit_price, i.quantity,
+                  (SELECT number FROM orders.directory d WHERE d.order_id = i.order_id) AS "number!: OrderNumber"
+           FROM orders.order_items i
            WHERE i.order_id = ANY($1) ORDER BY i.order_id, i.position"#,
         orders as &[OrderId]
     )

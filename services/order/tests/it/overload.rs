@@ -86,19 +86,21 @@ async fn while_too_many_orders_wait_for_a_worker_new_ones_are_refused_and_nothin
         |key: &str| buyer.request(Method::POST, "/orders").header("Idempotency-Key", key).json(&order);
     // All 64 workers get stuck with one order each, and 128 may wait behind them.
     shop.stock.lock().hangs = true;
-    let (mut placed, mut refused) = (0, false);
-    while !refused {
+    let (mut placed, mut sent, mut refused) = (0, 0, None);
+    while refused.is_none() {
         assert!(placed < 600, "nothing is refused");
-        let batch: Vec<_> =
-            (0..8).map(|n| tokio::spawn(send(request(&format!("k{}", placed + n))))).collect();
-        for answer in batch {
-            match answer.await.unwrap().status.as_u16() {
+        let keys = (sent..sent + 8).map(|n| format!("k{n}"));
+        sent += 8;
+        let batch: Vec<_> = keys.map(|key| (tokio::spawn(send(request(&key))), key)).collect();
+        for (answer, key) in batch {
+            let answer = answer.await.unwrap();
+            match answer.status.as_u16() {
                 201 => placed += 1,
-                _ => refused = true,
+                _ => refused = Some((key, answer)),
             }
         }
     }
-    let refused = send(request("again")).await;
+    let (key, refused) = refused.unwrap();
     assert_eq!(refused.problem(), (503, "service_unavailable"), "{}", refused.body);
     assert_eq!(refused.headers["retry-after"], "1");
     assert!(refused.body["detail"].as_str().unwrap().contains("wait for their payment"), "{}", refused.body);
@@ -109,7 +111,7 @@ async fn while_too_many_orders_wait_for_a_worker_new_ones_are_refused_and_nothin
 
     shop.stock.lock().hangs = false;
     let again = || async {
-        let answer = send(request("again")).await;
+        let answer = send(request(&key)).await;
         (answer.status == 201).then(|| assert!(!answer.replayed(), "a refusal was stored"))
     };
     eventually("an order to be taken again", again).await;

@@ -64,6 +64,12 @@ impl World<'_> {
                     .await
                     .map(|told| format!("{told:?}"))
             }
+            "/dockside.user.v1.UserService/GetCustomers" => {
+                let message = user::GetCustomersRequest { user_ids: vec![self.me.id.clone()], email: None };
+                call::<_, user::GetCustomersResponse>(channel, path, message, token)
+                    .await
+                    .map(|told| format!("{told:?}"))
+            }
             "/dockside.product.v1.ProductService/GetProducts" => {
                 let message = product::GetProductsRequest { product_ids: vec![self.product.clone()] };
                 call::<_, product::GetProductsResponse>(channel, path, message, token)

@@ -102,6 +102,7 @@ impl World<'_> {
                 .json(&json!({"shipping_address": address(), "payment_method": "pm_card_visa"})),
             "GET /api/v1/orders/{id}"
             | "GET /api/v1/orders/{id}/events"
+            | "POST /api/v1/orders/{id}/event-tickets"
             | "GET /api/v1/orders/{id}/refunds" => mine(to_ship),
             "POST /api/v1/orders/{id}/cancel" => mine(to_cancel),
             "POST /api/v1/orders/{id}/ship" => {
