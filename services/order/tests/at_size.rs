@@ -92,6 +92,7 @@ async fn no_statement_reads_a_big_table_from_end_to_end() {
     let refunded = text(&mut connection, refunded).await;
     let versions = format!("'{{{}}}'", vec!["3"; 500].join(","));
 
+    let nobody = "'018d0000-0000-7000-8000-000000000000'";
     let mut examples = vec![
         example(&["WHERE id = ANY($1) ORDER BY id DESC"], &[&page]),
         example(&["FROM orders.order_items", "ORDER BY i.order_id, i.position"], &[&page]),
@@ -103,6 +104,7 @@ async fn no_statement_reads_a_big_table_from_end_to_end() {
         example(&["FROM orders.cart_items WHERE user_id = $1 ORDER BY added_at"], &[&busiest]),
         example(&["FROM orders.orders", "user_id = ANY($1)"], &["array[md5('user7')::uuid]"]),
         example(&["WITH ended"], &[&page]),
+        example(&["WITH expired"], &["'\\x01'", nobody, nobody, nobody, "'customer'", "now()", "60", "100"]),
         example(&["orders.is_known", "s.intent_id = $1"], &["'pi_77'", "'charge.refunded'"]),
     ];
     let (last, middle) = ("'ffffffff-ffff-ffff-ffff-ffffffffffff'", "'018d0000-0000-7000-8000-000000000000'");
