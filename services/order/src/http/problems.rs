@@ -213,7 +213,7 @@ pub fn checkout_refused(
             });
             Problem::conflict("price_changed", detail)
                 .with_extension("items", prices.collect())
-                .with_extension("total", json!(total))
+                .with_extension("new_total", json!(total))
         }
     };
     stored(id, &problem)

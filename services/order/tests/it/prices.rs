@@ -32,7 +32,7 @@ async fn a_cart_is_bought_at_the_prices_that_it_showed_or_not_at_all() {
     for replayed in [false, true] {
         let refused = buyer.order("a", &of_cart()).await;
         assert_eq!((refused.problem(), refused.replayed()), ((409, "price_changed"), replayed));
-        assert_eq!(refused.body["total"], json!({"amount": 20_300, "currency": "EUR"}));
+        assert_eq!(refused.body["new_total"], json!({"amount": 20_300, "currency": "EUR"}));
         let items = refused.body["items"].as_array().unwrap();
         let dear = items.iter().find(|item| item["product_id"] == thing.to_string()).unwrap();
         assert_eq!(dear["unit_price"]["amount"], 9900);
