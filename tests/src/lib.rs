@@ -10,6 +10,7 @@ pub mod keys;
 pub mod oracle;
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -43,7 +44,13 @@ pub fn dockside(dir: &str, args: &[&str]) -> Output {
     dockside_with(&[], dir, args)
 }
 
-/// The same, with settings for the shop that it starts.
+/// The folder with the programs that these tests run on.
+pub fn built() -> String {
+    let dockside = PathBuf::from(setting("DOCKSIDE_BIN"));
+    dockside.parent().expect("a program lies in a folder").display().to_string()
+}
+
+/// `cargo dockside` with settings for the shop that it starts.
 pub fn dockside_with(settings: &[(&str, &str)], dir: &str, args: &[&str]) -> Output {
     let mut command = Command::new(setting("DOCKSIDE_BIN"));
     command.envs(settings.iter().copied());

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
-use system_tests::{Shop, address, dockside, dockside_with, eventually, send};
+use system_tests::{Shop, address, built, dockside, dockside_with, eventually, send};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -36,7 +36,10 @@ impl Replicated {
     async fn start() -> Self {
         let dir: PathBuf = std::env::temp_dir().join(format!("dockside-p7-{}", std::process::id()));
         let dir = dir.to_str().unwrap().to_owned();
-        let up = dockside_with(&SETTINGS, &dir, &["up", "--detach", "--replicas", "2", "--port", "0"]);
+        // As `test` built them.
+        let programs = built();
+        let up = ["up", "--detach", "--replicas", "2", "--port", "0", "--programs", &programs];
+        let up = dockside_with(&SETTINGS, &dir, &up);
         if !up.status.success() {
             down(&dir);
             panic!("up: {}{}", String::from_utf8_lossy(&up.stdout), String::from_utf8_lossy(&up.stderr));

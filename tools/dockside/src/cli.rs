@@ -23,6 +23,8 @@ pub struct UpArgs {
     pub detach: bool,
     pub port: u16,
     pub release: bool,
+    /// A folder with the programs, which are built otherwise.
+    pub programs: Option<PathBuf>,
     pub servers: bool,
     pub no_demo: bool,
     /// PostgreSQL, RabbitMQ and nginx as containers.
@@ -175,6 +177,12 @@ fn up_command() -> Command {
                 .default_value("8080")
                 .value_parser(value_parser!(u16)),
             flag("release", "Build optimised programs (slower to build; for figures)"),
+            Arg::new("programs")
+                .long("programs")
+                .value_name("FOLDER")
+                .help("Run the programs in this folder, e.g. target/release, as they are; build nothing")
+                .value_parser(value_parser!(PathBuf))
+                .conflicts_with("release"),
             flag("servers", "Only PostgreSQL and RabbitMQ, for developing against"),
             flag("no-demo", "No demo catalogue and accounts"),
             flag("docker", "Run PostgreSQL, RabbitMQ and nginx as containers, also where they are installed"),
@@ -324,6 +332,7 @@ pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
                 detach: m.get_flag("detach"),
                 port: m.get_one("port").copied().unwrap_or_default(),
                 release: m.get_flag("release"),
+                programs: m.get_one::<PathBuf>("programs").cloned(),
                 servers: m.get_flag("servers"),
                 no_demo: m.get_flag("no-demo"),
                 docker: m.get_flag("docker"),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
@@ -43,6 +43,16 @@ pub fn cargo_missing(e: std::io::Error) -> anyhow::Error {
 /// Builds the four programs; returns where each is.
 pub fn services(layout: &Layout, release: bool) -> Result<BTreeMap<String, PathBuf>> {
     programs(layout, &PACKAGES, &PACKAGES, release)
+}
+
+/// The four programs that were built before, in this folder.
+pub fn built_in(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
+    let folder = folder.canonicalize().with_context(|| format!("no folder {}", folder.display()))?;
+    let found = PACKAGES.map(|package| (package.to_owned(), folder.join(package)));
+    if let Some((package, _)) = found.iter().find(|(_, program)| !program.is_file()) {
+        bail!("{} holds no program {package}", folder.display());
+    }
+    Ok(found.into())
 }
 
 /// The same, together with the programs that `chaos` needs: in one run with it this compiles the dependencies once. By
@@ -140,6 +150,21 @@ pub fn executable(message: &str) -> Option<(String, PathBuf)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn programs_that_are_there_are_taken_as_they_are() {
+        let folder = std::env::temp_dir().join(format!("dockside-built-{}", std::process::id()));
+        std::fs::create_dir(&folder).unwrap();
+        for package in PACKAGES {
+            let refused = built_in(&folder).unwrap_err().to_string();
+            assert!(refused.ends_with(&format!("holds no program {package}")), "{refused}");
+            std::fs::write(folder.join(package), "").unwrap();
+        }
+        let built = built_in(&folder);
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(built.unwrap().len(), PACKAGES.len());
+        assert!(built_in(&folder).unwrap_err().to_string().starts_with("no folder "));
+    }
 
     #[test]
     fn programs_are_read_from_cargos_messages() {

@@ -1,5 +1,7 @@
 //! `up`: from nothing to a shop that sells, and then its supervisor until it is told to stop.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -88,6 +90,13 @@ pub fn stop_stale(layout: &Layout) {
     }
 }
 
+fn built(layout: &Layout, args: &UpArgs) -> Result<BTreeMap<String, PathBuf>> {
+    match &args.programs {
+        Some(folder) => compile::built_in(folder),
+        None => compile::services(layout, args.release),
+    }
+}
+
 fn bring_up(layout: &Layout, supervisor: &Supervisor, args: &UpArgs) -> Result<()> {
     let shop = !args.servers;
     if shop {
@@ -96,7 +105,7 @@ fn bring_up(layout: &Layout, supervisor: &Supervisor, args: &UpArgs) -> Result<(
     let secrets = Secrets::load_or_create(layout)?;
     let failure = FirstFailure::default();
     thread::scope(|scope| {
-        let build = shop.then(|| scope.spawn(|| failure.of(compile::services(layout, args.release))));
+        let build = shop.then(|| scope.spawn(|| failure.of(built(layout, args))));
         let servers = failure.of(install::missing(layout, shop, args.docker)).and_then(|contained| {
             let within = |need| contained.contains(&need);
             let amqp = given("AMQP_URL");
