@@ -37,7 +37,30 @@ pub fn document<S: Clone + Send + Sync + 'static>(title: &str, routes: OpenApiRo
         complete(operation);
     }
     link(&mut document["paths"]);
+    describe_inline(&mut document);
     document
+}
+
+/// Moves the description and the default of a field into the field's schema. Beside a schema that is written out, utoipa
+/// makes them a schema of their own, of an object, which no text or number can be.
+fn describe_inline(value: &mut Value) {
+    let Value::Object(fields) = value else {
+        return value.as_array_mut().into_iter().flatten().for_each(describe_inline);
+    };
+    let notes = |name: &String| matches!(name.as_str(), "type" | "description" | "default");
+    if let Some([schema, note]) = fields.get_mut("allOf").and_then(Value::as_array_mut).map(Vec::as_mut_slice)
+        && let (Value::Object(schema), Value::Object(note)) = (schema, note)
+        && note.len() > 1
+        && note.get("type").is_some_and(|kind| kind == "object")
+        && note.keys().all(notes)
+    {
+        note.remove("type");
+        schema.append(note);
+        let schema = std::mem::take(schema);
+        fields.remove("allOf");
+        fields.extend(schema);
+    }
+    fields.values_mut().for_each(describe_inline);
 }
 
 /// Links each answer that says what was made to the operations that its id is enough for: at
@@ -238,6 +261,19 @@ mod tests {
         responses((status = 201, description = "Kept.")),
     )]
     async fn keep(State(()): State<()>) {}
+
+    #[test]
+    fn the_description_of_a_field_is_part_of_its_schema() {
+        let mut document = json!({"author": {"allOf": [{"type": "string", "description": "An id."},
+            {"type": "object", "description": "Who wrote it.", "default": "me"}]}});
+        describe_inline(&mut document);
+        let described = json!({"type": "string", "description": "Who wrote it.", "default": "me"});
+        assert_eq!(document, json!({"author": described}));
+        let two_schemas = json!({"allOf": [{"type": "string"}, {"type": "object"}]});
+        let mut untouched = two_schemas.clone();
+        describe_inline(&mut untouched);
+        assert_eq!(untouched, two_schemas);
+    }
 
     #[test]
     fn a_key_that_may_be_left_out_is_never_missing() {
