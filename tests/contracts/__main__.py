@@ -1,6 +1,8 @@
-"""Holds the contracts by tools that are not ours: `python3 tests/contracts files`, and `... api --url URL`.
+"""Holds the contracts by tools that are not ours: `python3 tests/contracts files`, `... sdks --sandbox PROGRAM` and
+`... api --url URL`. `... localstripe` only installs that, for tests of the order service.
 
-`proto.py` has the gRPC services and events, `document.py` the OpenAPI document, `api.py` the HTTP API that it describes.
+`proto.py` has the gRPC services and events, `document.py` the OpenAPI document, `api.py` the HTTP API that it describes,
+`sdks.py` the payment provider's.
 What they need goes to `.dockside/contracts`.
 """
 
@@ -30,17 +32,32 @@ def installed():
         if not importlib.util.find_spec("ensurepip"):
             sys.exit("contracts: Python lacks its venv module (Debian: apt-get install python3-venv)")
         venv.create(WORK, clear=True, with_pip=True)
-        pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-        subprocess.run([*pip, *(f"--requirement={file}" for file in lists)], check=True, timeout=600)
+        install(lists)
         stamp.write_text(wanted)
     if Path(sys.prefix) != WORK:
         os.execv(python, [str(python), str(HERE), *sys.argv[1:]])
+
+
+def install(lists):
+    pip = [WORK / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    subprocess.run([*pip, *(f"--requirement={file}" for file in lists)], check=True, timeout=600)
+
+
+def localstripe():
+    """Installs it where it is missing or out of date."""
+    packages, stamp = HERE / "requirements-localstripe.txt", WORK / "localstripe.txt"
+    if not (stamp.exists() and stamp.read_text() == packages.read_text()):
+        print(f"installing localstripe into {WORK}", flush=True)
+        install([packages])
+        stamp.write_text(packages.read_text())
 
 
 def arguments():
     parser = argparse.ArgumentParser(prog="contracts")
     commands = parser.add_subparsers(dest="contract", required=True)
     commands.add_parser("files")
+    commands.add_parser("localstripe")
+    commands.add_parser("sdks").add_argument("--sandbox", type=Path, required=True)
     api = commands.add_parser("api")
     api.add_argument("--url", required=True)
     api.add_argument("--seconds", type=int, required=True)
@@ -56,6 +73,12 @@ def main():
 
         wrong = [proto.check(ROOT, WORK), document.check(ROOT, WORK)]
         return any(wrong)
+    if wanted.contract == "localstripe":
+        return localstripe()
+    if wanted.contract == "sdks":
+        import sdks
+
+        return sdks.check(ROOT, WORK, wanted.sandbox)
     import api
 
     return api.check(ROOT, WORK, wanted)

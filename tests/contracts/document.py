@@ -39,12 +39,12 @@ def installed(here, work):
     folder = work / "node"
     wanted, stamp = (here / "package-lock.json").read_text(), folder / "installed.json"
     if not (stamp.exists() and stamp.read_text() == wanted):
-        print(f"installing @redocly/cli into {folder}", flush=True)
+        print(f"installing @redocly/cli and stripe into {folder}", flush=True)
         folder.mkdir(exist_ok=True)
         for name in ("package.json", "package-lock.json"):
             shutil.copy(here / name, folder)
         npm = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
         if subprocess.run(npm, cwd=folder, timeout=600).returncode:
-            sys.exit("contracts: npm could not install @redocly/cli")
+            sys.exit("contracts: npm could not install @redocly/cli and stripe")
         stamp.write_text(wanted)
     return folder

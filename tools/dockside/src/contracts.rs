@@ -1,5 +1,6 @@
 //! `test contracts` and `conformance`: the contracts, held by tools that are not ours (`tests/contracts`).
 
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
@@ -14,6 +15,17 @@ use crate::{install, signals};
 /// The gRPC services and events: linted, and compatible with those of the last commit. The OpenAPI document: linted.
 pub fn files(layout: &Layout) -> Result<()> {
     finish(python(layout)?.arg("files"))
+}
+
+/// The payment provider's API: its own SDKs drive the sandbox, which is this program.
+pub fn sdks(layout: &Layout, sandbox: &Path) -> Result<()> {
+    finish(python(layout)?.arg("sdks").arg("--sandbox").arg(sandbox))
+}
+
+/// Another stand-in of the payment provider, by other people, which tests of the order service pay through: its program.
+pub fn localstripe(layout: &Layout) -> Result<PathBuf> {
+    finish(python(layout)?.arg("localstripe"))?;
+    Ok(kept(layout).join("contracts/bin/localstripe"))
 }
 
 /// `conformance`: as long as one likes.
@@ -47,10 +59,15 @@ pub fn conformance(layout: &Layout, url: Option<&str>, time: Duration, seed: Opt
     finish(python(layout)?.args(["api", "--url", &url, "--seconds", &seconds, "--seed", &seed]))
 }
 
-/// Runs `tests/contracts`. What that needs is kept in the folder itself, not in a test run's, which is forgotten.
+/// Where what is installed is kept: in the folder itself, not in a test run's, which is forgotten.
+fn kept(layout: &Layout) -> &Path {
+    if layout.passing { layout.dir.parent().unwrap_or(&layout.dir) } else { &layout.dir }
+}
+
+/// Runs `tests/contracts`.
 fn python(layout: &Layout) -> Result<Command> {
     let mut command = Command::new(install::with_python(layout)?);
-    let dir = if layout.passing { layout.dir.parent().unwrap_or(&layout.dir) } else { &layout.dir };
+    let dir = kept(layout);
     command.arg(layout.root.join("tests/contracts")).env("DOCKSIDE_DIR", dir).current_dir(&layout.root);
     Ok(command)
 }

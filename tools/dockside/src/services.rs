@@ -223,8 +223,11 @@ pub fn start(
     let folder = fs::canonicalize(&layout.dir)?.join("objects");
     let objects = object_store(&folder, options.hasty, is_set("OBJECT_STORE_URL"));
     let objects = objects.map(|url| ("OBJECT_STORE_URL", url));
-    let own = [jwks.clone(), trusted];
-    serve("product", &ports.product, &secrets.product, own.into_iter().chain(objects).chain(demo).collect())?;
+    // That of the demo data.
+    let currency =
+        (options.demo && !is_set("DEFAULT_CURRENCY")).then(|| ("DEFAULT_CURRENCY", "EUR".to_owned()));
+    let own = [jwks.clone(), trusted].into_iter().chain(objects).chain(demo).chain(currency).collect();
+    serve("product", &ports.product, &secrets.product, own)?;
     let own = [
         jwks,
         ("PRODUCT_GRPC", product_grpc),

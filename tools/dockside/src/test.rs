@@ -263,6 +263,9 @@ fn steps(
         let built = built?;
         result.map(|()| built)
     })?;
+    if plan.contracts {
+        run.step("the provider's SDKs", || sdks(layout, &built))?;
+    }
     if !plan.tests() && !plan.conformance && plan.benches.is_empty() {
         return if plan.cluster { run.step("cluster", || on_cluster(layout, &built)) } else { Ok(()) };
     }
@@ -301,6 +304,16 @@ fn steps(
                 .into_iter()
                 .filter_map(|pooler| pooler.map_err(|why| run.skipped.push(why)).ok()),
         );
+    }
+    if plan.runs("order") {
+        match run.step("localstripe", || Ok(contracts::localstripe(layout)))? {
+            Ok(program) => env.push(("TEST_LOCALSTRIPE".to_owned(), program.display().to_string())),
+            Err(why) => {
+                let text = format!("tests with localstripe: {why:#}");
+                step("SKIPPED", &text);
+                run.skipped.push(text);
+            }
+        }
     }
     let shop = |run: &mut Run, optimised: bool| {
         run.step("the shop", || {
@@ -379,6 +392,16 @@ fn steps(
         }
     }
     Ok(())
+}
+
+/// The payment provider's SDKs drive its sandbox.
+fn sdks(layout: &Layout, built: &BTreeMap<String, PathBuf>) -> Result<()> {
+    const SANDBOX: &str = "payment-sandbox";
+    let compiled = match built.is_empty() {
+        true => compile::services(layout, false)?,
+        false => built.clone(),
+    };
+    contracts::sdks(layout, compiled.get(SANDBOX).context("the build made no payment sandbox")?)
 }
 
 /// The PgBouncers that tests start, each by its variable, or what runs without it and why.
