@@ -11,8 +11,8 @@ use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
 use axum::extract::{FromRef, FromRequestParts};
-use axum::http::header;
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde::{Deserialize, Serialize};
@@ -92,6 +92,11 @@ pub struct User {
 impl User {
     pub fn is_staff(&self) -> bool {
         self.role >= Role::Staff
+    }
+
+    /// 403 for customers.
+    pub fn into_staff(self) -> Result<Staff, Problem> {
+        if self.is_staff() { Ok(Staff(self)) } else { Err(Problem::forbidden("This is for staff.")) }
     }
 }
 
@@ -182,6 +187,17 @@ impl Verifier {
         Ok(User { id: claims.sub, role: claims.role, session: claims.sid, until: claims.exp })
     }
 
+    /// Who sent a request with these headers; 401 `missing_token` without a token, otherwise as [`Self::verify`].
+    pub async fn caller(&self, headers: &HeaderMap) -> Result<User, Problem> {
+        let header = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let token = header.and_then(|value| {
+            let (scheme, token) = value.split_once(' ')?;
+            scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+        });
+        let missing = || Problem::unauthorized("missing_token", "Send Authorization: Bearer <access token>.");
+        self.verify(token.ok_or_else(missing)?).await
+    }
+
     fn key(&self, id: &str) -> Option<DecodingKey> {
         self.keys.read().unwrap_or_else(std::sync::PoisonError::into_inner).get(id).cloned()
     }
@@ -228,13 +244,7 @@ impl User {
         S: Send + Sync,
         Arc<Verifier>: FromRef<S>,
     {
-        let header = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let token = header.and_then(|value| {
-            let (scheme, token) = value.split_once(' ')?;
-            scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-        });
-        let missing = || Problem::unauthorized("missing_token", "Send Authorization: Bearer <access token>.");
-        Arc::<Verifier>::from_ref(state).verify(token.ok_or_else(missing)?).await
+        Arc::<Verifier>::from_ref(state).caller(&parts.headers).await
     }
 }
 
@@ -261,11 +271,9 @@ where
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let user = User::of(parts, state).await?;
-        if !user.is_staff() {
-            return Err(Problem::forbidden("This is for staff."));
-        }
+        let staff = user.into_staff()?;
         parameters::refuse_unknown(parts)?;
-        Ok(Self(user))
+        Ok(staff)
     }
 }
 
