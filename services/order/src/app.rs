@@ -23,6 +23,7 @@ use crate::config::Config;
 use crate::events::consume::Consumer;
 use crate::events::stream::OrderStream;
 use crate::failpoints;
+use crate::fulfilment::Fulfilment;
 use crate::http::{self, App, Customers, Stopping, WebhookKey, problems};
 use crate::order::reads::Reads;
 use crate::refunds::Refunds;
@@ -59,10 +60,13 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
     let sagas = Sagas::new(pool.clone(), outbox.clone(), stream.clone(), calls, times, stop);
     let catalogue = Catalogue::new(pool.clone(), products.clone(), config.currency);
     let reads = Reads::new(pool.clone());
+    let (waking, watching) = (outbox.clone(), stream.clone());
+    let fulfilment = Fulfilment::new(pool.clone(), waking, watching, reads.clone(), times);
     let app = App {
         pool: pool.clone(),
         carts: Carts::new(pool.clone(), catalogue),
         changes: Changes::new(reads.clone(), sagas.clone()),
+        fulfilment,
         reads,
         verifier: Verifier::fetching(&config.jwks_url, lifecycle)?,
         checkout: Checkout::new(

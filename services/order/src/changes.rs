@@ -7,7 +7,7 @@ use service::auth::User;
 use tokio::time::{Instant, sleep};
 
 use crate::order::reads::{ReadError, Reads};
-use crate::order::{CancelReason, Order, Status, Tracking};
+use crate::order::{CancelReason, Order, Status};
 use crate::saga::applier::NotApplied;
 use crate::saga::runner::Sagas;
 use crate::saga::{Input, Refusal};
@@ -55,17 +55,5 @@ impl Changes {
             }
             sleep(Duration::from_millis(50)).await;
         }
-    }
-
-    /// Says that staff handed the parcel to a carrier. Returns the order as it is then.
-    pub async fn ship(&self, id: OrderId, tracking: Tracking) -> Result<Order, ChangeError> {
-        self.sagas.apply(id, Input::Ship(tracking)).await?;
-        Ok(self.reads.get(id).await?)
-    }
-
-    /// Says that the parcel has arrived. Returns the order as it is then.
-    pub async fn deliver(&self, id: OrderId) -> Result<Order, ChangeError> {
-        self.sagas.apply(id, Input::Deliver).await?;
-        Ok(self.reads.get(id).await?)
     }
 }

@@ -92,10 +92,10 @@ pub async fn forget_long_shipped(connection: &mut Connection) -> sqlx::Result<()
              WHERE id = ANY(ARRAY(
                  SELECT sent.id FROM orders.deleted_users d CROSS JOIN LATERAL (
                      SELECT o.id FROM orders.orders o
-                     WHERE o.user_id = d.user_id AND o.status = 'shipped'
+                     WHERE o.user_id = d.user_id AND o.status IN ('partially_shipped', 'shipped')
                        AND (o.shipping_address IS NOT NULL OR o.tracking IS NOT NULL)
-                       AND EXISTS (SELECT FROM orders.order_history h WHERE h.order_id = o.id
-                                   AND h.status = 'shipped' AND h.at < now() - make_interval(days => $1))
+                       AND (SELECT max(h.at) FROM orders.order_history h WHERE h.order_id = o.id
+                            AND h.status IN ('partially_shipped', 'shipped')) < now() - make_interval(days => $1)
                      OFFSET 0) sent))
              ORDER BY id FOR UPDATE
          )

@@ -5,6 +5,7 @@ mod customers;
 mod events;
 mod examples;
 mod fulfilment;
+mod notes;
 mod orders;
 pub mod problems;
 mod refunds;
@@ -28,6 +29,7 @@ use crate::cart::Carts;
 use crate::changes::Changes;
 use crate::checkout::Checkout;
 use crate::events::stream::OrderStream;
+use crate::fulfilment::Fulfilment;
 use crate::order::reads::Reads;
 use crate::refunds::Refunds;
 use crate::saga::runner::Sagas;
@@ -42,6 +44,7 @@ pub struct App {
     pub verifier: Arc<Verifier>,
     pub carts: Carts,
     pub changes: Changes,
+    pub fulfilment: Fulfilment,
     pub checkout: Checkout,
     pub refunds: Refunds,
     pub sagas: Sagas,
@@ -74,6 +77,7 @@ fn routes() -> OpenApiRouter<App> {
         .merge(orders::router())
         .merge(search::router())
         .merge(fulfilment::router())
+        .merge(notes::router())
         .merge(refunds::router())
         .merge(events::router())
         .merge(webhook::router())

@@ -1,5 +1,6 @@
 //! Orders: what they are, how they look, and who may do what with them.
 
+pub mod parcels;
 pub mod reads;
 pub mod search;
 pub mod store;
@@ -7,17 +8,17 @@ pub mod store;
 use std::collections::HashMap;
 use std::time::Duration;
 
-use order_core::ids::{OrderId, ProductId, UserId};
+use order_core::ids::{OrderId, ParcelId, ProductId, UserId};
 pub use order_core::number::OrderNumber;
 pub use order_core::order::{
-    CancelReason, DeclineReason, Dispute, Item, Line, MAX_LINES, MAX_QUANTITY, NextAction, NoTotal,
+    CancelReason, DeclineReason, Dispute, Item, Line, MAX_LINES, MAX_QUANTITY, NextAction, NoTotal, Parcel,
     PaymentStatus, Status, Tracking, total,
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use service::Money;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
-use utoipa::openapi::schema::{Array, ArrayBuilder};
+use utoipa::openapi::schema::{Array, ArrayBuilder, Object};
 
 use crate::address::Address;
 use crate::schema;
@@ -69,6 +70,7 @@ impl Placement {
             dispute: None,
             shipping_address: Some(serde_json::to_value(&self.shipping_address)?),
             tracking: None,
+            parcels: vec![],
             placed_at: self.placed_at,
             updated_at: self.placed_at,
             items: self.items.clone(),
@@ -103,12 +105,36 @@ pub struct Order {
     pub dispute: Option<Dispute>,
     pub shipping_address: Option<serde_json::Value>,
     pub tracking: Option<Tracking>,
+    /// Oldest first.
+    pub parcels: Vec<Sent>,
     pub placed_at: OffsetDateTime,
     pub updated_at: OffsetDateTime,
     pub items: Vec<Item>,
     /// Grows with every change that is announced.
     pub version: i64,
     pub history: Vec<Past>,
+}
+
+/// A parcel on its way, and what it was said to be before.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    pub parcel: Parcel,
+    pub collected: bool,
+    pub former: Vec<Former>,
+    /// The Idempotency-Key of the report, if it had one.
+    pub key: Option<String>,
+    pub sent_at: OffsetDateTime,
+}
+
+/// What a parcel was said to be until it was corrected.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = FormerTracking)]
+pub struct Former {
+    pub carrier: String,
+    pub tracking_number: String,
+    #[serde(with = "time::serde::rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
+    pub until: OffsetDateTime,
 }
 
 /// A change of status, and what the order showed then.
@@ -146,9 +172,11 @@ pub struct View {
     #[schema(required, value_type = Option<Address>)]
     shipping_address: Option<serde_json::Value>,
     payment: PaymentView,
-    /// Null until it is shipped, and when the customer was erased since.
+    /// Of the parcel that left last with a carrier. Null until one has, and when the customer was erased since.
     #[schema(required)]
     tracking: Option<Tracking>,
+    /// What left, oldest first.
+    parcels: Vec<ParcelView>,
     /// What this caller may do now.
     #[schema(schema_with = next_actions)]
     next_actions: Vec<&'static str>,
@@ -207,6 +235,25 @@ struct PaymentView {
     next_action: Option<NextAction>,
 }
 
+/// A part of an order, or all of it, on its way.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Parcel)]
+struct ParcelView {
+    #[schema(inline)]
+    id: ParcelId,
+    #[schema(schema_with = method)]
+    method: &'static str,
+    /// Null when it was fetched in the shop, and when the customer was erased since.
+    #[schema(required)]
+    tracking: Option<Tracking>,
+    items: Vec<Line>,
+    #[serde(with = "time::serde::rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
+    shipped_at: OffsetDateTime,
+    /// What carrier and number were said to be before, oldest first.
+    former: Vec<Former>,
+}
+
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = StatusChange)]
 struct HistoryView {
@@ -214,6 +261,10 @@ struct HistoryView {
     #[serde(with = "time::serde::rfc3339")]
     #[schema(value_type = String, format = DateTime)]
     at: OffsetDateTime,
+}
+
+fn method() -> Object {
+    schema::words(["carrier", "collected"])
 }
 
 /// Each of these at most once.
@@ -235,7 +286,9 @@ impl Order {
         then.refunded = past.refunded;
         then.refunding = Money::zero(self.total.currency);
         then.payment_action = None;
-        then.tracking = then.tracking.filter(|_| past.status == Status::Shipped);
+        // With the numbers of now: what was wrong is of no use to anybody.
+        then.parcels.retain(|sent| sent.sent_at <= past.at);
+        then.tracking = then.parcels.iter().rev().find_map(|sent| sent.parcel.tracking.clone());
         then.version = past.version;
         then.updated_at = past.at;
         then.history.truncate(index + 1);
@@ -251,7 +304,7 @@ impl Order {
             paid && self.refunded.checked_add(self.refunding).is_some_and(|back| back < self.total);
         let allowed = [
             ("cancel", matches!(self.status, Status::Pending | Status::Confirmed)),
-            ("ship", staff && paid && self.status == Status::Confirmed),
+            ("ship", staff && paid && matches!(self.status, Status::Confirmed | Status::PartiallyShipped)),
             ("deliver", staff && self.status == Status::Shipped),
             ("refund", staff && refundable && self.status != Status::Cancelled),
         ];
@@ -295,11 +348,20 @@ impl Order {
                     .filter(|_| viewer == Viewer::Owner && self.status == Status::Pending),
             },
             tracking: self.tracking,
+            parcels: self.parcels.into_iter().map(ParcelView::from).collect(),
             next_actions,
             placed_at: self.placed_at,
             updated_at: self.updated_at,
             history: changes(&self.history),
         }
+    }
+}
+
+impl From<Sent> for ParcelView {
+    fn from(sent: Sent) -> Self {
+        let Sent { parcel: Parcel { id, tracking, lines }, collected, former, sent_at, .. } = sent;
+        let method = if collected { "collected" } else { "carrier" };
+        Self { id, method, tracking, items: lines, shipped_at: sent_at, former }
     }
 }
 

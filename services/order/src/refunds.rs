@@ -17,7 +17,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::idempotency::{self, Key, KeyError, Lookup, Record, StoredAnswer};
-use crate::order::{Line, Order};
+use crate::order::{self, Line, Order, Sent, Status};
 use crate::saga::facts::{self, Outcome, Report};
 use crate::saga::refunds::RefundStatus;
 use crate::saga::runner::Sagas;
@@ -41,6 +41,18 @@ pub struct Request {
     #[serde(default)]
     #[schema(max_items = 100)]
     pub restock: Vec<Line>,
+    /// Whether these units had left and came back. Needed where of one of these products some have left and some have not.
+    #[serde(default, deserialize_with = "not_null", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub returned: Option<bool>,
+}
+
+/// Units of each product that went back into stock without having left.
+#[derive(Debug, Default)]
+pub struct Unsent {
+    /// With those of refunds that the provider has not answered.
+    pub all: HashMap<ProductId, i64>,
+    pub done: HashMap<ProductId, i64>,
 }
 
 /// A refund as the API shows it.
@@ -76,6 +88,8 @@ pub enum RefundError {
 pub enum Refusal {
     #[error("more would go back into stock than was sold")]
     RestockExceedsSold(Vec<Excess>),
+    #[error("some of these units have left and some have not")]
+    ReturnedOrNot,
     #[error(transparent)]
     Rule(#[from] saga::Refusal),
 }
@@ -202,6 +216,11 @@ async fn decide(
     if !too_many.is_empty() {
         return Ok(Decision::Refused(Refusal::RestockExceedsSold(too_many)));
     }
+    // As it is under the lock.
+    let sent = order::parcels::read(connection, &[order.id]).await?.remove(&order.id).unwrap_or_default();
+    let Some(returned) = have_left(order, &sent, request) else {
+        return Ok(Decision::Refused(Refusal::ReturnedOrNot));
+    };
     let wanted = Input::Refund(id, request.amount);
     let report = Report { order: order.id, facts: vec![wanted], lease: None };
     match facts::apply(connection, &[report], times).await?.outcomes.pop() {
@@ -209,9 +228,36 @@ async fn decide(
         Some(Outcome::Refused(refusal)) => return Ok(Decision::Refused(refusal.into())),
         Some(Outcome::UnknownOrder) | None => return Err(RefundError::UnknownOrder),
     }
-    let refund = store::describe(connection, id, request, actor, order.total.currency).await?;
+    let refund = store::describe(connection, id, request, returned, actor, order.total.currency).await?;
     saga::store::reschedule(connection, order.id).await?;
     Ok(Decision::Made(refund))
+}
+
+/// Whether the units to restock had left, or `None` where that is neither said nor clear.
+fn have_left(order: &Order, sent: &[Sent], request: &Request) -> Option<bool> {
+    if request.returned.is_some() || request.restock.is_empty() {
+        return Some(request.returned.unwrap_or(false));
+    }
+    let whole_left = matches!(order.status, Status::Shipped | Status::Delivered);
+    let units = |product: ProductId| -> i64 {
+        let lines = sent.iter().flat_map(|sent| &sent.parcel.lines);
+        lines.filter(|line| line.product_id == product).map(|line| i64::from(line.quantity)).sum()
+    };
+    let mut left = request.restock.iter().map(|line| {
+        let sold: i64 = order
+            .items
+            .iter()
+            .filter(|item| item.product_id == line.product_id)
+            .map(|item| i64::from(item.quantity))
+            .sum();
+        match units(line.product_id) {
+            0 => Some(whole_left),
+            units if units >= sold => Some(true),
+            _ => None,
+        }
+    });
+    let first = left.next()??;
+    left.all(|other| other == Some(first)).then_some(first)
 }
 
 fn too_many(order: &Order, restocked: &HashMap<ProductId, i64>, wanted: &[Line]) -> Vec<Excess> {

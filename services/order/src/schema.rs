@@ -1,6 +1,6 @@
 //! Values as the OpenAPI document describes them, in line with what is accepted.
 
-pub use service::openapi::schema::{lines_up_to_500, words};
+pub use service::openapi::schema::{lines_up_to_500, up_to_100, words};
 use service::openapi::schema::{string, visible};
 use utoipa::openapi::schema::{AdditionalProperties, Object, ObjectBuilder, Schema, SchemaType, Type};
 

@@ -132,6 +132,7 @@ async fn no_statement_reads_a_big_table_from_end_to_end() {
                 example(&["orders.wanted($6)"], &arguments)
             };
             // By user, number, words, amounts that none has or all have, and time.
+            examples.push(example(&["FROM orders.notes"], &[&refunded, before, limit]));
             examples.extend([
                 searched(3, "array[md5('user7')::uuid]"),
                 searched(5, "'22222FFFFF'"),

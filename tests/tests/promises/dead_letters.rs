@@ -197,8 +197,12 @@ async fn give_back(shop: &Shop, broker: &Broker, order: Uuid) {
         .unwrap();
     let (id_of_order, user_id, currency) = (order.to_string(), user.to_string(), "EUR".to_owned());
     let body = Order { id: id_of_order, user_id, total: 1250, currency, ..Order::default() };
-    let body =
-        OrderShipped { order: Some(body), carrier: "Post".to_owned(), tracking_number: "1".to_owned() };
+    let body = OrderShipped {
+        order: Some(body),
+        carrier: "Post".to_owned(),
+        tracking_number: "1".to_owned(),
+        ..Default::default()
+    };
     // Four tries are behind it, so the next failure is the last.
     broker.publish(ORDER_SHIPPED, event(id, ORDER_SHIPPED, order, 4), &body.encode_to_vec()).await;
     let letter = ("user", id.to_string());

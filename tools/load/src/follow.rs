@@ -30,7 +30,9 @@ struct Event<'a> {
 fn end(status: Status, reason: Option<&str>) -> Option<End> {
     match status {
         Status::Pending => None,
-        Status::Confirmed | Status::Shipped | Status::Delivered => Some(End::Confirmed),
+        Status::Confirmed | Status::PartiallyShipped | Status::Shipped | Status::Delivered => {
+            Some(End::Confirmed)
+        }
         Status::Cancelled => Some(End::Cancelled(reason.unwrap_or("unknown").to_owned())),
     }
 }

@@ -65,10 +65,11 @@ pub struct Id {
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub enum Status {
     Pending,
     Confirmed,
+    PartiallyShipped,
     Shipped,
     Delivered,
     Cancelled,

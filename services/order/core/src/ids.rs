@@ -96,6 +96,18 @@ id! {
 }
 
 id! {
+    /// Of a parcel, or of what a customer fetched. The only parcel of an order from when there was but one has its order's.
+    #[derive(Copy)]
+    ParcelId(Uuid in the format UUID): uuid::Error
+}
+
+id! {
+    /// Of what staff noted.
+    #[derive(Copy)]
+    NoteId(Uuid in the format UUID): uuid::Error
+}
+
+id! {
     /// A payment intent's, as the provider names it.
     IntentId(String): Infallible
 }

@@ -1,6 +1,6 @@
 //! What an order is made of.
 
-use crate::ids::ProductId;
+use crate::ids::{ParcelId, ProductId};
 use crate::words::words;
 use money::{Currency, Money};
 use serde::{Deserialize, Serialize};
@@ -11,6 +11,8 @@ words! {
         Pending = "pending",
         /// Payment is captured, the stock taken.
         Confirmed = "confirmed",
+        /// A part of it is on its way, the rest is not.
+        PartiallyShipped = "partially_shipped",
         Shipped = "shipped",
         Delivered = "delivered",
         Cancelled = "cancelled",
@@ -99,6 +101,15 @@ pub struct Tracking {
     pub tracking_number: String,
 }
 
+/// What left for the customer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Parcel {
+    pub id: ParcelId,
+    /// None: the customer fetched it in the shop.
+    pub tracking: Option<Tracking>,
+    pub lines: Vec<Line>,
+}
+
 /// Text of 1 to 100 characters that is not blank and has no control characters.
 #[cfg(feature = "openapi")]
 fn up_to_100() -> utoipa::openapi::Object {
@@ -116,7 +127,7 @@ fn up_to_100() -> utoipa::openapi::Object {
 }
 
 /// So many of a product.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[cfg_attr(feature = "openapi", schema(as = OrderLine))]

@@ -37,7 +37,9 @@ use money::Money;
 
 use self::refunds::{Refund, RefundReport, RefundStatus};
 use crate::ids::{IntentId, RefundId};
-use crate::order::{CancelReason, DeclineReason, Dispute, NextAction, PaymentStatus, Status, Tracking};
+use crate::order::{
+    CancelReason, DeclineReason, Dispute, NextAction, Parcel, PaymentStatus, Status, Tracking,
+};
 use crate::words::words;
 
 words! {
@@ -79,6 +81,7 @@ pub struct State {
     pub dispute: Option<Dispute>,
     /// What the provider waits for the customer to do.
     pub action: Option<NextAction>,
+    /// Of the parcel that left last by a carrier.
     pub tracking: Option<Tracking>,
     /// What a capture takes.
     pub total: Money,
@@ -136,10 +139,20 @@ pub enum Input {
     Deadline,
     /// What the provider says of a dispute about the payment.
     Disputed(Dispute),
-    /// Staff handed the parcel to a carrier.
-    Ship(Tracking),
-    /// The parcel has arrived.
-    Deliver,
+    /// Staff handed a parcel to a carrier, or its goods to the customer. With `last` nothing is left to be sent.
+    Ship {
+        parcel: Parcel,
+        last: bool,
+    },
+    /// A parcel that is on its way has another number. `newest`: no other left after it.
+    Correct {
+        parcel: Parcel,
+        newest: bool,
+    },
+    /// What left has arrived, and whether more of the order is to leave.
+    Deliver {
+        more: bool,
+    },
 }
 
 /// What has to be written together with the new state.
@@ -152,7 +165,9 @@ pub enum Effect {
     /// History and `order.cancelled`, which gives the stock back.
     Cancel(CancelReason),
     /// History and `order.shipped`.
-    Ship(Tracking),
+    Ship(Parcel),
+    /// History, and `order.shipped` once more: the parcel has another number.
+    Correct(Parcel),
     /// History and `order.delivered`.
     Deliver,
     /// `order.refunded`: this refund has succeeded.
@@ -165,7 +180,7 @@ pub enum Refusal {
     /// Shipped or delivered: too late.
     #[error("the order can't be cancelled any more")]
     NotCancellable,
-    /// Not paid, ended, or on its way with another carrier.
+    /// Not paid, ended, given back, or on its way.
     #[error("the order can't be shipped")]
     NotShippable,
     /// Not on its way.
@@ -247,8 +262,9 @@ impl State {
         let effects = match input {
             Input::Cancel(reason) => self.cancelled_by(reason, fresh)?,
             Input::Deadline => self.overdue(),
-            Input::Ship(tracking) => self.shipped_by(tracking)?,
-            Input::Deliver => self.delivered()?,
+            Input::Ship { parcel, last } => self.ship(parcel, last)?,
+            Input::Correct { parcel, newest } => self.correct(parcel, newest)?,
+            Input::Deliver { more } => self.delivered(more)?,
             Input::Created(id) => self.created(id),
             Input::Refused(reason) if self.phase == Phase::Creating => {
                 branch!();
@@ -377,7 +393,8 @@ impl State {
 
     fn cancelled_by(&mut self, reason: CancelReason, fresh: RefundId) -> Result<Vec<Effect>, Refusal> {
         match self.status {
-            Status::Shipped | Status::Delivered => {
+            // What has not left is refunded.
+            Status::PartiallyShipped | Status::Shipped | Status::Delivered => {
                 branch!();
                 return Err(Refusal::NotCancellable);
             }
@@ -418,23 +435,19 @@ impl State {
         })
     }
 
-    /// The same parcel may be reported again, as the first answer may be lost.
-    fn shipped_by(&mut self, tracking: Tracking) -> Result<Vec<Effect>, Refusal> {
+    /// Whoever calls it knows that the parcel is a new one.
+    fn ship(&mut self, parcel: Parcel, last: bool) -> Result<Vec<Effect>, Refusal> {
         match self.status {
-            Status::Confirmed if self.is_money_disputed() => {
+            Status::Confirmed | Status::PartiallyShipped if self.is_money_disputed() => {
                 branch!();
                 Err(Refusal::Disputed)
             }
-            // What was given back whole is not sent.
-            Status::Confirmed if self.payment != PaymentStatus::Refunded => {
+            // What goes back whole is not sent.
+            Status::Confirmed | Status::PartiallyShipped if !self.goes_back_whole() => {
                 branch!();
-                self.status = Status::Shipped;
-                self.tracking = Some(tracking.clone());
-                Ok(vec![Effect::Ship(tracking)])
-            }
-            Status::Shipped | Status::Delivered if self.tracking.as_ref() == Some(&tracking) => {
-                branch!();
-                Ok(vec![])
+                self.status = if last { Status::Shipped } else { Status::PartiallyShipped };
+                self.tracking = parcel.tracking.clone().or(self.tracking.take());
+                Ok(vec![Effect::Ship(parcel)])
             }
             _ => {
                 branch!();
@@ -443,9 +456,34 @@ impl State {
         }
     }
 
-    fn delivered(&mut self) -> Result<Vec<Effect>, Refusal> {
+    fn correct(&mut self, parcel: Parcel, newest: bool) -> Result<Vec<Effect>, Refusal> {
+        match self.status {
+            Status::PartiallyShipped | Status::Shipped => {
+                branch!();
+                if newest {
+                    branch!();
+                    self.tracking = parcel.tracking.clone();
+                }
+                Ok(vec![Effect::Correct(parcel)])
+            }
+            _ => {
+                branch!();
+                Err(Refusal::NotShippable)
+            }
+        }
+    }
+
+    fn delivered(&mut self, more: bool) -> Result<Vec<Effect>, Refusal> {
         match self.status {
             Status::Shipped => {
+                branch!();
+                self.status = Status::Delivered;
+                Ok(vec![Effect::Deliver])
+            }
+            // The rest is in stock again, or nobody has paid for it any more.
+            Status::PartiallyShipped
+                if !more || self.goes_back_whole() || self.dispute == Some(Dispute::Lost) =>
+            {
                 branch!();
                 self.status = Status::Delivered;
                 Ok(vec![Effect::Deliver])

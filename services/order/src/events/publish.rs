@@ -12,7 +12,9 @@ use proto::order::v1 as events;
 use service::Money;
 use service::db::{Connection, Defect};
 
-use crate::order::{self, CancelReason, DeclineReason, Item, Line, OrderNumber, Placement, Tracking};
+use crate::order::{
+    self, CancelReason, DeclineReason, Item, Line, OrderNumber, Parcel, Placement, Status, Tracking,
+};
 
 /// Writes `order.placed` of new orders.
 pub async fn placed(connection: &mut Connection, placements: &[Placement]) -> sqlx::Result<()> {
@@ -45,12 +47,46 @@ fn body(id: OrderId, user: UserId, number: &OrderNumber, items: &[Item], total: 
 /// What is announced of an order.
 pub enum Notice<'a> {
     Confirmed,
-    /// Why, and why the card was declined if that is the reason.
-    Cancelled(CancelReason, Option<DeclineReason>),
-    Shipped(&'a Tracking),
+    /// Why; why the card was declined if that is the reason; and what goes back in minor units, where that is known.
+    Cancelled(CancelReason, Option<DeclineReason>, Option<i64>),
+    Shipped(Sent<'a>),
     Delivered,
     /// This refund has succeeded.
     Refunded(RefundId),
+}
+
+/// A parcel that left, or whose number has changed.
+pub struct Sent<'a> {
+    pub parcel: &'a Parcel,
+    pub more_follows: bool,
+    pub corrected: bool,
+}
+
+impl<'a> Sent<'a> {
+    /// Of an order that is in this status since.
+    pub fn new(parcel: &'a Parcel, status: Status) -> Self {
+        Self { parcel, more_follows: status == Status::PartiallyShipped, corrected: false }
+    }
+
+    fn event(&self, order: Option<events::Order>) -> events::OrderShipped {
+        let (carrier, tracking_number) = match self.parcel.tracking.clone() {
+            Some(Tracking { carrier, tracking_number }) => (carrier, tracking_number),
+            None => (String::new(), String::new()),
+        };
+        events::OrderShipped {
+            order,
+            carrier,
+            tracking_number,
+            parcel_id: self.parcel.id.to_string(),
+            contents: self.parcel.lines.iter().map(units).collect(),
+            more_follows: self.more_follows,
+            corrected: self.corrected,
+        }
+    }
+}
+
+fn units(line: &Line) -> events::Restock {
+    events::Restock { product_id: line.product_id.to_string(), quantity: line.quantity }
 }
 
 /// What every announcement of an order has.
@@ -104,28 +140,20 @@ impl Notice<'_> {
             Self::Confirmed => {
                 NewEvent::new(ORDER_CONFIRMED, id.into(), version, &events::OrderConfirmed { order })
             }
-            Self::Cancelled(reason, decline) => {
+            Self::Cancelled(reason, decline, returns) => {
                 let decline_reason = decline.filter(|_| *reason == CancelReason::PaymentDeclined);
                 let decline_reason = decline_reason.map(|reason| reason.as_str().to_owned());
-                let body =
-                    events::OrderCancelled { order, reason: reason.as_str().to_owned(), decline_reason };
+                let (reason, returns) = (reason.as_str().to_owned(), *returns);
+                let body = events::OrderCancelled { order, reason, decline_reason, returns };
                 NewEvent::new(ORDER_CANCELLED, id.into(), version, &body)
             }
-            Self::Shipped(Tracking { carrier, tracking_number }) => {
-                let (carrier, tracking_number) = (carrier.clone(), tracking_number.clone());
-                let body = events::OrderShipped { order, carrier, tracking_number };
-                NewEvent::new(ORDER_SHIPPED, id.into(), version, &body)
-            }
+            Self::Shipped(sent) => NewEvent::new(ORDER_SHIPPED, id.into(), version, &sent.event(order)),
             Self::Delivered => {
                 NewEvent::new(ORDER_DELIVERED, id.into(), version, &events::OrderDelivered { order })
             }
             Self::Refunded(refund) => {
                 let (amount, restock) = refunds.get(refund)?;
-                let line = |line: &Line| events::Restock {
-                    product_id: line.product_id.to_string(),
-                    quantity: line.quantity,
-                };
-                let restock = restock.iter().map(line).collect();
+                let restock = restock.iter().map(units).collect();
                 let (refund_id, amount) = (refund.to_string(), *amount);
                 let body = events::OrderRefunded { order, refund_id, amount, restock };
                 NewEvent::new(ORDER_REFUNDED, id.into(), version, &body)

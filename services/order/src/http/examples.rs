@@ -5,6 +5,9 @@ use serde_json::{Value, json};
 const ORDER: &str = "018f5c3e-7a00-7000-8000-000000000001";
 const PRODUCT: &str = "018f5c3e-7a00-7000-8000-000000000002";
 const REFUND: &str = "018f5c3e-7a00-7000-8000-000000000003";
+const NOTE: &str = "018f5c3e-7a00-7000-8000-000000000006";
+const STAFF: &str = "018f5c3e-7a00-7000-8000-000000000007";
+const PARCEL: &str = "018f5c3e-7a00-7000-8000-000000000005";
 const CUSTOMER: &str = "018f5c3e-7a00-7000-8000-000000000004";
 const PLACED: &str = "2026-11-23T09:00:00Z";
 const CHANGED: &str = "2026-11-23T09:00:02Z";
@@ -13,7 +16,7 @@ fn eur(amount: i64) -> Value {
     json!({"amount": amount, "currency": "EUR"})
 }
 
-fn address() -> Value {
+pub fn address() -> Value {
     json!({"name": "Ada Lovelace", "line1": "12 St James's Square", "city": "London", "postal_code": "SW1Y 4JH", "country": "GB"})
 }
 
@@ -51,6 +54,10 @@ pub fn order(status: &str) -> Value {
         _ => &[],
     };
     let parcel = steps.contains(&"shipped");
+    let tracking = json!({"carrier": "Royal Mail", "tracking_number": "RM123456785GB"});
+    let line = json!({"product_id": PRODUCT, "quantity": 2});
+    let sent = json!({"id": PARCEL, "method": "carrier", "tracking": tracking, "items": [line], "shipped_at": CHANGED, "former": []});
+    let parcels: Vec<Value> = parcel.then_some(sent).into_iter().collect();
     let mut order = json!({
         "id": ORDER,
         "number": "F7K2M-9XHRR",
@@ -68,7 +75,8 @@ pub fn order(status: &str) -> Value {
         "refunded": eur(0),
         "shipping_address": address(),
         "payment": {"status": payment, "method": "pm_card_visa", "decline_reason": null},
-        "tracking": parcel.then(|| json!({"carrier": "Royal Mail", "tracking_number": "RM123456785GB"})),
+        "tracking": parcel.then_some(tracking),
+        "parcels": parcels,
         "next_actions": next,
         "placed_at": PLACED,
         "updated_at": at(status),
@@ -87,6 +95,10 @@ pub fn ticket() -> Value {
 /// One event of an order's stream.
 pub fn event() -> String {
     format!("id: 1\nevent: status\ndata: {}\n\n", order("pending"))
+}
+
+pub fn note() -> Value {
+    json!({"id": NOTE, "author": STAFF, "text": "Wants it before Friday.", "created_at": CHANGED})
 }
 
 pub fn refund_request() -> Value {

@@ -11,6 +11,7 @@ use crate::catalogue::CatalogueError;
 use crate::changes::ChangeError;
 use crate::checkout::{self, CheckoutError};
 use crate::clients::user::Unavailable;
+use crate::fulfilment::ShipError;
 use crate::idempotency::{KeyError, StoredAnswer};
 use crate::order::reads::ReadError;
 use crate::order::{Line, MAX_LINES, NoTotal};
@@ -120,6 +121,35 @@ impl From<Unavailable> for Problem {
     }
 }
 
+impl From<ShipError> for Problem {
+    fn from(error: ShipError) -> Self {
+        let not_shippable = |detail: String| Self::conflict("not_shippable", &*detail);
+        match error {
+            ShipError::Refused(refusal) => refused(refusal),
+            ShipError::UnknownParcel => {
+                let error = FieldError::new("/parcel_id", "unknown_parcel", "The order has no such parcel.");
+                Self::invalid(vec![error])
+            }
+            ShipError::WhichParcel => not_shippable(
+                "All of it has left. To correct one of its parcels, name its parcel_id.".to_owned(),
+            ),
+            ShipError::NumberIsKnown => {
+                let detail = "A parcel of the order has this number, with other things in it.";
+                let error = FieldError::new("/tracking_number", "number_is_known", detail);
+                not_shippable(detail.to_owned()).with_errors(vec![error])
+            }
+            ShipError::KeyReused => service::idempotency::reused(),
+            ShipError::TooMany { index, left } => {
+                let detail = format!("{left} have not left yet.");
+                let error = FieldError::new(format!("/items/{index}/quantity"), "more_than_left", detail);
+                not_shippable("More would leave than has not left yet.".to_owned()).with_errors(vec![error])
+            }
+            ShipError::Read(error) => error.into(),
+            ShipError::Store(error) => error.into(),
+        }
+    }
+}
+
 impl From<CartError> for Problem {
     fn from(error: CartError) -> Self {
         match error {
@@ -154,7 +184,7 @@ fn refused(refusal: Refusal) -> Problem {
             Problem::conflict("not_cancellable", "The order can't be cancelled any more.")
         }
         Refusal::NotShippable => {
-            let detail = "Only a paid order that is not on its way can be shipped.";
+            let detail = "Only what is paid, not given back and not on its way can be shipped.";
             Problem::conflict("not_shippable", detail)
         }
         Refusal::NotDeliverable => {
@@ -229,6 +259,10 @@ pub fn refund_refused(id: Uuid, refusal: &refunds::Refusal) -> serde_json::Resul
             });
             let detail = "More would go back into stock than was sold and is not back yet.";
             Problem::conflict("restock_exceeds_sold", detail).with_errors(errors.collect())
+        }
+        refunds::Refusal::ReturnedOrNot => {
+            let detail = "Some of these units have left and some have not: say which go back into stock.";
+            Problem::invalid(vec![FieldError::new("/returned", "missing_field", detail)])
         }
         refunds::Refusal::Rule(refusal) => refused(*refusal),
     };

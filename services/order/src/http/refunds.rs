@@ -35,7 +35,7 @@ pub fn router() -> OpenApiRouter<App> {
     request_body(content = Request, example = json!(examples::refund_request())),
     responses((status = 201, description = "The refund.", body = View, example = json!(examples::refund("pending")))),
     security(("token" = ["staff"])),
-    extensions(("x-problems" = json!({"409": ["refund_exceeds_captured", "restock_exceeds_sold"]}))),
+    extensions(("x-problems" = json!({"409": ["refund_exceeds_captured", "restock_exceeds_sold", "payment_disputed"]}))),
 )]
 async fn open(
     user: User,

@@ -11,9 +11,11 @@ use uuid::Uuid;
 
 use order_core::saga::State;
 
+use crate::address::Address;
+
 use super::{
     CancelReason, DeclineReason, Dispute, Item, NextAction, Order, OrderNumber, Past, PaymentStatus,
-    Placement, Status, Tracking,
+    Placement, Status, Tracking, parcels,
 };
 
 /// The epoch of an order whose first worker is the process that placed it.
@@ -201,6 +203,7 @@ pub async fn load(connection: &mut Connection, ids: &[OrderId]) -> sqlx::Result<
     )
     .fetch_all(&mut *connection)
     .await?;
+    let mut parcels = parcels::read(connection, ids).await?;
     let mut history: HashMap<OrderId, Vec<_>> = HashMap::new();
     for row in noted {
         history.entry(row.order_id.into()).or_default().push(row);
@@ -220,12 +223,22 @@ pub async fn load(connection: &mut Connection, ids: &[OrderId]) -> sqlx::Result<
                     refunded: Money::new(past.refunded, currency),
                 })
             });
-            let history = history.collect::<sqlx::Result<_>>()?;
+            let history = history.collect::<sqlx::Result<Vec<Past>>>()?;
             let contents = contents.remove(&id).ok_or(Defect("an order has no lines"))?;
+            let (status, items) = (Status::try_from(row.status)?, contents.items(currency));
+            let tracking = row.tracking.map(tracking).transpose()?;
+            let left = history.iter().find(|past| past.status == Status::Shipped).map(|past| past.at);
+            let parcels = match (parcels.remove(&id), left) {
+                // Read a moment after the order: one that left in between.
+                _ if matches!(status, Status::Pending | Status::Confirmed) => vec![],
+                (Some(parcels), _) => parcels,
+                (None, Some(at)) => vec![parcels::of_all(id, &items, tracking.clone(), at)],
+                (None, None) => vec![],
+            };
             Ok(Order {
                 id,
                 user_id: row.user_id.into(),
-                status: Status::try_from(row.status)?,
+                status,
                 cancel_reason: row.cancel_reason.map(CancelReason::try_from).transpose()?,
                 total: Money::new(row.total, currency),
                 refunded: Money::new(row.refunded, currency),
@@ -236,16 +249,31 @@ pub async fn load(connection: &mut Connection, ids: &[OrderId]) -> sqlx::Result<
                 dispute: row.dispute.map(Dispute::try_from).transpose()?,
                 decline_reason: row.decline_reason.map(DeclineReason::try_from).transpose()?,
                 shipping_address: row.shipping_address,
-                tracking: row.tracking.map(tracking).transpose()?,
+                tracking,
+                parcels,
                 placed_at: row.placed_at,
                 updated_at: row.updated_at,
-                items: contents.items(currency),
+                items,
                 number: contents.number,
                 version: row.version,
                 history,
             })
         })
         .collect()
+}
+
+/// Has an order go elsewhere; false when a part of it has left, it has ended, or its customer was erased.
+pub async fn readdress(connection: &mut Connection, id: OrderId, address: &Address) -> sqlx::Result<bool> {
+    let address = serde_json::to_value(address).map_err(|error| sqlx::Error::Encode(error.into()))?;
+    let changed = sqlx::query!(
+        "UPDATE orders.orders SET shipping_address = $2, version = version + 1, updated_at = now()
+         WHERE id = $1 AND status IN ('pending', 'confirmed') AND shipping_address IS NOT NULL",
+        id as OrderId,
+        address,
+    )
+    .execute(connection)
+    .await?;
+    Ok(changed.rows_affected() == 1)
 }
 
 /// Ids of orders, newest first, older than `before`: of one user, or of all.

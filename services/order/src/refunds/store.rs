@@ -7,7 +7,7 @@ use service::Money;
 use service::db::Connection;
 use service::money::Currency;
 
-use super::{Request, View};
+use super::{Request, Unsent, View};
 use crate::order::Line;
 use crate::saga::refunds::RefundStatus;
 
@@ -37,23 +37,44 @@ pub async fn restocked(connection: &mut Connection, order: OrderId) -> sqlx::Res
     Ok(rows.into_iter().map(|row| (row.product_id.into(), row.units)).collect())
 }
 
-/// Writes what a refund is for, and returns it.
+/// Of those, the ones that had not left.
+pub async fn restocked_unsent(connection: &mut Connection, order: OrderId) -> sqlx::Result<Unsent> {
+    let rows = sqlx::query!(
+        r#"SELECT (line ->> 'product_id')::uuid AS "product_id!", sum((line ->> 'quantity')::int) AS "all!",
+                  COALESCE(sum((line ->> 'quantity')::int) FILTER (WHERE r.told), 0) AS "done!"
+           FROM orders.refunds r CROSS JOIN jsonb_array_elements(r.restock) AS line
+           WHERE r.order_id = $1 AND NOT r.returned AND (r.status <> 'failed' OR r.told) GROUP BY 1"#,
+        order as OrderId,
+    )
+    .fetch_all(connection)
+    .await?;
+    let mut unsent = Unsent::default();
+    for row in rows {
+        unsent.all.insert(row.product_id.into(), row.all);
+        unsent.done.insert(row.product_id.into(), row.done);
+    }
+    Ok(unsent)
+}
+
+/// Writes what a refund is for, and returns it. `returned`: what goes back into stock had left.
 pub async fn describe(
     connection: &mut Connection,
     id: RefundId,
     request: &Request,
+    returned: bool,
     actor: UserId,
     currency: Currency,
 ) -> sqlx::Result<View> {
     let restock =
         serde_json::to_value(&request.restock).map_err(|error| sqlx::Error::Encode(error.into()))?;
     let row = sqlx::query!(
-        "UPDATE orders.refunds SET reason = $2, restock = $3, actor = $4 WHERE id = $1
+        "UPDATE orders.refunds SET reason = $2, restock = $3, actor = $4, returned = $5 WHERE id = $1
          RETURNING amount, status, created_at",
         id as RefundId,
         request.reason,
         restock,
         actor as UserId,
+        returned,
     )
     .fetch_one(connection)
     .await?;

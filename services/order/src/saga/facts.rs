@@ -12,7 +12,7 @@ use super::refund_store;
 use super::store::{Lease, Progress};
 use super::{Effect, Input, Phase, Refusal, State};
 use crate::erasure;
-use crate::events::publish::{About, Announcement, Notice, announce};
+use crate::events::publish::{About, Announcement, Notice, Sent, announce};
 use crate::order::store::{action, currency, tracking};
 use crate::order::{CancelReason, DeclineReason, Dispute, PaymentStatus, Status};
 use crate::times::Times;
@@ -55,9 +55,27 @@ struct Step {
     order: OrderId,
     version: i64,
     effect: Effect,
+    /// Of the order, once all effects of its fact are there.
+    status: Status,
     payment: PaymentStatus,
     decline: Option<DeclineReason>,
+    dispute: Option<Dispute>,
     refunded: Money,
+}
+
+impl Step {
+    /// What goes back of an order that is cancelled by this, in minor units. None: the provider has not said what it took,
+    /// or the money went back before, by a refund or by the customer's bank.
+    fn returns(&self, total: Money) -> Option<i64> {
+        match self.payment {
+            PaymentStatus::Captured | PaymentStatus::Refunded => {
+                let left = total.amount - self.refunded.amount;
+                (left > 0 && self.dispute != Some(Dispute::Lost)).then_some(left)
+            }
+            PaymentStatus::Unknown => None,
+            _ => Some(0),
+        }
+    }
 }
 
 /// What a report came to.
@@ -157,8 +175,18 @@ impl Row {
             state = next;
             for effect in effects {
                 version += 1;
-                let (payment, decline, refunded) = (state.payment, state.decline, state.returned());
-                caused.push(Step { order: report.order, version, effect, payment, decline, refunded });
+                let (status, payment, refunded) = (state.status, state.payment, state.returned());
+                let (decline, dispute) = (state.decline, state.dispute);
+                caused.push(Step {
+                    order: report.order,
+                    version,
+                    effect,
+                    status,
+                    payment,
+                    decline,
+                    dispute,
+                    refunded,
+                });
             }
         }
         self.steps.extend(caused);
@@ -347,9 +375,16 @@ fn history_and_notices(changed: &[(OrderId, Row)]) -> (History<'_>, Vec<Announce
             Effect::AskCustomer => (Some(Status::Pending), None),
             Effect::Confirm => (Some(Status::Confirmed), Some(Notice::Confirmed)),
             Effect::Cancel(reason) => {
-                (Some(Status::Cancelled), Some(Notice::Cancelled(*reason, step.decline)))
+                let returns = step.returns(row.about.total);
+                (Some(Status::Cancelled), Some(Notice::Cancelled(*reason, step.decline, returns)))
             }
-            Effect::Ship(parcel) => (Some(Status::Shipped), Some(Notice::Shipped(parcel))),
+            Effect::Ship(parcel) => {
+                (Some(step.status), Some(Notice::Shipped(Sent::new(parcel, step.status))))
+            }
+            Effect::Correct(parcel) => {
+                let sent = Sent { corrected: true, ..Sent::new(parcel, step.status) };
+                (Some(step.status), Some(Notice::Shipped(sent)))
+            }
             Effect::Deliver => (Some(Status::Delivered), Some(Notice::Delivered)),
             Effect::Refunded(refund) => (None, Some(Notice::Refunded(*refund))),
         };

@@ -164,6 +164,7 @@ async fn an_order_has_the_fields_of_the_contract_and_no_others() {
                 "items",
                 "next_actions",
                 "number",
+                "parcels",
                 "payment",
                 "placed_at",
                 "refunded",

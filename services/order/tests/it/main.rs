@@ -1,6 +1,7 @@
 //! The tests of the order service from outside, in one program, as each more is linked by itself. What needs the machine for itself is apart.
 
 mod access;
+mod authentication;
 mod batches;
 mod common;
 mod database;
@@ -11,6 +12,8 @@ mod http;
 mod idempotency;
 mod lists;
 mod live;
+mod localstripe;
+mod notes;
 mod openapi;
 mod orders;
 mod overload;

@@ -100,11 +100,13 @@ impl Order {
             return late.then(|| self.difference_is(what, nudge));
         }
         let fits = match (self.status.as_str(), phase) {
-            ("confirmed" | "shipped" | "delivered", "confirmed") => match self.payment.as_str() {
-                "captured" => self.refunded < self.total || self.total == 0,
-                "refunded" => self.refunded == self.total,
-                _ => false,
-            },
+            ("confirmed" | "partially_shipped" | "shipped" | "delivered", "confirmed") => {
+                match self.payment.as_str() {
+                    "captured" => self.refunded < self.total || self.total == 0,
+                    "refunded" => self.refunded == self.total,
+                    _ => false,
+                }
+            }
             ("cancelled", "settled") => match self.payment.as_str() {
                 "refunded" => self.refunded == self.total,
                 payment => matches!(payment, "voided" | "declined"),

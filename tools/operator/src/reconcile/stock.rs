@@ -92,7 +92,7 @@ pub(super) async fn reservations(
          )
          SELECT id, status, state, event, unlike, out FROM sides
          WHERE unlike > 0
-            OR (status IN ('confirmed', 'shipped', 'delivered') AND state IS DISTINCT FROM 'committed'
+            OR (status IN ('confirmed', 'partially_shipped', 'shipped', 'delivered') AND state IS DISTINCT FROM 'committed'
                 AND NOT (state IS NULL AND id <= (SELECT up_to FROM products.forgotten_reservations)))
             OR (settled AND (out > 0 OR (status = 'cancelled' AND state = 'reserved')))
          ORDER BY id",

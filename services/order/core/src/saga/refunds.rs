@@ -83,6 +83,11 @@ impl State {
         Money::new(self.captured().amount.saturating_sub(gone).max(0), self.total.currency)
     }
 
+    /// Whether nothing that was paid is to stay here.
+    pub(super) fn goes_back_whole(&self) -> bool {
+        !self.captured().is_zero() && self.left().is_zero()
+    }
+
     /// Minor units. All refunds are in the order's currency; a sum that is too large to count is more than any order has.
     fn sum(&self, counts: impl Fn(RefundStatus) -> bool) -> i64 {
         let counted = self.refunds.iter().filter(|refund| counts(refund.status));

@@ -139,25 +139,58 @@ fn what_is_shipped_is_not_cancelled() {
     assert_eq!(apply(&shipped, Input::Cancel(CancelReason::Customer)), Err(Refusal::NotCancellable));
 }
 
-fn parcel(number: &str) -> Tracking {
+fn tracking(number: &str) -> Tracking {
     Tracking { carrier: "Tern".to_owned(), tracking_number: number.to_owned() }
+}
+
+fn parcel(number: &str) -> Parcel {
+    Parcel { id: Uuid::from_u128(1).into(), tracking: Some(tracking(number)), lines: vec![] }
+}
+
+fn ship(number: &str, last: bool) -> Input {
+    Input::Ship { parcel: parcel(number), last }
 }
 
 #[test]
 fn a_paid_order_is_shipped_once_and_delivered_once() {
     let placed = State::placed(TOTAL);
-    assert_eq!(apply(&placed, Input::Ship(parcel("1"))), Err(Refusal::NotShippable));
-    assert_eq!(apply(&placed, Input::Deliver), Err(Refusal::NotDeliverable));
+    assert_eq!(apply(&placed, ship("1", true)), Err(Refusal::NotShippable));
+    assert_eq!(apply(&placed, Input::Deliver { more: true }), Err(Refusal::NotDeliverable));
 
     let paid = State { status: Status::Confirmed, phase: Phase::Confirmed, ..State::placed(TOTAL) };
-    assert_eq!(apply(&paid, Input::Deliver), Err(Refusal::NotDeliverable));
-    let (shipped, effects) = apply(&paid, Input::Ship(parcel("1"))).unwrap();
+    assert_eq!(apply(&paid, Input::Deliver { more: true }), Err(Refusal::NotDeliverable));
+    let (shipped, effects) = apply(&paid, ship("1", true)).unwrap();
     assert_eq!((shipped.status, effects), (Status::Shipped, vec![Effect::Ship(parcel("1"))]));
-    assert_eq!(apply(&shipped, Input::Ship(parcel("1"))), Ok((shipped.clone(), vec![])));
-    assert_eq!(apply(&shipped, Input::Ship(parcel("2"))), Err(Refusal::NotShippable));
-    let (delivered, effects) = apply(&shipped, Input::Deliver).unwrap();
+    assert_eq!(apply(&shipped, ship("2", true)), Err(Refusal::NotShippable));
+    let (delivered, effects) = apply(&shipped, Input::Deliver { more: true }).unwrap();
     assert_eq!((delivered.status, effects), (Status::Delivered, vec![Effect::Deliver]));
-    assert_eq!(apply(&delivered, Input::Deliver), Ok((delivered, vec![])));
+    assert_eq!(apply(&delivered, Input::Deliver { more: true }), Ok((delivered.clone(), vec![])));
+    let late = Input::Correct { parcel: parcel("2"), newest: true };
+    assert_eq!(apply(&delivered, late), Err(Refusal::NotShippable));
+}
+
+#[test]
+fn an_order_leaves_in_parts_until_the_last_has_left_or_none_is_to_follow() {
+    let (part, _) = apply(&paid(), ship("1", false)).unwrap();
+    assert_eq!((part.status, &part.tracking), (Status::PartiallyShipped, &Some(tracking("1"))));
+    assert_eq!(apply(&part, Input::Deliver { more: true }), Err(Refusal::NotDeliverable));
+    assert_eq!(apply(&part, Input::Cancel(CancelReason::Customer)), Err(Refusal::NotCancellable));
+    let fetched = Parcel { tracking: None, ..parcel("") };
+    let (all, effects) = apply(&part, Input::Ship { parcel: fetched.clone(), last: true }).unwrap();
+    assert_eq!((all.status, &all.tracking), (Status::Shipped, &Some(tracking("1"))));
+    assert_eq!(effects, [Effect::Ship(fetched)]);
+    let (corrected, effects) = apply(&all, Input::Correct { parcel: parcel("7"), newest: true }).unwrap();
+    assert_eq!((corrected.status, corrected.tracking), (Status::Shipped, Some(tracking("7"))));
+    assert_eq!(effects, [Effect::Correct(parcel("7"))]);
+    let (arrived, effects) = apply(&part, Input::Deliver { more: false }).unwrap();
+    assert_eq!((arrived.status, effects), (Status::Delivered, vec![Effect::Deliver]));
+    // What is about to go back whole stays here.
+    let (back, _) = apply(&part, Input::Refund(id(10), None)).unwrap();
+    assert_eq!(apply(&back, ship("2", true)), Err(Refusal::NotShippable));
+    assert_eq!(apply(&back, Input::Deliver { more: true }).unwrap().0.status, Status::Delivered);
+    let (lost, _) = apply(&part, Input::Disputed(Dispute::Lost)).unwrap();
+    assert_eq!(apply(&lost, ship("2", true)), Err(Refusal::Disputed));
+    assert_eq!(apply(&lost, Input::Deliver { more: true }).unwrap().0.status, Status::Delivered);
 }
 
 fn paid() -> State {
@@ -198,7 +231,7 @@ fn a_refund_that_failed_frees_its_amount_for_good() {
     let (done, effects) = apply(&again, reported(11, TOTAL, RefundStatus::Succeeded)).unwrap();
     assert_eq!((done.returned(), done.payment), (TOTAL, PaymentStatus::Refunded));
     assert_eq!(effects, [Effect::Refunded(id(11))]);
-    assert_eq!(apply(&done, Input::Ship(parcel("1"))), Err(Refusal::NotShippable));
+    assert_eq!(apply(&done, ship("1", true)), Err(Refusal::NotShippable));
 }
 
 #[test]
@@ -221,7 +254,7 @@ fn a_refund_first_heard_of_when_it_had_failed_is_not_revived_by_an_older_answer(
 #[test]
 fn what_a_bank_disputes_is_neither_sent_nor_given_back() {
     let (open, _) = apply(&paid(), Input::Disputed(Dispute::Open)).unwrap();
-    assert_eq!(apply(&open, Input::Ship(parcel("1"))), Err(Refusal::Disputed));
+    assert_eq!(apply(&open, ship("1", true)), Err(Refusal::Disputed));
     assert_eq!(apply(&open, Input::Refund(id(10), None)), Err(Refusal::Disputed));
     // A cancellation waits for the bank.
     let (cancelled, _) = apply(&open, Input::Cancel(CancelReason::Staff)).unwrap();
@@ -234,7 +267,7 @@ fn what_a_bank_disputes_is_neither_sent_nor_given_back() {
         (Phase::Settled, None, eur(0), vec![])
     );
     let (won, _) = apply(&open, Input::Disputed(Dispute::Won)).unwrap();
-    assert!(apply(&won, Input::Ship(parcel("1"))).is_ok());
+    assert!(apply(&won, ship("1", true)).is_ok());
 }
 
 #[test]

@@ -94,6 +94,9 @@ impl Shop {
             format!("--payment-secret-key={secret}"),
             "--payment-webhook-secret=whsec_test".to_owned(),
         ];
+        // A setting that is given takes the place of the shop's own.
+        let name = |setting: &str| setting.split('=').next().unwrap_or_default().to_owned();
+        args.retain(|arg| settings.iter().all(|setting| name(setting) != name(arg)));
         args.extend(settings.iter().map(ToString::to_string));
         let lifecycle = Lifecycle::new();
         let addresses = order::start(order::Config::parse_from(&args), &lifecycle).await.unwrap();

@@ -144,7 +144,7 @@ impl World {
                 // `order.cancelled` releases or restocks, whichever it finds.
                 Effect::Cancel(_) => (world.cancelled, world.stock) = (world.cancelled + 1, Stock::Ended),
                 Effect::Refunded(_) => world.refunded += 1,
-                Effect::Ship(_) | Effect::Deliver => {
+                Effect::Ship(_) | Effect::Correct(_) | Effect::Deliver => {
                     assert!(self.paid(), "sent unpaid: {self:?}");
                     assert_eq!(self.stock, Stock::Sold, "sent without stock: {self:?}");
                 }
@@ -368,8 +368,14 @@ impl World {
             }
         }
         next.extend(self.tell(Input::Cancel(CancelReason::Customer)));
-        next.extend(self.tell(Input::Ship(parcel("1"))));
-        next.extend(self.tell(Input::Deliver));
+        next.extend(self.tell(ship("1", false)));
+        next.extend(self.tell(ship("1", true)));
+        for newest in [false, true] {
+            next.extend(self.tell(Input::Correct { parcel: parcel("2"), newest }));
+        }
+        for more in [false, true] {
+            next.extend(self.tell(Input::Deliver { more }));
+        }
         next.extend(self.tell(Input::Deadline));
         let refund = Input::Refund(id(100), Some(eur(1)));
         if !self.left.staff_refund {
@@ -415,7 +421,7 @@ impl World {
         let back: i64 = back.map(|made| made.amount.amount).sum();
         assert_eq!(self.order.returned().amount, back, "not what the provider says: {self:?}");
         match self.order.status {
-            Status::Confirmed | Status::Shipped | Status::Delivered => {
+            Status::Confirmed | Status::PartiallyShipped | Status::Shipped | Status::Delivered => {
                 assert!(self.paid(), "confirmed unpaid: {self:?}");
                 assert_eq!(self.stock, Stock::Sold, "confirmed without stock: {self:?}");
                 let refunded = self.order.payment == PaymentStatus::Refunded;

@@ -1,0 +1,1 @@
+ALTER TABLE orders.orders VALIDATE CONSTRAINT orders_status_check;
