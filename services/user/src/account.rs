@@ -2,6 +2,7 @@
 
 mod administration;
 mod email;
+mod language;
 mod store;
 
 use messaging::{NewEvent, outbox};
@@ -20,8 +21,9 @@ use crate::password::NewPassword;
 
 pub(crate) use administration::{Change, Managed, administer};
 pub(crate) use email::Email;
+pub(crate) use language::Language;
 pub(crate) use store::{
-    Customer, change_password, credentials, customers, find, list, managed, own_password, rename, with_email,
+    Customer, change_password, credentials, customers, edit, find, list, managed, own_password, with_email,
 };
 
 /// An account as its owner sees it.
@@ -31,6 +33,8 @@ pub(crate) struct Account {
     pub email: String,
     pub name: String,
     pub role: Role,
+    /// What mails are written in.
+    pub language: Language,
     #[serde(with = "time::serde::rfc3339")]
     #[schema(value_type = String, format = DateTime)]
     pub created_at: OffsetDateTime,
@@ -41,18 +45,19 @@ pub(crate) struct NewAccount {
     pub email: Email,
     pub name: String,
     pub password: NewPassword,
+    pub language: Language,
 }
 
 impl NewAccount {
     /// 422 naming each field that is not acceptable.
-    pub fn parse(email: String, name: String, password: String) -> Result<Self, Problem> {
+    pub fn parse(email: String, name: String, password: String, language: Language) -> Result<Self, Problem> {
         let mut invalid = Invalid::new();
         let email = Email::parse(&mut invalid, &email);
         let password = NewPassword::parse(&mut invalid, "/password", password);
         let name = parse_name(&mut invalid, name);
         invalid.check()?;
         match (email, name, password) {
-            (Some(email), Some(name), Some(password)) => Ok(Self { email, name, password }),
+            (Some(email), Some(name), Some(password)) => Ok(Self { email, name, password, language }),
             _ => Err(Problem::internal()),
         }
     }
@@ -69,10 +74,11 @@ pub(crate) async fn register(
     email: &Email,
     name: &str,
     role: Role,
+    language: Language,
     password_hash: &str,
 ) -> Result<Account, Problem> {
     let taken = || Problem::conflict("email_taken", "There is an account with this e-mail address.");
-    let inserted = store::insert(&mut *connection, email, name, role, password_hash).await;
+    let inserted = store::insert(&mut *connection, email, name, role, language, password_hash).await;
     let account = inserted
         .map_err(|error| match db::violated_constraint(&error) {
             Some("accounts_email_key") => taken(),
@@ -83,6 +89,29 @@ pub(crate) async fn register(
     let event = NewEvent::new(events::USER_REGISTERED, account.id, 1, &registered);
     outbox::enqueue(connection, &[event]).await?;
     Ok(account)
+}
+
+/// Gives the account another address, or `None` when its password is no longer `current`. 409 `email_taken` when another
+/// account has the address.
+pub(crate) async fn change_email(
+    connection: &mut Connection,
+    id: Uuid,
+    current: &str,
+    email: &Email,
+) -> Result<Option<Account>, Problem> {
+    let taken = || Problem::conflict("email_taken", "There is an account with this e-mail address.");
+    let changed = store::change_email(&mut *connection, id, current, email).await;
+    let changed = changed.map_err(|error| match db::violated_constraint(&error) {
+        Some("accounts_email_key") => taken(),
+        _ => error.into(),
+    })?;
+    if changed.is_some() {
+        return Ok(changed);
+    }
+    match store::own_password(connection, id).await? {
+        Some((_, hash)) if hash == current => Err(taken()),
+        _ => Ok(None),
+    }
 }
 
 /// Removes the account with everything that is kept of its owner, and tells

@@ -4,7 +4,7 @@ use service::Problem;
 use service::auth::Role;
 use service::validate::Invalid;
 
-use crate::account::{self, Email};
+use crate::account::{self, Email, Language};
 use crate::http::App;
 use crate::password::NewPassword;
 
@@ -39,7 +39,7 @@ async fn create(app: &App, email: &str, password: &str, name: &str, role: Role) 
 
     let hash = app.hasher.hash(password).await?;
     let mut transaction = service::db::begin(&app.pool).await?;
-    match account::register(&mut transaction, &email, name, role, &hash).await {
+    match account::register(&mut transaction, &email, name, role, Language::En, &hash).await {
         // Another replica was faster.
         Err(problem) if problem.code == "email_taken" => return Ok(()),
         outcome => outcome?,

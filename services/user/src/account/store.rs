@@ -5,7 +5,7 @@ use service::db::Connection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Account, Email, Managed};
+use super::{Account, Email, Language, Managed};
 use crate::session::Credentials;
 
 struct Row {
@@ -13,6 +13,7 @@ struct Row {
     email: String,
     name: String,
     role: String,
+    language: String,
     created_at: OffsetDateTime,
 }
 
@@ -25,6 +26,7 @@ impl TryFrom<Row> for Account {
             email: row.email,
             name: row.name,
             role: role(&row.role)?,
+            language: Language::stored(&row.language),
             created_at: row.created_at,
         })
     }
@@ -40,14 +42,15 @@ pub(super) async fn insert(
     email: &Email,
     name: &str,
     role: Role,
+    language: Language,
     password_hash: &str,
 ) -> sqlx::Result<Option<Account>> {
     let row = sqlx::query_as!(
         Row,
-        "INSERT INTO users.accounts (id, email, email_key, name, role, password_hash)
-         SELECT $1, $2, $3, $4, $5, $6
+        "INSERT INTO users.accounts (id, email, email_key, name, role, password_hash, language)
+         SELECT $1, $2, $3, $4, $5, $6, $8
          WHERE NOT EXISTS (SELECT FROM users.accounts WHERE email_key = $7 AND email_key <> $3)
-         RETURNING id, email, name, role, created_at",
+         RETURNING id, email, name, role, language, created_at",
         Uuid::now_v7(),
         email.as_str(),
         email.key(),
@@ -55,6 +58,7 @@ pub(super) async fn insert(
         role.as_str(),
         password_hash,
         email.old_key(),
+        language.as_str(),
     );
     row.fetch_optional(connection).await?.map(Account::try_from).transpose()
 }
@@ -63,25 +67,28 @@ pub(super) async fn insert(
 pub(crate) async fn find(connection: &mut Connection, id: Uuid) -> sqlx::Result<Option<Account>> {
     let row = sqlx::query_as!(
         Row,
-        "SELECT id, email, name, role, created_at FROM users.accounts WHERE id = $1 AND NOT disabled",
+        "SELECT id, email, name, role, language, created_at FROM users.accounts WHERE id = $1 AND NOT disabled",
         id,
     );
     row.fetch_optional(connection).await?.map(Account::try_from).transpose()
 }
 
-/// The account with its new name, unless it is disabled.
-pub(crate) async fn rename(
+/// The account with its new name and language, unless it is disabled. None: as before.
+pub(crate) async fn edit(
     connection: &mut Connection,
     id: Uuid,
-    name: &str,
+    name: Option<&str>,
+    language: Option<Language>,
 ) -> sqlx::Result<Option<Account>> {
     let row = sqlx::query_as!(
         Row,
-        "UPDATE users.accounts SET name = $2, version = version + 1, updated_at = now()
+        "UPDATE users.accounts
+         SET name = COALESCE($2, name), language = COALESCE($3, language), version = version + 1, updated_at = now()
          WHERE id = $1 AND NOT disabled
-         RETURNING id, email, name, role, created_at",
+         RETURNING id, email, name, role, language, created_at",
         id,
         name,
+        language.map(Language::as_str),
     );
     row.fetch_optional(connection).await?.map(Account::try_from).transpose()
 }
@@ -90,7 +97,7 @@ pub(crate) async fn rename(
 pub(crate) async fn managed(connection: &mut Connection, id: Uuid) -> sqlx::Result<Option<Managed>> {
     let row = sqlx::query_as!(
         ManagedRow,
-        "SELECT id, email, name, role, created_at, disabled FROM users.accounts WHERE id = $1",
+        "SELECT id, email, name, role, language, created_at, disabled FROM users.accounts WHERE id = $1",
         id,
     );
     row.fetch_optional(connection).await?.map(Managed::try_from).transpose()
@@ -104,7 +111,7 @@ pub(crate) async fn list(
 ) -> sqlx::Result<Vec<Managed>> {
     let rows = sqlx::query_as!(
         ManagedRow,
-        "SELECT id, email, name, role, created_at, disabled FROM users.accounts
+        "SELECT id, email, name, role, language, created_at, disabled FROM users.accounts
          WHERE id < $1 ORDER BY id DESC LIMIT $2",
         after.unwrap_or(Uuid::max()),
         limit,
@@ -120,7 +127,7 @@ pub(crate) async fn with_email(
 ) -> sqlx::Result<Vec<Managed>> {
     let rows = sqlx::query_as!(
         ManagedRow,
-        "SELECT id, email, name, role, created_at, disabled FROM users.accounts
+        "SELECT id, email, name, role, language, created_at, disabled FROM users.accounts
          WHERE email_key = ANY($1) AND id < $2 ORDER BY id DESC",
         &[email.key(), email.old_key()],
         after.unwrap_or(Uuid::max()),
@@ -158,6 +165,7 @@ struct ManagedRow {
     email: String,
     name: String,
     role: String,
+    language: String,
     created_at: OffsetDateTime,
     disabled: bool,
 }
@@ -166,8 +174,8 @@ impl TryFrom<ManagedRow> for Managed {
     type Error = sqlx::Error;
 
     fn try_from(row: ManagedRow) -> sqlx::Result<Self> {
-        let ManagedRow { id, email, name, role, created_at, disabled } = row;
-        Ok(Self { account: Row { id, email, name, role, created_at }.try_into()?, disabled })
+        let ManagedRow { id, email, name, role, language, created_at, disabled } = row;
+        Ok(Self { account: Row { id, email, name, role, language, created_at }.try_into()?, disabled })
     }
 }
 
@@ -256,6 +264,29 @@ pub(crate) async fn change_password(
         new,
     );
     Ok(update.execute(connection).await?.rows_affected() == 1)
+}
+
+/// The account with its new address; `None` when the password is no longer `current`, and when another account has the
+/// address in an older form of it.
+pub(super) async fn change_email(
+    connection: &mut Connection,
+    id: Uuid,
+    current: &str,
+    email: &Email,
+) -> sqlx::Result<Option<Account>> {
+    let row = sqlx::query_as!(
+        Row,
+        "UPDATE users.accounts a SET email = $3, email_key = $4, version = version + 1, updated_at = now()
+         WHERE id = $1 AND password_hash = $2 AND NOT disabled
+           AND NOT EXISTS (SELECT FROM users.accounts o WHERE o.email_key = $5 AND o.email_key <> $4 AND o.id <> a.id)
+         RETURNING id, email, name, role, language, created_at",
+        id,
+        current,
+        email.as_str(),
+        email.key(),
+        email.old_key(),
+    );
+    row.fetch_optional(connection).await?.map(Account::try_from).transpose()
 }
 
 pub(crate) async fn credentials(

@@ -13,7 +13,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::App;
-use crate::account::{self, Account, Email, NewAccount};
+use crate::account::{self, Account, Email, Language, NewAccount};
 use crate::session::{self, RefreshToken, SignedIn};
 use crate::signing::TOKEN_LIFETIME;
 use crate::{schema, throttle, user_agent};
@@ -36,13 +36,17 @@ struct Registration {
     password: String,
     #[schema(schema_with = schema::up_to_100)]
     name: String,
+    /// What mails are to be written in; English without it.
+    #[serde(default)]
+    #[schema(inline)]
+    language: Language,
 }
 
 /// Open an account
 #[utoipa::path(
     post, path = "/api/v1/auth/register", operation_id = "register", tag = "accounts",
     request_body(content = Registration, example = json!({"email": "ada@example.com", "password": "correct horse 7", "name": "Ada Lovelace"})),
-    responses((status = 201, description = "The account.", body = Account, example = json!({"id": "018f5c3e-7a00-7000-8000-000000000001", "email": "ada@example.com", "name": "Ada Lovelace", "role": "customer", "created_at": "2026-11-23T09:00:00Z"}))),
+    responses((status = 201, description = "The account.", body = Account, example = json!({"id": "018f5c3e-7a00-7000-8000-000000000001", "email": "ada@example.com", "name": "Ada Lovelace", "role": "customer", "language": "en", "created_at": "2026-11-23T09:00:00Z"}))),
     security(()),
     extensions(("x-problems" = json!({"409": ["email_taken"]}))),
 )]
@@ -50,10 +54,11 @@ async fn register(
     State(app): State<App>,
     Json(form): Json<Registration>,
 ) -> Result<(StatusCode, Json<Account>), Problem> {
-    let new = NewAccount::parse(form.email, form.name, form.password)?;
-    let hash = app.hasher.hash(new.password).await?;
+    let NewAccount { email, name, password, language } =
+        NewAccount::parse(form.email, form.name, form.password, form.language)?;
+    let hash = app.hasher.hash(password).await?;
     let mut transaction = service::db::begin(&app.pool).await?;
-    let account = account::register(&mut transaction, &new.email, &new.name, Role::Customer, &hash).await?;
+    let account = account::register(&mut transaction, &email, &name, Role::Customer, language, &hash).await?;
     transaction.commit().await?;
     app.outbox.wake();
     Ok((StatusCode::CREATED, Json(account)))

@@ -3,28 +3,32 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Deserialize;
-use service::extract::{Body, Json};
+use service::extract::{Body, Json, not_null};
 use service::failpoint;
 use service::validate::Invalid;
 use service::{FieldError, Problem};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
+use uuid::Uuid;
 
 use super::App;
 use super::caller::{Caller, signed_out};
-use crate::account::{self, Account};
+use crate::account::{self, Account, Email, Language};
 use crate::password::NewPassword;
 use crate::{schema, session, throttle};
 
 pub(crate) fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(show, rename, erase)).routes(routes!(change_password))
+    OpenApiRouter::new()
+        .routes(routes!(show, edit, erase))
+        .routes(routes!(change_email))
+        .routes(routes!(change_password))
 }
 
 /// Get the own account
 #[utoipa::path(
     get, path = "/api/v1/me", operation_id = "get_me", tag = "accounts",
-    responses((status = 200, description = "The account.", body = Account, example = json!({"id": "018f5c3e-7a00-7000-8000-000000000001", "email": "ada@example.com", "name": "Ada Lovelace", "role": "customer", "created_at": "2026-11-23T09:00:00Z"}))),
+    responses((status = 200, description = "The account.", body = Account, example = json!({"id": "018f5c3e-7a00-7000-8000-000000000001", "email": "ada@example.com", "name": "Ada Lovelace", "role": "customer", "language": "en", "created_at": "2026-11-23T09:00:00Z"}))),
     security(("token" = [])),
 )]
 async fn show(State(app): State<App>, Caller(user): Caller) -> Result<Json<Account>, Problem> {
@@ -36,25 +40,32 @@ async fn show(State(app): State<App>, Caller(user): Caller) -> Result<Json<Accou
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Profile {
+    #[serde(default, deserialize_with = "not_null")]
     #[schema(schema_with = schema::up_to_100)]
-    name: String,
+    name: Option<String>,
+    /// What mails are to be written in.
+    #[serde(default, deserialize_with = "not_null")]
+    #[schema(inline, nullable = false)]
+    language: Option<Language>,
 }
 
-/// Change the own name
+/// Change the own name, or the language of mails
 #[utoipa::path(
     patch, path = "/api/v1/me", operation_id = "update_me", tag = "accounts",
     request_body(content((Profile = "application/json", example = json!({"name": "Ada King"})), (Profile = "application/merge-patch+json", example = json!({"name": "Ada King"})))),
-    responses((status = 200, description = "The account.", body = Account, example = json!({"id": "018f5c3e-7a00-7000-8000-000000000001", "email": "ada@example.com", "name": "Ada Lovelace", "role": "customer", "created_at": "2026-11-23T09:00:00Z"}))),
+    responses((status = 200, description = "The account.", body = Account, example = json!({"id": "018f5c3e-7a00-7000-8000-000000000001", "email": "ada@example.com", "name": "Ada Lovelace", "role": "customer", "language": "en", "created_at": "2026-11-23T09:00:00Z"}))),
     security(("token" = [])),
 )]
-async fn rename(State(app): State<App>, Caller(user): Caller, body: Body) -> Result<Json<Account>, Problem> {
+async fn edit(State(app): State<App>, Caller(user): Caller, body: Body) -> Result<Json<Account>, Problem> {
     let form: Profile = body.json(&["application/json", "application/merge-patch+json"])?;
     let mut invalid = Invalid::new();
-    let name = account::parse_name(&mut invalid, form.name);
+    if form.name.is_none() && form.language.is_none() {
+        invalid.push("/name", "missing_field", "Name what is to be changed: name or language.");
+    }
+    let name = form.name.and_then(|name| account::parse_name(&mut invalid, name));
     invalid.check()?;
-    let name = name.ok_or_else(Problem::internal)?;
     let mut connection = app.pool.acquire().await?;
-    let account = account::rename(&mut connection, user.id, &name).await?;
+    let account = account::edit(&mut connection, user.id, name.as_deref(), form.language).await?;
     account.map(Json).ok_or_else(signed_out)
 }
 
@@ -75,6 +86,60 @@ async fn erase(State(app): State<App>, Caller(user): Caller) -> Result<StatusCod
     failpoint::hit("user.erasure.committed").await?;
     app.outbox.wake();
     if erased { Ok(StatusCode::NO_CONTENT) } else { Err(signed_out()) }
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct EmailChange {
+    #[schema(schema_with = schema::text)]
+    current_password: String,
+    #[schema(format = Email, max_length = 254)]
+    email: String,
+}
+
+/// Change the own e-mail address
+///
+/// The next sign-in is with the new one, and mails go there. Wrong guesses at the password count like failed sign-ins.
+#[utoipa::path(
+    post, path = "/api/v1/me/email", operation_id = "change_email", tag = "accounts",
+    request_body(content = EmailChange, example = json!({"current_password": "correct horse 7", "email": "ada@example.org"})),
+    responses((status = 200, description = "The account.", body = Account, example = json!({"id": "018f5c3e-7a00-7000-8000-000000000001", "email": "ada@example.org", "name": "Ada Lovelace", "role": "customer", "language": "en", "created_at": "2026-11-23T09:00:00Z"}))),
+    security(("token" = [])),
+    extensions(("x-problems" = json!({"409": ["email_taken"], "422": ["wrong_password"], "429": ["too_many_attempts"]}))),
+)]
+async fn change_email(
+    State(app): State<App>,
+    Caller(user): Caller,
+    Json(form): Json<EmailChange>,
+) -> Result<Json<Account>, Problem> {
+    let mut invalid = Invalid::new();
+    let new = Email::parse(&mut invalid, &form.email);
+    invalid.check()?;
+    let new = new.ok_or_else(Problem::internal)?;
+    let current = verified(&app, user.id, form.current_password).await?;
+    let mut transaction = service::db::begin(&app.pool).await?;
+    let account = account::change_email(&mut transaction, user.id, &current, &new).await?;
+    let account = account.ok_or_else(wrong_password)?;
+    transaction.commit().await?;
+    Ok(Json(account))
+}
+
+/// The hash of the account's password, if it is this one. 422 `wrong_password`, 429 after many guesses.
+async fn verified(app: &App, id: Uuid, password: String) -> Result<String, Problem> {
+    // Not held while the password waits for its turn to be hashed.
+    let mut connection = app.pool.acquire().await?;
+    let (email, current) = account::own_password(&mut connection, id).await?.ok_or_else(signed_out)?;
+    throttle::check(&mut connection, &email).await?;
+    drop(connection);
+    let right = app.hasher.verify(password, Some(current.clone())).await?;
+    let mut transaction = service::db::begin(&app.pool).await?;
+    if right {
+        throttle::succeeded(&mut transaction, &email).await?;
+    } else {
+        throttle::failed(&mut transaction, &email).await?;
+    }
+    transaction.commit().await?;
+    if right { Ok(current) } else { Err(wrong_password()) }
 }
 
 #[derive(Deserialize, ToSchema)]

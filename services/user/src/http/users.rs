@@ -33,7 +33,7 @@ struct ListQuery {
 #[utoipa::path(
     get, path = "/api/v1/users", operation_id = "list_users", tag = "users",
     params(PageParams, ("email" = Option<String>, Query, description = "The whole address, in any case.", pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$")),
-    responses((status = 200, description = "A page of accounts.", body = Page<Managed>, example = json!({"items": [{"id": "018f5c3e-7a00-7000-8000-000000000001", "email": "ada@example.com", "name": "Ada Lovelace", "role": "customer", "created_at": "2026-11-23T09:00:00Z", "disabled": false}], "next_cursor": null}))),
+    responses((status = 200, description = "A page of accounts.", body = Page<Managed>, example = json!({"items": [{"id": "018f5c3e-7a00-7000-8000-000000000001", "email": "ada@example.com", "name": "Ada Lovelace", "role": "customer", "language": "en", "created_at": "2026-11-23T09:00:00Z", "disabled": false}], "next_cursor": null}))),
     security(("token" = ["admin"])),
 )]
 async fn list(
@@ -57,7 +57,7 @@ async fn list(
 #[utoipa::path(
     get, path = "/api/v1/users/{id}", operation_id = "get_user", tag = "users",
     params(("id" = Uuid, Path, description = "The account.")),
-    responses((status = 200, description = "The account.", body = Managed, example = json!({"id": "018f5c3e-7a00-7000-8000-000000000001", "email": "ada@example.com", "name": "Ada Lovelace", "role": "customer", "created_at": "2026-11-23T09:00:00Z", "disabled": false}))),
+    responses((status = 200, description = "The account.", body = Managed, example = json!({"id": "018f5c3e-7a00-7000-8000-000000000001", "email": "ada@example.com", "name": "Ada Lovelace", "role": "customer", "language": "en", "created_at": "2026-11-23T09:00:00Z", "disabled": false}))),
     security(("token" = ["admin"])),
 )]
 async fn show(_: Admin, State(app): State<App>, Path(id): Path<Uuid>) -> Result<Json<Managed>, Problem> {
@@ -88,7 +88,7 @@ fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Res
     patch, path = "/api/v1/users/{id}", operation_id = "update_user", tag = "users",
     params(("id" = Uuid, Path, description = "The account.")),
     request_body(content((Patch = "application/json", example = json!({"role": "staff"})), (Patch = "application/merge-patch+json", example = json!({"role": "staff"})))),
-    responses((status = 200, description = "The account.", body = Managed, example = json!({"id": "018f5c3e-7a00-7000-8000-000000000001", "email": "ada@example.com", "name": "Ada Lovelace", "role": "customer", "created_at": "2026-11-23T09:00:00Z", "disabled": false}))),
+    responses((status = 200, description = "The account.", body = Managed, example = json!({"id": "018f5c3e-7a00-7000-8000-000000000001", "email": "ada@example.com", "name": "Ada Lovelace", "role": "customer", "language": "en", "created_at": "2026-11-23T09:00:00Z", "disabled": false}))),
     security(("token" = ["admin"])),
     extensions(("x-problems" = json!({"409": ["own_account", "last_admin"]}))),
 )]

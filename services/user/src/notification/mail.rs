@@ -1,14 +1,19 @@
-//! What a mail says.
+//! What a mail says, in the account's language. What there is to say is in `templates/en.txt` and `templates/zh.txt`, a
+//! subject and sentences for each event; the words around it are here.
+
+use std::collections::HashMap;
 
 use anyhow::Context;
 use askama::Template;
 use prost::Message;
 use proto::events;
 use proto::order::v1::{
-    Order, OrderCancelled, OrderConfirmed, OrderDelivered, OrderPlaced, OrderRefunded, OrderShipped,
+    Order, OrderCancelled, OrderConfirmed, OrderDelivered, OrderPlaced, OrderRefunded, OrderShipped, Restock,
 };
 use service::Money;
 use service::money::Currency;
+
+use crate::account::Language;
 
 #[derive(Debug)]
 pub(super) struct Mail {
@@ -17,13 +22,84 @@ pub(super) struct Mail {
     pub html: String,
 }
 
+/// What happened to an order.
+enum About {
+    Placed,
+    Confirmed,
+    Cancelled {
+        why: Why,
+        money: Back,
+    },
+    Left {
+        carrier: String,
+        number: String,
+        more_follows: bool,
+    },
+    Corrected {
+        carrier: String,
+        number: String,
+    },
+    /// Fetched in the shop.
+    Collected {
+        more_follows: bool,
+    },
+    Delivered,
+    Refunded {
+        amount: String,
+    },
+}
+
+/// Why an order was cancelled.
+enum Why {
+    Declined,
+    Late,
+    OutOfStock,
+    Customer,
+    Other,
+}
+
+/// What goes back of a cancelled order.
+enum Back {
+    Nothing,
+    All(String),
+    /// The event is from before it was told.
+    Unknown,
+}
+
+#[derive(Template)]
+#[template(path = "en.txt")]
+struct English<'a> {
+    about: &'a About,
+}
+
+#[derive(Template)]
+#[template(path = "zh.txt")]
+struct Chinese<'a> {
+    about: &'a About,
+}
+
+/// What is in every mail.
+struct Words {
+    /// Of the HTML.
+    code: &'static str,
+    /// Before and after the name.
+    hello: (&'static str, &'static str),
+    order: &'static str,
+    total: &'static str,
+}
+
+const ENGLISH: Words = Words { code: "en", hello: ("Hello ", ","), order: "Order", total: "Total" };
+const CHINESE: Words = Words { code: "zh-CN", hello: ("", "，您好："), order: "订单", total: "合计" };
+
 /// What the templates fill in; the one for HTML escapes it.
 struct Content<'a> {
+    words: &'static Words,
     subject: &'a str,
     name: &'a str,
-    sentences: Vec<String>,
+    sentences: Vec<&'a str>,
     lines: Vec<Line<'a>>,
-    total: String,
+    /// None where the lines are a part of the order.
+    total: Option<String>,
     order: &'a str,
 }
 
@@ -47,20 +123,42 @@ struct Html<'a> {
 
 /// The mail about an event to somebody called `name`. Fails on an event
 /// that nobody is to be told of, or that is not whole.
-pub(super) fn write(kind: &str, payload: &[u8], name: &str) -> anyhow::Result<Mail> {
-    let Told { order, subject, sentences } = tell(kind, payload)?;
-    let order = order.context("the event has no order")?;
+pub(super) fn write(kind: &str, payload: &[u8], name: &str, language: Language) -> anyhow::Result<Mail> {
+    let Told { order, about, contents } = tell(kind, payload)?;
+    let (said, words) = match language {
+        Language::En => (English { about: &about }.render()?, &ENGLISH),
+        Language::Zh => (Chinese { about: &about }.render()?, &CHINESE),
+    };
+    let mut said = said.lines().map(str::trim).filter(|line| !line.is_empty());
+    let subject = said.next().context("the template says nothing")?;
     let money = currency(&order)?;
-    let lines = order.lines.iter().map(|line| {
-        let total = money(line.unit_price).checked_mul(line.quantity).context("too much money")?;
-        Ok(Line { quantity: line.quantity, name: &line.name, total: total.to_string() })
+    // Of a parcel only what is in it.
+    let parts: HashMap<&str, u32> =
+        contents.iter().map(|part| (part.product_id.as_str(), part.quantity)).collect();
+    let lines = order.lines.iter().filter_map(|line| {
+        let quantity = match parts.get(line.product_id.as_str()) {
+            Some(quantity) => *quantity,
+            None if parts.is_empty() => line.quantity,
+            None => return None,
+        };
+        let total = money(line.unit_price).checked_mul(quantity).context("too much money");
+        Some(total.map(|total| Line { quantity, name: &line.name, total: total.to_string() }))
     });
+    let mut lines = lines.collect::<anyhow::Result<Vec<_>>>()?;
+    let units = |lines: u64, more: u32| lines + u64::from(more);
+    let whole = lines.iter().map(|line| line.quantity).fold(0, units)
+        == order.lines.iter().map(|line| line.quantity).fold(0, units);
+    if matches!(about, About::Delivered) {
+        // What was refunded before it left has not arrived.
+        lines.clear();
+    }
     let content = Content {
+        words,
         subject,
         name,
-        sentences,
-        lines: lines.collect::<anyhow::Result<_>>()?,
-        total: money(order.total).to_string(),
+        sentences: said.collect(),
+        total: (whole && !lines.is_empty()).then(|| money(order.total).to_string()),
+        lines,
         // Older events have no number.
         order: if order.number.is_empty() { &order.id } else { &order.number },
     };
@@ -69,55 +167,57 @@ pub(super) fn write(kind: &str, payload: &[u8], name: &str) -> anyhow::Result<Ma
 }
 
 struct Told {
-    order: Option<Order>,
-    subject: &'static str,
-    sentences: Vec<String>,
+    order: Order,
+    about: About,
+    /// What is in a parcel; empty: everything.
+    contents: Vec<Restock>,
+}
+
+fn told(order: Option<Order>, about: About) -> anyhow::Result<Told> {
+    let order = order.context("the event has no order")?;
+    Ok(Told { order, about, contents: vec![] })
 }
 
 fn tell(kind: &str, payload: &[u8]) -> anyhow::Result<Told> {
-    let told = |order, subject, sentences: &[&str]| Told {
-        order,
-        subject,
-        sentences: sentences.iter().map(|&sentence| sentence.to_owned()).collect(),
-    };
-    Ok(match kind {
-        events::ORDER_PLACED => told(
-            OrderPlaced::decode(payload)?.order,
-            "We have your order",
-            &["Thank you for your order. We have set the goods aside for you and are taking the payment."],
-        ),
-        events::ORDER_CONFIRMED => told(
-            OrderConfirmed::decode(payload)?.order,
-            "Your order is confirmed",
-            &["Your payment has arrived. We are packing your order."],
-        ),
+    match kind {
+        events::ORDER_PLACED => told(OrderPlaced::decode(payload)?.order, About::Placed),
+        events::ORDER_CONFIRMED => told(OrderConfirmed::decode(payload)?.order, About::Confirmed),
         events::ORDER_CANCELLED => {
-            let event = OrderCancelled::decode(payload)?;
-            let paid = "What you have paid goes back the way it came.";
-            told(event.order, "Your order is cancelled", &[why(&event.reason), paid])
+            let OrderCancelled { order, reason, returns, .. } = OrderCancelled::decode(payload)?;
+            let order = order.context("the event has no order")?;
+            let money = match (returns, reason.as_str()) {
+                (Some(0), _) | (None, "payment_declined") => Back::Nothing,
+                (Some(amount), _) => Back::All(currency(&order)?(amount).to_string()),
+                (None, _) => Back::Unknown,
+            };
+            let why = match reason.as_str() {
+                "payment_declined" => Why::Declined,
+                "payment_timeout" => Why::Late,
+                "out_of_stock" => Why::OutOfStock,
+                "customer" => Why::Customer,
+                _ => Why::Other,
+            };
+            told(Some(order), About::Cancelled { why, money })
         }
         events::ORDER_SHIPPED => {
             let event = OrderShipped::decode(payload)?;
-            let parcel =
-                format!("{} carries it; the tracking number is {}.", event.carrier, event.tracking_number);
-            told(event.order, "Your order is on its way", &["Your parcel has left our house.", &parcel])
+            let (carrier, number, more_follows) = (event.carrier, event.tracking_number, event.more_follows);
+            let about = match (carrier.is_empty(), event.corrected) {
+                (true, _) => About::Collected { more_follows },
+                (false, true) => About::Corrected { carrier, number },
+                (false, false) => About::Left { carrier, number, more_follows },
+            };
+            Ok(Told { contents: event.contents, ..told(event.order, about)? })
         }
-        events::ORDER_DELIVERED => told(
-            OrderDelivered::decode(payload)?.order,
-            "Your order has arrived",
-            &["Your parcel has been delivered. We hope that you like what is in it."],
-        ),
+        events::ORDER_DELIVERED => told(OrderDelivered::decode(payload)?.order, About::Delivered),
         events::ORDER_REFUNDED => {
             let event = OrderRefunded::decode(payload)?;
-            let amount = match &event.order {
-                Some(order) => currency(order)?(event.amount).to_string(),
-                None => String::new(),
-            };
-            let sentence = format!("We have returned {amount} to you, the way that you paid.");
-            told(event.order, "Your money is on its way back", &[&sentence])
+            let order = event.order.context("the event has no order")?;
+            let amount = currency(&order)?(event.amount).to_string();
+            told(Some(order), About::Refunded { amount })
         }
         _ => anyhow::bail!("nobody is told of {kind}"),
-    })
+    }
 }
 
 /// What makes money of the order's minor units.
@@ -126,21 +226,15 @@ fn currency(order: &Order) -> anyhow::Result<impl Fn(i64) -> Money + use<>> {
     Ok(move |amount| Money::new(amount, currency))
 }
 
-fn why(reason: &str) -> &'static str {
-    match reason {
-        "payment_declined" => "Your card was declined, so we have cancelled your order.",
-        "payment_timeout" => "The payment did not go through in time, so we have cancelled your order.",
-        "out_of_stock" => "We have run out of something in your order, so we had to cancel it.",
-        "customer" => "You have cancelled your order.",
-        _ => "We had to cancel your order.",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proto::order::v1::Line as SoldLine;
 
     use super::*;
+
+    fn write(kind: &str, payload: &[u8], name: &str) -> anyhow::Result<Mail> {
+        super::write(kind, payload, name, Language::En)
+    }
 
     fn order(currency: &str) -> Option<Order> {
         let line = |name: &str, quantity, unit_price| SoldLine {
@@ -172,6 +266,7 @@ mod tests {
             order: order("EUR"),
             carrier: "DHL".to_owned(),
             tracking_number: "JD0 <1>".to_owned(),
+            ..OrderShipped::default()
         };
         let shipped = write(events::ORDER_SHIPPED, &shipped.encode_to_vec(), "Ada").unwrap();
         assert!(shipped.text.contains("DHL carries it; the tracking number is JD0 <1>."), "{}", shipped.text);
@@ -181,15 +276,114 @@ mod tests {
         let refunded = write(events::ORDER_REFUNDED, &refunded.encode_to_vec(), "Ada").unwrap();
         assert!(refunded.text.contains("We have returned 12.50 EUR to you"), "{}", refunded.text);
 
-        for reason in ["payment_declined", "payment_timeout", "out_of_stock", "customer", "staff", "new"] {
+        for (returns, reason, says) in [
+            (
+                Some(0),
+                "payment_declined",
+                "Your card was declined, so we have cancelled your order.\nNothing was charged.",
+            ),
+            (None, "payment_declined", "Nothing was charged."),
+            (Some(0), "payment_timeout", "Nothing was charged."),
+            (Some(0), "customer", "You have cancelled your order.\nNothing was charged."),
+            (Some(2505), "customer", "We return 25.05 EUR to you, the way that you paid."),
+            (Some(1), "out_of_stock", "We return 0.01 EUR to you"),
+            (None, "staff", "If you have paid, it goes back the way it came."),
+            (Some(0), "new", "We had to cancel your order."),
+        ] {
             let cancelled = OrderCancelled {
                 order: order("EUR"),
                 reason: reason.to_owned(),
-                ..OrderCancelled::default()
+                returns,
+                ..Default::default()
             };
             let cancelled = write(events::ORDER_CANCELLED, &cancelled.encode_to_vec(), "Ada").unwrap();
-            assert!(cancelled.text.contains(why(reason)), "{}", cancelled.text);
+            assert!(cancelled.text.contains(says), "{reason}: {}", cancelled.text);
+            let goes_back = cancelled.text.contains("goes back") || cancelled.text.contains("We return");
+            assert_eq!(goes_back, !cancelled.text.contains("Nothing was charged."), "{}", cancelled.text);
         }
+    }
+
+    #[test]
+    fn a_parcel_is_told_of_with_what_is_in_it() {
+        let mut whole = order("EUR").unwrap();
+        whole.number = "F7K2M-9XHRR".to_owned();
+        whole.lines[0].product_id = "mug".to_owned();
+        whole.lines[1].product_id = "coffee".to_owned();
+        let mut event = OrderShipped {
+            order: Some(whole),
+            carrier: "DHL".to_owned(),
+            tracking_number: "JD1".to_owned(),
+            contents: vec![Restock { product_id: "mug".to_owned(), quantity: 1 }],
+            more_follows: true,
+            ..OrderShipped::default()
+        };
+        let part = write(events::ORDER_SHIPPED, &event.encode_to_vec(), "Ada").unwrap();
+        assert!(part.text.contains("Order F7K2M-9XHRR\n"), "{}", part.text);
+        assert!(part.text.contains("The rest of your order follows."), "{}", part.text);
+        assert!(part.text.contains("1 x Mug \"No. 1\" <b>&: 12.50 EUR\n"), "{}", part.text);
+        assert!(!part.text.contains("Coffee") && !part.text.contains("Total"), "{}", part.text);
+        event.corrected = true;
+        let other = write(events::ORDER_SHIPPED, &event.encode_to_vec(), "Ada").unwrap();
+        assert_eq!(other.subject, "Your parcel has another number");
+        (event.carrier, event.tracking_number) = (String::new(), String::new());
+        let fetched = write(events::ORDER_SHIPPED, &event.encode_to_vec(), "Ada").unwrap();
+        assert_eq!(fetched.subject, "You have your goods");
+    }
+
+    #[test]
+    fn every_mail_is_there_in_chinese() {
+        let order = || order("EUR");
+        let shipped = |carrier: &str, corrected| OrderShipped {
+            order: order(),
+            carrier: carrier.to_owned(),
+            tracking_number: "JD1".to_owned(),
+            corrected,
+            more_follows: true,
+            ..OrderShipped::default()
+        };
+        let mut mails = vec![
+            (events::ORDER_PLACED, OrderPlaced { order: order() }.encode_to_vec()),
+            (events::ORDER_CONFIRMED, OrderConfirmed { order: order() }.encode_to_vec()),
+            (events::ORDER_DELIVERED, OrderDelivered { order: order() }.encode_to_vec()),
+            (events::ORDER_SHIPPED, shipped("DHL", false).encode_to_vec()),
+            (events::ORDER_SHIPPED, shipped("DHL", true).encode_to_vec()),
+            (events::ORDER_SHIPPED, shipped("", false).encode_to_vec()),
+            (
+                events::ORDER_REFUNDED,
+                OrderRefunded { order: order(), amount: 1250, ..OrderRefunded::default() }.encode_to_vec(),
+            ),
+        ];
+        for reason in ["payment_declined", "payment_timeout", "out_of_stock", "customer", "staff"] {
+            for returns in [None, Some(0), Some(2505)] {
+                let cancelled = OrderCancelled {
+                    order: order(),
+                    reason: reason.to_owned(),
+                    returns,
+                    ..Default::default()
+                };
+                mails.push((events::ORDER_CANCELLED, cancelled.encode_to_vec()));
+            }
+        }
+        for (kind, payload) in mails {
+            let [english, chinese] = [Language::En, Language::Zh]
+                .map(|language| super::write(kind, &payload, "Ada", language).unwrap());
+            assert!(chinese.text.starts_with("Ada，您好：\n") && english.text.starts_with("Hello Ada,\n"));
+            assert!(
+                chinese.html.contains("<html lang=\"zh-CN\">") && chinese.text.contains("合计: 25.05 EUR")
+            );
+            assert!(chinese.subject.chars().all(|letter| letter > '\u{2e7f}'), "{}", chinese.subject);
+            let sentences = |mail: &Mail| mail.text.split("\n\n").nth(1).unwrap().lines().count();
+            assert_eq!(sentences(&chinese), sentences(&english), "{}", chinese.text);
+        }
+        let declined = OrderCancelled {
+            order: order(),
+            reason: "payment_declined".to_owned(),
+            returns: Some(0),
+            ..Default::default()
+        };
+        let declined =
+            super::write(events::ORDER_CANCELLED, &declined.encode_to_vec(), "Ada", Language::Zh).unwrap();
+        assert!(declined.text.contains("我们没有向您收取任何款项。"), "{}", declined.text);
     }
 
     #[test]

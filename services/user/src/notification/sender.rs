@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::store::{self, Due};
 use super::{mail, pause_after};
-use crate::account::Email;
+use crate::account::{Email, Language};
 use crate::mailer::{Failure, Mailer};
 
 /// Mails claimed and marked together.
@@ -204,7 +204,7 @@ async fn put_off(pool: &Pool, mail: &Due, failure: &Failure) -> sqlx::Result<&'s
 
 /// The mail for an event: the same Message-ID whenever it is made.
 fn compose(mailer: &Mailer, due: &Due) -> anyhow::Result<Message> {
-    let text = mail::write(&due.kind, &due.payload, &due.name)?;
+    let text = mail::write(&due.kind, &due.payload, &due.name, Language::stored(&due.language))?;
     let address =
         Email::stored(due.email.clone()).for_mail().parse().context("mail can't be sent to this address")?;
     let id = format!("<{}@{}>", due.event_id, mailer.from.email.domain());

@@ -62,6 +62,7 @@ pub(super) struct Due {
     pub payload: Vec<u8>,
     pub email: String,
     pub name: String,
+    pub language: String,
     /// With this one.
     pub attempts: i32,
     pub refusals: i32,
@@ -87,7 +88,7 @@ pub(super) async fn claim(connection: &mut Connection, limit: i64) -> sqlx::Resu
                SELECT event_id FROM users.notifications
                WHERE status = 'pending' AND due_at <= now()
                ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED))
-           RETURNING n.event_id, n.kind, COALESCE(n.payload, '') AS "payload!", a.email, a.name,
+           RETURNING n.event_id, n.kind, COALESCE(n.payload, '') AS "payload!", a.email, a.name, a.language,
                      n.attempts, n.refusals, n.created_at,
                      EXTRACT(epoch FROM now() - n.created_at)::float8 AS "age_seconds!""#,
         limit,

@@ -39,7 +39,7 @@ async fn admins_list_accounts_in_pages_and_find_one_by_address() {
     assert_eq!((items.len(), &items[0]["email"]), (1, &json!("c@example.com")));
     let mut fields: Vec<_> = items[0].as_object().unwrap().keys().map(String::as_str).collect();
     fields.sort_unstable();
-    assert_eq!(fields, ["created_at", "disabled", "email", "id", "name", "role"]);
+    assert_eq!(fields, ["created_at", "disabled", "email", "id", "language", "name", "role"]);
     for none in ["nobody%40example.com", "c", ""] {
         let none = app.get(&format!("{USERS}?email={none}"), &root).await.body;
         assert_eq!(none, json!({"items": [], "next_cursor": null}));

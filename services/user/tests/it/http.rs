@@ -16,7 +16,8 @@ async fn somebody_registers_signs_in_and_reads_their_account() {
     assert_eq!(registered.body["role"], "customer");
     assert!(registered.body["created_at"].as_str().unwrap().ends_with('Z'));
     let fields: Vec<_> = registered.body.as_object().unwrap().keys().collect();
-    assert_eq!(fields.len(), 5, "{fields:?}");
+    assert_eq!(fields.len(), 6, "{fields:?}");
+    assert_eq!(registered.body["language"], "en");
 
     let login = app.login("ada@EXAMPLE.com", PASSWORD).await;
     let tokens = login.tokens();
@@ -342,4 +343,35 @@ async fn the_running_service_serves_its_part_of_the_document() {
     let app = App::start().await;
     let served = app.get("/openapi.json", "none").await;
     assert_eq!((served.status, served.body), (StatusCode::OK, user::openapi()));
+}
+
+#[tokio::test]
+async fn an_account_has_the_language_that_it_was_opened_with_until_it_gets_another() {
+    let app = App::start().await;
+    let register = |email: &str, language: serde_json::Value| {
+        let mut body = json!({"email": email, "password": PASSWORD, "name": "Ada"});
+        if !language.is_null() {
+            body["language"] = language;
+        }
+        let app = &app;
+        async move { app.post("/api/v1/auth/register", &body).await }
+    };
+    assert_eq!(register("ada@example.com", json!(null)).await.body["language"], "en");
+    assert_eq!(register("xiao@example.com", json!("zh")).await.body["language"], "zh");
+    for unknown in [json!("de"), json!("ZH"), json!(""), json!(1)] {
+        register("eve@example.com", unknown).await.is_invalid(&[("/language", "invalid_value")]);
+    }
+    let token = app.login("xiao@example.com", PASSWORD).await.tokens().access;
+    let edit = |body: serde_json::Value| app.call(Method::PATCH, "/api/v1/me", &token, body);
+    assert_eq!(edit(json!({"name": "Xiao"})).await.body["language"], "zh");
+    let edited = edit(json!({"language": "en"})).await.body;
+    assert_eq!((&edited["language"], &edited["name"]), (&json!("en"), &json!("Xiao")));
+    for (body, pointer, code) in [
+        (json!({}), "/name", "missing_field"),
+        (json!({"language": null}), "/language", "invalid_value"),
+        (json!({"language": "fr"}), "/language", "invalid_value"),
+    ] {
+        edit(body).await.is_invalid(&[(pointer, code)]);
+    }
+    assert_eq!(app.get("/api/v1/me", &token).await.body["language"], "en");
 }

@@ -385,3 +385,23 @@ async fn what_can_not_be_made_a_mail_of_is_given_up() {
     assert!(row["error"].is_string());
     assert_eq!(server.received.lock().unwrap().len(), 1);
 }
+
+#[tokio::test]
+async fn a_mail_is_in_the_language_that_its_account_has_when_it_leaves() {
+    let server = Server::start(Answer::Later).await;
+    let app = server.app().await;
+    let (english, chinese) = (queue(&app, "ada@example.com").await, queue(&app, "xiao@example.com").await);
+    until(&app, chinese, "one attempt", |row| row["error"].is_string()).await;
+    app.sql("UPDATE users.accounts SET language = 'zh' WHERE email = 'xiao@example.com'").await;
+    server.answers(Answer::Accept);
+    app.sql(TIME_PASSES).await;
+    until_sent(&app, english).await;
+    until_sent(&app, chinese).await;
+    let received = server.received.lock().unwrap();
+    let subject = |to: &str| {
+        let mail = received.iter().find(|mail| mail.to.contains(to)).expect("it came");
+        mail.header("Subject").to_owned()
+    };
+    assert_eq!(subject("ada@"), "We have your order");
+    assert!(subject("xiao@").starts_with("=?utf-8?b?"), "{}", subject("xiao@"));
+}

@@ -173,6 +173,7 @@ async fn nothing_of_it_is_for_the_anonymous() {
         (Method::GET, "/api/v1/me"),
         (Method::PATCH, "/api/v1/me"),
         (Method::DELETE, "/api/v1/me"),
+        (Method::POST, "/api/v1/me/email"),
         (Method::POST, PASSWORD_PATH),
         (Method::GET, SESSIONS),
         (Method::DELETE, SESSIONS),
@@ -371,4 +372,30 @@ async fn the_last_admin_can_not_leave() {
     assert_eq!(app.get("/api/v1/me", &admin.access).await.status, StatusCode::OK);
     app.admin("second@example.com").await;
     assert_eq!(app.delete("/api/v1/me", &admin.access).await.status, StatusCode::NO_CONTENT);
+}
+
+#[tokio::test]
+async fn an_address_is_changed_by_who_knows_the_password_and_to_a_free_one() {
+    let app = App::start().await;
+    assert_eq!(app.register("eve@example.com").await.status, 201);
+    let token = app.signed_in("ada@example.com").await.access;
+    let change = |email: &str, password: &str| {
+        let body = json!({"email": email, "current_password": password});
+        app.call(Method::POST, "/api/v1/me/email", &token, body)
+    };
+    change("ada@b\u{fc}cher.example", "not it, ever").await.is_problem(422, "wrong_password");
+    change("EVE@example.com", PASSWORD).await.is_problem(409, "email_taken");
+    change("ada", PASSWORD).await.is_invalid(&[("/email", "invalid_email")]);
+    assert_eq!(app.get("/api/v1/me", &token).await.body["email"], "ada@example.com");
+    for _ in 0..2 {
+        let changed = change(" ada@b\u{fc}cher.example", PASSWORD).await;
+        assert_eq!(
+            (changed.status.as_u16(), &changed.body["email"]),
+            (200, &json!("ada@b\u{fc}cher.example"))
+        );
+    }
+    app.login("ada@xn--bcher-kva.example", PASSWORD).await.tokens();
+    app.login("ada@example.com", PASSWORD).await.is_problem(401, "invalid_credentials");
+    // The old one is free again.
+    assert_eq!(app.register("ada@example.com").await.status, 201);
 }

@@ -1,0 +1,1 @@
+ALTER TABLE users.accounts VALIDATE CONSTRAINT accounts_language_check;
