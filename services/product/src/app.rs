@@ -54,7 +54,8 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
     product::indexing::start(pool.clone(), lifecycle);
     let calls = grpc::Calls::new(pool.clone(), callers, lives);
     let routes = Routes::new(ProductServiceServer::new(calls));
-    let api = http::router(http::App::new(pool.clone(), outbox, verifier, objects, lifecycle.stopping()));
+    let (stop, currency) = (lifecycle.stopping(), config.default_currency);
+    let api = http::router(http::App::new(pool.clone(), outbox, verifier, objects, stop, currency));
     let calls = service::grpc::Api { routes, descriptors: proto::DESCRIPTORS };
     ports.serve(lifecycle, &pool, api, calls)
 }

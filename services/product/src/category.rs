@@ -1,10 +1,16 @@
 //! The tree of categories.
 
+pub mod edit;
+
 use std::collections::HashMap;
 
 use serde::Serialize;
 use service::db::Connection;
 use utoipa::ToSchema;
+
+/// Most levels of the tree: it is built and written level within level, and clients that read JSON stop at some depth
+/// too.
+pub const MOST_LEVELS: i32 = 10;
 
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Category {
@@ -75,11 +81,12 @@ pub async fn exists(connection: &mut Connection, slug: &str) -> sqlx::Result<boo
     .await
 }
 
-/// The category and all below it; empty when there is none.
+/// The category and all below it; empty when there is none. A slug that it had before is as good.
 pub async fn with_descendants(connection: &mut Connection, slug: &str) -> sqlx::Result<Vec<String>> {
     sqlx::query_scalar!(
         r#"WITH RECURSIVE tree AS (
-               SELECT slug FROM products.categories WHERE slug = $1
+               SELECT slug FROM products.categories WHERE slug = COALESCE(
+                   (SELECT category FROM products.category_redirects WHERE slug = $1), $1)
                UNION SELECT c.slug FROM products.categories c JOIN tree ON c.parent = tree.slug)
            SELECT slug AS "slug!" FROM tree"#,
         slug

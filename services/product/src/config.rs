@@ -1,6 +1,7 @@
 //! The settings; see `.env.example`.
 
 use service::config::{Backends, Listen, Process};
+use service::money::Currency;
 
 use crate::objects;
 
@@ -34,11 +35,19 @@ pub struct Config {
     #[arg(long, env = "RESERVATION_RETENTION_DAYS", default_value_t = 400,
           value_parser = clap::value_parser!(i32).range(60..=36_500))]
     pub reservation_retention_days: i32,
+    /// The currency that price filters and sorting by price mean where the shop has several and the client names none
+    /// (ISO 4217). Without it such a search is refused.
+    #[arg(long, env = "DEFAULT_CURRENCY", value_parser = currency)]
+    pub default_currency: Option<Currency>,
     #[command(flatten)]
     pub objects: objects::Settings,
     /// Load the demo catalogue, once per database.
     #[arg(long, env = "DEMO_DATA", default_value_t = false, action = clap::ArgAction::Set)]
     pub demo_data: bool,
+}
+
+fn currency(code: &str) -> Result<Currency, String> {
+    Currency::from_code(code).ok_or_else(|| format!("{code} is no currency's code"))
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The public API's adapter.
 
+mod categories;
 mod etag;
 mod images;
 mod imports;
@@ -9,21 +10,16 @@ mod stock;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{FromRef, State};
+use axum::extract::FromRef;
 use messaging::Outbox;
-use serde::Serialize;
 use serde_json::Value;
-use service::Problem;
 use service::auth::Verifier;
 use service::db::Pool;
-use service::extract::Json;
+use service::money::Currency;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 
-use crate::category::{self, Category};
 use crate::objects::Objects;
 use crate::product::reads::Reads;
 
@@ -37,6 +33,7 @@ pub struct App {
     pub verifier: Arc<Verifier>,
     pub objects: Objects,
     pub stopping: CancellationToken,
+    pub default_currency: Option<Currency>,
     /// Products that may still be added at once.
     adders: Arc<Semaphore>,
     /// Imports that may still start.
@@ -52,12 +49,24 @@ impl App {
         verifier: Arc<Verifier>,
         objects: Objects,
         stopping: CancellationToken,
+        default_currency: Option<Currency>,
     ) -> Self {
         let adders = Arc::new(Semaphore::new(products::ADDERS));
         let imports = Arc::new(Semaphore::new(imports::AT_ONCE));
         let image_room = Arc::new(Semaphore::new(images::ROOM));
         let reads = Reads::new(pool.clone());
-        Self { pool, outbox, reads, verifier, objects, stopping, adders, imports, image_room }
+        Self {
+            pool,
+            outbox,
+            reads,
+            verifier,
+            objects,
+            stopping,
+            default_currency,
+            adders,
+            imports,
+            image_room,
+        }
     }
 }
 
@@ -78,25 +87,9 @@ pub fn document() -> Value {
 
 fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
-        .routes(routes!(categories))
+        .merge(categories::router())
         .merge(products::router())
         .merge(imports::router())
         .merge(images::router())
         .merge(stock::router())
-}
-
-#[derive(Serialize, ToSchema)]
-struct Categories {
-    items: Vec<Category>,
-}
-
-/// Get the tree of categories
-#[utoipa::path(
-    get, path = "/api/v1/categories", operation_id = "list_categories", tag = "products",
-    responses((status = 200, description = "The top categories with all below them.", body = Categories, example = json!({"items": [{"slug": "clothing", "name": "Clothing", "product_count": 41, "children": [{"slug": "jackets", "name": "Jackets", "product_count": 12, "children": []}]}]}))),
-    security(()),
-)]
-async fn categories(State(app): State<App>) -> Result<Json<Categories>, Problem> {
-    let items = category::tree(&mut *app.pool.acquire().await?).await?;
-    Ok(Json(Categories { items }))
 }

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use messaging::NewEvent;
 use proto::events::PRODUCT_UPDATED;
 use proto::product::v1 as wire;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use service::db::Connection;
 use service::db::violated_constraint;
 use service::{FieldError, Money, Problem};
@@ -21,7 +21,7 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-pub use form::{Form, NewProduct, Patch, TEXTS, merge_patch};
+pub use form::{Form, NewProduct, Patch, TEXTS, merge_patch, split_status};
 
 use crate::{schema, stock};
 
@@ -48,11 +48,31 @@ pub struct Product {
     #[serde(with = "time::serde::rfc3339")]
     #[schema(value_type = String, format = DateTime)]
     pub updated_at: OffsetDateTime,
+    /// Left out of products that are in the shop.
+    #[serde(skip_serializing_if = "Status::is_published")]
+    #[schema(required = false, nullable = false, inline)]
+    pub status: Status,
     /// Grows with every change but sales.
     #[serde(skip)]
     pub version: i64,
-    #[serde(skip)]
-    pub archived: bool,
+}
+
+/// Whether a product is in the shop. Only staff see others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    #[default]
+    Published,
+    /// Staff are at work on it.
+    Draft,
+    /// Its SKU may be used by another; its slug may not.
+    Deleted,
+}
+
+impl Status {
+    pub fn is_published(&self) -> bool {
+        *self == Self::Published
+    }
 }
 
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
@@ -71,7 +91,7 @@ impl From<&Product> for wire::Product {
             name: product.name.clone(),
             price: Some(money(product.price)),
             available: u32::try_from(product.stock.available).unwrap_or(0),
-            archived: product.archived,
+            archived: !product.status.is_published(),
             version: product.version,
         }
     }
@@ -95,8 +115,8 @@ pub async fn create(connection: &mut Connection, new: NewProduct) -> Result<Prod
     let name = slug(&new.form.name);
     // The end of a UUIDv7 is random, so one suffix is enough.
     let unique = format!("{name}-{}", &id.simple().to_string()[20..]);
-    let inserted = store::insert(connection, id, &name, &new.form).await.map_err(refused)?
-        || store::insert(connection, id, &unique, &new.form).await.map_err(refused)?;
+    let inserted = store::insert(connection, id, &name, &new).await.map_err(refused)?
+        || store::insert(connection, id, &unique, &new).await.map_err(refused)?;
     if !inserted {
         return Err(Problem::conflict("slug_taken", "A product of this name is being added; try again."));
     }
@@ -112,10 +132,20 @@ pub async fn update(connection: &mut Connection, product: Uuid, form: &Form) -> 
     announced(connection, product).await
 }
 
-/// Takes the product out of the shop for good. Its SKU and slug stay taken.
-pub async fn archive(connection: &mut Connection, product: Uuid) -> Result<(), Problem> {
-    store::archive(connection, product).await?;
-    announced(connection, product).await.map(drop)
+/// Puts the product into the shop or takes it out. 409 `sku_taken` when another has its SKU meanwhile.
+pub async fn set_status(
+    connection: &mut Connection,
+    product: Uuid,
+    status: Status,
+) -> Result<Product, Problem> {
+    store::set_status(connection, product, status).await.map_err(refused)?;
+    announced(connection, product).await
+}
+
+/// Makes a deleted product what it was before. 409 `sku_taken` when another has its SKU meanwhile.
+pub async fn restore(connection: &mut Connection, product: Uuid) -> Result<Product, Problem> {
+    store::restore(connection, product).await.map_err(refused)?;
+    announced(connection, product).await
 }
 
 /// The product with its event enqueued.

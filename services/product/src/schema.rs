@@ -2,7 +2,7 @@
 
 use service::money::Currency;
 use service::openapi::schema::{lines, string, visible};
-pub use service::openapi::schema::{lines_up_to_200, up_to_200};
+pub use service::openapi::schema::{lines_up_to_200, up_to_100, up_to_200};
 use utoipa::openapi::schema::{
     AdditionalProperties, Array, ArrayBuilder, Object, ObjectBuilder, OneOfBuilder, Schema, SchemaType, Type,
 };
@@ -110,6 +110,15 @@ fn images_of(pattern: &str) -> ArrayBuilder {
     ArrayBuilder::new().description(Some(description)).items(address).max_items(Some(MAX_IMAGES))
 }
 
+/// What staff may ask for.
+pub fn status() -> Object {
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .enum_values(Some(["published", "draft"]))
+        .description(Some("Whether it is in the shop."))
+        .build()
+}
+
 pub fn stock() -> Object {
     let units = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0)).maximum(Some(MAX_DELTA));
     units.description(Some("Units on hand to start with, 0 by default.")).build()
@@ -139,7 +148,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::product::{NewProduct, Patch, Product, Stock, merge_patch};
+    use crate::product::{NewProduct, Patch, Product, Status, Stock, merge_patch, split_status};
 
     /// Whether the schema takes the body, by itself.
     fn is_described<T: PartialSchema>(body: &Value) -> bool {
@@ -234,6 +243,7 @@ mod tests {
                 vec![json!(0), json!(1_000_000)],
                 vec![json!(-1), json!(1_000_001), json!(1.5), json!("1"), Value::Null],
             ),
+            ("status", vec![json!("draft"), json!("published")], vec![json!("deleted"), Value::Null]),
             ("slug", vec![], vec![json!("a")]),
         ];
         for (field, good, bad) in fields {
@@ -269,7 +279,7 @@ mod tests {
             created_at: OffsetDateTime::UNIX_EPOCH,
             updated_at: OffsetDateTime::UNIX_EPOCH,
             version: 1,
-            archived: false,
+            status: Status::Published,
         };
         let good = [
             json!({}),
@@ -279,6 +289,7 @@ mod tests {
             json!({"attributes": null, "images": null}),
             json!({"attributes": {"a": null, "c": "d"}}),
             json!({"images": product.images}),
+            json!({"status": "draft", "name": "m"}),
         ];
         let bad = [
             json!({"sku": null}),
@@ -289,6 +300,8 @@ mod tests {
             json!({"category": null}),
             json!({"attributes": {"a": 1}}),
             json!({"images": [null]}),
+            json!({"status": "deleted"}),
+            json!({"status": null}),
             json!({"stock": 1}),
             json!({"x": null}),
             json!([]),
@@ -296,7 +309,8 @@ mod tests {
         for (patch, wanted) in good.into_iter().map(|v| (v, true)).chain(bad.into_iter().map(|v| (v, false)))
         {
             assert_eq!(is_described::<Patch>(&patch), wanted, "described: {patch}");
-            assert_eq!(merge_patch(&product, patch.clone()).is_ok(), wanted, "accepted: {patch}");
+            let accepted = split_status(patch.clone()).and_then(|(patch, _)| merge_patch(&product, patch));
+            assert_eq!(accepted.is_ok(), wanted, "accepted: {patch}");
         }
     }
 }

@@ -22,6 +22,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::products::not_in_shop;
 use super::{App, etag};
 use crate::image::{self, Image, Kind};
 use crate::product::{self, store};
@@ -77,7 +78,15 @@ async fn read(
 ) -> Result<Response, Problem> {
     let place = parse_place(&place)?;
     let mut connection = app.pool.acquire().await?;
-    let product = store::find(&mut connection, &name).await?.ok_or_else(product::not_found)?;
+    let product = match store::find(&mut connection, &name).await? {
+        Some(product) => product,
+        None => {
+            drop(connection);
+            let draft = not_in_shop(&app, &name, &headers).await?;
+            connection = app.pool.acquire().await?;
+            draft
+        }
+    };
     let image = image::find(&mut connection, product.id, place).await?.ok_or_else(absent)?;
     drop(connection);
     let tag = tag(&image)?;
@@ -122,7 +131,7 @@ async fn upload(
     request: Request,
 ) -> Result<Response, Problem> {
     let place = parse_place(&place)?;
-    let found = store::find(&mut *app.pool.acquire().await?, &name).await?;
+    let found = store::find_for_staff(&mut *app.pool.acquire().await?, &name).await?;
     let product = found.ok_or_else(product::not_found)?;
     let body = receive(&app.image_room, request).await?;
 

@@ -39,7 +39,7 @@ async fn list(
     Query(query): Query<PageQuery>,
 ) -> Result<Json<Page<Entry>>, Problem> {
     let mut connection = app.pool.acquire().await?;
-    let product = store::find(&mut connection, &name).await?.ok_or_else(product::not_found)?;
+    let product = store::find_for_staff(&mut connection, &name).await?.ok_or_else(product::not_found)?;
     let limit = query.limit()?;
     let before = match query.after::<(Uuid, i64)>()? {
         Some((of, seq)) if of == product.id => seq,

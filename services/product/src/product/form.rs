@@ -10,7 +10,7 @@ use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{Object, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-use super::{Product, sku};
+use super::{Product, Status, sku};
 use crate::schema::{self, MAX_ATTRIBUTES, MAX_IMAGES};
 use crate::stock::MAX_DELTA;
 
@@ -46,20 +46,25 @@ const FIELDS: [&str; 7] = ["sku", "name", "description", "price", "category", "a
 pub struct NewProduct {
     pub form: Form,
     pub stock: i32,
+    pub status: Status,
 }
 
 impl NewProduct {
     /// From the body of a POST.
     pub fn parse(body: Value) -> Result<Self, Problem> {
+        let (body, status) = split_status(body)?;
         let (form, stock) = with_stock(body)?;
-        Ok(Self { form, stock: stock.unwrap_or(0) })
+        Ok(Self { form, stock: stock.unwrap_or(0), status: status.unwrap_or_default() })
     }
 }
 
-/// The form, and `stock`.
+/// The form, `stock` and `status`.
 impl PartialSchema for NewProduct {
     fn schema() -> RefOr<Schema> {
-        form_but(|form| drop(form.properties.insert("stock".to_owned(), schema::stock().into())))
+        form_but(|form| {
+            form.properties.insert("stock".to_owned(), schema::stock().into());
+            form.properties.insert("status".to_owned(), schema::status().into());
+        })
     }
 }
 
@@ -75,6 +80,7 @@ impl PartialSchema for Patch {
             form.properties.insert("price".to_owned(), schema::price_change().into());
             form.properties.insert("attributes".to_owned(), schema::attributes_change().into());
             form.properties.insert("images".to_owned(), schema::images_change().into());
+            form.properties.insert("status".to_owned(), schema::status().into());
         })
     }
 }
@@ -92,6 +98,21 @@ fn form_but(change: impl FnOnce(&mut Object)) -> RefOr<Schema> {
         change(form);
     }
     schema
+}
+
+/// The rest of a body, and the status that it asks for: published or draft.
+pub fn split_status(mut body: Value) -> Result<(Value, Option<Status>), Problem> {
+    let status = body.as_object_mut().and_then(|fields| fields.remove("status"));
+    let status = match status.as_ref().map(Value::as_str) {
+        None => None,
+        Some(Some("published")) => Some(Status::Published),
+        Some(Some("draft")) => Some(Status::Draft),
+        Some(_) => {
+            let detail = "published or draft.";
+            return Err(Problem::invalid(vec![FieldError::new("/status", "invalid_value", detail)]));
+        }
+    };
+    Ok((body, status))
 }
 
 /// A form and, where the body names them, units on hand.

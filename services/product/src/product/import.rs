@@ -35,9 +35,7 @@ use store::Found;
 use super::{Form, form, sku, slug, updated};
 use crate::stock::{self, AdjustError};
 
-/// Most levels of categories: the tree is built and written level within level, and clients
-/// that read JSON stop at some depth too.
-const MOST_LEVELS: i32 = 10;
+use crate::category::MOST_LEVELS;
 
 /// Why a line was passed over.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -154,7 +152,7 @@ pub enum ApplyError {
     #[error("the products changed meanwhile")]
     Raced,
     #[error(transparent)]
-    Database(#[from] sqlx::Error),
+    Database(sqlx::Error),
     /// The answer to COMMIT is lost. Orders may have come since, so that writing
     /// the stock of the lines once more could count what was sold anew.
     #[error("whether the lines were written is not known: {0}")]
@@ -173,16 +171,28 @@ impl ApplyError {
     }
 }
 
+impl From<sqlx::Error> for ApplyError {
+    fn from(error: sqlx::Error) -> Self {
+        match service::db::violated_constraint(&error) {
+            // It was there a moment ago, and was deleted meanwhile.
+            Some("products_category_fkey" | "categories_parent_fkey") => Self::Raced,
+            _ => Self::Database(error),
+        }
+    }
+}
+
 /// Applies the lines in the order given. On an error the transaction is spent.
 pub async fn apply(connection: &mut Connection, lines: &[Line], actor: Uuid) -> Result<Applied, ApplyError> {
     super::store::take_turn_to_add_many(connection).await?;
     let keys = lines.iter().flat_map(|line| [line.key.clone(), sku::exact_key(&line.form.sku)]);
     let there = store::lock(connection, &keys.collect::<Vec<_>>()).await?;
-    let named: Vec<String> = lines.iter().flat_map(Line::categories).cloned().collect();
+    let mut named: Vec<String> = lines.iter().flat_map(Line::categories).cloned().collect();
+    let redirects = store::redirects(connection, &named).await?;
+    named.extend(redirects.values().cloned());
     let known = store::categories(connection, &named).await?;
 
     let mut applied = Applied::default();
-    let mut batch = Batch { there, known, made: Vec::new(), drafts: BTreeMap::new() };
+    let mut batch = Batch { there, known, redirects, made: Vec::new(), drafts: BTreeMap::new() };
     for line in lines {
         match batch.add(line) {
             Ok(Counted::Created) => applied.created += 1,
@@ -236,6 +246,8 @@ struct Batch<'a> {
     there: HashMap<String, Found>,
     /// Categories that there are, or will be, with their levels.
     known: HashMap<String, i32>,
+    /// Slugs that categories had before, and the ones that they have.
+    redirects: HashMap<String, String>,
     made: Vec<store::Category<'a>>,
     /// By the keys of SKUs, so that rows are inserted in that order.
     drafts: BTreeMap<String, Draft>,
@@ -248,9 +260,6 @@ impl<'a> Batch<'a> {
         let exact = sku::exact_key(&line.form.sku);
         let key = if self.there.contains_key(&exact) { exact } else { line.key.clone() };
         let found = self.there.get(&key);
-        if found.is_some_and(|found| found.archived) {
-            return refuse("/sku", "sku_taken", "A product that was archived has this SKU.");
-        }
         let before = self.drafts.get(&key).map(|draft| (&draft.form, draft.stock));
         let before = before.or_else(|| found.map(|found| (&found.form, found.on_hand)));
         if before.is_some_and(|(form, _)| form.price.currency != line.form.price.currency) {
@@ -266,6 +275,7 @@ impl<'a> Batch<'a> {
         let category = self.category(line)?;
 
         let (mut form, mut stock) = (line.form.clone(), line.stock.unwrap_or_default());
+        form.category = self.now(&form.category).to_owned();
         let counted = match before {
             None => Counted::Created,
             Some((held, units)) => {
@@ -304,10 +314,15 @@ impl<'a> Batch<'a> {
         Ok(counted)
     }
 
+    /// The slug of the category that has, or had, this one.
+    fn now<'b>(&'b self, slug: &'b str) -> &'b str {
+        self.redirects.get(slug).map_or(slug, String::as_str)
+    }
+
     /// The category to make for the line and its level, if it has to be.
     fn category(&self, line: &'a Line) -> Result<Option<(store::Category<'a>, i32)>, LineError> {
         let slug = line.form.category.as_str();
-        if self.known.contains_key(slug) {
+        if self.known.contains_key(self.now(slug)) {
             return Ok(None);
         }
         let refuse =
@@ -320,9 +335,9 @@ impl<'a> Batch<'a> {
             let detail = "1 to 64 of letters and digits in lower case, and '-' between them.";
             return refuse("/category", "invalid_value", detail);
         }
-        let parent = line.new_category.category_parent.as_deref();
+        let parent = line.new_category.category_parent.as_deref().map(|parent| self.now(parent).to_owned());
         // So a tree it stays: a parent is there before its children.
-        let above = match parent.map(|parent| self.known.get(parent)) {
+        let above = match parent.as_ref().map(|parent| self.known.get(parent)) {
             None => 0,
             Some(Some(level)) => *level,
             Some(None) => {

@@ -9,7 +9,7 @@ use sqlx::types::Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Form, Product, Stock, indexing, sku};
+use super::{Form, NewProduct, Product, Status, Stock, indexing, sku};
 
 struct Row {
     pub id: Uuid,
@@ -25,6 +25,7 @@ struct Row {
     pub available: i32,
     pub version: i64,
     pub archived: bool,
+    pub draft: bool,
     pub created_at: OffsetDateTime,
     pub updated_at: OffsetDateTime,
 }
@@ -45,7 +46,7 @@ macro_rules! select {
             Row,
             r#"SELECT p.id, p.sku, p.slug, p.name, p.description, p.price, p.currency, p.category,
                       p.attributes AS "attributes: _", p.images, "# + $available + r#" AS "available!",
-                      p.version, p.archived_at IS NOT NULL AS "archived!", p.created_at, p.updated_at "#
+                      p.version, p.archived_at IS NOT NULL AS "archived!", p.draft, p.created_at, p.updated_at "#
                 + $from + $rest,
             $($argument),+
         )
@@ -72,7 +73,11 @@ impl TryFrom<Row> for Product {
             created_at: row.created_at,
             updated_at: row.updated_at,
             version: row.version,
-            archived: row.archived,
+            status: match (row.archived, row.draft) {
+                (false, _) => Status::Published,
+                (true, true) => Status::Draft,
+                (true, false) => Status::Deleted,
+            },
         })
     }
 }
@@ -96,7 +101,8 @@ pub async fn named(connection: &mut Connection, names: &[String]) -> sqlx::Resul
     let ids: Vec<Option<Uuid>> = names.iter().map(|name| name.parse().ok()).collect();
     let wanted: Vec<Uuid> = ids.iter().flatten().copied().collect();
     let by_id = if wanted.is_empty() { Vec::new() } else { by_ids(connection, &wanted).await? };
-    let in_shop = |id: &Uuid| by_id.iter().find(|product| product.id == *id && !product.archived).cloned();
+    let in_shop =
+        |id: &Uuid| by_id.iter().find(|product| product.id == *id && product.status.is_published()).cloned();
     let mut found: Vec<Option<Product>> = ids.iter().map(|id| in_shop(id.as_ref()?)).collect();
     // PostgreSQL's text has no NUL, and so no slug has.
     let may_be = |name: &String| !name.contains('\0');
@@ -111,6 +117,15 @@ pub async fn named(connection: &mut Connection, names: &[String]) -> sqlx::Resul
         }
     }
     Ok(found)
+}
+
+/// The first and the last of the currencies that products in the shop have prices in.
+pub async fn currencies(connection: &mut Connection) -> sqlx::Result<(Option<String>, Option<String>)> {
+    let row = sqlx::query!(
+        "SELECT min(currency) AS first, max(currency) AS last FROM products.products WHERE archived_at IS NULL"
+    );
+    let row = row.fetch_one(connection).await?;
+    Ok((row.first, row.last))
 }
 
 /// The newest products of the whole shop, from after one of this time and id.
@@ -134,6 +149,26 @@ pub async fn newest(
     rows.fetch_all(connection).await?.into_iter().map(Product::try_from).collect()
 }
 
+/// Products that are not in the shop: drafts or deleted ones, from after the one of this id.
+pub async fn not_in_shop(
+    connection: &mut Connection,
+    drafts: bool,
+    after: Option<Uuid>,
+    limit: i64,
+) -> sqlx::Result<Vec<Product>> {
+    let rows = select!(
+        @ "(SELECT s.on_hand - s.reserved FROM products.stock s WHERE s.product_id = p.id)",
+        "FROM products.products p ",
+        "WHERE p.archived_at IS NOT NULL AND p.draft = $1
+           AND p.id < COALESCE($2, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid)
+         ORDER BY p.id DESC LIMIT $3",
+        drafts,
+        after,
+        limit
+    );
+    rows.fetch_all(connection).await?.into_iter().map(Product::try_from).collect()
+}
+
 /// The product in the shop with this id or slug.
 pub async fn find(connection: &mut Connection, name: &str) -> sqlx::Result<Option<Product>> {
     let id = name.parse::<Uuid>().ok();
@@ -145,12 +180,28 @@ pub async fn find(connection: &mut Connection, name: &str) -> sqlx::Result<Optio
     row.fetch_optional(connection).await?.map(Product::try_from).transpose()
 }
 
-/// As [`find`], with the product's row locked. Its stock row is not.
-pub async fn find_locked(connection: &mut Connection, name: &str) -> sqlx::Result<Option<Product>> {
+/// As [`find`] of what staff may change: drafts too.
+pub async fn find_for_staff(connection: &mut Connection, name: &str) -> sqlx::Result<Option<Product>> {
     let id = name.parse::<Uuid>().ok();
     let row = select!(
-        "WHERE (p.id = $1 OR p.slug = $2) AND p.archived_at IS NULL ORDER BY p.id = $1 DESC LIMIT 1
-         FOR NO KEY UPDATE OF p",
+        "WHERE (p.id = $1 OR p.slug = $2) AND (p.draft OR p.archived_at IS NULL) ORDER BY p.id = $1 DESC LIMIT 1",
+        id,
+        name
+    );
+    row.fetch_optional(connection).await?.map(Product::try_from).transpose()
+}
+
+/// As [`find_for_staff`], with the product's row locked. Its stock row is not.
+pub async fn find_locked(connection: &mut Connection, name: &str) -> sqlx::Result<Option<Product>> {
+    let product = find_any_locked(connection, name).await?;
+    Ok(product.filter(|product| product.status != Status::Deleted))
+}
+
+/// As [`find_locked`], of deleted products too.
+pub async fn find_any_locked(connection: &mut Connection, name: &str) -> sqlx::Result<Option<Product>> {
+    let id = name.parse::<Uuid>().ok();
+    let row = select!(
+        "WHERE p.id = $1 OR p.slug = $2 ORDER BY p.id = $1 DESC LIMIT 1 FOR NO KEY UPDATE OF p",
         id,
         name
     );
@@ -175,12 +226,19 @@ pub async fn take_turn_to_add_many(connection: &mut Connection) -> sqlx::Result<
 }
 
 /// False when the slug is taken.
-pub async fn insert(connection: &mut Connection, id: Uuid, slug: &str, form: &Form) -> sqlx::Result<bool> {
+pub async fn insert(
+    connection: &mut Connection,
+    id: Uuid,
+    slug: &str,
+    new: &NewProduct,
+) -> sqlx::Result<bool> {
+    let form = &new.form;
     let inserted = sqlx::query!(
         "INSERT INTO products.products
              (id, sku, slug, name, description, price, currency, category, attributes, images, sku_key,
-              search, words_version)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12::text::tsvector, $13)
+              search, words_version, draft, archived_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12::text::tsvector, $13, $14,
+                 CASE WHEN $14 THEN now() END)
          ON CONFLICT ON CONSTRAINT products_slug_key DO NOTHING",
         id,
         form.sku,
@@ -195,6 +253,7 @@ pub async fn insert(connection: &mut Connection, id: Uuid, slug: &str, form: &Fo
         sku::stored_key(&form.sku),
         indexing::vector(form),
         words::VERSION,
+        new.status == Status::Draft,
     );
     Ok(inserted.execute(connection).await?.rows_affected() == 1)
 }
@@ -234,11 +293,30 @@ pub async fn touch(connection: &mut Connection, id: Uuid) -> sqlx::Result<()> {
     Ok(())
 }
 
-pub async fn archive(connection: &mut Connection, id: Uuid) -> sqlx::Result<()> {
+pub async fn set_status(connection: &mut Connection, id: Uuid, status: Status) -> sqlx::Result<()> {
     sqlx::query!(
         "UPDATE products.products
-         SET archived_at = now(), version = version + 1, updated_at = now() WHERE id = $1",
-        id
+         SET archived_at = CASE WHEN NOT $2 THEN now() END, draft = $3, deleted_draft = draft AND $4,
+             version = version + 1, updated_at = now()
+         WHERE id = $1",
+        id,
+        status.is_published(),
+        status == Status::Draft,
+        status == Status::Deleted,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Makes a deleted product what it was before: in the shop, or a draft.
+pub async fn restore(connection: &mut Connection, id: Uuid) -> sqlx::Result<()> {
+    sqlx::query!(
+        "UPDATE products.products
+         SET archived_at = CASE WHEN deleted_draft THEN archived_at END, draft = deleted_draft, deleted_draft = false,
+             version = version + 1, updated_at = now()
+         WHERE id = $1",
+        id,
     )
     .execute(connection)
     .await?;

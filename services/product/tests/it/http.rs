@@ -276,14 +276,129 @@ async fn an_archived_product_is_gone_from_the_shop() {
     }
     assert!(names(&shop, "").await.is_empty());
     assert_eq!(shop.get("/categories").await.1["items"][1]["product_count"], 0);
-    let mut again = form();
-    again["sku"] = json!("OLD");
-    let other = format!("/products/{}", shop.stocked(1).await);
-    let patch = shop.staff(Method::PATCH, &other).header("if-match", "*").json(&json!({"sku": "OLD"}));
-    for request in [shop.staff(Method::POST, "/products").json(&again), patch] {
-        let (status, problem) = answer(request.send().await.unwrap()).await;
-        assert_eq!((status, &problem["code"]), (409, &json!("sku_taken")));
+}
+
+#[tokio::test]
+async fn what_was_deleted_can_be_restored_until_another_has_its_sku() {
+    let shop = shop().await;
+    let product = shop.product(json!({"sku": "OLD", "name": "Old Lamp", "stock": 3})).await;
+    let path = format!("/products/{}", id(&product));
+    let delete = async || {
+        let delete = shop.staff(Method::DELETE, &path).header("if-match", "*");
+        assert_eq!(delete.send().await.unwrap().status(), 204);
+    };
+    let restore =
+        async || answer(shop.staff(Method::POST, &format!("{path}/restore")).send().await.unwrap()).await;
+    delete().await;
+    let customer = shop.as_role(Role::Customer, Method::POST, &format!("{path}/restore"));
+    assert_eq!(customer.send().await.unwrap().status(), 403);
+    let deleted = answer(shop.staff(Method::GET, "/products?status=deleted").send().await.unwrap()).await;
+    assert_eq!((deleted.0, &deleted.1["items"][0]["status"]), (200, &json!("deleted")));
+    for again in 0..2 {
+        let (status, restored) = restore().await;
+        assert_eq!(
+            (status, restored.get("status"), &restored["stock"]),
+            (200, None, &product["stock"]),
+            "{again}"
+        );
     }
+    assert_eq!(names(&shop, "?q=old").await, ["Old Lamp"]);
+
+    // By POST, by an import and by a PATCH its SKU is another's.
+    delete().await;
+    let (status, other) = shop
+        .post("/products", &{
+            let mut body = form();
+            body["sku"] = json!("OLD");
+            body
+        })
+        .await;
+    assert_eq!(status, 201, "{other}");
+    let (status, problem) = restore().await;
+    assert_eq!((status, &problem["code"]), (409, &json!("sku_taken")));
+    let import = shop.staff(Method::POST, "/product-imports").header("content-type", "application/x-ndjson");
+    let mut line = form();
+    (line["sku"], line["name"]) = (json!("OLD"), json!("New Lamp"));
+    let (_, report) = answer(import.body(line.to_string()).send().await.unwrap()).await;
+    assert_eq!((&report["updated"], &report["failed"]), (&json!(1), &json!(0)), "{report}");
+    let other = format!("/products/{}", id(&other));
+    let patch = shop.staff(Method::PATCH, &other).header("if-match", "*").json(&json!({"sku": "NEW"}));
+    assert_eq!(patch.send().await.unwrap().status(), 200);
+    assert_eq!(restore().await.0, 200);
+}
+
+#[tokio::test]
+async fn a_draft_is_for_staff_until_it_is_published() {
+    let shop = shop().await;
+    let draft =
+        shop.product(json!({"sku": "D-1", "name": "Draft Lamp", "status": "draft", "stock": 2})).await;
+    assert_eq!(draft["status"], "draft");
+    let path = format!("/products/{}", id(&draft));
+    assert_eq!(shop.get(&path).await.0, 404);
+    assert_eq!(shop.get("/products/draft-lamp").await.0, 404);
+    assert!(names(&shop, "").await.is_empty() && names(&shop, "?q=draft").await.is_empty());
+    let customer = shop.as_role(Role::Customer, Method::GET, &path).send().await.unwrap();
+    assert_eq!(customer.status(), 404);
+    let (status, seen) = answer(shop.staff(Method::GET, &path).send().await.unwrap()).await;
+    assert_eq!((status, &seen), (200, &draft));
+    let order = Uuid::now_v7();
+    assert!(!crate::common::is_reserved(&shop.reserve(order, &[(&id(&draft), 1)]).await));
+    // Staff get it ready.
+    let image = format!("{path}/images/0");
+    let png = [b"\x89PNG\r\n\x1a\n".as_slice(), &[0; 60]].concat();
+    let put = shop.staff(Method::PUT, &image).header("content-type", "image/png").body(png);
+    assert_eq!(put.send().await.unwrap().status(), 201);
+    assert_eq!(shop.get(&image).await.0, 404);
+    assert_eq!(shop.staff(Method::GET, &image).send().await.unwrap().status(), 200);
+    let ledger = shop.staff(Method::GET, &format!("{path}/stock-adjustments")).send().await.unwrap();
+    assert_eq!(answer(ledger).await.1["items"][0]["on_hand"], 2);
+
+    for (path, status) in [
+        ("/products?status=draft", 401),
+        ("/products?status=draft&q=lamp", 401),
+        ("/products?status=hidden", 422),
+        ("/products?status=published", 200),
+    ] {
+        assert_eq!(shop.get(path).await.0, status, "{path}");
+    }
+    let customer = shop.as_role(Role::Customer, Method::GET, "/products?status=draft").send().await.unwrap();
+    assert_eq!(customer.status(), 403);
+    for more in ["q=lamp", "sort=name", "attributes.color=red", "attributes.NAME=red"] {
+        let list = shop.staff(Method::GET, &format!("/products?status=draft&{more}")).send().await.unwrap();
+        let (status, problem) = answer(list).await;
+        assert_eq!((status, &problem["errors"][0]["code"]), (422, &json!("not_allowed")), "{more}");
+    }
+    let (_, drafts) = answer(shop.staff(Method::GET, "/products?status=draft").send().await.unwrap()).await;
+    let listed: Vec<_> = drafts["items"].as_array().unwrap().iter().map(|item| &item["id"]).collect();
+    assert_eq!(listed, [&draft["id"]]);
+    // Its words are nobody else's business.
+    shop.product(json!({"sku": "D-2", "name": "Xylophon", "status": "draft"})).await;
+    let (_, page) = shop.get("/products?q=xylophom").await;
+    assert_eq!((page.get("did_you_mean"), &page["items"]), (None, &json!([])));
+
+    let patch = async |change: Value| {
+        let patch = shop.staff(Method::PATCH, &path).header("if-match", "*").json(&change);
+        answer(patch.send().await.unwrap()).await
+    };
+    assert_eq!(patch(json!({"name": "Deck Lamp"})).await.1["status"], "draft");
+    let (status, published) = patch(json!({"status": "published", "description": "Done."})).await;
+    assert_eq!((status, published.get("status"), &published["name"]), (200, None, &json!("Deck Lamp")));
+    assert_eq!(names(&shop, "?q=deck").await, ["Deck Lamp"]);
+    assert_eq!(patch(json!({"status": "draft"})).await.1["status"], "draft");
+    assert_eq!(patch(json!({"status": "deleted"})).await.0, 422);
+    assert!(names(&shop, "").await.is_empty());
+    let mut twin = form();
+    twin["sku"] = json!("D-1");
+    assert_eq!(shop.post("/products", &twin).await.1["code"], "sku_taken");
+    let delete = async || {
+        let delete = shop.staff(Method::DELETE, &path).header("if-match", "*").send().await.unwrap();
+        assert_eq!(delete.status(), 204);
+    };
+    delete().await;
+    let restore = shop.staff(Method::POST, &format!("{path}/restore")).send().await.unwrap();
+    assert_eq!(answer(restore).await.1["status"], "draft", "it is not in the shop for having been deleted");
+    delete().await;
+    assert_eq!(shop.post("/products", &twin).await.0, 201);
 }
 
 #[tokio::test]

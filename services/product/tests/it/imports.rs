@@ -146,7 +146,6 @@ async fn a_bad_line_is_told_and_the_good_ones_stay() {
             bad(json!({"category": "new", "category_name": "N", "category_parent": "nowhere"})),
             "unknown_category",
         ),
-        (line("GONE", json!({})).to_string().into_bytes(), "sku_taken"),
         (line("HELD", dollars).to_string().into_bytes(), "currency_fixed"),
     ];
     let (mut body, mut wanted) = (Vec::new(), Vec::new());

@@ -159,7 +159,7 @@ async fn a_body_that_no_operation_takes_is_refused_by_each_and_changes_nothing()
         for (body, pointer, code) in [
             (json!([]), "", "invalid_value"),
             (json!(7), "", "invalid_value"),
-            (json!({"status": "sold"}), "/status", "unknown_field"),
+            (json!({"state": "sold"}), "/state", "unknown_field"),
             (json!({"name": "a\u{0}b"}), "/name", "control_character"),
             (json!({"a\n": 1}), "/a\n", "control_character"),
         ] {
@@ -470,7 +470,7 @@ async fn a_method_that_an_address_does_not_have_is_told_with_those_it_has() {
         (Method::PATCH, below("/stock-adjustments"), "POST"),
         (Method::POST, below("/images/0"), "PUT"),
         (Method::GET, "/product-imports".to_owned(), "POST"),
-        (Method::POST, "/categories".to_owned(), "GET"),
+        (Method::PUT, "/categories".to_owned(), "GET"),
     ] {
         let got = send(shop.anyone(method.clone(), &path)).await;
         assert_problem(&got, 405, "method_not_allowed", &path);

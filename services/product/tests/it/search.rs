@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::common::{Shop, answer as answer_of, id, names, pointers, shop};
+use crate::common::{Shop, answer as answer_of, id, names, pointers, shop, shop_with};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD as BASE64;
 use reqwest::Method;
@@ -545,4 +545,139 @@ async fn products_whose_words_are_old_get_new_ones() {
     assert_eq!(names(&shop, "?q=kettle").await, Vec::<String>::new());
     let (_, page) = shop.get("/products?q=wasserkocher&facets=true&limit=1").await;
     assert_eq!(page["facets"]["categories"][0]["count"], 451);
+}
+
+#[tokio::test]
+async fn prices_are_compared_within_one_currency() {
+    let shop = shop().await;
+    let price = |amount: i64, currency: &str| json!({"amount": amount, "currency": currency});
+    let add = async |amount: i64, currency: &str| {
+        let name = format!("{amount} {currency}");
+        shop.product(json!({"name": name, "price": price(amount, currency), "description": ""})).await;
+    };
+    add(4000, "EUR").await;
+    add(6000, "EUR").await;
+    // With one currency there is nothing to name.
+    assert_eq!(names(&shop, "?sort=price").await, ["4000 EUR", "6000 EUR"]);
+    assert_eq!(names(&shop, "?max_price=5000").await, ["4000 EUR"]);
+    let (_, page) = shop.get("/products?facets=true&limit=1").await;
+    assert_eq!(page["facets"]["price_currency"], "EUR");
+    assert_eq!(page["facets"].get("currencies"), None);
+
+    add(5000, "JPY").await;
+    add(9000, "KWD").await;
+    for query in ["sort=price", "sort=-price", "max_price=5000", "min_price=1", "q=eur&sort=price"] {
+        let (status, problem) = shop.get(&format!("/products?{query}")).await;
+        assert_eq!((status, pointers(&problem)), (422, vec!["/currency"]), "{query}");
+        assert_eq!(problem["errors"][0]["code"], "currency_required");
+    }
+    for (query, found) in [
+        ("?currency=EUR&sort=price", &["4000 EUR", "6000 EUR"][..]),
+        ("?currency=EUR&sort=-price&q=EUR", &["6000 EUR", "4000 EUR"]),
+        ("?currency=EUR&max_price=5000", &["4000 EUR"]),
+        ("?currency=EUR&max_price=5000&category=t-sea", &["4000 EUR"]),
+        ("?currency=JPY", &["5000 JPY"]),
+        ("?currency=KWD&sort=price&min_price=5000", &["9000 KWD"]),
+        ("?currency=CHF", &[]),
+        ("?sort=name", &["4000 EUR", "5000 JPY", "6000 EUR", "9000 KWD"]),
+    ] {
+        assert_eq!(names(&shop, query).await, found, "{query}");
+    }
+    for code in ["EURO", "eur", "AAA", ""] {
+        let (status, problem) = shop.get(&format!("/products?currency={code}")).await;
+        assert_eq!((status, pointers(&problem)), (422, vec!["/currency"]), "{code}");
+    }
+    let (_, page) = shop.get("/products?currency=EUR&sort=price&limit=1").await;
+    let cursor = page["next_cursor"].as_str().unwrap();
+    assert_eq!(shop.get(&format!("/products?currency=JPY&sort=price&cursor={cursor}")).await.0, 400);
+
+    // Counts: by currency, with bands only where one is named.
+    let counts = |facets: &Value| {
+        let given = facets["currencies"].as_array().unwrap().iter();
+        given.map(|each| (each["currency"].clone(), each["count"].clone())).collect::<Vec<_>>()
+    };
+    for query in ["", "&q=eur", "&in_stock=false"] {
+        let (_, page) = shop.get(&format!("/products?facets=true&limit=1{query}")).await;
+        let facets = &page["facets"];
+        let mut wanted = vec![(json!("EUR"), json!(2)), (json!("JPY"), json!(1)), (json!("KWD"), json!(1))];
+        wanted.truncate(if query == "&q=eur" { 1 } else { 3 });
+        assert_eq!(counts(facets), wanted, "{query}");
+        assert_eq!((&facets["price_bands"], facets.get("price_currency")), (&json!([]), None), "{query}");
+    }
+    for query in ["", "&q=eur"] {
+        let (_, page) = shop.get(&format!("/products?facets=true&currency=EUR{query}")).await;
+        let bands = page["facets"]["price_bands"].as_array().unwrap().iter().map(|band| &band["count"]);
+        assert_eq!(bands.collect::<Vec<_>>(), [0, 0, 1, 1, 0, 0], "{query}");
+        assert_eq!(page["facets"]["categories"][0]["count"], 2, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn a_shop_may_say_which_currency_is_meant() {
+    let shop = shop_with(&["--default-currency=EUR"]).await;
+    for (amount, currency) in [(4000, "EUR"), (5000, "JPY"), (6000, "EUR")] {
+        let name = format!("{amount} {currency}");
+        shop.product(json!({"name": name, "price": {"amount": amount, "currency": currency}})).await;
+    }
+    assert_eq!(names(&shop, "?sort=-price").await, ["6000 EUR", "4000 EUR"]);
+    assert_eq!(names(&shop, "?max_price=5500").await, ["4000 EUR"]);
+    assert_eq!(names(&shop, "?max_price=5500&currency=JPY").await, ["5000 JPY"]);
+    assert_eq!(names(&shop, "?sort=newest").await.len(), 3);
+    let (_, page) = shop.get("/products?facets=true").await;
+    assert_eq!(page["facets"]["price_currency"], "EUR");
+    assert_eq!(page["items"].as_array().unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn attributes_filter_and_are_counted() {
+    let shop = shop().await;
+    for (name, attributes) in [
+        ("Tee 1", json!({"color": "Red", "size": "9", "fit": "slim & long"})),
+        ("Tee 2", json!({"color": "red", "size": "10"})),
+        ("Tee 3", json!({"color": "navy blue", "size": "10.5"})),
+        ("Cap", json!({"color": "red"})),
+        ("Red", json!({"made of": "wool='x'"})),
+    ] {
+        shop.product(json!({"name": name, "attributes": attributes, "description": ""})).await;
+    }
+    for (query, found) in [
+        ("?attributes.color=red", &["Cap", "Tee 2", "Tee 1"][..]),
+        ("?attributes.color=RED&attributes.size=10", &["Tee 2"]),
+        ("?attributes.color=red&q=tee", &["Tee 2", "Tee 1"]),
+        ("?attributes.color=red&q=red", &["Cap", "Tee 2", "Tee 1"]),
+        ("?attributes.color=red&q=tee%20-slim", &["Tee 2"]),
+        ("?attributes.color=red&q=-slim", &["Cap", "Tee 2"]),
+        ("?attributes.color=navy%20blue&sort=name", &["Tee 3"]),
+        ("?attributes.color=navy", &[]),
+        ("?attributes.fit=slim%20%26%20long", &["Tee 1"]),
+        ("?attributes.made%20of=wool=%27x%27", &["Red"]),
+        ("?attributes.nothing=x&category=t-sea", &[]),
+    ] {
+        assert_eq!(names(&shop, query).await, found, "{query}");
+    }
+    let (status, problem) = shop.get(&format!("/products?attributes.color={}", "x".repeat(201))).await;
+    assert_eq!((status, pointers(&problem)), (422, vec!["/attributes.color"]));
+    assert_eq!(shop.get("/products?attributes.=x").await.0, 422);
+
+    let counted = async |query: &str| {
+        let (status, page) = shop.get(&format!("/products?facets=attributes&{query}")).await;
+        assert_eq!(status, 200, "{page}");
+        let facets = page["facets"]["attributes"].as_array().unwrap().clone();
+        let facets = facets.into_iter().map(|facet| {
+            let values = facet["values"].as_array().unwrap().iter();
+            let values =
+                values.map(|value| format!("{} {}", value["value"].as_str().unwrap(), value["count"]));
+            let values: Vec<String> = values.collect();
+            (facet["name"].as_str().unwrap().to_owned(), (facet["type"].clone(), values))
+        });
+        facets.collect::<BTreeMap<_, _>>()
+    };
+    let all = counted("limit=1").await;
+    assert_eq!(all["color"], (json!("text"), ["red 2", "Red 1", "navy blue 1"].map(str::to_owned).to_vec()));
+    assert_eq!(all["size"].0, "number");
+    // Whatever an attribute's own filter says.
+    let red = counted("attributes.color=red&q=tee").await;
+    assert_eq!(red["color"].1.len(), 3, "{red:?}");
+    assert_eq!(red["size"].1, ["10 1", "9 1"]);
+    assert_eq!(shop.get("/products?facets=true").await.1["facets"].get("attributes"), None);
 }

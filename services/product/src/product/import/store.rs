@@ -15,19 +15,18 @@ use crate::product::{Form, indexing, sku};
 pub struct Found {
     pub id: Uuid,
     pub form: Form,
-    pub archived: bool,
     pub on_hand: i32,
     pub reserved: i32,
 }
 
-/// The products with these keys of SKUs, by them, their rows locked. Their stock rows are not.
+/// The products with these keys of SKUs, by them, deleted ones aside, their rows locked. Their stock rows are not.
 pub async fn lock(connection: &mut Connection, keys: &[String]) -> sqlx::Result<HashMap<String, Found>> {
     let rows = sqlx::query!(
         r#"SELECT p.id, COALESCE(p.sku_key, lower(p.sku COLLATE "C")) AS "key!", p.sku, p.name, p.description, p.price, p.currency, p.category,
                   p.attributes AS "attributes: Json<BTreeMap<String, String>>", p.images,
-                  p.archived_at IS NOT NULL AS "archived!", s.on_hand, s.reserved
+                  s.on_hand, s.reserved
            FROM products.products p JOIN products.stock s ON s.product_id = p.id
-           WHERE COALESCE(p.sku_key, lower(p.sku COLLATE "C")) = ANY($1)
+           WHERE COALESCE(p.sku_key, lower(p.sku COLLATE "C")) = ANY($1) AND (p.draft OR p.archived_at IS NULL)
            ORDER BY COALESCE(p.sku_key, lower(p.sku COLLATE "C")) FOR NO KEY UPDATE OF p"#,
         keys,
     );
@@ -43,10 +42,20 @@ pub async fn lock(connection: &mut Connection, keys: &[String]) -> sqlx::Result<
             attributes: row.attributes.0,
             images: row.images,
         };
-        let (archived, on_hand, reserved) = (row.archived, row.on_hand, row.reserved);
-        Ok((row.key, Found { id: row.id, form, archived, on_hand, reserved }))
+        let (on_hand, reserved) = (row.on_hand, row.reserved);
+        Ok((row.key, Found { id: row.id, form, on_hand, reserved }))
     });
     rows.collect()
+}
+
+/// Where those of the slugs lead that categories had before.
+pub async fn redirects(
+    connection: &mut Connection,
+    slugs: &[String],
+) -> sqlx::Result<HashMap<String, String>> {
+    let known =
+        sqlx::query!("SELECT slug, category FROM products.category_redirects WHERE slug = ANY($1)", slugs);
+    Ok(known.fetch_all(connection).await?.into_iter().map(|row| (row.slug, row.category)).collect())
 }
 
 /// Those of the slugs that are categories, with their levels: 1 at the top.
@@ -68,7 +77,7 @@ pub async fn categories(connection: &mut Connection, slugs: &[String]) -> sqlx::
 pub struct Category<'a> {
     pub slug: &'a str,
     pub name: &'a str,
-    pub parent: Option<&'a str>,
+    pub parent: Option<String>,
 }
 
 /// Adds categories behind their siblings. In one statement, so that one may be
@@ -79,8 +88,7 @@ pub async fn add_categories(connection: &mut Connection, made: &[Category<'_>]) 
     }
     let slugs: Vec<String> = made.iter().map(|category| category.slug.to_owned()).collect();
     let names: Vec<String> = made.iter().map(|category| category.name.to_owned()).collect();
-    let parents: Vec<Option<String>> =
-        made.iter().map(|category| category.parent.map(str::to_owned)).collect();
+    let parents: Vec<Option<String>> = made.iter().map(|category| category.parent.clone()).collect();
     sqlx::query!(
         "INSERT INTO products.categories (slug, name, parent, position)
          SELECT n.slug, n.name, n.parent, n.place + COALESCE(

@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 use words::Query;
 
-use super::{Cursor, Filters, Place, Sort, Tier, from_micros};
+use super::{Cursor, Filters, Place, Prices, Sort, Tier, from_micros};
 
 /// Matches that are sorted at most; more are found soon enough by walking.
 const BROAD: i64 = 2_000;
@@ -27,6 +27,7 @@ macro_rules! ids {
                WHERE p.archived_at IS NULL
                  AND ($3::bigint IS NULL OR p.price >= $3)
                  AND ($4::bigint IS NULL OR p.price <= $4)
+                 AND ($10::text IS NULL OR p.currency = $10)
                  AND ($5::bool IS NULL OR (o.product_id IS NULL) = $5)
                  AND ($6::uuid IS NULL OR " $keyset ")
                  AND ($9::text IS NULL OR p.search @@ $9::text::tsquery)"),
@@ -39,7 +40,8 @@ macro_rules! ids {
                 $after,
                 $limit,
                 $key,
-                $scope.also.as_deref()
+                $scope.also.as_deref(),
+                $scope.prices.within.as_deref()
             ])
     };
     (@ walk, $matches:tt, $order:tt, ($($filtered:tt)+), [$($argument:expr),+]) => {
@@ -53,7 +55,7 @@ macro_rules! ids {
     (@ shelf, $matches:tt, $order:tt, ($($filtered:tt)+), [$($argument:expr),+]) => {
         sqlx::query_scalar!(
             "SELECT p.id FROM UNNEST($2::text[]) AS c (slug) CROSS JOIN LATERAL (
-                 SELECT p.id, p.price, p.created_at, p.name" $(+ $filtered)+ + "
+                 SELECT p.id, p.currency, p.price, p.created_at, p.name" $(+ $filtered)+ + "
                      AND p.category = c.slug AND $1::text IS NULL
                  ORDER BY " + $order + " LIMIT $7) p
              ORDER BY " + $order + " LIMIT $7",
@@ -63,9 +65,9 @@ macro_rules! ids {
     (@ gather, $matches:tt, $order:tt, ($($filtered:tt)+), [$($argument:expr),+]) => {
         sqlx::query!(
             "WITH found AS MATERIALIZED (
-                 SELECT p.id, p.price, p.created_at, p.name" $(+ $filtered)+ + " AND " + $matches + "
+                 SELECT p.id, p.currency, p.price, p.created_at, p.name" $(+ $filtered)+ + " AND " + $matches + "
                      AND ($2::text[] IS NULL OR p.category = ANY($2))
-                 LIMIT $10)
+                 LIMIT $11)
              SELECT p.id, (SELECT count(*) FROM found) AS \"found!\" FROM found p
              ORDER BY " + $order + " LIMIT $7",
             $($argument),+,
@@ -133,18 +135,40 @@ pub struct Scope<'a> {
     pub also: Option<String>,
     /// The category with all below it.
     pub categories: Option<Vec<String>>,
+    pub prices: Prices,
 }
 
 impl<'a> Scope<'a> {
-    pub fn new(filters: &'a Filters, query: Option<Query>, categories: Option<Vec<String>>) -> Self {
-        let words = query.as_ref().and_then(|query| match &query.without {
-            Some(_) => query.found(),
-            None => Some(query.found().unwrap_or_else(|| query.exact.clone())),
-        });
-        let without = query.as_ref().and_then(|query| query.without.as_deref());
-        let also = without.map(|without| format!("!({without})"));
-        Self { filters, query, words, also, categories }
+    pub fn new(
+        filters: &'a Filters,
+        query: Option<Query>,
+        categories: Option<Vec<String>>,
+        prices: Prices,
+    ) -> Self {
+        let mut also = conditions(filters, query.as_ref(), None);
+        let mut words = query.as_ref().and_then(of_words);
+        if words.is_none() && !filters.attributes.is_empty() {
+            words = also.take();
+        }
+        Self { filters, query, words, also, categories, prices }
     }
+}
+
+/// The tsquery of all that the query finds, but for what it leaves out; `None` when it names nothing else.
+pub fn of_words(query: &Query) -> Option<String> {
+    match &query.without {
+        Some(_) => query.found(),
+        None => Some(query.found().unwrap_or_else(|| query.exact.clone())),
+    }
+}
+
+/// The tsquery of what must be so besides the words, but for the attribute of the name `except`.
+pub fn conditions(filters: &Filters, query: Option<&Query>, except: Option<&str>) -> Option<String> {
+    let attributes = filters.attributes.iter().filter(|(name, _)| Some(name.as_str()) != except);
+    let attributes = attributes.map(|(name, value)| words::with_attribute(name, value));
+    let without = query.and_then(|query| query.without.as_deref());
+    let conditions: Vec<String> = attributes.chain(without.map(|without| format!("!({without})"))).collect();
+    (!conditions.is_empty()).then(|| conditions.join(" & "))
 }
 
 /// Up to `limit` ids in the sort's order, from after `after`. Not for relevance, unless all are equally good.
