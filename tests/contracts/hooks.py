@@ -20,6 +20,7 @@ STATE = {
     "cart_empty",
     "duplicate_item",  # two lines of one product
     "currency_fixed",  # that of the product
+    "currency_required",  # of a shop with several
     "idempotency_key_reused",
     "invalid_cursor",  # not one that the list gave
     "invalid_number",  # its last sign does not fit
@@ -27,13 +28,18 @@ STATE = {
     "invalid_postal_code",  # of another form than its country's
     "invalid_ticket",  # only the shop gives them
     "invalid_signature",  # only the payment provider can sign
+    "not_allowed",  # beside another field or parameter
     "not_chargeable",  # between two steps of its currency
+    "not_in_order",  # a product of another one
     "password_too_common",  # the list is long
     "precondition_failed",
     "price_changed",  # another total than was expected
     "unknown_address",
+    "too_deep",  # below how many levels of categories
     "unknown_category",
+    "unknown_currency",  # three letters that are none
     "unknown_image",  # not one of this product
+    "unknown_parcel",  # not one of this order
     "unknown_product",
     "wrong_password",
 }
@@ -44,6 +50,11 @@ TOGETHER = {
     ("/min_total", "out_of_range"),  # above max_total
     ("/currency", "missing_field"),  # of min_total and max_total
     ("/currency", "invalid_value"),  # three letters that are none
+    ("/expected_total/currency", "invalid_value"),
+    ("/name", "missing_field"),  # nor language, of an account that is to change
+    ("/slug", "invalid_value"),  # not as one is made of a name
+    ("/parent", "invalid_value"),  # itself, or one within it
+    ("/move_to", "invalid_value"),
     ("/email", "invalid_email"),  # of orders' customers
     ("/placed_from", "invalid_value"),  # a day that no month has
     ("/placed_to", "invalid_value"),
@@ -90,6 +101,8 @@ def before_add_examples(context, examples):
         body = {"refresh_token": accounts.login(URL, accounts.register(URL)[0])["refresh_token"]}
     elif name == "change_password":
         body = {"current_password": accounts.PASSWORD, "new_password": accounts.PASSWORD}
+    elif name == "change_email":
+        body = {"current_password": accounts.PASSWORD, "email": f"{next(KEYS)}.{os.getpid()}@example.test"}
     else:
         return
     examples.append(context.operation.Case(body=body, media_type="application/json"))

@@ -37,7 +37,11 @@ impl World<'_> {
     pub fn row(&self, operation: &Operation) -> Row {
         let (path, shop) = (&operation.path, self.shop);
         let row = |id: &str| Row {
-            path: path.replace("{id}", id).replace("{product_id}", id).replace("{n}", "0"),
+            path: path
+                .replace("{id}", id)
+                .replace("{slug}", id)
+                .replace("{product_id}", id)
+                .replace("{n}", "0"),
             mine: false,
             headers: Vec::new(),
             body: None,
@@ -83,6 +87,9 @@ impl World<'_> {
                 "current_password": self.me.credentials()["password"],
                 "new_password": self.me.credentials()["password"],
             })),
+            "POST /api/v1/me/email" => row("").json(&json!({
+                "current_password": self.me.credentials()["password"], "email": format!("{new}@example.test"),
+            })),
             "POST /api/v1/me/addresses" => row("").json(&address()),
             "GET /api/v1/me/addresses/{id}" | "DELETE /api/v1/me/addresses/{id}" => mine(&self.address),
             "PUT /api/v1/me/addresses/{id}" => {
@@ -103,7 +110,10 @@ impl World<'_> {
             "GET /api/v1/orders/{id}"
             | "GET /api/v1/orders/{id}/events"
             | "POST /api/v1/orders/{id}/event-tickets"
+            | "GET /api/v1/orders/{id}/notes"
             | "GET /api/v1/orders/{id}/refunds" => mine(to_ship),
+            "POST /api/v1/orders/{id}/notes" => mine(to_ship).json(&json!({"text": "A good customer."})),
+            "PUT /api/v1/orders/{id}/shipping-address" => mine(to_ship).json(&address()),
             "POST /api/v1/orders/{id}/cancel" => mine(to_cancel),
             "POST /api/v1/orders/{id}/ship" => {
                 mine(to_ship).json(&json!({"carrier": "Tern", "tracking_number": "T-2"}))
@@ -124,6 +134,10 @@ impl World<'_> {
                 row(&self.product).with("If-Match", "*").json(&json!({"name": "Cheaper"}))
             }
             "PUT /api/v1/products/{id}/images/{n}" => row(&self.product).typed("image/png", png()),
+            "POST /api/v1/products/{id}/restore" => row(&self.product),
+            "POST /api/v1/categories" => row("").json(&json!({"name": format!("Loot {new}")})),
+            "GET /api/v1/categories/{slug}" | "DELETE /api/v1/categories/{slug}" => row(&self.category),
+            "PATCH /api/v1/categories/{slug}" => row(&self.category).json(&json!({"name": "Darkness"})),
             "POST /api/v1/products/{id}/stock-adjustments" => {
                 row(&self.product).json(&json!({"delta": 1, "reason": "Found"}))
             }

@@ -45,6 +45,8 @@ pub struct World<'a> {
     pub product: String,
     /// An account for admins to change.
     pub managed: String,
+    /// A category without products.
+    pub category: String,
 }
 
 impl<'a> World<'a> {
@@ -56,6 +58,9 @@ impl<'a> World<'a> {
         let buyer = shop.sign_in(&me.email, PASSWORD).await;
 
         let product = shop.product(50).await;
+        let category = format!("p9-{}", Uuid::now_v7());
+        let made = staff.post("/categories", &json!({"slug": category, "name": "For tests"})).await;
+        assert_eq!(made.status, 201, "{}", made.body);
         let png = [b"\x89PNG\r\n\x1a\n".as_slice(), &[0; 60]].concat();
         let image = staff.request(Method::PUT, &format!("/products/{product}/images/0"));
         let image = send(image.header("Content-Type", "image/png").body(png)).await.unwrap();
@@ -106,6 +111,7 @@ impl<'a> World<'a> {
             session,
             orders: orders.try_into().unwrap(),
             product: product.to_string(),
+            category,
             managed: registered(shop).await.id,
             me,
         }
