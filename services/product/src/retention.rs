@@ -5,11 +5,14 @@ use std::time::Duration;
 use service::db::Pool;
 use service::{Lifecycle, idempotency};
 
+use crate::product::import;
 use crate::stock::{self, Lives};
 
 const EVERY: Duration = Duration::from_secs(60);
 /// Reservations that one transaction deletes.
 const BATCH: i64 = 1000;
+/// Notes of imports that one statement deletes.
+const CHANGES: i64 = 10_000;
 
 pub fn start(pool: Pool, lives: Lives, lifecycle: &Lifecycle) {
     let stop = lifecycle.stopping();
@@ -40,5 +43,6 @@ async fn sweep(pool: &Pool, lives: Lives) -> sqlx::Result<bool> {
     let mut transaction = service::db::begin(pool).await?;
     let reservations = stock::forget(&mut transaction, lives.ended_days, BATCH).await?;
     transaction.commit().await?;
-    Ok(keys || reservations as i64 == BATCH)
+    let changes = import::forget_changes(&mut *pool.acquire().await?, CHANGES).await?;
+    Ok(keys || reservations as i64 == BATCH || changes as i64 == CHANGES)
 }

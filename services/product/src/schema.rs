@@ -46,6 +46,13 @@ pub fn category() -> Object {
     ObjectBuilder::from(visible(1, 64)).description(Some("A category's slug.")).build()
 }
 
+/// The slug of a category, or null for none.
+pub fn parent() -> Object {
+    let mut parent = string(r"^[^\u0000-\u001f\u007f-\u009f]*$").max_length(Some(64)).build();
+    parent.schema_type = SchemaType::from_iter([Type::String, Type::Null]);
+    parent
+}
+
 /// Of any currency: most have a lower ceiling, and some are charged in steps.
 const MAX_AMOUNT: i64 = 99_999_999_999_900;
 

@@ -19,12 +19,12 @@ mod store;
 use service::Money;
 use uuid::Uuid;
 
-pub use adjust::{AdjustError, adjust, open};
+pub use adjust::{AdjustError, MAX_ON_HAND, adjust, open};
 pub use commit::{Committed, commit};
 pub use ledger::{Entry, page as ledger_page};
 pub use release::{Released, Return, expire_until, release, restock};
 pub use reserve::reserve;
-pub use set::set;
+pub use set::{SetError, Wanted, set};
 pub use store::forget;
 
 /// Most units that one adjustment adds or takes, and a new product starts with.

@@ -231,10 +231,12 @@ fn examples(busiest: &str) -> Vec<Example> {
     }
     examples.push(example(&["p.draft = $1"], &["false", "NULL", "21"]));
     examples.push(example(&["FOR NO KEY UPDATE) AS batch"], &["'g-3-1'", "'g-3-2'", "200"]));
+    examples.push(example(&["DELETE FROM products.import_changes"], &["86400", "10000"]));
     examples.push(example(&["words_version < 1"], &["200"]));
     examples.push(example(&["products.words"], &["'{jaket,blankte,aaaaaaa}'"]));
     let busiest = format!("'{busiest}'");
-    let of = |seq: &str| example(&["FROM products.stock_ledger"], &[&busiest, seq, "21"]);
+    let of =
+        |seq: &str| example(&["FROM products.stock_ledger WHERE product_id = $1"], &[&busiest, seq, "21"]);
     examples.extend([of("9223372036854775807"), of("50000")]);
     examples.push(example(&["expires_at <= now()", "SKIP LOCKED"], &["128"]));
     examples

@@ -72,6 +72,7 @@ struct NewCategory {
     name: String,
     /// The slug of the one it is in; at the top without.
     #[serde(default)]
+    #[schema(schema_with = schema::parent)]
     parent: Option<String>,
 }
 
@@ -123,7 +124,7 @@ struct CategoryPatch {
     name: Option<String>,
     /// Null moves it to the top.
     #[serde(default, deserialize_with = "service::extract::not_null")]
-    #[schema(value_type = Option<String>)]
+    #[schema(schema_with = schema::parent)]
     parent: Option<Option<String>>,
 }
 
@@ -181,7 +182,12 @@ async fn update(
 #[into_params(parameter_in = Query)]
 struct RemoveQuery {
     /// The slug of the category that its products and sub-categories go to, and that its own slug leads to.
-    #[param(min_length = 1, max_length = 64, nullable = false)]
+    #[param(
+        min_length = 1,
+        max_length = 64,
+        pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$",
+        nullable = false
+    )]
     move_to: Option<String>,
 }
 

@@ -14,6 +14,7 @@ use serde_json::json;
 use service::Problem;
 use service::auth::Staff;
 use service::extract::{Json, Query, media_type};
+use service::idempotency;
 use service::money::Currency;
 use service::validate::Invalid;
 use tokio::sync::mpsc;
@@ -24,7 +25,7 @@ use utoipa_axum::routes;
 use self::reader::{LIMITS, Reader, too_large};
 use self::writer::write;
 use super::App;
-use crate::product::import::{Decimal, Encoding, File, Kind, LineError, Options, Unit};
+use crate::product::import::{Decimal, Encoding, File, Kind, LineError, Options, Sender, Unit};
 
 /// Errors that are told; all are counted.
 const MAX_ERRORS: usize = 1000;
@@ -74,11 +75,11 @@ impl Report {
 /// its first lines: send the file again.
 #[utoipa::path(
     post, path = "/api/v1/product-imports", operation_id = "import_products", tag = "imports",
-    params(Parameters),
+    params(Parameters, ("Idempotency-Key" = Option<String>, Header, description = "Of the caller's choice, 1 to 255 visible ASCII characters; kept for a day. With it, what a line says of stock is done once, however often the file comes.", min_length = 1, max_length = 255, pattern = "^[!-~]+$", nullable = false)),
     request_body(
         description = "UTF-8, or UTF-16 with a byte order mark, up to 1 GiB; a line or record up to 256 KiB. CSV (RFC 4180, with \
                        `,`, `;` or tabs) begins with a header: `sku`, `name`, `description`, `price` in major units (or `price_minor`), \
-                       `currency` and `category`, and as wanted `stock`, `category_name`, `category_parent`, `images` and \
+                       `currency` and `category`, and as wanted `stock` or `stock_change`, `stock_if_version`, `category_name`, `category_parent`, `images` and \
                        `attributes.<name>`.",
         content(
             (String = "application/x-ndjson", example = json!("{\"sku\":\"JACKET-M\",\"name\":\"Waxed Cotton Jacket\",\"description\":\"Keeps out wind and rain.\",\"price\":{\"amount\":14900,\"currency\":\"EUR\"},\"category\":\"jackets\",\"stock\":7}\n{\"sku\":\"LAMP-1\",\"name\":\"Storm Lamp\",\"description\":\"\",\"price\":{\"amount\":3900,\"currency\":\"EUR\"},\"category\":\"lamps\",\"category_name\":\"Lamps\"}\n")),
@@ -95,6 +96,7 @@ async fn create(
     parameters: Result<Query<Parameters>, Problem>,
     request: Request,
 ) -> Result<Json<Report>, Problem> {
+    let key = idempotency::key(request.headers())?;
     let file = parameters.and_then(|Query(parameters)| parameters.file(request.headers()))?;
     if content_length(request.headers()).is_some_and(|length| length > LIMITS.bytes) {
         return Err(too_large());
@@ -102,11 +104,12 @@ async fn create(
     let busy = |_| Problem::unavailable("Other imports are running; try again when they are done.");
     let _turn = app.imports.clone().try_acquire_owned().map_err(busy)?;
 
+    let sender = Sender { id: user.id, key: key.as_deref() };
     let (batches, queue) = mpsc::channel(1);
     let body = request.into_body().into_data_stream();
     let reader = Reader { body, limits: LIMITS, stop: app.stopping.clone(), batches };
     let mut report = Report::default();
-    let (read, written) = tokio::join!(reader.run(file), write(&app, user.id, queue, &mut report));
+    let (read, written) = tokio::join!(reader.run(file), write(&app, sender, queue, &mut report));
     match written.and(read) {
         Ok(()) => Ok(Json(report)),
         Err(problem) => Err(report.cut_short(problem)),

@@ -29,7 +29,7 @@ pub fn router() -> OpenApiRouter<App> {
 #[utoipa::path(
     get, path = "/api/v1/products/{id}/stock-adjustments", operation_id = "list_stock_adjustments", tag = "stock",
     params(("id" = String, Path, description = "The product's id or slug."), PageParams),
-    responses((status = 200, description = "A page of the ledger.", body = Page<Entry>, example = json!({"items": [{"id": "018f5c3e-7a00-7000-8000-000000000002", "product_id": "018f5c3e-7a00-7000-8000-000000000001", "delta": 5, "on_hand": 12, "kind": "adjustment", "reason": "A delivery", "order_id": null, "actor": "018f5c3e-7a00-7000-8000-000000000003", "created_at": "2026-11-23T09:00:00Z"}], "next_cursor": null}))),
+    responses((status = 200, description = "A page of the ledger.", body = Page<Entry>, example = json!({"items": [{"id": "018f5c3e-7a00-7000-8000-000000000002", "product_id": "018f5c3e-7a00-7000-8000-000000000001", "version": 41, "delta": 5, "on_hand": 12, "kind": "adjustment", "reason": "A delivery", "order_id": null, "actor": "018f5c3e-7a00-7000-8000-000000000003", "created_at": "2026-11-23T09:00:00Z"}], "next_cursor": null}))),
     security(("token" = ["staff"])),
 )]
 async fn list(
@@ -70,7 +70,7 @@ const OPERATION: &str = "POST /api/v1/products/{id}/stock-adjustments";
     post, path = "/api/v1/products/{id}/stock-adjustments", operation_id = "create_stock_adjustment", tag = "stock",
     params(("id" = String, Path, description = "The product's id or slug."), ("Idempotency-Key" = Option<String>, Header, description = "Of the caller's choice, 1 to 255 visible ASCII characters; kept for a day.", min_length = 1, max_length = 255, pattern = "^[!-~]+$", nullable = false)),
     request_body(content = Adjustment, example = json!({"delta": 5, "reason": "A delivery"})),
-    responses((status = 201, description = "The entry in the ledger.", body = Entry, example = json!({"id": "018f5c3e-7a00-7000-8000-000000000002", "product_id": "018f5c3e-7a00-7000-8000-000000000001", "delta": 5, "on_hand": 12, "kind": "adjustment", "reason": "A delivery", "order_id": null, "actor": "018f5c3e-7a00-7000-8000-000000000003", "created_at": "2026-11-23T09:00:00Z"}))),
+    responses((status = 201, description = "The entry in the ledger.", body = Entry, example = json!({"id": "018f5c3e-7a00-7000-8000-000000000002", "product_id": "018f5c3e-7a00-7000-8000-000000000001", "version": 41, "delta": 5, "on_hand": 12, "kind": "adjustment", "reason": "A delivery", "order_id": null, "actor": "018f5c3e-7a00-7000-8000-000000000003", "created_at": "2026-11-23T09:00:00Z"}))),
     security(("token" = ["staff"])),
     extensions(("x-problems" = json!({"409": ["insufficient_stock"]}))),
 )]

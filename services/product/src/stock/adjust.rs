@@ -9,7 +9,7 @@ use super::ledger::{self, Change, Entry, Kind};
 use super::store::{self, Level};
 
 /// Most units on hand: sales and restocks stay far from what an `int` holds.
-const MAX_ON_HAND: i32 = 100_000_000;
+pub const MAX_ON_HAND: i32 = 100_000_000;
 
 #[derive(Debug, thiserror::Error)]
 pub enum AdjustError {

@@ -26,10 +26,12 @@ pub enum Kind {
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(as = StockEntry)]
 pub struct Entry {
-    #[serde(skip)]
-    pub seq: i64,
     pub id: Uuid,
     pub product_id: Uuid,
+    /// Grows with every entry of the product: `stock_if_version` of an import names the newest.
+    #[serde(rename = "version")]
+    #[schema(rename = "version", minimum = 1)]
+    pub seq: i64,
     pub delta: i32,
     /// What was on hand after it.
     #[schema(minimum = 0)]

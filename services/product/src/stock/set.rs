@@ -1,33 +1,59 @@
-//! Stock counted anew: so many are on hand, whatever was thought before.
+//! Stock of many products at once: counted anew, or more or less of it.
 
 use std::collections::BTreeMap;
 
 use service::db::Connection;
 use uuid::Uuid;
 
-use super::adjust::AdjustError;
+use super::adjust::MAX_ON_HAND;
 use super::store::{self, Level};
+
+/// What is to be on hand.
+#[derive(Clone, Copy, Debug)]
+pub enum Wanted {
+    /// So many, whatever was thought before; with `seen` only while there are as many as that.
+    Exactly { units: i32, seen: Option<i32> },
+    /// So many more, or fewer.
+    Change(i32),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SetError {
+    /// What is on hand or reserved is not what it was when this was decided.
+    #[error("the stock has changed meanwhile")]
+    Changed,
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+}
 
 /// Sets what is on hand; what differs becomes an adjustment in the ledger. On
 /// an error the transaction is spent.
 pub async fn set(
     connection: &mut Connection,
-    on_hand: &BTreeMap<Uuid, i32>,
+    wanted: &BTreeMap<Uuid, Wanted>,
     reason: &str,
     actor: Uuid,
-) -> Result<(), AdjustError> {
-    if on_hand.is_empty() {
+) -> Result<(), SetError> {
+    if wanted.is_empty() {
         return Ok(());
     }
-    let products: Vec<Uuid> = on_hand.keys().copied().collect();
+    let products: Vec<Uuid> = wanted.keys().copied().collect();
     let levels = store::lock_stock(connection, &products).await?;
-    let mut changes = BTreeMap::new();
-    for (product, units) in on_hand {
+    let (mut changes, mut on_hand) = (BTreeMap::new(), BTreeMap::new());
+    for (product, wanted) in wanted {
         let level = levels.get(product).copied().unwrap_or_default();
-        if *units < level.reserved {
-            return Err(AdjustError::Insufficient);
+        let units = match *wanted {
+            Wanted::Exactly { seen: Some(seen), .. } if seen != level.on_hand => {
+                return Err(SetError::Changed);
+            }
+            Wanted::Exactly { units, .. } => units,
+            Wanted::Change(units) => level.on_hand + units,
+        };
+        if units < level.reserved || units > MAX_ON_HAND {
+            return Err(SetError::Changed);
         }
-        if *units != level.on_hand {
+        if units != level.on_hand {
+            on_hand.insert(*product, units);
             changes.insert(*product, Level { on_hand: units - level.on_hand, reserved: 0 });
         }
     }

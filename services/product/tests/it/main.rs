@@ -8,6 +8,7 @@ mod grpc;
 mod http;
 mod images;
 mod import_files;
+mod import_stock;
 mod imports;
 mod openapi;
 mod races;

@@ -4,22 +4,21 @@ use std::time::Duration;
 
 use service::Problem;
 use tokio::sync::mpsc;
-use uuid::Uuid;
 
 use super::reader::Batch;
 use super::{App, MAX_ERRORS, Report};
-use crate::product::import::{self, Applied, ApplyError, Line};
+use crate::product::import::{self, Applied, ApplyError, Line, Sender};
 
 const TRIES: u32 = 5;
 
 pub async fn write(
     app: &App,
-    actor: Uuid,
+    sender: Sender<'_>,
     mut queue: mpsc::Receiver<Batch>,
     report: &mut Report,
 ) -> Result<(), Problem> {
     while let Some(mut batch) = queue.recv().await {
-        let applied = write_batch(app, actor, &batch.lines).await?;
+        let applied = write_batch(app, sender, &batch.lines).await?;
         report.created += applied.created;
         report.updated += applied.updated;
         report.unchanged += applied.unchanged;
@@ -37,11 +36,11 @@ pub async fn write(
 
 /// Tries again what somebody else came in between of, or what failed for
 /// reasons that pass.
-async fn write_batch(app: &App, actor: Uuid, lines: &[Line]) -> Result<Applied, Problem> {
+async fn write_batch(app: &App, sender: Sender<'_>, lines: &[Line]) -> Result<Applied, Problem> {
     let mut tries = 0;
     loop {
         tries += 1;
-        match try_batch(app, actor, lines).await {
+        match try_batch(app, sender, lines).await {
             Ok(applied) => return Ok(applied),
             Err(ApplyError::Raced) if tries < TRIES => {}
             Err(ApplyError::Database(error)) if tries < TRIES && service::db::is_transient(&error) => {
@@ -60,12 +59,12 @@ async fn write_batch(app: &App, actor: Uuid, lines: &[Line]) -> Result<Applied, 
     }
 }
 
-async fn try_batch(app: &App, actor: Uuid, lines: &[Line]) -> Result<Applied, ApplyError> {
+async fn try_batch(app: &App, sender: Sender<'_>, lines: &[Line]) -> Result<Applied, ApplyError> {
     if lines.is_empty() {
         return Ok(Applied::default());
     }
     let mut transaction = service::db::begin(&app.pool).await?;
-    let applied = import::apply(&mut transaction, lines, actor).await?;
+    let applied = import::apply(&mut transaction, lines, sender).await?;
     transaction.commit().await.map_err(ApplyError::at_commit)?;
     if applied.changed > 0 {
         app.outbox.wake();

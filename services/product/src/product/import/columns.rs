@@ -51,6 +51,8 @@ impl Column {
             "price_minor" | "price.amount" | "price_amount" => Self::PriceMinor,
             "currency" | "price.currency" | "price_currency" => Self::Currency,
             "stock" => Self::Number("stock"),
+            "stock_change" => Self::Number("stock_change"),
+            "stock_if_version" => Self::Number("stock_if_version"),
             "attributes" => Self::Attributes,
             "images" => Self::Images,
             other if other.starts_with("attributes.") => {

@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use service::Money;
 use service::db::Connection;
+use service::idempotency::KEY_LIFE;
 use service::money::Currency;
 use sqlx::types::Json;
 use uuid::Uuid;
 
-use super::MOST_LEVELS;
+use super::Units;
+use crate::category::MOST_LEVELS;
 use crate::product::{Form, indexing, sku};
 
 /// A product that there is.
@@ -18,6 +20,9 @@ pub struct Found {
     pub on_hand: i32,
     pub reserved: i32,
 }
+
+/// What lines did to stock: of which SKU (its key), and what.
+pub type Changes = HashMap<u64, (String, Units)>;
 
 /// The products with these keys of SKUs, by them, deleted ones aside, their rows locked. Their stock rows are not.
 pub async fn lock(connection: &mut Connection, keys: &[String]) -> sqlx::Result<HashMap<String, Found>> {
@@ -56,6 +61,86 @@ pub async fn redirects(
     let known =
         sqlx::query!("SELECT slug, category FROM products.category_redirects WHERE slug = ANY($1)", slugs);
     Ok(known.fetch_all(connection).await?.into_iter().map(|row| (row.slug, row.category)).collect())
+}
+
+/// The last entries in the ledgers of these products' stock, by the products' keys.
+pub async fn stock_versions(
+    connection: &mut Connection,
+    there: &HashMap<String, Found>,
+) -> sqlx::Result<HashMap<String, i64>> {
+    let (keys, ids): (Vec<String>, Vec<Uuid>) =
+        there.iter().map(|(key, found)| (key.clone(), found.id)).unzip();
+    let versions = sqlx::query!(
+        r#"SELECT n.key AS "key!", COALESCE((SELECT max(seq) FROM products.stock_ledger WHERE product_id = n.id), 0) AS "seq!"
+           FROM UNNEST($1::text[], $2::uuid[]) AS n (key, id)"#,
+        &keys,
+        &ids,
+    );
+    Ok(versions.fetch_all(connection).await?.into_iter().map(|row| (row.key, row.seq)).collect())
+}
+
+/// What these lines did to stock when they came with this key before.
+pub async fn changes(
+    connection: &mut Connection,
+    user: Uuid,
+    key: &str,
+    lines: &[u64],
+) -> sqlx::Result<Changes> {
+    let lines: Vec<i64> = lines.iter().map(|line| line.cast_signed()).collect();
+    let done = sqlx::query!(
+        "SELECT line, sku_key, counted, units FROM products.import_changes
+         WHERE user_id = $1 AND key = $2 AND line = ANY($3)",
+        user,
+        key,
+        &lines,
+    );
+    let done = done.fetch_all(connection).await?.into_iter();
+    let units = |counted, units| if counted { Units::Exactly(units) } else { Units::Change(units) };
+    Ok(done.map(|row| (row.line.cast_unsigned(), (row.sku_key, units(row.counted, row.units)))).collect())
+}
+
+/// Notes what lines do to stock. Imports take turns, so that no other has noted them meanwhile.
+pub async fn note_changes(
+    connection: &mut Connection,
+    user: Uuid,
+    key: &str,
+    changes: &[(u64, String, Units)],
+) -> sqlx::Result<()> {
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let lines: Vec<i64> = changes.iter().map(|(line, ..)| line.cast_signed()).collect();
+    let skus: Vec<String> = changes.iter().map(|(_, sku, _)| sku.clone()).collect();
+    let counted: Vec<bool> = changes.iter().map(|(.., units)| matches!(units, Units::Exactly(_))).collect();
+    let number = |units: &Units| match *units {
+        Units::Exactly(units) | Units::Change(units) => units,
+    };
+    let units: Vec<i32> = changes.iter().map(|(.., units)| number(units)).collect();
+    sqlx::query!(
+        "INSERT INTO products.import_changes (user_id, key, line, sku_key, counted, units)
+         SELECT $1, $2, * FROM UNNEST($3::bigint[], $4::text[], $5::bool[], $6::int[])",
+        user,
+        key,
+        &lines,
+        &skus,
+        &counted,
+        &units,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Deletes up to `limit` notes that are older than keys are kept; returns how many.
+pub async fn forget_changes(connection: &mut Connection, limit: i64) -> sqlx::Result<u64> {
+    let forgotten = sqlx::query!(
+        "DELETE FROM products.import_changes WHERE (user_id, key, line) IN (
+             SELECT user_id, key, line FROM products.import_changes
+             WHERE noted_at < now() - make_interval(secs => $1) LIMIT $2)",
+        KEY_LIFE.as_secs_f64(),
+        limit,
+    );
+    Ok(forgotten.execute(connection).await?.rows_affected())
 }
 
 /// Those of the slugs that are categories, with their levels: 1 at the top.
