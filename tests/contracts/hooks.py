@@ -112,13 +112,15 @@ def before_add_examples(context, examples):
 def hard_texts(context, examples):
     """Each text that a query may hold, full of marks: what is drawn at random from all of Unicode never has many of one
     kind in a row, and that is what parsers behind an API give up on."""
-    for parameter in context.operation.definition.raw.get("parameters", []):
+    parameters = context.operation.definition.raw.get("parameters", [])
+    path = {parameter["name"]: "0" for parameter in parameters if parameter["in"] == "path"}
+    for parameter in parameters:
         schema = parameter.get("schema", {})
         if parameter["in"] == "query" and is_free_text(schema):
             most = schema.get("maxLength", 200)
             for marks in MARKS:
                 text = (marks * most)[:most]
-                examples.append(context.operation.Case(query={parameter["name"]: text}))
+                examples.append(context.operation.Case(path_parameters=path, query={parameter["name"]: text}))
 
 
 # One mark, and each with a dash or a quote in turn.
