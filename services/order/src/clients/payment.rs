@@ -171,6 +171,8 @@ enum Answer {
     /// Our key came with another request before, of an earlier version of ours. What has become of that is to be
     /// looked up.
     KeyTaken,
+    /// There is nothing at this path, and whoever says so is not known.
+    NoPath,
     None,
 }
 
@@ -241,7 +243,7 @@ impl Payments {
                 error.alarm();
                 Input::NoAnswer
             }
-            Answer::KeyTaken | Answer::None => Input::NoAnswer,
+            Answer::KeyTaken | Answer::NoPath | Answer::None => Input::NoAnswer,
         }
     }
 
@@ -328,7 +330,7 @@ impl Payments {
                 Input::NoAnswer
             }
             // The list of refunds tells which was made under our key. Never under another one: that might be a second.
-            Answer::KeyTaken | Answer::None => Input::NoAnswer,
+            Answer::KeyTaken | Answer::NoPath | Answer::None => Input::NoAnswer,
         }
     }
 
@@ -348,6 +350,7 @@ impl Payments {
         let disputes = match self.send(request).await {
             Answer::Done(body) => parse::<List<DisputeBody>>(&body)?.data,
             // A provider without disputes.
+            Answer::NoPath => return Some(None),
             Answer::Refused(error) if error.status == 404 => return Some(None),
             _ => return None,
         };
@@ -424,7 +427,7 @@ impl Payments {
         let status = status.as_u16();
         let Some(ErrorBody { mut error }) = error else {
             tracing::warn!(status, "payment.no_answer");
-            return Answer::None;
+            return if status == 404 { Answer::NoPath } else { Answer::None };
         };
         match error.kind.as_str() {
             "card_error" | "invalid_request_error" => {
@@ -531,7 +534,7 @@ fn fact(answer: Answer, payment: Payment<'_>) -> Input {
             }
         },
         // The next call asks what has become of it, and the one after that has another key.
-        Answer::KeyTaken | Answer::None => None,
+        Answer::KeyTaken | Answer::NoPath | Answer::None => None,
     };
     fact.unwrap_or(Input::NoAnswer)
 }
