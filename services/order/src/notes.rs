@@ -29,7 +29,8 @@ pub async fn add(
     text: &str,
     key: Option<&str>,
 ) -> sqlx::Result<Option<Note>> {
-    // The order is locked, so that it forgets its customer before or after. The row that is there is locked and left as it is, so that it is returned, too.
+    // The order is locked, so that it forgets its customer before or after this. A note that is there is locked and left as
+    // it is, so that it is returned too.
     sqlx::query_as!(
         Note,
         "INSERT INTO orders.notes (id, order_id, author, text, key)
