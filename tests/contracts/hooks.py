@@ -60,6 +60,8 @@ TOGETHER = {
     ("/placed_to", "invalid_value"),
     ("/price/amount", "out_of_range"),  # above the most of its currency
     ("/amount/amount", "out_of_range"),
+    ("/link", "missing_field"),  # a feed needs one
+    ("/link", "invalid_value"),  # nothing but a feed has one
 }
 # Parts of an address that its country needs.
 PARTS = ("/city", "/postal_code")

@@ -2,6 +2,7 @@
 
 mod categories;
 mod etag;
+mod exports;
 mod images;
 mod imports;
 mod products;
@@ -36,8 +37,9 @@ pub struct App {
     pub default_currency: Option<Currency>,
     /// Products that may still be added at once.
     adders: Arc<Semaphore>,
-    /// Imports that may still start.
+    /// Imports and exports that may still start.
     imports: Arc<Semaphore>,
+    exports: Arc<Semaphore>,
     /// KiB of images that may still be received.
     image_room: Arc<Semaphore>,
 }
@@ -53,6 +55,7 @@ impl App {
     ) -> Self {
         let adders = Arc::new(Semaphore::new(products::ADDERS));
         let imports = Arc::new(Semaphore::new(imports::AT_ONCE));
+        let exports = Arc::new(Semaphore::new(exports::AT_ONCE));
         let image_room = Arc::new(Semaphore::new(images::ROOM));
         let reads = Reads::new(pool.clone());
         Self {
@@ -65,6 +68,7 @@ impl App {
             default_currency,
             adders,
             imports,
+            exports,
             image_room,
         }
     }
@@ -90,6 +94,7 @@ fn routes() -> OpenApiRouter<App> {
         .merge(categories::router())
         .merge(products::router())
         .merge(imports::router())
+        .merge(exports::router())
         .merge(images::router())
         .merge(stock::router())
 }

@@ -1,5 +1,6 @@
 //! The catalogue: products, what makes one valid, and how they change.
 
+pub mod export;
 mod form;
 pub mod import;
 pub mod indexing;

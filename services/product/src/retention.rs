@@ -11,8 +11,6 @@ use crate::stock::{self, Lives};
 const EVERY: Duration = Duration::from_secs(60);
 /// Reservations that one transaction deletes.
 const BATCH: i64 = 1000;
-/// Notes of imports that one statement deletes.
-const CHANGES: i64 = 10_000;
 
 pub fn start(pool: Pool, lives: Lives, lifecycle: &Lifecycle) {
     let stop = lifecycle.stopping();
@@ -43,6 +41,6 @@ async fn sweep(pool: &Pool, lives: Lives) -> sqlx::Result<bool> {
     let mut transaction = service::db::begin(pool).await?;
     let reservations = stock::forget(&mut transaction, lives.ended_days, BATCH).await?;
     transaction.commit().await?;
-    let changes = import::forget_changes(&mut *pool.acquire().await?, CHANGES).await?;
-    Ok(keys || reservations as i64 == BATCH || changes as i64 == CHANGES)
+    let changes = import::forget_changes(&mut *pool.acquire().await?).await?;
+    Ok(keys || reservations as i64 == BATCH || changes)
 }

@@ -5,7 +5,10 @@
 //! committed stays when the rest of the file never comes.
 
 mod reader;
+mod rejected;
 mod writer;
+
+use std::collections::BTreeMap;
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -23,9 +26,12 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use self::reader::{LIMITS, Reader, too_large};
+use self::rejected::Rejected;
 use self::writer::write;
 use super::App;
-use crate::product::import::{Decimal, Encoding, File, Kind, LineError, Options, Sender, Unit};
+use crate::product::import::{
+    self, Decimal, Encoding, File, Kind, LineError, Options, Profile, Sender, Unit,
+};
 
 /// Errors that are told; all are counted.
 const MAX_ERRORS: usize = 1000;
@@ -47,6 +53,21 @@ struct Report {
     failed: u64,
     #[schema(inline)]
     price_unit: Unit,
+    /// Whether nothing was changed, as was asked for.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    dry_run: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(inline, nullable = false)]
+    profile: Option<Profile>,
+    /// How many cells of it have no place here, by the names of their columns, and how many products were passed over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    left_out: Option<BTreeMap<String, u64>>,
+    /// The lines of `errors`, as a file in the format of the one that was sent, up to 16 MiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, required = false)]
+    rejected: Option<Rejected>,
     /// The first thousand, by line.
     #[schema(max_items = 1000)]
     errors: Vec<LineError>,
@@ -97,18 +118,26 @@ async fn create(
     request: Request,
 ) -> Result<Json<Report>, Problem> {
     let key = idempotency::key(request.headers())?;
-    let file = parameters.and_then(|Query(parameters)| parameters.file(request.headers()))?;
+    let Query(parameters) = parameters?;
+    let (mut kind, encoding) = parameters.kind(request.headers())?;
+    let (dry_run, keep) = parameters.switches()?;
     if content_length(request.headers()).is_some_and(|length| length > LIMITS.bytes) {
         return Err(too_large());
     }
     let busy = |_| Problem::unavailable("Other imports are running; try again when they are done.");
     let _turn = app.imports.clone().try_acquire_owned().map_err(busy)?;
 
+    if let Kind::Csv(options) | Kind::Feed(options) = &mut kind
+        && options.currency.is_none()
+    {
+        options.usual = import::usual_currency(&mut *app.pool.acquire().await?).await?;
+    }
+    let file = File::new(kind, encoding);
     let sender = Sender { id: user.id, key: key.as_deref() };
     let (batches, queue) = mpsc::channel(1);
     let body = request.into_body().into_data_stream();
-    let reader = Reader { body, limits: LIMITS, stop: app.stopping.clone(), batches };
-    let mut report = Report::default();
+    let reader = Reader { body, limits: LIMITS, stop: app.stopping.clone(), batches, keep };
+    let mut report = Report { dry_run, rejected: keep.then(Rejected::default), ..Report::default() };
     let (read, written) = tokio::join!(reader.run(file), write(&app, sender, queue, &mut report));
     match written.and(read) {
         Ok(()) => Ok(Json(report)),
@@ -128,14 +157,49 @@ struct Parameters {
     /// What is before the decimals of CSV's prices: a `point`, the default, or a `comma`.
     #[param(inline)]
     decimal: Option<Decimal>,
+    /// Whose export the file is; without it that is told by the header.
+    #[param(inline)]
+    profile: Option<Profile>,
+    /// Give the lines that were passed over as well: `rejected` is a file to mend and send again.
+    #[param(value_type = Option<bool>, default = false)]
+    rejected: Option<String>,
+    /// Only tell what would come of the lines, and change nothing.
+    #[param(value_type = Option<bool>, default = false)]
+    dry_run: Option<String>,
     /// Of CSV's prices that name none (ISO 4217).
     #[param(value_type = Option<String>, pattern = "^[A-Z]{3}$")]
     currency: Option<Currency>,
 }
 
 impl Parameters {
+    /// `dry_run` and `rejected`; 422 for what is neither `true` nor `false`.
+    fn switches(&self) -> Result<(bool, bool), Problem> {
+        let mut invalid = Invalid::new();
+        let mut switch = |pointer: &str, value: Option<&str>| match value {
+            None | Some("false") => false,
+            Some("true") => true,
+            Some(_) => {
+                invalid.push(pointer, "invalid_value", "true or false.");
+                false
+            }
+        };
+        let switches =
+            (switch("/dry_run", self.dry_run.as_deref()), switch("/rejected", self.rejected.as_deref()));
+        invalid.check().map(|()| switches)
+    }
+
+    fn options(&self) -> Options {
+        Options {
+            unit: self.price_unit.unwrap_or_default(),
+            decimal: self.decimal.unwrap_or_default(),
+            currency: self.currency,
+            profile: self.profile,
+            usual: None,
+        }
+    }
+
     /// 415 for a type that is no file of products, 422 for parameters that don't go with it.
-    fn file(&self, headers: &HeaderMap) -> Result<File, Problem> {
+    fn kind(&self, headers: &HeaderMap) -> Result<(Kind, Encoding), Problem> {
         let encoding = encoding(headers)?;
         let kind = match media_type(headers).as_deref() {
             Some("application/x-ndjson") => {
@@ -144,26 +208,26 @@ impl Parameters {
                     ("/price_unit", self.price_unit == Some(Unit::Major)),
                     ("/decimal", self.decimal.is_some()),
                     ("/currency", self.currency.is_some()),
+                    ("/profile", self.profile.is_some()),
                 ] {
                     if given {
-                        invalid.push(
-                            name,
-                            "invalid_value",
-                            "Only for CSV: JSON has minor units and a currency.",
-                        );
+                        invalid.push(name, "invalid_value", "Only for CSV.");
                     }
                 }
                 invalid.check()?;
                 Kind::Json
             }
-            Some("text/csv") => Kind::Csv(Options {
-                unit: self.price_unit.unwrap_or_default(),
-                decimal: self.decimal.unwrap_or_default(),
-                currency: self.currency,
-            }),
-            _ => return Err(unsupported("Send Content-Type: application/x-ndjson or text/csv.")),
+            Some("text/csv" | "text/tab-separated-values") => Kind::Csv(self.options()),
+            Some("application/xml" | "text/xml" | "application/rss+xml" | "application/atom+xml") => {
+                Kind::Feed(self.options())
+            }
+            _ => {
+                return Err(unsupported(
+                    "Send Content-Type: application/x-ndjson, text/csv or application/xml.",
+                ));
+            }
         };
-        Ok(File::new(kind, encoding))
+        Ok((kind, encoding))
     }
 }
 

@@ -53,7 +53,7 @@ impl NewProduct {
     /// From the body of a POST.
     pub fn parse(body: Value) -> Result<Self, Problem> {
         let (body, status) = split_status(body)?;
-        let (form, stock) = with_stock(body)?;
+        let (form, stock) = with_stock(body, Some(&[]))?;
         Ok(Self { form, stock: stock.unwrap_or(0), status: status.unwrap_or_default() })
     }
 }
@@ -115,12 +115,12 @@ pub fn split_status(mut body: Value) -> Result<(Value, Option<Status>), Problem>
     Ok((body, status))
 }
 
-/// A form and, where the body names them, units on hand.
-pub(super) fn with_stock(mut body: Value) -> Result<(Form, Option<i32>), Problem> {
+/// A form and, where the body names them, units on hand. `own` as for [`Form::check`].
+pub(super) fn with_stock(mut body: Value, own: Option<&[String]>) -> Result<(Form, Option<i32>), Problem> {
     let stock = body.as_object_mut().and_then(|fields| fields.remove("stock"));
     let form: Form = service::extract::fit_with_texts(body, &TEXTS)?;
     let mut invalid = Invalid::new();
-    form.check(&[], &mut invalid);
+    form.check(own, &mut invalid);
     let stock = match stock.as_ref().map(Value::as_i64) {
         None => None,
         Some(Some(units)) => invalid.range("/stock", units, 0, MAX_DELTA),
@@ -149,8 +149,8 @@ impl From<&Product> for Form {
 }
 
 impl Form {
-    /// `own`: addresses of uploaded images that the product has.
-    fn check(&self, own: &[String], invalid: &mut Invalid) {
+    /// `own`: addresses of uploaded images that the product has; `None` where that is looked at later.
+    fn check(&self, own: Option<&[String]>, invalid: &mut Invalid) {
         if !sku::is_sku(&self.sku) {
             let detail = format!("1 to {} characters that can be seen.", sku::LONGEST);
             invalid.push("/sku", "invalid_sku", detail);
@@ -171,10 +171,13 @@ impl Form {
         }
         for (index, address) in self.images.iter().enumerate() {
             let web = address.starts_with("https://") || address.starts_with("http://");
-            if own.contains(address) {
+            if own.is_some_and(|own| own.contains(address)) {
                 continue;
             }
             if address.starts_with("/api/v1/products/") {
+                if own.is_none() {
+                    continue;
+                }
                 invalid.push(format!("/images/{index}"), "unknown_image", "Not an image of this product.");
                 continue;
             }
@@ -201,7 +204,7 @@ pub fn merge_patch(product: &Product, patch: Value) -> Result<Form, Problem> {
     merge(&mut target, Value::Object(patch));
     let form: Form = service::extract::fit_with_texts(target, &TEXTS)?;
     let mut invalid = Invalid::new();
-    form.check(&product.images, &mut invalid);
+    form.check(Some(&product.images), &mut invalid);
     if form.price.currency != product.price.currency {
         // A cart has one currency, and the product may be in some.
         let detail = "A product keeps its currency; create another product.";

@@ -8,11 +8,15 @@
 mod batch;
 mod columns;
 mod file;
+mod items;
 mod lines;
 mod price;
+mod profile;
 mod records;
 mod store;
 mod text;
+
+use std::collections::{HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -27,10 +31,11 @@ use uuid::Uuid;
 pub use columns::{Names, Options};
 pub use file::{File, Kind, Read};
 pub use price::{Decimal, Unit};
-pub use store::forget_changes;
+pub use profile::Profile;
+pub use store::{forget_changes, usual_currency};
 pub use text::Encoding;
 
-use batch::{Batch, Counted};
+use batch::Batch;
 
 use super::{Form, form, sku};
 use crate::stock::MAX_DELTA;
@@ -149,7 +154,7 @@ impl Line {
             extra.extend(More::FIELDS.iter().filter_map(|name| fields.remove_entry(*name)));
         }
         let more: More = service::extract::fit(extra.into()).map_err(refused)?;
-        let (form, stock) = form::with_stock(body).map_err(refused)?;
+        let (form, stock) = form::with_stock(body, None).map_err(refused)?;
         let mut invalid = Invalid::new();
         if let Some(name) = &more.category_name {
             invalid.text("/category_name", name.clone(), 1, 100);
@@ -217,6 +222,31 @@ pub struct Sender<'a> {
     pub key: Option<&'a str>,
 }
 
+/// What a file's lines would have made so far, if they were applied.
+#[derive(Debug, Default)]
+pub struct Rehearsal {
+    /// Of products: hashes of their keys, as a file may hold millions. Two that share one are counted wrongly, no more.
+    created: HashSet<u64>,
+    /// Categories with their levels.
+    categories: HashMap<String, i32>,
+}
+
+/// As [`apply`] would, without a change of anything.
+pub async fn rehearse(
+    connection: &mut Connection,
+    lines: &[Line],
+    sender: Sender<'_>,
+    before: &mut Rehearsal,
+) -> Result<Applied, ApplyError> {
+    let mut batch = Batch::find(connection, lines, sender).await?;
+    batch.follow(before);
+    let mut applied = batch.add_all(lines);
+    let again = batch.lead(before);
+    applied.created -= again;
+    applied.updated += again;
+    Ok(applied)
+}
+
 /// Applies the lines in the order given. On an error the transaction is spent.
 pub async fn apply(
     connection: &mut Connection,
@@ -225,18 +255,7 @@ pub async fn apply(
 ) -> Result<Applied, ApplyError> {
     super::store::take_turn_to_add_many(connection).await?;
     let mut batch = Batch::find(connection, lines, sender).await?;
-    let mut applied = Applied::default();
-    for line in lines {
-        match batch.add(line) {
-            Ok(Counted::Created) => applied.created += 1,
-            Ok(Counted::Updated) => applied.updated += 1,
-            Ok(Counted::Unchanged) => {
-                applied.updated += 1;
-                applied.unchanged += 1;
-            }
-            Err(error) => applied.errors.push(error),
-        }
-    }
+    let mut applied = batch.add_all(lines);
     applied.changed = batch.write(connection, sender).await?;
     Ok(applied)
 }

@@ -266,3 +266,161 @@ async fn any_common_spelling_of_a_text_file_is_read_and_another_charset_is_not()
     }
     assert_eq!(shop.count().await, 12);
 }
+
+#[tokio::test]
+async fn another_platforms_file_is_read_as_it_is() {
+    let shop = shop().await;
+    let file = "\u{feff}Handle,Title,Body (HTML),Vendor,Type,Option1 Name,Option1 Value,Variant SKU,Variant Price,Variant Taxable,Image Src\r\n\
+                coat,Coat,\"<p>Warm</p>\n<p>Dry</p>\",Fathom,Jackets,Color,Red,C/R,34,true,https://a.example/1.jpg\r\n\
+                coat,,,,,,Blue,C/B,34.50,true,\r\n\
+                mug,Mug,,,,Title,Default Title,,9.005,,\r\n";
+    for (query, created) in
+        [("currency=EUR&dry_run=true", 0), ("currency=EUR", 2), ("currency=EUR&profile=shopify", 2)]
+    {
+        let (status, report) = shop.import_as(query, CSV, file).await;
+        assert_eq!(status, 200, "{report}");
+        assert_eq!(
+            (codes(&report), column(&report["errors"][0])),
+            (vec![(5, "too_many_decimals")], "Variant Price")
+        );
+        assert_eq!(report["profile"], "shopify");
+        assert_eq!(report["left_out"], json!({"Variant Taxable": 2}));
+        assert_eq!(shop.count().await, created);
+    }
+    let products = shop.by_sku().await;
+    assert_eq!(products["C/B"]["name"], "Coat - Blue");
+    assert_eq!(products["C/B"]["description"], "<p>Warm</p>\n<p>Dry</p>");
+    assert_eq!(products["C/B"]["attributes"], json!({"group": "coat", "Color": "Blue", "brand": "Fathom"}));
+    let (_, report) = shop.import_as("currency=EUR", CSV, file).await;
+    assert_eq!(counts(&report), [0, 2, 2, 1]);
+    // Without a currency its prices are in that of the shop, if it has but one.
+    assert_eq!(counts(&shop.import_as("", CSV, file).await.1), [0, 2, 2, 1]);
+    shop.import_lines(&[line("YEN", json!({"price": {"amount": 1, "currency": "JPY"}}))]).await;
+    let (_, report) = shop.import_as("", CSV, file).await;
+    assert_eq!(codes(&report), [(2, "missing_field"), (4, "missing_field"), (5, "missing_field")]);
+    let (status, problem) = shop.import_as("profile=magento", CSV, file).await;
+    assert_eq!((status, &problem["errors"][0]["code"]), (422, &json!("missing_field")), "{problem}");
+}
+
+#[tokio::test]
+async fn a_rehearsal_says_what_would_come_of_a_file_and_changes_nothing() {
+    let shop = shop().await;
+    shop.import_lines(&[line("A", json!({"stock": 1}))]).await;
+    let (before, events) = (shop.by_sku().await, shop.events().await);
+    let mut rows: String = (0..700).map(|n| format!("S-{n},n,,1,EUR,t-new,New,t-sea,5\n")).collect();
+    // Of the products and the category that the first batch would have made.
+    rows.push_str(
+        "s-0,n,,2,EUR,t-new,,,1\nB,n,,1,EUR,t-new,,,\nC,n,,1,EUR,nowhere,,,\na,n,,1,EUR,t-sea,,,7\n",
+    );
+    let file = format!("{HEADER},category_name,category_parent,stock\n{rows}");
+    let (status, dry) = shop.import_as("dry_run=true", CSV, &file).await;
+    assert_eq!((status, counts(&dry), &dry["dry_run"]), (200, [701, 2, 0, 1], &json!(true)), "{dry}");
+    assert_eq!((shop.by_sku().await, shop.events().await), (before, events));
+    let (_, report) = shop.import_as("dry_run=false", CSV, &file).await;
+    assert_eq!(
+        (counts(&report), &report["errors"], report.get("dry_run")),
+        (counts(&dry), &dry["errors"], None)
+    );
+    assert_eq!(shop.import_as("dry_run=yes", CSV, &file).await.0, 422);
+    shop.assert_books_balance().await;
+}
+
+#[tokio::test]
+async fn an_import_of_an_export_finds_nothing_new() {
+    let shop = shop().await;
+    let facts = json!({"description": "Oiled,\n\"two\" pockets;\t\n", "name": " Größe ",
+        "attributes": {"color": "red, \"blue\"", "a=b": "x\ny"}, "stock": 7,
+        "images": ["https://a.example/1.jpg", "https://a.example/2,3.jpg"]});
+    shop.import_lines(&[
+        line("AB 12/\"ü\"", facts),
+        line("B;1", json!({"price": {"amount": 5000, "currency": "JPY"}})),
+    ])
+    .await;
+    let pictured =
+        shop.product(json!({"sku": "P", "images": ["https://a.example/1.jpg"], "category": "t-rope"})).await;
+    let path = format!("/products/{}", pictured["id"].as_str().unwrap());
+    let png = b"\x89PNG\r\n\x1A\n\0\0\0\rIHDR and what follows".as_slice();
+    assert_eq!(
+        shop.staff(Method::PUT, &format!("{path}/images/0")).body(png).send().await.unwrap().status(),
+        201
+    );
+    let own = format!("/api/v1{path}/images/0");
+    for images in [json!(["https://a.example/1.jpg", own]), json!([own, "https://a.example/1.jpg"])] {
+        let patch =
+            shop.staff(Method::PATCH, &path).header("if-match", "*").json(&json!({ "images": images }));
+        assert_eq!(patch.send().await.unwrap().status(), 200);
+        for (format, kind) in [("csv", CSV), ("ndjson", NDJSON)] {
+            let before = (shop.by_sku().await, shop.events().await);
+            let export = shop.staff(Method::GET, &format!("/product-exports?format={format}"));
+            let file = export.send().await.unwrap().text().await.unwrap();
+            let (_, report) = shop.import_as("", kind, &file).await;
+            assert_eq!(counts(&report), [0, 3, 3, 0], "{file} {report}");
+            assert_eq!((shop.by_sku().await, shop.events().await), before);
+        }
+    }
+    // What was sold since is not brought back.
+    let file = shop.staff(Method::GET, "/product-exports").send().await.unwrap().text().await.unwrap();
+    let adjust = json!({"delta": -1, "reason": "broken"});
+    let adjusted = shop.by_sku().await["AB 12/\"ü\""]["id"].as_str().unwrap().to_owned();
+    assert_eq!(shop.post(&format!("/products/{adjusted}/stock-adjustments"), &adjust).await.0, 201);
+    let (_, report) = shop.import(CSV, file).await;
+    assert_eq!(
+        (counts(&report), report["errors"][0]["code"].as_str()),
+        ([0, 2, 2, 1], Some("stock_changed"))
+    );
+
+    let feed = shop.staff(Method::GET, "/product-exports?format=google&link=https://shop.example/p/");
+    let feed = feed.send().await.unwrap();
+    assert!(feed.headers()["content-type"].to_str().unwrap().starts_with("application/rss+xml"));
+    let feed = feed.text().await.unwrap();
+    assert_eq!(feed.matches("<item>").count(), 3, "{feed}");
+    assert!(feed.contains("<g:price>5000 JPY</g:price>") && feed.ends_with("</rss>\n"), "{feed}");
+    // It is a feed like others: what a feed says nothing of stays.
+    let report = shop.import_as("", "application/rss+xml", &feed).await.1;
+    assert_eq!(
+        (report["failed"].as_u64(), report["updated"].as_u64(), &report["profile"]),
+        (Some(0), Some(3), &json!("google")),
+        "{report}"
+    );
+    let cut = feed.replace("</item>\n</channel>", "");
+    let (_, report) = shop.import_as("", "application/xml", &cut).await;
+    assert_eq!(report["errors"][0]["code"], "malformed_xml", "{report}");
+    for query in ["format=xml", "format=google", "format=google&link=/p", "link=https://a.example/", "x=1"] {
+        let refused = shop.staff(Method::GET, &format!("/product-exports?{query}")).send().await.unwrap();
+        assert_eq!(refused.status(), 422, "{query}");
+    }
+    for (request, status) in [
+        (shop.anyone(Method::GET, "/product-exports"), 401),
+        (shop.as_role(service::auth::Role::Customer, Method::GET, "/product-exports"), 403),
+    ] {
+        assert_eq!(request.send().await.unwrap().status(), status);
+    }
+}
+
+#[tokio::test]
+async fn bad_lines_come_back_as_a_file_that_can_be_mended() {
+    let shop = shop().await;
+    let file = "sku;name;description;price;currency;category\nA;n;;1;EUR;t-sea\n\
+                B;n;\"a;\nb\";1.005;EUR;t-sea\nC;n;;1;EUR;nowhere\nD;n;;x;EUR;t-sea\n";
+    let (_, report) = shop.import_as("rejected=true", CSV, file).await;
+    assert_eq!(counts(&report), [1, 0, 0, 3]);
+    let rejected = report["rejected"].as_str().unwrap();
+    assert!(
+        rejected.starts_with(
+            "sku;name;description;price;currency;category;_line;_code;_detail\r\nB;n;\"a;\nb\";"
+        ),
+        "{rejected}"
+    );
+    assert!(rejected.contains(";3;too_many_decimals;\"/price/amount: "), "{rejected}");
+    let mended = rejected.replace("1.005", "1.00").replace("nowhere", "t-sea");
+    let (_, report) = shop.import_as("rejected=true", CSV, &mended).await;
+    assert_eq!((counts(&report), codes(&report)), ([2, 0, 0, 1], vec![(5, "invalid_value")]));
+    let mended = report["rejected"].as_str().unwrap().replace(";x;", ";2;");
+    let (_, report) = shop.import_as("", CSV, &mended).await;
+    assert_eq!((counts(&report), report.get("rejected")), ([1, 0, 0, 0], None), "{report}");
+    assert_eq!(shop.by_sku().await["B"]["description"], "a;\nb");
+
+    let lines = format!("{}\n{{\n", line("E", json!({"name": ""})));
+    let (_, report) = shop.import_as("rejected=true&dry_run=true", NDJSON, &lines).await;
+    assert_eq!(report["rejected"], lines);
+}

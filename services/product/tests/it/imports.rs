@@ -61,7 +61,7 @@ impl Shop {
         sqlx::query_scalar(query).fetch_one(&self.pool).await.unwrap()
     }
 
-    async fn events(&self) -> i64 {
+    pub async fn events(&self) -> i64 {
         let query = "SELECT count(*) FROM outbox WHERE type = 'product.updated.v1'";
         sqlx::query_scalar(query).fetch_one(&self.pool).await.unwrap()
     }

@@ -1,9 +1,10 @@
 //! The body of an import: read to its end, in batches.
 
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::BodyDataStream;
+use axum::body::{BodyDataStream, Bytes};
 use axum::http::StatusCode;
 use futures_util::StreamExt;
 use service::Problem;
@@ -11,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::product::import::{File, Line, LineError, Names, Read, Unit};
+use crate::product::import::{File, Line, LineError, Names, Profile, Read, Unit};
 
 /// A batch is written once it has as many lines, or is this long in bytes.
 const BATCH_LINES: usize = 500;
@@ -39,6 +40,11 @@ pub struct Batch {
     pub last: u64,
     pub unit: Unit,
     pub names: Option<Arc<Names>>,
+    /// The lines as they are in the file, if they are wanted.
+    pub raw: HashMap<u64, Bytes>,
+    pub header: Option<(Bytes, char)>,
+    /// Whose export it is, and what of it has no place here so far.
+    pub platform: Option<(Profile, BTreeMap<String, u64>)>,
 }
 
 pub struct Reader {
@@ -46,6 +52,8 @@ pub struct Reader {
     pub limits: Limits,
     pub stop: CancellationToken,
     pub batches: mpsc::Sender<Batch>,
+    /// Whether lines are wanted as they are in the file.
+    pub keep: bool,
 }
 
 impl Reader {
@@ -69,7 +77,7 @@ impl Reader {
 
     async fn read(&mut self, file: &mut File, batch: &mut Batch) -> Result<(), Problem> {
         while let Some(read) = file.next()? {
-            batch.add(read);
+            batch.add(read, self.keep);
             if batch.is_full() {
                 self.send(file, batch).await?;
             }
@@ -95,16 +103,21 @@ impl Reader {
     }
 
     async fn send(&mut self, file: &File, batch: &mut Batch) -> Result<(), Problem> {
-        (batch.unit, batch.names) = (file.unit(), file.names());
+        (batch.unit, batch.names, batch.platform) = (file.unit(), file.names(), file.platform());
+        batch.header = file.header();
+        batch.last = file.done(batch.last);
         // The writer ends early with a problem of its own, which is told instead.
         self.batches.send(std::mem::take(batch)).await.map_err(|_| Problem::internal())
     }
 }
 
 impl Batch {
-    fn add(&mut self, read: Read) {
-        self.last = read.number;
-        self.bytes += read.bytes;
+    fn add(&mut self, read: Read, keep: bool) {
+        self.last = self.last.max(read.number);
+        self.bytes += read.raw.len();
+        if keep && read.line.is_some() {
+            self.raw.insert(read.number, read.raw);
+        }
         match read.line {
             Some(Ok(line)) => self.lines.push(line),
             Some(Err(error)) => self.errors.push(error),
@@ -124,7 +137,7 @@ pub fn too_large() -> Problem {
 
 #[cfg(test)]
 mod tests {
-    use axum::body::{Body, Bytes};
+    use axum::body::Body;
     use futures_util::stream;
 
     use super::*;
@@ -144,7 +157,7 @@ mod tests {
         });
         let (batches, mut queue) = mpsc::channel(1);
         let body = Body::from_stream(body.chain(rest)).into_data_stream();
-        let reader = Reader { body, limits, stop: CancellationToken::new(), batches };
+        let reader = Reader { body, limits, stop: CancellationToken::new(), batches, keep: false };
         let problem =
             reader.run(File::new(Kind::Json, Encoding::Utf8)).await.expect_err("the body is given up");
         assert!(queue.recv().await.is_none(), "nothing of it is kept");

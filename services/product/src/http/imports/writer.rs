@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 use super::reader::Batch;
 use super::{App, MAX_ERRORS, Report};
-use crate::product::import::{self, Applied, ApplyError, Line, Sender};
+use crate::product::import::{self, Applied, ApplyError, Line, Rehearsal, Sender};
 
 const TRIES: u32 = 5;
 
@@ -17,18 +17,28 @@ pub async fn write(
     mut queue: mpsc::Receiver<Batch>,
     report: &mut Report,
 ) -> Result<(), Problem> {
+    let mut rehearsal = Rehearsal::default();
     while let Some(mut batch) = queue.recv().await {
-        let applied = write_batch(app, sender, &batch.lines).await?;
+        let applied = if report.dry_run {
+            let mut transaction = service::db::begin(&app.pool).await?;
+            import::rehearse(&mut transaction, &batch.lines, sender, &mut rehearsal).await.map_err(told)?
+        } else {
+            write_batch(app, sender, &batch.lines).await?
+        };
         report.created += applied.created;
         report.updated += applied.updated;
         report.unchanged += applied.unchanged;
         report.price_unit = batch.unit;
+        (report.profile, report.left_out) = batch.platform.unzip();
         batch.errors.extend(applied.errors);
         batch.errors.sort_by_key(|error| error.line);
         report.failed += batch.errors.len() as u64;
         let room = MAX_ERRORS - report.errors.len();
-        let told = batch.errors.into_iter().take(room);
-        report.errors.extend(told.map(|error| error.named(batch.names.as_deref())));
+        let told: Vec<_> = batch.errors.into_iter().take(room).collect();
+        if let Some(rejected) = &mut report.rejected {
+            told.iter().for_each(|error| rejected.add(error, &batch.raw, batch.header.as_ref()));
+        }
+        report.errors.extend(told.into_iter().map(|error| error.named(batch.names.as_deref())));
         report.last_line = report.last_line.max(batch.last);
     }
     Ok(())
@@ -47,14 +57,19 @@ async fn write_batch(app: &App, sender: Sender<'_>, lines: &[Line]) -> Result<Ap
                 tracing::warn!(%error, "import.batch_failed");
                 tokio::time::sleep(Duration::from_millis(100) * tries).await;
             }
-            Err(ApplyError::Raced) => return Err(Problem::unavailable("The products are being changed.")),
-            Err(ApplyError::Database(error)) => return Err(error.into()),
-            Err(error @ ApplyError::Unsure(_)) => {
-                tracing::error!(%error, "import.unsure");
-                let detail =
-                    "Whether the last lines were written is not known; look, and send the rest again.";
-                return Err(Problem::unavailable(detail));
-            }
+            Err(error) => return Err(told(error)),
+        }
+    }
+}
+
+fn told(error: ApplyError) -> Problem {
+    match error {
+        ApplyError::Raced => Problem::unavailable("The products are being changed."),
+        ApplyError::Database(error) => error.into(),
+        error @ ApplyError::Unsure(_) => {
+            tracing::error!(%error, "import.unsure");
+            let detail = "Whether the last lines were written is not known; look, and send the rest again.";
+            Problem::unavailable(detail)
         }
     }
 }

@@ -1,18 +1,20 @@
 //! What the lines of a batch make of products, and the few statements that write it.
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 
 use messaging::NewEvent;
 use service::db::Connection;
 use uuid::Uuid;
 
 use super::store::{self, Changes, Found};
-use super::{ApplyError, Line, LineError, Sender, Units};
+use super::{Applied, ApplyError, Line, LineError, Rehearsal, Sender, Units};
 use crate::category::MOST_LEVELS;
+use crate::image::is_own;
 use crate::product::{Form, sku, slug, updated};
 use crate::stock::{self, SetError, Wanted};
 
-pub enum Counted {
+enum Counted {
     Created,
     Updated,
     Unchanged,
@@ -101,7 +103,41 @@ impl<'a> Batch<'a> {
         Ok(Self { there, known, redirects, made, drafts, versions, changes, noted })
     }
 
-    pub fn add(&mut self, line: &'a Line) -> Result<Counted, LineError> {
+    /// Adds the lines, and counts what comes of them.
+    pub fn add_all(&mut self, lines: &'a [Line]) -> Applied {
+        let mut applied = Applied::default();
+        for line in lines {
+            match self.add(line) {
+                Ok(Counted::Created) => applied.created += 1,
+                Ok(Counted::Updated) => applied.updated += 1,
+                Ok(Counted::Unchanged) => {
+                    applied.updated += 1;
+                    applied.unchanged += 1;
+                }
+                Err(error) => applied.errors.push(error),
+            }
+        }
+        applied
+    }
+
+    /// Takes what batches before it would have made for there.
+    pub fn follow(&mut self, before: &Rehearsal) {
+        self.known.extend(before.categories.clone());
+    }
+
+    /// Adds what this batch would make; returns how many of the products those before it would have made already.
+    pub fn lead(self, before: &mut Rehearsal) -> u64 {
+        before.categories.extend(self.made.iter().filter_map(|made| {
+            self.known.get_key_value(made.slug).map(|(slug, level)| (slug.clone(), *level))
+        }));
+        let new = self.drafts.values().filter(|draft| draft.created);
+        let again = new.filter(|draft| {
+            !before.created.insert(BuildHasherDefault::<DefaultHasher>::default().hash_one(&draft.key))
+        });
+        again.count() as u64
+    }
+
+    fn add(&mut self, line: &'a Line) -> Result<Counted, LineError> {
         let refuse =
             |pointer: &str, code: &str, detail: &str| Err(LineError::at(line.number, pointer, code, detail));
         let exact = sku::exact_key(&line.form.sku);
@@ -135,6 +171,10 @@ impl<'a> Batch<'a> {
         if stock > stock::MAX_ON_HAND {
             return refuse(field, "out_of_range", "Too many on hand.");
         }
+        let has = |image: &String| before.is_some_and(|(form, _)| form.images.contains(image));
+        if let Some(place) = line.form.images.iter().position(|image| is_own(image) && !has(image)) {
+            return refuse(&format!("/images/{place}"), "unknown_image", "Not an image of this product.");
+        }
         let category = self.category(line)?;
 
         let mut form = line.form.clone();
@@ -147,9 +187,11 @@ impl<'a> Batch<'a> {
                 if !line.attributes {
                     form.attributes.clone_from(&held.attributes);
                 }
-                // Uploaded ones are changed where they were uploaded.
-                let kept = held.images.iter().filter(|image| !line.images || crate::image::is_own(image));
-                form.images = kept.cloned().chain(form.images).collect();
+                // Uploaded ones stay, and go where the line names them; they are changed where they were uploaded.
+                let stays =
+                    |image: &&String| !line.images || (is_own(image) && !form.images.contains(*image));
+                let kept: Vec<String> = held.images.iter().filter(stays).cloned().collect();
+                drop(form.images.splice(..0, kept));
                 if form.images.len() > crate::schema::MAX_IMAGES {
                     let detail = "Too many together with those that were uploaded.";
                     return refuse("/images", "too_many", detail);

@@ -8,6 +8,7 @@ use service::money::Currency;
 use service::{FieldError, Problem};
 
 use super::price::{Decimal, Refused, Unit, minor_units};
+use super::profile::Profile;
 
 /// What a column's cells are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,6 +101,12 @@ impl Column {
 pub struct Names(Vec<(Column, String)>);
 
 impl Names {
+    /// Of columns that fields were read from.
+    pub fn of_fields(fields: impl Iterator<Item = (&'static str, String)>) -> Self {
+        let column = |field| if field == "price" { Column::Price } else { Column::Text(field) };
+        Self(fields.map(|(field, name)| (column(field), name)).collect())
+    }
+
     pub fn count(&self) -> usize {
         self.0.len()
     }
@@ -118,37 +125,68 @@ pub struct Options {
     pub decimal: Decimal,
     /// Of prices without one.
     pub currency: Option<Currency>,
+    /// Of other platforms' prices that name none either: the one that the shop sells in.
+    pub usual: Option<Currency>,
+    /// Whose export it is, if that is said.
+    pub profile: Option<Profile>,
 }
 
-/// A file's columns, and what its records are read with.
-pub struct Columns {
-    names: Arc<Names>,
-    options: Options,
+/// Reads the cells of records.
+pub struct Cells {
     /// Boxed for its size.
     reader: Box<Reader>,
     text: Vec<u8>,
     ends: Vec<usize>,
 }
 
+impl Cells {
+    pub fn new(delimiter: u8) -> Self {
+        let reader = Box::new(ReaderBuilder::new().delimiter(delimiter).build());
+        Self { reader, text: Vec::new(), ends: Vec::new() }
+    }
+
+    /// A record's cells. It is UTF-8, and its quotes are closed.
+    pub fn read(&mut self, record: &[u8]) -> Option<Vec<String>> {
+        self.reader.reset();
+        // Unquoting never makes text longer, and each cell but one has its delimiter.
+        self.text.resize(record.len() + 1, 0);
+        self.ends.resize(record.len() + 2, 0);
+        let (result, read, written, count) = self.reader.read_record(record, &mut self.text, &mut self.ends);
+        if !matches!(result, ReadRecordResult::InputEmpty) || read < record.len() {
+            return None;
+        }
+        // Within a quote the record's end is text, for which there is room.
+        let (result, _, _, more) =
+            self.reader.read_record(b"\n", &mut self.text[written..], &mut self.ends[count..]);
+        if !matches!(result, ReadRecordResult::Record) {
+            return None;
+        }
+        let mut start = 0;
+        let cells = self.ends[..count + more].iter().map(|end| {
+            let cell = self.text.get(start..*end).unwrap_or_default();
+            start = *end;
+            String::from_utf8_lossy(cell).into_owned()
+        });
+        Some(cells.collect())
+    }
+}
+
+/// A file's columns.
+pub struct Columns {
+    names: Arc<Names>,
+    options: Options,
+}
+
 /// What is wrong with a record: where (a pointer), a code and a detail.
 pub type Fault = (&'static str, &'static str, String);
 
 impl Columns {
-    /// From the first record; 422 when it names no product's fields.
-    pub fn parse(header: &[u8], delimiter: u8, options: Options) -> Result<Self, Problem> {
-        let reader = Box::new(ReaderBuilder::new().delimiter(delimiter).build());
-        let (text, ends) = (Vec::new(), Vec::new());
-        let mut columns = Self { names: Arc::new(Names(Vec::new())), options, reader, text, ends };
+    /// From the header's cells; 422 when they name no product's fields.
+    pub fn new(names: &[String], options: Options) -> Result<Self, Problem> {
         let refuse = |name: &str, code: &str, detail: &str| {
             let name: String = name.chars().take(100).collect();
             FieldError::new(format!("/{}", name.replace('~', "~0").replace('/', "~1")), code, detail)
         };
-        let names = std::str::from_utf8(header).ok().and_then(|header| columns.cells(header.as_bytes()));
-        let Some(names) = names else { return Err(unreadable()) };
-        if names.len() > MOST {
-            let detail = format!("At most {MOST} columns.");
-            return Err(Problem::invalid(vec![FieldError::new("", "too_many", detail)]));
-        }
         let (mut known, mut errors): (Vec<(Column, String)>, _) = (Vec::new(), Vec::new());
         for name in names.iter().map(|name| name.trim()) {
             match Column::of(name) {
@@ -166,8 +204,15 @@ impl Columns {
         }
         // A header may be as long as a record, and an answer need not.
         errors.truncate(100);
-        columns.names = Arc::new(Names(known));
-        if errors.is_empty() { Ok(columns) } else { Err(Problem::invalid(errors)) }
+        let names = Arc::new(Names(known));
+        if errors.is_empty() { Ok(Self { names, options }) } else { Err(Problem::invalid(errors)) }
+    }
+
+    /// Whether a header's names, in lower case, are those of our own fields.
+    pub fn is_own(names: &[String]) -> bool {
+        REQUIRED.iter().all(|field| {
+            names.iter().any(|name| Column::of(name).is_some_and(|column| column.field() == *field))
+        }) && names.iter().all(|name| Column::of(name).is_some())
     }
 
     pub fn names(&self) -> &Arc<Names> {
@@ -180,22 +225,10 @@ impl Columns {
         if minor { Unit::Minor } else { self.options.unit }
     }
 
-    /// A record as JSON, `None` of one whose cells are all empty. It is UTF-8, and its quotes are closed.
-    pub fn record(&mut self, record: &[u8]) -> Result<Option<Value>, Fault> {
-        let malformed = |detail: String| ("", "malformed_csv", detail);
-        let cells = self.cells(record);
-        let cells = cells.ok_or_else(|| malformed("The record can't be read.".to_owned()))?;
-        if cells.iter().all(String::is_empty) {
-            return Ok(None);
-        }
-        let wanted = self.names.0.len();
-        if cells.len() != wanted {
-            let (lines, count) = (breaks(record) + 1, cells.len());
-            let mut detail = format!("The record has {count} cells, and the header {wanted}.");
-            if lines > 1 {
-                detail.push_str(&format!(" It is of {lines} lines: see that its quotes are closed."));
-            }
-            return Err(malformed(detail));
+    /// A record as JSON, which is of so many lines.
+    pub fn record(&self, cells: Vec<String>, lines: usize) -> Result<Value, Fault> {
+        if cells.len() != self.names.0.len() {
+            return Err(malformed(cells.len(), self.names.0.len(), lines));
         }
         let (mut fields, mut price, mut currency) = (Map::new(), None, None);
         let (mut attributes, mut named) = (Map::new(), false);
@@ -229,7 +262,7 @@ impl Columns {
         if named && let Value::Object(all) = fields.entry("attributes").or_insert_with(|| Map::new().into()) {
             all.extend(attributes);
         }
-        Ok(Some(Value::Object(fields)))
+        Ok(Value::Object(fields))
     }
 
     /// Money as JSON; what is missing is for the form to find.
@@ -259,31 +292,26 @@ impl Columns {
         }
         Ok(money)
     }
+}
 
-    /// The record's cells.
-    fn cells(&mut self, record: &[u8]) -> Option<Vec<String>> {
-        self.reader.reset();
-        // Unquoting never makes text longer, and each cell but one has its delimiter.
-        self.text.resize(record.len() + 1, 0);
-        self.ends.resize(record.len() + 2, 0);
-        let (result, read, written, count) = self.reader.read_record(record, &mut self.text, &mut self.ends);
-        if !matches!(result, ReadRecordResult::InputEmpty) || read < record.len() {
-            return None;
-        }
-        // Within a quote the record's end is text, for which there is room.
-        let (result, _, _, more) =
-            self.reader.read_record(b"\n", &mut self.text[written..], &mut self.ends[count..]);
-        if !matches!(result, ReadRecordResult::Record) {
-            return None;
-        }
-        let mut start = 0;
-        let cells = self.ends[..count + more].iter().map(|end| {
-            let cell = self.text.get(start..*end).unwrap_or_default();
-            start = *end;
-            String::from_utf8_lossy(cell).into_owned()
-        });
-        Some(cells.collect())
+/// A record that has not as many cells as the header.
+pub fn malformed(cells: usize, wanted: usize, lines: usize) -> Fault {
+    let mut detail = format!("The record has {cells} cells, and the header {wanted}.");
+    if lines > 1 {
+        detail.push_str(&format!(" It is of {lines} lines: see that its quotes are closed."));
     }
+    ("", "malformed_csv", detail)
+}
+
+/// The header's cells; 422 when it can't be read.
+pub fn header(cells: &mut Cells, record: &[u8]) -> Result<Vec<String>, Problem> {
+    let names = std::str::from_utf8(record).ok().and_then(|record| cells.read(record.as_bytes()));
+    let names = names.ok_or_else(unreadable)?;
+    if names.len() > MOST {
+        let detail = format!("At most {MOST} columns.");
+        return Err(Problem::invalid(vec![FieldError::new("", "too_many", detail)]));
+    }
+    Ok(names)
 }
 
 /// 422: there is no header.
@@ -293,7 +321,7 @@ pub fn unreadable() -> Problem {
 }
 
 /// Line breaks of a record: CRLF, LF or CR.
-fn breaks(record: &[u8]) -> usize {
+pub fn breaks(record: &[u8]) -> usize {
     let pairs = record.iter().zip(record.iter().skip(1).chain(b" "));
     pairs.filter(|(byte, next)| **byte == b'\n' || (**byte == b'\r' && **next != b'\n')).count()
 }
@@ -308,7 +336,7 @@ fn json(cell: String) -> Value {
 }
 
 /// A list of addresses. A comma may be a part of one, but not at its end or before another.
-fn images(cell: String) -> Value {
+pub fn images(cell: String) -> Value {
     if cell.starts_with('[') {
         return json(cell);
     }

@@ -53,6 +53,17 @@ pub async fn lock(connection: &mut Connection, keys: &[String]) -> sqlx::Result<
     rows.collect()
 }
 
+/// The currency of the thousand newest products, if they have one in common.
+pub async fn usual_currency(connection: &mut Connection) -> sqlx::Result<Option<Currency>> {
+    let newest = sqlx::query_scalar!(
+        "SELECT DISTINCT currency FROM (
+             SELECT currency FROM products.products WHERE archived_at IS NULL
+             ORDER BY created_at DESC, id DESC LIMIT 1000) newest",
+    );
+    let newest = newest.fetch_all(connection).await?;
+    Ok(if let [only] = newest.as_slice() { Currency::from_code(only) } else { None })
+}
+
 /// Where those of the slugs lead that categories had before.
 pub async fn redirects(
     connection: &mut Connection,
@@ -131,16 +142,15 @@ pub async fn note_changes(
     Ok(())
 }
 
-/// Deletes up to `limit` notes that are older than keys are kept; returns how many.
-pub async fn forget_changes(connection: &mut Connection, limit: i64) -> sqlx::Result<u64> {
+/// Deletes up to 10,000 notes that are older than keys are kept; true when there may be more.
+pub async fn forget_changes(connection: &mut Connection) -> sqlx::Result<bool> {
     let forgotten = sqlx::query!(
         "DELETE FROM products.import_changes WHERE (user_id, key, line) IN (
              SELECT user_id, key, line FROM products.import_changes
-             WHERE noted_at < now() - make_interval(secs => $1) LIMIT $2)",
+             WHERE noted_at < now() - make_interval(secs => $1) LIMIT 10000)",
         KEY_LIFE.as_secs_f64(),
-        limit,
     );
-    Ok(forgotten.execute(connection).await?.rows_affected())
+    Ok(forgotten.execute(connection).await?.rows_affected() == 10_000)
 }
 
 /// Those of the slugs that are categories, with their levels: 1 at the top.

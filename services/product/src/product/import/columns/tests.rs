@@ -2,39 +2,47 @@ use serde_json::json;
 
 use super::*;
 
-fn parse(header: &str, options: Options) -> Columns {
-    Columns::parse(header.as_bytes(), b',', options).unwrap()
+fn try_parse(header: &[u8]) -> Result<Columns, Problem> {
+    Columns::new(&super::header(&mut Cells::new(b','), header)?, Options::default())
 }
 
-fn read(columns: &mut Columns, record: &str) -> Value {
-    columns.record(record.as_bytes()).unwrap().unwrap()
+fn parse(header: &str, options: Options) -> Columns {
+    Columns::new(&super::header(&mut Cells::new(b','), header.as_bytes()).unwrap(), options).unwrap()
+}
+
+fn try_read(columns: &Columns, record: &str) -> Result<Value, Fault> {
+    let cells = Cells::new(b',').read(record.as_bytes()).unwrap();
+    columns.record(cells, breaks(record.as_bytes()) + 1)
+}
+
+fn read(columns: &Columns, record: &str) -> Value {
+    try_read(columns, record).unwrap()
 }
 
 #[test]
 fn a_record_is_what_json_would_have_said() {
     let header =
         "SKU, Name,description,Price,currency,category,stock,attributes.Color,attributes.size,images,_note";
-    let mut columns = parse(header, Options::default());
+    let columns = parse(header, Options::default());
     let line = r#" A-1,"Lamp, ""big""",,19.99,EUR,sea,7,red,,https://a.example/1 https://a.example/2,x"#;
     assert_eq!(
-        read(&mut columns, line),
+        read(&columns, line),
         json!({"sku": "A-1", "name": "Lamp, \"big\"", "description": "", "category": "sea", "stock": 7,
             "price": {"amount": 1999, "currency": "EUR"}, "attributes": {"Color": "red"},
             "images": ["https://a.example/1", "https://a.example/2"]})
     );
-    let bare = read(&mut columns, "B,Größe,\"d\r\n\r\ne\",x,,sea,,,,,");
+    let bare = read(&columns, "B,Größe,\"d\r\n\r\ne\",x,,sea,,,,,");
     assert_eq!(bare["price"], json!({"amount": 0}));
     assert_eq!((bare.get("stock"), bare.get("images"), &bare["name"]), (None, None, &json!("Größe")));
     assert_eq!(bare["description"], "d\r\n\r\ne");
-    assert!(columns.record(b",,,,,,,,,,").unwrap().is_none());
 }
 
 #[test]
 fn columns_may_hold_json() {
-    let mut columns = parse("sku,name,description,price,category,attributes,images", Options::default());
+    let columns = parse("sku,name,description,price,category,attributes,images", Options::default());
     let line =
         r#"A,n,d,"{""amount"":1,""currency"":""EUR""}",sea,"{""a"":""b""}","[""https://a.example/1""]""#;
-    let record = read(&mut columns, line);
+    let record = read(&columns, line);
     assert_eq!(record["price"], json!({"amount": 1, "currency": "EUR"}));
     assert_eq!(record["attributes"], json!({"a": "b"}));
     assert_eq!(record["images"], json!(["https://a.example/1"]));
@@ -57,12 +65,12 @@ fn prices_are_in_the_unit_that_the_file_says() {
         ("price", minor, "34.5,EUR", Unit::Minor, json!({"amount": "34.5", "currency": "EUR"})),
         ("price", major, ",EUR", Unit::Major, json!({"currency": "EUR"})),
     ] {
-        let mut columns = parse(&format!("sku,name,description,category,{column},currency"), options);
+        let columns = parse(&format!("sku,name,description,category,{column},currency"), options);
         assert_eq!(columns.unit(), unit);
-        assert_eq!(read(&mut columns, &format!("A,n,d,sea,{cells}"))["price"], money, "{column} {cells}");
+        assert_eq!(read(&columns, &format!("A,n,d,sea,{cells}"))["price"], money, "{column} {cells}");
     }
-    let mut columns = parse("sku,name,description,category,price,currency", major);
-    let (pointer, code, _) = columns.record(b"A,n,d,sea,34.505,EUR").unwrap_err();
+    let columns = parse("sku,name,description,category,price,currency", major);
+    let (pointer, code, _) = try_read(&columns, "A,n,d,sea,34.505,EUR").unwrap_err();
     assert_eq!((pointer, code), ("/price/amount", "too_many_decimals"));
 }
 
@@ -97,20 +105,20 @@ fn an_error_names_the_column_of_its_cell() {
 
 #[test]
 fn a_record_has_as_many_cells_as_the_header() {
-    let mut columns = parse("sku,name,description,price,category", Options::default());
+    let columns = parse("sku,name,description,price,category", Options::default());
     for (bad, said) in
         [("A,n,d,1", "4 cells"), ("A,n,d,1,sea,more", "6 cells"), ("A,\"n\n\n\",d,1", "3 lines")]
     {
-        let (_, code, detail) = columns.record(bad.as_bytes()).unwrap_err();
+        let (_, code, detail) = try_read(&columns, bad).unwrap_err();
         assert!(code == "malformed_csv" && detail.contains(said), "{bad}: {detail}");
     }
-    assert!(columns.record(b"A,n,d,1,\"sea\"").is_ok());
+    assert!(try_read(&columns, "A,n,d,1,\"sea\"").is_ok());
 }
 
 #[test]
 fn a_header_that_names_no_product_is_refused() {
     let codes = |header: &[u8]| -> Vec<(String, String)> {
-        let problem = Columns::parse(header, b',', Options::default()).err().unwrap();
+        let problem = try_parse(header).err().unwrap();
         problem.errors.into_iter().map(|error| (error.pointer, error.code)).collect()
     };
     let own = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
@@ -124,6 +132,6 @@ fn a_header_that_names_no_product_is_refused() {
     let wide = |columns: usize| (0..columns).map(|n| format!(",attributes.a{n}")).collect::<String>();
     let header = |columns| format!("sku,name,description,price,category{}", wide(columns));
     assert_eq!(codes(header(MOST - 4).as_bytes()), own(&[("", "too_many")]));
-    assert!(Columns::parse(header(MOST - 5).as_bytes(), b',', Options::default()).is_ok());
+    assert!(try_parse(header(MOST - 5).as_bytes()).is_ok());
     assert_eq!(codes(b"sk\xFF"), own(&[("", "malformed_csv")]));
 }

@@ -1,0 +1,41 @@
+//! The lines that were passed over, as a file that can be mended and sent again.
+
+use std::collections::HashMap;
+
+use axum::body::Bytes;
+use serde::Serialize;
+
+use crate::product::import::LineError;
+
+/// Most of it, in bytes.
+const LONGEST: usize = 16 * 1024 * 1024;
+
+/// In CSV with the file's header, and columns that say what is wrong, which an import does not read. In NDJSON the lines
+/// as they were.
+#[derive(Debug, Default, Serialize)]
+#[serde(transparent)]
+pub struct Rejected(String);
+
+impl Rejected {
+    /// A line that is too long, or no text, can't be mended, and is not among them.
+    pub fn add(&mut self, error: &LineError, raw: &HashMap<u64, Bytes>, header: Option<&(Bytes, char)>) {
+        let text = |bytes: &Bytes| std::str::from_utf8(bytes).ok().map(str::to_owned);
+        let line = raw.get(&error.line).and_then(text).filter(|line| !line.is_empty());
+        let Some(line) = line.filter(|line| self.0.len() + line.len() < LONGEST) else { return };
+        let Some((names, delimiter)) = header else {
+            self.0.push_str(&line);
+            self.0.push('\n');
+            return;
+        };
+        let first = self.0.is_empty();
+        let mut row = |cells: [&str; 4]| {
+            self.0.push_str(&cells.join(&delimiter.to_string()));
+            self.0.push_str("\r\n");
+        };
+        if first {
+            row([&text(names).unwrap_or_default(), "_line", "_code", "_detail"]);
+        }
+        let detail = format!("\"{}\"", error.detail.replace('"', "\"\""));
+        row([&line, &error.line.to_string(), &error.code, &detail]);
+    }
+}

@@ -1,0 +1,275 @@
+//! The catalogue as a file: one that an import takes as it is, and finds nothing new in.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use service::Money;
+use service::db::Connection;
+use service::money::Currency;
+use sqlx::types::Json;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+/// What a file is written in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Format {
+    #[default]
+    Csv,
+    Ndjson,
+    /// A product feed for Google Merchant Center: RSS 2.0.
+    Google,
+}
+
+/// A product with all that a line of an import may say of it.
+pub struct Row {
+    pub id: Uuid,
+    sku: String,
+    slug: String,
+    name: String,
+    description: String,
+    price: Money,
+    category: String,
+    category_name: String,
+    category_parent: Option<String>,
+    attributes: BTreeMap<String, String>,
+    images: Vec<String>,
+    on_hand: i32,
+    reserved: i32,
+    /// The last entry of the ledger of its stock, 0 without any.
+    stock_version: i64,
+}
+
+/// The next products of the shop behind this one, by id: a thousand, or fewer at the end.
+pub async fn page(connection: &mut Connection, after: Uuid) -> sqlx::Result<Vec<Row>> {
+    // Stock is looked up for each row: a join may read all of it.
+    let rows = sqlx::query!(
+        r#"SELECT p.id, p.sku, p.slug, p.name, p.description, p.price, p.currency, p.category,
+                  c.name AS category_name, c.parent AS category_parent,
+                  p.attributes AS "attributes: Json<BTreeMap<String, String>>", p.images,
+                  (SELECT on_hand FROM products.stock WHERE product_id = p.id) AS "on_hand!",
+                  (SELECT reserved FROM products.stock WHERE product_id = p.id) AS "reserved!",
+                  COALESCE((SELECT max(seq) FROM products.stock_ledger WHERE product_id = p.id), 0) AS "version!"
+           FROM products.products p JOIN products.categories c ON c.slug = p.category
+           WHERE p.id > $1 AND p.archived_at IS NULL ORDER BY p.id LIMIT 1000"#,
+        after,
+    );
+    let rows = rows.fetch_all(connection).await?.into_iter().map(|row| {
+        let currency = Currency::from_code(&row.currency);
+        let currency = currency.ok_or_else(|| sqlx::Error::Decode("not a currency".into()))?;
+        Ok(Row {
+            id: row.id,
+            sku: row.sku,
+            slug: row.slug,
+            name: row.name,
+            description: row.description,
+            price: Money::new(row.price, currency),
+            category: row.category,
+            category_name: row.category_name,
+            category_parent: row.category_parent,
+            attributes: row.attributes.0,
+            images: row.images,
+            on_hand: row.on_hand,
+            reserved: row.reserved,
+            stock_version: row.version,
+        })
+    });
+    rows.collect()
+}
+
+impl Format {
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Self::Csv => "text/csv; charset=utf-8; header=present",
+            Self::Ndjson => "application/x-ndjson",
+            Self::Google => "application/rss+xml; charset=utf-8",
+        }
+    }
+
+    pub fn file_name(self) -> &'static str {
+        match self {
+            Self::Csv => "products.csv",
+            Self::Ndjson => "products.ndjson",
+            Self::Google => "products.xml",
+        }
+    }
+
+    /// What is before the first product.
+    pub fn head(self) -> &'static str {
+        match self {
+            Self::Csv => {
+                "sku,name,description,price,currency,category,category_name,category_parent,stock,\
+                 stock_if_version,images,attributes\r\n"
+            }
+            Self::Ndjson => "",
+            Self::Google => {
+                "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
+                 <rss version=\"2.0\" xmlns:g=\"http://base.google.com/ns/1.0\">\n<channel>\n\
+                 <title>Products</title>\n<description>The catalogue</description>\n"
+            }
+        }
+    }
+
+    /// What is behind the last one.
+    pub fn tail(self) -> &'static str {
+        if self == Self::Google { "</channel>\n</rss>\n" } else { "" }
+    }
+
+    /// Appends a product. `link` is what a feed's addresses of products begin with.
+    pub fn write(self, row: &Row, link: &str, text: &mut String) {
+        match self {
+            Self::Csv => csv(row, text),
+            Self::Ndjson => {
+                let Row { sku, name, description, price, category, attributes, images, .. } = row;
+                let mut line = json!({"sku": sku, "name": name, "description": description, "price": price,
+                    "category": category, "category_name": row.category_name, "attributes": attributes,
+                    "images": images, "stock": row.on_hand, "stock_if_version": row.stock_version});
+                if let Some(parent) = &row.category_parent {
+                    line["category_parent"] = json!(parent);
+                }
+                text.push_str(&line.to_string());
+                text.push('\n');
+            }
+            Self::Google => google(row, link, text),
+        }
+    }
+}
+
+fn csv(row: &Row, text: &mut String) {
+    let attributes = json!(row.attributes).to_string();
+    let (major, currency) = major(row.price);
+    let (stock, version) = (row.on_hand.to_string(), row.stock_version.to_string());
+    let images = row.images.join(" ");
+    let cells: [&str; 12] = [
+        &row.sku,
+        &row.name,
+        &row.description,
+        &major,
+        &currency,
+        &row.category,
+        &row.category_name,
+        row.category_parent.as_deref().unwrap_or_default(),
+        &stock,
+        &version,
+        &images,
+        &attributes,
+    ];
+    for (n, cell) in cells.into_iter().enumerate() {
+        if n > 0 {
+            text.push(',');
+        }
+        // Blanks at the ends as well, as some programs take them away from cells without quotes.
+        let plain = cell.trim() == cell && !cell.contains([',', '"', '\n', '\r', ';', '\t']);
+        if plain {
+            text.push_str(cell);
+        } else {
+            text.push('"');
+            text.push_str(&cell.replace('"', "\"\""));
+            text.push('"');
+        }
+    }
+    text.push_str("\r\n");
+}
+
+/// `19.99` and `EUR`.
+fn major(price: Money) -> (String, String) {
+    let text = price.to_string();
+    let (major, currency) = text.split_once(' ').unwrap_or((&text, ""));
+    (major.to_owned(), currency.to_owned())
+}
+
+/// <https://support.google.com/merchants/answer/7052112>
+fn google(row: &Row, link: &str, text: &mut String) {
+    let element = |text: &mut String, name: &str, value: &str| {
+        let value = value.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+        // Writing into a String does not fail.
+        let _ = writeln!(text, "<{name}>{value}</{name}>");
+    };
+    let origin = link.splitn(4, '/').take(3).collect::<Vec<_>>().join("/");
+    let absolute = |image: &String| {
+        if image.starts_with('/') { format!("{origin}{image}") } else { image.clone() }
+    };
+    text.push_str("<item>\n");
+    element(text, "g:id", &row.sku);
+    element(text, "g:title", &row.name);
+    element(text, "g:description", if row.description.is_empty() { &row.name } else { &row.description });
+    element(text, "g:link", &format!("{link}{}", row.slug));
+    let mut images = row.images.iter().map(absolute);
+    if let Some(first) = images.next() {
+        element(text, "g:image_link", &first);
+    }
+    images.take(10).for_each(|image| element(text, "g:additional_image_link", &image));
+    let available = if row.on_hand > row.reserved { "in_stock" } else { "out_of_stock" };
+    element(text, "g:availability", available);
+    element(text, "g:price", &row.price.to_string());
+    element(text, "g:condition", "new");
+    element(text, "g:product_type", &row.category_name);
+    for (attribute, name) in [
+        ("brand", "g:brand"),
+        ("gtin", "g:gtin"),
+        ("mpn", "g:mpn"),
+        ("group", "g:item_group_id"),
+        ("color", "g:color"),
+        ("size", "g:size"),
+        ("material", "g:material"),
+    ] {
+        if let Some(value) = row.attributes.get(attribute) {
+            element(text, name, value);
+        }
+    }
+    text.push_str("</item>\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row() -> Row {
+        Row {
+            id: Uuid::nil(),
+            sku: "A;1".to_owned(),
+            slug: "lamp".to_owned(),
+            name: " Lamp <\"big\"> & Co".to_owned(),
+            description: "a,\n\"b\"".to_owned(),
+            price: Money::new(3400, Currency::EUR),
+            category: "sea".to_owned(),
+            category_name: "Sea".to_owned(),
+            category_parent: None,
+            attributes: BTreeMap::from([("color".to_owned(), "red".to_owned())]),
+            images: vec!["/api/v1/products/x/images/0".to_owned(), "https://a.example/1.jpg".to_owned()],
+            on_hand: 3,
+            reserved: 3,
+            stock_version: 7,
+        }
+    }
+
+    #[test]
+    fn a_record_keeps_what_would_end_a_cell() {
+        let mut text = String::new();
+        Format::Csv.write(&row(), "", &mut text);
+        assert_eq!(
+            text,
+            "\"A;1\",\" Lamp <\"\"big\"\"> & Co\",\"a,\n\"\"b\"\"\",34.00,EUR,sea,Sea,,3,7,\
+             /api/v1/products/x/images/0 https://a.example/1.jpg,\"{\"\"color\"\":\"\"red\"\"}\"\r\n"
+        );
+    }
+
+    #[test]
+    fn a_feed_is_well_formed_and_has_whole_addresses() {
+        let mut text = String::new();
+        Format::Google.write(&row(), "https://shop.example/p/", &mut text);
+        for line in [
+            "<g:title> Lamp &lt;\"big\"&gt; &amp; Co</g:title>",
+            "<g:link>https://shop.example/p/lamp</g:link>",
+            "<g:image_link>https://shop.example/api/v1/products/x/images/0</g:image_link>",
+            "<g:additional_image_link>https://a.example/1.jpg</g:additional_image_link>",
+            "<g:price>34.00 EUR</g:price>",
+            "<g:availability>out_of_stock</g:availability>",
+            "<g:color>red</g:color>",
+        ] {
+            assert!(text.contains(line), "{line}: {text}");
+        }
+    }
+}

@@ -1,0 +1,358 @@
+//! Other platforms' own exports, read as they are: rows become what our own columns would have said.
+//!
+//! What has no place here is counted by the name of its column, and variants become products with a `group` and their
+//! options as attributes.
+
+mod google;
+mod magento;
+mod prestashop;
+mod shopify;
+mod woocommerce;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use service::money::Currency;
+use service::{FieldError, Problem};
+use utoipa::ToSchema;
+
+use super::columns::{Fault, Names, Options, images, malformed};
+use super::price::minor_units;
+use crate::product::slug;
+use crate::schema::{MAX_ATTRIBUTES, MAX_IMAGES};
+
+/// Who has written a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Profile {
+    Shopify,
+    Woocommerce,
+    Magento,
+    Prestashop,
+    /// A feed for Google Merchant Center.
+    Google,
+}
+
+/// Most names of what was left out.
+const MOST_NAMES: usize = 1000;
+
+/// Names of columns in lower case, the first that a file has counting.
+type Column = &'static [&'static str];
+
+impl Profile {
+    const ALL: [Self; 5] = [Self::Shopify, Self::Woocommerce, Self::Magento, Self::Prestashop, Self::Google];
+
+    /// The one that these columns are of.
+    pub fn of(names: &[String]) -> Option<Self> {
+        Self::ALL.into_iter().find(|profile| profile.lacks(names).is_empty())
+    }
+
+    /// Columns that tell the platform from others.
+    fn marks(self) -> &'static [Column] {
+        match self {
+            Self::Shopify => shopify::MARKS,
+            Self::Woocommerce => woocommerce::MARKS,
+            Self::Magento => magento::MARKS,
+            Self::Prestashop => prestashop::MARKS,
+            Self::Google => google::MARKS,
+        }
+    }
+
+    /// Where our fields come from.
+    fn fields(self) -> &'static [(&'static str, Column)] {
+        match self {
+            Self::Shopify => shopify::FIELDS,
+            Self::Woocommerce => woocommerce::FIELDS,
+            Self::Magento => magento::FIELDS,
+            Self::Prestashop => prestashop::FIELDS,
+            Self::Google => google::FIELDS,
+        }
+    }
+
+    fn lacks(self, names: &[String]) -> Vec<&'static str> {
+        let has = |column: &&Column| column.iter().any(|name| names.iter().any(|other| other == name));
+        self.marks().iter().filter(|column| !has(column)).map(|column| column[0]).collect()
+    }
+}
+
+/// A record by the names of its columns.
+pub struct Row<'a> {
+    line: u64,
+    names: &'a HashMap<String, usize>,
+    cells: Vec<String>,
+    taken: Vec<bool>,
+}
+
+impl Row<'_> {
+    /// A cell without blanks around it, empty if there is none of these columns.
+    fn take(&mut self, column: Column) -> String {
+        let Some(place) = column.iter().find_map(|name| self.names.get(*name)) else { return String::new() };
+        self.taken[*place] = true;
+        self.cells[*place].trim().to_owned()
+    }
+
+    fn take_named(&mut self, name: &str) -> String {
+        let Some(place) = self.names.get(name) else { return String::new() };
+        self.taken[*place] = true;
+        self.cells[*place].trim().to_owned()
+    }
+}
+
+/// A product as it was read.
+#[derive(Clone, Debug, Default)]
+struct Item {
+    line: u64,
+    sku: String,
+    name: String,
+    description: String,
+    price: String,
+    currency: String,
+    category: String,
+    stock: String,
+    images: String,
+    attributes: Vec<(String, String)>,
+}
+
+/// A line of an import: where it begins, and what it says.
+pub type Made = (u64, Result<Value, Fault>);
+
+/// What a platform's rows have in common that are of several rows.
+enum Rows {
+    Shopify(Box<shopify::Group>),
+    Woocommerce(woocommerce::Parents),
+    Magento(magento::Waiting),
+    Prestashop,
+    Google,
+}
+
+pub struct Reader {
+    profile: Profile,
+    options: Options,
+    columns: Vec<String>,
+    by_name: HashMap<String, usize>,
+    names: Arc<Names>,
+    rows: Rows,
+    /// Cells that have no place here, by their column.
+    left_out: BTreeMap<String, u64>,
+}
+
+impl Reader {
+    /// 422 when the header is not the profile's.
+    pub fn new(profile: Profile, header: &[String], options: Options) -> Result<Self, Problem> {
+        let lower: Vec<String> = header.iter().map(|name| name.trim().to_lowercase()).collect();
+        let lacks = profile.lacks(&lower);
+        if !lacks.is_empty() {
+            let refuse = |name: &&str| {
+                FieldError::new(format!("/{name}"), "missing_field", "The platform's files have this column.")
+            };
+            return Err(Problem::invalid(lacks.iter().map(refuse).collect()));
+        }
+        let mut by_name = HashMap::new();
+        for (place, name) in lower.into_iter().enumerate() {
+            by_name.entry(name).or_insert(place);
+        }
+        let named = profile.fields().iter().filter_map(|(field, column)| {
+            let place = column.iter().find_map(|name| by_name.get(*name))?;
+            Some((*field, header[*place].trim().to_owned()))
+        });
+        let names = Arc::new(Names::of_fields(named));
+        let rows = match profile {
+            Profile::Shopify => Rows::Shopify(Box::default()),
+            Profile::Woocommerce => Rows::Woocommerce(woocommerce::Parents::default()),
+            Profile::Magento => Rows::Magento(magento::Waiting::default()),
+            Profile::Prestashop => Rows::Prestashop,
+            Profile::Google => Rows::Google,
+        };
+        let columns = header.iter().map(|name| name.trim().to_owned()).collect();
+        Ok(Self { profile, options, columns, by_name, names, rows, left_out: BTreeMap::new() })
+    }
+
+    /// For a feed in XML, whose items name their fields themselves.
+    pub fn of_feed(options: Options) -> Self {
+        let named = google::FIELDS.iter().map(|(field, column)| (*field, column[0].to_owned()));
+        let (names, rows) = (Arc::new(Names::of_fields(named)), Rows::Google);
+        let (columns, by_name, left_out) = (Vec::new(), HashMap::new(), BTreeMap::new());
+        Self { profile: Profile::Google, options, columns, by_name, names, rows, left_out }
+    }
+
+    /// An item of a feed, by the names of its fields.
+    pub fn item(&mut self, line: u64, fields: Vec<(String, String)>) -> Made {
+        let (names, cells): (Vec<String>, Vec<String>) = fields.into_iter().unzip();
+        let by_name = names.iter().enumerate().map(|(place, name)| (name.to_lowercase(), place)).collect();
+        let taken = vec![false; cells.len()];
+        let mut row = Row { line, names: &by_name, cells, taken };
+        let mut left = Left(Vec::new());
+        let made = google::row(&mut row).json(self.options, &mut left);
+        let others = names.iter().zip(&row.cells).zip(&row.taken);
+        let others = others.filter(|((_, cell), taken)| !**taken && !cell.is_empty());
+        for name in others.map(|((name, _), _)| name.clone()).chain(left.0) {
+            // Names are the sender's: a feed has some dozens.
+            if self.left_out.len() < MOST_NAMES || self.left_out.contains_key(&name) {
+                *self.left_out.entry(name.chars().take(100).collect()).or_default() += 1;
+            }
+        }
+        (line, made)
+    }
+
+    pub fn profile(&self) -> Profile {
+        self.profile
+    }
+
+    pub fn names(&self) -> &Arc<Names> {
+        &self.names
+    }
+
+    pub fn left_out(&self) -> &BTreeMap<String, u64> {
+        &self.left_out
+    }
+
+    /// The line before the first one that waits for others.
+    pub fn done(&self, line: u64) -> u64 {
+        let first = match &self.rows {
+            Rows::Shopify(group) => group.first(),
+            Rows::Magento(waiting) => waiting.first(),
+            _ => None,
+        };
+        first.map_or(line, |first| line.min(first - 1))
+    }
+
+    /// Takes a record, and returns the products that are complete with it.
+    pub fn record(&mut self, line: u64, cells: Vec<String>) -> Vec<Made> {
+        if cells.len() != self.columns.len() {
+            return vec![(line, Err(malformed(cells.len(), self.columns.len(), 1)))];
+        }
+        let taken = vec![false; cells.len()];
+        let mut row = Row { line, names: &self.by_name, cells, taken };
+        let mut left = Left(Vec::new());
+        let items = match &mut self.rows {
+            Rows::Shopify(group) => group.row(&mut row, &mut left),
+            Rows::Woocommerce(parents) => parents.row(&mut row, &mut left),
+            Rows::Magento(waiting) => waiting.row(&mut row, &mut left),
+            Rows::Prestashop => prestashop::row(&mut row, &mut left),
+            Rows::Google => vec![google::row(&mut row)],
+        };
+        let Row { cells, taken, .. } = row;
+        for ((name, cell), taken) in self.columns.iter().zip(&cells).zip(taken) {
+            if !taken && !cell.trim().is_empty() && !name.starts_with('_') {
+                *self.left_out.entry(name.clone()).or_default() += 1;
+            }
+        }
+        self.make(items, left)
+    }
+
+    /// The products that were waiting for more rows.
+    pub fn end(&mut self) -> Vec<Made> {
+        let mut left = Left(Vec::new());
+        let items = match &mut self.rows {
+            Rows::Shopify(group) => group.end(&mut left),
+            Rows::Magento(waiting) => waiting.end(),
+            _ => Vec::new(),
+        };
+        self.make(items, left)
+    }
+
+    fn make(&mut self, items: Vec<Item>, mut left: Left) -> Vec<Made> {
+        let make = |item: Item| (item.line, item.json(self.options, &mut left));
+        let made = items.into_iter().map(make).collect();
+        for name in left.0 {
+            *self.left_out.entry(name).or_default() += 1;
+        }
+        made
+    }
+}
+
+/// Names of what was left out of products.
+struct Left(Vec<String>);
+
+impl Left {
+    fn out(&mut self, what: impl Into<String>) {
+        self.0.push(what.into());
+    }
+}
+
+impl Item {
+    fn attribute(&mut self, name: impl Into<String>, value: impl Into<String>) {
+        let (name, value) = (name.into(), value.into());
+        if !name.is_empty() && !value.is_empty() {
+            self.attributes.push((name, value));
+        }
+    }
+
+    /// As a line of JSON; what our limits leave no room for is left out.
+    fn json(self, options: Options, left: &mut Left) -> Result<Value, Fault> {
+        let mut attributes = Map::new();
+        for (name, value) in self.attributes {
+            if attributes.len() >= MAX_ATTRIBUTES || name.chars().count() > 64 || value.chars().count() > 200
+            {
+                left.out(name);
+            } else {
+                attributes.insert(name, value.into());
+            }
+        }
+        let (category, category_name) = category(&self.category, left);
+        let mut fields = json!({"sku": self.sku, "name": self.name, "description": self.description,
+            "category": category, "category_name": category_name, "attributes": attributes});
+        let code = if self.currency.is_empty() {
+            options.currency.or(options.usual).map(|currency| currency.code().to_owned())
+        } else {
+            Some(self.currency)
+        };
+        if !self.price.is_empty() {
+            let amount = match code.as_deref().and_then(Currency::from_code) {
+                Some(currency) => minor_units(&self.price, currency, options.decimal)
+                    .map_err(|(code, detail)| ("/price/amount", code, detail))?,
+                None => 0,
+            };
+            fields["price"] = json!({ "amount": amount });
+            if let Some(code) = code {
+                fields["price"]["currency"] = code.into();
+            } else {
+                let detail = "The file names no currency: add one to the address, such as ?currency=EUR.";
+                return Err(("/price/currency", "missing_field", detail.to_owned()));
+            }
+        }
+        if let Some(stock) = whole_number(&self.stock) {
+            fields["stock"] = stock;
+        }
+        let Value::Array(mut addresses) = images(self.images) else { return Ok(fields) };
+        let before = addresses.len();
+        addresses.retain(|address| address.as_str().is_some_and(|address| address.starts_with("http")));
+        addresses.truncate(MAX_IMAGES);
+        (addresses.len()..before).for_each(|_| left.out("images"));
+        if !addresses.is_empty() {
+            fields["images"] = addresses.into();
+        }
+        Ok(fields)
+    }
+}
+
+/// `100.0000` is 100, and what was sold without being there is nothing.
+fn whole_number(text: &str) -> Option<Value> {
+    let whole = match text.split_once('.') {
+        Some((whole, zeros)) if zeros.bytes().all(|byte| byte == b'0') => whole,
+        _ => text,
+    };
+    match whole.parse::<i64>() {
+        Ok(number) => Some(number.max(0).into()),
+        Err(_) if text.is_empty() => None,
+        Err(_) => Some(text.into()),
+    }
+}
+
+/// The slug and the name of the last of some levels; those above it have no place.
+fn category(path: &str, left: &mut Left) -> (String, String) {
+    let mut levels = path.split(['>', '/']).map(str::trim).filter(|level| !level.is_empty());
+    let name = levels.next_back().unwrap_or("Other");
+    levels.for_each(|_| left.out("levels above a category"));
+    let name: String = name.chars().take(100).collect();
+    let mut slug = slug(&name);
+    while slug.len() > 64 || slug.ends_with('-') {
+        slug.pop();
+    }
+    (slug, name)
+}
+
+#[cfg(test)]
+mod tests;

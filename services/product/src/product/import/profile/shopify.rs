@@ -1,0 +1,132 @@
+//! Shopify's products: the first row of a handle has the product, each row may have a variant and an image.
+//! <https://help.shopify.com/en/manual/products/import-export/using-csv>
+
+use super::{Column, Item, Left, Row};
+
+const HANDLE: Column = &["handle", "url handle"];
+const SKU: Column = &["variant sku", "sku"];
+const PRICE: Column = &["variant price", "price"];
+const IMAGE: Column = &["image src", "product image url"];
+
+pub const MARKS: &[Column] = &[HANDLE, &["title"], PRICE];
+
+pub const FIELDS: &[(&str, Column)] = &[
+    ("sku", SKU),
+    ("name", &["title"]),
+    ("description", &["body (html)", "description"]),
+    ("price", PRICE),
+    ("category", &["type"]),
+    ("stock", &["variant inventory qty", "inventory quantity"]),
+    ("images", IMAGE),
+];
+
+/// Most variants of one product; Shopify has 2,048.
+const MOST: usize = 5000;
+
+/// The rows of one handle.
+#[derive(Default)]
+pub struct Group {
+    handle: String,
+    product: Item,
+    options: [String; 3],
+    images: Vec<String>,
+    variants: Vec<Variant>,
+    /// A product that is not to be seen there.
+    hidden: Option<String>,
+}
+
+struct Variant {
+    item: Item,
+    values: [String; 3],
+}
+
+impl Group {
+    pub fn first(&self) -> Option<u64> {
+        self.variants.first().map(|variant| variant.item.line)
+    }
+
+    pub fn row(&mut self, row: &mut Row<'_>, left: &mut Left) -> Vec<Item> {
+        let handle = row.take(HANDLE);
+        let mut done = Vec::new();
+        if handle != self.handle || self.variants.len() >= MOST {
+            done = self.end(left);
+            self.handle = handle;
+        }
+        self.product(row);
+        let image = row.take(IMAGE);
+        if !image.is_empty() && !self.images.contains(&image) {
+            self.images.push(image);
+        }
+        let (sku, price) = (row.take(SKU), row.take(PRICE));
+        let values =
+            [row.take(&["option1 value"]), row.take(&["option2 value"]), row.take(&["option3 value"])];
+        // Else the row has but an image.
+        if !price.is_empty() || !sku.is_empty() {
+            let stock = row.take(&["variant inventory qty", "inventory quantity"]);
+            let images = row.take(&["variant image", "variant image url"]);
+            let mut item = Item { line: row.line, sku, price, stock, images, ..Item::default() };
+            item.attribute("barcode", row.take(&["variant barcode", "barcode"]).trim_start_matches('\''));
+            item.attribute("weight_grams", row.take(&["variant grams", "weight value (grams)"]));
+            self.variants.push(Variant { item, values });
+        }
+        done
+    }
+
+    /// What is only in the first row.
+    fn product(&mut self, row: &mut Row<'_>) {
+        let name = row.take(&["title"]);
+        if name.is_empty() {
+            return;
+        }
+        self.product.name = name;
+        self.product.description = row.take(&["body (html)", "description"]);
+        let (kind, path) = (row.take(&["type"]), row.take(&["product category"]));
+        self.product.category = if kind.is_empty() { path } else { kind.replace(['>', '/'], " ") };
+        self.product.attribute("brand", row.take(&["vendor"]));
+        self.product.attribute("tags", row.take(&["tags"]));
+        self.options =
+            [row.take(&["option1 name"]), row.take(&["option2 name"]), row.take(&["option3 name"])];
+        let status = row.take(&["status"]).to_lowercase();
+        let published = row.take(&["published", "published on online store"]).to_lowercase();
+        self.hidden = match (status.as_str(), published.as_str()) {
+            ("" | "active", "" | "true") => None,
+            ("" | "active", _) => Some("products that are not published".to_owned()),
+            _ => Some(format!("products with status {status}")),
+        };
+    }
+
+    /// The products that the handle's rows make.
+    pub fn end(&mut self, left: &mut Left) -> Vec<Item> {
+        let Self { handle, product, options, images, variants, hidden } = std::mem::take(self);
+        if let Some(hidden) = hidden {
+            variants.iter().for_each(|_| left.out(&hidden));
+            return Vec::new();
+        }
+        let alone = variants.len() == 1
+            && variants.iter().all(|variant| ["", "Default Title"].contains(&variant.values[0].as_str()));
+        let item = |Variant { mut item, values }: Variant| {
+            let chosen: Vec<&str> =
+                values.iter().map(String::as_str).filter(|value| !value.is_empty()).collect();
+            if item.sku.is_empty() {
+                item.sku = if alone { handle.clone() } else { format!("{handle}-{}", chosen.join("-")) };
+                item.sku = item.sku.chars().take(64).collect();
+            }
+            item.name.clone_from(&product.name);
+            if !alone {
+                item.name = format!("{} - {}", product.name, chosen.join(" / "));
+                item.attribute("group", handle.as_str());
+                for (name, value) in options.iter().zip(&values) {
+                    item.attribute(name.as_str(), value.as_str());
+                }
+            }
+            item.description.clone_from(&product.description);
+            item.category.clone_from(&product.category);
+            item.attributes.extend(product.attributes.clone());
+            let own = std::mem::take(&mut item.images);
+            let others = images.iter().filter(|image| **image != own).map(String::as_str);
+            item.images = std::iter::once(own.as_str()).chain(others).collect::<Vec<_>>().join(" ");
+            item
+        };
+        variants.into_iter().map(item).collect()
+    }
+}
