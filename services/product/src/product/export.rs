@@ -141,7 +141,8 @@ fn csv(row: &Row, text: &mut String) {
     let attributes = json!(row.attributes).to_string();
     let (major, currency) = major(row.price);
     let (stock, version) = (row.on_hand.to_string(), row.stock_version.to_string());
-    let images = row.images.join(" ");
+    // As JSON: an address may hold what a cell of addresses is split at.
+    let images = if row.images.is_empty() { String::new() } else { json!(row.images).to_string() };
     let cells: [&str; 12] = [
         &row.sku,
         &row.name,
@@ -252,7 +253,7 @@ mod tests {
         assert_eq!(
             text,
             "\"A;1\",\" Lamp <\"\"big\"\"> & Co\",\"a,\n\"\"b\"\"\",34.00,EUR,sea,Sea,,3,7,\
-             /api/v1/products/x/images/0 https://a.example/1.jpg,\"{\"\"color\"\":\"\"red\"\"}\"\r\n"
+             \"[\"\"/api/v1/products/x/images/0\"\",\"\"https://a.example/1.jpg\"\"]\",\"{\"\"color\"\":\"\"red\"\"}\"\r\n"
         );
     }
 

@@ -12,7 +12,7 @@ use utoipa::{PartialSchema, ToSchema};
 
 use super::{Product, Status, sku};
 use crate::schema::{self, MAX_ATTRIBUTES, MAX_IMAGES};
-use crate::stock::MAX_DELTA;
+use crate::stock::{MAX_DELTA, MAX_ON_HAND};
 
 /// The part of a product that staff decide.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -123,7 +123,11 @@ pub(super) fn with_stock(mut body: Value, own: Option<&[String]>) -> Result<(For
     form.check(own, &mut invalid);
     let stock = match stock.as_ref().map(Value::as_i64) {
         None => None,
-        Some(Some(units)) => invalid.range("/stock", units, 0, MAX_DELTA),
+        // An import may count what many deliveries brought.
+        Some(Some(units)) => {
+            let most = if own.is_some() { MAX_DELTA } else { MAX_ON_HAND.into() };
+            invalid.range("/stock", units, 0, most)
+        }
         Some(None) => {
             invalid.push("/stock", "invalid_value", "A whole number.");
             None

@@ -225,11 +225,16 @@ pub struct Sender<'a> {
 /// What a file's lines would have made so far, if they were applied.
 #[derive(Debug, Default)]
 pub struct Rehearsal {
-    /// Of products: hashes of their keys, as a file may hold millions. Two that share one are counted wrongly, no more.
+    /// Of products: hashes of their keys, up to [`MOST_REHEARSED`]. Two that share one are counted wrongly, no more.
     created: HashSet<u64>,
-    /// Categories with their levels.
+    /// Categories with their levels, up to [`MOST_CATEGORIES`].
     categories: HashMap<String, i32>,
 }
+
+/// New products that a dry run knows again, some 16 MiB of hashes.
+const MOST_REHEARSED: usize = 1_000_000;
+/// New categories that a dry run knows again.
+const MOST_CATEGORIES: usize = 10_000;
 
 /// As [`apply`] would, without a change of anything.
 pub async fn rehearse(
@@ -238,8 +243,10 @@ pub async fn rehearse(
     sender: Sender<'_>,
     before: &mut Rehearsal,
 ) -> Result<Applied, ApplyError> {
+    // Rows are locked as they are by an import, and let go at once.
+    super::store::take_turn_to_add_many(connection).await?;
     let mut batch = Batch::find(connection, lines, sender).await?;
-    batch.follow(before);
+    batch.follow(lines, before);
     let mut applied = batch.add_all(lines);
     let again = batch.lead(before);
     applied.created -= again;

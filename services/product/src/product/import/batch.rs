@@ -8,7 +8,9 @@ use service::db::Connection;
 use uuid::Uuid;
 
 use super::store::{self, Changes, Found};
-use super::{Applied, ApplyError, Line, LineError, Rehearsal, Sender, Units};
+use super::{
+    Applied, ApplyError, Line, LineError, MOST_CATEGORIES, MOST_REHEARSED, Rehearsal, Sender, Units,
+};
 use crate::category::MOST_LEVELS;
 use crate::image::is_own;
 use crate::product::{Form, sku, slug, updated};
@@ -121,20 +123,27 @@ impl<'a> Batch<'a> {
     }
 
     /// Takes what batches before it would have made for there.
-    pub fn follow(&mut self, before: &Rehearsal) {
-        self.known.extend(before.categories.clone());
+    pub fn follow(&mut self, lines: &[Line], before: &Rehearsal) {
+        let named = lines.iter().flat_map(Line::categories);
+        let made = named.filter_map(|slug| Some((slug.clone(), *before.categories.get(slug)?)));
+        self.known.extend(made);
     }
 
     /// Adds what this batch would make; returns how many of the products those before it would have made already.
     pub fn lead(self, before: &mut Rehearsal) -> u64 {
-        before.categories.extend(self.made.iter().filter_map(|made| {
-            self.known.get_key_value(made.slug).map(|(slug, level)| (slug.clone(), *level))
-        }));
-        let new = self.drafts.values().filter(|draft| draft.created);
-        let again = new.filter(|draft| {
-            !before.created.insert(BuildHasherDefault::<DefaultHasher>::default().hash_one(&draft.key))
-        });
-        again.count() as u64
+        let made = self.made.iter().filter_map(|made| self.known.get_key_value(made.slug));
+        let room = MOST_CATEGORIES.saturating_sub(before.categories.len());
+        before.categories.extend(made.take(room).map(|(slug, level)| (slug.clone(), *level)));
+        let mut again = 0;
+        for draft in self.drafts.values().filter(|draft| draft.created) {
+            let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(&draft.key);
+            if before.created.contains(&hash) {
+                again += 1;
+            } else if before.created.len() < MOST_REHEARSED {
+                before.created.insert(hash);
+            }
+        }
+        again
     }
 
     fn add(&mut self, line: &'a Line) -> Result<Counted, LineError> {

@@ -35,6 +35,12 @@ pub enum Profile {
     Google,
 }
 
+/// Most of the addresses of a product's images together, in characters.
+const LONGEST_IMAGES: usize = 20_000;
+
+/// Most bytes of products that wait for other rows.
+const MOST_WAITING: usize = 8 * 1024 * 1024;
+
 /// Most names of what was left out.
 const MOST_NAMES: usize = 1000;
 
@@ -68,6 +74,14 @@ impl Profile {
             Self::Magento => magento::FIELDS,
             Self::Prestashop => prestashop::FIELDS,
             Self::Google => google::FIELDS,
+        }
+    }
+
+    /// Between the levels of a category.
+    fn separators(self) -> &'static [char] {
+        match self {
+            Self::Magento | Self::Prestashop => &['/', '>'],
+            Self::Shopify | Self::Woocommerce | Self::Google => &['>'],
         }
     }
 
@@ -183,17 +197,22 @@ impl Reader {
         let by_name = names.iter().enumerate().map(|(place, name)| (name.to_lowercase(), place)).collect();
         let taken = vec![false; cells.len()];
         let mut row = Row { line, names: &by_name, cells, taken };
-        let mut left = Left(Vec::new());
-        let made = google::row(&mut row).json(self.options, &mut left);
+        let mut left = Left::default();
+        let made = google::row(&mut row).json(self.options, Profile::Google.separators(), &mut left);
         let others = names.iter().zip(&row.cells).zip(&row.taken);
         let others = others.filter(|((_, cell), taken)| !**taken && !cell.is_empty());
-        for name in others.map(|((name, _), _)| name.clone()).chain(left.0) {
-            // Names are the sender's: a feed has some dozens.
+        others.for_each(|((name, _), _)| left.out(name.as_str()));
+        self.note(left);
+        (line, made)
+    }
+
+    /// Names are the sender's: a file has some dozens.
+    fn note(&mut self, left: Left) {
+        for (name, count) in left.0 {
             if self.left_out.len() < MOST_NAMES || self.left_out.contains_key(&name) {
-                *self.left_out.entry(name.chars().take(100).collect()).or_default() += 1;
+                *self.left_out.entry(name).or_default() += count;
             }
         }
-        (line, made)
     }
 
     pub fn profile(&self) -> Profile {
@@ -225,7 +244,7 @@ impl Reader {
         }
         let taken = vec![false; cells.len()];
         let mut row = Row { line, names: &self.by_name, cells, taken };
-        let mut left = Left(Vec::new());
+        let mut left = Left::default();
         let items = match &mut self.rows {
             Rows::Shopify(group) => group.row(&mut row, &mut left),
             Rows::Woocommerce(parents) => parents.row(&mut row, &mut left),
@@ -236,7 +255,7 @@ impl Reader {
         let Row { cells, taken, .. } = row;
         for ((name, cell), taken) in self.columns.iter().zip(&cells).zip(taken) {
             if !taken && !cell.trim().is_empty() && !name.starts_with('_') {
-                *self.left_out.entry(name.clone()).or_default() += 1;
+                left.out(name.as_str());
             }
         }
         self.make(items, left)
@@ -244,7 +263,7 @@ impl Reader {
 
     /// The products that were waiting for more rows.
     pub fn end(&mut self) -> Vec<Made> {
-        let mut left = Left(Vec::new());
+        let mut left = Left::default();
         let items = match &mut self.rows {
             Rows::Shopify(group) => group.end(&mut left),
             Rows::Magento(waiting) => waiting.end(),
@@ -254,25 +273,56 @@ impl Reader {
     }
 
     fn make(&mut self, items: Vec<Item>, mut left: Left) -> Vec<Made> {
-        let make = |item: Item| (item.line, item.json(self.options, &mut left));
+        let make = |item: Item| (item.line, item.json(self.options, self.profile.separators(), &mut left));
         let made = items.into_iter().map(make).collect();
-        for name in left.0 {
-            *self.left_out.entry(name).or_default() += 1;
-        }
+        self.note(left);
         made
     }
 }
 
-/// Names of what was left out of products.
-struct Left(Vec<String>);
+/// What was left out of products: how often, by the first 100 characters of its name.
+#[derive(Default)]
+struct Left(BTreeMap<String, u64>);
 
 impl Left {
-    fn out(&mut self, what: impl Into<String>) {
-        self.0.push(what.into());
+    fn out(&mut self, what: impl AsRef<str>) {
+        *self.0.entry(what.as_ref().chars().take(100).collect()).or_default() += 1;
+    }
+}
+
+/// A text that fits our limit; the rest is left out.
+fn cut(text: String, most: usize, what: &str, left: &mut Left) -> String {
+    match text.char_indices().nth(most) {
+        None => text,
+        Some((end, _)) => {
+            left.out(format!("{what} beyond {most} characters"));
+            text[..end].trim_end().to_owned()
+        }
     }
 }
 
 impl Item {
+    /// Leaves out what our limits have no room for, before it waits for other rows.
+    fn fit(mut self, left: &mut Left) -> Self {
+        self.name = cut(self.name, 200, "names", left);
+        self.description = cut(self.description, 5000, "descriptions", left);
+        let all = self.attributes.len();
+        let fits =
+            |(name, value): &(String, String)| name.chars().count() <= 64 && value.chars().count() <= 200;
+        self.attributes.retain(fits);
+        self.attributes.truncate(MAX_ATTRIBUTES);
+        (self.attributes.len()..all).for_each(|_| left.out("attributes that are too long or too many"));
+        self.images = cut(self.images, LONGEST_IMAGES, "images", left);
+        self
+    }
+
+    /// Bytes that it takes while it waits for other rows.
+    fn weight(&self) -> usize {
+        let attributes = self.attributes.iter().map(|(name, value)| name.len() + value.len());
+        let texts = [&self.sku, &self.name, &self.description, &self.price, &self.category, &self.images];
+        texts.iter().map(|text| text.len()).chain(attributes).sum()
+    }
+
     fn attribute(&mut self, name: impl Into<String>, value: impl Into<String>) {
         let (name, value) = (name.into(), value.into());
         if !name.is_empty() && !value.is_empty() {
@@ -281,27 +331,27 @@ impl Item {
     }
 
     /// As a line of JSON; what our limits leave no room for is left out.
-    fn json(self, options: Options, left: &mut Left) -> Result<Value, Fault> {
+    fn json(self, options: Options, separators: &[char], left: &mut Left) -> Result<Value, Fault> {
+        let item = self.fit(left);
         let mut attributes = Map::new();
-        for (name, value) in self.attributes {
-            if attributes.len() >= MAX_ATTRIBUTES || name.chars().count() > 64 || value.chars().count() > 200
-            {
-                left.out(name);
+        for (name, value) in item.attributes {
+            if attributes.len() >= MAX_ATTRIBUTES {
+                left.out("attributes that are too long or too many");
             } else {
                 attributes.insert(name, value.into());
             }
         }
-        let (category, category_name) = category(&self.category, left);
-        let mut fields = json!({"sku": self.sku, "name": self.name, "description": self.description,
+        let (category, category_name) = category(&item.category, separators, left);
+        let mut fields = json!({"sku": item.sku, "name": item.name, "description": item.description,
             "category": category, "category_name": category_name, "attributes": attributes});
-        let code = if self.currency.is_empty() {
+        let code = if item.currency.is_empty() {
             options.currency.or(options.usual).map(|currency| currency.code().to_owned())
         } else {
-            Some(self.currency)
+            Some(item.currency)
         };
-        if !self.price.is_empty() {
+        if !item.price.is_empty() {
             let amount = match code.as_deref().and_then(Currency::from_code) {
-                Some(currency) => minor_units(&self.price, currency, options.decimal)
+                Some(currency) => minor_units(&item.price, currency, options.decimal)
                     .map_err(|(code, detail)| ("/price/amount", code, detail))?,
                 None => 0,
             };
@@ -313,10 +363,10 @@ impl Item {
                 return Err(("/price/currency", "missing_field", detail.to_owned()));
             }
         }
-        if let Some(stock) = whole_number(&self.stock) {
+        if let Some(stock) = whole_number(&item.stock) {
             fields["stock"] = stock;
         }
-        let Value::Array(mut addresses) = images(self.images) else { return Ok(fields) };
+        let Value::Array(mut addresses) = images(item.images) else { return Ok(fields) };
         let before = addresses.len();
         addresses.retain(|address| address.as_str().is_some_and(|address| address.starts_with("http")));
         addresses.truncate(MAX_IMAGES);
@@ -342,8 +392,8 @@ fn whole_number(text: &str) -> Option<Value> {
 }
 
 /// The slug and the name of the last of some levels; those above it have no place.
-fn category(path: &str, left: &mut Left) -> (String, String) {
-    let mut levels = path.split(['>', '/']).map(str::trim).filter(|level| !level.is_empty());
+fn category(path: &str, separators: &[char], left: &mut Left) -> (String, String) {
+    let mut levels = path.split(separators).map(str::trim).filter(|level| !level.is_empty());
     let name = levels.next_back().unwrap_or("Other");
     levels.for_each(|_| left.out("levels above a category"));
     let name: String = name.chars().take(100).collect();

@@ -1,7 +1,7 @@
 //! Magento 2's products: the variants of a configurable product come before it, and it names them.
 //! <https://experienceleague.adobe.com/en/docs/commerce-admin/systems/data-transfer/data-attributes-product>
 
-use super::{Column, Item, Left, Row};
+use super::{Column, Item, Left, MOST_WAITING, Row};
 
 pub const MARKS: &[Column] =
     &[&["sku"], &["product_type"], &["name"], &["price"], &["attribute_set_code", "store_view_code"]];
@@ -16,12 +16,9 @@ pub const FIELDS: &[(&str, Column)] = &[
     ("images", &["base_image"]),
 ];
 
-/// Most variants that wait for their product.
-const MOST: usize = 5000;
-
-/// Products that are not shown by themselves, and so may be variants.
+/// Products that are not shown by themselves, and so may be variants, and their bytes.
 #[derive(Default)]
-pub struct Waiting(Vec<Item>);
+pub struct Waiting(Vec<Item>, usize);
 
 impl Waiting {
     pub fn first(&self) -> Option<u64> {
@@ -43,7 +40,7 @@ impl Waiting {
             name: row.take(&["name"]),
             description: row.take(&["description"]),
             price: row.take(&["price"]),
-            category: row.take(&["categories"]).split(',').next().unwrap_or_default().to_owned(),
+            category: deepest(&row.take(&["categories"])),
             stock: row.take(&["qty"]),
             ..Item::default()
         };
@@ -71,8 +68,10 @@ impl Waiting {
                 Vec::new()
             }
             _ if visibility == "Not Visible Individually" => {
+                let item = item.fit(left);
+                self.1 += item.weight();
                 self.0.push(item);
-                if self.0.len() >= MOST { self.end() } else { Vec::new() }
+                if self.1 > MOST_WAITING { self.end() } else { Vec::new() }
             }
             _ => vec![item],
         }
@@ -87,6 +86,7 @@ impl Waiting {
             let sku = pairs.iter().find(|(name, _)| *name == "sku").map(|(_, sku)| *sku);
             let Some(place) = self.0.iter().position(|item| Some(item.sku.as_str()) == sku) else { continue };
             let mut item = self.0.remove(place);
+            self.1 -= item.weight();
             item.attribute("group", product.sku.as_str());
             for (name, value) in pairs.iter().filter(|(name, _)| *name != "sku") {
                 item.attributes.retain(|(other, _)| other != name);
@@ -104,6 +104,15 @@ impl Waiting {
     }
 
     pub fn end(&mut self) -> Vec<Item> {
+        self.1 = 0;
         std::mem::take(&mut self.0)
     }
+}
+
+/// Of several categories the one with most levels: others may be those above it.
+fn deepest(categories: &str) -> String {
+    let levels = |category: &&str| category.split('/').count();
+    // The first of those that are as deep.
+    let deepest = categories.split(',').rev().max_by_key(levels);
+    deepest.unwrap_or_default().to_owned()
 }

@@ -1,7 +1,10 @@
 //! Shopify's products: the first row of a handle has the product, each row may have a variant and an image.
 //! <https://help.shopify.com/en/manual/products/import-export/using-csv>
 
-use super::{Column, Item, Left, Row};
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+
+use super::{Column, Item, Left, MOST_WAITING, Row};
+use crate::schema::MAX_IMAGES;
 
 const HANDLE: Column = &["handle", "url handle"];
 const SKU: Column = &["variant sku", "sku"];
@@ -20,9 +23,6 @@ pub const FIELDS: &[(&str, Column)] = &[
     ("images", IMAGE),
 ];
 
-/// Most variants of one product; Shopify has 2,048.
-const MOST: usize = 5000;
-
 /// The rows of one handle.
 #[derive(Default)]
 pub struct Group {
@@ -31,6 +31,8 @@ pub struct Group {
     options: [String; 3],
     images: Vec<String>,
     variants: Vec<Variant>,
+    /// Variants of the product went before these.
+    several: bool,
     /// A product that is not to be seen there.
     hidden: Option<String>,
 }
@@ -48,14 +50,21 @@ impl Group {
     pub fn row(&mut self, row: &mut Row<'_>, left: &mut Left) -> Vec<Item> {
         let handle = row.take(HANDLE);
         let mut done = Vec::new();
-        if handle != self.handle || self.variants.len() >= MOST {
+        if handle != self.handle {
             done = self.end(left);
             self.handle = handle;
+        } else if self.variants.len() * self.weight() > MOST_WAITING {
+            self.several = true;
+            done = self.made(left);
         }
-        self.product(row);
+        self.product(row, left);
         let image = row.take(IMAGE);
         if !image.is_empty() && !self.images.contains(&image) {
-            self.images.push(image);
+            if self.images.len() < MAX_IMAGES {
+                self.images.push(image);
+            } else {
+                left.out("images");
+            }
         }
         let (sku, price) = (row.take(SKU), row.take(PRICE));
         let values =
@@ -67,13 +76,13 @@ impl Group {
             let mut item = Item { line: row.line, sku, price, stock, images, ..Item::default() };
             item.attribute("barcode", row.take(&["variant barcode", "barcode"]).trim_start_matches('\''));
             item.attribute("weight_grams", row.take(&["variant grams", "weight value (grams)"]));
-            self.variants.push(Variant { item, values });
+            self.variants.push(Variant { item: item.fit(left), values });
         }
         done
     }
 
     /// What is only in the first row.
-    fn product(&mut self, row: &mut Row<'_>) {
+    fn product(&mut self, row: &mut Row<'_>, left: &mut Left) {
         let name = row.take(&["title"]);
         if name.is_empty() {
             return;
@@ -84,6 +93,7 @@ impl Group {
         self.product.category = if kind.is_empty() { path } else { kind.replace(['>', '/'], " ") };
         self.product.attribute("brand", row.take(&["vendor"]));
         self.product.attribute("tags", row.take(&["tags"]));
+        self.product = std::mem::take(&mut self.product).fit(left);
         self.options =
             [row.take(&["option1 name"]), row.take(&["option2 name"]), row.take(&["option3 name"])];
         let status = row.take(&["status"]).to_lowercase();
@@ -95,21 +105,35 @@ impl Group {
         };
     }
 
-    /// The products that the handle's rows make.
+    /// Bytes of each product that it makes.
+    fn weight(&self) -> usize {
+        self.product.weight() + self.images.iter().map(String::len).sum::<usize>()
+    }
+
+    /// The products that the rest of the handle's rows make.
     pub fn end(&mut self, left: &mut Left) -> Vec<Item> {
-        let Self { handle, product, options, images, variants, hidden } = std::mem::take(self);
-        if let Some(hidden) = hidden {
-            variants.iter().for_each(|_| left.out(&hidden));
+        let made = self.made(left);
+        *self = Self::default();
+        made
+    }
+
+    /// The products of the variants so far.
+    fn made(&mut self, left: &mut Left) -> Vec<Item> {
+        let variants = std::mem::take(&mut self.variants);
+        if let Some(hidden) = &self.hidden {
+            variants.iter().for_each(|_| left.out(hidden));
             return Vec::new();
         }
-        let alone = variants.len() == 1
+        let Self { handle, product, options, images, several, .. } = &*self;
+        let alone = !several
+            && variants.len() == 1
             && variants.iter().all(|variant| ["", "Default Title"].contains(&variant.values[0].as_str()));
         let item = |Variant { mut item, values }: Variant| {
             let chosen: Vec<&str> =
                 values.iter().map(String::as_str).filter(|value| !value.is_empty()).collect();
             if item.sku.is_empty() {
-                item.sku = if alone { handle.clone() } else { format!("{handle}-{}", chosen.join("-")) };
-                item.sku = item.sku.chars().take(64).collect();
+                let whole = if alone { handle.clone() } else { format!("{handle}-{}", chosen.join("-")) };
+                item.sku = short(whole);
             }
             item.name.clone_from(&product.name);
             if !alone {
@@ -129,4 +153,14 @@ impl Group {
         };
         variants.into_iter().map(item).collect()
     }
+}
+
+/// A SKU of at most 64 characters; of a longer text the beginning, and what tells it from others.
+fn short(text: String) -> String {
+    if text.chars().count() <= 64 {
+        return text;
+    }
+    let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(&text);
+    let beginning: String = text.chars().take(47).collect();
+    format!("{beginning}-{hash:016x}")
 }

@@ -2,8 +2,9 @@
 //! <https://github.com/woocommerce/woocommerce/wiki/Product-CSV-Import-Schema>
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use super::{Column, Item, Left, Row};
+use super::{Column, Item, Left, MOST_WAITING, Row};
 
 pub const MARKS: &[Column] = &[&["type"], &["sku"], &["name"], &["regular price"], &["published"]];
 
@@ -17,12 +18,9 @@ pub const FIELDS: &[(&str, Column)] = &[
     ("images", &["images"]),
 ];
 
-/// Most variable products that are kept for their variations.
-const MOST: usize = 20_000;
-
-/// Variable products by their SKU, and by `id:` and their number.
+/// Variable products by their SKU, and by `id:` and their number; and the bytes of them.
 #[derive(Default)]
-pub struct Parents(HashMap<String, Item>);
+pub struct Parents(HashMap<String, Arc<Item>>, usize);
 
 impl Parents {
     pub fn row(&mut self, row: &mut Row<'_>, left: &mut Left) -> Vec<Item> {
@@ -37,7 +35,8 @@ impl Parents {
             description: text(&row.take(&["description"])),
             price: row.take(&["regular price"]),
             category: row.take(&["categories"]).split(',').next().unwrap_or_default().to_owned(),
-            stock: row.take(&["stock"]),
+            // The export puts a sign before what a spreadsheet would take for a formula.
+            stock: row.take(&["stock"]).trim_start_matches('\'').to_owned(),
             images: row.take(&["images"]),
             ..Item::default()
         };
@@ -57,11 +56,17 @@ impl Parents {
         item.attribute("tags", row.take(&["tags"]));
         item.attribute("weight_kg", row.take(&["weight (kg)"]));
         if kind.contains("variable") {
-            if self.0.len() < MOST {
-                let sku = if item.sku.is_empty() { id.clone() } else { item.sku.to_lowercase() };
-                self.0.insert(sku, item.clone());
-                self.0.insert(id, item);
+            let item = item.fit(left);
+            self.1 += item.weight();
+            if self.1 > MOST_WAITING {
+                left.out("what variable products have in common");
+                return Vec::new();
             }
+            let (sku, item) = (item.sku.to_lowercase(), Arc::new(item));
+            if !sku.is_empty() {
+                self.0.insert(sku, item.clone());
+            }
+            self.0.insert(id, item);
             return Vec::new();
         }
         if published != "1" && !published.eq_ignore_ascii_case("true") {
@@ -72,7 +77,8 @@ impl Parents {
             left.out(format!("products of type {kind}"));
             return Vec::new();
         }
-        if item.sku.is_empty() {
+        // Without either it is refused.
+        if item.sku.is_empty() && id != "id:" {
             item.sku = format!("woo-{}", id.trim_start_matches("id:"));
         }
         if kind.contains("variation") {
