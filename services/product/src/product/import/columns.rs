@@ -107,10 +107,6 @@ impl Names {
         Self(fields.map(|(field, name)| (column(field), name)).collect())
     }
 
-    pub fn count(&self) -> usize {
-        self.0.len()
-    }
-
     /// The name of the column that an error's pointer leads to.
     pub fn of(&self, pointer: &str) -> Option<&str> {
         let told = self.0.iter().map(|(column, name)| (column.told_by(pointer), name.as_str()));
