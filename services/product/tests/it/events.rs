@@ -1,6 +1,6 @@
 //! What the service hears of others, and what it tells them.
 
-use crate::common::{cancel, id, refund, shop};
+use crate::common::{cancel, id, refund, shop_with_broker};
 use lapin::options::BasicGetOptions;
 use messaging::topology::Topology;
 use proto::product::v1::reserve_result::Outcome;
@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 #[tokio::test]
 async fn a_cancelled_sale_is_restocked_once_however_often_it_is_told() {
-    let shop = shop().await;
+    let shop = shop_with_broker().await;
     let lamp = shop.stocked(5).await;
     let order = Uuid::now_v7();
     shop.reserve(order, &[(&lamp, 2)]).await;
@@ -35,7 +35,7 @@ async fn a_cancelled_sale_is_restocked_once_however_often_it_is_told() {
 
 #[tokio::test]
 async fn a_refund_puts_back_what_it_names_once_and_never_more_than_was_sold() {
-    let shop = shop().await;
+    let shop = shop_with_broker().await;
     let lamp = shop.stocked(9).await;
     let order = Uuid::now_v7();
     shop.reserve(order, &[(&lamp, 5)]).await;
@@ -66,7 +66,7 @@ async fn a_refund_puts_back_what_it_names_once_and_never_more_than_was_sold() {
 
 #[tokio::test]
 async fn a_cancelled_reservation_is_released_and_never_comes_back() {
-    let shop = shop().await;
+    let shop = shop_with_broker().await;
     let lamp = shop.stocked(5).await;
     let (open, unseen) = (Uuid::now_v7(), Uuid::now_v7());
     shop.reserve(open, &[(&lamp, 2)]).await;
@@ -81,7 +81,7 @@ async fn a_cancelled_reservation_is_released_and_never_comes_back() {
 
 #[tokio::test]
 async fn a_change_of_a_product_reaches_the_subscribers() {
-    let shop = shop().await;
+    let shop = shop_with_broker().await;
     let product = shop.product(json!({"name": "Storm Lantern", "stock": 3})).await;
     let path = format!("/products/{}", id(&product));
     let patch = shop.staff(Method::PATCH, &path).header("if-match", "*").json(&json!({"name": "Lantern"}));

@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::common::{Shop, answer, form, id, is_reserved, reservation, shop, shop_with, untimed};
+use crate::common::{
+    Shop, answer, form, id, is_reserved, reservation, shop, shop_with, shop_with_broker, untimed,
+};
 use proto::product::v1 as wire;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
@@ -211,7 +213,7 @@ impl Dice {
 async fn under_a_hail_of_all_operations_no_call_fails_and_the_books_balance() {
     let seed = u64::from(std::process::id());
     println!("seed {seed}");
-    let shop = Arc::new(shop().await);
+    let shop = Arc::new(shop_with_broker().await);
     let replica = shop.replica().await;
     let mut products = Vec::new();
     for _ in 0..6 {

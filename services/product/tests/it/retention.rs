@@ -4,7 +4,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::common::{Shop, applied, cancel, is_reserved, refund, shop};
+use crate::common::{Shop, applied, cancel, is_reserved, refund, shop, shop_with_broker};
 use proto::product::v1::reserve_result::Outcome;
 use proto::product::v1::{CommitResult, ReleaseResult};
 use uuid::{NoContext, Timestamp, Uuid};
@@ -80,7 +80,7 @@ async fn ended_reservations_are_deleted_after_their_time_and_open_ones_never() {
 
 #[tokio::test]
 async fn what_is_asked_about_a_deleted_reservation_revives_none() {
-    let shop = shop().await;
+    let shop = shop_with_broker().await;
     let lamp = shop.stocked(10).await;
     let order = made(401);
     assert!(matches!(shop.reserve(order, &[(&lamp, 1)]).await, Outcome::Ended(_)));
@@ -95,7 +95,7 @@ async fn what_is_asked_about_a_deleted_reservation_revives_none() {
 
 #[tokio::test]
 async fn a_refund_puts_units_back_however_long_ago_they_were_sold() {
-    let shop = shop().await;
+    let shop = shop_with_broker().await;
     let (lamp, rope) = (shop.stocked(10).await, shop.stocked(10).await);
     let old = age(&shop, sold(&shop, &lamp, 5).await, 401).await;
     let young = sold(&shop, &rope, 5).await;

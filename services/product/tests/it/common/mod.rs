@@ -52,6 +52,15 @@ pub async fn shop() -> Shop {
 }
 
 pub async fn shop_with(settings: &[&str]) -> Shop {
+    open_on(testing::NO_BROKER, settings).await
+}
+
+/// With a broker, in a namespace of its own: for events that arrive.
+pub async fn shop_with_broker() -> Shop {
+    open_on(&testing::amqp_url(), &[]).await
+}
+
+async fn open_on(amqp_url: &str, settings: &[&str]) -> Shop {
     let (order, user) = (peer::generate().unwrap(), peer::generate().unwrap());
     let issuer = Issuer::start().await;
     let database = testing::database("products").await;
@@ -62,7 +71,7 @@ pub async fn shop_with(settings: &[&str]) -> Shop {
             .into();
     arguments.extend([
         format!("--database-url={database}"),
-        format!("--amqp-url={}", testing::amqp_url()),
+        format!("--amqp-url={amqp_url}"),
         format!("--amqp-namespace={namespace}"),
         format!("--jwks-url={}", issuer.jwks_url),
         format!("--trusted-callers=order={},user={}", order.public_key, user.public_key),
