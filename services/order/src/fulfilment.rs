@@ -12,8 +12,8 @@ use crate::events::stream::OrderStream;
 use crate::order::parcels;
 use crate::order::reads::{ReadError, Reads};
 use crate::order::store::load;
-use crate::order::{Line, Order, Parcel, Sent, Status, Tracking};
-use crate::refunds::{self, Unsent};
+use crate::order::{Line, Order, Parcel, Sent, Status, Tracking, Unsent};
+use crate::refunds;
 use crate::saga::facts::{self, Outcome, Report};
 use crate::saga::{Input, Refusal};
 use crate::times::Times;
@@ -122,7 +122,7 @@ impl Fulfilment {
 async fn locked(connection: &mut Connection, id: OrderId) -> Result<(Order, Unsent), ShipError> {
     refunds::store::lock(connection, id).await?;
     let order = load(connection, &[id]).await?.pop().ok_or(ReadError::UnknownOrder)?;
-    let restocked = refunds::store::restocked_unsent(connection, id).await?;
+    let restocked = parcels::restocked_unsent(connection, &[id]).await?.remove(&id).unwrap_or_default();
     Ok((order, restocked))
 }
 
@@ -220,27 +220,5 @@ impl Order {
         let all: HashMap<ProductId, i64> =
             items.map(|item| (item.product_id, i64::from(item.quantity))).collect();
         all == units(&sent.parcel.lines)
-    }
-
-    /// Units of each product that have not left.
-    fn not_sent(&self) -> HashMap<ProductId, i64> {
-        let mut left: HashMap<ProductId, i64> =
-            self.items.iter().map(|item| (item.product_id, i64::from(item.quantity))).collect();
-        for line in self.parcels.iter().flat_map(|sent| &sent.parcel.lines) {
-            left.entry(line.product_id).and_modify(|left| *left -= i64::from(line.quantity));
-        }
-        left
-    }
-
-    /// What is still to be sent: neither left, nor among these units that went back into stock.
-    fn rest(&self, restocked: &HashMap<ProductId, i64>) -> Vec<Line> {
-        let not_sent = self.not_sent();
-        let line = |item: &crate::order::Item| {
-            let back = restocked.get(&item.product_id).copied().unwrap_or(0);
-            let left = not_sent.get(&item.product_id).copied().unwrap_or(0) - back;
-            let quantity = u32::try_from(left).ok().filter(|left| *left > 0)?;
-            Some(Line { product_id: item.product_id, quantity })
-        };
-        self.items.iter().filter_map(line).collect()
     }
 }

@@ -71,6 +71,7 @@ impl Placement {
             shipping_address: Some(serde_json::to_value(&self.shipping_address)?),
             tracking: None,
             parcels: vec![],
+            unsent: Unsent::default(),
             placed_at: self.placed_at,
             updated_at: self.placed_at,
             items: self.items.clone(),
@@ -107,12 +108,22 @@ pub struct Order {
     pub tracking: Option<Tracking>,
     /// Oldest first.
     pub parcels: Vec<Sent>,
+    /// Looked up only where refunds can have left less to be sent, or a part has left.
+    pub unsent: Unsent,
     pub placed_at: OffsetDateTime,
     pub updated_at: OffsetDateTime,
     pub items: Vec<Item>,
     /// Grows with every change that is announced.
     pub version: i64,
     pub history: Vec<Past>,
+}
+
+/// Units of each product that went back into stock without having left.
+#[derive(Clone, Debug, Default)]
+pub struct Unsent {
+    /// With those of refunds that the provider has not answered.
+    pub all: HashMap<ProductId, i64>,
+    pub done: HashMap<ProductId, i64>,
 }
 
 /// A parcel on its way, and what it was said to be before.
@@ -285,6 +296,7 @@ impl Order {
         then.payment_status = past.payment_status;
         then.refunded = past.refunded;
         then.refunding = Money::zero(self.total.currency);
+        then.unsent = Unsent::default();
         then.payment_action = None;
         // With the numbers of now: what was wrong is of no use to anybody.
         then.parcels.retain(|sent| sent.sent_at <= past.at);
@@ -295,17 +307,49 @@ impl Order {
         then
     }
 
+    /// Units of each product that have not left.
+    pub fn not_sent(&self) -> HashMap<ProductId, i64> {
+        let mut left: HashMap<ProductId, i64> =
+            self.items.iter().map(|item| (item.product_id, i64::from(item.quantity))).collect();
+        for line in self.parcels.iter().flat_map(|sent| &sent.parcel.lines) {
+            left.entry(line.product_id).and_modify(|left| *left -= i64::from(line.quantity));
+        }
+        left
+    }
+
+    /// What is still to be sent: neither left, nor among these units that went back into stock.
+    pub fn rest(&self, restocked: &HashMap<ProductId, i64>) -> Vec<Line> {
+        let not_sent = self.not_sent();
+        let line = |item: &Item| {
+            let back = restocked.get(&item.product_id).copied().unwrap_or(0);
+            let left = not_sent.get(&item.product_id).copied().unwrap_or(0) - back;
+            let quantity = u32::try_from(left).ok().filter(|left| *left > 0)?;
+            Some(Line { product_id: item.product_id, quantity })
+        };
+        self.items.iter().filter_map(line).collect()
+    }
+
     /// What `viewer` may do now.
     fn next_actions(&self, viewer: Viewer) -> Vec<&'static str> {
         let staff = viewer == Viewer::Staff;
         let disputed = matches!(self.dispute, Some(Dispute::Open | Dispute::Lost));
         let paid = self.payment_status == PaymentStatus::Captured && !disputed;
-        let refundable =
-            paid && self.refunded.checked_add(self.refunding).is_some_and(|back| back < self.total);
+        let back = self.refunded.checked_add(self.refunding);
+        let refundable = paid && back.is_some_and(|back| back < self.total);
+        // What goes back whole is not sent, answered or not.
+        let goes_back = !self.total.is_zero() && back.is_none_or(|back| back >= self.total);
+        let in_part = self.status == Status::PartiallyShipped;
+        let ships = paid
+            && !goes_back
+            && (in_part || self.status == Status::Confirmed)
+            && !self.rest(&self.unsent.all).is_empty();
+        let nothing_follows = goes_back
+            || self.dispute == Some(Dispute::Lost)
+            || (in_part && self.rest(&self.unsent.done).is_empty());
         let allowed = [
             ("cancel", matches!(self.status, Status::Pending | Status::Confirmed)),
-            ("ship", staff && paid && matches!(self.status, Status::Confirmed | Status::PartiallyShipped)),
-            ("deliver", staff && self.status == Status::Shipped),
+            ("ship", staff && ships),
+            ("deliver", staff && (self.status == Status::Shipped || (in_part && nothing_follows))),
             ("refund", staff && refundable && self.status != Status::Cancelled),
         ];
         allowed.into_iter().filter(|(_, allowed)| *allowed).map(|(action, _)| action).collect()

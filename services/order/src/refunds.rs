@@ -47,14 +47,6 @@ pub struct Request {
     pub returned: Option<bool>,
 }
 
-/// Units of each product that went back into stock without having left.
-#[derive(Debug, Default)]
-pub struct Unsent {
-    /// With those of refunds that the provider has not answered.
-    pub all: HashMap<ProductId, i64>,
-    pub done: HashMap<ProductId, i64>,
-}
-
 /// A refund as the API shows it.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Refund)]

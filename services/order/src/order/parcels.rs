@@ -8,7 +8,7 @@ use service::db::Connection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Item, Line, Parcel, Sent, Tracking};
+use super::{Item, Line, Parcel, Sent, Tracking, Unsent};
 
 /// The parcels of each order, oldest first.
 pub async fn read(
@@ -32,6 +32,34 @@ pub async fn read(
         parcels.entry(row.order_id.into()).or_default().push(sent);
     }
     Ok(parcels)
+}
+
+/// What of each order went back into stock without having left.
+pub async fn restocked_unsent(
+    connection: &mut Connection,
+    orders: &[OrderId],
+) -> sqlx::Result<HashMap<OrderId, Unsent>> {
+    if orders.is_empty() {
+        return Ok(HashMap::new());
+    }
+    // A refund that fails after it had succeeded has had its units put back: only the money returns.
+    let rows = sqlx::query!(
+        r#"SELECT r.order_id, (line ->> 'product_id')::uuid AS "product_id!",
+                  sum((line ->> 'quantity')::int) AS "all!",
+                  COALESCE(sum((line ->> 'quantity')::int) FILTER (WHERE r.told), 0) AS "done!"
+           FROM orders.refunds r CROSS JOIN jsonb_array_elements(r.restock) AS line
+           WHERE r.order_id = ANY($1) AND NOT r.returned AND (r.status <> 'failed' OR r.told) GROUP BY 1, 2"#,
+        orders as &[OrderId],
+    )
+    .fetch_all(connection)
+    .await?;
+    let mut unsent: HashMap<OrderId, Unsent> = HashMap::new();
+    for row in rows {
+        let of = unsent.entry(row.order_id.into()).or_default();
+        of.all.insert(row.product_id.into(), row.all);
+        of.done.insert(row.product_id.into(), row.done);
+    }
+    Ok(unsent)
 }
 
 fn decode<T: DeserializeOwned>(column: serde_json::Value) -> sqlx::Result<T> {

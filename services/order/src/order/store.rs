@@ -204,6 +204,13 @@ pub async fn load(connection: &mut Connection, ids: &[OrderId]) -> sqlx::Result<
     .fetch_all(&mut *connection)
     .await?;
     let mut parcels = parcels::read(connection, ids).await?;
+    // Only where there can be any, and it matters.
+    let can_be_less = rows.iter().filter(|row| match row.status.as_str() {
+        "confirmed" => row.refunded > 0 || row.refunding > 0,
+        status => status == "partially_shipped",
+    });
+    let can_be_less: Vec<OrderId> = can_be_less.map(|row| row.id.into()).collect();
+    let mut unsent = parcels::restocked_unsent(connection, &can_be_less).await?;
     let mut history: HashMap<OrderId, Vec<_>> = HashMap::new();
     for row in noted {
         history.entry(row.order_id.into()).or_default().push(row);
@@ -251,6 +258,7 @@ pub async fn load(connection: &mut Connection, ids: &[OrderId]) -> sqlx::Result<
                 shipping_address: row.shipping_address,
                 tracking,
                 parcels,
+                unsent: unsent.remove(&id).unwrap_or_default(),
                 placed_at: row.placed_at,
                 updated_at: row.updated_at,
                 items,

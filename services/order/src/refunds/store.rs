@@ -7,7 +7,7 @@ use service::Money;
 use service::db::Connection;
 use service::money::Currency;
 
-use super::{Request, Unsent, View};
+use super::{Request, View};
 use crate::order::Line;
 use crate::saga::refunds::RefundStatus;
 
@@ -35,25 +35,6 @@ pub async fn restocked(connection: &mut Connection, order: OrderId) -> sqlx::Res
     .fetch_all(connection)
     .await?;
     Ok(rows.into_iter().map(|row| (row.product_id.into(), row.units)).collect())
-}
-
-/// Of those, the ones that had not left.
-pub async fn restocked_unsent(connection: &mut Connection, order: OrderId) -> sqlx::Result<Unsent> {
-    let rows = sqlx::query!(
-        r#"SELECT (line ->> 'product_id')::uuid AS "product_id!", sum((line ->> 'quantity')::int) AS "all!",
-                  COALESCE(sum((line ->> 'quantity')::int) FILTER (WHERE r.told), 0) AS "done!"
-           FROM orders.refunds r CROSS JOIN jsonb_array_elements(r.restock) AS line
-           WHERE r.order_id = $1 AND NOT r.returned AND (r.status <> 'failed' OR r.told) GROUP BY 1"#,
-        order as OrderId,
-    )
-    .fetch_all(connection)
-    .await?;
-    let mut unsent = Unsent::default();
-    for row in rows {
-        unsent.all.insert(row.product_id.into(), row.all);
-        unsent.done.insert(row.product_id.into(), row.done);
-    }
-    Ok(unsent)
 }
 
 /// Writes what a refund is for, and returns it. `returned`: what goes back into stock had left.

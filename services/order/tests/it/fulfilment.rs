@@ -209,6 +209,7 @@ async fn units_that_went_back_into_stock_without_leaving_are_not_sent() {
     // The one that was sent came back: two are still to leave.
     assert_eq!(staff.refund(&id, &one_back(thing, Some(true))).await.status, 201);
     buyer.until_refunded(&id, 2000).await;
+    assert_eq!(staff.get(&path).await.body["next_actions"], json!(["ship", "refund"]));
     assert_eq!(staff.post(&format!("{path}/deliver")).await.problem(), (409, "not_deliverable"));
     // One of these is sold out.
     assert_eq!(staff.refund(&id, &one_back(thing, Some(false))).await.status, 201);
@@ -225,6 +226,8 @@ async fn units_that_went_back_into_stock_without_leaving_are_not_sent() {
     buyer.until_refunded(&id, 2000).await;
     let none = staff.post_json(&ship, json!({"carrier": "Tern", "tracking_number": "T-4"})).await;
     assert_eq!(none.problem(), (409, "not_shippable"));
+    assert_eq!(staff.get(&path).await.body["next_actions"], json!(["deliver", "refund"]));
+    assert_eq!(buyer.get(&path).await.body["next_actions"], json!([]));
     assert_eq!(staff.post(&format!("{path}/deliver")).await.body["status"], "delivered");
 
     // What goes back whole does not leave.
@@ -233,6 +236,7 @@ async fn units_that_went_back_into_stock_without_leaving_are_not_sent() {
     assert_eq!(staff.post_json(&ship, part("T-5", thing, 1)).await.status, 200);
     assert_eq!(staff.refund(&id, &json!({"reason": "lost"})).await.status, 201);
     assert_eq!(staff.post_json(&ship, part("T-6", thing, 1)).await.problem(), (409, "not_shippable"));
+    assert_eq!(staff.get(&path).await.body["next_actions"], json!(["deliver"]));
     assert_eq!(staff.post(&format!("{path}/deliver")).await.body["status"], "delivered");
 }
 
