@@ -185,6 +185,46 @@ pub fn find(payment_method: &str) -> Option<Card> {
     })
 }
 
+/// Brand and last four digits of a card, as those of the card number that Stripe has for the name.
+pub fn face(payment_method: &str) -> (&'static str, &'static str) {
+    let name = payment_method.strip_prefix("pm_card_").unwrap_or_default();
+    let last4 = match name {
+        "visa_debit" => "5556",
+        "mastercard" => return ("mastercard", "4444"),
+        "mastercard_debit" => return ("mastercard", "8210"),
+        "mastercard_prepaid" => return ("mastercard", "5100"),
+        "amex" | "amex_threeDSecureNotSupported" => return ("amex", "0005"),
+        "discover" => return ("discover", "1117"),
+        "diners" => return ("diners", "0004"),
+        "jcb" => return ("jcb", "0505"),
+        "unionpay" => return ("unionpay", "0005"),
+        "ca" | "gb" => "0000",
+        "dk" | "fi" => "0001",
+        "br" | "nl" => "0002",
+        "mx" => "8001",
+        "fr" | "jp" | "nz" => "0003",
+        "be" => "0004",
+        "ie" | "pl" => "0005",
+        "au" => "0006",
+        "es" | "no" | "pt" => "0007",
+        "at" | "it" | "se" | "sg" => "0008",
+        "ch" => "0009",
+        "de" => "0016",
+        "createDispute" => "0259",
+        "createDisputeProductNotReceived" => "2685",
+        "createDisputeInquiry" => "1976",
+        "refundFail" => "5126",
+        "pendingRefund" => "7726",
+        "threeDSecure2Required" => "3220",
+        "threeDSecureRequired" => "3063",
+        "authenticationRequired" => "3184",
+        "authenticationRequiredOnSetup" => "3155",
+        "authenticationRequiredSetupForOffSession" => "0446",
+        _ => "4242",
+    };
+    ("visa", last4)
+}
+
 const INSUFFICIENT_FUNDS: Decline = Decline {
     code: "card_declined",
     decline_code: Some("insufficient_funds"),

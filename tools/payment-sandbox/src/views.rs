@@ -4,7 +4,14 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::book::Book;
+use crate::cards;
 use crate::intents::{Dispute, Intent, Methods, Pairs, Refund, RefundStatus, Status};
+
+/// How it was paid: <https://docs.stripe.com/api/charges/object#charge_object-payment_method_details>.
+fn details(payment_method: &str) -> Value {
+    let (brand, last4) = cards::face(payment_method);
+    json!({ "card": { "brand": brand, "last4": last4 }, "type": "card" })
+}
 
 fn object(pairs: &Pairs) -> Value {
     pairs.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect()
@@ -102,6 +109,7 @@ impl Intent {
             "paid": paid,
             "payment_intent": self.id,
             "payment_method": self.payment_method,
+            "payment_method_details": self.payment_method.as_deref().map(details),
             "refunded": self.received > 0 && self.refunded == self.received,
             "status": if paid { "succeeded" } else { "failed" },
         })

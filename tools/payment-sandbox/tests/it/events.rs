@@ -88,11 +88,24 @@ async fn what_can_be_expanded_is_and_nothing_else() {
         (&full["latest_charge"]["paid"], &full["latest_charge"]["amount_captured"]),
         (&json!(true), &json!(2500))
     );
+    let card = |brand: &str, last4: &str| json!({"card": {"brand": brand, "last4": last4}, "type": "card"});
+    assert_eq!(full["latest_charge"]["payment_method_details"], card("visa", "4242"));
     let list = api.get("/v1/payment_intents?expand[]=data.latest_charge").await.2;
     assert_eq!(list["data"], json!([full]));
     let (_, _, refund) =
         api.post("/v1/refunds", &[("payment_intent", id(&paid)), ("expand[]", "payment_intent")]).await;
     assert_eq!(refund["payment_intent"]["id"], plain["id"]);
+    for (name, brand, last4) in [
+        ("pm_card_mastercard", "mastercard", "4444"),
+        ("pm_card_amex", "amex", "0005"),
+        ("pm_card_visa_debit", "visa", "5556"),
+        ("pm_card_de", "visa", "0016"),
+    ] {
+        let intent = api.intent(name).await;
+        assert_eq!(api.post(&format!("{intent}/confirm"), &[]).await.0, StatusCode::OK, "{name}");
+        let (_, _, taken) = api.post(&format!("{intent}/capture"), &[("expand[]", "latest_charge")]).await;
+        assert_eq!(taken["latest_charge"]["payment_method_details"], card(brand, last4), "{name}");
+    }
     for path in [format!("{paid}?expand[]=customer"), "/v1/refunds?expand[]=payment_intent".to_owned()] {
         let (status, _, body) = api.get(&path).await;
         assert_eq!((status, &body["error"]["param"]), (StatusCode::BAD_REQUEST, &"expand".into()), "{path}");
