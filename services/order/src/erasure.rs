@@ -53,7 +53,7 @@ pub async fn erase(connection: &mut Connection, users: &[UserId]) -> sqlx::Resul
     forget_ended(connection, &orders).await
 }
 
-/// Takes address and parcel, and what staff wrote of refunds, from those of the orders
+/// Takes address, card and parcel, and what staff wrote of refunds, from those of the orders
 /// that have ended and whose users are erased. A confirmed order that was refunded
 /// whole is never shipped.
 pub async fn forget_ended(connection: &mut Connection, orders: &[OrderId]) -> sqlx::Result<()> {
@@ -70,7 +70,8 @@ pub async fn forget_ended(connection: &mut Connection, orders: &[OrderId]) -> sq
              UPDATE orders.refunds SET reason = ''
              WHERE order_id IN (SELECT id FROM ended) AND made_by = 'staff' AND reason <> ''
          )
-         UPDATE orders.orders SET shipping_address = NULL, tracking = NULL WHERE id IN (SELECT id FROM ended)",
+         UPDATE orders.orders SET shipping_address = NULL, tracking = NULL, card_brand = NULL, card_last4 = NULL
+         WHERE id IN (SELECT id FROM ended)",
         orders as &[OrderId],
     )
     .execute(connection)
@@ -82,7 +83,7 @@ pub async fn forget_ended(connection: &mut Connection, orders: &[OrderId]) -> sq
 /// has reported it delivered.
 const SHIPPED_DAYS: i32 = 90;
 
-/// Takes address and parcel from erased users' orders that were shipped long ago.
+/// Takes address, card and parcel from erased users' orders that were shipped long ago.
 pub async fn forget_long_shipped(connection: &mut Connection) -> sqlx::Result<()> {
     // One user after the other (OFFSET 0 keeps the planner from merging the two): shipped orders are many,
     // erased users few.
@@ -99,7 +100,8 @@ pub async fn forget_long_shipped(connection: &mut Connection) -> sqlx::Result<()
                      OFFSET 0) sent))
              ORDER BY id FOR UPDATE
          )
-         UPDATE orders.orders SET shipping_address = NULL, tracking = NULL WHERE id IN (SELECT id FROM long_ago)",
+         UPDATE orders.orders SET shipping_address = NULL, tracking = NULL, card_brand = NULL, card_last4 = NULL
+         WHERE id IN (SELECT id FROM long_ago)",
         SHIPPED_DAYS,
     )
     .execute(connection)

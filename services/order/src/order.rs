@@ -11,8 +11,8 @@ use std::time::Duration;
 use order_core::ids::{OrderId, ParcelId, ProductId, UserId};
 pub use order_core::number::OrderNumber;
 pub use order_core::order::{
-    CancelReason, DeclineReason, Dispute, Item, Line, MAX_LINES, MAX_QUANTITY, NextAction, NoTotal, Parcel,
-    PaymentStatus, Status, Tracking, total,
+    CancelReason, Card, DeclineReason, Dispute, Item, Line, MAX_LINES, MAX_QUANTITY, NextAction, NoTotal,
+    Parcel, PaymentStatus, Status, Tracking, total,
 };
 use serde::{Deserialize, Serialize};
 use service::Money;

@@ -90,6 +90,26 @@ pub struct NextAction {
     pub client_secret: Option<String>,
 }
 
+/// The card that was charged. No more of it is kept than its owner knows it by.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Card {
+    /// As the provider calls it, such as `visa`; or `unknown`.
+    pub brand: String,
+    /// Its last four digits.
+    pub last4: String,
+}
+
+impl Card {
+    /// `None` unless `last4` is four digits: whatever else a provider may say in its place is not kept.
+    pub fn new(brand: &str, last4: &str) -> Option<Self> {
+        let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+        let named = (1..=30).contains(&brand.len()) && brand.bytes().all(word);
+        let brand = if named { brand } else { "unknown" };
+        let digits = last4.len() == 4 && last4.bytes().all(|byte| byte.is_ascii_digit());
+        digits.then(|| Self { brand: brand.to_owned(), last4: last4.to_owned() })
+    }
+}
+
 /// Where a parcel is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -196,6 +216,17 @@ mod tests {
             name: "N".to_owned(),
             unit_price: Money::new(amount, currency),
             quantity,
+        }
+    }
+
+    #[test]
+    fn of_a_card_only_four_digits_and_a_word_are_kept() {
+        let card = |brand: &str, last4: &str| Some(Card { brand: brand.to_owned(), last4: last4.to_owned() });
+        assert_eq!(Card::new("visa", "4242"), card("visa", "4242"));
+        assert_eq!(Card::new("", "0005"), card("unknown", "0005"));
+        assert_eq!(Card::new("<b>", "0005"), card("unknown", "0005"));
+        for wrong in ["", "424", "42424", "4242424242424242", "424x", "٤٢٤٢"] {
+            assert_eq!(Card::new("visa", wrong), None, "{wrong}");
         }
     }
 

@@ -38,7 +38,7 @@ use money::Money;
 use self::refunds::{Refund, RefundReport, RefundStatus};
 use crate::ids::{IntentId, RefundId};
 use crate::order::{
-    CancelReason, DeclineReason, Dispute, NextAction, Parcel, PaymentStatus, Status, Tracking,
+    CancelReason, Card, DeclineReason, Dispute, NextAction, Parcel, PaymentStatus, Status, Tracking,
 };
 use crate::words::words;
 
@@ -77,6 +77,8 @@ pub struct State {
     pub pending_cancel: Option<CancelReason>,
     /// Why the card was declined, when it was.
     pub decline: Option<DeclineReason>,
+    /// What was charged, once the provider has told. Nothing is decided by it.
+    pub card: Option<Card>,
     /// The customer has complained to their bank.
     pub dispute: Option<Dispute>,
     /// What the provider waits for the customer to do.
@@ -122,6 +124,8 @@ pub enum Input {
     Refused(DeclineReason),
     /// What the provider says of the intent.
     IntentReported(IntentStatus),
+    /// The money was taken, from this card. Where the provider names no card it says that the intent is captured.
+    CapturedFrom(Card),
     /// The provider waits for the customer.
     ActionRequired(NextAction),
     /// A call was made and its outcome is not known.
@@ -205,6 +209,7 @@ impl State {
             intent: None,
             pending_cancel: None,
             decline: None,
+            card: None,
             dispute: None,
             action: None,
             tracking: None,
@@ -291,6 +296,11 @@ impl State {
                 self.cancel_unpaid(CancelReason::OutOfStock)
             }
             Input::IntentReported(status) => self.intent_reported(status, fresh),
+            Input::CapturedFrom(card) => {
+                branch!();
+                self.card = Some(card);
+                self.intent_reported(IntentStatus::Captured, fresh)
+            }
             Input::ActionRequired(action) => self.action_required(action),
             Input::Disputed(dispute) => self.disputed(dispute, fresh),
             Input::Refund(id, amount) => self.refund(id, amount)?,

@@ -19,7 +19,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use order_core::ids::{IntentId, OrderId, RefundId};
-use order_core::order::{DeclineReason, Dispute, NextAction};
+use order_core::order::{Card, DeclineReason, Dispute, NextAction};
 use order_core::saga::refunds::{RefundReport, RefundStatus};
 use order_core::saga::{Input, IntentStatus};
 
@@ -33,6 +33,10 @@ const CLOCKS_APART: Duration = Duration::from_secs(60);
 
 /// Whose parameters, statuses and errors are those below: <https://docs.stripe.com/upgrades>.
 const API_VERSION: &str = "2025-08-27.basil";
+
+/// Has an answer about an intent come with the charge in full, which tells the card.
+/// <https://docs.stripe.com/api/expanding_objects>
+const WITH_CHARGE: (&str, &str) = ("expand[]", "latest_charge");
 
 /// After our key was refused, no orders are taken for so long; then one shows whether it is still.
 const FAULT_HOLDS: Duration = Duration::from_secs(10);
@@ -89,6 +93,8 @@ struct IntentBody {
     client_secret: Option<String>,
     next_action: Option<NextActionBody>,
     last_payment_error: Option<ProviderError>,
+    /// An id, or the charge. Whatever its form: what it tells is good to know, and nothing waits for it.
+    latest_charge: Option<serde_json::Value>,
     #[serde(default)]
     metadata: HashMap<String, String>,
 }
@@ -273,7 +279,8 @@ impl Payments {
 
     /// Takes the money that is held.
     pub async fn capture(&self, payment: Payment<'_>, attempt: &str) -> Input {
-        self.act(payment, "capture", &[], attempt).await
+        let (name, value) = WITH_CHARGE;
+        self.act(payment, "capture", &[(name, value.to_owned())], attempt).await
     }
 
     /// Ends the intent, which frees held money.
@@ -284,7 +291,7 @@ impl Payments {
     /// What has become of the intent.
     pub async fn retrieve(&self, payment: Payment<'_>) -> Input {
         let request = self.client.get(format!("{}/v1/payment_intents/{}", self.url, payment.intent));
-        fact(self.send(request).await, payment)
+        fact(self.send(request.query(&[WITH_CHARGE])).await, payment)
     }
 
     /// How the amounts of a payment are counted; `None` without an answer. Only an intent tells that an earlier version of
@@ -652,7 +659,10 @@ fn state(intent: &IntentBody, payment: Payment<'_>) -> Option<Input> {
         "requires_action" => return Some(Input::ActionRequired(action(intent))),
         "processing" => IntentStatus::Processing,
         "requires_capture" => IntentStatus::Authorised,
-        "succeeded" => IntentStatus::Captured,
+        "succeeded" => match card(intent) {
+            Some(card) => return Some(Input::CapturedFrom(card)),
+            None => IntentStatus::Captured,
+        },
         "canceled" => IntentStatus::Cancelled,
         other => {
             tracing::error!(status = other, "payment.status_unknown");
@@ -671,6 +681,14 @@ fn is_for(intent: &IntentBody, payment: Payment<'_>) -> bool {
     let received = intent.status != "succeeded" || whole;
     let order = intent.metadata.get("order_id").is_none_or(|id| *id == payment.order.to_string());
     received && is_currency(intent.currency.as_deref(), payment.total.currency) && order
+}
+
+/// The card of an intent's charge, where that came in full and tells it.
+/// <https://docs.stripe.com/api/charges/object#charge_object-payment_method_details-card>
+fn card(intent: &IntentBody) -> Option<Card> {
+    let card = intent.latest_charge.as_ref()?.pointer("/payment_method_details/card")?;
+    let text = |field: &str| card.get(field).and_then(serde_json::Value::as_str);
+    Card::new(text("brand").unwrap_or_default(), text("last4")?)
 }
 
 fn action(intent: &IntentBody) -> NextAction {

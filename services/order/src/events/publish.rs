@@ -11,9 +11,10 @@ use proto::events::{
 use proto::order::v1 as events;
 use service::Money;
 use service::db::{Connection, Defect};
+use uuid::Uuid;
 
 use crate::order::{
-    self, CancelReason, DeclineReason, Item, Line, OrderNumber, Parcel, Placement, Status, Tracking,
+    self, CancelReason, Card, DeclineReason, Item, Line, OrderNumber, Parcel, Placement, Status, Tracking,
 };
 
 /// Writes `order.placed` of new orders.
@@ -68,7 +69,11 @@ impl<'a> Sent<'a> {
         Self { parcel, more_follows: status == Status::PartiallyShipped, corrected: false }
     }
 
-    fn event(&self, order: Option<events::Order>) -> events::OrderShipped {
+    fn event(
+        &self,
+        order: Option<events::Order>,
+        ships_to: Option<events::Destination>,
+    ) -> events::OrderShipped {
         let (carrier, tracking_number) = match self.parcel.tracking.clone() {
             Some(Tracking { carrier, tracking_number }) => (carrier, tracking_number),
             None => (String::new(), String::new()),
@@ -81,6 +86,8 @@ impl<'a> Sent<'a> {
             contents: self.parcel.lines.iter().map(units).collect(),
             more_follows: self.more_follows,
             corrected: self.corrected,
+            // What was fetched goes nowhere.
+            ships_to: ships_to.filter(|_| self.parcel.tracking.is_some()),
         }
     }
 }
@@ -89,11 +96,21 @@ fn units(line: &Line) -> events::Restock {
     events::Restock { product_id: line.product_id.to_string(), quantity: line.quantity }
 }
 
-/// What every announcement of an order has.
+/// What is known of every order that is announced.
 pub struct About {
     pub user: UserId,
     pub total: Money,
+    /// Whose name is on the parcel; none once the customer is erased.
+    pub recipient: Option<String>,
+    pub town: Option<String>,
     pub traceparent: Option<String>,
+}
+
+impl About {
+    fn ships_to(&self) -> Option<events::Destination> {
+        let recipient = self.recipient.clone()?;
+        Some(events::Destination { recipient, town: self.town.clone().unwrap_or_default() })
+    }
 }
 
 /// A change of an order at a version of it.
@@ -101,6 +118,8 @@ pub struct Announcement<'a> {
     pub order: OrderId,
     pub about: &'a About,
     pub version: i64,
+    /// What was charged, if it was and is known.
+    pub card: Option<&'a Card>,
     pub notice: Notice<'a>,
 }
 
@@ -116,47 +135,47 @@ pub async fn announce(
     let ids: Vec<OrderId> = notices.iter().map(|one| one.order).collect();
     let contents = order::store::contents(connection, &ids).await?;
     let mut announced = Vec::with_capacity(notices.len());
-    for Announcement { order: id, about, version, notice } in notices {
-        let of = contents.get(id).ok_or(Defect("an order has no lines"))?;
-        let order = body(*id, about.user, &of.number, &of.items(about.total.currency), about.total);
-        let event = notice
-            .event(*id, *version, order, refunds)
-            .ok_or(Defect("a refund that succeeded is not there"))?;
+    for one in notices {
+        let (id, about) = (one.order, one.about);
+        let of = contents.get(&id).ok_or(Defect("an order has no lines"))?;
+        let order = body(id, about.user, &of.number, &of.items(about.total.currency), about.total);
+        let event = one.event(order, refunds).ok_or(Defect("a refund that succeeded is not there"))?;
         announced.push(event.in_trace(about.traceparent.clone()));
     }
     enqueue(connection, &announced).await
 }
 
-impl Notice<'_> {
-    fn event(
-        &self,
-        id: OrderId,
-        version: i64,
-        order: events::Order,
-        refunds: &HashMap<RefundId, (i64, Vec<Line>)>,
-    ) -> Option<NewEvent> {
-        let order = Some(order);
-        Some(match self {
-            Self::Confirmed => {
-                NewEvent::new(ORDER_CONFIRMED, id.into(), version, &events::OrderConfirmed { order })
+impl Announcement<'_> {
+    fn event(&self, order: events::Order, refunds: &HashMap<RefundId, (i64, Vec<Line>)>) -> Option<NewEvent> {
+        let (id, version, order) = (Uuid::from(self.order), self.version, Some(order));
+        let card =
+            self.card.map(|card| events::Card { brand: card.brand.clone(), last4: card.last4.clone() });
+        Some(match &self.notice {
+            Notice::Confirmed => {
+                let body = events::OrderConfirmed { order, card, ships_to: self.about.ships_to() };
+                NewEvent::new(ORDER_CONFIRMED, id, version, &body)
             }
-            Self::Cancelled(reason, decline, returns) => {
+            Notice::Cancelled(reason, decline, returns) => {
                 let decline_reason = decline.filter(|_| *reason == CancelReason::PaymentDeclined);
                 let decline_reason = decline_reason.map(|reason| reason.as_str().to_owned());
                 let (reason, returns) = (reason.as_str().to_owned(), *returns);
-                let body = events::OrderCancelled { order, reason, decline_reason, returns };
-                NewEvent::new(ORDER_CANCELLED, id.into(), version, &body)
+                // Where nothing goes back there is nothing that it goes back to.
+                let card = card.filter(|_| returns.is_some_and(|returns| returns > 0));
+                let body = events::OrderCancelled { order, reason, decline_reason, returns, card };
+                NewEvent::new(ORDER_CANCELLED, id, version, &body)
             }
-            Self::Shipped(sent) => NewEvent::new(ORDER_SHIPPED, id.into(), version, &sent.event(order)),
-            Self::Delivered => {
-                NewEvent::new(ORDER_DELIVERED, id.into(), version, &events::OrderDelivered { order })
+            Notice::Shipped(sent) => {
+                NewEvent::new(ORDER_SHIPPED, id, version, &sent.event(order, self.about.ships_to()))
             }
-            Self::Refunded(refund) => {
+            Notice::Delivered => {
+                NewEvent::new(ORDER_DELIVERED, id, version, &events::OrderDelivered { order })
+            }
+            Notice::Refunded(refund) => {
                 let (amount, restock) = refunds.get(refund)?;
                 let restock = restock.iter().map(units).collect();
                 let (refund_id, amount) = (refund.to_string(), *amount);
-                let body = events::OrderRefunded { order, refund_id, amount, restock };
-                NewEvent::new(ORDER_REFUNDED, id.into(), version, &body)
+                let body = events::OrderRefunded { order, refund_id, amount, restock, card };
+                NewEvent::new(ORDER_REFUNDED, id, version, &body)
             }
         })
     }

@@ -14,7 +14,7 @@ use order_core::saga::State;
 use crate::address::Address;
 
 use super::{
-    CancelReason, DeclineReason, Dispute, Item, NextAction, Order, OrderNumber, Past, PaymentStatus,
+    CancelReason, Card, DeclineReason, Dispute, Item, NextAction, Order, OrderNumber, Past, PaymentStatus,
     Placement, Status, Tracking, parcels,
 };
 
@@ -345,6 +345,11 @@ pub fn tracking(column: serde_json::Value) -> sqlx::Result<Tracking> {
 
 pub fn action(column: serde_json::Value) -> sqlx::Result<NextAction> {
     serde_json::from_value(column).map_err(|error| sqlx::Error::Decode(error.into()))
+}
+
+/// The card that was charged, of its two columns.
+pub fn card(brand: Option<String>, last4: Option<String>) -> Option<Card> {
+    Card::new(&brand.unwrap_or_default(), &last4?)
 }
 
 pub fn currency(code: &str) -> sqlx::Result<Currency> {

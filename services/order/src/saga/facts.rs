@@ -13,8 +13,8 @@ use super::store::{Lease, Progress};
 use super::{Effect, Input, Phase, Refusal, State};
 use crate::erasure;
 use crate::events::publish::{About, Announcement, Notice, Sent, announce};
-use crate::order::store::{action, currency, tracking};
-use crate::order::{CancelReason, DeclineReason, Dispute, PaymentStatus, Status};
+use crate::order::store::{action, card, currency, tracking};
+use crate::order::{CancelReason, Card, DeclineReason, Dispute, PaymentStatus, Status};
 use crate::times::Times;
 
 /// What somebody learned about an order, in the order it happened.
@@ -59,6 +59,7 @@ struct Step {
     status: Status,
     payment: PaymentStatus,
     decline: Option<DeclineReason>,
+    card: Option<Card>,
     dispute: Option<Dispute>,
     refunded: Money,
 }
@@ -116,7 +117,8 @@ pub async fn apply(connection: &mut Connection, reports: &[Report], times: &Time
         })
         .map(|(id, mut row)| {
             let seen = |state: &State| {
-                (state.status, state.payment, state.action.clone(), state.dispute, state.returned())
+                let (action, card) = (state.action.clone(), state.card.clone());
+                (state.status, state.payment, action, card, state.dispute, state.returned())
             };
             if before
                 .get(&id)
@@ -176,7 +178,7 @@ impl Row {
             for effect in effects {
                 version += 1;
                 let (status, payment, refunded) = (state.status, state.payment, state.returned());
-                let (decline, dispute) = (state.decline, state.dispute);
+                let (decline, card, dispute) = (state.decline, state.card.clone(), state.dispute);
                 caused.push(Step {
                     order: report.order,
                     version,
@@ -184,6 +186,7 @@ impl Row {
                     status,
                     payment,
                     decline,
+                    card,
                     dispute,
                     refunded,
                 });
@@ -204,7 +207,9 @@ async fn lock(connection: &mut Connection, ids: &[OrderId]) -> sqlx::Result<Hash
     let rows = sqlx::query!(
         r#"SELECT s.order_id, s.phase, s.intent_id, s.pending_cancel, s.epoch, s.version AS saga_version, s.attempts,
                 s.news, s.news_read, s.traceparent, s.deadline_at <= now() AS "overdue!", o.user_id, o.currency, o.status, o.cancel_reason,
-                o.payment_status, o.payment_action, o.decline_reason, o.dispute, o.tracking, o.total, o.version
+                o.payment_status, o.payment_action, o.decline_reason, o.card_brand, o.card_last4, o.dispute, o.tracking, o.total, o.version,
+                o.shipping_address ->> 'name' AS recipient,
+                COALESCE(o.shipping_address ->> 'city', o.shipping_address ->> 'region') AS town
          FROM orders.sagas s JOIN orders.orders o ON o.id = s.order_id
          WHERE s.order_id = ANY($1) ORDER BY s.order_id FOR UPDATE"#,
         ids as &[OrderId]
@@ -231,6 +236,7 @@ async fn lock(connection: &mut Connection, ids: &[OrderId]) -> sqlx::Result<Hash
                 pending_cancel: row.pending_cancel.map(CancelReason::try_from).transpose()?,
                 dispute: row.dispute.map(Dispute::try_from).transpose()?,
                 decline: row.decline_reason.map(DeclineReason::try_from).transpose()?,
+                card: card(row.card_brand, row.card_last4),
                 action: row.payment_action.map(action).transpose()?,
                 tracking: row.tracking.map(tracking).transpose()?,
                 total,
@@ -244,7 +250,13 @@ async fn lock(connection: &mut Connection, ids: &[OrderId]) -> sqlx::Result<Hash
                 reports_read: row.news_read,
                 given_up: false,
             };
-            let about = About { user: row.user_id.into(), total, traceparent: row.traceparent };
+            let about = About {
+                user: row.user_id.into(),
+                total,
+                recipient: row.recipient,
+                town: row.town,
+                traceparent: row.traceparent,
+            };
             let (version, lease, steps) = (row.version, None, Vec::new());
             let overdue = row.overdue;
             Ok((id, Row { about, state, version, locked: version, progress, overdue, lease, steps }))
@@ -285,6 +297,9 @@ async fn write(
     let disputes =
         changed.iter().map(|(_, row)| row.state.dispute.map(|dispute| dispute.as_str().to_owned()));
     let disputes: Vec<Option<String>> = disputes.collect();
+    let card = |value: fn(&Card) -> &String| -> Vec<Option<String>> {
+        changed.iter().map(|(_, row)| row.state.card.as_ref().map(|card| value(card).clone())).collect()
+    };
     // Of an order that looks to its customer as before only the saga is written.
     let seen: Vec<Option<i64>> =
         changed.iter().map(|(_, row)| (row.version > row.locked).then_some(row.version)).collect();
@@ -298,10 +313,14 @@ async fn write(
         r#"WITH ordered AS (
              UPDATE orders.orders o
              SET status = c.status, cancel_reason = c.reason, payment_status = c.payment, tracking = c.tracking,
-                 payment_action = c.action, decline_reason = c.decline, dispute = c.dispute, refunded = c.refunded, version = c.version, updated_at = now()
+                 payment_action = c.action, decline_reason = c.decline, dispute = c.dispute, refunded = c.refunded, version = c.version, updated_at = now(),
+                 -- One that has forgotten its customer learns it no more.
+                 card_brand = CASE WHEN o.shipping_address IS NOT NULL THEN c.card_brand END,
+                 card_last4 = CASE WHEN o.shipping_address IS NOT NULL THEN c.card_last4 END
              FROM UNNEST($1::uuid[], $9::text[], $10::text[], $6::text[], $11::jsonb[], $12::bigint[], $13::bigint[],
-                         $19::jsonb[], $20::text[], $21::text[])
-                  AS c (id, status, reason, payment, tracking, version, refunded, action, decline, dispute)
+                         $19::jsonb[], $20::text[], $21::text[], $22::text[], $23::text[])
+                  AS c (id, status, reason, payment, tracking, version, refunded, action, decline, dispute,
+                        card_brand, card_last4)
              WHERE o.id = c.id AND c.version IS NOT NULL
          ), noted AS (
              INSERT INTO orders.order_history (order_id, version, status, payment_status, refunded)
@@ -348,6 +367,8 @@ async fn write(
         &actions as &[Option<serde_json::Value>],
         &declines as &[Option<String>],
         &disputes as &[Option<String>],
+        &card(|card| &card.brand) as &[Option<String>],
+        &card(|card| &card.last4) as &[Option<String>],
     )
     .fetch_all(&mut *connection)
     .await?;
@@ -389,8 +410,13 @@ fn history_and_notices(changed: &[(OrderId, Row)]) -> (History<'_>, Vec<Announce
             Effect::Refunded(refund) => (None, Some(Notice::Refunded(*refund))),
         };
         history.extend(status.map(|status| (step, status)));
-        let announcement =
-            |notice| Announcement { order: step.order, about: &row.about, version: step.version, notice };
+        let announcement = |notice| Announcement {
+            order: step.order,
+            about: &row.about,
+            version: step.version,
+            card: step.card.as_ref(),
+            notice,
+        };
         notices.extend(notice.map(announcement));
     }
     (history, notices)

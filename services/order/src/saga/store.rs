@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use super::{Phase, State, refund_store};
-use crate::order::store::{FIRST_EPOCH, action, currency, tracking};
+use crate::order::store::{FIRST_EPOCH, action, card, currency, tracking};
 use crate::order::{CancelReason, DeclineReason, Dispute, PaymentStatus, Placement, Status};
 
 /// A saga that this process works on.
@@ -132,7 +132,7 @@ pub async fn load(connection: &mut Connection, lease: Lease, hold: Duration) -> 
          SELECT s.phase, s.intent_id, s.pending_cancel, s.version, s.attempts, s.traceparent, s.news, s.news_read,
                 GREATEST(EXTRACT(epoch FROM s.deadline_at - now()), 0)::float8 AS "left!",
                 GREATEST(EXTRACT(epoch FROM s.action_deadline_at - now()), 0)::float8 AS action_left, o.status, o.cancel_reason,
-                o.payment_status, o.payment_action, o.decline_reason, o.dispute, o.tracking, o.total, o.currency, o.payment_method, o.placed_at
+                o.payment_status, o.payment_action, o.decline_reason, o.card_brand, o.card_last4, o.dispute, o.tracking, o.total, o.currency, o.payment_method, o.placed_at
          FROM held s JOIN orders.orders o ON o.id = s.order_id"#,
         lease.order_id as OrderId,
         lease.epoch,
@@ -156,6 +156,7 @@ pub async fn load(connection: &mut Connection, lease: Lease, hold: Duration) -> 
         intent: row.intent_id.map(IntentId::from),
         pending_cancel: row.pending_cancel.map(CancelReason::try_from).transpose()?,
         decline: row.decline_reason.map(DeclineReason::try_from).transpose()?,
+        card: card(row.card_brand, row.card_last4),
         dispute: row.dispute.map(Dispute::try_from).transpose()?,
         action: row.payment_action.map(action).transpose()?,
         tracking: row.tracking.map(tracking).transpose()?,

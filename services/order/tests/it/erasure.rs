@@ -67,6 +67,11 @@ async fn orders_lose_their_address_when_they_have_ended_and_stay_for_staff() {
     let order = staff.post(&format!("/orders/{stopped}/cancel")).await.body;
     assert_eq!((&order["status"], &order["shipping_address"]), (&json!("cancelled"), &Value::Null));
     staff.until(&stopped, "cancelled", "refunded").await;
+    let cards: Vec<String> = sqlx::query_scalar("SELECT id::text FROM orders.orders WHERE card_last4 <> ''")
+        .fetch_all(&shop.pool)
+        .await
+        .expect("the database answers");
+    assert_eq!(cards, [theirs.as_str()], "the cards go with the addresses");
 
     assert_eq!(address(&theirs).await["city"], "Hull");
     assert_eq!(shop.rows_of(&other).await, 2);

@@ -2,7 +2,9 @@
 
 use crate::common::{Shop, order_of};
 use prost::Message;
-use proto::order::v1::{OrderCancelled, OrderConfirmed, OrderPlaced};
+use proto::order::v1::{
+    Card, Destination, OrderCancelled, OrderConfirmed, OrderPlaced, OrderRefunded, OrderShipped,
+};
 use proto::product::v1::{Money, Product, ProductUpdated};
 use serde_json::json;
 use testing::eventually;
@@ -50,8 +52,68 @@ async fn an_order_tells_that_it_is_placed_confirmed_and_cancelled() {
     assert_eq!((placed.id, placed.user_id), (id, buyer.id.to_string()));
     assert_eq!((placed.total, placed.currency.as_str()), (2500, "EUR"));
     assert_eq!((placed.lines[0].quantity, placed.lines[0].unit_price), (2, 1250));
-    assert_eq!(OrderConfirmed::decode(events[1].2.as_slice()).unwrap().order.unwrap().lines, placed.lines);
-    assert_eq!(OrderCancelled::decode(events[2].2.as_slice()).unwrap().reason, "customer");
+    let confirmed = OrderConfirmed::decode(events[1].2.as_slice()).unwrap();
+    assert_eq!(confirmed.order.unwrap().lines, placed.lines);
+    assert_eq!((confirmed.card, confirmed.ships_to), (visa(), destination("Ada", "Hull")));
+    let cancelled = OrderCancelled::decode(events[2].2.as_slice()).unwrap();
+    assert_eq!((cancelled.reason.as_str(), cancelled.returns), ("customer", Some(2500)));
+    assert_eq!(cancelled.card, visa());
+}
+
+fn visa() -> Option<Card> {
+    Some(Card { brand: "visa".to_owned(), last4: "4242".to_owned() })
+}
+
+fn destination(recipient: &str, town: &str) -> Option<Destination> {
+    Some(Destination { recipient: recipient.to_owned(), town: town.to_owned() })
+}
+
+#[tokio::test]
+async fn what_was_not_charged_goes_back_to_no_card() {
+    let shop = Shop::open().await;
+    let thing = shop.stock.add(1250, 9);
+    let buyer = shop.customer();
+    let id = buyer.place(&order_of(thing, 1, "pm_card_chargeDeclinedExpiredCard")).await.id();
+    buyer.until(&id, "cancelled", "declined").await;
+    let events = shop.events(&id).await;
+    let cancelled = OrderCancelled::decode(events[1].2.as_slice()).unwrap();
+    assert_eq!((cancelled.returns, cancelled.decline_reason.as_deref()), (Some(0), Some("expired_card")));
+    assert_eq!(cancelled.card, None);
+}
+
+#[tokio::test]
+async fn parcels_and_refunds_are_told_of_with_where_they_go() {
+    let shop = Shop::open().await;
+    let thing = shop.stock.add(1250, 20);
+    let (buyer, staff) = (shop.customer(), shop.staff());
+    let mut order = order_of(thing, 3, "pm_card_amex");
+    // Without a town.
+    order["shipping_address"] =
+        json!({"name": "Lin", "line1": "1 Raffles Place", "postal_code": "048616", "country": "SG"});
+    let id = buyer.place(&order).await.id();
+    buyer.until(&id, "confirmed", "captured").await;
+    let one = json!([{"product_id": thing, "quantity": 1}]);
+    let ship = format!("/orders/{id}/ship");
+    let fetched = json!({"method": "collected", "items": one});
+    assert_eq!(staff.post_json(&ship, fetched).await.status, 200);
+    let parcel = |number: &str| json!({"carrier": "Tern", "tracking_number": number, "items": one});
+    assert_eq!(staff.post_json(&ship, parcel("T-1")).await.status, 200);
+    let part = json!({"reason": "a dent", "amount": {"amount": 300, "currency": "EUR"}});
+    assert_eq!(staff.refund(&id, &part).await.status, 201);
+    buyer.until_refunded(&id, 300).await;
+    let events = shop.events(&id).await;
+    let shipped = |index: usize| OrderShipped::decode(events[index].2.as_slice()).unwrap().ships_to;
+    assert_eq!((shipped(2), shipped(3)), (None, destination("Lin", "")));
+    let refunded = OrderRefunded::decode(events[4].2.as_slice()).unwrap();
+    let amex = Card { brand: "amex".to_owned(), last4: "0005".to_owned() };
+    assert_eq!((refunded.amount, refunded.card), (300, Some(amex)));
+
+    // One that has forgotten its customer.
+    let forget = "UPDATE orders.orders SET shipping_address = NULL";
+    sqlx::query(forget).execute(&shop.pool).await.unwrap();
+    assert_eq!(staff.post_json(&ship, parcel("T-2")).await.status, 200);
+    let events = shop.events(&id).await;
+    assert_eq!(OrderShipped::decode(events[5].2.as_slice()).unwrap().ships_to, None);
 }
 
 #[tokio::test]

@@ -44,7 +44,11 @@ async fn order_events_become_notifications_once_each() {
     for (kind, id, body) in [
         ("order.placed.v1", duplicated, placed.clone()),
         ("order.placed.v1", duplicated, placed),
-        ("order.confirmed.v1", Uuid::now_v7(), OrderConfirmed { order: body() }.encode_to_vec()),
+        (
+            "order.confirmed.v1",
+            Uuid::now_v7(),
+            OrderConfirmed { order: body(), ..Default::default() }.encode_to_vec(),
+        ),
         ("order.placed.v1", Uuid::now_v7(), OrderPlaced { order: None }.encode_to_vec()),
         // Of an account that has gone.
         ("order.placed.v1", Uuid::now_v7(), stranger),

@@ -41,6 +41,10 @@ fn action() -> NextAction {
     NextAction { redirect_url: Some("https://bank.test/3ds".to_owned()), client_secret: None }
 }
 
+fn card() -> Card {
+    Card::new("visa", "4242").unwrap()
+}
+
 fn created() -> Input {
     Input::Created("pi_1".to_owned().into())
 }
@@ -56,6 +60,21 @@ fn a_paid_order_is_confirmed_once_stock_and_money_are_taken() {
     assert_eq!((state.status, state.phase), (Status::Confirmed, Phase::Confirmed));
     assert_eq!(state.payment, PaymentStatus::Captured);
     assert_eq!(effects, [Effect::Confirm]);
+}
+
+#[test]
+fn the_card_that_was_charged_is_remembered() {
+    let capturing = [created(), Input::IntentReported(IntentStatus::Authorised), Input::StockCommitted];
+    let (state, _) = after(&capturing);
+    let (named, effects) = apply(&state, Input::CapturedFrom(card())).unwrap();
+    assert_eq!(effects, [Effect::Confirm]);
+    let (unnamed, _) = apply(&state, Input::IntentReported(IntentStatus::Captured)).unwrap();
+    // Told late, it changes nothing else.
+    assert_eq!(apply(&unnamed, Input::CapturedFrom(card())), Ok((named.clone(), vec![])));
+    assert_eq!(named, State { card: Some(card()), ..unnamed });
+    // A report without it does not take it away.
+    let again = Input::IntentReported(IntentStatus::Captured);
+    assert_eq!(apply(&named, again), Ok((named.clone(), vec![])));
 }
 
 #[test]

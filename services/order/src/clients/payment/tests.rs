@@ -128,6 +128,53 @@ async fn only_two_kinds_of_error_are_about_the_payment() {
 }
 
 #[tokio::test]
+async fn a_capture_tells_which_card_was_charged() {
+    for (method, brand, last4) in [
+        ("pm_card_visa", "visa", "4242"),
+        ("pm_card_mastercard", "mastercard", "4444"),
+        ("pm_card_amex", "amex", "0005"),
+    ] {
+        let (payments, order) = (sandbox().await, OrderId::from(Uuid::now_v7()));
+        let (placed_at, total) = (OffsetDateTime::now_utc(), Money::new(2500, Currency::EUR));
+        let new = NewIntent { order, placed_at, amount: total, method };
+        let Input::Created(intent) = payments.create(new).await else { panic!("it is made") };
+        let payment = Payment { intent: &intent, order, total };
+        let held = Input::IntentReported(IntentStatus::Authorised);
+        assert_eq!(payments.confirm(payment, "1.0").await, held);
+        assert_eq!(payments.retrieve(payment).await, held);
+        let taken = Input::CapturedFrom(Card::new(brand, last4).unwrap());
+        assert_eq!(payments.capture(payment, "2.0").await, taken);
+        assert_eq!(payments.retrieve(payment).await, taken);
+    }
+}
+
+#[test]
+fn a_charge_that_names_no_card_is_taken_all_the_same() {
+    let (intent, order) = (IntentId::from("pi".to_owned()), OrderId::from(Uuid::now_v7()));
+    let payment = Payment { intent: &intent, order, total: Money::new(1, Currency::EUR) };
+    let said = |charge: Value| {
+        let body = json!({"id": "pi", "status": "succeeded", "latest_charge": charge});
+        fact(Answer::Done(body.to_string()), payment)
+    };
+    let card = |brand: Value, last4: Value| {
+        said(json!({"id": "ch", "payment_method_details": {"card": {"brand": brand, "last4": last4}}}))
+    };
+    let named = Input::CapturedFrom(Card::new("unknown", "4242").unwrap());
+    assert_eq!(card(json!(null), json!("4242")), named);
+    for unnamed in [
+        said(json!(null)),
+        said(json!("ch_1")),
+        said(json!({"id": "ch"})),
+        said(json!({"payment_method_details": {"type": "sepa_debit", "sepa_debit": {"last4": "3000"}}})),
+        card(json!("visa"), json!(null)),
+        card(json!("visa"), json!(4242)),
+        card(json!("visa"), json!("4242424242424242")),
+    ] {
+        assert_eq!(unnamed, Input::IntentReported(IntentStatus::Captured));
+    }
+}
+
+#[tokio::test]
 async fn owners_of_cards_learn_why_they_were_declined_unless_it_tells_of_theft() {
     let order = OrderId::from(Uuid::now_v7());
     let intent = IntentId::from("pi".to_owned());
@@ -312,7 +359,8 @@ async fn what_an_earlier_version_took_goes_back_in_the_units_that_it_was_taken_i
     ];
     let intent = earlier(&payments, order, &form).await;
     let payment = Payment { intent: &intent, order, total };
-    assert_eq!(payments.retrieve(payment).await, Input::IntentReported(IntentStatus::Captured));
+    let taken = Input::CapturedFrom(Card::new("visa", "4242").unwrap());
+    assert_eq!(payments.retrieve(payment).await, taken);
     let refund = RefundId::from(Uuid::now_v7());
     let Input::RefundReported(report) = payments.refund(payment, refund, total).await else {
         panic!("it is answered")

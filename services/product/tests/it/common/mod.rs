@@ -292,7 +292,9 @@ pub async fn refund(shop: &Shop, order: Uuid, product: &str, quantity: u32) {
     let refunded = order::Order { id: order.to_string(), ..order::Order::default() };
     let restock = vec![order::Restock { product_id: product.to_owned(), quantity }];
     let refund_id = Uuid::now_v7().to_string();
-    let body = order::OrderRefunded { order: Some(refunded), refund_id, amount: 1, restock };
+    let amount = 1;
+    let body =
+        order::OrderRefunded { order: Some(refunded), refund_id, amount, restock, ..Default::default() };
     enqueue(shop, &[NewEvent::new(ORDER_REFUNDED, order, 1, &body)]).await;
 }
 

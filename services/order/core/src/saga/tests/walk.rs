@@ -165,7 +165,7 @@ impl World {
             Provider::Processing => IntentStatus::Processing,
             Provider::Declined => IntentStatus::Declined(DeclineReason::Declined),
             Provider::Authorised => IntentStatus::Authorised,
-            Provider::Captured => IntentStatus::Captured,
+            Provider::Captured => return Input::CapturedFrom(card()),
             Provider::Cancelled => IntentStatus::Cancelled,
         })
     }
