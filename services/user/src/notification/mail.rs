@@ -8,7 +8,8 @@ use askama::Template;
 use prost::Message;
 use proto::events;
 use proto::order::v1::{
-    Order, OrderCancelled, OrderConfirmed, OrderDelivered, OrderPlaced, OrderRefunded, OrderShipped, Restock,
+    self as told_by, Destination, Order, OrderCancelled, OrderConfirmed, OrderDelivered, OrderPlaced,
+    OrderRefunded, OrderShipped, Restock,
 };
 use service::Money;
 use service::money::Currency;
@@ -24,8 +25,14 @@ pub(super) struct Mail {
 
 /// What happened to an order.
 enum About {
-    Placed,
-    Confirmed,
+    Placed {
+        free: bool,
+    },
+    Confirmed {
+        free: bool,
+        card: Option<Card>,
+        to: Option<Place>,
+    },
     Cancelled {
         why: Why,
         money: Back,
@@ -34,6 +41,7 @@ enum About {
         carrier: String,
         number: String,
         more_follows: bool,
+        to: Option<Place>,
     },
     Corrected {
         carrier: String,
@@ -46,22 +54,55 @@ enum About {
     Delivered,
     Refunded {
         amount: String,
+        card: Option<Card>,
     },
+}
+
+/// The card that was charged.
+struct Card {
+    /// None where its name is not known here.
+    brand: Option<&'static str>,
+    last4: String,
+}
+
+/// Where an order goes.
+struct Place {
+    recipient: String,
+    town: Option<String>,
 }
 
 /// Why an order was cancelled.
 enum Why {
-    Declined,
+    Declined(Decline),
     Late,
     OutOfStock,
     Customer,
     Other,
 }
 
+/// Why a card was declined, as `order.cancelled` has it.
+enum Decline {
+    /// The event is from before it was told, or has a reason that a later release knows.
+    Untold,
+    /// It is between the customer and their bank.
+    Declined,
+    InsufficientFunds,
+    ExpiredCard,
+    IncorrectDetails,
+    AuthenticationFailed,
+    CardNotSupported,
+    LimitExceeded,
+    AmountNotAccepted,
+    TryAgainLater,
+}
+
 /// What goes back of a cancelled order.
 enum Back {
     Nothing,
-    All(String),
+    All {
+        amount: String,
+        card: Option<Card>,
+    },
     /// The event is from before it was told.
     Unknown,
 }
@@ -180,18 +221,29 @@ fn told(order: Option<Order>, about: About) -> anyhow::Result<Told> {
 
 fn tell(kind: &str, payload: &[u8]) -> anyhow::Result<Told> {
     match kind {
-        events::ORDER_PLACED => told(OrderPlaced::decode(payload)?.order, About::Placed),
-        events::ORDER_CONFIRMED => told(OrderConfirmed::decode(payload)?.order, About::Confirmed),
+        events::ORDER_PLACED => {
+            let order = OrderPlaced::decode(payload)?.order;
+            let free = is_free(order.as_ref());
+            told(order, About::Placed { free })
+        }
+        events::ORDER_CONFIRMED => {
+            let OrderConfirmed { order, card: paid, ships_to } = OrderConfirmed::decode(payload)?;
+            let free = is_free(order.as_ref());
+            told(order, About::Confirmed { free, card: paid.and_then(card), to: ships_to.and_then(place) })
+        }
         events::ORDER_CANCELLED => {
-            let OrderCancelled { order, reason, returns, .. } = OrderCancelled::decode(payload)?;
-            let order = order.context("the event has no order")?;
-            let money = match (returns, reason.as_str()) {
+            let event = OrderCancelled::decode(payload)?;
+            let order = event.order.context("the event has no order")?;
+            let money = match (event.returns, event.reason.as_str()) {
                 (Some(0), _) | (None, "payment_declined") => Back::Nothing,
-                (Some(amount), _) => Back::All(currency(&order)?(amount).to_string()),
+                (Some(amount), _) => Back::All {
+                    amount: currency(&order)?(amount).to_string(),
+                    card: event.card.and_then(card),
+                },
                 (None, _) => Back::Unknown,
             };
-            let why = match reason.as_str() {
-                "payment_declined" => Why::Declined,
+            let why = match event.reason.as_str() {
+                "payment_declined" => Why::Declined(decline(event.decline_reason.as_deref())),
                 "payment_timeout" => Why::Late,
                 "out_of_stock" => Why::OutOfStock,
                 "customer" => Why::Customer,
@@ -202,10 +254,11 @@ fn tell(kind: &str, payload: &[u8]) -> anyhow::Result<Told> {
         events::ORDER_SHIPPED => {
             let event = OrderShipped::decode(payload)?;
             let (carrier, number, more_follows) = (event.carrier, event.tracking_number, event.more_follows);
+            let to = event.ships_to.and_then(place);
             let about = match (carrier.is_empty(), event.corrected) {
                 (true, _) => About::Collected { more_follows },
                 (false, true) => About::Corrected { carrier, number },
-                (false, false) => About::Left { carrier, number, more_follows },
+                (false, false) => About::Left { carrier, number, more_follows, to },
             };
             Ok(Told { contents: event.contents, ..told(event.order, about)? })
         }
@@ -214,9 +267,50 @@ fn tell(kind: &str, payload: &[u8]) -> anyhow::Result<Told> {
             let event = OrderRefunded::decode(payload)?;
             let order = event.order.context("the event has no order")?;
             let amount = currency(&order)?(event.amount).to_string();
-            told(Some(order), About::Refunded { amount })
+            told(Some(order), About::Refunded { amount, card: event.card.and_then(card) })
         }
         _ => anyhow::bail!("nobody is told of {kind}"),
+    }
+}
+
+fn is_free(order: Option<&Order>) -> bool {
+    order.is_some_and(|order| order.total == 0)
+}
+
+/// None of a card that is not named, as of orders from before.
+fn card(card: told_by::Card) -> Option<Card> {
+    let brand = match card.brand.as_str() {
+        "amex" => Some("American Express"),
+        "cartes_bancaires" => Some("Cartes Bancaires"),
+        "diners" => Some("Diners Club"),
+        "discover" => Some("Discover"),
+        "eftpos_au" => Some("eftpos"),
+        "jcb" => Some("JCB"),
+        "mastercard" => Some("Mastercard"),
+        "unionpay" => Some("UnionPay"),
+        "visa" => Some("Visa"),
+        _ => None,
+    };
+    (!card.last4.is_empty()).then_some(Card { brand, last4: card.last4 })
+}
+
+fn place(to: Destination) -> Option<Place> {
+    let town = Some(to.town).filter(|town| !town.is_empty());
+    (!to.recipient.is_empty()).then_some(Place { recipient: to.recipient, town })
+}
+
+fn decline(reason: Option<&str>) -> Decline {
+    match reason {
+        Some("declined") => Decline::Declined,
+        Some("insufficient_funds") => Decline::InsufficientFunds,
+        Some("expired_card") => Decline::ExpiredCard,
+        Some("incorrect_details") => Decline::IncorrectDetails,
+        Some("authentication_failed") => Decline::AuthenticationFailed,
+        Some("card_not_supported") => Decline::CardNotSupported,
+        Some("limit_exceeded") => Decline::LimitExceeded,
+        Some("amount_not_accepted") => Decline::AmountNotAccepted,
+        Some("try_again_later") => Decline::TryAgainLater,
+        _ => Decline::Untold,
     }
 }
 
@@ -252,11 +346,198 @@ mod tests {
         })
     }
 
+    fn named(brand: &str) -> Option<told_by::Card> {
+        Some(told_by::Card { brand: brand.to_owned(), last4: "4242".to_owned() })
+    }
+
+    fn to(town: &str) -> Option<Destination> {
+        Some(Destination { recipient: "Ada <b>".to_owned(), town: town.to_owned() })
+    }
+
+    fn confirmed(
+        order: Option<Order>,
+        card: Option<told_by::Card>,
+        ships_to: Option<Destination>,
+    ) -> Vec<u8> {
+        OrderConfirmed { order, card, ships_to }.encode_to_vec()
+    }
+
+    /// The sentences of a mail in both languages, English first.
+    fn sentences(kind: &str, payload: &[u8]) -> [Vec<String>; 2] {
+        [Language::En, Language::Zh].map(|language| {
+            let text = super::write(kind, payload, "Ada", language).unwrap().text;
+            text.split("\n\n").nth(1).unwrap().lines().map(str::to_owned).collect()
+        })
+    }
+
+    #[test]
+    fn mails_say_which_card_and_where_to_as_far_as_that_is_known() {
+        for (card, ships_to, english, chinese) in [
+            (
+                named("visa"),
+                to("Hull"),
+                vec![
+                    "Your payment has arrived. We are packing your order.",
+                    "You have paid with your Visa card ending 4242.",
+                    "It ships to Ada <b> in Hull.",
+                ],
+                vec![
+                    "我们已收到您的付款，正在为您打包。",
+                    "您使用尾号为 4242 的 Visa 卡付款。",
+                    "收件人：Ada <b>（Hull）。",
+                ],
+            ),
+            (
+                named("unknown"),
+                to(""),
+                vec![
+                    "Your payment has arrived. We are packing your order.",
+                    "You have paid with your card ending 4242.",
+                    "It ships to Ada <b>.",
+                ],
+                vec![
+                    "我们已收到您的付款，正在为您打包。",
+                    "您使用尾号为 4242 的银行卡付款。",
+                    "收件人：Ada <b>。",
+                ],
+            ),
+            // From before either was told.
+            (
+                None,
+                None,
+                vec!["Your payment has arrived. We are packing your order."],
+                vec!["我们已收到您的付款，正在为您打包。"],
+            ),
+        ] {
+            let payload = confirmed(order("EUR"), card, ships_to);
+            assert_eq!(sentences(events::ORDER_CONFIRMED, &payload), [english, chinese]);
+            let html = write(events::ORDER_CONFIRMED, &payload, "Ada").unwrap().html;
+            assert!(!html.contains("<b>"), "{html}");
+        }
+        for (card, english, chinese) in [
+            (
+                named("amex"),
+                "We have returned 12.50 EUR to your American Express card ending 4242.",
+                "我们已将 12.50 EUR 退回您尾号为 4242 的 American Express 卡。",
+            ),
+            (
+                named(""),
+                "We have returned 12.50 EUR to your card ending 4242.",
+                "我们已将 12.50 EUR 退回您尾号为 4242 的银行卡。",
+            ),
+            (
+                None,
+                "We have returned 12.50 EUR to you, the way that you paid.",
+                "我们已按您的付款方式退还 12.50 EUR。",
+            ),
+        ] {
+            let refunded = OrderRefunded { order: order("EUR"), amount: 1250, card, ..Default::default() };
+            let said = sentences(events::ORDER_REFUNDED, &refunded.encode_to_vec());
+            assert_eq!(said, [vec![english], vec![chinese]]);
+        }
+        let mut shipped = OrderShipped {
+            order: order("EUR"),
+            carrier: "DHL".to_owned(),
+            tracking_number: "JD1".to_owned(),
+            ships_to: to("Hull"),
+            ..OrderShipped::default()
+        };
+        let [english, chinese] = sentences(events::ORDER_SHIPPED, &shipped.encode_to_vec());
+        assert_eq!(english[2..], ["It ships to Ada <b> in Hull."]);
+        assert_eq!(chinese[2..], ["收件人：Ada <b>（Hull）。"]);
+        shipped.ships_to = None;
+        let [english, chinese] = sentences(events::ORDER_SHIPPED, &shipped.encode_to_vec());
+        assert_eq!((english.len(), chinese.len()), (2, 2));
+    }
+
+    #[test]
+    fn a_cancellation_says_why_and_what_becomes_of_the_money() {
+        let cancelled = |decline_reason: Option<&str>, card, returns| OrderCancelled {
+            order: order("EUR"),
+            reason: if decline_reason.is_some() { "payment_declined" } else { "customer" }.to_owned(),
+            decline_reason: decline_reason.map(str::to_owned),
+            returns: Some(returns),
+            card,
+        };
+        let said = |event: OrderCancelled| sentences(events::ORDER_CANCELLED, &event.encode_to_vec());
+        assert_eq!(
+            said(cancelled(None, named("visa"), 2505)),
+            [
+                ["You have cancelled your order.", "We return 25.05 EUR to your Visa card ending 4242.",],
+                ["您取消了您的订单。", "我们将把 25.05 EUR 退回您尾号为 4242 的 Visa 卡。"],
+            ]
+        );
+        assert_eq!(
+            said(cancelled(None, None, 2505)),
+            [
+                ["You have cancelled your order.", "We return 25.05 EUR to you, the way that you paid."],
+                ["您取消了您的订单。", "我们将按您的付款方式退还 25.05 EUR。"],
+            ]
+        );
+        for (reason, english, chinese) in [
+            ("declined", "Your bank can tell you why.", "具体原因请咨询您的银行。"),
+            (
+                "insufficient_funds",
+                "Your bank says that there is not enough money for it.",
+                "您的银行表示余额不足。",
+            ),
+            ("expired_card", "The card has expired.", "该卡已过期。"),
+            (
+                "incorrect_details",
+                "The card's number, date or security code was not right.",
+                "卡号、有效期或安全码有误。",
+            ),
+            (
+                "authentication_failed",
+                "Your bank wanted you to confirm the payment, and that did not work.",
+                "您的银行要求您确认付款，但未能完成。",
+            ),
+            (
+                "card_not_supported",
+                "The card is not for such purchases, or not for this currency.",
+                "该卡不支持此类交易或币种。",
+            ),
+            (
+                "limit_exceeded",
+                "The card was used too often, or for more than its limit.",
+                "该卡的使用次数过多，或金额超出限额。",
+            ),
+            ("amount_not_accepted", "Such an amount can't be paid by card.", "这一金额无法用银行卡支付。"),
+            (
+                "try_again_later",
+                "Your bank could not be reached. The same card may do later.",
+                "当时无法联系您的银行，稍后可用同一张卡重试。",
+            ),
+        ] {
+            let [in_english, in_chinese] = said(cancelled(Some(reason), None, 0));
+            let first = "Your card was declined, so we have cancelled your order.";
+            assert_eq!(in_english, [first, english, "Nothing was charged."], "{reason}");
+            assert_eq!(in_chinese[1..], [chinese, "我们没有向您收取任何款项。"], "{reason}");
+        }
+        // A reason that a later release knows.
+        let [in_english, in_chinese] = said(cancelled(Some("new"), None, 0));
+        assert_eq!((in_english.len(), in_chinese.len()), (2, 2));
+    }
+
+    #[test]
+    fn of_what_costs_nothing_no_mail_speaks_of_a_payment() {
+        let mut free = order("EUR").unwrap();
+        free.total = 0;
+        for (kind, payload) in [
+            (events::ORDER_PLACED, OrderPlaced { order: Some(free.clone()) }.encode_to_vec()),
+            (events::ORDER_CONFIRMED, confirmed(Some(free), None, None)),
+        ] {
+            let [english, chinese] = sentences(kind, &payload).map(|sentences| sentences.concat());
+            assert!(!english.contains("payment"), "{english}");
+            assert!(!chinese.contains("货款") && !chinese.contains("您的付款"), "{chinese}");
+        }
+    }
+
     #[test]
     fn every_event_about_an_order_has_its_mail() {
         let subjects = [
             (events::ORDER_PLACED, OrderPlaced { order: order("EUR") }.encode_to_vec()),
-            (events::ORDER_CONFIRMED, OrderConfirmed { order: order("EUR") }.encode_to_vec()),
+            (events::ORDER_CONFIRMED, confirmed(order("EUR"), None, None)),
             (events::ORDER_DELIVERED, OrderDelivered { order: order("EUR") }.encode_to_vec()),
         ]
         .map(|(kind, payload)| write(kind, &payload, "Ada").unwrap().subject);
@@ -343,7 +624,9 @@ mod tests {
         };
         let mut mails = vec![
             (events::ORDER_PLACED, OrderPlaced { order: order() }.encode_to_vec()),
-            (events::ORDER_CONFIRMED, OrderConfirmed { order: order() }.encode_to_vec()),
+            (events::ORDER_CONFIRMED, confirmed(order(), None, None)),
+            (events::ORDER_CONFIRMED, confirmed(order(), named("visa"), to("Hull"))),
+            (events::ORDER_CONFIRMED, confirmed(order(), named("new"), to(""))),
             (events::ORDER_DELIVERED, OrderDelivered { order: order() }.encode_to_vec()),
             (events::ORDER_SHIPPED, shipped("DHL", false).encode_to_vec()),
             (events::ORDER_SHIPPED, shipped("DHL", true).encode_to_vec()),
@@ -374,8 +657,8 @@ mod tests {
             assert_eq!(chinese.text.contains("合计: 25.05 EUR"), lists, "{}", chinese.text);
             assert_eq!(english.text.contains("2 x Mug"), lists, "{}", english.text);
             assert!(chinese.subject.chars().all(|letter| letter > '\u{2e7f}'), "{}", chinese.subject);
-            let sentences = |mail: &Mail| mail.text.split("\n\n").nth(1).unwrap().lines().count();
-            assert_eq!(sentences(&chinese), sentences(&english), "{}", chinese.text);
+            let count = |mail: &Mail| mail.text.split("\n\n").nth(1).unwrap().lines().count();
+            assert_eq!(count(&chinese), count(&english), "{}", chinese.text);
         }
         let declined = OrderCancelled {
             order: order(),
