@@ -3,6 +3,7 @@
 mod addresses;
 mod auth;
 mod caller;
+mod mails;
 mod me;
 mod sessions;
 mod users;
@@ -54,4 +55,5 @@ fn routes() -> OpenApiRouter<App> {
         .merge(sessions::router())
         .merge(addresses::router())
         .merge(users::router())
+        .merge(mails::router())
 }

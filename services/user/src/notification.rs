@@ -8,6 +8,7 @@
 //! between handing a mail over and marking it, or the server's last answer is
 //! lost: it goes out again with the same Message-ID.
 
+mod again;
 mod mail;
 mod sender;
 mod store;
@@ -16,8 +17,9 @@ use std::time::Duration;
 
 use crate::mailer::Failure;
 
+pub(crate) use again::send_again;
 pub(crate) use sender::start;
-pub(crate) use store::{NewNotification, insert, sweep};
+pub(crate) use store::{Mail, NewNotification, insert, sweep};
 
 /// How often a server may turn down a mail for good before it is believed.
 const MOST_REFUSALS: i32 = 3;

@@ -12,6 +12,9 @@ use crate::session;
 /// The signed-in caller: 401 `invalid_token` also when the session has ended.
 pub(super) struct Caller(pub User);
 
+/// 403 for customers.
+pub(super) struct Staff(pub User);
+
 /// 403 for all but admins.
 pub(super) struct Admin(pub User);
 
@@ -30,6 +33,19 @@ impl Caller {
         let user = User::of(parts, app).await?;
         let role = session::current_role(&mut *app.pool.acquire().await?, &user).await?;
         Ok(Self(User { role: role.ok_or_else(signed_out)?, ..user }))
+    }
+}
+
+impl FromRequestParts<App> for Staff {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let Caller(user) = Caller::of(parts, app).await?;
+        if !user.is_staff() {
+            return Err(Problem::forbidden("This is for staff."));
+        }
+        parameters::refuse_unknown(parts)?;
+        Ok(Self(user))
     }
 }
 

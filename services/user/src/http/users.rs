@@ -109,6 +109,6 @@ async fn change(
     account.map(Json).ok_or_else(absent)
 }
 
-fn absent() -> Problem {
+pub(super) fn absent() -> Problem {
     Problem::not_found("There is no such user.")
 }

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
 use service::db::Connection;
 use time::OffsetDateTime;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 /// Something to tell a customer of.
@@ -96,9 +98,10 @@ pub(super) async fn claim(connection: &mut Connection, limit: i64) -> sqlx::Resu
     rows.fetch_all(connection).await
 }
 
+/// The payload stays, for whoever has the mail sent again.
 pub(super) async fn sent(connection: &mut Connection, events: &[Uuid]) -> sqlx::Result<()> {
     let update = sqlx::query!(
-        "UPDATE users.notifications SET status = 'sent', settled_at = now(), payload = NULL, error = NULL
+        "UPDATE users.notifications SET status = 'sent', settled_at = now(), error = NULL
          WHERE event_id = ANY($1)",
         events,
     );
@@ -156,6 +159,69 @@ pub(super) async fn give_up(connection: &mut Connection, mail: &Due, error: &str
     );
     update.execute(connection).await?;
     Ok(())
+}
+
+/// Keeps an account as it is until the transaction ends; false when there is none.
+pub(super) async fn lock_account(connection: &mut Connection, account: Uuid) -> sqlx::Result<bool> {
+    let locked =
+        sqlx::query_scalar!("SELECT id FROM users.accounts WHERE id = $1 FOR NO KEY UPDATE", account);
+    Ok(locked.fetch_optional(connection).await?.is_some())
+}
+
+/// Something that a customer was told of an order.
+pub(super) struct Told {
+    pub id: Uuid,
+    pub kind: String,
+    /// Its mail has not left yet.
+    pub waits: bool,
+    /// What it was sent again of, if it was.
+    pub again_of: Option<Uuid>,
+    pub created_at: OffsetDateTime,
+    /// Seconds until it is an hour old; below 0 since.
+    pub left: f64,
+}
+
+/// A mail that is to leave, as staff see it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Mail {
+    pub id: Uuid,
+    pub order_id: Uuid,
+    /// The type of what it tells of, such as `order.shipped.v1`.
+    pub event: String,
+    #[serde(with = "time::serde::rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: OffsetDateTime,
+}
+
+/// What a customer was told of an order, newest first.
+pub(super) async fn of_order(
+    connection: &mut Connection,
+    user: Uuid,
+    order: Uuid,
+) -> sqlx::Result<Vec<Told>> {
+    let rows = sqlx::query_as!(
+        Told,
+        r#"SELECT event_id AS id, kind, status = 'pending' AS "waits!", again_of, created_at,
+                  EXTRACT(epoch FROM created_at + interval '1 hour' - now())::float8 AS "left!"
+           FROM users.notifications WHERE user_id = $1 AND order_id = $2 ORDER BY event_id DESC"#,
+        user,
+        order,
+    );
+    rows.fetch_all(connection).await
+}
+
+/// Queues a mail once more, under an id of its own; `None` when what it is made of is not kept.
+pub(super) async fn queue_again(connection: &mut Connection, event: Uuid) -> sqlx::Result<Option<Mail>> {
+    let queued = sqlx::query_as!(
+        Mail,
+        "INSERT INTO users.notifications (event_id, user_id, order_id, kind, payload, status, again_of)
+         SELECT $2, user_id, order_id, kind, payload, 'pending', event_id
+         FROM users.notifications WHERE event_id = $1 AND payload IS NOT NULL
+         RETURNING event_id AS id, order_id, kind AS event, created_at",
+        event,
+        Uuid::now_v7(),
+    );
+    queued.fetch_optional(connection).await
 }
 
 /// The mails that wait, and the age of the oldest in seconds.

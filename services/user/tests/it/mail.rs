@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use crate::app::App;
 use crate::app::mail::{TIME_PASSES, queue, queue_more, queue_together, until, until_sent};
-use serde_json::Value;
+use reqwest::Method;
+use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use uuid::Uuid;
@@ -152,7 +153,7 @@ async fn a_mail_names_its_event_and_goes_to_the_address_of_today_in_text_and_htm
     server.answers(Answer::Accept);
     app.sql(TIME_PASSES).await;
     let row = until_sent(&app, event).await;
-    assert_eq!((&row["payload"], &row["error"]), (&Value::Null, &Value::Null));
+    assert_eq!(&row["error"], &Value::Null);
     assert!(row["settled_at"].is_string());
 
     let received = server.received.lock().unwrap();
@@ -404,4 +405,97 @@ async fn a_mail_is_in_the_language_that_its_account_has_when_it_leaves() {
     };
     assert_eq!(subject("ada@"), "We have your order");
     assert!(subject("xiao@").starts_with("=?utf-8?b?"), "{}", subject("xiao@"));
+}
+
+/// Whose mail a row is, as the path to have it sent again, and what to ask for.
+fn again(row: &Value) -> (String, Value) {
+    let user = row["user_id"].as_str().expect("an id");
+    (format!("/api/v1/users/{user}/mails"), json!({"order_id": row["order_id"]}))
+}
+
+/// The token of somebody of the staff.
+async fn staff(app: &App) -> String {
+    assert_eq!(app.register("staff@example.com").await.status, 201);
+    app.sql("UPDATE users.accounts SET role = 'staff' WHERE email = 'staff@example.com'").await;
+    app.login("staff@example.com", crate::app::PASSWORD).await.tokens().access
+}
+
+#[tokio::test]
+async fn staff_have_the_newest_mail_of_an_order_sent_again_a_few_times_an_hour() {
+    let server = Server::start(Answer::Accept).await;
+    let app = server.app().await;
+    let event = queue(&app, "ada@example.com").await;
+    let ((path, body), staff) = (again(&until_sent(&app, event).await), staff(&app).await);
+    app.sql("UPDATE users.accounts SET language = 'zh', email = 'new@example.com' WHERE email LIKE 'ada%'")
+        .await;
+    let with_key = async |body: &Value| {
+        let request = app.request(Method::POST, &path).bearer_auth(&staff).header("Idempotency-Key", "once");
+        crate::app::Answer::of(request.json(body).send().await.unwrap()).await
+    };
+    let first = with_key(&body).await;
+    assert_eq!((first.status.as_u16(), &first.body["event"]), (201, &json!("order.placed.v1")), "{first:?}");
+    assert_eq!(first.body["order_id"], body["order_id"]);
+    let id: Uuid = first.body["id"].as_str().unwrap().parse().unwrap();
+    assert_ne!(id, event);
+    let row = until_sent(&app, id).await;
+    assert_eq!((&row["again_of"], &row["attempts"]), (&json!(event), &json!(1)));
+    // Repeated, it is the same mail.
+    let repeated = with_key(&body).await;
+    assert_eq!((repeated.status, &repeated.body), (first.status, &first.body));
+    assert_eq!(repeated.header("idempotency-replayed"), "true");
+    with_key(&json!({"order_id": Uuid::now_v7()})).await.is_problem(422, "idempotency_key_reused");
+    {
+        let received = server.received.lock().unwrap();
+        assert_eq!(received.len(), 2);
+        assert!(received[1].to.contains("<new@example.com>"), "{}", received[1].to);
+        assert_eq!(received[1].header("Message-ID"), format!("<{id}@dockside.test>"));
+        assert!(received[1].header("Subject").starts_with("=?utf-8?b?"), "{}", received[1].header("Subject"));
+    }
+    for _ in 0..2 {
+        let answer = app.call(Method::POST, &path, &staff, body.clone()).await;
+        assert_eq!(answer.status, 201, "{answer:?}");
+        until_sent(&app, answer.body["id"].as_str().unwrap().parse().unwrap()).await;
+    }
+    app.call(Method::POST, &path, &staff, body.clone()).await.is_problem(429, "too_many_mails");
+    app.sql(
+        "UPDATE users.notifications SET created_at = created_at - interval '1 hour' WHERE event_id IN (
+                 SELECT event_id FROM users.notifications WHERE again_of IS NOT NULL LIMIT 1)",
+    )
+    .await;
+    assert_eq!(app.call(Method::POST, &path, &staff, body).await.status, 201);
+    assert_eq!(app.count("SELECT count(*) FROM users.notifications").await, 5);
+}
+
+#[tokio::test]
+async fn only_what_has_left_is_sent_again_and_only_what_is_kept() {
+    let server = Server::start(Answer::Later).await;
+    let app = server.app().await;
+    let event = queue(&app, "ada@example.com").await;
+    let row = until(&app, event, "one attempt", |row| row["error"].is_string()).await;
+    let ((path, body), staff) = (again(&row), staff(&app).await);
+    // It leaves by itself.
+    for _ in 0..5 {
+        let waiting = app.call(Method::POST, &path, &staff, body.clone()).await;
+        assert_eq!((waiting.status.as_u16(), &waiting.body["id"]), (201, &json!(event)));
+    }
+    server.answers(Answer::Accept);
+    app.sql(TIME_PASSES).await;
+    until_sent(&app, event).await;
+    // Of an order of somebody else's, or of none.
+    let other = json!({"order_id": Uuid::now_v7()});
+    app.call(Method::POST, &path, &staff, other).await.is_problem(409, "no_mail");
+    // As an earlier release left it.
+    app.sql("UPDATE users.notifications SET payload = NULL").await;
+    app.call(Method::POST, &path, &staff, body.clone()).await.is_problem(409, "no_mail");
+    assert_eq!(app.count("SELECT count(*) FROM users.notifications").await, 1);
+
+    let nobody = format!("/api/v1/users/{}/mails", Uuid::now_v7());
+    app.call(Method::POST, &nobody, &staff, json!({"x": 1})).await.is_problem(404, "not_found");
+    for wrong in [json!({}), json!({"order_id": "x"}), json!({"order_id": null})] {
+        app.call(Method::POST, &path, &staff, wrong).await.is_problem(422, "validation_failed");
+    }
+    let ada = app.login("ada@example.com", crate::app::PASSWORD).await.tokens();
+    app.call(Method::POST, &path, &ada.access, body).await.is_problem(403, "forbidden");
+    app.needs_a_token(&[(Method::POST, &path)]).await;
+    app.takes_json_alone(&staff, &[(Method::POST, &path)]).await;
 }

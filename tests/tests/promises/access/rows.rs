@@ -99,6 +99,8 @@ impl World<'_> {
             }
             "DELETE /api/v1/me/sessions/{id}" => mine(&self.session),
             "GET /api/v1/users/{id}" => row(&self.managed),
+            // To whom it goes, not to whom it belongs.
+            "POST /api/v1/users/{id}/mails" => row(&self.me.id).json(&json!({"order_id": shipped})),
             "PATCH /api/v1/users/{id}" => row(&self.managed).json(&json!({"role": "staff"})),
 
             "DELETE /api/v1/cart/items/{product_id}" => row(&self.product),
