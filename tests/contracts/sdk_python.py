@@ -92,6 +92,8 @@ def payments():
 
     full = api.payment_intents.retrieve(paid.id, params={"expand": ["latest_charge"]})
     assert (full.latest_charge.amount_refunded, full.latest_charge.paid) == (2500, True)
+    card = full.latest_charge.payment_method_details.card
+    assert (card.brand, card.last4) == ("visa", "4242")
 
 
 def authentication():

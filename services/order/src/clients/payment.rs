@@ -277,7 +277,8 @@ impl Payments {
         self.act(payment, "confirm", &form, attempt).await
     }
 
-    /// Takes the money that is held.
+    /// Takes the money that is held. Where an earlier version asked under this key, without a word of the charge, the
+    /// key is taken, and the intent is looked at instead.
     pub async fn capture(&self, payment: Payment<'_>, attempt: &str) -> Input {
         let (name, value) = WITH_CHARGE;
         self.act(payment, "capture", &[(name, value.to_owned())], attempt).await
