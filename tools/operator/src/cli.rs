@@ -1,5 +1,7 @@
 //! What can be typed.
 
+use std::time::Duration;
+
 use clap::{Args, Parser, Subcommand};
 use uuid::Uuid;
 
@@ -174,6 +176,22 @@ pub struct Reconcile {
     /// Don't ask the payment provider.
     #[arg(long)]
     pub without_provider: bool,
+    /// Tell the outcome as a line of JSON, and each difference as another, for a log; --every does so, too.
+    #[arg(long, conflicts_with = "mend")]
+    pub log: bool,
+    /// Compare now and again after each such time (90s, 30m, 1h), until SIGTERM. A comparison that fails or takes too
+    /// long is logged, and the next one follows.
+    #[arg(long, value_name = "TIME", value_parser = interval, conflicts_with = "mend")]
+    pub every: Option<Duration>,
+}
+
+/// A minute to a day, as `90s`, `30m` or `1h`.
+fn interval(text: &str) -> Result<Duration, String> {
+    let units = [("s", 1), ("m", 60), ("h", 3600)];
+    let parts = units.into_iter().find_map(|(name, unit)| Some((text.strip_suffix(name)?, unit)));
+    let seconds = parts.and_then(|(number, unit)| number.parse::<u64>().ok()?.checked_mul(unit));
+    let seconds = seconds.filter(|seconds| (60..=86_400).contains(seconds));
+    seconds.map(Duration::from_secs).ok_or_else(|| "a minute to a day, as in 90s, 30m or 1h".to_owned())
 }
 
 #[cfg(test)]
@@ -195,5 +213,23 @@ mod tests {
         assert!(!parses("operator dlq replay"));
         assert!(!parses("operator dlq drop some-id --all"));
         assert!(!parses("operator dlq list --service shop"));
+    }
+
+    #[test]
+    fn an_interval_has_a_unit_and_is_a_minute_to_a_day() {
+        let seconds = |text: &str| interval(text).map_or(0, |time| time.as_secs());
+        assert_eq!(["60s", "30m", "1h", "24h"].map(seconds), [60, 1800, 3600, 86_400]);
+        for wrong in ["", "h", "60", "59s", "0m", "25h", "1.5h", "-1h", "1 h", "1d", "9999999999999999h"] {
+            assert!(interval(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_runs_by_itself_mends_nothing() {
+        let parses = |line: &str| Cli::try_parse_from(line.split(' ')).is_ok();
+        assert!(parses("operator reconcile --every 1h --since 2"));
+        assert!(parses("operator reconcile --log"));
+        assert!(!parses("operator reconcile --every 1h --mend"));
+        assert!(!parses("operator reconcile --log --mend"));
     }
 }

@@ -1,6 +1,7 @@
 //! The command line: settings in, text or JSON out; see the library.
 
 mod cli;
+mod schedule;
 mod text;
 
 use std::process::ExitCode;
@@ -12,7 +13,7 @@ use clap::error::ErrorKind;
 use messaging::topology::Topology;
 use operator::dlq::{self, Which};
 use operator::provider::Provider;
-use operator::reconcile::{self, Options, Sources};
+use operator::reconcile::{self, Difference, Options, Report, Sources};
 use operator::saga::Stuck;
 use operator::{outbox, saga};
 use serde_json::json;
@@ -122,6 +123,27 @@ async fn dlq_command(settings: &Settings, command: Dlq) -> Result<bool> {
 }
 
 async fn reconcile_command(settings: &Settings, command: Reconcile) -> Result<bool> {
+    let command = &command;
+    let check = || async move { compare(settings, command).await.map(|(report, _)| report) };
+    if let Some(every) = command.every {
+        schedule::start_log();
+        schedule::repeat(every, schedule::told_to_stop()?, check).await;
+        return Ok(true);
+    }
+    if command.log {
+        schedule::start_log();
+        let outcome = check().await;
+        schedule::log(&outcome);
+        return Ok(outcome.is_ok_and(|report| report.is_clean()));
+    }
+    let (report, left) = compare(settings, command).await?;
+    let text = text::report(&report, left.as_deref());
+    show(settings, &json!({"report": report, "left": left}), &text);
+    Ok(left.unwrap_or(report.differences).is_empty())
+}
+
+/// What was found, and with --mend what is left of it. Everything is opened anew, so that what was away may be back.
+async fn compare(settings: &Settings, command: &Reconcile) -> Result<(Report, Option<Vec<Difference>>)> {
     let provider = match command.without_provider {
         true => None,
         false => Some(Provider::new(
@@ -140,16 +162,12 @@ async fn reconcile_command(settings: &Settings, command: Reconcile) -> Result<bo
         since: (command.since > 0).then_some(hours),
         grace: Duration::from_secs(u64::from(command.grace)),
     };
-    let (report, left) = if command.mend {
-        let patience = Duration::from_secs(u64::from(command.patience));
-        let outcome = reconcile::mend(&sources, &options, patience).await?;
-        (outcome.found, Some(outcome.left))
-    } else {
-        (reconcile::check(&sources, &options).await?, None)
-    };
-    let text = text::report(&report, left.as_deref());
-    show(settings, &json!({"report": report, "left": left}), &text);
-    Ok(left.unwrap_or(report.differences).is_empty())
+    if !command.mend {
+        return Ok((reconcile::check(&sources, &options).await?, None));
+    }
+    let patience = Duration::from_secs(u64::from(command.patience));
+    let outcome = reconcile::mend(&sources, &options, patience).await?;
+    Ok((outcome.found, Some(outcome.left)))
 }
 
 fn show(settings: &Settings, json: &serde_json::Value, text: &str) {

@@ -136,7 +136,7 @@ pub async fn check(sources: &Sources<'_>, options: &Options) -> Result<Report> {
         None => HashSet::new(),
     };
     let snapshot = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY";
-    #[expect(clippy::disallowed_methods, reason = "a command is not cancelled, it ends")]
+    #[expect(clippy::disallowed_methods, reason = "who cancels this drops its pool, too")]
     let mut transaction = sources.database.begin_with(snapshot).await?;
     let orders = orders::load(&mut transaction, options).await?;
     let mut report = Report { orders: orders.len(), ..Report::default() };

@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use common::{STRICT, Shop, about};
@@ -30,6 +32,18 @@ async fn a_shop_in_order_has_no_differences() {
     assert_eq!((report.orders, report.payments, report.products), (4, 4, 1));
     assert!(report.events >= 8, "{report:?}");
     assert_eq!(shop.operator(&["reconcile", "--grace", "0"]).0, Some(0));
+    let (code, log) = shop.operator(&["reconcile", "--grace", "0", "--log"]);
+    let line: Value = serde_json::from_str(log.lines().last().unwrap()).unwrap();
+    let outcome = (code, &line["message"], &line["differences"], &line["orders"]);
+    assert_eq!(outcome, (Some(0), &json!("reconcile.agrees"), &json!(0), &json!(4)), "{log}");
+    // By itself it goes on until it is told to stop.
+    let mut hourly = shop.command(&["reconcile", "--every", "1h"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(hourly.stdout.take().unwrap()).lines();
+    let line = lines.find_map(|line| line.ok().filter(|line| line.contains("reconcile.")));
+    let goes_on = hourly.try_wait().unwrap().is_none();
+    Command::new("kill").arg(hourly.id().to_string()).status().unwrap();
+    assert!(hourly.wait().unwrap().success());
+    assert!(goes_on && line.as_ref().is_some_and(|line| line.contains("reconcile.agrees")), "{line:?}");
 
     // So it is with no more rights than the operator's role has.
     let lesser = shop.as_operators_role().await;
@@ -270,6 +284,11 @@ async fn what_only_a_person_can_set_right_is_told_and_left_alone() {
     assert_eq!(code, Some(1));
     assert!(text.contains("18 differences, 18 left."), "{text}");
     assert!(text.contains(&format!("order {promised}: was promised")), "{text}");
+    let (code, log) = shop.operator(&["reconcile", "--grace", "0", "--log"]);
+    let line: Value = serde_json::from_str(log.lines().last().unwrap()).unwrap();
+    let outcome = (code, &line["message"], &line["differences"]);
+    assert_eq!(outcome, (Some(1), &json!("reconcile.differs"), &json!(18)), "{log}");
+    assert_eq!(log.matches(r#""message":"reconcile.difference""#).count(), 18, "{log}");
 
     // As the runbook has it for an order that lost its payment's id.
     shop.sql(format!(

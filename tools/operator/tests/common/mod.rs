@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test's helper may panic as the test may")]
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
@@ -258,16 +259,21 @@ impl Shop {
         reconcile::mend(&self.sources(), &options, Duration::from_secs(20)).await.unwrap()
     }
 
-    pub fn operator(&self, words: &[&str]) -> (Option<i32>, String) {
-        let output = std::process::Command::new(env!("CARGO_BIN_EXE_operator"))
+    /// The program, with this shop's addresses.
+    pub fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_operator"));
+        command
             .args(words)
             .env("DATABASE_URL", &self.database_url)
             .env("AMQP_URL", testing::amqp_url())
             .env("AMQP_NAMESPACE", &self.namespace)
             .env("PAYMENT_URL", &self.provider_url)
-            .env("PAYMENT_SECRET_KEY", SECRET)
-            .output()
-            .unwrap();
+            .env("PAYMENT_SECRET_KEY", SECRET);
+        command
+    }
+
+    pub fn operator(&self, words: &[&str]) -> (Option<i32>, String) {
+        let output = self.command(words).output().unwrap();
         let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
         (output.status.code(), text)
     }
