@@ -4,11 +4,22 @@
 set -eu
 umask 022
 cd /secrets
-# Written last: what a run that was cut short left is made anew, which nobody can have used yet.
-[ ! -e postgres/complete ] || exit 0
 
 secret() { od -An -N16 -tx1 /dev/urandom | tr -d ' \n'; }
 put() { printf '%s\n' "$2" >"$1"; }
+reconcile() {
+    password=$(secret)
+    put reconcile/database_url "postgres://reconcile:$password@postgres:5432/dockside"
+    cat order/payment_secret_key >reconcile/payment_secret_key
+    put postgres/reconcile "$password"
+}
+
+# Written last: what a run that was cut short left is made anew, which nobody can have used yet.
+if [ -e postgres/complete ]; then
+    # Shops that were made before `reconcile` ran by itself.
+    [ -e postgres/reconcile ] || reconcile
+    exit 0
+fi
 
 put postgres/superuser "$(secret)"
 accounts='' permissions='' topics=''
@@ -39,5 +50,6 @@ put payment-sandbox/secret_key "$key"
 put payment-sandbox/webhook_secret "$webhook"
 put order/payment_secret_key "$key"
 put order/payment_webhook_secret "$webhook"
+reconcile
 
 put postgres/complete yes

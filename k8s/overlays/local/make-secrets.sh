@@ -14,7 +14,8 @@ openssl genpkey -algorithm ed25519 -out "$work/key.pem"
 public=$(openssl pkey -in "$work/key.pem" -pubout -outform DER | tail -c 32 | base64 -w0 | tr '+/' '-_' | tr -d '=')
 
 fields=$(field order-private-key <"$work/key.pem"),$(printf %s "$public" | field order-public-key)
-for name in postgres-password user-password product-password order-password payment-secret-key payment-webhook-secret; do
+for name in postgres-password user-password product-password order-password reconcile-password payment-secret-key \
+    payment-webhook-secret; do
     fields+=,$(random | field "$name")
 done
 body='{"apiVersion":"v1","kind":"Secret","metadata":{"name":"dockside"},"type":"Opaque","data":{'$fields'}}'

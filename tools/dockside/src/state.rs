@@ -142,6 +142,8 @@ pub struct Secrets {
     pub user: String,
     pub product: String,
     pub order: String,
+    /// PostgreSQL role of `operator reconcile` where it runs by itself.
+    pub reconcile: String,
     pub payment_secret_key: String,
     pub payment_webhook_secret: String,
 }
@@ -173,6 +175,7 @@ impl Secrets {
             user: secret("user", "")?,
             product: secret("product", "")?,
             order: secret("order", "")?,
+            reconcile: secret("reconcile", "")?,
             // The shapes of Stripe's test keys, so that its client libraries take them.
             payment_secret_key: secret("payment_secret_key", "sk_test_")?,
             payment_webhook_secret: secret("payment_webhook_secret", "whsec_")?,

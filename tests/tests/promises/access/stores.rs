@@ -5,9 +5,10 @@ use std::time::Duration;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Connection, ConnectionProperties};
+use operator::reconcile::{self, Options, Sources};
 use serde_json::Value;
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool};
 use system_tests::Shop;
 use tokio::time::timeout;
 
@@ -92,6 +93,49 @@ async fn p9_a_session_of_a_services_role_has_its_schema_and_its_limits_whoever_o
             assert_eq!(got, wanted, "{setting} of {role}");
         }
     }
+}
+
+/// The role of the comparison that runs by itself.
+#[tokio::test]
+async fn p9_the_comparisons_role_reads_what_is_compared_and_nothing_else() {
+    let shop = Shop::open().await;
+    let secrets: Value = serde_json::from_str(&shop.file("secrets.json")).unwrap();
+    let options: PgConnectOptions = shop.database_url.parse().unwrap();
+    let options = options.username("reconcile").password(secrets["reconcile"].as_str().unwrap());
+    let database = PgPool::connect_with(options).await.unwrap();
+    let sources = Sources { database: &database, provider: None, broker: None };
+    // What other tests have left may differ; it may be looked at.
+    reconcile::check(&sources, &Options { since: None, grace: Duration::from_secs(60) }).await.unwrap();
+    // What is read where the provider is asked, too.
+    for read in [
+        "SELECT o.version, o.dispute, s.intent_id FROM orders.orders o JOIN orders.sagas s ON s.order_id = o.id",
+        "SELECT order_id, answer_status, swept FROM orders.claims",
+    ] {
+        sqlx::query(read).execute(&database).await.unwrap();
+    }
+    for refused in [
+        "SELECT * FROM orders.orders",
+        "SELECT * FROM orders.claims",
+        "SELECT * FROM users.outbox",
+        "SELECT email FROM users.accounts",
+        "SELECT * FROM users.signing_keys",
+        "SELECT * FROM users.sessions",
+    ] {
+        let error = sqlx::query(refused).execute(&database).await.expect_err(refused);
+        let code = error.as_database_error().and_then(|error| error.code().map(String::from));
+        assert_eq!(code.as_deref(), Some("42501"), "{refused}: {error}");
+    }
+    let written: Vec<String> = sqlx::query_scalar(
+        "SELECT oid::regclass::text FROM pg_class
+         WHERE relnamespace::regnamespace::text = ANY($1) AND relkind IN ('r', 'p', 'v', 'm', 'f')
+           AND (has_table_privilege('reconcile', oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, TRIGGER')
+                OR has_any_column_privilege('reconcile', oid, 'INSERT, UPDATE, REFERENCES'))",
+    )
+    .bind(SERVICES.map(|(_, _, schema)| schema.to_owned()).to_vec())
+    .fetch_all(&shop.database)
+    .await
+    .unwrap();
+    assert_eq!(written, Vec::<String>::new(), "it may read whole tables, or write");
 }
 
 /// Whether the broker does it: a channel of its own for each, as a refusal ends it.

@@ -81,6 +81,9 @@ case "$*" in
     "-n dockside exec -i postgres-0 -- "*) shift 6; exec docker compose exec -T postgres "$@" ;;
     "-n dockside scale deployment user product order --replicas=0") exec docker compose stop user product order ;;
     "-n dockside scale deployment user product order --replicas=2") exec docker compose up --detach --wait ;;
+    "-n dockside patch cronjob reconcile --patch "*true*) exec docker compose stop reconcile ;;
+    # `up` has started it.
+    "-n dockside patch cronjob reconcile --patch "*false*) ;;
     # `stop` has waited.
     "-n dockside wait --for=delete pod -l app in (user, product, order) --timeout=120s") ;;
     *) echo "no stand-in for kubectl $*" >&2; exit 1 ;;

@@ -11,8 +11,9 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
+use super::IMAGES;
 use super::layers::Image;
-use crate::compile::{PACKAGES, cargo};
+use crate::compile::cargo;
 use crate::layout::Layout;
 use crate::process::output;
 
@@ -40,7 +41,7 @@ pub fn of(layout: &Layout, program: &str, image: &str, found: &Image) -> Result<
     };
     // All of them at once, as the Dockerfile builds them: features that one asks for are those of all.
     let mut tree = cargo(layout);
-    tree.args(["tree", "--locked", "--target", target]).args(PACKAGES.iter().flat_map(|p| ["--package", p]));
+    tree.args(["tree", "--locked", "--target", target]).args(IMAGES.iter().flat_map(|p| ["--package", p]));
     tree.args(["--edges", "normal,no-proc-macro", "--prefix", "depth", "--format", "|{p}|{l}"]);
     let (root, crates) = graph(&output(&mut tree)?, program).context("cargo tree")?;
     let lock = fs::read_to_string(layout.root.join("Cargo.lock")).context("cannot read Cargo.lock")?;

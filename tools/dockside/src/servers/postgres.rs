@@ -150,6 +150,7 @@ pub fn init_database(layout: &Layout, database: &Url, secrets: &Secrets) -> Resu
         ("USER_SERVICE_PASSWORD", &secrets.user),
         ("PRODUCT_SERVICE_PASSWORD", &secrets.product),
         ("ORDER_SERVICE_PASSWORD", &secrets.order),
+        ("RECONCILE_PASSWORD", &secrets.reconcile),
     ];
     let mut command = psql_command(database, &passwords.map(|(name, _)| name))?;
     command.args(["-q", "-f", "-"]).stdin(open(&script)?).envs(passwords);

@@ -71,7 +71,8 @@ pub(super) async fn reservations(
                     (SELECT count(*) FROM (
                          SELECT product_id, sum(quantity) AS quantity FROM orders.order_items
                          WHERE order_id = o.id GROUP BY product_id) i
-                     FULL JOIN (SELECT * FROM products.reservation_lines WHERE order_id = o.id) n USING (product_id)
+                     FULL JOIN (SELECT product_id, quantity FROM products.reservation_lines
+                                WHERE order_id = o.id) n USING (product_id)
                      WHERE i.quantity IS DISTINCT FROM n.quantity AND r.order_id IS NOT NULL
                        AND r.state <> 'released') AS unlike,
                     (SELECT COALESCE(sum(GREATEST(LEAST(n.quantity, CASE WHEN o.status = 'cancelled'
