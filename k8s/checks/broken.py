@@ -23,20 +23,25 @@ def plain(thing):
 
 
 def pod(by_name, kind="Deployment", name="order"):
-    return by_name[kind, name]["spec"]["template"]["spec"]
+    spec = by_name[kind, name]["spec"]
+    return spec.get("jobTemplate", {"spec": spec})["spec"]["template"]["spec"]
 
 
 def container(by_name, kind="Deployment", name="order"):
     return pod(by_name, kind, name)["containers"][0]
 
 
-def variable(by_name, wanted, name="order"):
-    return next(v for v in container(by_name, name=name)["env"] if v["name"] == wanted)
+def variable(by_name, wanted, name="order", kind="Deployment"):
+    return next(v for v in container(by_name, kind, name)["env"] if v["name"] == wanted)
 
 
 def sandbox(by_name, wanted="LOG_FORMAT"):
     env = container(by_name, "StatefulSet", "payment-sandbox")["env"]
     return next(v for v in env if v["name"] == wanted)
+
+
+def reconcile(by_name):
+    return by_name["CronJob", "reconcile"]["spec"]
 
 
 def policy(by_name, name):
@@ -68,6 +73,26 @@ LOCAL = {
     "too little grace": lambda n, _: pod(n).update(terminationGracePeriodSeconds=30),
     "a longer shutdown": lambda n, _: n["ConfigMap", "user"]["data"].update(SHUTDOWN_GRACE_SECONDS="60"),
     "an update with a gap": lambda n, _: n["Deployment", "user"]["spec"]["strategy"]["rollingUpdate"].update(maxUnavailable=1),
+    # The comparison
+    "no comparison": lambda n, all: all.remove(n["CronJob", "reconcile"]),
+    "a comparison that rests": lambda n, _: reconcile(n).update(suspend=True),
+    "a comparison each night": lambda n, _: reconcile(n).update(schedule="17 3 * * *"),
+    "comparisons side by side": lambda n, _: reconcile(n).update(concurrencyPolicy="Allow"),
+    "a comparison without an end": lambda n, _: reconcile(n)["jobTemplate"]["spec"].pop("activeDeadlineSeconds"),
+    "a comparison that fails late": lambda n, _: reconcile(n)["jobTemplate"]["spec"].pop("backoffLimit"),
+    "a failure that is not kept": lambda n, _: reconcile(n).update(failedJobsHistoryLimit=0),
+    "a failure without its log": lambda n, _: pod(n, "CronJob", "reconcile").update(restartPolicy="OnFailure"),
+    "a comparison that mends": lambda n, _: container(n, "CronJob", "reconcile")["args"].append("--mend"),
+    "a comparison as root": lambda n, _: pod(n, "CronJob", "reconcile")["securityContext"].update(runAsUser=0),
+    "a comparison with a token": lambda n, _: pod(n, "CronJob", "reconcile").pop("automountServiceAccountToken"),
+    "a comparison that can write to its image": lambda n, _: container(n, "CronJob", "reconcile")["securityContext"].pop("readOnlyRootFilesystem"),
+    "a comparison without a limit": lambda n, _: container(n, "CronJob", "reconcile")["resources"]["limits"].pop("memory"),
+    "a comparison by a service's role": lambda n, _: variable(n, "DATABASE_URL", "reconcile", "CronJob").update(value="postgres://order_service:$(PASSWORD)@postgres:5432/dockside"),
+    "a comparison without the provider": lambda n, _: container(n, "CronJob", "reconcile")["env"].remove(variable(n, "PAYMENT_URL", "reconcile", "CronJob")),
+    "a comparison with a provider of its own": lambda n, _: variable(n, "PAYMENT_URL", "reconcile", "CronJob")["valueFrom"]["configMapKeyRef"].update(key="JWKS_URL"),
+    "a comparison that may look at the queues": lambda n, _: policy(n, "reconcile")["egress"].append({"to": [{"podSelector": {"matchLabels": {"app": "rabbitmq"}}}], "ports": [{"protocol": "TCP", "port": 5672}]}),
+    "a comparison that may not reach the provider": lambda n, all: all.remove(n["NetworkPolicy", "reconcile-payment"]),
+    "a database that takes no comparison": lambda n, _: policy(n, "postgres")["ingress"][0]["from"].pop(),
     # Scale
     "no autoscaler": lambda n, all: all.remove(n["HorizontalPodAutoscaler", "product"]),
     "one replica": lambda n, _: n["HorizontalPodAutoscaler", "product"]["spec"].update(minReplicas=1),
@@ -129,6 +154,7 @@ def pooler(by_name):
 
 # Of the overlay with a pooler.
 POOLED = {
+    "a comparison through the pooler": lambda n, _: variable(n, "DATABASE_URL", "reconcile", "CronJob").update(value="postgres://reconcile:$(PASSWORD)@pooler:5432/dockside"),
     "a pooler by session": lambda n, _: pooler(n)["pgbouncer"].update(poolMode="session"),
     "a pooler of standbys": lambda n, _: pooler(n).update(type="ro"),
     "a pooler without prepared statements": lambda n, _: pooler(n)["pgbouncer"]["parameters"].update(max_prepared_statements="0"),

@@ -21,11 +21,14 @@ def check(shop):
         yield from locked_down(shop, workload)
         if workload.serves:
             yield from probed(workload)
+        if workload.kind == "CronJob":
+            yield from scheduled(workload)
         if workload.kind == "Deployment":
             yield from replicated(shop, workload)
             yield from ends_in_time(shop, workload)
         if workload.app in shop.settings:
             yield from configured(shop, workload)
+    yield from reconciled(shop)
     yield from edge_template(shop)
     yield from one_proxy(shop)
     yield from namespace_and_rights(shop)
@@ -88,6 +91,36 @@ def probed(workload):
             yield f"{workload}: has no {probe}"
         elif workload.app in SERVICES and container[probe].get("httpGet") != {"path": path, "port": "admin"}:
             yield f"{workload}: {probe} does not ask {path} on the admin port"
+
+
+def scheduled(workload):
+    """Its runs end by themselves and one at a time, and those that failed are there to be looked at."""
+    spec, job = workload.thing["spec"], workload.thing["spec"]["jobTemplate"]["spec"]
+    if spec.get("concurrencyPolicy") != "Forbid":
+        yield f"{workload}: may run beside itself"
+    if not job.get("activeDeadlineSeconds"):
+        yield f"{workload}: may run for ever"
+    if job.get("backoffLimit", 6) > 3:
+        yield f"{workload}: fails only after {job.get('backoffLimit', 6)} more tries"
+    if not spec.get("failedJobsHistoryLimit") or "successfulJobsHistoryLimit" not in spec:
+        yield f"{workload}: does not say how many of its Jobs are kept, or keeps none that failed"
+
+
+def reconciled(shop):
+    """Each hour everything is compared, and nothing mended: by a role that only reads, in a session of its own."""
+    found = [w for w in shop.workloads if (w.kind, w.name, w.app) == ("CronJob", "reconcile", "reconcile")]
+    if len(found) != 1:
+        return (yield "there is no CronJob reconcile")
+    workload, spec = found[0], found[0].thing["spec"]
+    if not re.fullmatch(r"\d+ \* \* \* \*", spec["schedule"]) or spec.get("suspend"):
+        yield f"{workload}: does not run each hour"
+    args = workload.pod["containers"][0].get("args", [])
+    if args[:2] != ["reconcile", "--log"] or "--mend" in args:
+        yield f"{workload}: does other things than to compare, or is not to be read in a log"
+    if workload.pod.get("restartPolicy") != "Never":
+        yield f"{workload}: loses the log of a try that failed"
+    if (shop.env(workload).get("DATABASE_URL") or "") != "postgres://reconcile:$(PASSWORD)@postgres:5432/dockside":
+        yield f"{workload}: has another role than the one that only reads, or goes through a pooler"
 
 
 def replicated(shop, workload):

@@ -27,11 +27,18 @@ def sandbox(root):
     return settings
 
 
+def reconcile(root):
+    """The operator's settings from its source, in the same form; those are required that its comparison needs."""
+    source = (root / "tools/operator/src/cli.rs").read_text()
+    required = {"DATABASE_URL", "PAYMENT_URL", "PAYMENT_SECRET_KEY"}
+    return {name: None if name in required else "" for name in re.findall(r'env = "(\w+)"', source)}
+
+
 class Shop:
     def __init__(self, objects, root):
         self.objects = objects
         self.root = root
-        self.settings = {**env_example(root), "payment-sandbox": sandbox(root)}
+        self.settings = {**env_example(root), "payment-sandbox": sandbox(root), "reconcile": reconcile(root)}
         self.by_name = {(o["kind"], o["metadata"]["name"]): o for o in objects}
         self.workloads = [w for w in map(Workload.of, objects) if w]
 
@@ -44,8 +51,15 @@ class Shop:
         for container in workload.containers:
             values.update(self.env_from(container))
             for variable in container.get("env", []):
-                values[variable["name"]] = variable.get("value")
+                values[variable["name"]] = self.value(variable)
         return values
+
+    def value(self, variable):
+        ref = variable.get("valueFrom", {}).get("configMapKeyRef")
+        if ref is None:
+            return variable.get("value")
+        config = self.by_name.get(("ConfigMap", ref["name"]))
+        return config["data"].get(ref["key"]) if config else None
 
     def env_from(self, container):
         """What a container gets from ConfigMaps."""
