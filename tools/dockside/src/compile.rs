@@ -30,6 +30,22 @@ pub fn cargo(layout: &Layout) -> Command {
     command
 }
 
+/// The same command, run only where nothing else needs the processor.
+pub fn in_the_background(command: &Command) -> Command {
+    let mut quiet = Command::new("nice");
+    quiet.args(["-n", "19"]).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => quiet.env(name, value),
+            None => quiet.env_remove(name),
+        };
+    }
+    if let Some(dir) = command.get_current_dir() {
+        quiet.current_dir(dir);
+    }
+    quiet
+}
+
 /// Explains why cargo could not be started.
 pub fn cargo_missing(e: std::io::Error) -> anyhow::Error {
     match e.kind() {
@@ -149,6 +165,20 @@ pub fn executable(message: &str) -> Option<(String, PathBuf)> {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn what_runs_in_the_background_is_the_same_command() {
+        let mut command = Command::new("cargo");
+        command.args(["clippy", "--workspace"]).env("A", "1").env_remove("B").current_dir("/tmp");
+        let quiet = in_the_background(&command);
+        let words: Vec<_> = quiet.get_args().collect();
+        assert_eq!(
+            (quiet.get_program(), words),
+            ("nice".as_ref(), ["-n", "19", "cargo", "clippy", "--workspace"].map(AsRef::as_ref).to_vec())
+        );
+        assert!(quiet.get_envs().eq(command.get_envs()));
+        assert_eq!(quiet.get_current_dir(), command.get_current_dir());
+    }
+
     use super::*;
 
     #[test]

@@ -231,16 +231,46 @@ fn beside(layout: &Layout, plan: &Plan, over: &AtomicBool) -> (Run, Result<()>) 
     (run, result)
 }
 
-/// Formatting, lints, and the programs of the tests.
+/// The programs of the tests, and the tests in the documentation, which cargo runs.
 fn compiled(layout: &Layout, plan: &Plan, run: &mut Run) -> Result<Built> {
-    if plan.clippy {
-        let args = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
-        run.step("clippy", || finish(cargo(layout).args(args)))?;
+    if !plan.tests() {
+        return Ok(Built::default());
     }
-    match plan.tests() {
-        true => run.step("build the tests", || programs::build(layout)),
-        false => Ok(Built::default()),
+    let built = run.step("build the tests", || programs::build(layout))?;
+    if plan.unit && plan.filters.is_empty() {
+        let args = ["test", "--workspace", "--exclude", "dockside", "--doc", "--quiet"];
+        run.step("doc tests", || finish(cargo(layout).args(args)))?;
     }
+    Ok(built)
+}
+
+/// Runs the lints while `tests` run, which wait more than they compute. Nothing else may ask cargo for anything until
+/// they end: it would wait for them.
+fn beside_lints(
+    layout: &Layout,
+    plan: &Plan,
+    run: &mut Run,
+    tests: impl FnOnce(&mut Run) -> Result<()>,
+) -> Result<()> {
+    if !plan.clippy {
+        return tests(run);
+    }
+    let mut command = cargo(layout);
+    command.args(["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]);
+    std::thread::scope(|scope| {
+        let lints = scope.spawn(|| {
+            let mut run = Run::default();
+            let result = run.step("clippy", || finish(&mut compile::in_the_background(&command)));
+            (run, result)
+        });
+        let tested = tests(run);
+        let (other, linted) = lints.join().map_err(|_| anyhow::anyhow!("a step has panicked"))?;
+        run.steps.extend(other.steps);
+        if let (Err(_), Err(error)) = (&tested, &linted) {
+            line(&format!("{error:#}"));
+        }
+        tested.and(linted)
+    })
 }
 
 fn steps(
@@ -254,7 +284,7 @@ fn steps(
         run.step("fmt", || finish(cargo(layout).args(["fmt", "--all", "--check"])))?;
     }
     let over = AtomicBool::new(false);
-    let Built { tests: mut programs, programs: built } = std::thread::scope(|scope| {
+    let built = std::thread::scope(|scope| {
         let beside = scope.spawn(|| beside(layout, plan, &over));
         let built = compiled(layout, plan, run);
         over.store(built.is_err(), SeqCst);
@@ -263,6 +293,19 @@ fn steps(
         let built = built?;
         result.map(|()| built)
     })?;
+    beside_lints(layout, plan, run, |run| tested(layout, supervisor, plan, others, run, built))
+}
+
+/// All that runs once everything is built.
+fn tested(
+    layout: &Layout,
+    supervisor: &Supervisor,
+    plan: &Plan,
+    others: &Others,
+    run: &mut Run,
+    built: Built,
+) -> Result<()> {
+    let Built { tests: mut programs, programs: built } = built;
     if plan.contracts {
         run.step("the provider's SDKs", || sdks(layout, &built))?;
     }
@@ -361,10 +404,6 @@ fn steps(
         // A full disk makes tests fail in ways that don't name it.
         step("disk", &format!("{} MiB are free", free_space(&layout.dir)? >> 20));
         run.step("tests", || programs::run(&chosen, &env, &plan.filters, programs::threads()))?;
-    }
-    if plan.unit && plan.filters.is_empty() {
-        let args = ["test", "--workspace", "--exclude", "dockside", "--doc", "--quiet"];
-        run.step("doc tests", || finish(cargo(layout).args(args)))?;
     }
     if plan.cluster {
         match cluster::usable() {
