@@ -39,12 +39,13 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
         hasher: Arc::new(Hasher::new(config.password_hashes_at_once)),
         outbox: outbox.clone(),
         pool: pool.clone(),
+        mails: mailer.is_some(),
     };
     if config.demo_data {
         demo::load(&app).await?;
     }
     retention::start(pool.clone(), lifecycle);
-    let notifier = consumer::Notifier { mails: mailer.is_some() };
+    let notifier = consumer::Notifier { mails: app.mails };
     let topology =
         Topology::new(&config.backends.amqp_url, &config.naming.amqp_namespace, events::SUBSCRIPTIONS);
     messaging::start(lifecycle, "user", topology, &outbox, notifier);

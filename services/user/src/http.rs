@@ -31,6 +31,8 @@ pub(crate) struct App {
     pub outbox: Outbox,
     pub hasher: Arc<Hasher>,
     pub keys: Arc<SigningKeys>,
+    /// Whether mails leave at all.
+    pub mails: bool,
 }
 
 impl FromRef<App> for Arc<Verifier> {

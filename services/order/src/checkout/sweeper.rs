@@ -73,7 +73,9 @@ async fn forget(pool: &Pool, times: &Times) -> anyhow::Result<()> {
 }
 
 async fn forget_long_shipped(pool: &Pool) -> anyhow::Result<()> {
-    Ok(erasure::forget_long_shipped(&mut *pool.acquire().await?).await?)
+    let mut connection = pool.acquire().await?;
+    erasure::forget_long_shipped(&mut connection).await?;
+    Ok(erasure::forget_cards_left(&mut connection).await?)
 }
 
 /// Records are taken over before the release, so that no retry can place the

@@ -189,7 +189,8 @@ pub async fn load(connection: &mut Connection, ids: &[OrderId]) -> sqlx::Result<
         r#"SELECT id, user_id, status, cancel_reason, currency, total, refunded, payment_status,
                   payment_method, payment_action, decline_reason, dispute, shipping_address, tracking, version, placed_at, updated_at,
                   (SELECT COALESCE(sum(amount), 0) FROM orders.refunds r
-                   WHERE r.order_id = o.id AND r.status = 'pending')::bigint AS "refunding!"
+                   WHERE r.order_id = o.id AND r.status = 'pending')::bigint AS "refunding!",
+                  EXISTS (SELECT FROM orders.refunds r WHERE r.order_id = o.id AND r.told) AS "restocked!"
            FROM orders.orders o WHERE id = ANY($1) ORDER BY id DESC"#,
         ids as &[OrderId]
     )
@@ -206,7 +207,7 @@ pub async fn load(connection: &mut Connection, ids: &[OrderId]) -> sqlx::Result<
     let mut parcels = parcels::read(connection, ids).await?;
     // Only where there can be any, and it matters.
     let can_be_less = rows.iter().filter(|row| match row.status.as_str() {
-        "confirmed" => row.refunded > 0 || row.refunding > 0,
+        "confirmed" => row.refunded > 0 || row.refunding > 0 || row.restocked,
         status => status == "partially_shipped",
     });
     let can_be_less: Vec<OrderId> = can_be_less.map(|row| row.id.into()).collect();

@@ -116,8 +116,10 @@ pub async fn apply(connection: &mut Connection, reports: &[Report], times: &Time
             before.get(id).is_none_or(|(state, _)| *state != row.state) || !row.steps.is_empty()
         })
         .map(|(id, mut row)| {
+            // Of a forgotten customer no card is stored.
+            let kept = row.about.recipient.is_some();
             let seen = |state: &State| {
-                let (action, card) = (state.action.clone(), state.card.clone());
+                let (action, card) = (state.action.clone(), state.card.clone().filter(|_| kept));
                 (state.status, state.payment, action, card, state.dispute, state.returned())
             };
             if before
@@ -414,7 +416,7 @@ fn history_and_notices(changed: &[(OrderId, Row)]) -> (History<'_>, Vec<Announce
             order: step.order,
             about: &row.about,
             version: step.version,
-            card: step.card.as_ref(),
+            card: step.card.as_ref().filter(|_| row.about.recipient.is_some()),
             notice,
         };
         notices.extend(notice.map(announcement));

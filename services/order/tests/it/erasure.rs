@@ -146,6 +146,17 @@ async fn a_parcel_that_nobody_reports_delivered_is_forgotten_after_a_while() {
     for id in [&lately, &theirs] {
         assert_eq!(staff.get(&format!("/orders/{id}")).await.body["shipping_address"]["city"], "Hull");
     }
+    // As a replica of a release before cards leaves it.
+    let left = "UPDATE orders.orders SET card_brand = 'visa', card_last4 = '4242' WHERE id = $1";
+    let id: uuid::Uuid = long_ago.parse().unwrap();
+    sqlx::query(left).bind(id).execute(&shop.pool).await.unwrap();
+    let _replica = shop.replica().await;
+    let gone = async || {
+        let card = "SELECT card_last4 IS NULL AND card_brand IS NULL FROM orders.orders WHERE id = $1";
+        let gone: bool = sqlx::query_scalar(card).bind(id).fetch_one(&shop.pool).await.unwrap();
+        gone.then_some(())
+    };
+    testing::eventually("the card to be forgotten", gone).await;
     let order = staff.post(&format!("/orders/{long_ago}/deliver")).await.body;
     assert_eq!((&order["status"], &order["tracking"]), (&json!("delivered"), &Value::Null));
 }

@@ -61,6 +61,9 @@ async fn send_again(
         transaction.commit().await?;
         return Ok(answer);
     }
+    if !app.mails {
+        return Err(Problem::conflict("no_mail", "This shop sends no mail: no mail server is set up."));
+    }
     let mail = notification::send_again(&mut transaction, id, order_id).await?.ok_or_else(absent)?;
     // A refusal is not kept with the key: what was too early once is not so later.
     let answer = Answer::created(&mail)?;

@@ -38,7 +38,8 @@ pub(crate) async fn send_again(
 }
 
 fn no_mail() -> Problem {
-    let detail = "No mail to this customer about this order is kept: there was none in the last 90 days.";
+    let detail = "No mail to this customer about this order is kept: there was none in the last 90 days, or none was \
+                  sent.";
     Problem::conflict("no_mail", detail)
 }
 

@@ -499,3 +499,15 @@ async fn only_what_has_left_is_sent_again_and_only_what_is_kept() {
     app.needs_a_token(&[(Method::POST, &path)]).await;
     app.takes_json_alone(&staff, &[(Method::POST, &path)]).await;
 }
+
+#[tokio::test]
+async fn a_shop_without_a_mail_server_sends_none_again() {
+    let app = App::start().await;
+    let event = queue(&app, "ada@example.com").await;
+    let row = until(&app, event, "a record", |row| row["status"] == "recorded").await;
+    // As it was left when a mail server was still set up.
+    app.sql("UPDATE users.notifications SET status = 'sent', payload = '\\x00'").await;
+    let (path, body) = again(&row);
+    app.call(Method::POST, &path, &staff(&app).await, body).await.is_problem(409, "no_mail");
+    assert_eq!(app.count("SELECT count(*) FROM users.notifications").await, 1);
+}
