@@ -104,6 +104,7 @@ async fn no_statement_reads_a_big_table_from_end_to_end() {
         example(&["FROM orders.cart_items WHERE user_id = $1 ORDER BY added_at"], &[&busiest]),
         example(&["FROM orders.orders", "user_id = ANY($1)"], &["array[md5('user7')::uuid]"]),
         example(&["WITH ended"], &[&page]),
+        example(&["WITH left_over"], &["1000"]),
         example(&["WITH expired"], &["'\\x01'", nobody, nobody, nobody, "'customer'", "now()", "60", "100"]),
         example(&["orders.is_known", "s.intent_id = $1"], &["'pi_77'", "'charge.refunded'"]),
     ];

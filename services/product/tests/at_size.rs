@@ -231,7 +231,11 @@ fn examples(busiest: &str) -> Vec<Example> {
     }
     examples.push(example(&["p.draft = $1"], &["false", "NULL", "21"]));
     examples.push(example(&["FOR NO KEY UPDATE) AS batch"], &["'g-3-1'", "'g-3-2'", "200"]));
-    examples.push(example(&["DELETE FROM products.import_changes"], &["86400", "10000"]));
+    for after in ["'00000000-0000-0000-0000-000000000000'", "'018d0000-0000-7000-8000-000000000000'"] {
+        examples.push(example(&["p.id > $1 AND p.archived_at IS NULL ORDER BY p.id"], &[after]));
+    }
+    examples.push(example(&["SELECT DISTINCT currency FROM ("], &[]));
+    examples.push(example(&["DELETE FROM products.import_changes"], &["86400"]));
     examples.push(example(&["words_version < 1"], &["200"]));
     examples.push(example(&["products.words"], &["'{jaket,blankte,aaaaaaa}'"]));
     let busiest = format!("'{busiest}'");
