@@ -101,10 +101,15 @@ impl Report {
         description = "UTF-8, or UTF-16 with a byte order mark, up to 1 GiB; a line or record up to 256 KiB. CSV (RFC 4180, with \
                        `,`, `;` or tabs) begins with a header: `sku`, `name`, `description`, `price` in major units (or `price_minor`), \
                        `currency` and `category`, and as wanted `stock` or `stock_change`, `stock_if_version`, `category_name`, `category_parent`, `images` and \
-                       `attributes.<name>`.",
+                       `attributes.<name>`. XML is a product feed, RSS 2.0 or Atom.",
         content(
             (String = "application/x-ndjson", example = json!("{\"sku\":\"JACKET-M\",\"name\":\"Waxed Cotton Jacket\",\"description\":\"Keeps out wind and rain.\",\"price\":{\"amount\":14900,\"currency\":\"EUR\"},\"category\":\"jackets\",\"stock\":7}\n{\"sku\":\"LAMP-1\",\"name\":\"Storm Lamp\",\"description\":\"\",\"price\":{\"amount\":3900,\"currency\":\"EUR\"},\"category\":\"lamps\",\"category_name\":\"Lamps\"}\n")),
             (String = "text/csv", example = json!("sku,name,description,price,currency,category,category_name,stock,attributes.color\nJACKET-M,Waxed Cotton Jacket,Keeps out wind and rain.,149.00,EUR,jackets,Jackets,7,navy\n")),
+            (String = "text/tab-separated-values", example = json!("id\ttitle\tdescription\tlink\tprice\nLAMP-1\tStorm Lamp\tFor rough nights.\thttps://shop.example.com/p/storm-lamp\t39.00 EUR\n")),
+            (String = "application/xml", example = json!("<?xml version=\"1.0\"?>\n<rss version=\"2.0\" xmlns:g=\"http://base.google.com/ns/1.0\"><channel>\n<item><g:id>LAMP-1</g:id><title>Storm Lamp</title><g:price>39.00 EUR</g:price></item>\n</channel></rss>\n")),
+            (String = "text/xml", example = json!("<?xml version=\"1.0\"?>\n<rss version=\"2.0\" xmlns:g=\"http://base.google.com/ns/1.0\"><channel>\n<item><g:id>LAMP-1</g:id><title>Storm Lamp</title><g:price>39.00 EUR</g:price></item>\n</channel></rss>\n")),
+            (String = "application/rss+xml", example = json!("<?xml version=\"1.0\"?>\n<rss version=\"2.0\" xmlns:g=\"http://base.google.com/ns/1.0\"><channel>\n<item><g:id>LAMP-1</g:id><title>Storm Lamp</title><g:price>39.00 EUR</g:price></item>\n</channel></rss>\n")),
+            (String = "application/atom+xml", example = json!("<?xml version=\"1.0\"?>\n<feed xmlns=\"http://www.w3.org/2005/Atom\" xmlns:g=\"http://base.google.com/ns/1.0\">\n<entry><g:id>LAMP-1</g:id><title>Storm Lamp</title><g:price>39.00 EUR</g:price></entry>\n</feed>\n")),
         ),
     ),
     responses((status = 200, description = "What came of the lines.", body = Report, example = json!({"created": 1, "updated": 1, "unchanged": 0, "failed": 1, "price_unit": "major", "errors": [{"line": 3, "column": "price", "code": "too_many_decimals", "detail": "/price/amount: EUR has 2 decimals."}]}))),

@@ -48,6 +48,26 @@ fn every_operation_has_an_id_a_summary_and_examples_that_validate() {
 }
 
 #[test]
+fn the_types_that_an_import_takes_are_in_the_document() {
+    let document = product::openapi();
+    let operations = operations(&document);
+    let (_, import) = operations.iter().find(|(name, _)| name.ends_with("/product-imports")).unwrap();
+    let mut kinds: Vec<&str> =
+        import["requestBody"]["content"].as_object().unwrap().keys().map(String::as_str).collect();
+    kinds.sort_unstable();
+    let wanted = [
+        "application/atom+xml",
+        "application/rss+xml",
+        "application/x-ndjson",
+        "application/xml",
+        "text/csv",
+        "text/tab-separated-values",
+        "text/xml",
+    ];
+    assert_eq!(kinds, wanted);
+}
+
+#[test]
 fn no_route_is_left_out_of_the_document() {
     let found = testing::routes::undocumented(env!("CARGO_MANIFEST_DIR"), &[]);
     assert!(found.is_empty(), "{found:#?}");
