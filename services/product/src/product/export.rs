@@ -184,6 +184,8 @@ fn major(price: Money) -> (String, String) {
 /// <https://support.google.com/merchants/answer/7052112>
 fn google(row: &Row, link: &str, text: &mut String) {
     let element = |text: &mut String, name: &str, value: &str| {
+        // XML has no way to write these two (https://www.w3.org/TR/xml/#charsets); control characters no text has.
+        let value = value.replace(['\u{FFFE}', '\u{FFFF}'], "");
         let value = value.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
         // Writing into a String does not fail.
         let _ = writeln!(text, "<{name}>{value}</{name}>");
@@ -255,6 +257,16 @@ mod tests {
             "\"A;1\",\" Lamp <\"\"big\"\"> & Co\",\"a,\n\"\"b\"\"\",34.00,EUR,sea,Sea,,3,7,\
              \"[\"\"/api/v1/products/x/images/0\"\",\"\"https://a.example/1.jpg\"\"]\",\"{\"\"color\"\":\"\"red\"\"}\"\r\n"
         );
+    }
+
+    #[test]
+    fn a_feed_has_no_character_that_is_none_of_xml() {
+        let mut text = String::new();
+        let name = "La\u{FFFE}mp\u{FFFF} \u{FFFD}".to_owned();
+        let attributes = BTreeMap::from([("color".to_owned(), "\u{FFFF}red".to_owned())]);
+        Format::Google.write(&Row { name, attributes, ..row() }, "https://shop.example/p/", &mut text);
+        assert!(text.contains("<g:title>Lamp \u{FFFD}</g:title>"), "{text}");
+        assert!(text.contains("<g:color>red</g:color>"), "{text}");
     }
 
     #[test]
