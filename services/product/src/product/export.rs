@@ -1,5 +1,6 @@
 //! The catalogue as a file: one that an import takes as it is, and finds nothing new in.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -11,6 +12,8 @@ use service::money::Currency;
 use sqlx::types::Json;
 use utoipa::ToSchema;
 use uuid::Uuid;
+
+use super::import::is_formula;
 
 /// What a file is written in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -143,14 +146,16 @@ fn csv(row: &Row, text: &mut String) {
     let (stock, version) = (row.on_hand.to_string(), row.stock_version.to_string());
     // As JSON: an address may hold what a cell of addresses is split at.
     let images = if row.images.is_empty() { String::new() } else { json!(row.images).to_string() };
+    let (sku, name, description) = (as_text(&row.sku), as_text(&row.name), as_text(&row.description));
+    let category_name = as_text(&row.category_name);
     let cells: [&str; 12] = [
-        &row.sku,
-        &row.name,
-        &row.description,
+        &sku,
+        &name,
+        &description,
         &major,
         &currency,
         &row.category,
-        &row.category_name,
+        &category_name,
         row.category_parent.as_deref().unwrap_or_default(),
         &stock,
         &version,
@@ -172,6 +177,11 @@ fn csv(row: &Row, text: &mut String) {
         }
     }
     text.push_str("\r\n");
+}
+
+/// A cell that no spreadsheet takes for a formula; an import takes the sign off again.
+fn as_text(cell: &str) -> Cow<'_, str> {
+    if is_formula(cell) { format!("'{cell}").into() } else { cell.into() }
 }
 
 /// `19.99` and `EUR`.
@@ -257,6 +267,19 @@ mod tests {
             "\"A;1\",\" Lamp <\"\"big\"\"> & Co\",\"a,\n\"\"b\"\"\",34.00,EUR,sea,Sea,,3,7,\
              \"[\"\"/api/v1/products/x/images/0\"\",\"\"https://a.example/1.jpg\"\"]\",\"{\"\"color\"\":\"\"red\"\"}\"\r\n"
         );
+    }
+
+    #[test]
+    fn no_text_in_a_record_is_a_formula() {
+        for (name, cell) in
+            [("=1+1", "'=1+1"), ("@a", "'@a"), ("'-1", "''-1"), ("'n", "'n"), ("a=1", "a=1"), ("+", "'+")]
+        {
+            let mut text = String::new();
+            let named = Row { name: name.to_owned(), category_name: name.to_owned(), ..row() };
+            Format::Csv.write(&Row { sku: "-1".to_owned(), ..named }, "", &mut text);
+            assert!(text.starts_with(&format!("'-1,{cell},")), "{text}");
+            assert!(text.contains(&format!(",sea,{cell},,3,7,")), "{text}");
+        }
     }
 
     #[test]

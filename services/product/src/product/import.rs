@@ -28,7 +28,7 @@ use sqlx::postgres::{PgDatabaseError, PgSeverity};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-pub use columns::{Names, Options};
+pub use columns::{Names, Options, is_formula};
 pub use file::{File, Kind, Read};
 pub use price::{Decimal, Unit};
 pub use profile::Profile;

@@ -334,6 +334,9 @@ async fn an_import_of_an_export_finds_nothing_new() {
     shop.import_lines(&[
         line("AB 12/\"ü\"", facts),
         line("B;1", json!({"price": {"amount": 5000, "currency": "JPY"}})),
+        line("=1", json!({"name": "'=HYPERLINK(1)", "description": "\t@", "category": "t-minus", "category_name": "-1",
+            "attributes": {"tilt": "-5"}})),
+        line("'+1", json!({"name": "'quoted'"})),
     ])
     .await;
     let pictured =
@@ -354,7 +357,7 @@ async fn an_import_of_an_export_finds_nothing_new() {
             let export = shop.staff(Method::GET, &format!("/product-exports?format={format}"));
             let file = export.send().await.unwrap().text().await.unwrap();
             let (_, report) = shop.import_as("", kind, &file).await;
-            assert_eq!(counts(&report), [0, 3, 3, 0], "{file} {report}");
+            assert_eq!(counts(&report), [0, 5, 5, 0], "{file} {report}");
             assert_eq!((shop.by_sku().await, shop.events().await), before);
         }
     }
@@ -366,20 +369,20 @@ async fn an_import_of_an_export_finds_nothing_new() {
     let (_, report) = shop.import(CSV, file).await;
     assert_eq!(
         (counts(&report), report["errors"][0]["code"].as_str()),
-        ([0, 2, 2, 1], Some("stock_changed"))
+        ([0, 4, 4, 1], Some("stock_changed"))
     );
 
     let feed = shop.staff(Method::GET, "/product-exports?format=google&link=https://shop.example/p/");
     let feed = feed.send().await.unwrap();
     assert!(feed.headers()["content-type"].to_str().unwrap().starts_with("application/rss+xml"));
     let feed = feed.text().await.unwrap();
-    assert_eq!(feed.matches("<item>").count(), 3, "{feed}");
+    assert_eq!(feed.matches("<item>").count(), 5, "{feed}");
     assert!(feed.contains("<g:price>5000 JPY</g:price>") && feed.ends_with("</rss>\n"), "{feed}");
     // It is a feed like others: what a feed says nothing of stays.
     let report = shop.import_as("", "application/rss+xml", &feed).await.1;
     assert_eq!(
         (report["failed"].as_u64(), report["updated"].as_u64(), &report["profile"]),
-        (Some(0), Some(3), &json!("google")),
+        (Some(0), Some(5), &json!("google")),
         "{report}"
     );
     let cut = feed.replace("</item>\n</channel>", "");

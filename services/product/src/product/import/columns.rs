@@ -231,16 +231,16 @@ impl Columns {
         let unit = self.unit();
         for ((column, _), cell) in self.names.0.iter().zip(cells) {
             match column {
-                Column::Text("sku") => drop(fields.insert("sku".to_owned(), cell.trim().into())),
-                Column::Text(name) => drop(fields.insert((*name).to_owned(), cell.into())),
+                Column::Text("sku") => drop(fields.insert("sku".to_owned(), text(cell.trim()))),
+                Column::Text(name) => drop(fields.insert((*name).to_owned(), text(&cell))),
                 Column::Attribute(name) => {
                     named = true;
                     if !cell.is_empty() {
-                        attributes.insert(name.clone(), cell.into());
+                        attributes.insert(name.clone(), text(&cell));
                     }
                 }
                 _ if cell.is_empty() => {}
-                Column::Optional(name) => drop(fields.insert((*name).to_owned(), cell.into())),
+                Column::Optional(name) => drop(fields.insert((*name).to_owned(), text(&cell))),
                 Column::Number(name) => drop(fields.insert((*name).to_owned(), number(cell))),
                 Column::Price if cell.starts_with('{') => drop(fields.insert("price".to_owned(), json(cell))),
                 Column::Price | Column::PriceMinor => price = Some(cell),
@@ -320,6 +320,17 @@ pub fn unreadable() -> Problem {
 pub fn breaks(record: &[u8]) -> usize {
     let pairs = record.iter().zip(record.iter().skip(1).chain(b" "));
     pairs.filter(|(byte, next)| **byte == b'\n' || (**byte == b'\r' && **next != b'\n')).count()
+}
+
+/// Whether a spreadsheet would take the text for a formula, once the signs before it that say that it is text are off.
+/// <https://owasp.org/www-community/attacks/CSV_Injection>
+pub fn is_formula(text: &str) -> bool {
+    text.trim_start_matches('\'').starts_with(['=', '+', '-', '@', '\t', '\r'])
+}
+
+/// A text without the sign that an export puts before a formula.
+fn text(cell: &str) -> Value {
+    cell.strip_prefix('\'').filter(|text| is_formula(text)).unwrap_or(cell).into()
 }
 
 /// What is no number stays text, for the form to refuse.

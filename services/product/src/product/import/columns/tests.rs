@@ -75,6 +75,25 @@ fn prices_are_in_the_unit_that_the_file_says() {
 }
 
 #[test]
+fn one_sign_before_a_formula_is_taken_off() {
+    let columns = parse("sku,name,description,price,currency,category,attributes.tilt", Options::default());
+    for (cell, text) in [
+        ("'=1+1", "=1+1"),
+        ("''=1", "'=1"),
+        ("=1", "=1"),
+        ("'n", "'n"),
+        ("'", "'"),
+        ("'\t-", "\t-"),
+        ("'-5", "-5"),
+    ] {
+        let record = read(&columns, &format!("'+A,{cell},{cell},1,EUR,sea,{cell}"));
+        let wanted = json!({"sku": "+A", "name": text, "description": text, "category": "sea",
+            "price": {"amount": 100, "currency": "EUR"}, "attributes": {"tilt": text}});
+        assert_eq!(record, wanted, "{cell}");
+    }
+}
+
+#[test]
 fn addresses_of_images_come_apart_at_blanks_and_commas() {
     let two = json!(["https://a.example/1,2.jpg", "https://a.example/3.jpg"]);
     for between in [" ", ", ", ",", "\n", " , ", ";", "|"] {
