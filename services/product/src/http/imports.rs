@@ -64,7 +64,7 @@ struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     left_out: Option<BTreeMap<String, u64>>,
-    /// The lines of `errors`, as a file in the format of the one that was sent, up to 16 MiB.
+    /// The lines of `errors`, as a file in the format of the one that was sent, up to 2 MiB.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String, required = false)]
     rejected: Option<Rejected>,

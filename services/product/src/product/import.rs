@@ -231,8 +231,8 @@ pub struct Rehearsal {
     categories: HashMap<String, i32>,
 }
 
-/// New products that a dry run knows again, some 16 MiB of hashes.
-const MOST_REHEARSED: usize = 1_000_000;
+/// New products that a dry run knows again, some 4 MiB of hashes while the set grows.
+const MOST_REHEARSED: usize = 200_000;
 /// New categories that a dry run knows again.
 const MOST_CATEGORIES: usize = 10_000;
 
