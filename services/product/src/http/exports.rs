@@ -1,5 +1,8 @@
 //! `/product-exports`: the catalogue as a file, streamed.
 
+use std::time::Duration;
+
+use axum::BoxError;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::header;
@@ -8,9 +11,12 @@ use futures_util::stream;
 use serde::Deserialize;
 use service::Problem;
 use service::auth::Staff;
+use service::db::Pool;
 use service::extract::Query;
 use service::validate::Invalid;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -21,6 +27,10 @@ use crate::product::export::{self, Format};
 
 /// Exports that a replica runs at once.
 pub const AT_ONCE: usize = 2;
+/// A part of the file ends behind the product with which it is this long.
+const PART_BYTES: usize = 1024 * 1024;
+/// For the whole file.
+const WHOLE: Duration = Duration::from_secs(3600);
 
 pub fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(read))
@@ -73,6 +83,18 @@ enum Rest {
     Nothing,
 }
 
+/// A file on its way.
+struct Export {
+    pool: Pool,
+    format: Format,
+    link: String,
+    rest: Rest,
+    /// Until a reader that takes too slowly is given up: others wait for its place.
+    deadline: Instant,
+    stop: CancellationToken,
+    _turn: OwnedSemaphorePermit,
+}
+
 /// Get all products as a file
 ///
 /// What is in the shop, by age. An import of the file changes nothing, unless something was sold or changed meanwhile:
@@ -98,44 +120,84 @@ async fn read(
     let turn = app.exports.clone().try_acquire_owned().map_err(busy)?;
     let disposition = format!("attachment; filename=\"{}\"", format.file_name());
     let headers = [(header::CONTENT_TYPE, format.media_type()), (header::CACHE_CONTROL, "no-store")];
-    let body = Body::from_stream(stream::try_unfold((app, Rest::Head, turn), move |(app, rest, turn)| {
-        let link = link.clone();
-        async move { part(app, format, &link, rest, turn).await }
-    }));
+    let export = Export {
+        pool: app.pool,
+        format,
+        link,
+        rest: Rest::Head,
+        deadline: Instant::now() + WHOLE,
+        stop: app.stopping,
+        _turn: turn,
+    };
+    let body = Body::from_stream(stream::try_unfold(export, Export::part));
     Ok(([(header::CONTENT_DISPOSITION, disposition)], headers, body).into_response())
 }
 
-type Next = Option<(Bytes, (App, Rest, OwnedSemaphorePermit))>;
+impl Export {
+    /// The next part of the file. An error cuts the answer off, so that nobody takes it for whole.
+    async fn part(mut self) -> Result<Option<(Bytes, Self)>, BoxError> {
+        if self.stop.is_cancelled() {
+            return Err("the service is stopping".into());
+        }
+        if Instant::now() >= self.deadline {
+            tracing::warn!("export.too_slow");
+            return Err("the file was read too slowly".into());
+        }
+        let after = match self.rest {
+            Rest::Head => {
+                self.rest = Rest::After(Uuid::nil());
+                return Ok(Some((Bytes::from_static(self.format.head().as_bytes()), self)));
+            }
+            Rest::After(id) => id,
+            Rest::Nothing => return Ok(None),
+        };
+        let rows = export::page(&mut *self.pool.acquire().await?, after).await.inspect_err(|error| {
+            tracing::warn!(%error, "export.failed");
+        })?;
+        let mut text = String::new();
+        self.rest = Rest::Nothing;
+        for row in &rows {
+            self.format.write(row, &self.link, &mut text);
+            self.rest = Rest::After(row.id);
+            if text.len() >= PART_BYTES {
+                break;
+            }
+        }
+        if rows.is_empty() {
+            text.push_str(self.format.tail());
+        }
+        Ok(Some((Bytes::from(text), self)))
+    }
+}
 
-/// The next part of the file. An error cuts the answer off, so that nobody takes it for whole.
-async fn part(
-    app: App,
-    format: Format,
-    link: &str,
-    rest: Rest,
-    turn: OwnedSemaphorePermit,
-) -> sqlx::Result<Next> {
-    let after = match rest {
-        Rest::Head => {
-            return Ok(Some((
-                Bytes::from_static(format.head().as_bytes()),
-                (app, Rest::After(Uuid::nil()), turn),
-            )));
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_file_is_cut_off_when_it_takes_too_long_or_the_service_stops() {
+        let late = Instant::now() + WHOLE;
+        for (stopping, deadline, whole) in
+            [(false, late, true), (true, late, false), (false, Instant::now(), false)]
+        {
+            let stop = CancellationToken::new();
+            if stopping {
+                stop.cancel();
+            }
+            let export = Export {
+                pool: Pool::lazy("postgres://nobody@127.0.0.1:1/none", "products", 1).unwrap(),
+                format: Format::Csv,
+                link: String::new(),
+                rest: Rest::Head,
+                deadline,
+                stop,
+                _turn: Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap(),
+            };
+            assert_eq!(export.part().await.is_ok_and(|part| part.is_some()), whole, "{stopping}");
         }
-        Rest::After(id) => id,
-        Rest::Nothing => return Ok(None),
-    };
-    let rows = export::page(&mut *app.pool.acquire().await?, after).await.inspect_err(|error| {
-        tracing::warn!(%error, "export.failed");
-    })?;
-    let mut text = String::new();
-    rows.iter().for_each(|row| format.write(row, link, &mut text));
-    let rest = match rows.last() {
-        Some(last) => Rest::After(last.id),
-        None => {
-            text.push_str(format.tail());
-            Rest::Nothing
-        }
-    };
-    Ok(Some((Bytes::from(text), (app, rest, turn))))
+    }
 }

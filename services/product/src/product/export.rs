@@ -45,7 +45,7 @@ pub struct Row {
     stock_version: i64,
 }
 
-/// The next products of the shop behind this one, by id: a thousand, or fewer at the end.
+/// The next products of the shop behind this one, by id: a hundred, as one may have 100 KB, or fewer at the end.
 pub async fn page(connection: &mut Connection, after: Uuid) -> sqlx::Result<Vec<Row>> {
     // Stock is looked up for each row: a join may read all of it.
     let rows = sqlx::query!(
@@ -56,7 +56,7 @@ pub async fn page(connection: &mut Connection, after: Uuid) -> sqlx::Result<Vec<
                   (SELECT reserved FROM products.stock WHERE product_id = p.id) AS "reserved!",
                   COALESCE((SELECT max(seq) FROM products.stock_ledger WHERE product_id = p.id), 0) AS "version!"
            FROM products.products p JOIN products.categories c ON c.slug = p.category
-           WHERE p.id > $1 AND p.archived_at IS NULL ORDER BY p.id LIMIT 1000"#,
+           WHERE p.id > $1 AND p.archived_at IS NULL ORDER BY p.id LIMIT 100"#,
         after,
     );
     let rows = rows.fetch_all(connection).await?.into_iter().map(|row| {

@@ -4,6 +4,9 @@
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use service::auth::Role;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::common::{Shop, answer, shop};
 use crate::imports::{CSV, NDJSON, codes, counts, line};
@@ -394,10 +397,39 @@ async fn an_import_of_an_export_finds_nothing_new() {
     }
     for (request, status) in [
         (shop.anyone(Method::GET, "/product-exports"), 401),
-        (shop.as_role(service::auth::Role::Customer, Method::GET, "/product-exports"), 403),
+        (shop.as_role(Role::Customer, Method::GET, "/product-exports"), 403),
     ] {
         assert_eq!(request.send().await.unwrap().status(), status);
     }
+}
+
+#[tokio::test]
+async fn an_export_comes_in_parts_that_are_short() {
+    let shop = shop().await;
+    let long = "\u{1f6a2}".repeat(5000);
+    let lines: Vec<Value> =
+        (0..120).map(|n| line(&format!("S-{n}"), json!({ "description": long }))).collect();
+    assert_eq!(counts(&shop.import_lines(&lines).await), [120, 0, 0, 0]);
+    let address = shop.base.strip_prefix("http://").unwrap().strip_suffix("/api/v1").unwrap();
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!(
+        "GET /api/v1/product-exports?format=ndjson HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Bearer {}\r\n\r\n",
+        shop.token(Role::Staff),
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (head, mut rest) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200") && head.contains("chunked"), "{head}");
+    let (mut file, mut longest) = (String::new(), 0);
+    while let Some((size, more)) = rest.split_once("\r\n") {
+        let size = usize::from_str_radix(size, 16).unwrap();
+        file.push_str(&more[..size]);
+        (longest, rest) = (longest.max(size), &more[size + 2..]);
+    }
+    assert_eq!(file.lines().count(), 120);
+    assert!(longest < 1100 * 1024, "a part is of {longest} bytes");
+    assert_eq!(counts(&shop.import(NDJSON, file).await.1), [0, 120, 120, 0]);
 }
 
 #[tokio::test]
