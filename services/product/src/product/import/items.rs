@@ -12,15 +12,19 @@ pub struct Items {
     buffer: BytesMut,
     /// The line that the buffer begins in.
     line: u64,
-    /// The end that the item has whose beginning is the buffer's, and bytes of the buffer that do not hold it.
-    open: Option<(&'static [u8], usize)>,
+    /// Bytes of the buffer that were looked at.
+    seen: usize,
+    /// The end of the comment or CDATA section that is open there.
+    section: Option<&'static [u8]>,
+    /// The end of the item whose beginning is the buffer's, and the line that it begins in.
+    open: Option<(&'static [u8], u64)>,
     /// The rest of the item is to be dropped.
     dropping: bool,
 }
 
 impl Default for Items {
     fn default() -> Self {
-        Self { buffer: BytesMut::new(), line: 1, open: None, dropping: false }
+        Self { buffer: BytesMut::new(), line: 1, seen: 0, section: None, open: None, dropping: false }
     }
 }
 
@@ -31,73 +35,117 @@ impl Items {
 
     /// The next whole item with the line that it begins in.
     pub fn next(&mut self) -> Option<(u64, Result<Bytes, TooLong>)> {
-        let (end, seen) = match self.open {
-            Some(open) => open,
-            None => {
-                let Some((at, end)) = beginning(&self.buffer) else {
-                    // What may be the first bytes of a tag stays.
-                    self.skip(self.buffer.len().saturating_sub(b"<entry>".len()));
-                    return None;
+        loop {
+            let rest = &self.buffer[self.seen..];
+            if let Some(end) = self.section {
+                let Some(at) = find(rest, end) else {
+                    // What may be the first bytes of the end stays.
+                    self.seen += rest.len().saturating_sub(end.len() - 1);
+                    break;
                 };
-                self.skip(at);
-                self.open = Some((end, 0));
-                (end, 0)
+                self.seen += at + end.len();
+                self.section = None;
+                continue;
             }
-        };
-        if let Some(at) = find(&self.buffer[seen..], end) {
-            let line = self.line;
-            let item = self.buffer[..seen + at + end.len()].to_vec();
-            self.skip(item.len());
-            self.open = None;
-            let too_long = std::mem::take(&mut self.dropping) || item.len() > MAX_LINE;
-            return Some((line, if too_long { Err(TooLong) } else { Ok(item.into()) }));
+            let Some(at) = rest.iter().position(|byte| *byte == b'<') else {
+                self.seen = self.buffer.len();
+                break;
+            };
+            self.seen += at;
+            match tag(&rest[at..], self.open.map(|(end, _)| end)) {
+                Tag::Item(end) => {
+                    self.skip();
+                    self.open = Some((end, self.line));
+                    self.seen = 1;
+                }
+                Tag::End(length) => {
+                    self.seen += length;
+                    let line = self.open.take().map_or(self.line, |(_, line)| line);
+                    let too_long = std::mem::take(&mut self.dropping) || self.seen > MAX_LINE;
+                    let item =
+                        if too_long { Err(TooLong) } else { Ok(self.buffer[..self.seen].to_vec().into()) };
+                    self.skip();
+                    return Some((line, item));
+                }
+                Tag::Section(length, end) => {
+                    self.seen += length;
+                    self.section = Some(end);
+                }
+                Tag::Other => self.seen += 1,
+                Tag::Part => break,
+            }
         }
-        let mut seen = self.buffer.len().saturating_sub(end.len());
-        if self.buffer.len() > MAX_LINE {
-            self.dropping = true;
-            self.skip(seen);
-            seen = 0;
+        let too_long = self.buffer.len() > MAX_LINE;
+        self.dropping |= self.open.is_some() && too_long;
+        if self.open.is_none() || self.dropping {
+            self.skip();
         }
-        self.open = Some((end, seen));
         None
     }
 
     /// The line of an item that the end of the file cuts off.
     pub fn cut_off(&self) -> Option<u64> {
-        self.open.map(|_| self.line)
+        self.open.map(|(_, line)| line)
     }
 
-    fn skip(&mut self, bytes: usize) {
-        self.line += self.buffer[..bytes].iter().filter(|byte| **byte == b'\n').count() as u64;
-        self.buffer.advance(bytes);
+    /// Forgets what was looked at.
+    fn skip(&mut self) {
+        self.line += self.buffer[..self.seen].iter().filter(|byte| **byte == b'\n').count() as u64;
+        self.buffer.advance(self.seen);
+        self.seen = 0;
     }
 }
 
-/// Where an item begins, and how it ends.
-fn beginning(text: &[u8]) -> Option<(usize, &'static [u8])> {
-    let tags: [(&[u8], &[u8]); 2] = [(b"<item", b"</item>"), (b"<entry", b"</entry>")];
-    let begins = |(tag, end): (&'static [u8], &'static [u8])| {
-        let mut from = 0;
-        while let Some(at) = find(&text[from..], tag).map(|at| from + at) {
-            if text.get(at + tag.len()).is_some_and(|next| b"> \t\r\n".contains(next)) {
-                return Some((at, end));
-            }
-            from = at + tag.len();
+/// Comments, and text that is as it is: nothing in them is a tag.
+const SECTIONS: [(&[u8], &[u8]); 2] = [(b"<!--", b"-->"), (b"<![CDATA[", b"]]>")];
+const ITEMS: [(&[u8], &[u8]); 2] = [(b"<item", b"</item>"), (b"<entry", b"</entry>")];
+
+enum Tag {
+    /// An item begins, which ends so.
+    Item(&'static [u8]),
+    /// The item ends with so many bytes.
+    End(usize),
+    /// A section begins with so many bytes, and ends so.
+    Section(usize, &'static [u8]),
+    Other,
+    /// There is too little of it to tell.
+    Part,
+}
+
+/// What begins here. `open` is the end of the item that it is in.
+fn tag(text: &[u8], open: Option<&'static [u8]>) -> Tag {
+    for (begin, end) in SECTIONS {
+        if text.starts_with(begin) {
+            return Tag::Section(begin.len(), end);
         }
-        None
-    };
-    tags.into_iter().filter_map(begins).min_by_key(|(at, _)| *at)
+    }
+    if let Some(end) = open.filter(|end| text.starts_with(end)) {
+        return Tag::End(end.len());
+    }
+    for (begin, end) in ITEMS {
+        if open.is_none()
+            && text.starts_with(begin)
+            && let Some(next) = text.get(begin.len())
+        {
+            return if b"> \t\r\n".contains(next) { Tag::Item(end) } else { Tag::Other };
+        }
+    }
+    let is_part = |(begin, end): &(&[u8], &[u8])| begin.starts_with(text) || end.starts_with(text);
+    if SECTIONS.iter().chain(&ITEMS).any(is_part) { Tag::Part } else { Tag::Other }
 }
 
 fn find(text: &[u8], part: &[u8]) -> Option<usize> {
     text.windows(part.len()).position(|window| window == part)
 }
 
+/// Most elements of an item that are read: each is looked up among those before it.
+const MOST: usize = 1000;
+
 /// An item's elements by their names without a prefix. Of two with one name Google's (`g:`) counts, else the first;
-/// addresses of more images are put together. `None` when it is no XML.
+/// addresses of more images are put together. Those behind the thousandth are not read. `None` when it is no XML.
 pub fn fields(item: &str) -> Option<Vec<(String, String)>> {
     let mut reader = Reader::from_str(item);
-    let (mut fields, mut depth): (Vec<(String, String)>, _) = (Vec::new(), 0_usize);
+    let (mut fields, mut depth, mut count): (Vec<(String, String)>, _, _) = (Vec::new(), 0_usize, 0_usize);
     let (mut name, mut text) = (String::new(), String::new());
     loop {
         match reader.read_event().ok()? {
@@ -108,7 +156,8 @@ pub fn fields(item: &str) -> Option<Vec<(String, String)>> {
                     text.clear();
                 }
             }
-            Event::Empty(element) if depth == 1 => {
+            Event::Empty(element) if depth == 1 && count < MOST => {
+                count += 1;
                 if let Some(link) = element.try_get_attribute("href").ok()? {
                     let name = String::from_utf8_lossy(element.name().as_ref()).into_owned();
                     add(&mut fields, &name, &String::from_utf8_lossy(&link.value));
@@ -128,7 +177,8 @@ pub fn fields(item: &str) -> Option<Vec<(String, String)>> {
                 }),
             },
             Event::End(_) => {
-                if depth == 2 {
+                if depth == 2 && count < MOST {
+                    count += 1;
                     add(&mut fields, &name, text.trim());
                 }
                 depth = depth.checked_sub(1)?;
@@ -177,6 +227,64 @@ mod tests {
             ];
             assert_eq!((all.as_slice(), items.cut_off()), (&wanted[..], Some(6)), "{chunk}");
         }
+    }
+
+    #[test]
+    fn comments_and_cdata_hold_no_tags() {
+        let item = "<item><!-- </item> --><d><![CDATA[a </item> <![CDATA[ b]]></d></item>";
+        let file = format!(
+            "<rss><!-- <item><id>OLD</id></item>\n - -- > --><d><![CDATA[<item>]]></d>\n{item}<!--><item></item>"
+        );
+        for chunk in 1..file.len() {
+            let (mut items, mut all) = (Items::default(), Vec::new());
+            for chunk in file.as_bytes().chunks(chunk) {
+                items.feed(chunk);
+                all.extend(std::iter::from_fn(|| items.next()));
+            }
+            assert_eq!(all, [(3, Ok(Bytes::from(item.to_owned())))], "{chunk}");
+            assert_eq!(items.cut_off(), None);
+        }
+    }
+
+    #[test]
+    fn an_item_is_told_by_the_line_that_it_begins_in_however_long() {
+        let long = format!("\n<item>{}</item>\n<item>x</item>", "y\n".repeat(MAX_LINE));
+        let last = 2 + MAX_LINE as u64 + 1;
+        for chunk in [1000, 1 << 20] {
+            let (mut items, mut lines) = (Items::default(), Vec::new());
+            for chunk in long.as_bytes().chunks(chunk) {
+                items.feed(chunk);
+                assert!(items.cut_off().is_none_or(|line| line == 2 || line == last));
+                lines.extend(std::iter::from_fn(|| items.next()).map(|(line, _)| line));
+            }
+            assert_eq!(lines, [2, last]);
+        }
+    }
+
+    #[test]
+    fn what_is_in_the_buffer_is_looked_at_once() {
+        let mut items = Items::default();
+        items.feed(b"<rss><item><a>");
+        for _ in 0..20_000 {
+            items.feed(b"x ");
+            assert_eq!(items.next(), None);
+            assert_eq!(items.seen, items.buffer.len());
+        }
+        // A tag that one of the two kinds has is not looked for in all that follows.
+        items.feed("</item>".repeat(2).as_bytes());
+        items.feed("<item></item>".repeat(20_000).as_bytes());
+        assert_eq!(std::iter::from_fn(|| items.next()).count(), 20_001);
+    }
+
+    #[test]
+    fn of_an_item_a_thousand_elements_are_read() {
+        let elements = |count: usize| (0..count).map(|n| format!("<a{n}>x</a{n}>")).collect::<String>();
+        let read = fields(&format!("<item>{}<link href=\"y\"/></item>", elements(998))).unwrap();
+        assert_eq!((read.len(), read[998].1.as_str()), (999, "y"));
+        assert_eq!(
+            fields(&format!("<item>{}<link href=\"y\"/></item>", elements(2000))).unwrap().len(),
+            1000
+        );
     }
 
     #[test]
