@@ -114,7 +114,7 @@ impl Reader {
 impl Batch {
     fn add(&mut self, read: Read, keep: bool) {
         self.last = self.last.max(read.number);
-        self.bytes += read.raw.len();
+        self.bytes += read.bytes;
         if keep && read.line.is_some() {
             self.raw.insert(read.number, read.raw);
         }
@@ -141,7 +141,7 @@ mod tests {
     use futures_util::stream;
 
     use super::*;
-    use crate::product::import::{Encoding, Kind};
+    use crate::product::import::{Encoding, Kind, Options};
 
     /// What comes of a body of these chunks, so far apart; `more` follow that never come.
     async fn read(limits: Limits, chunks: &[&'static str], apart: Duration, more: bool) -> Problem {
@@ -178,5 +178,32 @@ mod tests {
         assert_eq!(said(&endless), (413, "payload_too_large".to_owned()));
         let one_line = read(limits(100, late, late), &["0123456789"; 11], Duration::ZERO, true).await;
         assert_eq!(said(&one_line), (413, "payload_too_large".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn a_batch_ends_by_its_bytes_in_every_format() {
+        let text = "x".repeat(200_000);
+        let feed = format!("<item><id>A</id><description>{text}</description></item>").repeat(12);
+        let json = format!("{{\"name\": \"{text}\"}}\n").repeat(12);
+        // Each variant becomes a product with the texts of all.
+        let texts = "x".repeat(5000);
+        let shopify =
+            format!("Handle,Title,Body (HTML),Variant Price\na,A,{texts},1\n{}", "a,,,1\n".repeat(999));
+        for (kind, file, most) in [
+            (Kind::Feed(Options::default()), feed, 6),
+            (Kind::Json, json, 6),
+            (Kind::Csv(Options::default()), shopify, 250),
+        ] {
+            let (batches, mut queue) = mpsc::channel(100);
+            let body = Body::from(file).into_data_stream();
+            let reader =
+                Reader { body, limits: LIMITS, stop: CancellationToken::new(), batches, keep: false };
+            reader.run(File::new(kind, Encoding::Utf8)).await.expect("it is a file");
+            let mut sizes = Vec::new();
+            while let Some(batch) = queue.recv().await {
+                sizes.push(batch.lines.len() + batch.errors.len());
+            }
+            assert!(sizes.len() > 2 && sizes.iter().all(|size| *size <= most), "{kind:?}: {sizes:?}");
+        }
     }
 }

@@ -60,6 +60,8 @@ pub struct Read {
     pub number: u64,
     /// As it is in the file; nothing of one that is too long, or was made of several.
     pub raw: Bytes,
+    /// About what it takes: batches end by it.
+    pub bytes: usize,
     /// Nothing of one that is blank, or the header.
     pub line: Option<Result<Line, LineError>>,
 }
@@ -119,7 +121,7 @@ impl File {
                 let cut = cut.map(|number| {
                     *items = Items::default();
                     let error = LineError::new(number, "malformed_xml", "The item does not end.");
-                    Read { number, raw: Bytes::new(), line: Some(Err(error)) }
+                    Read { number, raw: Bytes::new(), bytes: 0, line: Some(Err(error)) }
                 });
                 return Ok(read.or(cut));
             }
@@ -139,7 +141,7 @@ impl File {
             };
         };
         let raw = record.as_ref().cloned().unwrap_or_default();
-        let read = |line| Ok(Some(Read { number, raw, line }));
+        let read = |line| Ok(Some(Read { number, bytes: raw.len(), raw, line }));
         let blank = record.as_ref().is_ok_and(|record| record.trim_ascii().is_empty());
         if blank {
             return read(None);
@@ -253,22 +255,23 @@ fn from_json(number: u64, line: Result<Bytes, TooLong>) -> Read {
         }
         Err(TooLong) => Some(Err(told(number, Broken::TooLong))),
     };
-    Read { number, raw, line }
+    Read { number, bytes: raw.len(), raw, line }
 }
 
 fn from_feed(number: u64, item: Result<Bytes, TooLong>, reader: &mut profile::Reader) -> Read {
-    let read = |line| Read { number, raw: Bytes::new(), line: Some(line) };
+    let bytes = item.as_ref().map_or(0, Bytes::len);
+    let read = |line| Read { number, raw: Bytes::new(), bytes, line: Some(line) };
     let Ok(item) = item else { return read(Err(told(number, Broken::TooLong))) };
     let Ok(text) = std::str::from_utf8(&item) else { return read(Err(not_utf8(number))) };
     let Some(fields) = items::fields(text) else {
         return read(Err(LineError::new(number, "malformed_xml", "The item is not well-formed XML.")));
     };
-    from_platform(reader.item(number, fields))
+    Read { bytes, ..from_platform(reader.item(number, fields)) }
 }
 
-fn from_platform((number, body): Made) -> Read {
+fn from_platform(Made { line: number, body, bytes }: Made) -> Read {
     let line = body.map_err(|fault| at(number, fault)).and_then(|body| Line::parse(number, body));
-    Read { number, raw: Bytes::new(), line: Some(line) }
+    Read { number, raw: Bytes::new(), bytes, line: Some(line) }
 }
 
 fn at(number: u64, (pointer, code, detail): columns::Fault) -> LineError {

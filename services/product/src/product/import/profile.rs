@@ -41,6 +41,9 @@ const LONGEST_IMAGES: usize = 20_000;
 /// Most bytes of products that wait for other rows.
 const MOST_WAITING: usize = 8 * 1024 * 1024;
 
+/// Bytes of two texts without their characters.
+const PAIR: usize = size_of::<(String, String)>();
+
 /// Most names of what was left out.
 const MOST_NAMES: usize = 1000;
 
@@ -129,8 +132,12 @@ struct Item {
     attributes: Vec<(String, String)>,
 }
 
-/// A line of an import: where it begins, and what it says.
-pub type Made = (u64, Result<Value, Fault>);
+/// A line of an import: where it begins, what it says, and about how many bytes it takes.
+pub struct Made {
+    pub line: u64,
+    pub body: Result<Value, Fault>,
+    pub bytes: usize,
+}
 
 /// What a platform's rows have in common that are of several rows.
 enum Rows {
@@ -198,12 +205,12 @@ impl Reader {
         let taken = vec![false; cells.len()];
         let mut row = Row { line, names: &by_name, cells, taken };
         let mut left = Left::default();
-        let made = google::row(&mut row).json(self.options, Profile::Google.separators(), &mut left);
+        let made = google::row(&mut row).made(self.options, Profile::Google.separators(), &mut left);
         let others = names.iter().zip(&row.cells).zip(&row.taken);
         let others = others.filter(|((_, cell), taken)| !**taken && !cell.is_empty());
         others.for_each(|((name, _), _)| left.out(name.as_str()));
         self.note(left);
-        (line, made)
+        made
     }
 
     /// Names are the sender's: a file has some dozens.
@@ -240,7 +247,8 @@ impl Reader {
     /// Takes a record, and returns the products that are complete with it.
     pub fn record(&mut self, line: u64, cells: Vec<String>) -> Vec<Made> {
         if cells.len() != self.columns.len() {
-            return vec![(line, Err(malformed(cells.len(), self.columns.len(), 1)))];
+            let body = Err(malformed(cells.len(), self.columns.len(), 1));
+            return vec![Made { line, body, bytes: 0 }];
         }
         let taken = vec![false; cells.len()];
         let mut row = Row { line, names: &self.by_name, cells, taken };
@@ -273,7 +281,7 @@ impl Reader {
     }
 
     fn make(&mut self, items: Vec<Item>, mut left: Left) -> Vec<Made> {
-        let make = |item: Item| (item.line, item.json(self.options, self.profile.separators(), &mut left));
+        let make = |item: Item| item.made(self.options, self.profile.separators(), &mut left);
         let made = items.into_iter().map(make).collect();
         self.note(left);
         made
@@ -316,11 +324,12 @@ impl Item {
         self
     }
 
-    /// Bytes that it takes while it waits for other rows.
+    /// Bytes that it takes.
     fn weight(&self) -> usize {
-        let attributes = self.attributes.iter().map(|(name, value)| name.len() + value.len());
+        let attributes = self.attributes.iter().map(|(name, value)| PAIR + name.len() + value.len());
         let texts = [&self.sku, &self.name, &self.description, &self.price, &self.category, &self.images];
-        texts.iter().map(|text| text.len()).chain(attributes).sum()
+        let texts = texts.into_iter().chain([&self.currency, &self.stock]).map(String::len);
+        size_of::<Self>() + texts.chain(attributes).sum::<usize>()
     }
 
     fn attribute(&mut self, name: impl Into<String>, value: impl Into<String>) {
@@ -331,27 +340,31 @@ impl Item {
     }
 
     /// As a line of JSON; what our limits leave no room for is left out.
-    fn json(self, options: Options, separators: &[char], left: &mut Left) -> Result<Value, Fault> {
+    fn made(self, options: Options, separators: &[char], left: &mut Left) -> Made {
         let item = self.fit(left);
+        Made { line: item.line, bytes: item.weight(), body: item.json(options, separators, left) }
+    }
+
+    fn json(self, options: Options, separators: &[char], left: &mut Left) -> Result<Value, Fault> {
         let mut attributes = Map::new();
-        for (name, value) in item.attributes {
+        for (name, value) in self.attributes {
             if attributes.len() >= MAX_ATTRIBUTES {
                 left.out("attributes that are too long or too many");
             } else {
                 attributes.insert(name, value.into());
             }
         }
-        let (category, category_name) = category(&item.category, separators, left);
-        let mut fields = json!({"sku": item.sku, "name": item.name, "description": item.description,
+        let (category, category_name) = category(&self.category, separators, left);
+        let mut fields = json!({"sku": self.sku, "name": self.name, "description": self.description,
             "category": category, "category_name": category_name, "attributes": attributes});
-        let code = if item.currency.is_empty() {
+        let code = if self.currency.is_empty() {
             options.currency.or(options.usual).map(|currency| currency.code().to_owned())
         } else {
-            Some(item.currency)
+            Some(self.currency)
         };
-        if !item.price.is_empty() {
+        if !self.price.is_empty() {
             let amount = match code.as_deref().and_then(Currency::from_code) {
-                Some(currency) => minor_units(&item.price, currency, options.decimal)
+                Some(currency) => minor_units(&self.price, currency, options.decimal)
                     .map_err(|(code, detail)| ("/price/amount", code, detail))?,
                 None => 0,
             };
@@ -363,10 +376,10 @@ impl Item {
                 return Err(("/price/currency", "missing_field", detail.to_owned()));
             }
         }
-        if let Some(stock) = whole_number(&item.stock) {
+        if let Some(stock) = whole_number(&self.stock) {
             fields["stock"] = stock;
         }
-        let Value::Array(mut addresses) = images(item.images) else { return Ok(fields) };
+        let Value::Array(mut addresses) = images(self.images) else { return Ok(fields) };
         let before = addresses.len();
         addresses.retain(|address| address.as_str().is_some_and(|address| address.starts_with("http")));
         addresses.truncate(MAX_IMAGES);

@@ -14,7 +14,7 @@ fn read(file: &str, delimiter: u8, currency: &str) -> (Profile, Vec<Value>, BTre
         made.extend(reader.record(number, cells.read(line.as_bytes()).unwrap()));
     }
     made.extend(reader.end());
-    let said = made.into_iter().map(|(line, made)| match made {
+    let said = made.into_iter().map(|Made { line, body, .. }| match body {
         Ok(mut body) => {
             body["line"] = line.into();
             body
