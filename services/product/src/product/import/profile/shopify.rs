@@ -3,7 +3,7 @@
 
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 
-use super::{Column, Item, Left, MOST_WAITING, Row};
+use super::{Column, Item, LONGEST_IMAGES, Left, Row};
 use crate::schema::MAX_IMAGES;
 
 const HANDLE: Column = &["handle", "url handle"];
@@ -23,6 +23,9 @@ pub const FIELDS: &[(&str, Column)] = &[
     ("images", IMAGE),
 ];
 
+/// Most bytes of products that are made at once: each variant becomes one, with the texts of all.
+const MOST_AT_ONCE: usize = 2 * 1024 * 1024;
+
 /// The rows of one handle.
 #[derive(Default)]
 pub struct Group {
@@ -31,6 +34,8 @@ pub struct Group {
     options: [String; 3],
     images: Vec<String>,
     variants: Vec<Variant>,
+    /// Bytes of these.
+    bytes: usize,
     /// Variants of the product went before these.
     several: bool,
     /// A product that is not to be seen there.
@@ -53,14 +58,19 @@ impl Group {
         if handle != self.handle {
             done = self.end(left);
             self.handle = handle;
-        } else if self.variants.len() * self.weight() > MOST_WAITING {
-            self.several = true;
-            done = self.made(left);
+        } else {
+            // The row may have a text that all of them take.
+            let row: usize = row.cells.iter().map(String::len).sum();
+            if self.bytes + self.variants.len() * (self.weight() + row) > MOST_AT_ONCE {
+                self.several = true;
+                done = self.made(left);
+            }
         }
         self.product(row, left);
         let image = row.take(IMAGE);
         if !image.is_empty() && !self.images.contains(&image) {
-            if self.images.len() < MAX_IMAGES {
+            let all: usize = self.images.iter().map(String::len).sum();
+            if self.images.len() < MAX_IMAGES && all + image.len() <= LONGEST_IMAGES {
                 self.images.push(image);
             } else {
                 left.out("images");
@@ -76,7 +86,10 @@ impl Group {
             let mut item = Item { line: row.line, sku, price, stock, images, ..Item::default() };
             item.attribute("barcode", row.take(&["variant barcode", "barcode"]).trim_start_matches('\''));
             item.attribute("weight_grams", row.take(&["variant grams", "weight value (grams)"]));
-            self.variants.push(Variant { item: item.fit(left), values });
+            let item = item.fit(left);
+            self.bytes +=
+                item.weight() + size_of::<[String; 3]>() + values.iter().map(String::len).sum::<usize>();
+            self.variants.push(Variant { item, values });
         }
         done
     }
@@ -107,7 +120,8 @@ impl Group {
 
     /// Bytes of each product that it makes.
     fn weight(&self) -> usize {
-        self.product.weight() + self.images.iter().map(String::len).sum::<usize>()
+        let others = self.options.iter().chain(&self.images).chain([&self.handle]);
+        self.product.weight() + others.map(String::len).sum::<usize>()
     }
 
     /// The products that the rest of the handle's rows make.
@@ -120,6 +134,7 @@ impl Group {
     /// The products of the variants so far.
     fn made(&mut self, left: &mut Left) -> Vec<Item> {
         let variants = std::mem::take(&mut self.variants);
+        self.bytes = 0;
         if let Some(hidden) = &self.hidden {
             variants.iter().for_each(|_| left.out(hidden));
             return Vec::new();
