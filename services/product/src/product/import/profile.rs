@@ -44,6 +44,8 @@ const MOST_WAITING: usize = 8 * 1024 * 1024;
 /// Bytes of two texts without their characters.
 const PAIR: usize = size_of::<(String, String)>();
 
+const NOT_PUBLISHED: &str = "products that are not published";
+
 /// Most names of what was left out.
 const MOST_NAMES: usize = 1000;
 

@@ -1,7 +1,7 @@
 //! PrestaShop's products: as its import takes them, and as its catalogue's list exports them.
 //! <https://docs.prestashop-project.org/v.8-documentation/user-guide/configuring-shop/advanced-parameters/import>
 
-use super::{Column, Item, Left, Row};
+use super::{Column, Item, Left, NOT_PUBLISHED, Row};
 
 const PRICE: Column = &[
     "price tax included",
@@ -62,7 +62,7 @@ pub fn row(row: &mut Row<'_>, left: &mut Left) -> Vec<Item> {
     }
     let active = row.take(&["active (0/1)", "active", "status"]);
     if ["0", "false", "no"].contains(&active.to_lowercase().as_str()) {
-        left.out("products that are not published");
+        left.out(NOT_PUBLISHED);
         return Vec::new();
     }
     vec![item]

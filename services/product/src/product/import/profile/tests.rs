@@ -100,6 +100,59 @@ fn woocommerces_variations_take_from_their_product_what_they_lack() {
 }
 
 #[test]
+fn rows_of_one_handle_are_made_before_they_are_too_many() {
+    let header = ["Handle", "Title", "Body (HTML)", "Variant Price"].map(str::to_owned);
+    let long = "x".repeat(5000);
+    // The product has texts from the beginning, from the middle on, or none.
+    for titled in [0, 3000, 30_000] {
+        let mut reader = Reader::new(Profile::Shopify, &header, Options::default()).unwrap();
+        let (mut all, mut most) = (0, 0);
+        for n in 0..=30_000_u64 {
+            let cells = if n == titled { ["a", "A", long.as_str(), "1"] } else { ["a", "", "", "1"] };
+            let made =
+                if n < 30_000 { reader.record(n, cells.map(str::to_owned).into()) } else { reader.end() };
+            all += made.len();
+            most = most.max(made.iter().map(|made| made.bytes).sum::<usize>());
+        }
+        assert_eq!(all, 30_000);
+        assert!(most < 3 * 1024 * 1024, "{titled}: {most}");
+    }
+}
+
+#[test]
+fn variations_of_a_product_that_is_not_published_are_left_out() {
+    let file = "ID,Type,SKU,Name,Published,Regular price,Parent
+1,variable,HID,Hidden,0,,
+2,variation,HID-1,Hidden - 1,1,1,HID
+3,variation,HID-2,Hidden - 2,1,1,id:1
+4,variable,DRAFT,Draft,-1,,
+5,variation,DRAFT-1,Draft - 1,1,1,draft
+6,variable,HAT,Hat,1,,
+7,variation,HAT-1,Hat - 1,1,1,HAT
+8,variation,HAT-2,Hat - 2,0,1,HAT";
+    let (_, made, left) = read(file, b',', "EUR");
+    let skus: Vec<&Value> = made.iter().map(|made| &made["sku"]).collect();
+    assert_eq!(skus, ["HAT-1"]);
+    assert_eq!(left, counts(&[("products that are not published", 4)]));
+}
+
+#[test]
+fn what_variations_need_is_not_kept_without_end() {
+    let rows: String = (0..40_000).map(|n| format!("\n{n},variable,,,1,,")).collect();
+    let file = format!("ID,Type,SKU,Name,Published,Regular price,Parent{rows}\n,variation,V,,1,1,id:1");
+    let (_, made, left) = read(&file, b',', "EUR");
+    assert_eq!((made.len(), left.len()), (1, 1));
+    assert!(left["what variable products have in common"] > 5000, "{left:?}");
+    // Whether a product is published may not be known any more.
+    let long = "x".repeat(100_000);
+    let rows: String = (0..100).map(|n| format!("\n{n},variable,{long}{n},,0,,")).collect();
+    let file = format!("ID,Type,SKU,Name,Published,Regular price,Parent{rows}\n,variation,V,,1,1,id:99");
+    let (_, made, left) = read(&file, b',', "EUR");
+    assert!(made.is_empty());
+    assert_eq!(left, counts(&[("variations of products that may not be published", 1)]));
+}
+
+#[test]
 fn magentos_variants_are_those_that_a_configurable_product_names() {
     let file = "sku,store_view_code,attribute_set_code,product_type,categories,name,description,price,qty,visibility,base_image,additional_attributes,configurable_variations,tax_class_name
 MH-S,,Top,simple,Default Category/Men/Tops,Hoodie-S,<p>Soft</p>,52.0000,100.0000,Not Visible Individually,/m/h.jpg,\"color=Black,size=S,material=Fleece\",,Taxable

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Column, Item, Left, MOST_WAITING, Row};
+use super::{Column, Item, Left, MOST_WAITING, NOT_PUBLISHED, Row};
 
 pub const MARKS: &[Column] = &[&["type"], &["sku"], &["name"], &["regular price"], &["published"]];
 
@@ -18,16 +18,20 @@ pub const FIELDS: &[(&str, Column)] = &[
     ("images", &["images"]),
 ];
 
-/// Variable products by their SKU, and by `id:` and their number; and the bytes of them.
+/// Variable products by their SKU, and by `id:` and their number: nothing of one that is not published.
 #[derive(Default)]
-pub struct Parents(HashMap<String, Arc<Item>>, usize);
+pub struct Parents {
+    items: HashMap<String, Option<Arc<Item>>>,
+    /// Bytes of those that are published, and of the others.
+    bytes: [usize; 2],
+}
 
 impl Parents {
     pub fn row(&mut self, row: &mut Row<'_>, left: &mut Left) -> Vec<Item> {
         let kind = row.take(&["type"]).to_lowercase();
         let id = format!("id:{}", row.take(&["id"]));
         let parent = row.take(&["parent"]);
-        let published = row.take(&["published"]);
+        let published = ["1", "true"].contains(&row.take(&["published"]).to_lowercase().as_str());
         let mut item = Item {
             line: row.line,
             sku: row.take(&["sku"]),
@@ -56,21 +60,12 @@ impl Parents {
         item.attribute("tags", row.take(&["tags"]));
         item.attribute("weight_kg", row.take(&["weight (kg)"]));
         if kind.contains("variable") {
-            let item = item.fit(left);
-            self.1 += item.weight();
-            if self.1 > MOST_WAITING {
-                left.out("what variable products have in common");
-                return Vec::new();
-            }
-            let (sku, item) = (item.sku.to_lowercase(), Arc::new(item));
-            if !sku.is_empty() {
-                self.0.insert(sku, item.clone());
-            }
-            self.0.insert(id, item);
+            let sku = item.sku.to_lowercase();
+            self.remember([sku, id], published.then(|| item.fit(left)), left);
             return Vec::new();
         }
-        if published != "1" && !published.eq_ignore_ascii_case("true") {
-            left.out("products that are not published");
+        if !published {
+            left.out(NOT_PUBLISHED);
             return Vec::new();
         }
         if kind.contains("grouped") || kind.contains("external") {
@@ -83,11 +78,38 @@ impl Parents {
         }
         if kind.contains("variation") {
             item.attribute("group", parent.as_str());
-            if let Some(parent) = self.0.get(&parent.to_lowercase()) {
-                item.inherit(parent);
+            match self.items.get(&parent.to_lowercase()) {
+                Some(Some(parent)) => item.inherit(parent),
+                Some(None) => {
+                    left.out(NOT_PUBLISHED);
+                    return Vec::new();
+                }
+                // It may be one that was too much.
+                None if self.bytes[1] > MOST_WAITING => {
+                    left.out("variations of products that may not be published");
+                    return Vec::new();
+                }
+                None => {}
             }
         }
         vec![item]
+    }
+
+    /// Of a product that is not published nothing is kept but that it is not.
+    fn remember(&mut self, names: [String; 2], item: Option<Item>, left: &mut Left) {
+        let names_bytes: usize = names.iter().map(|name| size_of::<(String, usize)>() + name.len()).sum();
+        let bytes = &mut self.bytes[usize::from(item.is_none())];
+        *bytes += names_bytes + item.as_ref().map_or(0, Item::weight);
+        if *bytes > MOST_WAITING {
+            if item.is_some() {
+                left.out("what variable products have in common");
+            }
+            return;
+        }
+        let item = item.map(Arc::new);
+        for name in names.into_iter().filter(|name| !name.is_empty()) {
+            self.items.insert(name, item.clone());
+        }
     }
 }
 
