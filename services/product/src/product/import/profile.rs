@@ -276,7 +276,10 @@ impl Reader {
         let mut left = Left::default();
         let items = match &mut self.rows {
             Rows::Shopify(group) => group.end(&mut left),
-            Rows::Magento(waiting) => waiting.end(),
+            Rows::Magento(waiting) => {
+                waiting.end(&mut left);
+                Vec::new()
+            }
             _ => Vec::new(),
         };
         self.make(items, left)

@@ -179,6 +179,74 @@ MH-S,de,,,,Kapuze,,,,,,,,";
     assert_eq!(left, counts(&wanted));
 }
 
+const MAGENTO: &str = "sku,attribute_set_code,product_type,name,price,visibility,product_online,additional_attributes,configurable_variations";
+
+#[test]
+fn what_magento_does_not_show_is_left_out() {
+    let hidden = "Not Visible Individually";
+    let file = format!(
+        "{MAGENTO}
+OFF-S,,simple,Off,1,{hidden},1,,
+OFF,,configurable,Off,1,Catalog,2,,\"sku=OFF-S,size=S|sku=OFF-M,size=M\"
+OFF-M,,simple,Off,1,{hidden},1,,
+ALONE,,simple,Alone,1,{hidden},1,,
+ON-S,,simple,Old,1,{hidden},1,,
+ON-S,,simple,On,1,{hidden},1,size=?,
+ON,,configurable,On,1,Catalog,1,,\"sku=ON-S,size=S|sku=ON-M,size=M|sku=ON-L,size=L\"
+ON-L,,simple,On,1,{hidden},2,,
+ON-M,,simple,On,1,{hidden},1,,"
+    );
+    let (_, made, left) = read(&file, b',', "USD");
+    let said: Vec<Value> =
+        made.iter().map(|made| json!([made["line"], made["sku"], made["attributes"]])).collect();
+    assert_eq!(
+        said,
+        [json!([7, "ON-S", {"size": "S", "group": "ON"}]), json!([10, "ON-M", {"size": "M", "group": "ON"}])]
+    );
+    let wanted = [
+        ("products that are not published", 3),
+        ("products that are neither shown by themselves nor variants", 2),
+    ];
+    assert_eq!(left, counts(&wanted));
+}
+
+#[test]
+fn what_waits_for_its_configurable_product_is_not_kept_without_end() {
+    let row = |n: u32| format!("\nS-{n},,simple,,,Not Visible Individually,,,");
+    let file = format!(
+        "{MAGENTO}{}\nC,,configurable,,,,,,sku=S-0|sku=S-39999",
+        (0..40_000).map(row).collect::<String>()
+    );
+    let (_, made, left) = read(&file, b',', "USD");
+    assert_eq!((made.len(), &made[0]["sku"]), (1, &json!("S-39999")));
+    assert!(left["variants whose product comes too late"] > 5000, "{left:?}");
+    assert_eq!(left.values().sum::<u64>(), 39_999);
+    // The other way round, with a text for each that comes.
+    let long = "x".repeat(100_000);
+    let rows = |n: u32| format!("\nC-{n},,configurable,,,,,,\"sku=S-{n},{long}=x\"{}", row(n));
+    let file = format!("{MAGENTO}{}", (0..100).map(rows).collect::<String>());
+    assert_eq!(read(&file, b',', "USD").1.len(), 100);
+    let last = (0..100).map(row).collect::<String>();
+    let rows = |n: u32| format!("\nC-{n},,configurable,,,,,,\"sku=S-{n},{long}=x\"");
+    let file = format!("{MAGENTO}{}{last}", (0..100).map(rows).collect::<String>());
+    assert!((1..50).contains(&read(&file, b',', "USD").1.len()));
+}
+
+#[test]
+fn magentos_attributes_may_have_commas_and_quotes() {
+    for (cell, wanted) in [
+        ("a=1,b=x, y,z,c=2", json!({"a": "1", "b": "x, y,z", "c": "2"})),
+        ("a=\"1\",b=\"x, \"\"y\"\"\",c=\"2\"|\"3,4\"", json!({"a": "1", "b": "x, \"y\"", "c": "2|3,4"})),
+        ("\"a=1,2\",b=3", json!({"a": "1,2", "b": "3"})),
+        ("a=5\",b=6\"", json!({"a": "5\"", "b": "6\""})),
+        ("lost,a=\"x,b=1", json!({"a": "\"x,b=1"})),
+    ] {
+        let file = format!("{MAGENTO}\nA,,simple,A,1,Catalog,1,\"{}\",", cell.replace('"', "\"\""));
+        let (_, made, left) = read(&file, b',', "USD");
+        assert_eq!((&made[0]["attributes"], left.len()), (&wanted, 0), "{cell}");
+    }
+}
+
 #[test]
 fn prestashops_lists_and_import_files_are_read() {
     let file = "Product ID;Active (0/1);Name *;Categories (x,y,z...);Price tax excluded;Reference #;Manufacturer;Quantity;Summary;Description;Image URLs (x,y,z...);Feature(Name:Value:Position);Ecotax
