@@ -455,6 +455,18 @@ async fn bad_lines_come_back_as_a_file_that_can_be_mended() {
     assert_eq!((counts(&report), report.get("rejected")), ([1, 0, 0, 0], None), "{report}");
     assert_eq!(shop.by_sku().await["B"]["description"], "a;\nb");
 
+    // No line of a comma tells what is between cells here, and a record with an open quote has no end.
+    let file = format!(
+        "sep=|\n{}\nF|a, b, c|;;;;;;;|x|EUR|t-sea\nG|\"n|d|1|EUR|t-sea\nH|n|d|1|EUR|t-sea\n",
+        HEADER.replace(',', "|")
+    );
+    let (_, report) = shop.import_as("rejected=true", CSV, &file).await;
+    assert_eq!(codes(&report), [(3, "invalid_value"), (4, "malformed_csv")], "{report}");
+    let rejected = report["rejected"].as_str().unwrap();
+    assert!(rejected.starts_with("sep=|\r\nsku|") && rejected.lines().count() == 3, "{rejected}");
+    let (_, report) = shop.import_as("", CSV, &rejected.replace("|x|", "|2|")).await;
+    assert_eq!(counts(&report), [1, 0, 0, 0], "{report}");
+
     let lines = format!("{}\n{{\n", line("E", json!({"name": ""})));
     let (_, report) = shop.import_as("rejected=true&dry_run=true", NDJSON, &lines).await;
     assert_eq!(report["rejected"], lines);

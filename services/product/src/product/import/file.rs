@@ -151,6 +151,7 @@ impl File {
             let mut cells = Cells::new(records.delimiter());
             let names = columns::header(&mut cells, header)?;
             records.expect(names.len());
+            *header = [&records.prologue()[..], &header[..]].concat().into();
             *table = Some((cells, Table::new(&names, options)?));
             return read(None);
         };
@@ -209,7 +210,7 @@ impl File {
         }
     }
 
-    /// CSV's header as it is in the file, once it was read, and what is between its cells.
+    /// CSV's header as it is in the file, with the line that names the delimiter, once it was read; and the delimiter.
     pub fn header(&self) -> Option<(Bytes, char)> {
         match &self.body {
             Body::Csv { table: Some(_), header, records, .. } => {

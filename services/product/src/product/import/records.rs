@@ -46,6 +46,8 @@ pub struct Records {
     /// The rest of the record is to be dropped.
     dropping: bool,
     delimiter: Option<u8>,
+    /// Whether the file names the delimiter before its header.
+    named: bool,
     /// Cells of a record, once the header was read.
     cells: usize,
     again: usize,
@@ -64,6 +66,7 @@ impl Default for Records {
             stray: false,
             dropping: false,
             delimiter: None,
+            named: false,
             cells: 0,
             again: 0,
             ended: false,
@@ -86,6 +89,11 @@ impl Records {
     /// What is between the cells, once the first line was read.
     pub fn delimiter(&self) -> u8 {
         self.delimiter.unwrap_or(b',')
+    }
+
+    /// The line that named the delimiter, or nothing.
+    pub fn prologue(&self) -> Vec<u8> {
+        if self.named { [&b"sep="[..], &[self.delimiter()], b"\r\n"].concat() } else { Vec::new() }
     }
 
     /// Cells that each record has.
@@ -167,7 +175,7 @@ impl Records {
             // As spreadsheets write it for each other.
             let named = line.to_ascii_lowercase();
             if let [b's', b'e', b'p', b'=', delimiter] = *named {
-                self.delimiter = Some(delimiter);
+                (self.delimiter, self.named) = (Some(delimiter), true);
             } else if !line.trim_ascii().is_empty() || end.is_none() {
                 self.delimiter = Some(most_frequent(line));
                 return Some(());
