@@ -4,6 +4,7 @@
 //! in memory, and the file never is. A batch is a transaction: what was
 //! committed stays when the rest of the file never comes.
 
+mod follow;
 mod reader;
 mod rejected;
 mod writer;
@@ -16,19 +17,22 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use service::Problem;
 use service::auth::Staff;
-use service::extract::{Json, Query, media_type};
+use service::extract::{Json, Path, Query, media_type};
 use service::idempotency;
 use service::money::Currency;
 use service::validate::Invalid;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
+use uuid::Uuid;
 
+use self::follow::Followed;
 use self::reader::{LIMITS, Reader, too_large};
 use self::rejected::Rejected;
 use self::writer::write;
 use super::App;
+use crate::product::import::progress::{self, Counts, Progress};
 use crate::product::import::{
     self, Decimal, Encoding, File, Kind, LineError, Options, Profile, Sender, Unit,
 };
@@ -39,7 +43,7 @@ const MAX_ERRORS: usize = 1000;
 pub const AT_ONCE: usize = 2;
 
 pub fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(create))
+    OpenApiRouter::new().routes(routes!(create)).routes(routes!(show))
 }
 
 #[derive(Debug, Default, Serialize, ToSchema)]
@@ -87,13 +91,19 @@ impl Report {
             "last_line": last_line});
         problem.with_extension("imported", done)
     }
+
+    /// What was done so far, with `bytes` of the file.
+    fn counts(&self, bytes: u64) -> Counts {
+        let &Self { created, updated, unchanged, failed, last_line: lines, .. } = self;
+        Counts { lines, bytes, created, updated, unchanged, failed }
+    }
 }
 
 /// Add and change many products
 ///
 /// A line, or a record of CSV, is what POST of a product takes, told apart by `sku`; `category_name` and
 /// `category_parent` make a category that there is not yet, up to ten levels deep. A bad line changes nothing, and does nothing to others. An import that ends early has done
-/// its first lines: send the file again.
+/// its first lines: send the file again. `GET /product-imports/{id}` says how far it is, of one with an `id`.
 #[utoipa::path(
     post, path = "/api/v1/product-imports", operation_id = "import_products", tag = "imports",
     params(Parameters, ("Idempotency-Key" = Option<String>, Header, description = "Of the caller's choice, 1 to 255 visible ASCII characters; kept for a day. With it, what a line says of stock is done once, however often the file comes.", min_length = 1, max_length = 255, pattern = "^[!-~]+$", nullable = false)),
@@ -139,15 +149,45 @@ async fn create(
     }
     let file = File::new(kind, encoding);
     let sender = Sender { id: user.id, key: key.as_deref() };
+    let (counts, counted) = watch::channel(Counts::default());
+    let followed = match parameters.id {
+        Some(id) => Some(Followed::begin(app.pool.clone(), id, counted).await?),
+        None => None,
+    };
     let (batches, queue) = mpsc::channel(1);
     let body = request.into_body().into_data_stream();
-    let reader = Reader { body, limits: LIMITS, stop: app.stopping.clone(), batches, keep };
+    let (stop, came) = (app.stopping.clone(), counts.clone());
+    let reader = Reader { body, limits: LIMITS, stop, batches, keep, counts: came };
     let mut report = Report { dry_run, rejected: keep.then(Rejected::default), ..Report::default() };
-    let (read, written) = tokio::join!(reader.run(file), write(&app, sender, queue, &mut report));
-    match written.and(read) {
+    let work = async {
+        let writer = write(&app, sender, queue, &mut report, &counts);
+        let (read, written) = tokio::join!(reader.run(file), writer);
+        written.and(read)
+    };
+    let outcome = match followed {
+        Some(followed) => followed.through(work).await,
+        None => work.await,
+    };
+    match outcome {
         Ok(()) => Ok(Json(report)),
         Err(problem) => Err(report.cut_short(problem)),
     }
+}
+
+/// Ask how far an import is
+///
+/// Of an import that was sent with `?id=`, while it runs and until a day after it began. `lines` and the counts are of
+/// what is committed. An import with `status` `lost` was not heard of for a minute: send the file again.
+#[utoipa::path(
+    get, path = "/api/v1/product-imports/{id}", operation_id = "get_import", tag = "imports",
+    params(("id" = Uuid, Path, description = "The `id` that the file was sent with.")),
+    responses((status = 200, description = "How far it is.", body = Progress, example = json!({"id": "018f5c3e-7a00-7000-8000-000000000001", "status": "running", "lines": 12000, "bytes": 9000000, "created": 11500, "updated": 499, "unchanged": 20, "failed": 1, "started_at": "2026-11-23T09:00:00Z", "updated_at": "2026-11-23T09:00:04Z"}))),
+    security(("token" = ["staff"])),
+)]
+async fn show(State(app): State<App>, _: Staff, Path(id): Path<Uuid>) -> Result<Json<Progress>, Problem> {
+    let found = progress::find(&mut *app.pool.acquire().await?, id).await?;
+    let absent = || Problem::not_found("There is no such import, or it began more than a day ago.");
+    found.map(Json).ok_or_else(absent)
 }
 
 /// How a file is to be read.
@@ -174,6 +214,8 @@ struct Parameters {
     /// Of CSV's prices that name none (ISO 4217).
     #[param(value_type = Option<String>, pattern = "^[A-Z]{3}$")]
     currency: Option<Currency>,
+    /// A new UUID of the caller's choice: `GET /product-imports/{id}` says then how far the import is.
+    id: Option<Uuid>,
 }
 
 impl Parameters {

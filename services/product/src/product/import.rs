@@ -12,6 +12,7 @@ mod items;
 mod lines;
 mod price;
 mod profile;
+pub mod progress;
 mod records;
 mod store;
 mod text;

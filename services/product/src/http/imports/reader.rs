@@ -8,10 +8,11 @@ use axum::body::{BodyDataStream, Bytes};
 use axum::http::StatusCode;
 use futures_util::StreamExt;
 use service::Problem;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::product::import::progress::Counts;
 use crate::product::import::{File, Line, LineError, Names, Profile, Read, Unit};
 
 /// A batch is written once it has as many lines, or is this long in bytes.
@@ -54,6 +55,8 @@ pub struct Reader {
     pub batches: mpsc::Sender<Batch>,
     /// Whether lines are wanted as they are in the file.
     pub keep: bool,
+    /// How much of the body has come.
+    pub counts: watch::Sender<Counts>,
 }
 
 impl Reader {
@@ -67,6 +70,7 @@ impl Reader {
             if length > self.limits.bytes {
                 return Err(too_large());
             }
+            self.counts.send_modify(|counts| counts.bytes = length);
             file.feed(chunk);
             self.read(&mut file, &mut batch).await?;
         }
@@ -157,7 +161,8 @@ mod tests {
         });
         let (batches, mut queue) = mpsc::channel(1);
         let body = Body::from_stream(body.chain(rest)).into_data_stream();
-        let reader = Reader { body, limits, stop: CancellationToken::new(), batches, keep: false };
+        let (stop, counts) = (CancellationToken::new(), watch::Sender::default());
+        let reader = Reader { body, limits, stop, batches, keep: false, counts };
         let problem =
             reader.run(File::new(Kind::Json, Encoding::Utf8)).await.expect_err("the body is given up");
         assert!(queue.recv().await.is_none(), "nothing of it is kept");
@@ -196,8 +201,8 @@ mod tests {
         ] {
             let (batches, mut queue) = mpsc::channel(100);
             let body = Body::from(file).into_data_stream();
-            let reader =
-                Reader { body, limits: LIMITS, stop: CancellationToken::new(), batches, keep: false };
+            let (stop, counts) = (CancellationToken::new(), watch::Sender::default());
+            let reader = Reader { body, limits: LIMITS, stop, batches, keep: false, counts };
             reader.run(File::new(kind, Encoding::Utf8)).await.expect("it is a file");
             let mut sizes = Vec::new();
             while let Some(batch) = queue.recv().await {

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use service::Problem;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::reader::Batch;
 use super::{App, MAX_ERRORS, Report};
+use crate::product::import::progress::Counts;
 use crate::product::import::{self, Applied, ApplyError, Line, Rehearsal, Sender};
 
 const TRIES: u32 = 5;
@@ -16,6 +17,7 @@ pub async fn write(
     sender: Sender<'_>,
     mut queue: mpsc::Receiver<Batch>,
     report: &mut Report,
+    counts: &watch::Sender<Counts>,
 ) -> Result<(), Problem> {
     let mut rehearsal = Rehearsal::default();
     while let Some(mut batch) = queue.recv().await {
@@ -40,6 +42,7 @@ pub async fn write(
         }
         report.errors.extend(told.into_iter().map(|error| error.named(batch.names.as_deref())));
         report.last_line = report.last_line.max(batch.last);
+        counts.send_modify(|counts| *counts = report.counts(counts.bytes));
     }
     Ok(())
 }

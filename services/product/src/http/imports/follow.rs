@@ -1,0 +1,62 @@
+//! An import that can be asked about: what it has done is noted once a second.
+//!
+//! The answer to POST cannot tell it. nginx stops sending a request on once its answer has begun, and the import would
+//! wait for the rest of its file.
+
+use std::time::Duration;
+
+use service::Problem;
+use service::db::Pool;
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::product::import::progress::{self, Counts, Status};
+
+const EVERY: Duration = Duration::from_secs(1);
+
+pub struct Followed {
+    pool: Pool,
+    id: Uuid,
+    run: Uuid,
+    counts: watch::Receiver<Counts>,
+}
+
+impl Followed {
+    pub async fn begin(pool: Pool, id: Uuid, counts: watch::Receiver<Counts>) -> Result<Self, Problem> {
+        let run = Uuid::now_v7();
+        progress::begin(&mut *pool.acquire().await?, id, run).await?;
+        Ok(Self { pool, id, run, counts })
+    }
+
+    /// Does the work of the import. When it returns, the row says that the import has ended.
+    pub async fn through(self, work: impl Future<Output = Result<(), Problem>>) -> Result<(), Problem> {
+        let ended = CancellationToken::new();
+        let working = async {
+            let _guard = ended.clone().drop_guard();
+            work.await
+        };
+        let (outcome, ()) = tokio::join!(working, self.note_until(&ended));
+        self.note(if outcome.is_ok() { Status::Done } else { Status::Failed }).await;
+        outcome
+    }
+
+    async fn note_until(&self, ended: &CancellationToken) {
+        while ended.run_until_cancelled(sleep(EVERY)).await.is_some() {
+            self.note(Status::Running).await;
+        }
+    }
+
+    /// An import does not fail because its progress cannot be noted.
+    async fn note(&self, status: Status) {
+        if let Err(error) = self.try_note(status).await {
+            tracing::warn!(%error, "import.progress_not_noted");
+        }
+    }
+
+    async fn try_note(&self, status: Status) -> sqlx::Result<()> {
+        let counts = *self.counts.borrow();
+        progress::note(&mut *self.pool.acquire().await?, self.id, self.run, status, counts).await
+    }
+}
