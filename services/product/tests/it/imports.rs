@@ -30,16 +30,25 @@ impl Shop {
 
     /// Sends a file and keeps the last `missing` bytes to itself.
     async fn begin(&self, kind: &str, body: &str, missing: usize) -> TcpStream {
+        self.begin_with("", kind, body, missing).await
+    }
+
+    async fn begin_with(&self, query: &str, kind: &str, body: &str, missing: usize) -> TcpStream {
         let address = self.base.strip_prefix("http://").unwrap().strip_suffix("/api/v1").unwrap();
         let mut stream = TcpStream::connect(address).await.unwrap();
         let request = format!(
-            "POST /api/v1/product-imports HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\
-             content-type: {kind}\r\ncontent-length: {}\r\n\r\n{body}",
+            "POST /api/v1/product-imports{query} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\
+             connection: close\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n{body}",
             self.token(Role::Staff),
             body.len() + missing,
         );
         stream.write_all(request.as_bytes()).await.unwrap();
         stream
+    }
+
+    /// How far the import with this id is, as staff are told.
+    async fn progress(&self, id: Uuid) -> (u16, Value) {
+        answer(self.staff(Method::GET, &format!("/product-imports/{id}")).send().await.unwrap()).await
     }
 
     pub async fn by_sku(&self) -> HashMap<String, Value> {
@@ -593,4 +602,94 @@ async fn imports_beyond_the_limit_are_told_to_come_again() {
     drop(held);
     let free = async || (shop.import(NDJSON, "").await.0 == 200).then_some(());
     testing::eventually("a turn is free again", free).await;
+}
+
+/// 500 lines, which are a batch.
+fn a_batch() -> String {
+    (0..500).map(|n| format!("{}\n", line(&format!("S-{n}"), json!({})))).collect()
+}
+
+#[tokio::test]
+async fn an_import_with_an_id_says_how_far_it_is_while_its_file_comes() {
+    let shop = shop().await;
+    let (id, first) = (Uuid::now_v7(), a_batch());
+    let rest = format!("x\n{}\n", line("LAST", json!({})));
+    assert_eq!(shop.progress(id).await.0, 404);
+    let mut stream = shop.begin_with(&format!("?id={id}"), NDJSON, &first, rest.len()).await;
+    let running = testing::eventually("the first batch is told", async || {
+        let (status, progress) = shop.progress(id).await;
+        (status == 200 && progress["lines"] == 500).then_some(progress)
+    })
+    .await;
+    assert_eq!((&running["id"], &running["status"]), (&json!(id), &json!("running")), "{running}");
+    assert_eq!((counts(&running), &running["bytes"]), ([500, 0, 0, 0], &json!(first.len())));
+    // It is told each second that the import is still there, also when nothing comes.
+    testing::eventually("it is heard of again", async || {
+        let (_, later) = shop.progress(id).await;
+        (later["updated_at"] != running["updated_at"]).then_some(())
+    })
+    .await;
+
+    stream.write_all(rest.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (head, report) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200"), "{answer}");
+    let report: Value = serde_json::from_str(report).unwrap();
+    assert_eq!((counts(&report), codes(&report)), ([501, 0, 0, 1], vec![(501, "malformed_json")]));
+    let (_, done) = shop.progress(id).await;
+    assert_eq!((&done["status"], &done["lines"]), (&json!("done"), &json!(502)), "{done}");
+    assert_eq!((counts(&done), &done["bytes"]), (counts(&report), &json!(first.len() + rest.len())));
+    assert_eq!(done["started_at"], running["started_at"]);
+
+    // With an id that was used before, it is about the newer file.
+    let again = shop.staff(Method::POST, &format!("/product-imports?id={id}")).header("content-type", NDJSON);
+    let (status, report) = answer_of(again.body(first.clone())).await;
+    assert_eq!((status, counts(&report)), (200, [0, 500, 500, 0]), "{report}");
+    let (_, newer) = shop.progress(id).await;
+    assert_eq!((counts(&newer), &newer["bytes"]), ([0, 500, 500, 0], &json!(first.len())), "{newer}");
+}
+
+async fn answer_of(request: reqwest::RequestBuilder) -> (u16, Value) {
+    answer(request.send().await.unwrap()).await
+}
+
+#[tokio::test]
+async fn an_import_that_ended_early_or_died_is_told_apart_from_one_that_runs() {
+    let shop = shop().await;
+    let id = Uuid::now_v7();
+    let stream = shop.begin_with(&format!("?id={id}"), NDJSON, &a_batch(), 2).await;
+    testing::eventually("the first batch is in", async || (shop.count().await == 500).then_some(())).await;
+    drop(stream);
+    let failed = testing::eventually("it has failed", async || {
+        let (_, progress) = shop.progress(id).await;
+        (progress["status"] == "failed").then_some(progress)
+    })
+    .await;
+    assert_eq!((counts(&failed), &failed["lines"]), ([500, 0, 0, 0], &json!(500)), "{failed}");
+
+    // Its replica died: nothing was written any more.
+    let silent = "UPDATE products.imports SET status = 'running', updated_at = now() - interval '2 minutes'";
+    sqlx::query(silent).execute(&shop.pool).await.unwrap();
+    assert_eq!(shop.progress(id).await.1["status"], "lost");
+
+    // After a day it is forgotten. A replica sweeps when it starts.
+    let old = "UPDATE products.imports SET started_at = now() - interval '25 hours'";
+    sqlx::query(old).execute(&shop.pool).await.unwrap();
+    shop.replica().await;
+    testing::eventually("it is forgotten", async || (shop.progress(id).await.0 == 404).then_some(())).await;
+}
+
+#[tokio::test]
+async fn an_import_that_was_refused_is_not_there() {
+    let shop = shop().await;
+    let id = Uuid::now_v7();
+    let post = |query: &str| shop.staff(Method::POST, &format!("/product-imports?{query}")).body("x");
+    let (status, _) = answer_of(post(&format!("id={id}"))).await;
+    assert_eq!(status, 415);
+    let (status, problem) = answer_of(post("id=7").header("content-type", NDJSON)).await;
+    assert_eq!((status, &problem["errors"][0]["pointer"]), (422, &json!("/id")), "{problem}");
+    assert_eq!(shop.progress(id).await.0, 404);
+    let (status, problem) = answer_of(shop.staff(Method::GET, "/product-imports/7")).await;
+    assert_eq!((status, &problem["code"]), (404, &json!("not_found")));
 }

@@ -72,8 +72,12 @@ async fn who_may_not_is_told_before_anything_else() {
     let shop = shop().await;
     let product = shop.stocked(1).await;
     let before = products(&shop).await;
-    let mut operations: Vec<(Method, String)> =
-        vec![(Method::POST, "/products".to_owned()), (Method::POST, "/product-imports".to_owned())];
+    let mut operations: Vec<(Method, String)> = vec![
+        (Method::POST, "/products".to_owned()),
+        (Method::POST, "/product-imports".to_owned()),
+        (Method::GET, format!("/product-imports/{product}")),
+        (Method::GET, "/product-imports/nonsense".to_owned()),
+    ];
     operations.extend(for_staff(&product));
     operations.extend(for_staff("nonsense"));
     for (method, path) in operations {
@@ -470,6 +474,7 @@ async fn a_method_that_an_address_does_not_have_is_told_with_those_it_has() {
         (Method::PATCH, below("/stock-adjustments"), "POST"),
         (Method::POST, below("/images/0"), "PUT"),
         (Method::GET, "/product-imports".to_owned(), "POST"),
+        (Method::POST, format!("/product-imports/{product}"), "GET"),
         (Method::PUT, "/categories".to_owned(), "GET"),
     ] {
         let got = send(shop.anyone(method.clone(), &path)).await;

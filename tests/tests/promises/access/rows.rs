@@ -128,7 +128,8 @@ impl World<'_> {
             "POST /api/v1/products" => row("").json(&product),
             "POST /api/v1/product-imports" => row("").typed("application/x-ndjson", format!("{product}\n")),
             "GET /api/v1/product-exports" => row(""),
-            "GET /api/v1/products/{id}"
+            "GET /api/v1/product-imports/{id}"
+            | "GET /api/v1/products/{id}"
             | "GET /api/v1/products/{id}/stock-adjustments"
             | "GET /api/v1/products/{id}/images/{n}"
             | "DELETE /api/v1/products/{id}/images/{n}" => row(&self.product),

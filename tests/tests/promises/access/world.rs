@@ -41,7 +41,7 @@ pub struct World<'a> {
     pub session: String,
     /// One to cancel, one to ship and refund, one on its way.
     pub orders: [String; 3],
-    /// Staff's, and in my cart.
+    /// Staff's, and in my cart. There is an import with this id too.
     pub product: String,
     /// An account for admins to change.
     pub managed: String,
@@ -65,6 +65,9 @@ impl<'a> World<'a> {
         let image = staff.request(Method::PUT, &format!("/products/{product}/images/0"));
         let image = send(image.header("Content-Type", "image/png").body(png)).await.unwrap();
         assert_eq!(image.status, 201, "{}", image.body);
+        let import = staff.request(Method::POST, &format!("/product-imports?id={product}"));
+        let import = send(import.header("Content-Type", "application/x-ndjson").body("")).await.unwrap();
+        assert_eq!(import.status, 200, "{}", import.body);
         let mut orders = Vec::new();
         for _ in 0..3 {
             orders.push(buyer.place(product, 2, "pm_card_visa").await);
