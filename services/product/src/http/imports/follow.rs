@@ -1,7 +1,7 @@
 //! An import that can be asked about: what it has done is noted once a second.
 //!
-//! The answer to POST cannot tell it. nginx stops sending a request on once its answer has begun, and the import would
-//! wait for the rest of its file.
+//! The answer to POST cannot tell it. Once an answer has begun, nginx does not wait for room to send more of the request:
+//! an import that is slower than its client would never get the rest of the file.
 
 use std::time::Duration;
 
