@@ -10,6 +10,7 @@ use opentelemetry::metrics::Counter;
 use service::validate::Invalid;
 use service::{Problem, telemetry};
 use tokio::sync::Semaphore;
+use unicode_normalization::UnicodeNormalization;
 
 /// Hashes that may wait for their turn, and for how long; more are refused,
 /// since by then their callers have given up or will soon.
@@ -24,6 +25,19 @@ const COMMON: &str = include_str!("password/common.txt");
 const DECOY: &str =
     "$argon2id$v=19$m=19456,t=2,p=1$8tWkN3mRZ0yQ5bVxLhJcCg$mJ4nTqv0cY7rXw2ZbK9sUeHfAoD1iGpL6uEyRtVxWzQ";
 
+/// The same text from every keyboard (RFC 8265, section 4.2): one composed form of each letter, and one space.
+fn prepared(typed: &str) -> String {
+    typed.chars().map(|c| if c.is_whitespace() && !c.is_ascii() { ' ' } else { c }).nfc().collect()
+}
+
+/// How a password was found to be the right one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Match {
+    Prepared,
+    /// The hash is of what was typed, as an earlier release made it.
+    AsTyped,
+}
+
 /// A password good enough for an account.
 pub(crate) struct NewPassword(String);
 
@@ -31,7 +45,7 @@ impl NewPassword {
     /// Records what is wrong at `pointer`: not 8 to 128 characters, or
     /// `password_too_common`.
     pub fn parse(invalid: &mut Invalid, pointer: &str, text: String) -> Option<Self> {
-        let text = invalid.text(pointer, text, 8, 128)?;
+        let text = invalid.text(pointer, prepared(&text), 8, 128)?;
         let lower = text.to_lowercase();
         if COMMON.lines().any(|common| common == lower) {
             let detail = "One of the first passwords that anybody would try.";
@@ -39,6 +53,11 @@ impl NewPassword {
             return None;
         }
         Some(Self(text))
+    }
+
+    /// One that an account has already, whatever would be asked of it today.
+    pub fn of_old(typed: &str) -> Self {
+        Self(prepared(typed))
     }
 }
 
@@ -71,15 +90,15 @@ impl Hasher {
 
     /// Whether `password` is the one that `stored` was made of; without
     /// `stored` it is not, after the same time. 503 when too much is waiting.
-    pub async fn verify(&self, password: String, stored: Option<String>) -> Result<bool, Problem> {
+    pub async fn verify(&self, password: String, stored: Option<String>) -> Result<Option<Match>, Problem> {
         let known = stored.is_some();
         let stored = stored.unwrap_or_else(|| DECOY.to_owned());
-        let matches = self.run(move || matches(password.as_bytes(), &stored)).await?;
-        let matches = matches.map_err(|error| {
+        let matched = self.run(move || compare(&password, &stored)).await?;
+        let matched = matched.map_err(|error| {
             tracing::error!(%error, "password.stored_hash_unusable");
             Problem::internal()
         })?;
-        Ok(known && matches)
+        Ok(matched.filter(|_| known))
     }
 
     async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
@@ -116,6 +135,16 @@ fn hash(password: &[u8]) -> anyhow::Result<String> {
         hash: Some(hash),
     };
     Ok(hash.to_string())
+}
+
+/// Twice where preparing changed the text: the hash may be older than that.
+fn compare(typed: &str, stored: &str) -> anyhow::Result<Option<Match>> {
+    let prepared = prepared(typed);
+    if matches(prepared.as_bytes(), stored)? {
+        return Ok(Some(Match::Prepared));
+    }
+    let as_typed = prepared != typed && matches(typed.as_bytes(), stored)?;
+    Ok(as_typed.then_some(Match::AsTyped))
 }
 
 fn matches(password: &[u8], stored: &str) -> anyhow::Result<bool> {
@@ -180,7 +209,25 @@ mod tests {
     #[tokio::test]
     async fn an_unknown_account_matches_nothing() {
         let hasher = Hasher::new(None);
-        assert!(!hasher.verify("anything".into(), None).await.unwrap());
+        assert_eq!(hasher.verify("anything".into(), None).await.unwrap(), None);
+    }
+
+    #[test]
+    fn a_password_is_the_same_from_every_keyboard() {
+        let (composed, decomposed) = ("Gr\u{fc}ne \u{d6}ltonne 7", "Gru\u{308}ne\u{a0}O\u{308}ltonne 7");
+        let mut invalid = Invalid::new();
+        for typed in [composed, decomposed] {
+            let new = NewPassword::parse(&mut invalid, "/password", typed.to_owned()).unwrap();
+            let stored = hash(new.0.as_bytes()).unwrap();
+            assert_eq!(compare(composed, &stored).unwrap(), Some(Match::Prepared));
+            assert_eq!(compare(decomposed, &stored).unwrap(), Some(Match::Prepared));
+            assert_eq!(compare("Grune Oltonne 7", &stored).unwrap(), None);
+        }
+        let old = hash(decomposed.as_bytes()).unwrap();
+        assert_eq!(compare(decomposed, &old).unwrap(), Some(Match::AsTyped));
+        assert_eq!(compare(composed, &old).unwrap(), None);
+        // Width and case stay: RFC 8265 maps neither.
+        assert_eq!(prepared("\u{ff21}bc"), "\u{ff21}bc");
     }
 
     #[tokio::test]

@@ -266,6 +266,23 @@ pub(crate) async fn change_password(
     Ok(update.execute(connection).await?.rows_affected() == 1)
 }
 
+/// Stores another hash of the same password, unless it has been changed. The account stays as its owner sees it.
+pub(crate) async fn renew_hash(
+    connection: &mut Connection,
+    id: Uuid,
+    current: &str,
+    new: &str,
+) -> sqlx::Result<()> {
+    let update = sqlx::query!(
+        "UPDATE users.accounts SET password_hash = $3 WHERE id = $1 AND password_hash = $2",
+        id,
+        current,
+        new,
+    );
+    update.execute(connection).await?;
+    Ok(())
+}
+
 /// The account with its new address; `None` when the password is no longer `current`, and when another account has the
 /// address in an older form of it.
 pub(super) async fn change_email(

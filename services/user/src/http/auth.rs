@@ -14,7 +14,8 @@ use utoipa_axum::routes;
 
 use super::App;
 use crate::account::{self, Account, Email, Language, NewAccount};
-use crate::session::{self, RefreshToken, SignedIn};
+use crate::password::{Match, NewPassword};
+use crate::session::{self, Credentials, RefreshToken, SignedIn};
 use crate::signing::TOKEN_LIFETIME;
 use crate::{schema, throttle, user_agent};
 
@@ -102,9 +103,9 @@ async fn login(
     drop(connection);
 
     let stored = credentials.as_ref().map(|known| known.password_hash.clone());
-    let matches = app.hasher.verify(form.password, stored).await?;
+    let matched = app.hasher.verify(form.password.clone(), stored).await?;
     let mut transaction = service::db::begin(&app.pool).await?;
-    let Some(account) = credentials.filter(|known| matches && !known.disabled) else {
+    let Some(account) = credentials.filter(|known| matched.is_some() && !known.disabled) else {
         throttle::failed(&mut transaction, &email).await?;
         transaction.commit().await?;
         return Err(refused());
@@ -113,7 +114,26 @@ async fn login(
     let device = headers.get(header::USER_AGENT).and_then(user_agent::describe);
     let signed_in = session::open(&mut transaction, &account, device.as_deref()).await?;
     transaction.commit().await?;
-    tokens(&app, &signed_in.ok_or_else(refused)?)
+    let signed_in = signed_in.ok_or_else(refused)?;
+    if matched == Some(Match::AsTyped) {
+        renew_hash(&app, &account, &form.password).await;
+    }
+    tokens(&app, &signed_in)
+}
+
+/// Makes the hash of a password that an earlier release took as it was typed anew, so that it can be typed on any
+/// keyboard. What fails is done at the next sign-in.
+async fn renew_hash(app: &App, account: &Credentials, password: &str) {
+    let renewed = async {
+        let new = app.hasher.hash(NewPassword::of_old(password)).await?;
+        let mut connection = app.pool.acquire().await?;
+        Ok::<_, Problem>(
+            account::renew_hash(&mut connection, account.id, &account.password_hash, &new).await?,
+        )
+    };
+    if let Err(error) = renewed.await {
+        tracing::warn!(code = error.code, "password.not_renewed");
+    }
 }
 
 #[derive(Deserialize, ToSchema)]

@@ -131,7 +131,7 @@ async fn verified(app: &App, id: Uuid, password: String) -> Result<String, Probl
     let (email, current) = account::own_password(&mut connection, id).await?.ok_or_else(signed_out)?;
     throttle::check(&mut connection, &email).await?;
     drop(connection);
-    let right = app.hasher.verify(password, Some(current.clone())).await?;
+    let right = app.hasher.verify(password, Some(current.clone())).await?.is_some();
     let mut transaction = service::db::begin(&app.pool).await?;
     if right {
         throttle::succeeded(&mut transaction, &email).await?;
@@ -177,7 +177,7 @@ async fn change_password(
     throttle::check(&mut connection, &email).await?;
     drop(connection);
 
-    if !app.hasher.verify(form.current_password, Some(current.clone())).await? {
+    if app.hasher.verify(form.current_password, Some(current.clone())).await?.is_none() {
         let mut transaction = service::db::begin(&app.pool).await?;
         throttle::failed(&mut transaction, &email).await?;
         transaction.commit().await?;

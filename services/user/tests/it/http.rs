@@ -375,3 +375,28 @@ async fn an_account_has_the_language_that_it_was_opened_with_until_it_gets_anoth
     }
     assert_eq!(app.get("/api/v1/me", &token).await.body["language"], "en");
 }
+
+#[tokio::test]
+async fn a_password_is_the_same_from_every_keyboard() {
+    use argon2::{Argon2, PasswordHasher};
+
+    let app = App::start().await;
+    let (composed, decomposed) = ("Gr\u{fc}ne \u{d6}ltonne 7", "Gru\u{308}ne O\u{308}ltonne 7");
+    for (email, typed) in [("ada@example.com", composed), ("bea@example.com", decomposed)] {
+        let body = json!({"email": email, "password": typed, "name": "Ada"});
+        assert_eq!(app.post("/api/v1/auth/register", &body).await.status, StatusCode::CREATED);
+        for password in [composed, decomposed] {
+            assert_eq!(app.login(email, password).await.status, StatusCode::OK, "{email} {password:?}");
+        }
+        app.login(email, "Grune Oltonne 7").await.is_problem(401, "invalid_credentials");
+    }
+    // As an earlier release hashed it: only what was typed is the password, until it is typed once.
+    let old: argon2::password_hash::phc::PasswordHash =
+        Argon2::default().hash_password(decomposed.as_bytes()).unwrap();
+    let update = "UPDATE users.accounts SET password_hash = $1 WHERE email = 'ada@example.com'";
+    sqlx::query(update).bind(old.to_string()).execute(&app.pool).await.unwrap();
+    app.login("ada@example.com", composed).await.is_problem(401, "invalid_credentials");
+    for password in [decomposed, composed] {
+        assert_eq!(app.login("ada@example.com", password).await.status, StatusCode::OK, "{password:?}");
+    }
+}
