@@ -5,6 +5,7 @@ mod authentication;
 mod batches;
 mod common;
 mod database;
+mod disputes;
 mod erasure;
 mod events;
 mod fulfilment;

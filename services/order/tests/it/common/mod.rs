@@ -183,12 +183,15 @@ impl Shop {
             .unwrap()
     }
 
+    /// What the shop's owner does at the provider by hand.
+    pub fn at_provider(&self, path: &str) -> RequestBuilder {
+        self.client.post(format!("{}{path}", self.provider)).bearer_auth(SECRET)
+    }
+
     /// A refund made at the provider by hand.
     pub async fn refund_at_provider(&self, order: &str, amount: i64) -> Value {
         let form = [("payment_intent", self.intent(order).await), ("amount", amount.to_string())];
-        let request =
-            self.client.post(format!("{}/v1/refunds", self.provider)).bearer_auth(SECRET).form(&form);
-        let answer = send(request).await;
+        let answer = send(self.at_provider("/v1/refunds").form(&form)).await;
         assert_eq!(answer.status, 200, "{}", answer.body);
         answer.body
     }
