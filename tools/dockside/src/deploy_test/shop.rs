@@ -24,6 +24,7 @@ pub struct Shop {
     /// Compose's name for it, and the images' tag: another shop, or another checkout's test, is left alone.
     pub project: String,
     port: u16,
+    sandbox_port: u16,
 }
 
 impl Shop {
@@ -35,7 +36,8 @@ impl Shop {
             docker(&["compose", "version", "--short"]).context("deploy-test needs Docker Compose")?;
         ensure!(new_enough(&version), "deploy-test needs Docker Compose 2.24 or later, this is {version}");
         let project = format!("dockside-deploy-test-{}", layout.hash());
-        Ok(Shop { layout: layout.clone(), project, port: net::choose(None, &[])? })
+        let port = net::choose(None, &[])?;
+        Ok(Shop { layout: layout.clone(), project, port, sandbox_port: net::choose(None, &[port])? })
     }
 
     pub fn edge(&self) -> String {
@@ -62,6 +64,7 @@ impl Shop {
         command.env("COMPOSE_FILE", self.layout.root.join("docker-compose.yml"));
         command.env("COMPOSE_PROJECT_NAME", &self.project).env_remove("COMPOSE_PROFILES");
         command.env("DOCKSIDE_PORT", self.port.to_string());
+        command.env("SANDBOX_PORT", self.sandbox_port.to_string());
         command.env("DOCKSIDE_TAG", &self.project).env("CANARY_TAG", &self.project);
         command
     }
