@@ -23,8 +23,8 @@ pub(crate) use administration::{Change, Managed, administer};
 pub(crate) use email::Email;
 pub(crate) use language::Language;
 pub(crate) use store::{
-    Customer, change_password, credentials, customers, edit, find, list, managed, own_password, renew_hash,
-    with_email,
+    Customer, change_password, credentials, customers, edit, find, forget_failures, list, managed,
+    own_password, renew_hash, set_password, with_email,
 };
 
 /// An account as its owner sees it.

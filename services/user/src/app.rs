@@ -17,6 +17,7 @@ use crate::grpc::Calls;
 use crate::http::{self, App};
 use crate::mailer::Mailer;
 use crate::password::Hasher;
+use crate::reset::Desk;
 use crate::signing::SigningKeys;
 use crate::{consumer, demo, notification, retention};
 
@@ -34,7 +35,9 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
     let migrations = [&messaging::MIGRATIONS, &MIGRATIONS];
     let pool = service::db::open(&config.backends, "users", &migrations).await?;
     let outbox = Outbox::new(pool.clone());
+    let resets = Desk::new(&config, pool.clone(), mailer.is_some())?;
     let app = App {
+        resets,
         keys: SigningKeys::start(&pool, lifecycle).await?,
         hasher: Arc::new(Hasher::new(config.password_hashes_at_once)),
         outbox: outbox.clone(),

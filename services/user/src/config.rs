@@ -29,6 +29,14 @@ pub struct Config {
     pub trusted_callers: String,
     #[command(flatten)]
     pub mail: Mail,
+    /// Where the link in the mail to who has forgotten the password leads to; {token} in it stands for the token.
+    /// Without it the mail has the token itself.
+    #[arg(long, env = "PASSWORD_RESET_URL")]
+    pub password_reset_url: Option<String>,
+    /// Requests for such mails that one client address may make within an hour.
+    #[arg(long, env = "PASSWORD_RESETS_AN_HOUR", default_value_t = 30,
+          value_parser = clap::value_parser!(i32).range(1..))]
+    pub password_resets_an_hour: i32,
     /// Creates the demo accounts, whose passwords are public: never in production.
     #[arg(long, env = "DEMO_DATA", default_value = "false", action = ArgAction::Set)]
     pub demo_data: bool,

@@ -5,6 +5,7 @@ mod auth;
 mod caller;
 mod mails;
 mod me;
+mod resets;
 mod sessions;
 mod users;
 
@@ -20,6 +21,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::docs;
 use crate::password::Hasher;
+use crate::reset::Desk;
 use crate::signing::SigningKeys;
 
 const TITLE: &str = "Dockside user";
@@ -31,6 +33,7 @@ pub(crate) struct App {
     pub outbox: Outbox,
     pub hasher: Arc<Hasher>,
     pub keys: Arc<SigningKeys>,
+    pub resets: Desk,
     /// Whether mails leave at all.
     pub mails: bool,
 }
@@ -54,6 +57,7 @@ fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .merge(auth::router())
         .merge(me::router())
+        .merge(resets::router())
         .merge(sessions::router())
         .merge(addresses::router())
         .merge(users::router())

@@ -6,7 +6,8 @@
 //! try, reads the `account`, and has `password` compare the hash on a blocking
 //! thread; `session` opens a family of refresh tokens; `signing` signs the
 //! access token. Order events come in through `consumer`, become rows of
-//! `notification`, and leave as mail through `mailer`.
+//! `notification`, and leave as mail through `mailer`. `reset` lets those back in who
+//! have forgotten their password.
 
 mod account;
 mod address;
@@ -21,6 +22,7 @@ mod http;
 mod mailer;
 mod notification;
 mod password;
+mod reset;
 mod retention;
 mod schema;
 mod session;

@@ -1,5 +1,6 @@
 //! What customers are told about their orders: a row per event, and a mail of
-//! each, which leaves later and by itself.
+//! each, which leaves later and by itself. What they are told about their
+//! account leaves the same way; its rows have no order.
 //!
 //! The consumer only writes the row, so that a mail server that is away or
 //! slow holds up no event. The sender claims rows that are due (`SKIP LOCKED`,
@@ -15,6 +16,10 @@ mod store;
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+use service::db::Connection;
+use uuid::Uuid;
+
 use crate::mailer::Failure;
 
 pub(crate) use again::send_again;
@@ -28,8 +33,44 @@ const MOST_REFUSALS: i32 = 3;
 /// section 4.5.4.1 asks for four or five days; by then an order has arrived.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(3 * 24 * 3600);
 
+/// Kinds of notifications about an account.
+const PASSWORD_RESET: &str = "account.password_reset";
+const PASSWORD_CHANGED: &str = "account.password_changed";
+
+/// How long the token in a mail of kind [`PASSWORD_RESET`] is good for.
+const RESET_LIFETIME: Duration = Duration::from_secs(3600);
+
 const FIRST_PAUSE: Duration = Duration::from_secs(30);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15 * 60);
+
+/// What a mail of kind [`PASSWORD_RESET`] is made of, as JSON. It is kept until the mail has left or is given up.
+#[derive(Serialize, Deserialize)]
+struct Reset {
+    token: String,
+    /// With the token in it.
+    link: Option<String>,
+}
+
+/// Sends the account's owner the token for a new password, and the link that has it in it, if there is one.
+pub(crate) async fn tell_of_reset(
+    connection: &mut Connection,
+    account: Uuid,
+    token: String,
+    link: Option<String>,
+) -> sqlx::Result<()> {
+    let payload =
+        serde_json::to_vec(&Reset { token, link }).map_err(|error| sqlx::Error::Encode(error.into()))?;
+    store::insert_of_account(connection, account, PASSWORD_RESET, &payload, true).await
+}
+
+/// Tells the account's owner that the password was changed. Without `mails` that is only recorded.
+pub(crate) async fn tell_of_new_password(
+    connection: &mut Connection,
+    account: Uuid,
+    mails: bool,
+) -> sqlx::Result<()> {
+    store::insert_of_account(connection, account, PASSWORD_CHANGED, b"", mails).await
+}
 
 /// The pause before the next try of a mail that failed now, for the
 /// `attempts`-th time; `None` to give up. `refusals` are those before this one.

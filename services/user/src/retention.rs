@@ -5,7 +5,7 @@ use std::time::Duration;
 use service::db::Pool;
 use service::{Lifecycle, idempotency};
 
-use crate::{notification, session, throttle};
+use crate::{notification, reset, session, throttle};
 
 const EVERY: Duration = Duration::from_secs(60);
 
@@ -38,6 +38,7 @@ async fn sweep(pool: &Pool) -> sqlx::Result<bool> {
     let sessions = session::sweep(&mut connection).await?;
     let failures = throttle::sweep(&mut connection).await?;
     let notifications = notification::sweep(&mut connection).await?;
+    let resets = reset::sweep(&mut connection).await?;
     let keys = idempotency::sweep(&mut connection).await?;
-    Ok(sessions || failures || notifications || keys)
+    Ok(sessions || failures || notifications || resets || keys)
 }

@@ -225,7 +225,7 @@ pub(super) async fn delete(connection: &mut Connection, id: Uuid) -> sqlx::Resul
 }
 
 /// The failed sign-ins at the account's address.
-pub(super) async fn forget_failures(connection: &mut Connection, id: Uuid) -> sqlx::Result<()> {
+pub(crate) async fn forget_failures(connection: &mut Connection, id: Uuid) -> sqlx::Result<()> {
     let stored = sqlx::query_scalar!("SELECT email FROM users.accounts WHERE id = $1", id);
     let Some(email) = stored.fetch_optional(&mut *connection).await?.map(Email::stored) else {
         return Ok(());
@@ -277,6 +277,17 @@ pub(crate) async fn renew_hash(
         "UPDATE users.accounts SET password_hash = $3 WHERE id = $1 AND password_hash = $2",
         id,
         current,
+        new,
+    );
+    update.execute(connection).await?;
+    Ok(())
+}
+
+/// Replaces the password's hash, whatever it was. Lock the account first.
+pub(crate) async fn set_password(connection: &mut Connection, id: Uuid, new: &str) -> sqlx::Result<()> {
+    let update = sqlx::query!(
+        "UPDATE users.accounts SET password_hash = $2, version = version + 1, updated_at = now() WHERE id = $1",
+        id,
         new,
     );
     update.execute(connection).await?;

@@ -16,7 +16,7 @@ use super::App;
 use super::caller::{Caller, signed_out};
 use crate::account::{self, Account, Email, Language};
 use crate::password::NewPassword;
-use crate::{schema, session, throttle};
+use crate::{reset, schema, session, throttle};
 
 pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -120,6 +120,8 @@ async fn change_email(
     let mut transaction = service::db::begin(&app.pool).await?;
     let account = account::change_email(&mut transaction, user.id, &current, &new).await?;
     let account = account.ok_or_else(wrong_password)?;
+    // One may have gone to the old address.
+    reset::end_all(&mut transaction, user.id).await?;
     transaction.commit().await?;
     Ok(Json(account))
 }
@@ -190,6 +192,7 @@ async fn change_password(
         return Err(wrong_password());
     }
     session::revoke_others(&mut transaction, &user).await?;
+    reset::end_all(&mut transaction, user.id).await?;
     transaction.commit().await?;
     Ok(StatusCode::NO_CONTENT)
 }

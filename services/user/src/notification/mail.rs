@@ -14,6 +14,7 @@ use proto::order::v1::{
 use service::Money;
 use service::money::Currency;
 
+use super::{PASSWORD_CHANGED, PASSWORD_RESET, Reset};
 use crate::account::Language;
 
 #[derive(Debug)]
@@ -23,7 +24,7 @@ pub(super) struct Mail {
     pub html: String,
 }
 
-/// What happened to an order.
+/// What happened to an order, or to the account.
 enum About {
     Placed {
         free: bool,
@@ -56,6 +57,12 @@ enum About {
         amount: String,
         card: Option<Card>,
     },
+    /// Somebody asked for a new password.
+    PasswordReset {
+        token: String,
+        link: Option<String>,
+    },
+    PasswordChanged,
 }
 
 /// The card that was charged.
@@ -138,10 +145,16 @@ struct Content<'a> {
     subject: &'a str,
     name: &'a str,
     sentences: Vec<&'a str>,
+    link: Option<&'a str>,
+    order: Option<Bought<'a>>,
+}
+
+/// The order that a mail is about.
+struct Bought<'a> {
+    number: &'a str,
     lines: Vec<Line<'a>>,
     /// None where the lines are a part of the order.
     total: Option<String>,
-    order: &'a str,
 }
 
 struct Line<'a> {
@@ -162,16 +175,13 @@ struct Html<'a> {
     content: &'a Content<'a>,
 }
 
-/// The mail about an event to somebody called `name`. Fails on an event
+/// The mail about an event or about the account to somebody called `name`. Fails on an event
 /// that nobody is to be told of, or that is not whole.
 pub(super) fn write(kind: &str, payload: &[u8], name: &str, language: Language) -> anyhow::Result<Mail> {
+    if let Some(about) = of_account(kind, payload)? {
+        return letter(&about, name, language, None);
+    }
     let Told { order, about, contents } = tell(kind, payload)?;
-    let (said, words) = match language {
-        Language::En => (English { about: &about }.render()?, &ENGLISH),
-        Language::Zh => (Chinese { about: &about }.render()?, &CHINESE),
-    };
-    let mut said = said.lines().map(str::trim).filter(|line| !line.is_empty());
-    let subject = said.next().context("the template says nothing")?;
     let money = currency(&order)?;
     // Of a parcel only what is in it.
     let parts: HashMap<&str, u32> =
@@ -193,18 +203,41 @@ pub(super) fn write(kind: &str, payload: &[u8], name: &str, language: Language) 
         // What was refunded before it left has not arrived.
         lines.clear();
     }
-    let content = Content {
-        words,
-        subject,
-        name,
-        sentences: said.collect(),
+    let bought = Bought {
+        // Older events have no number.
+        number: if order.number.is_empty() { &order.id } else { &order.number },
         total: (whole && !lines.is_empty()).then(|| money(order.total).to_string()),
         lines,
-        // Older events have no number.
-        order: if order.number.is_empty() { &order.id } else { &order.number },
     };
+    letter(&about, name, language, Some(bought))
+}
+
+fn letter(about: &About, name: &str, language: Language, order: Option<Bought<'_>>) -> anyhow::Result<Mail> {
+    let (said, words) = match language {
+        Language::En => (English { about }.render()?, &ENGLISH),
+        Language::Zh => (Chinese { about }.render()?, &CHINESE),
+    };
+    let mut said = said.lines().map(str::trim).filter(|line| !line.is_empty());
+    let subject = said.next().context("the template says nothing")?;
+    let link = match about {
+        About::PasswordReset { link, .. } => link.as_deref(),
+        _ => None,
+    };
+    let content = Content { words, subject, name, sentences: said.collect(), link, order };
     let (text, html) = (Text { content: &content }.render()?, Html { content: &content }.render()?);
     Ok(Mail { subject: subject.to_owned(), text, html })
+}
+
+/// `None` of what is about an order.
+fn of_account(kind: &str, payload: &[u8]) -> anyhow::Result<Option<About>> {
+    Ok(match kind {
+        PASSWORD_RESET => {
+            let Reset { token, link } = serde_json::from_slice(payload)?;
+            Some(About::PasswordReset { token, link })
+        }
+        PASSWORD_CHANGED => Some(About::PasswordChanged),
+        _ => None,
+    })
 }
 
 struct Told {
@@ -685,6 +718,40 @@ mod tests {
         assert!(mail.html.contains("Hello &#60;script&#62;alert(1)&#60;/script&#62;,"), "{}", mail.html);
         assert!(mail.html.contains("Mug &#34;No. 1&#34; &#60;b&#62;&#38;"), "{}", mail.html);
         assert!(mail.html.contains("25.05 EUR"), "{}", mail.html);
+    }
+
+    #[test]
+    fn a_mail_about_the_password_has_a_link_or_a_token_and_no_order() {
+        let reset = |link: Option<&str>| {
+            let link = link.map(str::to_owned);
+            let payload = serde_json::to_vec(&Reset { token: "to_ken-7".to_owned(), link }).unwrap();
+            [Language::En, Language::Zh]
+                .map(|language| super::write(PASSWORD_RESET, &payload, "Ada", language).unwrap())
+        };
+        let address = "https://shop.test/new?lang=en&token=to_ken-7";
+        for mail in reset(Some(address)) {
+            assert!(mail.text.contains(&format!("\n\n{address}\n\n-- \nDockside")), "{}", mail.text);
+            let escaped = address.replace('&', "&#38;");
+            assert!(mail.html.contains(&format!("<a href=\"{escaped}\">{escaped}</a>")), "{}", mail.html);
+            assert!(!mail.text.contains("/api/v1/"), "{}", mail.text);
+        }
+        let [english, chinese] = reset(None);
+        assert_eq!(english.subject, "Choose a new password");
+        assert_eq!(chinese.subject, "设置新密码");
+        for mail in [english, chinese] {
+            assert!(mail.text.contains("/api/v1/password-resets/confirm"), "{}", mail.text);
+            assert!(mail.text.contains("to_ken-7\n"), "{}", mail.text);
+            assert!(!mail.html.contains("<a ") && !mail.html.contains("<table"), "{}", mail.html);
+        }
+        for (language, subject, order) in
+            [(Language::En, "Your password was changed", "Order"), (Language::Zh, "您的密码已更改", "订单")]
+        {
+            let mail = super::write(PASSWORD_CHANGED, b"", "Ada", language).unwrap();
+            assert_eq!(mail.subject, subject);
+            assert!(!mail.text.contains(order) && !mail.html.contains(order), "{}", mail.text);
+        }
+        // As a row is left once its mail has gone.
+        assert!(write(PASSWORD_RESET, b"", "Ada").is_err());
     }
 
     #[test]

@@ -149,6 +149,9 @@ async fn send_due(pool: &Pool, mailer: &Mailer, stop: &CancellationToken) -> sql
 }
 
 async fn hand_over(mailer: &Mailer, mail: &Due) -> Result<(), Failure> {
+    if mail.has_run_out() {
+        return Err(Failure::Refused("its token has run out".to_owned()));
+    }
     match compose(mailer, mail) {
         Ok(message) => mailer.send(mail.event_id, message).await,
         Err(error) => Err(Failure::Refused(format!("{error:#}"))),
@@ -187,7 +190,8 @@ async fn put_off(pool: &Pool, mail: &Due, failure: &Failure) -> sqlx::Result<&'s
     let detail: String = failure.detail().chars().take(500).collect();
     let mut connection = pool.acquire().await?;
     let (event, kind, attempts) = (mail.event_id, failure.kind(), mail.attempts);
-    match pause_after(failure, attempts, mail.refusals, mail.age()) {
+    let pause = pause_after(failure, attempts, mail.refusals, mail.age());
+    match pause.filter(|_| !mail.has_run_out()) {
         Some(pause) => {
             let refused = matches!(failure, Failure::Refused(_));
             tracing::info!(event.id = %event, failure = kind, attempts, "mail.put_off");

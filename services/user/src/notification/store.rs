@@ -8,6 +8,8 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::{PASSWORD_RESET, RESET_LIFETIME};
+
 /// Something to tell a customer of.
 pub(crate) struct NewNotification {
     pub event: Uuid,
@@ -57,6 +59,27 @@ pub(crate) async fn insert(
     Ok(())
 }
 
+/// Writes what is about an account and about no order. With `mails` it is to be sent; otherwise it is only recorded.
+pub(super) async fn insert_of_account(
+    connection: &mut Connection,
+    account: Uuid,
+    kind: &str,
+    payload: &[u8],
+    mails: bool,
+) -> sqlx::Result<()> {
+    let insert = sqlx::query!(
+        "INSERT INTO users.notifications (event_id, user_id, kind, payload, status)
+         SELECT $1, $2, $3, CASE WHEN $5 THEN $4::bytea END, CASE WHEN $5 THEN 'pending' ELSE 'recorded' END",
+        Uuid::now_v7(),
+        account,
+        kind,
+        payload,
+        mails,
+    );
+    insert.execute(connection).await?;
+    Ok(())
+}
+
 /// A mail to be sent now, to where the account's owner is reached today.
 pub(super) struct Due {
     pub event_id: Uuid,
@@ -75,6 +98,11 @@ pub(super) struct Due {
 impl Due {
     pub fn age(&self) -> Duration {
         Duration::from_secs_f64(self.age_seconds.max(0.0))
+    }
+
+    /// The token in it is not good any more.
+    pub fn has_run_out(&self) -> bool {
+        self.kind == PASSWORD_RESET && self.age() >= RESET_LIFETIME
     }
 }
 
@@ -98,10 +126,12 @@ pub(super) async fn claim(connection: &mut Connection, limit: i64) -> sqlx::Resu
     rows.fetch_all(connection).await
 }
 
-/// The payload stays, for whoever has the mail sent again.
+/// The payload stays, for whoever has the mail sent again. That of a mail about the account, which may have a token in it,
+/// goes.
 pub(super) async fn sent(connection: &mut Connection, events: &[Uuid]) -> sqlx::Result<()> {
     let update = sqlx::query!(
-        "UPDATE users.notifications SET status = 'sent', settled_at = now(), error = NULL
+        "UPDATE users.notifications SET status = 'sent', settled_at = now(), error = NULL,
+             payload = CASE WHEN order_id IS NOT NULL THEN payload END
          WHERE event_id = ANY($1)",
         events,
     );
@@ -148,10 +178,11 @@ pub(super) async fn retry(
     Ok(())
 }
 
-/// The payload stays, for whoever sets the row to `pending` again.
+/// The payload stays, for whoever sets the row to `pending` again; but for that of a mail about the account.
 pub(super) async fn give_up(connection: &mut Connection, mail: &Due, error: &str) -> sqlx::Result<()> {
     let update = sqlx::query!(
-        "UPDATE users.notifications SET status = 'failed', settled_at = now(), error = $3
+        "UPDATE users.notifications SET status = 'failed', settled_at = now(), error = $3,
+             payload = CASE WHEN order_id IS NOT NULL THEN payload END
          WHERE event_id = $1 AND attempts = $2 AND status = 'pending'",
         mail.event_id,
         mail.attempts,
@@ -214,10 +245,10 @@ pub(super) async fn of_order(
 pub(super) async fn queue_again(connection: &mut Connection, event: Uuid) -> sqlx::Result<Option<Mail>> {
     let queued = sqlx::query_as!(
         Mail,
-        "INSERT INTO users.notifications (event_id, user_id, order_id, kind, payload, status, again_of)
-         SELECT $2, user_id, order_id, kind, payload, 'pending', event_id
-         FROM users.notifications WHERE event_id = $1 AND payload IS NOT NULL
-         RETURNING event_id AS id, order_id, kind AS event, created_at",
+        r#"INSERT INTO users.notifications (event_id, user_id, order_id, kind, payload, status, again_of)
+           SELECT $2, user_id, order_id, kind, payload, 'pending', event_id
+           FROM users.notifications WHERE event_id = $1 AND payload IS NOT NULL
+           RETURNING event_id AS id, order_id AS "order_id!", kind AS event, created_at"#,
         event,
         Uuid::now_v7(),
     );
