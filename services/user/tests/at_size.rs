@@ -9,12 +9,14 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
 use testing::plans::{Bounds, Example, faults};
 
-const BIG: [&str; 8] = [
+const BIG: [&str; 10] = [
     "accounts",
     "addresses",
     "inbox",
     "notifications",
     "outbox",
+    "password_reset_callers",
+    "password_resets",
     "refresh_tokens",
     "sessions",
     "sign_in_failures",
@@ -42,6 +44,11 @@ const FILL: &str = "
     SELECT gen_random_uuid(), account, 'A', '1', 'C', 'P', 'GB' FROM owners;
     INSERT INTO users.sign_in_failures (email_key, failures, last_failed_at, blocked_until)
     SELECT 'u-' || n || '@example.com', 1, now() - n * interval '1 ms', now() FROM generate_series(1, 100000) n;
+    INSERT INTO users.password_resets (token_hash, account_id, created_at, ended_at)
+    SELECT sha256((account::text || n)::bytea), account, now() - n * interval '1 s', CASE WHEN n > 1 THEN now() END
+    FROM owners;
+    INSERT INTO users.password_reset_callers (caller, asked, since)
+    SELECT '10.0.' || n / 256 || '.' || n % 256, 1, now() - n * interval '1 ms' FROM generate_series(1, 100000) n;
     INSERT INTO users.notifications (event_id, user_id, order_id, kind, created_at, status, due_at)
     SELECT gen_random_uuid(), id, gen_random_uuid(), 'order.placed.v1', now() - g * interval '20 days',
            CASE WHEN g = 0 AND hashtext(id::text) % 50 = 0 THEN 'pending' ELSE 'sent' END, now()

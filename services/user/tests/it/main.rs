@@ -10,6 +10,7 @@ mod http;
 mod mail;
 mod mail_over_tls;
 mod openapi;
+mod password_resets;
 mod self_service;
 mod sessions;
 mod starting;

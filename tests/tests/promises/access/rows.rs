@@ -73,6 +73,11 @@ impl World<'_> {
             })),
             "POST /api/v1/auth/refresh" => row("").json(&json!({"refresh_token": self.me.refresh})),
             "POST /api/v1/auth/logout" => row("").json(&json!({"refresh_token": "AAAA"})),
+            "POST /api/v1/password-resets" => row("").json(&json!({"email": self.me.email})),
+            // Good once, and somebody else's.
+            "POST /api/v1/password-resets/confirm" => row("").json(&json!({
+                "token": self.reset_token, "password": self.me.credentials()["password"],
+            })),
             "POST /api/v1/payments/webhook" => {
                 let body =
                     json!({"type": "payment_intent.succeeded", "data": {"object": {"id": "pi_nobodys"}}});

@@ -47,6 +47,8 @@ pub struct World<'a> {
     pub managed: String,
     /// A category without products.
     pub category: String,
+    /// With it somebody who has forgotten the password sets a new one.
+    pub reset_token: String,
 }
 
 impl<'a> World<'a> {
@@ -98,6 +100,12 @@ impl<'a> World<'a> {
             shop.request(Method::POST, "/auth/logout").json(&json!({"refresh_token": signed_out.refresh}));
         assert_eq!(send(out).await.unwrap().status, 204);
 
+        let forgetful: Uuid = registered(shop).await.id.parse().unwrap();
+        let reset_token = [Uuid::now_v7().into_bytes(), Uuid::now_v7().into_bytes()].concat();
+        let reset =
+            sqlx::query("INSERT INTO users.password_resets (token_hash, account_id) VALUES (sha256($1), $2)");
+        reset.bind(&reset_token).bind(forgetful).execute(&shop.database).await.unwrap();
+
         let mut wrong = tokens::wrong(shop, &me.id, &me.session, &me.token).await;
         wrong.push(("a refresh token", me.refresh.clone()));
         Self {
@@ -116,6 +124,7 @@ impl<'a> World<'a> {
             product: product.to_string(),
             category,
             managed: registered(shop).await.id,
+            reset_token: BASE64.encode(reset_token),
             me,
         }
     }
