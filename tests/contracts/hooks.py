@@ -24,9 +24,9 @@ STATE = {
     "idempotency_key_reused",
     "invalid_cursor",  # not one that the list gave
     "invalid_number",  # its last sign does not fit
-    "invalid_reset_token",  # only mails have them
     "invalid_phone",  # not one that can be dialled
     "invalid_postal_code",  # of another form than its country's
+    "invalid_reset_token",  # only mails have one
     "invalid_ticket",  # only the shop gives them
     "invalid_signature",  # only the payment provider can sign
     "not_allowed",  # beside another field or parameter
