@@ -25,3 +25,16 @@ CREATE INDEX password_reset_callers_since ON users.password_reset_callers (since
 
 -- What is about an account and not about an order has none.
 ALTER TABLE users.notifications ALTER COLUMN order_id DROP NOT NULL;
+CREATE INDEX notifications_tokens ON users.notifications (status) WHERE order_id IS NULL AND payload IS NOT NULL;
+
+-- Whoever changes an account ends its open tokens, a replica of a release before tokens too.
+CREATE FUNCTION users.end_password_resets() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE users.password_resets SET ended_at = clock_timestamp()
+    WHERE account_id = NEW.id AND ended_at IS NULL;
+    RETURN NULL;
+END $$;
+
+CREATE TRIGGER accounts_end_password_resets AFTER UPDATE ON users.accounts FOR EACH ROW
+WHEN (OLD.password_hash <> NEW.password_hash OR OLD.email <> NEW.email OR OLD.disabled <> NEW.disabled)
+EXECUTE FUNCTION users.end_password_resets();

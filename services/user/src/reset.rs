@@ -34,6 +34,9 @@ const MOST_AN_HOUR: i64 = 3;
 /// Tokens that are made at the same time; more are refused.
 const AT_ONCE: usize = 32;
 
+/// Of those, how many hold a connection.
+const TURNS: usize = 2;
+
 /// What stands for the token in `PASSWORD_RESET_URL`.
 const PLACE: &str = "{token}";
 
@@ -66,6 +69,8 @@ impl Token {
 pub(crate) struct Desk {
     pool: Pool,
     places: Arc<Semaphore>,
+    /// Held while a token is made, so that a burst leaves the pool to others.
+    turns: Arc<Semaphore>,
     /// Where the mail's link leads to, with a place for the token.
     link: Option<Arc<str>>,
     /// Requests of one client address within an hour.
@@ -85,6 +90,7 @@ impl Desk {
         Ok(Self {
             pool,
             places: Arc::new(Semaphore::new(AT_ONCE)),
+            turns: Arc::new(Semaphore::new(TURNS)),
             link: link.map(Arc::from),
             per_caller: config.password_resets_an_hour,
             mails,
@@ -119,6 +125,7 @@ impl Desk {
 
     /// Makes a token and its mail, if there is such an account that may sign in and has not had too many.
     async fn grant(&self, email: &Email) -> sqlx::Result<()> {
+        let _turn = self.turns.acquire().await;
         let mut transaction = service::db::begin(&self.pool).await?;
         let Some(account) = account::credentials(&mut transaction, email).await? else {
             return Ok(());

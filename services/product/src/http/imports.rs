@@ -177,7 +177,8 @@ async fn create(
 /// Ask how far an import is
 ///
 /// Of an import that was sent with `?id=`, while it runs and until a day after it began. `lines` and the counts are of
-/// what is committed. An import with `status` `lost` was not heard of for a minute: send the file again.
+/// what is committed, or with `dry_run` of what would be. An import with `status` `lost` was not heard of for a minute.
+/// It may be done all the same: send the file again, with the same `Idempotency-Key` if it has `stock_change`.
 #[utoipa::path(
     get, path = "/api/v1/product-imports/{id}", operation_id = "get_import", tag = "imports",
     params(("id" = Uuid, Path, description = "The `id` that the file was sent with.")),

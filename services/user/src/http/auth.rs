@@ -112,7 +112,16 @@ async fn login(
     };
     throttle::succeeded(&mut transaction, &email).await?;
     let device = headers.get(header::USER_AGENT).and_then(user_agent::describe);
-    let signed_in = session::open(&mut transaction, &account, device.as_deref()).await?;
+    let mut signed_in = session::open(&mut transaction, &account, device.as_deref()).await?;
+    if signed_in.is_none() && matched == Some(Match::AsTyped) {
+        // Another sign-in has renewed the hash meanwhile.
+        let now = account::credentials(&mut transaction, &email).await?.filter(|now| !now.disabled);
+        if let Some(now) = now
+            && app.hasher.verify(form.password.clone(), Some(now.password_hash.clone())).await?.is_some()
+        {
+            signed_in = session::open(&mut transaction, &now, device.as_deref()).await?;
+        }
+    }
     transaction.commit().await?;
     let signed_in = signed_in.ok_or_else(refused)?;
     if matched == Some(Match::AsTyped) {

@@ -39,7 +39,7 @@ struct ResetRequested {
 /// Ask for a new password
 ///
 /// If the address has an account, a mail with a token goes there: at most three within an hour, and the newest token alone
-/// is good. A known and an unknown address get the same answer in the same time. A shop without a mail server sends
+/// is good. A known and an unknown address get the same answer, before the account is looked for. A shop without a mail server sends
 /// nothing.
 #[utoipa::path(
     post, path = "/api/v1/password-resets", operation_id = "request_password_reset", tag = "accounts",

@@ -268,6 +268,12 @@ pub(super) async fn backlog(connection: &mut Connection) -> sqlx::Result<(i64, f
 
 /// Removes what was settled three months ago; true when there may be more.
 pub(crate) async fn sweep(connection: &mut Connection) -> sqlx::Result<bool> {
+    // A replica of the release before leaves them.
+    let tokens = sqlx::query!(
+        "UPDATE users.notifications SET payload = NULL
+         WHERE order_id IS NULL AND payload IS NOT NULL AND status IN ('failed', 'sent')"
+    );
+    tokens.execute(&mut *connection).await?;
     let old = sqlx::query!(
         "DELETE FROM users.notifications WHERE event_id IN (
              SELECT event_id FROM users.notifications

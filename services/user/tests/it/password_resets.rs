@@ -222,6 +222,23 @@ async fn a_token_ends_with_another_change_of_the_password_or_of_the_address() {
 }
 
 #[tokio::test]
+async fn a_token_ends_with_a_change_that_a_release_before_tokens_makes_and_with_the_account_disabled() {
+    let app = start(&[AWAY]).await;
+    for (email, change) in [
+        ("ada@example.com", "UPDATE users.accounts SET password_hash = 'x'"),
+        ("bea@example.com", "UPDATE users.accounts SET email = 'x' || email, email_key = 'x' || email_key"),
+        ("eve@example.com", "UPDATE users.accounts SET disabled = true"),
+    ] {
+        assert_eq!(app.register(email).await.status, 201);
+        ask(&app, email).await;
+        let token = token(&app, email, 1).await;
+        app.sql(change).await;
+        app.sql("UPDATE users.accounts SET disabled = false").await;
+        confirm(&app, &token, NEW_PASSWORD).await.is_problem(422, "invalid_reset_token");
+    }
+}
+
+#[tokio::test]
 async fn a_bad_password_is_refused_as_at_registration_and_the_token_stays_good() {
     let app = start(&[AWAY]).await;
     app.register("ada@example.com").await;

@@ -38,7 +38,7 @@ impl Followed {
             work.await
         };
         let (outcome, ()) = tokio::join!(working, self.note_until(&ended));
-        self.note(if outcome.is_ok() { Status::Done } else { Status::Failed }).await;
+        self.note_end(if outcome.is_ok() { Status::Done } else { Status::Failed }).await;
         outcome
     }
 
@@ -53,6 +53,18 @@ impl Followed {
         if let Err(error) = self.try_note(status).await {
             tracing::warn!(%error, "import.progress_not_noted");
         }
+    }
+
+    /// Tried again: without it the import is taken for lost.
+    async fn note_end(&self, status: Status) {
+        for pause in [1, 2, 4] {
+            match self.try_note(status).await {
+                Ok(()) => return,
+                Err(error) => tracing::warn!(%error, "import.progress_not_noted"),
+            }
+            sleep(Duration::from_secs(pause)).await;
+        }
+        self.note(status).await;
     }
 
     async fn try_note(&self, status: Status) -> sqlx::Result<()> {
