@@ -96,6 +96,8 @@ def declared(shop):
     wanted, problems = set(), []
     for workload in shop.workloads:
         for name, value in shop.effective(workload).items():
+            if name == "PUBLIC_URL":
+                continue  # for browsers; the Pod itself goes nowhere by it
             for host, port in addresses(name, value, shop.effective(workload)):
                 found = resolve(shop, host, port)
                 if found:
