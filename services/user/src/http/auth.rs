@@ -113,16 +113,18 @@ async fn login(
     throttle::succeeded(&mut transaction, &email).await?;
     let device = headers.get(header::USER_AGENT).and_then(user_agent::describe);
     let mut signed_in = session::open(&mut transaction, &account, device.as_deref()).await?;
+    transaction.commit().await?;
     if signed_in.is_none() && matched == Some(Match::AsTyped) {
-        // Another sign-in has renewed the hash meanwhile.
-        let now = account::credentials(&mut transaction, &email).await?.filter(|now| !now.disabled);
-        if let Some(now) = now
+        // Another sign-in may have renewed the hash meanwhile. No connection is held while this one is hashed.
+        let now = account::credentials(&mut *app.pool.acquire().await?, &email).await?;
+        if let Some(now) = now.filter(|now| !now.disabled)
             && app.hasher.verify(form.password.clone(), Some(now.password_hash.clone())).await?.is_some()
         {
+            let mut transaction = service::db::begin(&app.pool).await?;
             signed_in = session::open(&mut transaction, &now, device.as_deref()).await?;
+            transaction.commit().await?;
         }
     }
-    transaction.commit().await?;
     let signed_in = signed_in.ok_or_else(refused)?;
     if matched == Some(Match::AsTyped) {
         renew_hash(&app, &account, &form.password).await;
