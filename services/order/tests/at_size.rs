@@ -76,7 +76,8 @@ async fn no_statement_reads_a_big_table_from_end_to_end() {
     shop.close().await;
     let mut connection = PgConnection::connect(&database).await.unwrap();
     sqlx::raw_sql(FILL).execute(&mut connection).await.unwrap();
-    sqlx::raw_sql("VACUUM ANALYZE").execute(&mut connection).await.unwrap();
+    // Not vacuumed: nothing is fast only because a vacuum came by.
+    sqlx::raw_sql("ANALYZE").execute(&mut connection).await.unwrap();
     // The newest orders, whose text is an array as SQL writes it.
     let newest = async |connection: &mut PgConnection, count: i64| -> String {
         let query = "SELECT quote_literal(array_agg(id)::text) FROM (SELECT id FROM orders.orders ORDER BY id DESC LIMIT $1) o";
@@ -119,7 +120,10 @@ async fn no_statement_reads_a_big_table_from_end_to_end() {
                 }
             }
             for status in ["'pending'", "'shipped'", "'delivered'"] {
-                examples.push(example(&["WHERE status = $1 AND id < $2"], &[status, before, limit]));
+                examples.push(example(
+                    &["WHERE status >= $1 AND status <= $1 AND id < $2"],
+                    &[status, before, limit],
+                ));
             }
             let searched = |filter: usize, value: &str| {
                 let first = "'00000000-0000-0000-0000-000000000000'";

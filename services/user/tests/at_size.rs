@@ -90,7 +90,8 @@ async fn no_statement_reads_a_big_table_from_end_to_end() {
     let mut connection =
         PgConnection::connect_with(&options.options([("search_path", "users")])).await.unwrap();
     sqlx::raw_sql(FILL).execute(&mut connection).await.unwrap();
-    sqlx::raw_sql("VACUUM ANALYZE").execute(&mut connection).await.unwrap();
+    // Not vacuumed: nothing is fast only because a vacuum came by.
+    sqlx::raw_sql("ANALYZE").execute(&mut connection).await.unwrap();
 
     let busiest = "SELECT account_id::text FROM users.sessions GROUP BY 1 ORDER BY count(*) DESC LIMIT 1";
     let busiest: String = sqlx::query_scalar(busiest).fetch_one(&mut connection).await.unwrap();

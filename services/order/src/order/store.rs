@@ -327,9 +327,12 @@ pub async fn ids(
             .fetch_all(connection)
             .await
         }
+        // With `status = $1` the order of the primary key would do too. PostgreSQL chooses it when it
+        // thinks that orders of a status lie everywhere, and reads all others to find an old one.
         (None, Some(status)) => {
             sqlx::query_scalar!(
-                r#"SELECT id AS "id: OrderId" FROM orders.orders WHERE status = $1 AND id < $2 ORDER BY id DESC LIMIT $3"#,
+                r#"SELECT id AS "id: OrderId" FROM orders.orders WHERE status >= $1 AND status <= $1 AND id < $2
+                 ORDER BY status, id DESC LIMIT $3"#,
                 status.as_str(),
                 before as OrderId,
                 limit
