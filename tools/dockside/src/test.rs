@@ -1,6 +1,6 @@
 //! `test`: formatting, manifests, contracts, lints, and all tests against servers of their own, in `.dockside/test`.
 //!
-//! The test programs are built once, for the whole workspace, and then run one by one: `cargo test -p` would
+//! The test programs are built once, for the whole workspace, and then run by themselves: `cargo test -p` would
 //! choose other features of the dependencies for each package and compile them again.
 
 pub mod programs;
@@ -21,7 +21,7 @@ use crate::layout::{Layout, Lock, free_space};
 use crate::servers::{rabbitmq, start};
 use crate::state::Secrets;
 use crate::supervisor::Supervisor;
-use crate::test::programs::{Built, finish};
+use crate::test::programs::{Built, Lanes, finish};
 use crate::{bench, chaos, cluster, contracts, debian, down, install, openapi, services, signals, up};
 
 /// What `matrix` runs unless it is told: each promise's short run.
@@ -336,6 +336,8 @@ fn tested(
             bail!("no test has {} in its name", plan.filters.join(" or "));
         }
     }
+    let logs = layout.logs();
+    let lanes = |programs, threads| Lanes { programs, threads, logs: &logs };
     let mut env = vec![
         ("TEST_DATABASE_URL".to_owned(), admin.to_string()),
         ("TEST_AMQP_URL".to_owned(), broker.admin_url()),
@@ -391,19 +393,21 @@ fn tested(
         let shown = ["--nocapture".to_owned()];
         let (with_shop, alone): (Vec<_>, Vec<_>) = programs.iter().partition(|p| p.package == SYSTEM);
         if !alone.is_empty() {
-            run.step("figures", || programs::run(&alone, &env, &shown, 1))?;
+            run.step("figures", || programs::run(&alone, &env, &shown, &lanes(1, 1)))?;
         }
         if !with_shop.is_empty() {
             let env: Vec<_> = env.iter().cloned().chain(shop(run, true)?).collect();
             let shown = [shown.as_slice(), &["p8_".to_owned()]].concat();
-            run.step("figures of the shop", || programs::run(&with_shop, &env, &shown, 1))?;
+            run.step("figures of the shop", || programs::run(&with_shop, &env, &shown, &lanes(1, 1)))?;
         }
     }
     let chosen: Vec<&programs::Program> = programs.iter().filter(|p| plan.runs(&p.package)).collect();
     if !chosen.is_empty() {
         // A full disk makes tests fail in ways that don't name it.
         step("disk", &format!("{} MiB are free", free_space(&layout.dir)? >> 20));
-        run.step("tests", || programs::run(&chosen, &env, &plan.filters, programs::threads()))?;
+        // They wait for servers more than they compute.
+        let lanes = lanes(2.min(chosen.len()), programs::threads());
+        run.step("tests", || programs::run(&chosen, &env, &plan.filters, &lanes))?;
     }
     if plan.cluster {
         match cluster::usable() {
@@ -423,7 +427,7 @@ fn tested(
             let env: Vec<_> = env.into_iter().chain(shop).collect();
             let chosen: Vec<&programs::Program> = programs.iter().filter(|p| p.package == SYSTEM).collect();
             // One at a time: a test that kills a process would disturb every other one.
-            run.step("system tests", || programs::run(&chosen, &env, &plan.filters, 1))?;
+            run.step("system tests", || programs::run(&chosen, &env, &plan.filters, &lanes(1, 1)))?;
         }
         if plan.conformance {
             // Last, for what it leaves in the shop.

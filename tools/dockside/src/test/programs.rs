@@ -1,9 +1,13 @@
-//! Test programs: built once for the whole workspace, listed, run one after the other.
+//! Test programs: built once for the whole workspace, listed, run.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -30,6 +34,10 @@ pub struct Program {
 }
 
 impl Program {
+    fn name(&self) -> String {
+        format!("{} {}", self.package, self.source)
+    }
+
     /// Whether any of its tests has one of these parts in its name.
     pub fn has(&self, filters: &[String]) -> bool {
         let list = output(Command::new(&self.file).current_dir(&self.folder).arg("--list").args(filters));
@@ -119,32 +127,68 @@ pub fn threads() -> usize {
     (2 * cores).clamp(THREADS.0, THREADS.1)
 }
 
-/// Runs the programs one after the other, all of them even when one fails.
+/// How the programs are run.
+pub struct Lanes<'a> {
+    /// Programs at the same moment; the output of more than one is kept in `logs` and shown when it has ended.
+    pub programs: usize,
+    /// Tests of each at the same moment.
+    pub threads: usize,
+    pub logs: &'a Path,
+}
+
+/// Runs the programs, all of them even when one fails.
 pub fn run(
     programs: &[&Program],
     env: &[(String, String)],
     filters: &[String],
-    threads: usize,
+    lanes: &Lanes,
 ) -> Result<()> {
-    let mut failed = Vec::new();
-    for p in programs {
-        line(&format!("\n     {} {} {}", bold("Running"), p.package, dim(&p.source)));
-        let mut command = Command::new(&p.file);
-        command.current_dir(&p.folder).env("CARGO_MANIFEST_DIR", &p.folder).args(filters);
-        command.arg(format!("--test-threads={threads}"));
-        command.env_remove("DATABASE_URL").env_remove("AMQP_URL").envs(env.iter().cloned());
-        let start = Instant::now();
-        let result = finish(&mut command);
-        signals::check()?;
-        line(&dim(&seconds(start.elapsed())));
-        if result.is_err() {
-            failed.push(format!("{} {}", p.package, p.source));
+    let next = AtomicUsize::new(0);
+    let failed = Mutex::new(Vec::new());
+    let lane = || -> Result<()> {
+        while let Some(program) = programs.get(next.fetch_add(1, Relaxed)) {
+            let mut command = Command::new(&program.file);
+            command.current_dir(&program.folder).env("CARGO_MANIFEST_DIR", &program.folder).args(filters);
+            command.arg(format!("--test-threads={}", lanes.threads));
+            command.env_remove("DATABASE_URL").env_remove("AMQP_URL").envs(env.iter().cloned());
+            if !passed(program, &mut command, lanes)? {
+                let mut failed = failed.lock().map_err(|_| anyhow::anyhow!("a lane has panicked"))?;
+                failed.push(program.name());
+            }
         }
-    }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let others: Vec<_> = (1..lanes.programs).map(|_| scope.spawn(lane)).collect();
+        let mut result = lane();
+        for other in others {
+            result = result.and(other.join().map_err(|_| anyhow::anyhow!("a lane has panicked"))?);
+        }
+        result
+    })?;
+    let failed = failed.into_inner().map_err(|_| anyhow::anyhow!("a lane has panicked"))?;
     if !failed.is_empty() {
         bail!("failed: {}", failed.join(", "));
     }
     Ok(())
+}
+
+fn passed(program: &Program, command: &mut Command, lanes: &Lanes) -> Result<bool> {
+    let title = format!("\n     {} {} {}", bold("Running"), program.package, dim(&program.source));
+    line(&title);
+    let start = Instant::now();
+    let result = if lanes.programs == 1 {
+        finish(command)
+    } else {
+        let path = lanes.logs.join(format!("{}.log", program.name().replace(['/', ' '], "-")));
+        let log = File::create(&path)?;
+        let result = finish(command.stdout(log.try_clone()?).stderr(log));
+        line(&format!("{title}{}", String::from_utf8_lossy(&std::fs::read(&path)?)));
+        result
+    };
+    signals::check()?;
+    line(&dim(&seconds(start.elapsed())));
+    Ok(result.is_ok())
 }
 
 /// Runs a command with its output shown.
