@@ -4,10 +4,14 @@
 //! whether or not it exports: ids show up in logs and problem documents. Spans and metrics
 //! are sent only when `OTEL_EXPORTER_OTLP_ENDPOINT` is set; `/metrics` has the metrics always.
 
+mod level;
 mod logs;
 mod metrics;
 mod openmetrics;
 mod process;
+
+use std::sync::mpsc;
+use std::time::Duration;
 
 use opentelemetry::Context;
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
@@ -27,9 +31,12 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::Process;
 
-pub(crate) use logs::router as log_level;
+pub(crate) use level::router as log_level;
 pub(crate) use metrics::{Call, answer as metrics_answer};
 pub use metrics::{Timer, counter, duration_histogram, gauge, label, observed, seconds_histogram};
+
+/// For the last metrics.
+const FLUSH_METRICS: Duration = Duration::from_secs(2);
 
 /// Keeps the exporters; flush before the process ends.
 pub struct Telemetry {
@@ -42,8 +49,11 @@ impl Telemetry {
         if let Err(error) = self.traces.shutdown() {
             tracing::warn!(%error, "telemetry.flush_failed");
         }
-        if let Err(error) = self.metrics.shutdown() {
-            tracing::warn!(%error, "telemetry.flush_failed");
+        // It would wait for a collector that does not answer.
+        let (metrics, (ended, end)) = (self.metrics.clone(), mpsc::channel());
+        std::thread::spawn(move || ended.send(metrics.shutdown()));
+        if !matches!(end.recv_timeout(FLUSH_METRICS), Ok(Ok(()))) {
+            tracing::warn!("telemetry.metrics_not_flushed");
         }
     }
 }

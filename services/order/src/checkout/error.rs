@@ -57,7 +57,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// All that [`Self::as_str`] gives.
-    pub const ALL: [&str; 5] =
+    pub const ALL: [&'static str; 5] =
         ["out_of_stock", "unknown_products", "no_total", "cart_changed", "price_changed"];
 
     /// As metrics name it.

@@ -447,7 +447,7 @@ impl Payments {
         timer.stop(label("http.response.status_code", i64::from(status.as_u16())));
         if matches!(status.as_u16(), 401 | 403) {
             note(&self.faults.key, true);
-            tracing::error!(status = status.as_u16(), "payment.key_refused");
+            tracing::error!(http.response.status_code = status.as_u16(), "payment.key_refused");
             return Answer::None;
         }
         note(&self.faults.key, false);
@@ -459,21 +459,26 @@ impl Payments {
         let error = (status.is_client_error() && !about_us).then(|| parse::<ErrorBody>(&body)).flatten();
         let status = status.as_u16();
         let Some(ErrorBody { mut error }) = error else {
-            tracing::warn!(status, "payment.no_answer");
+            tracing::warn!(http.response.status_code = status, "payment.no_answer");
             return if status == 404 { Answer::NoPath } else { Answer::None };
         };
         match error.kind.as_str() {
             "card_error" | "invalid_request_error" => {
-                tracing::info!(status, code = error.code, "payment.refused");
+                tracing::info!(http.response.status_code = status, code = error.code, "payment.refused");
                 error.status = status;
                 Answer::Refused(Box::new(error))
             }
             "idempotency_error" => {
-                tracing::warn!(status, "payment.key_taken");
+                tracing::warn!(http.response.status_code = status, "payment.key_taken");
                 Answer::KeyTaken
             }
             kind => {
-                tracing::warn!(status, kind, code = error.code, "payment.no_answer");
+                tracing::warn!(
+                    http.response.status_code = status,
+                    kind,
+                    code = error.code,
+                    "payment.no_answer"
+                );
                 Answer::None
             }
         }
@@ -505,7 +510,7 @@ impl ProviderError {
     /// A mistake of ours, or of the provider: what was asked for is kept, and tried again.
     fn alarm(&self) {
         let (code, param, message) = (&self.code, &self.param, &self.message);
-        tracing::error!(code, param, message, "payment.our_mistake");
+        tracing::error!(code, param, detail = message, "payment.our_mistake");
     }
 
     /// What the owner of a card may know. <https://docs.stripe.com/declines/codes>
