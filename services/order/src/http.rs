@@ -66,7 +66,7 @@ pub struct Stopping(pub CancellationToken);
 pub struct WebhookKey(pub hmac::Key);
 
 pub fn router(app: App) -> Router {
-    service::openapi::router(TITLE, routes()).with_state(app).layer(middleware::from_fn(about_order))
+    service::openapi::router(TITLE, routes()).with_state(app).route_layer(middleware::from_fn(about_order))
 }
 
 /// Has all that is logged for a request name the order that its path is about.
