@@ -18,6 +18,7 @@ use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Consumer};
+use opentelemetry::metrics::Counter;
 use service::batch::{MAX_BATCH, linger};
 use service::db;
 use service::failpoint;
@@ -77,7 +78,12 @@ pub(crate) async fn run(
     stop: &CancellationToken,
     pulse: &Pulse,
 ) {
-    let worker = Worker { consumer, topology, outbox, handler, caught_up, stop, pulse };
+    let applied =
+        telemetry::counter("events.applied", "{event}", "Events applied, or known to be applied before.");
+    let description = "Events that could not be applied, by the queue that they are in now.";
+    let put_aside = telemetry::counter("events.put_aside", "{event}", description);
+    put_aside.add(0, &[telemetry::label("queue", topology.dead_letters(consumer))]);
+    let worker = Worker { consumer, topology, outbox, handler, caught_up, stop, pulse, applied, put_aside };
     let mut warned = false;
     while !stop.is_cancelled() {
         pulse.beat();
@@ -108,6 +114,8 @@ struct Worker<'a, H> {
     caught_up: &'a AtomicBool,
     stop: &'a CancellationToken,
     pulse: &'a Pulse,
+    applied: Counter<u64>,
+    put_aside: Counter<u64>,
 }
 
 /// A delivered event that is not acknowledged yet.
@@ -144,7 +152,6 @@ impl<H: Handler> Worker<'_, H> {
         let (link, mut deliveries) = subscribed;
         *warned = false;
         tracing::info!("consumer.connected");
-        let applied = telemetry::counter("events.applied");
         let mut held: Vec<Held> = Vec::new();
         let (mut pause, mut stuck_since, mut proved_at) = (Duration::ZERO, None, None);
         while !self.stop.is_cancelled() {
@@ -156,7 +163,6 @@ impl<H: Handler> Worker<'_, H> {
             let begun = Instant::now();
             failpoint::hit("consumer.received").await?;
             let pass = self.pass(&link.channel, new, &mut held, &mut proved_at).await?;
-            applied.add(pass.acknowledged.len() as u64, &[]);
             acknowledge(&link.channel, &pass.acknowledged, held.is_empty()).await?;
             if pass.proved || !pass.stuck {
                 (pause, stuck_since) = (Duration::ZERO, None);
@@ -259,6 +265,7 @@ impl<H: Handler> Worker<'_, H> {
             Ok(()) => {
                 pass.proved = !batch.is_empty();
                 *proved_at = pass.proved.then(Instant::now).or(*proved_at);
+                batch.iter().for_each(|one| self.count_applied(&one.event));
                 pass.acknowledged.extend(batch.drain(..).map(|one| one.delivery.delivery_tag));
             }
             Err(error) if error.fault() == Fault::Store => {
@@ -282,7 +289,7 @@ impl<H: Handler> Worker<'_, H> {
         for (one, error, its_own) in std::mem::take(&mut pass.doubtful) {
             if !its_own {
                 // Nobody else shows that it could be done: it may be the database.
-                tracing::warn!(%error, event.id = %one.event.id, event.kind = one.event.kind, "consumer.paused");
+                tracing::warn!(%error, event.id = %one.event.id, event.action = one.event.kind, "consumer.paused");
                 pass.stuck |= !pass.proved;
                 held.push(one.later());
             } else if Instant::now() > until {
@@ -306,6 +313,7 @@ impl<H: Handler> Worker<'_, H> {
         let Err(error) = self.apply(std::slice::from_ref(&one.event)).await else {
             pass.proved = true;
             *proved_at = Some(Instant::now());
+            self.count_applied(&one.event);
             pass.acknowledged.push(one.delivery.delivery_tag);
             return Ok(());
         };
@@ -328,6 +336,13 @@ impl<H: Handler> Worker<'_, H> {
             }
         }
         Ok(())
+    }
+
+    /// By type, if it is one that this consumer gets: what comes may be anybody's.
+    fn count_applied(&self, event: &Event) {
+        let kinds = self.topology.subscriptions.iter().filter(|(consumer, _)| *consumer == self.consumer);
+        let kind = kinds.flat_map(|(_, kinds)| kinds.iter()).find(|kind| **kind == event.kind);
+        self.applied.add(1, &[telemetry::label("event.type", kind.copied().unwrap_or("other"))]);
     }
 
     /// Whether the database takes writes: an inbox row, rolled back.
@@ -423,10 +438,10 @@ impl<H: Handler> Worker<'_, H> {
             }
             _ => self.topology.dead_letters(self.consumer),
         };
-        tracing::error!(%error, event.id = %event.id, event.kind = event.kind, queue, "event.put_aside");
+        tracing::error!(%error, event.id = %event.id, event.action = event.kind, queue, "event.put_aside");
         let properties = envelope::failed(properties, attempts + 1, &error.to_string());
         move_to(channel, &queue, properties, &event.payload).await?;
-        count_put_aside(queue);
+        self.put_aside.add(1, &[telemetry::label("queue", queue)]);
         failpoint::hit("consumer.put_aside").await?;
         Ok(())
     }
@@ -436,7 +451,7 @@ impl<H: Handler> Worker<'_, H> {
         let properties = envelope::failed(&delivery.properties, 0, "not an event");
         tracing::error!(routing_key = %delivery.routing_key, queue = dead, "message.put_aside");
         move_to(channel, &dead, properties, &delivery.data).await?;
-        count_put_aside(dead);
+        self.put_aside.add(1, &[telemetry::label("queue", dead)]);
         Ok(())
     }
 }
@@ -476,8 +491,4 @@ pub async fn move_to(
     let outcome = answered(publish).await?;
     anyhow::ensure!(matches!(outcome, Confirmation::Ack(None)), "{queue} did not take the event");
     Ok(())
-}
-
-fn count_put_aside(queue: String) {
-    telemetry::counter("events.put_aside").add(1, &[telemetry::label("queue", queue)]);
 }

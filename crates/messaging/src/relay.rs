@@ -24,7 +24,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use self::batch::{Outcome, Sent};
+use self::batch::{Counted, Outcome, Sent};
 use self::lane::{FIRST_WINDOW, Lanes};
 use crate::envelope::Event;
 use crate::outbox::Outbox;
@@ -56,6 +56,7 @@ pub(crate) async fn run(topology: &Topology, outbox: &Outbox, stop: &Cancellatio
         undeclared: Vec::new(),
         declaring: FuturesUnordered::new(),
         last_confirm: Instant::now(),
+        counted: Counted::start(),
     };
     let mut warned = false;
     while !stop.is_cancelled() {
@@ -82,17 +83,20 @@ pub(crate) async fn run(topology: &Topology, outbox: &Outbox, stop: &Cancellatio
 
 /// Measures until `stop` how many events wait and for how long, in seconds.
 pub(crate) async fn watch(outbox: &Outbox, stop: &CancellationToken, pulse: &Pulse) {
-    let gauges = ["outbox.backlog", "outbox.lag", "outbox.paused"].map(telemetry::gauge);
+    let waiting = telemetry::gauge("outbox.backlog", "{event}", "Events that wait to be published.");
+    let lag = telemetry::gauge("outbox.lag", "s", "How long the oldest of them has waited.");
+    let description = "Those that the broker did not take when they were last tried.";
+    let paused = telemetry::gauge("outbox.paused", "{event}", description);
     loop {
         pulse.beat();
-        match crate::backlog(outbox.pool()).await {
-            Ok(backlog) => {
-                let measured = [backlog.waiting as f64, backlog.oldest_seconds, backlog.paused as f64];
-                for (gauge, value) in gauges.iter().zip(measured) {
-                    gauge.record(value, &[]);
-                }
+        match timeout(MEASURE_EVERY, crate::backlog(outbox.pool())).await {
+            Ok(Ok(backlog)) => {
+                waiting.record(backlog.waiting as f64, &[]);
+                lag.record(backlog.oldest_seconds, &[]);
+                paused.record(backlog.paused as f64, &[]);
             }
-            Err(error) => tracing::debug!(%error, "outbox.not_measured"),
+            Ok(Err(error)) => tracing::debug!(%error, "outbox.not_measured"),
+            Err(_) => tracing::debug!("outbox.not_measured_in_time"),
         }
         tokio::select! {
             () = stop.cancelled() => return,
@@ -112,6 +116,7 @@ struct Relay<'a> {
     undeclared: Vec<&'static str>,
     declaring: FuturesUnordered<BoxFuture<'a, (&'static str, anyhow::Result<()>)>>,
     last_confirm: Instant,
+    counted: Counted,
 }
 
 impl Relay<'_> {
@@ -144,7 +149,8 @@ impl Relay<'_> {
                 tracing::warn!(%error, "relay.not_released"); // their lease runs out
             }
         }
-        let mut batch = batch::settle(self.outbox.pool().clone(), sent, Instant::now()).boxed();
+        let mut batch =
+            batch::settle(self.outbox.pool().clone(), sent, Instant::now(), self.counted.clone()).boxed();
         match timeout(IN_STEP, &mut batch).await {
             Ok(outcome) => self.learn(outcome),
             Err(_) => self.late.push(batch),

@@ -23,7 +23,18 @@ impl Admission {
     pub fn new(port: &'static str, at_once: NonZeroU16) -> Self {
         let all = u32::from(at_once.get());
         let places = Arc::new(Semaphore::new(all as usize));
-        Self { places, all, port, refused: telemetry::counter("requests.refused") }
+        let (taken, labels) = (places.clone(), [telemetry::label("port", port)]);
+        let description = "Places that are taken by requests in work; a request with a body takes several.";
+        telemetry::observed("requests.in_work", "{place}", description, &labels, move || {
+            Some((all as usize).saturating_sub(taken.available_permits()))
+        });
+        telemetry::observed("requests.limit", "{place}", "Places for requests.", &labels, move || {
+            Some(all as usize)
+        });
+        let description = "Requests refused at once, as all places were taken.";
+        let refused = telemetry::counter("requests.refused", "{request}", description);
+        refused.add(0, &labels);
+        Self { places, all, port, refused }
     }
 
     /// So many places, or all there are, to be kept until the work is done; `None`, counted, when they are not free.

@@ -15,12 +15,13 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use opentelemetry::metrics::Counter;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::{Lifecycle, Problem, parameters};
+use crate::{Lifecycle, Problem, parameters, telemetry};
 
 /// `typ` of an access token's header (RFC 9068, section 2.1).
 pub const TOKEN_TYPE: &str = "at+jwt";
@@ -119,13 +120,19 @@ struct Remote {
     client: reqwest::Client,
     /// When the keys were last asked for; held while they are.
     asked: Mutex<Option<Instant>>,
+    refreshes: Counter<u64>,
 }
 
 impl Verifier {
     /// With the keys that `url` serves, kept fresh until `lifecycle` stops.
     pub fn fetching(url: &str, lifecycle: &Lifecycle) -> anyhow::Result<Arc<Self>> {
         let client = crate::socket::http_client(FETCH_DEADLINE).build()?;
-        let remote = Remote { url: url.to_owned(), client, asked: Mutex::new(None) };
+        let description = "Fetches of the keys that access tokens are checked with.";
+        let refreshes = telemetry::counter("jwks.refreshes", "{refresh}", description);
+        for outcome in ["fetched", "failed"] {
+            refreshes.add(0, &[telemetry::label("outcome", outcome)]);
+        }
+        let remote = Remote { url: url.to_owned(), client, asked: Mutex::new(None), refreshes };
         let verifier = Arc::new(Self { keys: RwLock::default(), remote: Some(remote) });
         let (refreshed, stop) = (verifier.clone(), lifecycle.stopping());
         lifecycle.spawn_worker("jwks", |pulse| async move {
@@ -222,6 +229,9 @@ impl Verifier {
             async { remote.client.get(&remote.url).send().await?.error_for_status()?.json::<JwkSet>().await };
         let fetched = fetched.await;
         *asked = Some(Instant::now());
+        let good = fetched.as_ref().is_ok_and(|set| !set.keys.is_empty());
+        let outcome = if good { "fetched" } else { "failed" };
+        remote.refreshes.add(1, &[telemetry::label("outcome", outcome)]);
         match fetched {
             // An empty answer is a fault, not a revocation of everything.
             Ok(set) if set.keys.is_empty() => false,

@@ -8,11 +8,14 @@ mod split;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use opentelemetry::metrics::Counter;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
 pub use split::split;
+
+use crate::telemetry::{counter, label, observed};
 
 /// Most items in one batch, so that one transaction stays short.
 pub const MAX_BATCH: usize = 128;
@@ -23,11 +26,13 @@ const QUEUE: usize = 1024;
 /// Hands items to a worker that processes them in batches and answers each.
 pub struct Batcher<I, O> {
     queue: mpsc::Sender<(I, oneshot::Sender<O>)>,
+    name: &'static str,
+    refused: Counter<u64>,
 }
 
 impl<I, O> Clone for Batcher<I, O> {
     fn clone(&self) -> Self {
-        Self { queue: self.queue.clone() }
+        Self { queue: self.queue.clone(), name: self.name, refused: self.refused.clone() }
     }
 }
 
@@ -62,38 +67,38 @@ pub struct Overloaded;
 
 impl<I: Send + 'static, O: Send + 'static> Batcher<I, O> {
     /// `process` gets 1..=[`MAX_BATCH`] items and returns an answer for each,
-    /// in order. The worker ends when the last `Batcher` is dropped.
-    pub fn spawn<F, Fut>(process: F) -> Self
+    /// in order. The worker ends when the last `Batcher` is dropped. Metrics have it by `name`.
+    pub fn spawn<F, Fut>(name: &'static str, process: F) -> Self
     where
         F: Fn(Arc<Vec<I>>) -> Fut + Send + 'static,
         Fut: Future<Output = Vec<O>> + Send + 'static,
         I: Sync,
     {
-        Self::with(BATCH_DEADLINE, 1, true, process)
+        Self::with(name, BATCH_DEADLINE, 1, true, process)
     }
 
     /// The same, but a batch that takes long is left to go on beside the next ones, up to eight: for calls, of which one may
     /// meet a peer that does not answer.
-    pub fn spawn_beside<F, Fut>(process: F) -> Self
+    pub fn spawn_beside<F, Fut>(name: &'static str, process: F) -> Self
     where
         F: Fn(Arc<Vec<I>>) -> Fut + Send + 'static,
         Fut: Future<Output = Vec<O>> + Send + 'static,
         I: Sync,
     {
-        Self::with(BATCH_DEADLINE, BESIDE, true, process)
+        Self::with(name, BATCH_DEADLINE, BESIDE, true, process)
     }
 
     /// The same without a pause between batches: for reads, which cost little and are waited for.
-    pub fn spawn_reads<F, Fut>(process: F) -> Self
+    pub fn spawn_reads<F, Fut>(name: &'static str, process: F) -> Self
     where
         F: Fn(Arc<Vec<I>>) -> Fut + Send + 'static,
         Fut: Future<Output = Vec<O>> + Send + 'static,
         I: Sync,
     {
-        Self::with(BATCH_DEADLINE, BESIDE, false, process)
+        Self::with(name, BATCH_DEADLINE, BESIDE, false, process)
     }
 
-    fn with<F, Fut>(deadline: Duration, beside: usize, pauses: bool, process: F) -> Self
+    fn with<F, Fut>(name: &'static str, deadline: Duration, beside: usize, pauses: bool, process: F) -> Self
     where
         F: Fn(Arc<Vec<I>>) -> Fut + Send + 'static,
         Fut: Future<Output = Vec<O>> + Send + 'static,
@@ -136,19 +141,35 @@ impl<I: Send + 'static, O: Send + 'static> Batcher<I, O> {
             }
         };
         tokio::spawn(worker);
-        Self { queue }
+        Self { refused: measure(name, &queue), queue, name }
     }
 
     /// The answer for one item. Does not wait for a place in the queue. An item whose caller
     /// stops waiting before its batch has begun is dropped.
     pub async fn run(&self, item: I) -> Result<O, Overloaded> {
         let (answer, outcome) = oneshot::channel();
-        self.queue.try_send((item, answer)).map_err(|_| Overloaded)?;
-        match tokio::time::timeout(PATIENCE, outcome).await {
-            Ok(Ok(outcome)) => Ok(outcome),
-            _ => Err(Overloaded),
+        if self.queue.try_send((item, answer)).is_ok()
+            && let Ok(Ok(outcome)) = tokio::time::timeout(PATIENCE, outcome).await
+        {
+            return Ok(outcome);
         }
+        self.refused.add(1, &[label("batch", self.name)]);
+        Err(Overloaded)
     }
+}
+
+/// Shows how much is queued up, and counts what is refused.
+fn measure<T: Send + 'static>(name: &'static str, queue: &mpsc::Sender<T>) -> Counter<u64> {
+    let (queue, labels) = (queue.downgrade(), [label("batch", name)]);
+    observed("batch.queue.length", "{item}", "Items that wait for the next batch.", &labels, move || {
+        let queue = queue.upgrade()?;
+        Some(queue.max_capacity() - queue.capacity())
+    });
+    observed("batch.queue.limit", "{item}", "Most items that may wait.", &labels, || Some(QUEUE));
+    let description = "Items refused, as too many waited, or given up after ten seconds.";
+    let refused = counter("batch.refused", "{item}", description);
+    refused.add(0, &labels);
+    refused
 }
 
 #[cfg(test)]
@@ -161,7 +182,7 @@ mod tests {
     async fn after_several_there_is_a_pause_and_after_one_alone_none() {
         assert!(linger(false, LONGEST_LINGER).now_or_never().is_some());
         assert!(linger(true, Duration::ZERO).now_or_never().is_none());
-        let batcher = Batcher::spawn(|batch: Arc<Vec<u32>>| async move {
+        let batcher = Batcher::spawn("test", |batch: Arc<Vec<u32>>| async move {
             vec![(batch.len(), std::time::Instant::now()); batch.len()]
         });
         let both = futures_util::future::join(batcher.run(1), batcher.run(2)).await;
@@ -174,7 +195,7 @@ mod tests {
     async fn what_queues_up_during_a_batch_makes_the_next_one() {
         let gate = Arc::new(tokio::sync::Semaphore::new(0));
         let held = gate.clone();
-        let batcher = Batcher::spawn(move |batch: Arc<Vec<u32>>| {
+        let batcher = Batcher::spawn("test", move |batch: Arc<Vec<u32>>| {
             let held = held.clone();
             async move {
                 held.acquire().await.unwrap().forget();
@@ -201,7 +222,7 @@ mod tests {
         let gate = Arc::new(tokio::sync::Semaphore::new(0));
         let begun = Arc::new(std::sync::Mutex::new(Vec::new()));
         let (held, seen) = (gate.clone(), begun.clone());
-        let batcher = Batcher::spawn(move |batch: Arc<Vec<u32>>| {
+        let batcher = Batcher::spawn("test", move |batch: Arc<Vec<u32>>| {
             let held = held.clone();
             seen.lock().unwrap().extend(batch.iter().copied());
             async move {
@@ -229,7 +250,7 @@ mod tests {
     #[tokio::test]
     async fn a_batch_that_never_ends_does_not_hold_up_the_next() {
         let deadline = Duration::from_millis(50);
-        let batcher = Batcher::with(deadline, 1, true, |batch: Arc<Vec<u32>>| async move {
+        let batcher = Batcher::with("test", deadline, 1, true, |batch: Arc<Vec<u32>>| async move {
             if batch.contains(&0) {
                 std::future::pending::<()>().await;
             }
@@ -243,7 +264,7 @@ mod tests {
     async fn a_call_that_is_not_answered_does_not_hold_up_the_next() {
         let begun = Arc::new(tokio::sync::Semaphore::new(0));
         let stuck = begun.clone();
-        let batcher = Batcher::spawn_beside(move |batch: Arc<Vec<u32>>| {
+        let batcher = Batcher::spawn_beside("test", move |batch: Arc<Vec<u32>>| {
             let stuck = stuck.clone();
             async move {
                 if batch.contains(&0) {
@@ -264,7 +285,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_fails_its_batch_only() {
-        let batcher = Batcher::spawn(|batch: Arc<Vec<u32>>| async move {
+        let batcher = Batcher::spawn("test", |batch: Arc<Vec<u32>>| async move {
             assert!(!batch.contains(&0), "zero");
             batch.to_vec()
         });

@@ -21,7 +21,7 @@ pub struct Listen {
     /// Address of the gRPC API; for other services only.
     #[arg(long, env = "GRPC_ADDR")]
     pub grpc_addr: SocketAddr,
-    /// Address of `/livez`, `/readyz`, `/startupz` and `/metrics`; never public.
+    /// Address of `/livez`, `/readyz`, `/startupz`, `/metrics` and `/log-level`; never public.
     #[arg(long, env = "ADMIN_ADDR")]
     pub admin_addr: SocketAddr,
     /// Most requests in work at the same time, over HTTP and over gRPC each; more are refused at once (503,
@@ -70,10 +70,10 @@ pub struct Process {
     /// How logs are written: `json` or `pretty`. What is logged: `RUST_LOG`.
     #[arg(long, env = "LOG_FORMAT", default_value = "json")]
     pub log_format: LogFormat,
-    /// Which logs are written, as tracing-subscriber's directives.
+    /// Which logs are written, as tracing-subscriber's directives. `/log-level` of the admin port changes it.
     #[arg(long, env = "RUST_LOG", default_value = "info,lapin=warn,lapin::returned_messages=off")]
     pub rust_log: String,
-    /// OTLP/gRPC endpoint that traces are sent to; none are sent without it.
+    /// OTLP/gRPC endpoint that traces and metrics are sent to; none are sent without it.
     /// The other standard `OTEL_*` variables apply too.
     #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
     pub otel_exporter_otlp_endpoint: Option<String>,

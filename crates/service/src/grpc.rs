@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use axum::extract::Request as HttpRequest;
+use axum::http::HeaderMap;
 use axum::middleware::{self, Next};
 use axum::response::Response as HttpResponse;
 use opentelemetry::propagation::{Extractor, Injector};
@@ -24,7 +25,7 @@ use tower_http::trace::TraceLayer;
 
 use crate::admission::Admission;
 use crate::socket::connector;
-use crate::telemetry;
+use crate::telemetry::{self, Call};
 
 type SpanMaker = fn(&axum::http::Request<tonic::body::Body>) -> tracing::Span;
 type Traced = tower::layer::util::Stack<
@@ -61,9 +62,10 @@ pub(crate) async fn server(api: Api, admission: Admission) -> anyhow::Result<Rou
         .register_encoded_file_descriptor_set(api.descriptors)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
+    let served = Call::served();
     let admit = middleware::from_fn(move |request: HttpRequest, next: Next| {
-        let admission = admission.clone();
-        async move { admit(request, next, &admission).await }
+        let (admission, served) = (admission.clone(), served.clone());
+        async move { admit(request, next, &admission, &served).await }
     });
     let routes = Routes::from(api.routes.into_axum_router().layer(admit));
     let routes = routes.add_service(health).add_service(reflection);
@@ -75,11 +77,56 @@ pub(crate) async fn server(api: Api, admission: Admission) -> anyhow::Result<Rou
         .add_routes(routes))
 }
 
-async fn admit(request: HttpRequest, next: Next, admission: &Admission) -> HttpResponse {
+async fn admit(request: HttpRequest, next: Next, admission: &Admission, served: &Call) -> HttpResponse {
     let Some(_place) = admission.enter(1) else {
         return unavailable("too many calls at once").into_http();
     };
-    next.run(request).await
+    let (method, begun) = (method(request.uri().path()).to_owned(), Instant::now());
+    let response = next.run(request).await;
+    let (code, took) = (code_of(response.headers()), begun.elapsed());
+    // What a client made up is no label; only that is unimplemented.
+    let known: &str = if code == Code::Unimplemented { "_OTHER" } else { &method };
+    served.record(known, code_name(code), took.as_secs_f64());
+    tracing::info!(
+        rpc.method = known,
+        rpc.response.status_code = code_name(code),
+        event.duration = took.as_nanos() as u64,
+        "grpc.answered"
+    );
+    response
+}
+
+/// With its service, as in `dockside.product.v1.ProductService/Reserve`.
+fn method(path: &str) -> &str {
+    path.trim_start_matches('/')
+}
+
+/// An error comes as headers alone, with its status among them. All calls here have one message for an answer.
+fn code_of(headers: &HeaderMap) -> Code {
+    Status::from_header_map(headers).map_or(Code::Ok, |status| status.code())
+}
+
+/// As gRPC's specification writes it.
+fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
 }
 
 fn span(request: &axum::http::Request<tonic::body::Body>) -> tracing::Span {
@@ -100,6 +147,7 @@ struct Turns {
     next: AtomicUsize,
     /// What `passed_over` counts from.
     start: Instant,
+    made: Call,
 }
 
 struct Replica {
@@ -132,7 +180,8 @@ impl Replicas {
             Ok(Replica { channel, passed_over, failed_at, asked_at, failures: AtomicU32::new(0) })
         };
         let replicas = addresses.split(',').map(replica).collect::<anyhow::Result<_>>()?;
-        Ok(Self(Arc::new(Turns { replicas, next: AtomicUsize::new(0), start: Instant::now() })))
+        let (next, start, made) = (AtomicUsize::new(0), Instant::now(), Call::made());
+        Ok(Self(Arc::new(Turns { replicas, next, start, made })))
     }
 }
 
@@ -195,16 +244,20 @@ struct UnderWay<'a> {
     turns: &'a Turns,
     replica: &'a Replica,
     begun: Instant,
-    answered: bool,
+    method: String,
+    answer: Option<Code>,
 }
 
 impl<'a> UnderWay<'a> {
-    fn begin(turns: &'a Turns) -> Self {
-        Self { turns, replica: turns.pick(), begun: Instant::now(), answered: false }
+    fn begin(turns: &'a Turns, path: &str) -> Self {
+        let method = method(path).to_owned();
+        Self { turns, replica: turns.pick(), begun: Instant::now(), method, answer: None }
     }
 
-    fn end(mut self, well: bool) {
-        self.answered = true;
+    /// `None`: there was no answer.
+    fn end(mut self, answer: Option<Code>) {
+        self.answer = Some(answer.unwrap_or(Code::Unavailable));
+        let well = answer.is_some_and(|code| code != Code::Unavailable);
         self.turns.ended(self.replica, self.begun_at(), well);
     }
 
@@ -215,15 +268,16 @@ impl<'a> UnderWay<'a> {
 
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
-        if !self.answered && self.begun.elapsed() >= PATIENCE {
+        let took = self.begun.elapsed();
+        self.turns.made.record(
+            &self.method,
+            code_name(self.answer.unwrap_or(Code::Cancelled)),
+            took.as_secs_f64(),
+        );
+        if self.answer.is_none() && took >= PATIENCE {
             self.turns.ended(self.replica, self.begun_at(), false);
         }
     }
-}
-
-/// An error comes as headers alone, with its status among them.
-fn is_unavailable(answer: &axum::http::Response<tonic::body::Body>) -> bool {
-    Status::from_header_map(answer.headers()).is_some_and(|status| status.code() == Code::Unavailable)
 }
 
 type Answered = Result<axum::http::Response<tonic::body::Body>, tonic::transport::Error>;
@@ -240,9 +294,9 @@ impl tower::Service<axum::http::Request<tonic::body::Body>> for Replicas {
     fn call(&mut self, request: axum::http::Request<tonic::body::Body>) -> Self::Future {
         let turns = self.0.clone();
         Box::pin(async move {
-            let call = UnderWay::begin(&turns);
+            let call = UnderWay::begin(&turns, request.uri().path());
             let answered = call.replica.channel.clone().oneshot(request).await;
-            call.end(answered.as_ref().is_ok_and(|answer| !is_unavailable(answer)));
+            call.end(answered.as_ref().ok().map(|answer| code_of(answer.headers())));
             answered
         })
     }
@@ -482,16 +536,16 @@ mod tests {
         let Replicas(turns) = Replicas::new("http://127.0.0.1:1,http://127.0.0.1:2").unwrap();
         let passed_over = |at: usize| turns.replicas[at].passed_over.load(Ordering::Relaxed);
         let at = |call: &UnderWay<'_>| usize::from(std::ptr::eq(call.replica, &raw const turns.replicas[1]));
-        let given_up = UnderWay::begin(&turns);
+        let given_up = UnderWay::begin(&turns, "/a.B/C");
         let first = at(&given_up);
         drop(given_up);
         assert_eq!(passed_over(first), 0, "its caller had gone");
         let mut pause = PASSED_OVER;
         for _ in 0..6 {
-            let mut call = UnderWay::begin(&turns);
+            let mut call = UnderWay::begin(&turns, "/a.B/C");
             while at(&call) != first {
-                call.end(true);
-                call = UnderWay::begin(&turns);
+                call.end(Some(Code::Ok));
+                call = UnderWay::begin(&turns, "/a.B/C");
             }
             // As if it had begun so long ago, and had been given up for the first time.
             turns.replicas[first].failed_at.store(0, Ordering::Relaxed);
@@ -503,25 +557,26 @@ mod tests {
             let failures = turns.replicas[first].failures.load(Ordering::Relaxed);
             turns.replicas[first].failed_at.store(u64::MAX, Ordering::Relaxed);
             let begun = Instant::now() - PATIENCE;
-            drop(UnderWay { turns: &turns, replica: &turns.replicas[first], begun, answered: false });
+            let (method, answer) = (String::new(), None);
+            drop(UnderWay { turns: &turns, replica: &turns.replicas[first], begun, method, answer });
             assert_eq!(turns.replicas[first].failures.load(Ordering::Relaxed), failures);
             turns.replicas[first].passed_over.store(1, Ordering::Relaxed);
             pause = (pause * 2).min(LONGEST_PASSED_OVER);
         }
-        let mut call = UnderWay::begin(&turns);
+        let mut call = UnderWay::begin(&turns, "/a.B/C");
         while at(&call) != first {
-            call = UnderWay::begin(&turns);
+            call = UnderWay::begin(&turns, "/a.B/C");
         }
-        call.end(true);
+        call.end(Some(Code::Ok));
         assert_eq!((passed_over(first), turns.replicas[first].failures.load(Ordering::Relaxed)), (0, 0));
     }
 
     #[test]
     fn an_answer_without_a_database_is_known_from_its_headers() {
-        let answer = |status: Status| is_unavailable(&status.into_http());
-        assert!(answer(unavailable("the database is busy or away")));
-        assert!(!answer(Status::not_found("no such thing")) && !answer(internal()));
-        assert!(!is_unavailable(&axum::http::Response::new(tonic::body::Body::empty())));
+        let answer = |status: Status| code_of(status.into_http::<tonic::body::Body>().headers());
+        assert_eq!(answer(unavailable("the database is busy or away")), Code::Unavailable);
+        assert_eq!(answer(internal()), Code::Internal);
+        assert_eq!(code_of(&HeaderMap::new()), Code::Ok);
     }
 
     #[tokio::test]

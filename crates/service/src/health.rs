@@ -1,4 +1,4 @@
-//! The admin port: probes and metrics, and in a debug build failpoints.
+//! The admin port: probes, metrics and what is logged, and in a debug build failpoints.
 //!
 //! Readiness follows the database, and whether it takes writes; liveness depends on nothing, so that a
 //! database that is away never gets healthy processes killed.
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use axum::Router;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::routing::get;
 
 use crate::db::Pool;
@@ -56,7 +56,7 @@ impl Health {
     }
 }
 
-/// `/livez`, `/readyz`, `/startupz` and `/metrics`.
+/// `/livez`, `/readyz`, `/startupz`, `/metrics` and `/log-level`.
 pub fn router(health: Arc<Health>) -> Router {
     let startup = health.clone();
     let ready = move || async move {
@@ -82,7 +82,8 @@ pub fn router(health: Arc<Health>) -> Router {
         .route("/livez", get(|| async { "live\n" }))
         .route("/readyz", get(ready))
         .route("/startupz", get(started))
-        .route("/metrics", get(|| async { telemetry::metrics_text() }));
+        .route("/metrics", get(|headers: HeaderMap| async move { telemetry::metrics_answer(&headers) }))
+        .merge(telemetry::log_level());
     #[cfg(debug_assertions)]
     let router = router.merge(crate::failpoint::router());
     router

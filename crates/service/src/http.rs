@@ -27,6 +27,9 @@ pub const BODY_LIMIT: usize = 1024 * 1024;
 /// A place among the requests in work has room for so much of a body, in bytes.
 const PLACE_BYTES: usize = 64 * 1024;
 
+/// Characters of a path that are logged: it is the client's.
+const LONGEST_PATH: usize = 200;
+
 static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// For answers to somebody who is signed in.
@@ -35,7 +38,10 @@ const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 /// Adds the shared layers and fallbacks. Call it last, with all routes merged:
 /// a router merged later would lose them.
 pub(crate) fn finish(router: Router, health: Arc<Health>, admission: Admission) -> Router {
-    let duration = telemetry::duration_histogram("http.server.request.duration");
+    let duration = telemetry::duration_histogram(
+        "http.server.request.duration",
+        "Requests answered, but for those refused at once.",
+    );
     router
         .fallback(|| async { Problem::not_found("There is nothing at this address.") })
         .method_not_allowed_fallback(|| async {
@@ -136,8 +142,11 @@ async fn observe(request: Request, next: Next, duration: opentelemetry::metrics:
         otel.kind = "server",
         http.request.method = %method,
         http.route = route,
-        http.request_id = request_id.to_str().unwrap_or_default(),
+        http.request.id = request_id.to_str().unwrap_or_default(),
         http.response.status_code = tracing::field::Empty,
+        url.path = path.chars().take(LONGEST_PATH).collect::<String>(),
+        // Recorded by whoever knows it.
+        order.id = tracing::field::Empty,
     );
     telemetry::continue_trace(&span, &Headers(request.headers()));
 
@@ -160,14 +169,14 @@ async fn observe(request: Request, next: Next, duration: opentelemetry::metrics:
 
     let status = response.status().as_u16();
     span.record("http.response.status_code", status);
-    let elapsed = started.elapsed().as_secs_f64();
+    let elapsed = started.elapsed();
     let labels = [
         telemetry::label("http.request.method", known_method(&method)),
         telemetry::label("http.route", route),
         telemetry::label("http.response.status_code", i64::from(status)),
     ];
-    duration.record(elapsed, &labels);
-    span.in_scope(|| tracing::debug!(duration_seconds = elapsed, "http.answered"));
+    duration.record(elapsed.as_secs_f64(), &labels);
+    span.in_scope(|| tracing::info!(event.duration = elapsed.as_nanos() as u64, "http.answered"));
     response
 }
 

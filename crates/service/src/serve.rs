@@ -48,7 +48,7 @@ impl Ports {
         let (admin, probes) = (listen(admin)?, health::router(lifecycle.health()));
         tokio::spawn(async move { axum::serve(admin.tap_io(tune), probes).await });
         let at = addresses;
-        tracing::debug!(http = %at.http, grpc = %at.grpc, admin = %at.admin, "service.bound");
+        tracing::debug!(listen.http = %at.http, listen.grpc = %at.grpc, listen.admin = %at.admin, "service.bound");
         Ok(Self { http, grpc, at_once: config.requests_at_once, addresses })
     }
 
@@ -86,7 +86,7 @@ impl Ports {
 
         lifecycle.health().ready(pool);
         let Addresses { http, grpc, admin } = self.addresses;
-        tracing::info!(%http, %grpc, %admin, "service.ready");
+        tracing::info!(listen.http = %http, listen.grpc = %grpc, listen.admin = %admin, "service.ready");
         Ok(self.addresses)
     }
 }

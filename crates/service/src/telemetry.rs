@@ -1,44 +1,59 @@
 //! Logs, traces and metrics.
 //!
 //! Every process keeps W3C trace context (<https://www.w3.org/TR/trace-context/>)
-//! whether or not it exports: ids show up in logs and problem documents. Spans
-//! are sent only when `OTEL_EXPORTER_OTLP_ENDPOINT` is set.
+//! whether or not it exports: ids show up in logs and problem documents. Spans and metrics
+//! are sent only when `OTEL_EXPORTER_OTLP_ENDPOINT` is set; `/metrics` has the metrics always.
 
-use std::sync::OnceLock;
+mod level;
+mod logs;
+mod metrics;
+mod openmetrics;
+mod process;
 
-use anyhow::Context as _;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use opentelemetry::Context;
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
 use opentelemetry::trace::{TraceContextExt, TracerProvider};
-use opentelemetry::{Context, KeyValue};
 use opentelemetry_otlp::WithExportConfig;
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::metrics::{Aggregation, Instrument, InstrumentKind, SdkMeterProvider, Stream};
+use opentelemetry_sdk::metrics::SdkMeterProvider;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::SdkTracerProvider;
-use prometheus::{Registry, TextEncoder};
-use tracing::Span;
+use tracing::level_filters::LevelFilter;
+use tracing::{Metadata, Span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer};
 
-use crate::config::{LogFormat, Process};
+use crate::config::Process;
 
-static REGISTRY: OnceLock<Registry> = OnceLock::new();
+pub(crate) use level::router as log_level;
+pub(crate) use metrics::{Call, answer as metrics_answer};
+pub use metrics::{Timer, counter, duration_histogram, gauge, label, observed, seconds_histogram};
 
-/// Upper bounds of the duration histograms, in seconds.
-const SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+/// For the last metrics.
+const FLUSH_METRICS: Duration = Duration::from_secs(2);
 
 /// Keeps the exporters; flush before the process ends.
 pub struct Telemetry {
     traces: SdkTracerProvider,
-    _metrics: SdkMeterProvider,
+    metrics: SdkMeterProvider,
 }
 
 impl Telemetry {
     pub fn flush(&self) {
         if let Err(error) = self.traces.shutdown() {
             tracing::warn!(%error, "telemetry.flush_failed");
+        }
+        // It would wait for a collector that does not answer.
+        let (metrics, (ended, end)) = (self.metrics.clone(), mpsc::channel());
+        std::thread::spawn(move || ended.send(metrics.shutdown()));
+        if !matches!(end.recv_timeout(FLUSH_METRICS), Ok(Ok(()))) {
+            tracing::warn!("telemetry.metrics_not_flushed");
         }
     }
 }
@@ -53,64 +68,21 @@ pub fn start(name: &'static str, config: &Process) -> anyhow::Result<Telemetry> 
         traces = traces.with_batch_exporter(exporter);
     }
     let traces = traces.build();
+    let metrics = metrics::start(resource, config.otel_exporter_otlp_endpoint.as_deref())?;
+    process::observe();
 
-    let registry = Registry::new();
-    let exporter = opentelemetry_prometheus::exporter()
-        .with_registry(registry.clone())
-        .scope_info_enabled(false)
-        .build()?;
-    let metrics = SdkMeterProvider::builder()
-        .with_resource(resource)
-        .with_reader(exporter)
-        .with_view(|instrument: &Instrument| {
-            (instrument.kind() == InstrumentKind::Histogram).then(|| {
-                let buckets = Aggregation::ExplicitBucketHistogram {
-                    boundaries: SECONDS.to_vec(),
-                    record_min_max: false,
-                };
-                Stream::builder().with_aggregation(buckets).build().ok()
-            })?
-        })
-        .build();
-    opentelemetry::global::set_meter_provider(metrics.clone());
-    let _ = REGISTRY.set(registry);
-
-    let filter = EnvFilter::try_new(&config.rust_log).context("RUST_LOG is not understood")?;
-    let format = match config.log_format {
-        LogFormat::Json => tracing_subscriber::fmt::layer().json().flatten_event(true).boxed(),
-        LogFormat::Pretty => tracing_subscriber::fmt::layer().boxed(),
-    };
+    let tracer = tracing_opentelemetry::layer().with_tracer(traces.tracer("dockside"));
     tracing_subscriber::registry()
-        .with(filter)
-        .with(tracing_opentelemetry::layer().with_tracer(traces.tracer("dockside")))
-        .with(format)
+        .with(logs::writer(name, config)?)
+        .with(tracer.with_filter(filter_fn(is_traced).with_max_level_hint(LevelFilter::INFO)))
         .try_init()?;
-    Ok(Telemetry { traces, _metrics: metrics })
+    Ok(Telemetry { traces, metrics })
 }
 
-/// All metrics in Prometheus's text format.
-pub(crate) fn metrics_text() -> String {
-    let families = REGISTRY.get().map(Registry::gather).unwrap_or_default();
-    TextEncoder::new().encode_to_string(&families).unwrap_or_default()
-}
-
-/// A duration histogram in seconds, named as OpenTelemetry names them (`a.b.duration`).
-pub fn duration_histogram(name: &'static str) -> opentelemetry::metrics::Histogram<f64> {
-    opentelemetry::global::meter("dockside").f64_histogram(name).with_unit("s").build()
-}
-
-/// A counter, named as OpenTelemetry names them (`a.b.count`).
-pub fn counter(name: &'static str) -> opentelemetry::metrics::Counter<u64> {
-    opentelemetry::global::meter("dockside").u64_counter(name).build()
-}
-
-/// A value that goes up and down.
-pub fn gauge(name: &'static str) -> opentelemetry::metrics::Gauge<f64> {
-    opentelemetry::global::meter("dockside").f64_gauge(name).build()
-}
-
-pub fn label(key: &'static str, value: impl Into<opentelemetry::Value>) -> KeyValue {
-    KeyValue::new(key, value)
+/// Spans, and what went wrong in them, whatever is logged at the moment.
+fn is_traced(metadata: &Metadata<'_>) -> bool {
+    let least = if metadata.is_span() { LevelFilter::INFO } else { LevelFilter::WARN };
+    *metadata.level() <= least && !metadata.target().starts_with("lapin")
 }
 
 /// Makes `span` a child of the trace context that came in with a message.

@@ -28,6 +28,7 @@ use crate::http::{self, App, Customers, Stopping, WebhookKey, problems};
 use crate::order::reads::Reads;
 use crate::refunds::Refunds;
 use crate::saga::calls::Calls;
+use crate::saga::measured;
 use crate::saga::runner::Sagas;
 use crate::saga::watch;
 
@@ -38,6 +39,7 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
     failpoint::register(failpoints::ALL);
     failpoint::register(messaging::failpoints::ALL);
     let times = config.times()?;
+    measured::start();
     let ports = Ports::bind(&config.listen, lifecycle)?;
     let pool = db::open(&config.backends, "orders", &[&messaging::MIGRATIONS, &MIGRATIONS]).await?;
     let outbox = Outbox::new(pool.clone());

@@ -39,6 +39,10 @@ const MARGIN_SECONDS: f64 = 5.0;
 /// Numbers that an order tries: one in 65,000 is taken once there are five million orders.
 const MOST_NUMBERS: u32 = 4;
 
+/// Why orders are refused for now.
+const BACKLOG: &str = "backlog";
+const PROVIDER_KEY: &str = "provider_key";
+
 /// How a refusal is answered; the last are the lines that were to be bought.
 pub type AnswerRefusal = fn(Uuid, &Refusal, &[Line]) -> serde_json::Result<StoredAnswer>;
 
@@ -63,6 +67,7 @@ pub struct Inner {
     place: Batcher<Job, sqlx::Result<Placed>>,
     answer_refusal: AnswerRefusal,
     refused: Counter<u64>,
+    refusals: Counter<u64>,
 }
 
 impl Deref for Checkout {
@@ -84,7 +89,7 @@ impl Checkout {
         answer_refusal: AnswerRefusal,
     ) -> Self {
         let claim_pool = pool.clone();
-        let claims = Batcher::spawn(move |batch: Arc<Vec<(Key, Record)>>| {
+        let claims = Batcher::spawn("claims", move |batch: Arc<Vec<(Key, Record)>>| {
             let pool = claim_pool.clone();
             async move {
                 let (pool, batch) = (&pool, &batch);
@@ -96,7 +101,7 @@ impl Checkout {
             }
         });
         let (place_pool, begin) = (pool.clone(), sagas.clone());
-        let place = Batcher::spawn(move |batch: Arc<Vec<Job>>| {
+        let place = Batcher::spawn("place", move |batch: Arc<Vec<Job>>| {
             let (pool, outbox, sagas) = (place_pool.clone(), outbox.clone(), begin.clone());
             async move {
                 // Whoever asked may have gone by then.
@@ -107,20 +112,41 @@ impl Checkout {
                 write::place(&pool, &outbox, &batch, begin).await
             }
         });
-        let refused = telemetry::counter("orders.refused");
-        Self(Arc::new(Inner { pool, products, users, sagas, times, claims, place, answer_refusal, refused }))
+        let description = "Requests for an order that were refused for now.";
+        let refused = telemetry::counter("orders.refused", "{request}", description);
+        for reason in [BACKLOG, PROVIDER_KEY] {
+            refused.add(0, &[telemetry::label("reason", reason)]);
+        }
+        let description =
+            "Requests for an order that were refused for good; out_of_stock: something was sold out.";
+        let refusals = telemetry::counter("checkout.refusals", "{request}", description);
+        for reason in Refusal::ALL {
+            refusals.add(0, &[telemetry::label("reason", reason)]);
+        }
+        Self(Arc::new(Inner {
+            pool,
+            products,
+            users,
+            sagas,
+            times,
+            claims,
+            place,
+            answer_refusal,
+            refused,
+            refusals,
+        }))
     }
 
     /// Refuses while nothing can be paid, and while orders wait longer and longer to be paid: more of them would be cancelled unpaid in the end.
     pub fn admit(&self) -> Result<(), CheckoutError> {
         if self.sagas.is_key_refused() {
-            self.refused.add(1, &[]);
+            self.refused.add(1, &[telemetry::label("reason", PROVIDER_KEY)]);
             return Err(CheckoutError::KeyRefused);
         }
         if !self.sagas.has_backlog() {
             return Ok(());
         }
-        self.refused.add(1, &[]);
+        self.refused.add(1, &[telemetry::label("reason", BACKLOG)]);
         Err(CheckoutError::Backlog)
     }
 
@@ -369,7 +395,11 @@ impl Checkout {
         let mut connection = self.pool.acquire().await?;
         let stored = idempotency::store::answer(&mut connection, &[(record.clone(), answer.clone())]).await?;
         failpoint::hit("order.place.refused").await?;
-        if stored.is_empty() { Err(KeyError::InProgress.into()) } else { Ok(answer) }
+        if stored.is_empty() {
+            return Err(KeyError::InProgress.into());
+        }
+        self.refusals.add(1, &[telemetry::label("reason", refusal.as_str())]);
+        Ok(answer)
     }
 }
 

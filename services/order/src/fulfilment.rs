@@ -15,6 +15,7 @@ use crate::order::store::load;
 use crate::order::{Line, Order, Parcel, Sent, Status, Tracking, Unsent};
 use crate::refunds;
 use crate::saga::facts::{self, Outcome, Report};
+use crate::saga::measured::{self, Happened};
 use crate::saga::{Input, Refusal};
 use crate::times::Times;
 
@@ -82,8 +83,9 @@ impl Fulfilment {
                 vec![Input::Correct { parcel: Parcel { tracking: Some(tracking), ..sent.parcel }, newest }]
             }
         };
-        let moved = self.apply(&mut transaction, id, facts).await?;
+        let (moved, happened) = self.apply(&mut transaction, id, facts).await?;
         transaction.commit().await?;
+        measured::count(&happened);
         self.outbox.wake();
         self.stream.announce(&moved);
         Ok(self.reads.get(id).await?)
@@ -95,8 +97,9 @@ impl Fulfilment {
         let mut transaction = service::db::begin(&self.pool).await?;
         let (order, restocked) = locked(&mut transaction, id).await?;
         let more = !order.rest(&restocked.done).is_empty();
-        let moved = self.apply(&mut transaction, id, vec![Input::Deliver { more }]).await?;
+        let (moved, happened) = self.apply(&mut transaction, id, vec![Input::Deliver { more }]).await?;
         transaction.commit().await?;
+        measured::count(&happened);
         self.outbox.wake();
         self.stream.announce(&moved);
         Ok(self.reads.get(id).await?)
@@ -107,11 +110,11 @@ impl Fulfilment {
         connection: &mut Connection,
         id: OrderId,
         facts: Vec<Input>,
-    ) -> Result<Vec<OrderId>, ShipError> {
+    ) -> Result<(Vec<OrderId>, Vec<Happened>), ShipError> {
         let report = Report { order: id, facts, lease: None };
         let mut applied = facts::apply(connection, &[report], &self.times).await?;
         match applied.outcomes.pop() {
-            Some(Outcome::Applied(_)) => Ok(applied.moved),
+            Some(Outcome::Applied(_)) => Ok((applied.moved, applied.happened)),
             Some(Outcome::Refused(refusal)) => Err(refusal.into()),
             Some(Outcome::UnknownOrder) | None => Err(ReadError::UnknownOrder.into()),
         }

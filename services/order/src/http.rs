@@ -16,7 +16,10 @@ use std::sync::Arc;
 
 use aws_lc_rs::hmac;
 use axum::Router;
-use axum::extract::FromRef;
+use axum::extract::{FromRef, Request};
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use order_core::ids::OrderId;
 use serde_json::Value;
 use service::auth::Verifier;
 use service::db::Pool;
@@ -63,7 +66,22 @@ pub struct Stopping(pub CancellationToken);
 pub struct WebhookKey(pub hmac::Key);
 
 pub fn router(app: App) -> Router {
-    service::openapi::router(TITLE, routes()).with_state(app)
+    service::openapi::router(TITLE, routes()).with_state(app).route_layer(middleware::from_fn(about_order))
+}
+
+/// Has all that is logged for a request name the order that its path is about.
+async fn about_order(request: Request, next: Next) -> Response {
+    let rest = request.uri().path().strip_prefix("/api/v1/orders/");
+    let id = rest.and_then(|rest| rest.split('/').next()?.parse::<OrderId>().ok());
+    if let Some(id) = id {
+        note_order(id);
+    }
+    next.run(request).await
+}
+
+/// Names the order in what is logged for the request from now on.
+fn note_order(id: OrderId) {
+    tracing::Span::current().record("order.id", tracing::field::display(id));
 }
 
 /// The OpenAPI document of this service.

@@ -4,6 +4,7 @@
 pub mod applier;
 pub mod calls;
 pub mod facts;
+pub mod measured;
 mod refund_store;
 pub mod runner;
 pub mod store;

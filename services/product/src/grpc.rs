@@ -47,24 +47,27 @@ pub struct Calls {
 
 impl Calls {
     pub fn new(pool: Pool, callers: Callers, lives: Lives) -> Self {
+        let description = "Reservations asked for, each time that one is.";
+        let asked = telemetry::counter("reservations.asked", "{reservation}", description);
+        asked.add(0, &[]);
         Self {
             callers,
-            asked: telemetry::counter("reservations.asked"),
-            reserve: batched(pool.clone(), move |connection, items| {
+            asked,
+            reserve: batched("reserve", pool.clone(), move |connection, items| {
                 Box::pin(async move {
                     let outcomes = stock::reserve(connection, items, lives).await?;
                     failpoint::hit("product.reserve.written").await?;
                     Ok(outcomes)
                 })
             }),
-            commit: batched(pool.clone(), |connection, orders| {
+            commit: batched("commit", pool.clone(), |connection, orders| {
                 Box::pin(async move {
                     let committed = stock::commit(connection, orders).await?;
                     failpoint::hit("product.commit.written").await?;
                     Ok(committed)
                 })
             }),
-            release: batched(pool.clone(), move |connection, orders| {
+            release: batched("release", pool.clone(), move |connection, orders| {
                 Box::pin(async move {
                     let released = stock::release(connection, orders, lives).await?;
                     failpoint::hit("product.release.written").await?;
@@ -79,14 +82,14 @@ impl Calls {
 type Answers<'a, O> = Pin<Box<dyn Future<Output = sqlx::Result<Vec<O>>> + Send + 'a>>;
 
 /// A queue whose batches `operation` decides, in one transaction each.
-fn batched<I, O, F>(pool: Pool, operation: F) -> Batcher<I, Result<O, Status>>
+fn batched<I, O, F>(name: &'static str, pool: Pool, operation: F) -> Batcher<I, Result<O, Status>>
 where
     I: Send + Sync + 'static,
     O: Send + 'static,
     F: for<'a> Fn(&'a mut Connection, &'a [I]) -> Answers<'a, O> + Send + Sync + 'static,
 {
     let operation = Arc::new(operation);
-    Batcher::spawn(move |items: Arc<Vec<I>>| {
+    Batcher::spawn(name, move |items: Arc<Vec<I>>| {
         let (pool, operation) = (pool.clone(), operation.clone());
         async move {
             match in_transaction(&pool, &items, &*operation).await {

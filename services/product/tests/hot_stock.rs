@@ -97,7 +97,7 @@ async fn service(shop: &Arc<Shop>, product: &str, time: Duration) -> f64 {
 /// As the order service asks for them: what its requests want meanwhile goes into one call.
 async fn service_by_order(shop: &Arc<Shop>, product: &str, time: Duration) -> f64 {
     let caller = shop.clone();
-    let reserve = Batcher::spawn(move |batch: Arc<Vec<wire::Reservation>>| {
+    let reserve = Batcher::spawn("test", move |batch: Arc<Vec<wire::Reservation>>| {
         let caller = caller.clone();
         async move { caller.reserve_all(batch.to_vec()).await.unwrap() }
     });

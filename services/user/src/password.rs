@@ -7,8 +7,9 @@ use std::time::Duration;
 use argon2::password_hash::phc::{Output, PasswordHash, Salt};
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 use opentelemetry::metrics::Counter;
+use service::Problem;
+use service::telemetry::{counter, observed};
 use service::validate::Invalid;
-use service::{Problem, telemetry};
 use tokio::sync::Semaphore;
 use unicode_normalization::UnicodeNormalization;
 
@@ -63,20 +64,48 @@ impl NewPassword {
 
 /// Argon2id on blocking threads, a bounded number at a time.
 pub(crate) struct Hasher {
-    admitted: Semaphore,
+    admitted: Arc<Semaphore>,
     at_once: Arc<Semaphore>,
     hashes: Counter<u64>,
+    refused: Counter<u64>,
 }
 
 impl Hasher {
     pub fn new(at_once: Option<NonZeroUsize>) -> Self {
         let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let at_once = at_once.map_or_else(cores, NonZeroUsize::get);
-        Self {
-            admitted: Semaphore::new(at_once.saturating_add(MOST_WAITING).min(Semaphore::MAX_PERMITS)),
-            at_once: Arc::new(Semaphore::new(at_once.min(Semaphore::MAX_PERMITS))),
-            hashes: telemetry::counter("password.hashes"),
-        }
+        let most = at_once.saturating_add(MOST_WAITING).min(Semaphore::MAX_PERMITS);
+        let at_once = at_once.min(Semaphore::MAX_PERMITS);
+        let hasher = Self {
+            admitted: Arc::new(Semaphore::new(most)),
+            at_once: Arc::new(Semaphore::new(at_once)),
+            hashes: counter("password.hashes", "{hash}", "Passwords hashed."),
+            refused: counter(
+                "password.hashes.refused",
+                "{hash}",
+                "Passwords not hashed, as too many waited.",
+            ),
+        };
+        hasher.hashes.add(0, &[]);
+        hasher.refused.add(0, &[]);
+        let turns = hasher.at_once.clone();
+        let in_work = move || at_once.saturating_sub(turns.available_permits());
+        let (admitted, working) = (hasher.admitted.clone(), in_work.clone());
+        observed("password.hashing.in_work", "{hash}", "Passwords that are being hashed.", &[], move || {
+            Some(in_work())
+        });
+        // One that nobody waits for any more is in work and not admitted.
+        observed(
+            "password.hashing.waiting",
+            "{hash}",
+            "Passwords that wait for their turn.",
+            &[],
+            move || Some(most.saturating_sub(admitted.available_permits()).saturating_sub(working())),
+        );
+        observed("password.hashing.limit", "{hash}", "Most passwords hashed at once.", &[], move || {
+            Some(at_once)
+        });
+        hasher
     }
 
     /// A PHC string to store. 503 when too much is waiting.
@@ -102,7 +131,10 @@ impl Hasher {
     }
 
     async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
-        let busy = || Problem::unavailable("Too many sign-ins at once; try again.");
+        let busy = || {
+            self.refused.add(1, &[]);
+            Problem::unavailable("Too many sign-ins at once; try again.")
+        };
         let _admitted = self.admitted.try_acquire().map_err(|_| busy())?;
         let turn = tokio::time::timeout(LONGEST_WAIT, self.at_once.clone().acquire_owned());
         let turn = turn.await.map_err(|_| busy())?.map_err(|_| busy())?;

@@ -3,8 +3,19 @@
 use std::path::{Path, PathBuf};
 
 /// Folders at the root whose names begin a path.
-const ROOTS: [&str; 10] =
-    ["bench", "crates", "docker", "docs", "findings", "k8s", "proto", "services", "tests", "tools"];
+const ROOTS: [&str; 11] = [
+    "bench",
+    "crates",
+    "docker",
+    "docs",
+    "findings",
+    "k8s",
+    "proto",
+    "services",
+    "telemetry",
+    "tests",
+    "tools",
+];
 /// Made by builds and runs.
 const SKIPPED: [&str; 3] = ["target", "node_modules", "__pycache__"];
 

@@ -6,8 +6,9 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use lapin::{Confirmation, PublisherConfirm};
+use opentelemetry::metrics::Counter;
 use service::db::Pool;
-use service::failpoint;
+use service::{failpoint, telemetry};
 use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
@@ -19,6 +20,37 @@ const CONFIRM_DEADLINE: Duration = Duration::from_secs(5);
 /// Mostly all confirms are there within a moment, and are marked together. What is late holds up the mark of the others
 /// for no longer than this.
 const MARK_AFTER: Duration = Duration::from_millis(100);
+
+/// What metrics tell of the relay.
+#[derive(Clone)]
+pub(super) struct Counted {
+    published: Counter<u64>,
+    not_taken: Counter<u64>,
+}
+
+impl Counted {
+    pub(super) fn start() -> Self {
+        let published =
+            telemetry::counter("events.published", "{event}", "Events that the broker has confirmed.");
+        let description = "Events that the broker did not confirm. They are tried again.";
+        let not_taken = telemetry::counter("events.not_taken", "{event}", description);
+        for reason in ["broken", "refused", "returned", "unanswered"] {
+            not_taken.add(0, &[telemetry::label("reason", reason)]);
+        }
+        Self { published, not_taken }
+    }
+
+    /// So many of each type. Types are ours: the outbox has no others.
+    fn published(&self, kinds: HashMap<String, u64>) {
+        for (kind, count) in kinds {
+            self.published.add(count, &[telemetry::label("event.type", kind)]);
+        }
+    }
+
+    fn not_taken(&self, reason: &'static str) {
+        self.not_taken.add(1, &[telemetry::label("reason", reason)]);
+    }
+}
 
 /// A published event.
 pub(super) struct Sent {
@@ -48,7 +80,7 @@ enum Answer {
 
 /// Marks what is confirmed as it comes, and has what is not tried again after a pause of its own. An update that fails
 /// leaves its rows to their lease.
-pub(super) async fn settle(pool: Pool, sent: Vec<Sent>, published: Instant) -> Outcome {
+pub(super) async fn settle(pool: Pool, sent: Vec<Sent>, published: Instant, counted: Counted) -> Outcome {
     let mut outcome = Outcome {
         published,
         tallies: HashMap::new(),
@@ -62,7 +94,7 @@ pub(super) async fn settle(pool: Pool, sent: Vec<Sent>, published: Instant) -> O
     let (mut refused, mut broken) = (Vec::new(), Vec::new());
     let deadline = published + CONFIRM_DEADLINE;
     loop {
-        let mut confirmed = Vec::new();
+        let (mut confirmed, mut kinds) = (Vec::new(), HashMap::<String, u64>::new());
         // After the deadline only what has come already, while the last mark took long.
         let until = deadline.min(Instant::now() + MARK_AFTER);
         while let Ok(Some((id, answer))) = timeout_at(until, confirms.next()).await {
@@ -72,24 +104,31 @@ pub(super) async fn settle(pool: Pool, sent: Vec<Sent>, published: Instant) -> O
                 Answer::Confirmed => {
                     tally.confirmed += 1;
                     confirmed.push(id);
+                    *kinds.entry(kind).or_default() += 1;
                 }
                 Answer::Broken => {
                     tally.broken += 1;
                     broken.push(id);
+                    counted.not_taken("broken");
                 }
-                answer => {
+                Answer::Refused => {
                     tally.failed += 1;
                     refused.push(id);
-                    if matches!(answer, Answer::Returned) {
-                        outcome.returned.insert(kind);
-                    }
+                    counted.not_taken("refused");
+                }
+                Answer::Returned => {
+                    tally.failed += 1;
+                    refused.push(id);
+                    outcome.returned.insert(kind);
+                    counted.not_taken("returned");
                 }
             }
         }
         if !confirmed.is_empty() {
             outcome.last_confirm = Some(Instant::now());
-            if let Err(error) = mark(&pool, &confirmed).await {
-                tracing::warn!(%error, events = confirmed.len(), "relay.not_marked");
+            match mark(&pool, &confirmed).await {
+                Ok(()) => counted.published(kinds),
+                Err(error) => tracing::warn!(%error, events = confirmed.len(), "relay.not_marked"),
             }
         }
         if confirms.is_empty() || until == deadline {
@@ -98,6 +137,7 @@ pub(super) async fn settle(pool: Pool, sent: Vec<Sent>, published: Instant) -> O
     }
     for (id, kind) in open {
         outcome.unanswered = true;
+        counted.not_taken("unanswered");
         outcome.tallies.entry(kind).or_default().failed += 1;
         refused.push(id);
     }
@@ -126,7 +166,6 @@ async fn mark(pool: &Pool, confirmed: &[Uuid]) -> sqlx::Result<()> {
     sqlx::query!("UPDATE outbox SET published_at = now(), attempts = 0 WHERE id = ANY($1)", confirmed)
         .execute(pool)
         .await?;
-    service::telemetry::counter("events.published").add(confirmed.len() as u64, &[]);
     failpoint::hit("relay.marked").await
 }
 

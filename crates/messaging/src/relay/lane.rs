@@ -67,14 +67,14 @@ impl Lanes {
                 let pause = Duration::from_millis(500) * 2_u32.pow(lane.failures.min(8));
                 lane.pauses_until = Some(now + pause.min(LONGEST_PAUSE));
                 if lane.failures == 1 {
-                    tracing::warn!(event.kind = kind, "relay.type_pauses");
+                    tracing::warn!(event.action = kind, "relay.type_pauses");
                 }
             }
             (_, 0) => {
                 lane.window = (lane.window * 2).min(MAX_BATCH);
                 lane.pauses_until = None;
                 if std::mem::take(&mut lane.failures) > 0 {
-                    tracing::info!(event.kind = kind, "relay.type_flows_again");
+                    tracing::info!(event.action = kind, "relay.type_flows_again");
                 }
             }
             (_, _) => lane.window = (lane.window / 2).max(1),

@@ -1,11 +1,13 @@
 //! A pool whose callers wait a second, and whose connections may take longer to open.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use deadpool::managed::{self, Metrics, Object, PoolError, QueueMode, RecycleError, RecycleResult};
 use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::{self, BoxStream, StreamExt};
+use opentelemetry::metrics::{Counter, Histogram};
 use sqlx::postgres::{PgQueryResult, PgRow, PgStatement, PgTypeInfo};
 use sqlx::{Describe, Either, Execute, Executor, Postgres, SqlStr};
 use tokio::sync::Semaphore;
@@ -15,7 +17,7 @@ use super::connection::Connection;
 use super::errors::Unanswered;
 use super::server::{Server, Session};
 use super::watch::Watch;
-use crate::detached;
+use crate::{detached, telemetry};
 
 /// How long anybody waits for a connection.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -62,9 +64,81 @@ impl managed::Manager for Manager {
 pub struct Pool {
     connections: managed::Pool<Manager>,
     turns: Arc<Semaphore>,
+    measured: Arc<Measured>,
     direct: Arc<Server>,
     /// Follows the server as long as there is a pool.
     watch: Option<Arc<Watch>>,
+}
+
+/// How the pool's callers fare.
+#[derive(Debug)]
+struct Measured {
+    waiting: AtomicUsize,
+    waits: Histogram<f64>,
+    timeouts: Counter<u64>,
+}
+
+impl Measured {
+    fn start(connections: &managed::Pool<Manager>) -> Arc<Self> {
+        let description = "Time that callers waited for a connection to the database.";
+        let waits = telemetry::duration_histogram("db.client.connection.wait_time", description);
+        let description = "Callers that got no connection in time.";
+        let timeouts = telemetry::counter("db.client.connection.timeouts", "{timeout}", description);
+        timeouts.add(0, &[]);
+        let measured = Arc::new(Self { waiting: AtomicUsize::new(0), waits, timeouts });
+        // Not the pool itself, which would never end.
+        let (pool, waiting) = (Arc::new(connections.weak()), Arc::downgrade(&measured));
+        let status = move || Some(pool.upgrade()?.status());
+        let description = "Connections to the database.";
+        for (state, is_used) in [("used", true), ("idle", false)] {
+            let labels = [telemetry::label("db.client.connection.state", state)];
+            let status = status.clone();
+            telemetry::observed(
+                "db.client.connection.count",
+                "{connection}",
+                description,
+                &labels,
+                move || {
+                    let status = status()?;
+                    Some(if is_used {
+                        status.size.saturating_sub(status.available)
+                    } else {
+                        status.available
+                    })
+                },
+            );
+        }
+        let description = "Most connections to the database.";
+        telemetry::observed("db.client.connection.max", "{connection}", description, &[], move || {
+            Some(status()?.max_size)
+        });
+        let (name, description) =
+            ("db.client.connection.pending_requests", "Callers that wait for a connection to the database.");
+        telemetry::observed(name, "{request}", description, &[], move || {
+            Some(waiting.upgrade()?.waiting.load(Ordering::Relaxed))
+        });
+        measured
+    }
+}
+
+/// A caller that waits, however that ends.
+struct Wait<'a> {
+    measured: &'a Measured,
+    begun: Instant,
+}
+
+impl<'a> Wait<'a> {
+    fn begin(measured: &'a Measured) -> Self {
+        measured.waiting.fetch_add(1, Ordering::Relaxed);
+        Self { measured, begun: Instant::now() }
+    }
+}
+
+impl Drop for Wait<'_> {
+    fn drop(&mut self) {
+        self.measured.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.measured.waits.record(self.begun.elapsed().as_secs_f64(), &[]);
+    }
 }
 
 impl Pool {
@@ -79,7 +153,8 @@ impl Pool {
         // The one that was used last comes first: its server process is awake, and it is known to be alive.
         let connections =
             managed::Pool::builder(Manager(server)).max_size(size).queue_mode(QueueMode::Lifo).build()?;
-        Ok(Self { connections, turns: Arc::new(Semaphore::new(size)), direct, watch })
+        let measured = Measured::start(&connections);
+        Ok(Self { connections, turns: Arc::new(Semaphore::new(size)), measured, direct, watch })
     }
 
     /// A pool on any address, whose connections are opened when they are needed and which nobody watches: for tests.
@@ -90,7 +165,8 @@ impl Pool {
 
     /// A connection, or after a second [`sqlx::Error::PoolTimedOut`].
     pub async fn acquire(&self) -> sqlx::Result<Object<Manager>> {
-        let deadline = Instant::now() + PATIENCE;
+        let wait = Wait::begin(&self.measured);
+        let deadline = wait.begun + PATIENCE;
         let acquired = async {
             let turn = self.turns.clone().acquire_owned().await.map_err(|_| sqlx::Error::PoolClosed)?;
             let connections = self.connections.clone();
@@ -104,7 +180,11 @@ impl Pool {
             })
             .await
         };
-        timeout_at(deadline, acquired).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+        let acquired = timeout_at(deadline, acquired).await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+        if matches!(acquired, Err(sqlx::Error::PoolTimedOut)) {
+            self.measured.timeouts.add(1, &[]);
+        }
+        acquired
     }
 
     /// Opens all connections. Those that can't be had now are opened when they are needed.

@@ -54,3 +54,20 @@ pub enum Refusal {
     #[error("a price has changed")]
     PriceChanged { items: Vec<Item>, total: Money },
 }
+
+impl Refusal {
+    /// All that [`Self::as_str`] gives.
+    pub const ALL: [&'static str; 5] =
+        ["out_of_stock", "unknown_products", "no_total", "cart_changed", "price_changed"];
+
+    /// As metrics name it.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::OutOfStock(_) => "out_of_stock",
+            Self::UnknownProducts(_) => "unknown_products",
+            Self::NoTotal(_) => "no_total",
+            Self::CartChanged => "cart_changed",
+            Self::PriceChanged { .. } => "price_changed",
+        }
+    }
+}

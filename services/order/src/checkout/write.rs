@@ -12,6 +12,7 @@ use crate::cart;
 use crate::events::publish;
 use crate::idempotency::{self, Fence, Record, StoredAnswer};
 use crate::order::{self, Placement};
+use crate::saga::measured;
 use crate::saga::runner::Slot;
 
 /// An order to be written, under the record that allows it.
@@ -107,6 +108,7 @@ async fn place_together(
     failpoint::hit("order.place.written").await?;
     transaction.commit().await?;
     failpoint::hit("order.place.committed").await?;
+    measured::accepted(accepted.len());
     outbox.wake();
     accepted.into_iter().for_each(begin);
     Ok(placed)

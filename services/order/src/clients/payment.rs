@@ -10,10 +10,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use opentelemetry::metrics::Histogram;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use service::Money;
 use service::money::Currency;
+use service::telemetry::{Timer, duration_histogram, label};
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -27,6 +29,9 @@ use order_core::saga::{Input, IntentStatus};
 const MOST_PAGES: usize = 100;
 
 const INTENTS: &str = "/v1/payment_intents";
+const INTENT: &str = "/v1/payment_intents/{id}";
+const REFUNDS: &str = "/v1/refunds";
+const DISPUTES: &str = "/v1/disputes";
 
 /// An intent is looked for from so long before its order, as the provider's clock may be another.
 const CLOCKS_APART: Duration = Duration::from_secs(60);
@@ -81,6 +86,7 @@ pub struct Payments {
     secret_key: String,
     return_url: Option<String>,
     faults: Arc<Faults>,
+    calls: Histogram<f64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -198,6 +204,7 @@ impl Payments {
             secret_key: secret_key.to_owned(),
             return_url: return_url.map(str::to_owned).filter(|url| !url.is_empty()),
             faults: Arc::default(),
+            calls: duration_histogram("http.client.request.duration", "Calls to the card provider."),
         })
     }
 
@@ -229,11 +236,11 @@ impl Payments {
             ("metadata[order_id]", order.clone()),
         ];
         let key = format!("{order}-create");
-        let answer = match self.post(INTENTS, &form, key.clone()).await {
+        let answer = match self.post(INTENTS, INTENTS, &form, key.clone()).await {
             Answer::KeyTaken => match self.made_for(&order, amount, intent.placed_at).await {
                 Some(Some(made)) => return Input::Created(made.id.into()),
                 // It came to nothing. Under a key of these parameters, so that this too is safe to repeat.
-                Some(None) => self.post(INTENTS, &form, format!("{key}-{}", digest(&form))).await,
+                Some(None) => self.post(INTENTS, INTENTS, &form, format!("{key}-{}", digest(&form))).await,
                 None => Answer::None,
             },
             answer => answer,
@@ -292,7 +299,7 @@ impl Payments {
     /// What has become of the intent.
     pub async fn retrieve(&self, payment: Payment<'_>) -> Input {
         let request = self.client.get(format!("{}/v1/payment_intents/{}", self.url, payment.intent));
-        fact(self.send(request.query(&[WITH_CHARGE])).await, payment)
+        fact(self.send("GET", INTENT, request.query(&[WITH_CHARGE])).await, payment)
     }
 
     /// How the amounts of a payment are counted; `None` without an answer. Only an intent tells that an earlier version of
@@ -302,7 +309,7 @@ impl Payments {
             return Some(Units::Providers);
         }
         let request = self.client.get(format!("{}/v1/payment_intents/{}", self.url, payment.intent));
-        let Answer::Done(body) = self.send(request).await else { return None };
+        let Answer::Done(body) = self.send("GET", INTENT, request).await else { return None };
         Units::of(&parse(&body)?, payment)
     }
 
@@ -326,7 +333,7 @@ impl Payments {
             ("amount", sent.to_string()),
             ("metadata[refund_id]", refund.to_string()),
         ];
-        match self.post("/v1/refunds", &form, refund.to_string()).await {
+        match self.post(REFUNDS, REFUNDS, &form, refund.to_string()).await {
             Answer::Done(body) => parse::<RefundBody>(&body)
                 .and_then(|made| refund_report(made, amount.currency, units))
                 .map_or(Input::NoAnswer, Input::RefundReported),
@@ -346,7 +353,7 @@ impl Payments {
     pub async fn refunds(&self, payment: Payment<'_>) -> Option<Vec<RefundReport>> {
         let (units, currency) = (self.units(payment).await?, payment.total.currency);
         let query = [("payment_intent", payment.intent.to_string())];
-        let made = self.list::<RefundBody>("/v1/refunds", &query, |_| true).await?;
+        let made = self.list::<RefundBody>(REFUNDS, &query, |_| true).await?;
         Some(made.into_iter().rev().filter_map(|made| refund_report(made, currency, units)).collect())
     }
 
@@ -354,8 +361,8 @@ impl Payments {
     /// <https://docs.stripe.com/api/disputes/object#dispute_object-status>
     pub async fn dispute(&self, payment: Payment<'_>) -> Option<Option<Dispute>> {
         let query = [("payment_intent", payment.intent.as_str()), ("limit", "100")];
-        let request = self.client.get(format!("{}/v1/disputes", self.url)).query(&query);
-        let disputes = match self.send(request).await {
+        let request = self.client.get(format!("{}{DISPUTES}", self.url)).query(&query);
+        let disputes = match self.send("GET", DISPUTES, request).await {
             Answer::Done(body) => parse::<List<DisputeBody>>(&body)?.data,
             // A provider without disputes.
             Answer::NoPath => return Some(None),
@@ -370,7 +377,7 @@ impl Payments {
     /// Those of a list that are wanted, newest first; `None` without an answer. The caller has a deadline.
     async fn list<T: Listed>(
         &self,
-        path: &str,
+        path: &'static str,
         filter: &[(&str, String)],
         wanted: impl Fn(&T) -> bool,
     ) -> Option<Vec<T>> {
@@ -381,7 +388,7 @@ impl Payments {
             query.push(("limit", "100".to_owned()));
             query.extend(last.take().map(|last| ("starting_after", last)));
             let request = self.client.get(format!("{}{path}", self.url)).query(&query);
-            let Answer::Done(body) = self.send(request).await else { return None };
+            let Answer::Done(body) = self.send("GET", path, request).await else { return None };
             let page = parse::<List<T>>(&body)?;
             last = page.data.last().map(|last| last.id().to_owned());
             found.extend(page.data.into_iter().filter(&wanted));
@@ -395,15 +402,31 @@ impl Payments {
 
     async fn act(&self, payment: Payment<'_>, verb: &str, form: &[(&str, String)], attempt: &str) -> Input {
         let path = format!("/v1/payment_intents/{}/{verb}", payment.intent);
-        fact(self.post(&path, form, format!("{}-{verb}-{attempt}", payment.intent)).await, payment)
+        let template = format!("{INTENT}/{verb}");
+        fact(self.post(&path, template, form, format!("{}-{verb}-{attempt}", payment.intent)).await, payment)
     }
 
-    async fn post(&self, path: &str, form: &[(&str, String)], key: String) -> Answer {
+    async fn post(
+        &self,
+        path: &str,
+        template: impl Into<String>,
+        form: &[(&str, String)],
+        key: String,
+    ) -> Answer {
         let request = self.client.post(format!("{}{path}", self.url));
-        self.send(request.header("Idempotency-Key", key).form(form)).await
+        self.send("POST", template, request.header("Idempotency-Key", key).form(form)).await
     }
 
-    async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
+    /// Measured by its path as a `template`, without ids.
+    async fn send(
+        &self,
+        method: &'static str,
+        template: impl Into<String>,
+        request: reqwest::RequestBuilder,
+    ) -> Answer {
+        let template: String = template.into();
+        let labels = vec![label("http.request.method", method), label("url.template", template)];
+        let timer = Timer::start(&self.calls, labels, label("error.type", "given_up"));
         let request = match service::telemetry::traceparent() {
             Some(traceparent) => request.header("traceparent", traceparent),
             None => request,
@@ -416,13 +439,15 @@ impl Payments {
         let (status, body) = match exchange.await {
             Ok(answer) => answer,
             Err(error) => {
+                timer.stop(label("error.type", "no_answer"));
                 tracing::warn!(error = %error.without_url(), "payment.no_answer");
                 return Answer::None;
             }
         };
+        timer.stop(label("http.response.status_code", i64::from(status.as_u16())));
         if matches!(status.as_u16(), 401 | 403) {
             note(&self.faults.key, true);
-            tracing::error!(status = status.as_u16(), "payment.key_refused");
+            tracing::error!(http.response.status_code = status.as_u16(), "payment.key_refused");
             return Answer::None;
         }
         note(&self.faults.key, false);
@@ -434,21 +459,26 @@ impl Payments {
         let error = (status.is_client_error() && !about_us).then(|| parse::<ErrorBody>(&body)).flatten();
         let status = status.as_u16();
         let Some(ErrorBody { mut error }) = error else {
-            tracing::warn!(status, "payment.no_answer");
+            tracing::warn!(http.response.status_code = status, "payment.no_answer");
             return if status == 404 { Answer::NoPath } else { Answer::None };
         };
         match error.kind.as_str() {
             "card_error" | "invalid_request_error" => {
-                tracing::info!(status, code = error.code, "payment.refused");
+                tracing::info!(http.response.status_code = status, code = error.code, "payment.refused");
                 error.status = status;
                 Answer::Refused(Box::new(error))
             }
             "idempotency_error" => {
-                tracing::warn!(status, "payment.key_taken");
+                tracing::warn!(http.response.status_code = status, "payment.key_taken");
                 Answer::KeyTaken
             }
             kind => {
-                tracing::warn!(status, kind, code = error.code, "payment.no_answer");
+                tracing::warn!(
+                    http.response.status_code = status,
+                    kind,
+                    code = error.code,
+                    "payment.no_answer"
+                );
                 Answer::None
             }
         }
@@ -480,7 +510,7 @@ impl ProviderError {
     /// A mistake of ours, or of the provider: what was asked for is kept, and tried again.
     fn alarm(&self) {
         let (code, param, message) = (&self.code, &self.param, &self.message);
-        tracing::error!(code, param, message, "payment.our_mistake");
+        tracing::error!(code, param, detail = message, "payment.our_mistake");
     }
 
     /// What the owner of a card may know. <https://docs.stripe.com/declines/codes>

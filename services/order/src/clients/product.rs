@@ -165,12 +165,12 @@ impl Products {
         let client = ProductServiceClient::new(replicas);
         let caller = Caller { client, key, times, retries: Retries::default() };
         let reserver = caller.clone();
-        let reserve = Batcher::spawn_beside(move |batch: Arc<Vec<api::Reservation>>| {
+        let reserve = Batcher::spawn_beside("reserve", move |batch: Arc<Vec<api::Reservation>>| {
             let caller = reserver.clone();
             async move { together(batch.len(), caller.reserve(batch.to_vec()).await) }
         });
         let committer = caller.clone();
-        let commit = Batcher::spawn_beside(move |batch: Arc<Vec<OrderId>>| {
+        let commit = Batcher::spawn_beside("commit", move |batch: Arc<Vec<OrderId>>| {
             let caller = committer.clone();
             async move { together(batch.len(), caller.commit(batch.to_vec()).await) }
         });

@@ -16,6 +16,7 @@ use order_core::ids::OrderId;
 use service::Pulse;
 use service::batch::{MAX_BATCH, linger};
 use service::db::Pool;
+use service::telemetry::observed;
 use sqlx::Executor;
 use sqlx::postgres::PgListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
@@ -157,6 +158,12 @@ impl OrderStream {
     pub fn new(pool: Pool, most: usize) -> (Self, mpsc::Receiver<OrderId>) {
         let (changed, announced) = mpsc::channel(ANNOUNCED);
         let slots = Arc::new(Semaphore::new(most));
+        let (free, description) = (slots.clone(), "Streams of an order's events that are open.");
+        observed("order.stream.listeners", "{listener}", description, &[], move || {
+            Some(most.saturating_sub(free.available_permits()))
+        });
+        let description = "Most streams that may be open.";
+        observed("order.stream.listeners.limit", "{listener}", description, &[], move || Some(most));
         (Self(Arc::new(Inner { pool, slots, watched: Mutex::default(), changed })), announced)
     }
 

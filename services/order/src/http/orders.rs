@@ -62,9 +62,10 @@ async fn place(
         },
     };
 
-    let location = format!("/api/v1/orders/{}", answer.id);
+    let (id, location) = (answer.id, format!("/api/v1/orders/{}", answer.id));
     let mut response = stored(answer, replayed)?;
     if response.status() == StatusCode::CREATED {
+        super::note_order(id.into());
         let location = HeaderValue::from_str(&location).map_err(|_| Problem::internal())?;
         response.headers_mut().insert(header::LOCATION, location);
     }

@@ -26,7 +26,7 @@ pub struct Reads(Batcher<OrderId, sqlx::Result<Option<Order>>>);
 
 impl Reads {
     pub fn new(pool: Pool) -> Self {
-        Self(Batcher::spawn_beside(move |ids: Arc<Vec<OrderId>>| {
+        Self(Batcher::spawn_beside("order_reads", move |ids: Arc<Vec<OrderId>>| {
             let pool = pool.clone();
             async move {
                 let (pool, ids) = (&pool, &ids);

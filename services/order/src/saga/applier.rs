@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Refusal;
 use super::facts::{self, Outcome, Report, Reported};
+use super::measured;
 use crate::events::stream::OrderStream;
 use crate::times::Times;
 
@@ -46,7 +47,7 @@ pub struct Applier {
 
 impl Applier {
     pub fn new(pool: Pool, outbox: Outbox, stream: OrderStream, times: Times) -> Self {
-        let batcher = Batcher::spawn(move |batch: Arc<Vec<Report>>| {
+        let batcher = Batcher::spawn("facts", move |batch: Arc<Vec<Report>>| {
             let (pool, outbox, stream) = (pool.clone(), outbox.clone(), stream.clone());
             async move { apply(&pool, &outbox, &stream, &batch, &times).await }
         });
@@ -94,6 +95,7 @@ async fn apply(
         let applied = facts::apply(&mut transaction, &reports[part], times).await?;
         failpoint::hit("order.saga.written").await?;
         transaction.commit().await?;
+        measured::count(&applied.happened);
         failpoint::hit("order.saga.committed").await?;
         outbox.wake();
         stream.announce(&applied.moved);

@@ -8,6 +8,7 @@ use service::db::Connection;
 use service::money::Currency;
 use uuid::Uuid;
 
+use super::measured::{self, Happened};
 use super::refund_store;
 use super::store::{Lease, Progress};
 use super::{Effect, Input, Phase, Refusal, State};
@@ -42,6 +43,8 @@ struct Row {
     /// The version that was found.
     locked: i64,
     progress: Progress,
+    /// Seconds since it was accepted, without those that it waited for its customer.
+    in_work: f64,
     /// The time for paying is over: a worker may have stood still since it was not, or the other way round.
     overdue: bool,
     /// How long the reporting worker is to hold it from now on.
@@ -92,6 +95,8 @@ pub struct Applied {
     pub outcomes: Vec<Outcome>,
     /// The orders whose changes are to be made known after the commit.
     pub moved: Vec<OrderId>,
+    /// To be counted after the commit.
+    pub happened: Vec<Happened>,
 }
 
 /// Applies reports, one after the other, in the caller's transaction. A lease that is extended lasts as `times` says.
@@ -157,6 +162,12 @@ pub async fn apply(connection: &mut Connection, reports: &[Report], times: &Time
     announce(connection, &notices, &succeeded).await?;
     let mut moved: Vec<OrderId> = steps().map(|step| step.order).collect();
     moved.dedup();
+    let happened = changed.iter().filter_map(|(id, row)| {
+        let (old, _) = before.get(id)?;
+        let effects = row.steps.iter().map(|step| &step.effect);
+        Some(measured::between(old, &row.state, effects, row.in_work))
+    });
+    let happened = happened.flatten().collect();
     let after = |(report, answer): (&Report, Option<Result<State, Refusal>>)| {
         let progress = written.get(&report.order).or(untouched.get(&report.order)).cloned();
         match (answer, progress) {
@@ -166,7 +177,7 @@ pub async fn apply(connection: &mut Connection, reports: &[Report], times: &Time
         }
     };
     let outcomes = reports.iter().zip(answers).map(after).collect();
-    Ok(Applied { outcomes, moved })
+    Ok(Applied { outcomes, moved, happened })
 }
 
 impl Row {
@@ -208,7 +219,9 @@ impl Row {
 async fn lock(connection: &mut Connection, ids: &[OrderId]) -> sqlx::Result<HashMap<OrderId, Row>> {
     let rows = sqlx::query!(
         r#"SELECT s.order_id, s.phase, s.intent_id, s.pending_cancel, s.epoch, s.version AS saga_version, s.attempts,
-                s.news, s.news_read, s.traceparent, s.deadline_at <= now() AS "overdue!", o.user_id, o.currency, o.status, o.cancel_reason,
+                s.news, s.news_read, s.traceparent, s.deadline_at <= now() AS "overdue!",
+                EXTRACT(epoch FROM COALESCE(s.waiting_since, now()) - s.waited - o.placed_at)::float8 AS "in_work!",
+                o.user_id, o.currency, o.status, o.cancel_reason,
                 o.payment_status, o.payment_action, o.decline_reason, o.card_brand, o.card_last4, o.dispute, o.tracking, o.total, o.version,
                 o.shipping_address ->> 'name' AS recipient,
                 COALESCE(o.shipping_address ->> 'city', o.shipping_address ->> 'region') AS town
@@ -260,8 +273,9 @@ async fn lock(connection: &mut Connection, ids: &[OrderId]) -> sqlx::Result<Hash
                 traceparent: row.traceparent,
             };
             let (version, lease, steps) = (row.version, None, Vec::new());
-            let overdue = row.overdue;
-            Ok((id, Row { about, state, version, locked: version, progress, overdue, lease, steps }))
+            let (overdue, in_work) = (row.overdue, row.in_work);
+            let locked = version;
+            Ok((id, Row { about, state, version, locked, progress, in_work, overdue, lease, steps }))
         })
         .collect()
 }
@@ -335,6 +349,9 @@ async fn write(
              deadline_at = CASE
                  WHEN c.action IS NULL THEN s.deadline_at
                  ELSE GREATEST(s.deadline_at, s.action_deadline_at) END,
+             waited = s.waited
+                 + CASE WHEN c.action IS NULL THEN COALESCE(now() - s.waiting_since, '0') ELSE '0' END,
+             waiting_since = CASE WHEN c.action IS NOT NULL THEN COALESCE(s.waiting_since, now()) END,
              lease_until = CASE
                  WHEN NOT c.held THEN s.lease_until
                  WHEN c.busy OR s.news > s.news_read AND NOT orders.is_known(c.payment, s.news_of)

@@ -1,21 +1,53 @@
-//! Measures how many sagas get nowhere.
+//! Measures how far sagas are, and how many of them get nowhere.
 
 use std::time::Duration;
 
+use service::Pulse;
 use service::db::Pool;
-use service::{Pulse, telemetry};
+use service::telemetry::{gauge, label};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+
+use super::Phase;
 
 const MEASURE_EVERY: Duration = Duration::from_secs(5);
 
-/// Counts until `stop` the sagas that have been due for more than a minute, or have been tried in vain for long.
+/// The sagas with work left that are at one phase.
+struct Open {
+    phase: String,
+    open: i64,
+    /// Due for more than a minute, or tried in vain for long.
+    stuck: i64,
+    waiting: i64,
+    oldest_seconds: f64,
+}
+
+/// Counts until `stop`, for all replicas.
 pub async fn run(pool: Pool, stop: CancellationToken, pulse: Pulse) {
-    let stuck = telemetry::gauge("sagas.stuck");
+    let open = gauge("sagas.open", "{saga}", "Sagas with work left.");
+    let stuck =
+        gauge("sagas.stuck", "{saga}", "Sagas due for more than a minute, or tried in vain for long.");
+    let waiting = gauge("sagas.waiting_for_customer", "{saga}", "Sagas that wait for the customer's bank.");
+    let description = "Time that the oldest order in work has waited to be paid and sold, or settled; the customer's bank not counted.";
+    let oldest = gauge("sagas.oldest_age", "s", description);
     loop {
         pulse.beat();
-        match count(&pool).await {
-            Ok(count) => stuck.record(count as f64, &[]),
-            Err(error) => tracing::debug!(%error, "sagas.not_measured"),
+        match timeout(MEASURE_EVERY, look(&pool)).await {
+            Ok(Ok(rows)) => {
+                for phase in Phase::ALL {
+                    let row = rows.iter().find(|row| row.phase == phase.as_str());
+                    let count = row.map_or(0, |row| row.open);
+                    open.record(count as f64, &[label("phase", phase.as_str())]);
+                }
+                stuck.record(rows.iter().map(|row| row.stuck).sum::<i64>() as f64, &[]);
+                waiting.record(rows.iter().map(|row| row.waiting).sum::<i64>() as f64, &[]);
+                // A refund may be of an order that was confirmed long ago.
+                let later = [Phase::Confirmed, Phase::Refunding, Phase::Settled].map(Phase::as_str);
+                let ages = rows.iter().filter(|row| !later.contains(&row.phase.as_str()));
+                oldest.record(ages.map(|row| row.oldest_seconds).fold(0.0, f64::max), &[]);
+            }
+            Ok(Err(error)) => tracing::debug!(%error, "sagas.not_measured"),
+            Err(_) => tracing::debug!("sagas.not_measured_in_time"),
         }
         tokio::select! {
             () = stop.cancelled() => return,
@@ -24,11 +56,18 @@ pub async fn run(pool: Pool, stop: CancellationToken, pulse: Pulse) {
     }
 }
 
-async fn count(pool: &Pool) -> sqlx::Result<i64> {
-    sqlx::query_scalar!(
-        r#"SELECT count(*) AS "count!" FROM orders.sagas
-           WHERE (busy OR news > news_read) AND (next_at < now() - interval '1 minute' OR attempts > 20)"#
+async fn look(pool: &Pool) -> sqlx::Result<Vec<Open>> {
+    // When an order was placed is told by the first 48 bits of its id (UUIDv7), in milliseconds.
+    sqlx::query_as!(
+        Open,
+        r#"SELECT phase, count(*) AS "open!",
+                  count(*) FILTER (WHERE next_at < now() - interval '1 minute' OR attempts > 20) AS "stuck!",
+                  count(waiting_since) AS "waiting!",
+                  COALESCE(max(EXTRACT(epoch FROM COALESCE(waiting_since, now()) - waited)
+                               - ('x' || translate(left(order_id::text, 13), '-', ''))::bit(48)::bigint / 1000.0),
+                           0)::float8 AS "oldest_seconds!"
+           FROM orders.sagas WHERE busy OR news > news_read GROUP BY phase"#
     )
-    .fetch_one(pool)
+    .fetch_all(pool)
     .await
 }

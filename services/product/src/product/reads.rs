@@ -14,7 +14,7 @@ pub struct Reads(Batcher<String, sqlx::Result<Option<Product>>>);
 
 impl Reads {
     pub fn new(pool: Pool) -> Self {
-        Self(Batcher::spawn_reads(move |names: Arc<Vec<String>>| {
+        Self(Batcher::spawn_reads("product_reads", move |names: Arc<Vec<String>>| {
             let pool = pool.clone();
             async move {
                 let (pool, names) = (&pool, &names);

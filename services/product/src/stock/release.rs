@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use service::Pulse;
 use service::batch::MAX_BATCH;
 use service::db::{Connection, Defect, Pool};
-use service::failpoint;
+use service::{Pulse, failpoint, telemetry};
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -15,6 +15,7 @@ use super::store::{self, Level, LineRow};
 use super::{Lives, State};
 
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
+const MEASURE_EVERY: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Released {
@@ -136,9 +137,20 @@ pub async fn expire(connection: &mut Connection) -> sqlx::Result<usize> {
 
 /// Sweeps every second until `stop`. Any number of replicas may do so at once.
 pub async fn expire_until(pool: &Pool, stop: &CancellationToken, pulse: &Pulse) {
-    let expired = service::telemetry::counter("reservations.expired");
+    let description = "Reservations that ran out.";
+    let expired = telemetry::counter("reservations.expired", "{reservation}", description);
+    let open = telemetry::gauge("reservations.open", "{reservation}", "Reservations that hold stock.");
+    let mut measured: Option<Instant> = None;
     loop {
         pulse.beat();
+        if measured.is_none_or(|at| at.elapsed() >= MEASURE_EVERY) {
+            match timeout(MEASURE_EVERY, store::count_open(pool)).await {
+                Ok(Ok(count)) => open.record(count as f64, &[]),
+                Ok(Err(error)) => tracing::debug!(%error, "reservations.not_measured"),
+                Err(_) => tracing::debug!("reservations.not_measured_in_time"),
+            }
+            measured = Some(Instant::now());
+        }
         let pause = match sweep(pool).await {
             Ok(count) => {
                 expired.add(count as u64, &[]);

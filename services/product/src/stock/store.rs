@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use service::db::Connection;
+use service::db::{Connection, Pool};
 use uuid::Uuid;
 
 use super::ledger::Change;
@@ -161,6 +161,13 @@ pub async fn lock_lapsed(connection: &mut Connection, limit: i64) -> sqlx::Resul
     )
     .fetch_all(connection)
     .await
+}
+
+/// How many hold stock.
+pub async fn count_open(pool: &Pool) -> sqlx::Result<i64> {
+    sqlx::query_scalar!(r#"SELECT count(*) AS "count!" FROM products.reservations WHERE state = 'reserved'"#)
+        .fetch_one(pool)
+        .await
 }
 
 pub async fn end(connection: &mut Connection, orders: &[Uuid], state: State) -> sqlx::Result<()> {

@@ -9,6 +9,7 @@ use futures_util::stream::FuturesUnordered;
 use lettre::Message;
 use lettre::message::header::{HeaderName, HeaderValue};
 use lettre::message::{Mailbox, MultiPart};
+use opentelemetry::metrics::Counter;
 use service::db::Pool;
 use service::{Lifecycle, Pulse, telemetry};
 use tokio::time::timeout;
@@ -48,6 +49,9 @@ pub(crate) fn start(pool: Pool, mailer: Mailer, lifecycle: &Lifecycle) {
 }
 
 async fn run(pool: &Pool, mailer: &Mailer, stop: &CancellationToken, pulse: &Pulse) {
+    for result in ["sent", "put_off", "failed"] {
+        attempts().add(0, &[telemetry::label("result", result)]);
+    }
     let mut rest = POLL_EVERY;
     let mut measured: Option<Instant> = None;
     loop {
@@ -79,12 +83,18 @@ async fn run(pool: &Pool, mailer: &Mailer, stop: &CancellationToken, pulse: &Pul
     }
 }
 
+fn attempts() -> Counter<u64> {
+    telemetry::counter("mail.attempts", "{mail}", "Mails that were tried to send.")
+}
+
 async fn measure(pool: &Pool) {
     let backlog = async { store::backlog(&mut *pool.acquire().await?).await };
     match backlog.await {
         Ok((waiting, age)) => {
-            telemetry::gauge("mail.backlog").record(waiting as f64, &[]);
-            telemetry::gauge("mail.lag").record(age, &[]);
+            let backlog = telemetry::gauge("mail.backlog", "{mail}", "Mails that wait to be sent.");
+            backlog.record(waiting as f64, &[]);
+            let lag = telemetry::gauge("mail.lag", "s", "How long the oldest of them has waited.");
+            lag.record(age, &[]);
         }
         Err(error) => tracing::debug!(%error, "mail.not_measured"),
     }
@@ -134,7 +144,7 @@ async fn send_due(pool: &Pool, mailer: &Mailer, stop: &CancellationToken) -> sql
         }
     }
     mark_sent(pool, &sent).await;
-    let attempts = telemetry::counter("mail.attempts");
+    let attempts = attempts();
     attempts.add((marked + sent.len()) as u64, &[telemetry::label("result", "sent")]);
     let reachable = unreachable == 0 || unreachable < marked + sent.len() + failed.len();
     // Each is tried, whatever becomes of the others. What is not written waits for its lease.

@@ -72,7 +72,7 @@ impl Process {
             .take(100)
             .map(|line| serde_json::from_str::<Value>(&line).expect("a JSON log"));
         let bound = lines.find(|line| line["message"] == "service.bound").expect("the bound addresses");
-        bound["admin"].as_str().expect("an address").to_owned()
+        bound["listen.admin"].as_str().expect("an address").to_owned()
     }
 }
 
