@@ -270,7 +270,7 @@ mod tests {
         std::thread::spawn(move || {
             for mut stream in listener.incoming().flatten() {
                 let _ = stream.set_read_timeout(Some(Duration::from_secs(20)));
-                let (mut head, mut byte) = (Vec::new(), [0]);
+                let (mut head, mut byte) = (Vec::<u8>::new(), [0_u8]);
                 while !head.ends_with(b"\r\n\r\n") && matches!(stream.read(&mut byte), Ok(1)) {
                     head.push(byte[0]);
                 }
