@@ -17,7 +17,7 @@ window.addEventListener("pageshow", () => {
 document.getElementById("problems")?.focus();
 
 // Times in the visitor's own zone, countries in the page's language, filters open where there is room.
-const lang = document.documentElement.lang;
+const lang = document.documentElement.lang === "en" ? "en-GB" : document.documentElement.lang;
 function local(root) {
   const format = new Intl.DateTimeFormat(lang, { dateStyle: "medium", timeStyle: "short" });
   for (const time of root.querySelectorAll("time[datetime]")) time.textContent = format.format(new Date(time.dateTime));

@@ -189,6 +189,7 @@ steps = Steps of the order
 step-to-come = to come
 bank-text = Your bank wants you to confirm this payment. You come back to this page afterwards.
 bank-go = Confirm at your bank
+bank-nowhere = Your bank wants you to confirm this payment, but the shop does not know where. Cancel the order and use another card.
 part-away = This part can’t be shown now. Please try again in a moment.
 
 status-pending = Placed

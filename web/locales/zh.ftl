@@ -186,6 +186,7 @@ steps = 订单进度
 step-to-come = 待进行
 bank-text = 您的银行需要您确认此次付款。确认后会回到此页面。
 bank-go = 前往银行确认
+bank-nowhere = 您的银行需要您确认此次付款，但商店不知道确认页面的地址。请取消订单并使用其他银行卡。
 part-away = 暂时无法显示此部分，请稍后再试。
 
 status-pending = 已下单

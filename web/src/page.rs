@@ -130,33 +130,19 @@ impl Frame {
         format!("{}#{name}", assets::address("sprite.svg"))
     }
 
-    /// The picture that stands for a product of a category without one of its own.
-    pub fn stand_in(&self, category: &str) -> &'static str {
-        const WORDS: [(&str, &str); 22] = [
-            ("cloth", "clothing"),
-            ("wear", "clothing"),
-            ("jacket", "clothing"),
-            ("hat", "clothing"),
-            ("bag", "bag"),
-            ("pack", "bag"),
-            ("tote", "bag"),
-            ("sail", "anchor"),
-            ("rope", "anchor"),
-            ("deck", "anchor"),
-            ("safety", "anchor"),
-            ("galley", "pot"),
-            ("cook", "pot"),
-            ("table", "pot"),
-            ("tool", "tool"),
-            ("kni", "tool"),
-            ("light", "lamp"),
-            ("book", "book"),
-            ("chart", "book"),
-            ("pantry", "cup"),
-            ("coffee", "cup"),
-            ("home", "home"),
-        ];
-        WORDS.iter().find(|(word, _)| category.contains(word)).map_or("box", |(_, icon)| icon)
+    /// The picture that stands for a product, or a category, that has none of its own: by the words of its name, else
+    /// of its category.
+    pub fn stand_in(&self, name: &str, category: &str) -> &'static str {
+        let named = |text: &str| {
+            let text = text.to_lowercase();
+            STAND_INS.iter().find(|(words, _)| words.split(' ').any(|word| text.contains(word))).map(|found| found.1)
+        };
+        named(name).or_else(|| named(category)).unwrap_or("box")
+    }
+
+    /// One of six grounds for such a picture, so that a shelf is not of one colour.
+    pub fn tint(&self, text: &str) -> usize {
+        text.bytes().fold(7_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into())) % 6
     }
 
     /// A labelled field with its value, and what is wrong with it.
@@ -183,6 +169,23 @@ impl Frame {
         }
     }
 }
+
+/// Parts of words, and the picture of the sprite for them; the first that fits counts.
+const STAND_INS: [(&str, &str); 13] = [
+    ("knife knives blade", "knife"),
+    ("rope line cord rigging shackle", "rope"),
+    ("sardine mackerel anchov tuna fish mussel", "fish"),
+    ("mug cup coffee tea kettle pantry chocolate honey jam", "cup"),
+    ("lamp light lantern torch candle", "lamp"),
+    ("jacket sweater jumper smock shirt trouser coat vest cloth hat glove beanie sock outer knitwear cap", "clothing"),
+    ("bag pack tote holdall duffel pouch", "bag"),
+    ("book chart atlas almanac log guide pencil paper", "book"),
+    ("pot pan stove cook skillet pitcher plate bowl galley tableware enamel board", "pot"),
+    ("tool hammer plane saw axe chisel wrench plier awl screw", "tool"),
+    ("home cabin blanket towel linen soap cushion rug quilt bath", "home"),
+    ("sail deck anchor safety boat mooring fender flag buoy", "anchor"),
+    ("box", "box"),
+];
 
 /// Whether others than the visitor's browser may keep a page.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -64,6 +64,8 @@ struct OrderPage {
     refunds: Option<Vec<Refund>>,
     /// Where the customer's bank asks who they are.
     bank: Option<String>,
+    /// The bank asks, whether or not its page is known.
+    asked: bool,
     problem: Option<String>,
 }
 
@@ -124,6 +126,7 @@ async fn view(visitor: &Visitor, id: Uuid) -> Result<OrderPage, Refused> {
         steps: steps(&order),
         refunds: shown(refunds)?.map(|page| page.items),
         bank: bank(&order),
+        asked: order.payment.next_action.is_some(),
         problem: None,
         order,
     })
