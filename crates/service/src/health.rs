@@ -18,7 +18,7 @@ use crate::watchdog::Watchdog;
 #[derive(Debug)]
 pub struct Health {
     state: AtomicU8,
-    pool: OnceLock<Pool>,
+    pool: OnceLock<Option<Pool>>,
     watchdog: Arc<Watchdog>,
 }
 
@@ -34,7 +34,16 @@ impl Health {
     /// From here on readiness follows the database of `pool`, not whether there is a free connection: that requests
     /// wait for one doesn't mean that the database is away.
     pub fn ready(&self, pool: &Pool) {
-        let _ = self.pool.set(pool.clone());
+        self.set_ready(Some(pool.clone()));
+    }
+
+    /// For a process without a database.
+    pub(crate) fn ready_alone(&self) {
+        self.set_ready(None);
+    }
+
+    fn set_ready(&self, pool: Option<Pool>) {
+        let _ = self.pool.set(pool);
         // Never back from stopping.
         let _ = self.state.compare_exchange(STARTING, READY, Ordering::Relaxed, Ordering::Relaxed);
     }
@@ -48,7 +57,7 @@ impl Health {
     }
 
     fn is_writable(&self) -> bool {
-        self.pool.get().is_some_and(Pool::is_writable)
+        self.pool.get().is_some_and(|pool| pool.as_ref().is_none_or(Pool::is_writable))
     }
 
     fn state(&self) -> u8 {

@@ -38,21 +38,14 @@ const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 /// Adds the shared layers and fallbacks. Call it last, with all routes merged:
 /// a router merged later would lose them.
 pub(crate) fn finish(router: Router, health: Arc<Health>, admission: Admission) -> Router {
-    let duration = telemetry::duration_histogram(
-        "http.server.request.duration",
-        "Requests answered, but for those refused at once.",
-    );
-    router
+    let router = router
         .fallback(|| async { Problem::not_found("There is nothing at this address.") })
         .method_not_allowed_fallback(|| async {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "Not with this method.")
         })
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(middleware::from_fn(move |request: Request, next: Next| {
-            let duration = duration.clone();
-            async move { observe(request, next, duration).await }
-        }))
+        .layer(CatchPanicLayer::custom(panicked));
+    observed(router)
         .layer(middleware::from_fn(move |request: Request, next: Next| {
             let admission = admission.clone();
             async move { admit(request, next, &admission).await }
@@ -61,6 +54,25 @@ pub(crate) fn finish(router: Router, health: Arc<Health>, admission: Admission) 
             let health = health.clone();
             async move { let_go(request, next, &health).await }
         }))
+}
+
+/// The layers of a site, whose errors are pages of its own: request id, span and metrics, the connection's end.
+pub(crate) fn finish_site(router: Router, health: Arc<Health>) -> Router {
+    observed(router).layer(middleware::from_fn(move |request: Request, next: Next| {
+        let health = health.clone();
+        async move { let_go(request, next, &health).await }
+    }))
+}
+
+fn observed(router: Router) -> Router {
+    let duration = telemetry::duration_histogram(
+        "http.server.request.duration",
+        "Requests answered, but for those refused at once.",
+    );
+    router.layer(middleware::from_fn(move |request: Request, next: Next| {
+        let duration = duration.clone();
+        async move { observe(request, next, duration).await }
+    }))
 }
 
 /// While the service stops, each answer is its connection's last (hyper closes
@@ -127,13 +139,19 @@ fn panicked(panic: Box<dyn std::any::Any + Send>) -> Response {
     Problem::internal().into_response()
 }
 
-async fn observe(request: Request, next: Next, duration: opentelemetry::metrics::Histogram<f64>) -> Response {
+async fn observe(
+    mut request: Request,
+    next: Next,
+    duration: opentelemetry::metrics::Histogram<f64>,
+) -> Response {
     let started = Instant::now();
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let route = route.unwrap_or_else(|| "unmatched".to_owned());
     let path = request.uri().path().to_owned();
     let request_id = request_id(request.headers());
+    // A page tells it, and it goes on with calls to others.
+    request.headers_mut().insert(X_REQUEST_ID.clone(), request_id.clone());
     let signed_in = request.headers().contains_key(header::AUTHORIZATION);
 
     let span = tracing::info_span!(

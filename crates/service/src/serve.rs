@@ -91,6 +91,29 @@ impl Ports {
     }
 }
 
+/// Serves a site, which has no database and no gRPC, until `lifecycle` stops, and marks it ready. Its errors are pages of
+/// its own, and so is its limit of requests in work.
+pub fn site(
+    http_addr: SocketAddr,
+    admin_addr: SocketAddr,
+    lifecycle: &Lifecycle,
+    site: Router,
+) -> anyhow::Result<SocketAddr> {
+    let (http, admin) = (listen(bind(http_addr)?)?, listen(bind(admin_addr)?)?);
+    let (address, admin_address) = (http.local_addr()?, admin.local_addr()?);
+    let probes = health::router(lifecycle.health());
+    tokio::spawn(async move { axum::serve(admin.tap_io(tune), probes).await });
+    let site = http::finish_site(site, lifecycle.health()).into_make_service();
+    let stop = last_served(&http, lifecycle);
+    lifecycle.spawn("http", async move {
+        axum::serve(http.tap_io(tune), site).with_graceful_shutdown(stop).await?;
+        Ok(())
+    });
+    lifecycle.health().ready_alone();
+    tracing::info!(listen.http = %address, listen.admin = %admin_address, "service.ready");
+    Ok(address)
+}
+
 /// Ends when a port's server is to stop, having served those who came last:
 /// closing a port resets connections that wait to be accepted, whatever they have
 /// sent, and hyper cuts those that have not sent anything yet.

@@ -1,0 +1,107 @@
+//! `/account`: profile, e-mail address, password, and where somebody is signed in.
+
+use askama::Template;
+use axum::Router;
+use axum::extract::Path;
+use axum::http::Method;
+use axum::routing::{get, post};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::api::types::{Account, Page, SignIn};
+use crate::api::{Call, Refused};
+use crate::app::App;
+use crate::form::{Fill, Form};
+use crate::page::{Failed, Frame, Shown, personal, unprocessable, went};
+use crate::visitor::{Visitor, shown};
+
+pub fn router() -> Router<App> {
+    Router::new()
+        .route("/account", get(page).post(profile))
+        .route("/account/email", post(email))
+        .route("/account/password", post(password))
+        .route("/account/sessions/{id}/end", post(end))
+        .route("/account/sessions/end", post(end_all))
+}
+
+/// What is wrong belongs to one of the page's forms.
+#[derive(Template)]
+#[template(path = "account.html")]
+struct AccountPage {
+    p: Frame,
+    account: Account,
+    sessions: Option<Vec<SignIn>>,
+    profile: Fill,
+    email: Fill,
+    password: Fill,
+}
+
+async fn view(visitor: &Visitor) -> Result<AccountPage, Refused> {
+    let account = visitor.signed(Method::GET, &["me"]);
+    let sessions = visitor.signed(Method::GET, &["me", "sessions"]).query(&[("limit", "50")]);
+    let (account, sessions) = tokio::join!(account.get::<Account>(), sessions.get::<Page<SignIn>>());
+    let account = account?;
+    visitor.renamed(&account.name);
+    Ok(AccountPage {
+        sessions: shown(sessions)?.map(|page| page.items),
+        profile: Fill::default().with("name", &*account.name).with("language", &*account.language),
+        email: Fill::default().with("email", &*account.email),
+        password: Fill::default(),
+        p: visitor.frame(&visitor.lang().text("account-title", &[])),
+        account,
+    })
+}
+
+async fn page(visitor: Visitor) -> Shown {
+    Ok(personal(&view(&visitor).await?))
+}
+
+/// Sends what a form of the page holds; with what was wrong about it the page comes back.
+async fn send(
+    visitor: &Visitor,
+    (call, body): (Call<'_>, Value),
+    form: &Form,
+    said: &str,
+    place: impl FnOnce(&mut AccountPage) -> &mut Fill,
+    fields: &[&str],
+) -> Shown {
+    let Err(refused) = call.json(&body).done().await else { return Ok(went("/account", said)) };
+    let mut fill = Fill::of(form);
+    fill.refuse(visitor.lang(), refused, fields)?;
+    let mut page = view(visitor).await?;
+    *place(&mut page) = fill;
+    Ok(unprocessable(&page))
+}
+
+async fn profile(visitor: Visitor, form: Form) -> Shown {
+    let body = json!({"name": form.get("name").trim(), "language": form.get("language")});
+    let call = visitor.signed(Method::PATCH, &["me"]);
+    send(&visitor, (call, body), &form, "saved", |page| &mut page.profile, &["name", "language"]).await
+}
+
+async fn email(visitor: Visitor, form: Form) -> Shown {
+    let body = json!({"email": form.get("email").trim(), "current_password": form.get("current_password")});
+    let call = visitor.signed(Method::POST, &["me", "email"]);
+    send(&visitor, (call, body), &form, "saved", |page| &mut page.email, &["email", "current_password"]).await
+}
+
+async fn password(visitor: Visitor, form: Form) -> Shown {
+    let (current, new) = (form.get("current_password"), form.get("new_password"));
+    let body = json!({"current_password": current, "new_password": new});
+    let call = visitor.signed(Method::POST, &["me", "password"]);
+    let fields = ["current_password", "new_password"];
+    send(&visitor, (call, body), &form, "password-changed", |page| &mut page.password, &fields).await
+}
+
+async fn end(visitor: Visitor, Path(id): Path<Uuid>, _: Form) -> Shown {
+    match visitor.signed(Method::DELETE, &["me", "sessions", &id.to_string()]).done().await {
+        Err(refused) if !refused.is_not_found() => Err(Failed::from(refused)),
+        _ => Ok(went("/account", "signed-out-elsewhere")),
+    }
+}
+
+async fn end_all(visitor: Visitor, _: Form) -> Shown {
+    visitor.signed(Method::DELETE, &["me", "sessions"]).done().await?;
+    visitor.forget_session();
+    Ok(went("/sign-in", "signed-out"))
+}

@@ -1,0 +1,236 @@
+//! Sign-up, sign-in, sign-out, and the forgotten password.
+
+use askama::Template;
+use axum::Router;
+use axum::http::Method;
+use axum::response::Response;
+use axum::routing::{get, post};
+use serde_json::json;
+
+use super::{cart, checkout};
+use crate::api::Refused;
+use crate::api::types::{Account, Tokens};
+use crate::app::App;
+use crate::form::{Fill, Form};
+use crate::page::{Frame, Shown, own_path, personal, unprocessable, went};
+use crate::session::Session;
+use crate::visitor::Visitor;
+
+pub fn router() -> Router<App> {
+    Router::new()
+        .route("/sign-in", get(sign_in_page).post(sign_in))
+        .route("/checkout/sign-in", post(sign_in_at_checkout))
+        .route("/sign-up", get(sign_up_page).post(sign_up))
+        .route("/sign-out", post(sign_out))
+        .route("/forgot-password", get(forgot_page).post(forgot))
+        .route("/reset-password", get(reset_page).post(reset))
+}
+
+#[derive(Template)]
+#[template(path = "sign_in.html")]
+pub struct SignIn {
+    p: Frame,
+    fill: Fill,
+    next: String,
+    /// What was typed at the checkout, to go on with; each name with its value.
+    kept: Vec<(String, String)>,
+    at_checkout: bool,
+}
+
+#[derive(Template)]
+#[template(path = "sign_up.html")]
+struct SignUp {
+    p: Frame,
+    fill: Fill,
+    next: String,
+}
+
+fn next(visitor: &Visitor) -> String {
+    own_path(&visitor.query_has("next").unwrap_or_default()).to_owned()
+}
+
+fn sign_in_view(visitor: &Visitor, fill: Fill, next: String) -> SignIn {
+    let p = visitor.frame(&visitor.lang().text("sign-in-title", &[]));
+    SignIn { p, fill, next, kept: Vec::new(), at_checkout: false }
+}
+
+async fn sign_in_page(visitor: Visitor) -> Shown {
+    let next = next(&visitor);
+    if visitor.is_signed_in() {
+        return Ok(went(&next, ""));
+    }
+    Ok(personal(&sign_in_view(&visitor, Fill::default(), next)))
+}
+
+async fn sign_in(visitor: Visitor, form: Form) -> Shown {
+    let next = own_path(form.get("next")).to_owned();
+    match enter(&visitor, &form).await? {
+        Ok(()) => Ok(went(&next, "signed-in")),
+        Err(fill) => Ok(unprocessable(&sign_in_view(&visitor, fill, next))),
+    }
+}
+
+/// The session has ended at the checkout: what was typed there goes on in this form, and so does its key.
+pub fn at_checkout(visitor: &Visitor, form: &[(String, String)]) -> Response {
+    let mut fill = Fill::default();
+    fill.general = Some(visitor.lang().text("sign-in-again", &[]));
+    let page =
+        SignIn { kept: form.to_vec(), at_checkout: true, ..sign_in_view(visitor, fill, String::new()) };
+    personal(&page)
+}
+
+const KEPT: &str = "kept.";
+
+async fn sign_in_at_checkout(visitor: Visitor, form: Form) -> Shown {
+    let kept = form
+        .fields()
+        .iter()
+        .filter_map(|(name, value)| Some((name.strip_prefix(KEPT)?.to_owned(), value.clone())));
+    let kept: Vec<_> = kept.collect();
+    match enter(&visitor, &form).await? {
+        Ok(()) => checkout::again(&visitor, kept).await,
+        Err(fill) => {
+            let page = SignIn { kept, at_checkout: true, ..sign_in_view(&visitor, fill, String::new()) };
+            Ok(unprocessable(&page))
+        }
+    }
+}
+
+/// Signs in, and brings the cart along. What was wrong comes back in the form.
+async fn enter(visitor: &Visitor, form: &Form) -> Result<Result<(), Fill>, Refused> {
+    let credentials = json!({"email": form.get("email").trim(), "password": form.get("password")});
+    let tokens = visitor.call(Method::POST, &["auth", "login"]).json(&credentials).get::<Tokens>().await;
+    let tokens = match tokens {
+        Ok(tokens) => tokens,
+        Err(refused) => {
+            let mut fill = Fill::of(form);
+            fill.refuse(visitor.lang(), refused, &["email", "password"])?;
+            return Ok(Err(fill));
+        }
+    };
+    visitor.sign_in(Session::new(tokens, form.get("email"), "customer"));
+    let (account, cart) =
+        tokio::join!(visitor.signed(Method::GET, &["me"]).get::<Account>(), cart::merge(visitor));
+    if let (Ok(account), Some(session)) = (account, visitor.session()) {
+        visitor.sign_in(Session { staff: account.role != "customer", ..session });
+        visitor.renamed(&account.name);
+    }
+    // What could not be brought along now is in the cookie yet, and comes when the cart is shown.
+    if let Err(refused) = cart {
+        tracing::info!(?refused, "cart.not_merged");
+    }
+    Ok(Ok(()))
+}
+
+async fn sign_up_page(visitor: Visitor) -> Shown {
+    let next = next(&visitor);
+    if visitor.is_signed_in() {
+        return Ok(went(&next, ""));
+    }
+    Ok(personal(&sign_up_view(&visitor, Fill::default(), next)))
+}
+
+fn sign_up_view(visitor: &Visitor, fill: Fill, next: String) -> SignUp {
+    SignUp { p: visitor.frame(&visitor.lang().text("sign-up-title", &[])), fill, next }
+}
+
+async fn sign_up(visitor: Visitor, form: Form) -> Shown {
+    let next = own_path(form.get("next")).to_owned();
+    let account = json!({
+        "email": form.get("email").trim(),
+        "password": form.get("password"),
+        "name": form.get("name").trim(),
+        "language": visitor.lang().code(),
+    });
+    let made = visitor.call(Method::POST, &["auth", "register"]).json(&account).done().await;
+    // Sent twice: the account is there, and whoever knows its password is in.
+    let taken = matches!(&made, Err(refused) if refused.code() == "email_taken");
+    if made.is_ok() || taken {
+        match enter(&visitor, &form).await? {
+            Ok(()) => return Ok(went(&next, if taken { "signed-in" } else { "welcome" })),
+            Err(fill) if made.is_ok() => return Ok(unprocessable(&sign_in_view(&visitor, fill, next))),
+            Err(_) => {}
+        }
+    }
+    let mut fill = Fill::of(&form);
+    if let Err(refused) = made {
+        if taken {
+            fill.wrong("email", visitor.lang().text("problem-email-taken", &[]));
+        } else {
+            fill.refuse(visitor.lang(), refused, &["email", "password", "name"])?;
+        }
+    }
+    Ok(unprocessable(&sign_up_view(&visitor, fill, next)))
+}
+
+async fn sign_out(visitor: Visitor, _: Form) -> Shown {
+    if let Some(session) = visitor.session() {
+        let call = visitor.call(Method::POST, &["auth", "logout"]);
+        // Signed out here in any case; elsewhere its session ends with its time.
+        if call.json(&json!({"refresh_token": session.refresh})).done().await.is_err() {
+            tracing::warn!("session.not_ended");
+        }
+    }
+    visitor.forget_session();
+    visitor.cart(|cart| cart.0.clear());
+    Ok(went("/", "signed-out"))
+}
+
+#[derive(Template)]
+#[template(path = "forgot.html")]
+struct Forgot {
+    p: Frame,
+    fill: Fill,
+    sent: bool,
+}
+
+fn forgot_view(visitor: &Visitor, fill: Fill, sent: bool) -> Forgot {
+    Forgot { p: visitor.frame(&visitor.lang().text("forgot-title", &[])), fill, sent }
+}
+
+async fn forgot_page(visitor: Visitor) -> Shown {
+    let sent = visitor.query_has("sent").is_some();
+    Ok(personal(&forgot_view(&visitor, Fill::default(), sent)))
+}
+
+async fn forgot(visitor: Visitor, form: Form) -> Shown {
+    let body = json!({"email": form.get("email").trim()});
+    match visitor.call(Method::POST, &["password-resets"]).json(&body).done().await {
+        Ok(_) => Ok(went("/forgot-password?sent=1", "")),
+        Err(refused) => {
+            let mut fill = Fill::of(&form);
+            fill.refuse(visitor.lang(), refused, &["email"])?;
+            Ok(unprocessable(&forgot_view(&visitor, fill, false)))
+        }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "reset.html")]
+struct Reset {
+    p: Frame,
+    fill: Fill,
+}
+
+async fn reset_page(visitor: Visitor) -> Shown {
+    let token = visitor.query_has("token").unwrap_or_default();
+    let p = visitor.frame(&visitor.lang().text("reset-title", &[]));
+    Ok(personal(&Reset { p, fill: Fill::default().with("token", token) }))
+}
+
+async fn reset(visitor: Visitor, form: Form) -> Shown {
+    let body = json!({"token": form.get("token").trim(), "password": form.get("password")});
+    let done = visitor.call(Method::POST, &["password-resets", "confirm"]).json(&body).done().await;
+    match done {
+        Ok(_) => {
+            visitor.forget_session();
+            Ok(went("/sign-in", "password-set"))
+        }
+        Err(refused) => {
+            let mut fill = Fill::of(&form);
+            fill.refuse(visitor.lang(), refused, &["password", "token"])?;
+            let p = visitor.frame(&visitor.lang().text("reset-title", &[]));
+            Ok(unprocessable(&Reset { p, fill }))
+        }
+    }
+}

@@ -1,0 +1,344 @@
+//! Who a request is from: language, session and cart, out of cookies and back into them.
+
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use axum::extract::{FromRequestParts, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, Method, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use axum_extra::extract::cookie::{Cookie, CookieJar, PrivateCookieJar, SameSite};
+use time::Duration;
+
+use crate::api::{Call, Refused};
+use crate::app::App;
+use crate::locale::Lang;
+use crate::page::{self, Failed, Frame};
+use crate::session::{CookieCart, Session};
+use crate::{api, guard};
+
+const KEPT: Duration = Duration::days(30);
+const CHOICES_KEPT: Duration = Duration::days(365);
+
+#[derive(Clone)]
+pub struct Visitor(Arc<Inner>);
+
+struct Inner {
+    app: App,
+    lang: Lang,
+    theme: &'static str,
+    path: String,
+    query: Option<String>,
+    request_id: Option<HeaderValue>,
+    address: Option<HeaderValue>,
+    user_agent: Option<HeaderValue>,
+    /// As they came, encrypted.
+    private: PrivateCookieJar,
+    kept: Mutex<Kept>,
+}
+
+/// What goes back into cookies where it has changed.
+#[derive(Clone, PartialEq)]
+struct Kept {
+    session: Option<Session>,
+    cart: CookieCart,
+    /// What form tokens are made of.
+    form_id: String,
+}
+
+pub const THEMES: [&str; 3] = ["auto", "light", "dark"];
+
+impl Visitor {
+    fn new(app: App, request: &Request) -> Self {
+        let headers = request.headers();
+        let private = PrivateCookieJar::from_headers(headers, app.key.clone());
+        let plain = CookieJar::from_headers(headers);
+        let choice = |name: &str| plain.get(name).map(|cookie| cookie.value().to_owned()).unwrap_or_default();
+        let text =
+            |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok()).unwrap_or_default();
+        let lang =
+            Lang::of_code(&choice("lang")).unwrap_or_else(|| Lang::preferred(text(header::ACCEPT_LANGUAGE)));
+        let theme = choice("theme");
+        let theme = THEMES.into_iter().find(|known| *known == theme).unwrap_or(THEMES[0]);
+        let kept = Self::read(&app, &private);
+        Self(Arc::new(Inner {
+            lang,
+            theme,
+            path: request.uri().path().to_owned(),
+            query: request.uri().query().map(str::to_owned),
+            request_id: headers.get("x-request-id").cloned(),
+            address: address(headers),
+            user_agent: headers.get(header::USER_AGENT).cloned(),
+            kept: Mutex::new(kept),
+            private,
+            app,
+        }))
+    }
+
+    fn read(app: &App, jar: &PrivateCookieJar) -> Kept {
+        let value = |name| jar.get(&app.cookie(name)).map(|cookie: Cookie<'_>| cookie.value().to_owned());
+        Kept {
+            session: value("session").and_then(|text| serde_json::from_str(&text).ok()),
+            cart: value("cart").map(|text| CookieCart::decode(&text)).unwrap_or_default(),
+            form_id: value("form").unwrap_or_default(),
+        }
+    }
+
+    pub fn app(&self) -> &App {
+        &self.0.app
+    }
+
+    pub fn lang(&self) -> Lang {
+        self.0.lang
+    }
+
+    pub fn theme(&self) -> &'static str {
+        self.0.theme
+    }
+
+    pub fn path(&self) -> &str {
+        &self.0.path
+    }
+
+    /// What was asked for, to come back to it.
+    pub fn here(&self) -> String {
+        match &self.0.query {
+            Some(query) => format!("{}?{query}", self.0.path),
+            None => self.0.path.clone(),
+        }
+    }
+
+    pub fn query_has(&self, name: &str) -> Option<String> {
+        let query = self.0.query.as_deref()?;
+        url::form_urlencoded::parse(query.as_bytes())
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.into_owned())
+    }
+
+    pub fn request_id(&self) -> Option<&HeaderValue> {
+        self.0.request_id.as_ref()
+    }
+
+    pub fn address(&self) -> Option<&HeaderValue> {
+        self.0.address.as_ref()
+    }
+
+    pub fn user_agent(&self) -> Option<&HeaderValue> {
+        self.0.user_agent.as_ref()
+    }
+
+    /// A call to the API without a session.
+    pub fn call(&self, method: Method, path: &[&str]) -> Call<'_> {
+        Call::new(self, method, path)
+    }
+
+    /// A call as who is signed in.
+    pub fn signed(&self, method: Method, path: &[&str]) -> Call<'_> {
+        Call::new(self, method, path).signed()
+    }
+
+    pub fn stream(&self, path: &[&str]) -> Call<'_> {
+        Call::stream(self, path)
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.0.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn session(&self) -> Option<Session> {
+        self.kept().session.clone()
+    }
+
+    pub fn is_signed_in(&self) -> bool {
+        self.kept().session.is_some()
+    }
+
+    pub fn sign_in(&self, session: Session) {
+        self.kept().session = Some(session);
+    }
+
+    pub fn forget_session(&self) {
+        self.kept().session = None;
+    }
+
+    /// Reads or changes the cart in the cookie.
+    pub fn cart<T>(&self, use_it: impl FnOnce(&mut CookieCart) -> T) -> T {
+        use_it(&mut self.kept().cart)
+    }
+
+    /// What the API's cart holds, as it has just been seen.
+    pub fn cart_holds(&self, things: u32) {
+        if let Some(session) = &mut self.kept().session {
+            session.cart = things;
+        }
+    }
+
+    pub fn renamed(&self, name: &str) {
+        if let Some(session) = &mut self.kept().session {
+            name.clone_into(&mut session.name);
+        }
+    }
+
+    pub fn cart_count(&self) -> u32 {
+        let kept = self.kept();
+        kept.cart.count() + kept.session.as_ref().map_or(0, |session| session.cart)
+    }
+
+    /// A token that is good for a call; not `refused`, which the API did not take. Renews the session where it has to.
+    pub async fn access_token(&self, refused: Option<&str>) -> Result<String, Refused> {
+        let session = self.session().ok_or(Refused::SignedOut)?;
+        if session.is_fresh() && refused != Some(session.access.as_str()) {
+            return Ok(session.access);
+        }
+        match self.app().refresher.next(self, &session).await {
+            Ok(tokens) => {
+                let mut kept = self.kept();
+                let renewed = kept.session.take().unwrap_or(session).renewed(tokens);
+                Ok(kept.session.insert(renewed).access.clone())
+            }
+            Err(refused) => {
+                if matches!(refused, Refused::SignedOut) {
+                    self.forget_session();
+                }
+                Err(refused)
+            }
+        }
+    }
+
+    /// For a form that this page shows.
+    pub fn form_token(&self) -> String {
+        let mut kept = self.kept();
+        if kept.form_id.is_empty() {
+            kept.form_id = uuid::Uuid::now_v7().to_string() + &hex::encode(rand::random::<[u8; 16]>());
+        }
+        guard::form_token(&self.app().key, &kept.form_id)
+    }
+
+    /// Whether a form comes from a page of ours that this browser was shown.
+    pub fn has_shown(&self, token: &str) -> bool {
+        guard::is_form_token(&self.app().key, &self.kept().form_id, token)
+    }
+
+    pub fn frame(&self, title: &str) -> Frame {
+        Frame::new(self, title.to_owned())
+    }
+
+    fn choice(&self, name: &'static str, value: &'static str) -> Cookie<'static> {
+        self.cookie(name.to_owned(), value.to_owned(), CHOICES_KEPT)
+    }
+
+    fn cookie(&self, name: String, value: String, age: Duration) -> Cookie<'static> {
+        Cookie::build((name, value))
+            .path("/")
+            .http_only(true)
+            .secure(self.app().secure)
+            .same_site(SameSite::Lax)
+            .max_age(age)
+            .build()
+    }
+
+    /// The choice of a language or a theme, as a cookie to answer with.
+    pub fn chosen(&self, lang: Option<Lang>, theme: Option<&'static str>) -> CookieJar {
+        let mut jar = CookieJar::new();
+        if let Some(lang) = lang {
+            jar = jar.add(self.choice("lang", lang.code()));
+        }
+        if let Some(theme) = theme {
+            jar = jar.add(self.choice("theme", theme));
+        }
+        jar
+    }
+
+    fn finish(&self, response: Response) -> Response {
+        let (before, kept) = (Self::read(self.app(), &self.0.private), self.kept().clone());
+        if before == kept {
+            return response;
+        }
+        let mut jar = PrivateCookieJar::new(self.app().key.clone());
+        let mut put = |name: &str, value: Option<String>| {
+            let name = self.app().cookie(name);
+            let cookie = match value {
+                Some(value) => self.cookie(name, value, KEPT),
+                None => self.cookie(name, String::new(), Duration::ZERO),
+            };
+            jar = jar.clone().add(cookie);
+        };
+        if kept.session != before.session {
+            put("session", kept.session.and_then(|session| serde_json::to_string(&session).ok()));
+        }
+        if kept.cart != before.cart {
+            put("cart", Some(kept.cart).filter(|cart| !cart.0.is_empty()).map(|cart| cart.encode()));
+        }
+        if kept.form_id != before.form_id {
+            put("form", Some(kept.form_id));
+        }
+        (jar, response).into_response()
+    }
+}
+
+/// Whom the edge has seen: it writes the last address of the header.
+fn address(headers: &HeaderMap) -> Option<HeaderValue> {
+    let list = headers.get_all("x-forwarded-for").iter().next_back()?.to_str().ok()?;
+    let last = list.rsplit(',').next()?.trim();
+    last.parse::<std::net::IpAddr>().ok()?;
+    HeaderValue::from_str(last).ok()
+}
+
+impl<S: Sync> FromRequestParts<S> for Visitor {
+    type Rejection = Failed;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failed> {
+        parts.extensions.get::<Self>().cloned().ok_or(Failed::from(Refused::Away))
+    }
+}
+
+/// Makes the visitor of a request, turns failures into pages, and writes cookies. What changes something runs to its
+/// end, even when its visitor hangs up.
+pub async fn layer(State(app): State<App>, mut request: Request, next: Next) -> Result<Response, Infallible> {
+    let visitor = Visitor::new(app, &request);
+    request.extensions_mut().insert(visitor.clone());
+    let safe = request.method().is_safe();
+    if !safe && !guard::is_from_here(request.headers(), &visitor.app().origin) {
+        return Ok(visitor.finish(page::failure(&visitor, &Failed::Forbidden, safe)));
+    }
+    let work = async move {
+        let mut response = next.run(request).await;
+        if let Some(failed) = response.extensions_mut().remove::<Failed>() {
+            response = page::failure(&visitor, &failed, safe);
+        }
+        visitor.finish(response)
+    };
+    Ok(if safe { work.await } else { service::detached(work).await })
+}
+
+/// As [`api::Call::get`] of several calls, where a page shows what it can: what is missing is `None`, and a session that
+/// has ended ends the page.
+pub fn shown<T>(answer: Result<T, Refused>) -> Result<Option<T>, Refused> {
+    match answer {
+        Ok(value) => Ok(Some(value)),
+        Err(api::Refused::SignedOut) => Err(Refused::SignedOut),
+        Err(_) => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_visitors_address_is_the_last_that_the_edge_wrote() {
+        let of = |lines: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append("x-forwarded-for", HeaderValue::from_static(line));
+            }
+            address(&headers).map(|value| value.to_str().unwrap_or_default().to_owned())
+        };
+        assert_eq!(of(&["198.51.100.7"]).as_deref(), Some("198.51.100.7"));
+        assert_eq!(of(&["203.0.113.1, 198.51.100.7"]).as_deref(), Some("198.51.100.7"));
+        assert_eq!(of(&["203.0.113.1", "2001:db8::1"]).as_deref(), Some("2001:db8::1"));
+        assert_eq!(of(&["198.51.100.7, someone"]), None);
+        assert_eq!(of(&[]), None);
+    }
+}
