@@ -13,11 +13,18 @@ reconcile() {
     cat order/payment_secret_key >reconcile/payment_secret_key
     put postgres/reconcile "$password"
 }
+# What reads PostgreSQL's own metrics.
+metrics() {
+    password=$(secret)
+    put metrics/password "$password"
+    put postgres/metrics "$password"
+}
 
 # Written last: what a run that was cut short left is made anew, which nobody can have used yet.
 if [ -e postgres/complete ]; then
-    # Shops that were made before `reconcile` ran by itself.
+    # Shops that were made before these ran by themselves.
     [ -e postgres/reconcile ] || reconcile
+    [ -e postgres/metrics ] || metrics
     exit 0
 fi
 
@@ -51,5 +58,6 @@ put payment-sandbox/webhook_secret "$webhook"
 put order/payment_secret_key "$key"
 put order/payment_webhook_secret "$webhook"
 reconcile
+metrics
 
 put postgres/complete yes
