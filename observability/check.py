@@ -7,15 +7,20 @@ metrics that are there: `check.py --metrics user.txt product.txt order.txt`.
 """
 
 import argparse
+import importlib.util
 import json
+import os
 import re
 import subprocess
 import sys
 import tempfile
+import venv
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
+WORK = Path(os.environ.get("DOCKSIDE_DIR") or ROOT / ".dockside").absolute() / "observability-checks"
+YAML = "PyYAML==6.0.3"
 # Grafana's names: https://github.com/grafana/grafana/blob/main/packages/grafana-data/src/valueFormats/categories.ts
 UNITS = {"none", "percentunit", "s", "bytes", "reqps", "cps", "cpm"}
 # Made by Prometheus itself, and by who is not in every set-up: the collector and Kubernetes.
@@ -24,6 +29,22 @@ ELSEWHERE = re.compile(r"(up|ALERTS|(slo:|reconcile_|kube_).*)")
 SERVERS = re.compile(r"(pg|rabbitmq)_")
 # Words of PromQL that are no functions.
 WORDS = {"by", "on", "or", "and", "unless", "ignoring", "offset", "bool", "without", "group_left", "group_right", "inf", "nan"}
+
+
+def installed():
+    """Continues in a virtual environment that has PyYAML, made where it is missing or out of date."""
+    python, stamp = WORK / "bin" / "python", WORK / "installed.txt"
+    if not (stamp.exists() and stamp.read_text() == YAML):
+        print(f"installing {YAML} into {WORK}", flush=True)
+        # Debian packages it apart.
+        if not importlib.util.find_spec("ensurepip"):
+            sys.exit("observability: Python lacks its venv module (Debian: apt-get install python3-venv)")
+        venv.create(WORK, clear=True, with_pip=True)
+        pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+        subprocess.run([*pip, YAML], check=True, timeout=600)
+        stamp.write_text(YAML)
+    if Path(sys.prefix) != WORK:
+        os.execv(python, [str(python), __file__, *sys.argv[1:]])
 
 
 def used(expr):
@@ -128,6 +149,22 @@ def unknown(files):
                 yield f"{place}: nobody shows {name}"
 
 
+def unreadable():
+    """Files that are not what their name says."""
+    import yaml
+
+    for path in sorted(HERE.rglob("*")):
+        try:
+            if path.suffix in (".yml", ".yaml"):
+                list(yaml.safe_load_all(path.read_text()))
+            elif path.suffix == ".json":
+                json.loads(path.read_text())
+            elif path.suffix == ".ndjson":
+                [json.loads(line) for line in path.read_text().splitlines()]
+        except (ValueError, yaml.YAMLError) as error:
+            yield f"{path.relative_to(HERE)}: {error}"
+
+
 def run(*command, cwd=HERE):
     """What a program that found something wrong said."""
     made = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=cwd)
@@ -147,6 +184,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--metrics", type=Path, nargs="+", default=[])
     wanted = parser.parse_args()
+    installed()
     prometheus = HERE / "prometheus"
     steps = {
         "Prometheus's settings and rules": lambda: run("promtool", "check", "config", "prometheus.yml", cwd=prometheus),
@@ -154,6 +192,8 @@ def main():
         "Alertmanager's settings": lambda: run("amtool", "check-config", "alertmanager/alertmanager.yml"),
         "alerts": lambda: list(alerts()),
         "dashboards are as their source": lambda: run(sys.executable, "grafana/make.py", "--check"),
+        "Kibana's objects are as theirs": lambda: run(sys.executable, "elk/kibana.py", "--check"),
+        "YAML and JSON": lambda: list(unreadable()),
         "dashboards": lambda: list(dashboards()),
         "queries": parsed,
         "bounds": lambda: list(spelled()),

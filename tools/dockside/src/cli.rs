@@ -88,7 +88,7 @@ pub fn command() -> Command {
                 .arg(names(
                     "names",
                     "NAME",
-                    "fmt, manifests, contracts, clippy, unit (all but system), cluster, system, conformance; a package: user, \
+                    "fmt, manifests, observability, contracts, clippy, unit (all but system), cluster, system, conformance; a package: user, \
                      product, order, messaging, service, sandbox, operator, load, dockside; or part of the names of tests",
                 ))
                 .args([

@@ -11,7 +11,7 @@ use crate::console::{seconds, step};
 use crate::layout::Layout;
 use crate::process::{self, Signal};
 use crate::servers::start::given;
-use crate::servers::{docker, find, is_root, monitoring, nginx, postgres, rabbitmq};
+use crate::servers::{self, docker, find, is_root, nginx, postgres, rabbitmq};
 use crate::signals;
 
 /// What the shop needs, or its tests.
@@ -43,7 +43,7 @@ impl Need {
             Need::Nginx => nginx::find_program().is_none(),
             Need::Python => python().is_none(),
             Need::Clocks => clocks::library().is_none(),
-            Need::Monitoring => monitoring::find_programs().is_none(),
+            Need::Monitoring => servers::monitoring::find_programs().is_none(),
             Need::Cluster => CLUSTER.iter().any(|program| find(program, &[]).is_none()),
             Need::Tour => {
                 ["bash", "curl", "jq", "openssl"].iter().any(|program| find(program, &[]).is_none())
@@ -174,7 +174,7 @@ pub fn missing(layout: &Layout, edge: bool, contained: bool) -> Result<Vec<Need>
     if contained {
         docker::usable().context("--docker: this machine's Docker engine cannot run the servers")?;
         if layout.observed {
-            install(layout, vec![Need::Monitoring])?;
+            monitoring(layout)?;
         }
         return pull(layout, needs);
     }
@@ -217,6 +217,11 @@ pub fn clocks(layout: &Layout) -> Result<()> {
 /// What `chaos --cluster` needs, installed where it is missing. Never as containers: they are run on networks of ours.
 pub fn cluster(layout: &Layout) -> Result<()> {
     install(layout, vec![Need::Postgres, Need::RabbitMq, Need::Nginx, Need::Cluster]).map(drop)
+}
+
+/// The programs of [`Need::Monitoring`], installed where they are missing.
+pub fn monitoring(layout: &Layout) -> Result<()> {
+    install(layout, vec![Need::Monitoring]).map(drop)
 }
 
 /// Installs PostgreSQL if it is missing; see [`missing`].
