@@ -70,9 +70,10 @@ def free():
 
 
 class Servers:
-    """A Prometheus that asks each second, and what shows PostgreSQL's metrics, until the end of the block."""
+    """A Prometheus that asks each second, and what shows PostgreSQL's metrics, until the end of the block; with the rules
+    as `changed` makes them."""
 
-    def __init__(self, status, folder, home):
+    def __init__(self, status, folder, home, changed=str):
         self.started = []
         program = shutil.which("postgres_exporter") or shutil.which("prometheus-postgres-exporter")
         exporter = f"127.0.0.1:{free()}" if program else None
@@ -82,9 +83,11 @@ class Servers:
         self.jobs = targets(status, folder, exporter)
         self.missing = {prefix for prefix, job in [("pg", "postgres"), ("rabbitmq", "rabbitmq")] if job not in self.jobs}
         self.url = f"http://127.0.0.1:{free()}"
+        for file in (check.HERE / "prometheus/rules").glob("*.yml"):
+            (home / f"rules-{file.name}").write_text(changed(file.read_text()))
         settings = {
             "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
-            "rule_files": [str(check.HERE / "prometheus/rules/*.yml")],
+            "rule_files": [f"{home}/rules-*.yml"],
             "scrape_configs": [{"job_name": job, "static_configs": [{"targets": at}]} for job, at in self.jobs.items()],
         }
         (home / "prometheus.yml").write_text(json.dumps(settings))

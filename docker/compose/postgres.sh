@@ -12,6 +12,7 @@ METRICS_PASSWORD=$(cat /run/secrets/metrics)
 export METRICS_PASSWORD
 psql --no-psqlrc --quiet --username "$POSTGRES_USER" --dbname "$POSTGRES_DB" <<'SQL'
 \set ON_ERROR_STOP on
+SET client_min_messages = warning;
 \getenv password METRICS_PASSWORD
 SELECT 'CREATE ROLE metrics LOGIN' WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'metrics')
 \gexec
