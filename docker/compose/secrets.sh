@@ -19,12 +19,19 @@ reconcile() {
     cat order/payment_secret_key >reconcile/payment_secret_key
     put postgres/reconcile "$password"
 }
+# What reads PostgreSQL's own metrics.
+metrics() {
+    password=$(secret)
+    put metrics/password "$password"
+    put postgres/metrics "$password"
+}
 
 # Written last: what a run that was cut short left is made anew, which nobody can have used yet.
 if [ -e postgres/complete ]; then
-    # Shops that were made before `reconcile` ran by itself, or before there were web pages.
+    # Shops that were made before these ran by themselves, or before there were web pages.
     [ -e postgres/reconcile ] || reconcile
     [ -e edge/storefront_key ] || storefront
+    [ -e postgres/metrics ] || metrics
     exit 0
 fi
 
@@ -59,5 +66,6 @@ put order/payment_secret_key "$key"
 put order/payment_webhook_secret "$webhook"
 reconcile
 storefront
+metrics
 
 put postgres/complete yes

@@ -22,7 +22,9 @@ ROOT = HERE.parent.parent
 WORK = Path(os.environ.get("DOCKSIDE_DIR") or ROOT / ".dockside") / "manifest-checks"
 # What the manifests are written for, and the oldest that they should work on.
 VERSIONS = ["1.36", "1.32"]
-OVERLAYS = ["local", "production", "production-pooler", "canary-gateway", "canary-ingress"]
+OVERLAYS = ["local", "local-observability", "local-elk", "production", "production-pooler", "canary-gateway", "canary-ingress"]
+# What is no part of the shop, and needs more than Pod Security `restricted`: the schemas alone.
+LOGS = ["loki", "elk"]
 SERVICES = ["user", "product", "order"]
 
 
@@ -205,6 +207,9 @@ def main():
         rendered[overlay] = objects
         everything += objects
         report(overlay, problems(objects), f", {len(objects)} objects")
+    for logs in LOGS:
+        objects = render(command, ROOT / "k8s/logs" / logs)
+        report(f"logs to {logs}", validate(objects), f", {len(objects)} objects")
     local = rendered["local"]
     for name, objects in canaries_of_every_service(command):
         report(name, problems(objects))
@@ -212,7 +217,7 @@ def main():
         report(name, found, note)
     found = documented.problems(ROOT, local, everything) or list(documented.broken(ROOT, local, everything))
     report("the cluster's commands in docs/deploy.md", found)
-    for overlay, breaks in [("local", broken.LOCAL), ("production-pooler", broken.POOLED)]:
+    for overlay, breaks in [("local", broken.LOCAL), ("production-pooler", broken.POOLED), ("local-observability", broken.OBSERVED)]:
         unnoticed, count = broken.unnoticed(rendered[overlay], problems, breaks)
         report(f"breaking {overlay}", unnoticed, f" in {count} ways")
     return failed

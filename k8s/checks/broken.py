@@ -179,3 +179,15 @@ POOLED = {
     "a pooler that may not reach the database": lambda n, _: policy(n, "pooler")["egress"].pop(0),
     "a pooler that takes anybody": lambda n, _: policy(n, "pooler")["ingress"][0].pop("from"),
 }
+
+OBSERVED = {
+    "a scrape of a port that nobody opens": lambda n, _: n["ConfigMap", "prometheus"]["data"].update({"prometheus.yml": n["ConfigMap", "prometheus"]["data"]["prometheus.yml"].replace("port: 7083", "port: 7089")}),
+    "a dashboard's source that is not there": lambda n, _: n["ConfigMap", "grafana"]["data"].update({"datasources.yaml": n["ConfigMap", "grafana"]["data"]["datasources.yaml"].replace("tempo:3200", "jaeger:3200")}),
+    "metrics that Prometheus may not read": lambda n, all: all.remove(n["NetworkPolicy", "order-metrics"]),
+    "metrics that everybody may read": lambda n, _: policy(n, "order-metrics")["ingress"].append({"ports": [{"protocol": "TCP", "port": 7083}]}),
+    "a Grafana that everybody reaches": lambda n, _: policy(n, "grafana").update(policyTypes=["Ingress", "Egress"], ingress=[{"ports": [{"protocol": "TCP", "port": 3000}]}]),
+    "traces without a collector": lambda n, all: all.remove(n["Service", "collector"]),
+    "a Prometheus without a limit": lambda n, _: container(n, "StatefulSet", "prometheus")["resources"]["limits"].pop("memory"),
+    "a Prometheus as root": lambda n, _: pod(n, "StatefulSet", "prometheus")["securityContext"].update(runAsUser=0),
+    "a Loki without a probe": lambda n, _: container(n, "StatefulSet", "loki").pop("livenessProbe"),
+}

@@ -13,7 +13,7 @@ SWITCH = re.compile(r"#\s*(shellcheck disable|hadolint (global )?ignore)=")
 
 def results(root, programs):
     """(name, problems, note) of each linter."""
-    scripts = sorted(path for folder in ["k8s", "docker"] for path in (root / folder).rglob("*.sh"))
+    scripts = sorted(path for folder in ["k8s", "docker", "observability"] for path in (root / folder).rglob("*.sh"))
     scripts += [path for path in [root / ".ci" / "run"] if path.exists()]
     dockerfiles = sorted((root / "docker").rglob("Dockerfile*"))
     for name, options, files in [

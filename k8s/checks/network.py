@@ -3,6 +3,8 @@
 import re
 from urllib.parse import urlsplit
 
+import yaml
+
 from shop import selects
 
 PORTS = {"https": 443, "http": 80, "postgres": 5432, "amqp": 5672}
@@ -23,7 +25,13 @@ OWN = {
     ("rabbitmq-cluster", "in", "*", 15672),
     ("rabbitmq-cluster", "out", "rabbitmq", 4369), ("rabbitmq-cluster", "out", "rabbitmq", 25672),
     ("rabbitmq-cluster", "in", "rabbitmq", 4369), ("rabbitmq-cluster", "in", "rabbitmq", 25672),
+    # The log collectors have a namespace of their own.
+    ("loki", "in", "*", 3100), ("logstash", "in", "*", 5044),
 }
+# Who connects by what its files say.
+BY_FILES = {"prometheus", "grafana", "collector", "logstash"}
+# Of what is nowhere in the set-ups for Kubernetes.
+ELSEWHERE = {"postgres-metrics", "collector-metrics", "localhost"}
 
 
 def check(shop):
@@ -111,6 +119,12 @@ def declared(shop):
                     wanted.add((workload.app, "outside", port))
                 else:
                     problems.append(f"{workload}: {name} names {host}:{port}, which no Service offers")
+        for host, port in in_files(shop, workload) if workload.app in BY_FILES else []:
+            found = resolve(shop, host, port)
+            if found:
+                wanted.add((workload.app, *found))
+            elif host not in ELSEWHERE:
+                problems.append(f"{workload}: a file of it names {host}:{port}, which no Service offers")
     # The operator's Pods, which go to their cluster.
     for pooler in shop.all("Pooler"):
         source, cluster = pooler["spec"]["template"]["metadata"]["labels"]["app"], pooler["spec"]["cluster"]["name"]
@@ -118,6 +132,19 @@ def declared(shop):
         wanted |= {(source, *found)} if found else set()
         problems += [] if found else [f"Pooler/{pooler['metadata']['name']}: is for {cluster}, which is not there"]
     return wanted, problems
+
+
+def in_files(shop, workload):
+    """(host, port) of everything that its ConfigMaps say to connect to; what it listens on has no name."""
+    for volume in workload.pod.get("volumes", []):
+        sources = [volume, *volume.get("projected", {}).get("sources", [])]
+        for name in [source["configMap"]["name"] for source in sources if "configMap" in source]:
+            for file, text in shop.by_name["ConfigMap", name]["data"].items():
+                text = re.sub(r"^\s*#.*$", "", text, flags=re.MULTILINE)
+                yield from ((host, int(port)) for host, port in re.findall(r"(?<![\w.:])([a-z][a-z-]*):(\d{4,5})\b", text) if not file.endswith(".json"))
+                if file == "prometheus.yml":
+                    jobs = yaml.safe_load(text)["scrape_configs"]
+                    yield from ((host, asked["port"]) for job in jobs for asked in job.get("dns_sd_configs", []) for host in asked["names"])
 
 
 def addresses(name, value, env):
@@ -171,6 +198,7 @@ def resolve(shop, host, port):
         if (pooler["metadata"]["name"], 5432) == (name, port):
             return pooler["spec"]["template"]["metadata"]["labels"]["app"], port
     for cluster in shop.all("RabbitmqCluster"):
-        if (cluster["metadata"]["name"], 5672) == (name, port):
+        # Its metrics have a Service of ours.
+        if (name, port) in ((cluster["metadata"]["name"], 5672), ("rabbitmq-metrics", 15692)):
             return cluster["metadata"]["labels"]["app"], port
     return None

@@ -1,8 +1,8 @@
 """Holds the contracts by tools that are not ours: `python3 tests/contracts files`, `... sdks --sandbox PROGRAM` and
 `... api --url URL`. `... localstripe` only installs that, for tests of the order service.
 
-`proto.py` has the gRPC services and events, `document.py` the OpenAPI document, `api.py` the HTTP API that it describes,
-`sdks.py` the payment provider's.
+`proto.py` has the gRPC services and events, `document.py` the OpenAPI document, `dashboards.py` Grafana's dashboards,
+`api.py` the HTTP API, `sdks.py` the payment provider's.
 What they need goes to `.dockside/contracts`.
 """
 
@@ -69,9 +69,10 @@ def main():
     wanted = arguments()
     installed()
     if wanted.contract == "files":
+        import dashboards
         import proto
 
-        wrong = [proto.check(ROOT, WORK), document.check(ROOT, WORK)]
+        wrong = [proto.check(ROOT, WORK), document.check(ROOT, WORK), dashboards.check(ROOT, WORK)]
         return any(wrong)
     if wanted.contract == "localstripe":
         return localstripe()

@@ -22,12 +22,17 @@ def found():
     return bool(version) and tuple(map(int, version.groups())) >= OLDEST
 
 
-def check(root, work):
-    """Whether something is wrong."""
+def use_node(work):
+    """Has Node.js and npm found."""
     if not found():
         # That of requirements-node.txt.
         os.environ["PATH"] = f"{work / 'bin'}{os.pathsep}{os.environ['PATH']}"
     os.environ.update(QUIET)
+
+
+def check(root, work):
+    """Whether something is wrong."""
+    use_node(work)
     here = root / "tests/contracts"
     command = ["node", installed(here, work) / "node_modules/@redocly/cli/bin/cli.js", "lint"]
     command += ["--config", here / "redocly.yaml", "docs/openapi.json"]
@@ -39,12 +44,12 @@ def installed(here, work):
     folder = work / "node"
     wanted, stamp = (here / "package-lock.json").read_text(), folder / "installed.json"
     if not (stamp.exists() and stamp.read_text() == wanted):
-        print(f"installing @redocly/cli and stripe into {folder}", flush=True)
+        print(f"installing @redocly/cli, stripe and Grafana's types into {folder}", flush=True)
         folder.mkdir(exist_ok=True)
         for name in ("package.json", "package-lock.json"):
             shutil.copy(here / name, folder)
         npm = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
         if subprocess.run(npm, cwd=folder, timeout=600).returncode:
-            sys.exit("contracts: npm could not install @redocly/cli and stripe")
+            sys.exit("contracts: npm could not install @redocly/cli, stripe and Grafana's types")
         stamp.write_text(wanted)
     return folder

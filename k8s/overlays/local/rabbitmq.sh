@@ -10,6 +10,8 @@ vm_memory_high_watermark.absolute = 300MB
 raft.wal_max_size_bytes = 32000000
 disk_free_limit.absolute = 200MB
 log.console.level = info
+# Of each queue, as `dockside.user.dead` means something else than `dockside.user`.
+prometheus.return_per_object_metrics = true
 CONF
 account() {
     printf '{"name":"%s","password":"%s","tags":""}' "$1" "$2"

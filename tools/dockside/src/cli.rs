@@ -33,6 +33,8 @@ pub struct UpArgs {
     pub docker: bool,
     /// Processes of each service.
     pub replicas: usize,
+    /// Prometheus and Alertmanager too.
+    pub observe: bool,
     /// This is the process in the background of `--detach`.
     pub detached: bool,
 }
@@ -59,8 +61,8 @@ pub fn command() -> Command {
                 .arg(flag("json", "As one JSON document, with the administrators' addresses of PostgreSQL and RabbitMQ")),
             Command::new("logs").about("Show what the processes wrote").args([
                 Arg::new("service").value_name("NAME").help(
-                    "user, product, order, storefront, payment-sandbox, edge, postgres, rabbitmq, or dockside after --detach; \
-                     order-2 for the second replica; all when left out",
+                    "user, product, order, storefront, payment-sandbox, edge, postgres, rabbitmq, prometheus, alertmanager, or dockside after \
+                     --detach; order-2 for the second replica; all when left out",
                 ),
                 flag("follow", "Keep showing what is added, until Ctrl-C").short('f'),
                 Arg::new("lines")
@@ -88,7 +90,7 @@ pub fn command() -> Command {
                 .arg(names(
                     "names",
                     "NAME",
-                    "fmt, manifests, contracts, clippy, unit (all but system), cluster, system, conformance; a package: user, \
+                    "fmt, manifests, observability, contracts, clippy, unit (all but system), cluster, system, conformance; a package: user, \
                      product, order, storefront, messaging, service, sandbox, operator, load, dockside; or part of the names of tests",
                 ))
                 .args([
@@ -192,6 +194,10 @@ fn up_command() -> Command {
             replicas_arg().long_help(
                 "Processes each of user, product, order and storefront, 1 to 8. The second order is named order-2. The edge spreads \
                  requests over them and passes over one that is away; `restart` replaces them one at a time.",
+            ),
+            flag("observe", "Prometheus and Alertmanager too, with the shop's alerts").conflicts_with("servers").long_help(
+                "Prometheus and Alertmanager too, with the shop's alerts, and the metrics of PostgreSQL and RabbitMQ. They are \
+                 installed when they are missing, and not as containers. Traces go where OTEL_EXPORTER_OTLP_ENDPOINT says.",
             ),
             flag("detached", "The process in the background of --detach").hide(true),
         ])
@@ -341,6 +347,7 @@ pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
                 no_storefront: m.get_flag("no-storefront"),
                 docker: m.get_flag("docker"),
                 replicas: m.get_one("replicas").copied().unwrap_or(1),
+                observe: m.get_flag("observe"),
                 detached: m.get_flag("detached"),
             };
             up::run(&layout, &args)
@@ -429,6 +436,7 @@ mod tests {
         assert!(command().try_get_matches_from(["dockside", "up", "--port", "70000"]).is_err());
         assert!(command().try_get_matches_from(["dockside", "up", "--replicas", "8"]).is_ok());
         assert!(command().try_get_matches_from(["dockside", "up", "--replicas", "9"]).is_err());
+        assert!(command().try_get_matches_from(["dockside", "up", "--observe", "--servers"]).is_err());
         assert!(command().try_get_matches_from(["dockside", "restart"]).is_err());
     }
 }

@@ -97,9 +97,17 @@ pub fn forget_data(layout: &Layout) -> Result<()> {
         // Stays while other checkouts have data there.
         outside.parent().map(fs::remove_dir);
     }
-    ["postgres", "rabbitmq", "docker-postgres", "docker-rabbitmq", "edge", "sandbox", "objects"]
-        .iter()
-        .try_for_each(|name| remove(&layout.dir.join(name)))
+    let names = [
+        "postgres",
+        "rabbitmq",
+        "docker-postgres",
+        "docker-rabbitmq",
+        "edge",
+        "sandbox",
+        "objects",
+        "monitoring",
+    ];
+    names.iter().try_for_each(|name| remove(&layout.dir.join(name)))
 }
 
 fn remove(path: &Path) -> Result<()> {

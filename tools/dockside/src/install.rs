@@ -11,7 +11,7 @@ use crate::console::{seconds, step};
 use crate::layout::Layout;
 use crate::process::{self, Signal};
 use crate::servers::start::given;
-use crate::servers::{docker, find, is_root, nginx, postgres, rabbitmq};
+use crate::servers::{self, docker, find, is_root, nginx, postgres, rabbitmq};
 use crate::signals;
 
 /// What the shop needs, or its tests.
@@ -28,6 +28,8 @@ pub enum Need {
     Clocks,
     /// For `chaos --cluster`: Patroni, etcd, HAProxy and what makes its network.
     Cluster,
+    /// For `up --observe`: Prometheus, Alertmanager and what asks PostgreSQL for its metrics.
+    Monitoring,
 }
 
 /// The programs of [`Need::Cluster`].
@@ -41,6 +43,7 @@ impl Need {
             Need::Nginx => nginx::find_program().is_none(),
             Need::Python => python().is_none(),
             Need::Clocks => clocks::library().is_none(),
+            Need::Monitoring => servers::monitoring::find_programs().is_none(),
             Need::Cluster => CLUSTER.iter().any(|program| find(program, &[]).is_none()),
             Need::Tour => {
                 ["bash", "curl", "jq", "openssl"].iter().any(|program| find(program, &[]).is_none())
@@ -57,6 +60,7 @@ impl Need {
             Need::Tour => "bash, curl, jq and openssl",
             Need::Clocks => "libfaketime",
             Need::Cluster => "Patroni, etcd, HAProxy, ip and nft",
+            Need::Monitoring => "Prometheus, Alertmanager and postgres_exporter",
         }
     }
 
@@ -66,7 +70,7 @@ impl Need {
             Need::Postgres => docker::POSTGRES,
             Need::RabbitMq => docker::RABBITMQ,
             Need::Nginx => docker::NGINX,
-            Need::Python | Need::Tour | Need::Clocks | Need::Cluster => return None,
+            Need::Python | Need::Tour | Need::Clocks | Need::Cluster | Need::Monitoring => return None,
         })
     }
 }
@@ -110,6 +114,9 @@ fn packages(manager: Manager, need: Need) -> &'static str {
             "patroni python3-etcd etcd-server haproxy iproute2 nftables util-linux"
         }
         (_, Need::Cluster) => "patroni etcd haproxy iproute2 nftables util-linux",
+        (Manager::Apt, Need::Monitoring) => "prometheus prometheus-alertmanager prometheus-postgres-exporter",
+        (Manager::Brew, Need::Monitoring) => "prometheus alertmanager postgres_exporter",
+        (_, Need::Monitoring) => "prometheus alertmanager prometheus-postgres-exporter",
     }
 }
 
@@ -136,7 +143,8 @@ undo() { [ -z "${made_policy:-}" ] || rm -f "$policy"; rm -f "$cluster"; }
 trap undo EXIT
 trap 'exit 1' INT TERM HUP
 new=
-for service in postgresql rabbitmq-server nginx patroni haproxy; do
+for service in postgresql rabbitmq-server nginx patroni haproxy prometheus prometheus-alertmanager \
+    prometheus-postgres-exporter; do
     dpkg -s "$service" >/dev/null 2>&1 || new="$new $service"
 done
 dpkg -s etcd-server >/dev/null 2>&1 || new="$new etcd"
@@ -165,8 +173,12 @@ pub fn missing(layout: &Layout, edge: bool, contained: bool) -> Result<Vec<Need>
     needs.extend(edge.then_some(Need::Nginx));
     if contained {
         docker::usable().context("--docker: this machine's Docker engine cannot run the servers")?;
+        if layout.observed {
+            monitoring(layout)?;
+        }
         return pull(layout, needs);
     }
+    needs.extend(layout.observed.then_some(Need::Monitoring));
     install(layout, needs)
 }
 
@@ -205,6 +217,11 @@ pub fn clocks(layout: &Layout) -> Result<()> {
 /// What `chaos --cluster` needs, installed where it is missing. Never as containers: they are run on networks of ours.
 pub fn cluster(layout: &Layout) -> Result<()> {
     install(layout, vec![Need::Postgres, Need::RabbitMq, Need::Nginx, Need::Cluster]).map(drop)
+}
+
+/// The programs of [`Need::Monitoring`], installed where they are missing.
+pub fn monitoring(layout: &Layout) -> Result<()> {
+    install(layout, vec![Need::Monitoring]).map(drop)
 }
 
 /// Installs PostgreSQL if it is missing; see [`missing`].

@@ -21,12 +21,14 @@ pub struct Layout {
     pub passing: bool,
     /// For a measurement: PostgreSQL counts its statements.
     pub measured: bool,
+    /// Prometheus runs beside the shop: RabbitMQ shows its metrics.
+    pub observed: bool,
 }
 
 impl Layout {
     /// The place of test runs.
     pub fn for_tests(&self) -> Layout {
-        Layout { root: self.root.clone(), dir: self.dir.join("test"), passing: true, measured: false }
+        Layout { dir: self.dir.join("test"), passing: true, ..self.clone() }
     }
 
     /// The place of runs with faults.
@@ -55,7 +57,7 @@ impl Layout {
             .context("run this inside a checkout of Dockside")?;
         // `--dir` is relative to where it was typed, the default to the checkout.
         let dir = if dir == Path::new(crate::cli::DEFAULT_DIR) { root.join(dir) } else { here.join(dir) };
-        Ok(Layout { root, dir, passing: false, measured: false })
+        Ok(Layout { root, dir, passing: false, measured: false, observed: false })
     }
 
     /// Creates the folder and checks that it can be used.
@@ -191,15 +193,12 @@ mod tests {
 
     fn scratch(name: &str) -> Layout {
         let dir = std::env::temp_dir().join(format!("dockside-{name}-{}", std::process::id()));
-        Layout { root: dir.clone(), dir, passing: false, measured: false }
+        Layout { root: dir.clone(), dir, passing: false, measured: false, observed: false }
     }
 
     #[test]
     fn the_place_outside_depends_on_the_folder_alone() {
-        let of = |dir: &str| {
-            Layout { root: PathBuf::from("/"), dir: PathBuf::from(dir), passing: false, measured: false }
-                .outside()
-        };
+        let of = |dir: &str| Layout { dir: PathBuf::from(dir), ..scratch("outside") }.outside();
         assert_eq!(of("a"), Path::new("/var/lib/dockside/af63dc4c8601ec8c"));
         assert_ne!(of("/x/.dockside"), of("/x/.dockside/test"));
     }

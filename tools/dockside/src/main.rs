@@ -25,6 +25,7 @@ mod load;
 mod logs;
 mod matrix;
 mod net;
+mod observability;
 mod openapi;
 mod operator;
 mod prepare;

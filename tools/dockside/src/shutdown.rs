@@ -8,8 +8,9 @@ use crate::services::service_of;
 use crate::state::Process;
 use crate::supervisor::stop_signal;
 
-/// First what takes requests, last what holds the data; those in one row end together.
+/// First who only looks on, then what takes requests, last what holds the data; those in one row end together.
 const ORDER: &[&[&str]] = &[
+    &["prometheus", "alertmanager", "postgres-exporter"],
     // Pages that are under way still need the edge.
     &["storefront"],
     &["edge"],

@@ -22,7 +22,9 @@ use crate::servers::{rabbitmq, start};
 use crate::state::Secrets;
 use crate::supervisor::Supervisor;
 use crate::test::programs::{Built, Lanes, finish};
-use crate::{bench, chaos, cluster, contracts, debian, down, install, openapi, services, signals, up};
+use crate::{
+    bench, chaos, cluster, contracts, debian, down, install, observability, openapi, services, signals, up,
+};
 
 /// What `matrix` runs unless it is told: each promise's short run.
 pub const PROMISES: [&str; 10] = ["p1_", "p2_", "p3_", "p4_", "p5_", "p6_", "p7_", "p8_", "p9_", "p10_"];
@@ -44,6 +46,7 @@ const SEED: u64 = 1;
 struct Plan {
     fmt: bool,
     manifests: bool,
+    observability: bool,
     contracts: bool,
     clippy: bool,
     /// Packages whose tests run; empty for all but the system tests when `unit` is set.
@@ -85,6 +88,7 @@ impl Plan {
             return Plan {
                 fmt: true,
                 manifests: true,
+                observability: true,
                 contracts: true,
                 clippy: true,
                 unit: true,
@@ -99,6 +103,7 @@ impl Plan {
             match name.as_str() {
                 "fmt" => plan.fmt = true,
                 "manifests" => plan.manifests = true,
+                "observability" => plan.observability = true,
                 "contracts" => plan.contracts = true,
                 "clippy" => plan.clippy = true,
                 "unit" => plan.unit = true,
@@ -117,6 +122,11 @@ impl Plan {
             (plan.unit, plan.system) = (true, true);
         }
         plan
+    }
+
+    /// Whether anything needs the whole shop.
+    fn shop(&self) -> bool {
+        self.conformance || self.observability
     }
 
     fn tests(&self) -> bool {
@@ -184,7 +194,7 @@ fn figures(layout: &Layout, named: impl Fn(&str) -> bool) -> Result<ExitCode> {
 }
 
 fn execute(layout: &Layout, plan: &Plan, others: &Others) -> Result<ExitCode> {
-    let layout = layout.for_tests();
+    let layout = Layout { observed: plan.observability, ..layout.for_tests() };
     layout.prepare()?;
     let Some(_lock) = Lock::acquire(&layout)? else {
         bail!("another test run is at work in {}", layout.dir.display());
@@ -220,9 +230,10 @@ fn beside(layout: &Layout, plan: &Plan, over: &AtomicBool) -> (Run, Result<()>) 
         true if !over.load(SeqCst) => run.step(name, action),
         _ => Ok(()),
     };
-    let servers = plan.tests() || plan.conformance || !plan.benches.is_empty();
+    let servers = plan.tests() || plan.shop() || !plan.benches.is_empty();
     let result = step(servers, "install", &|| install::all(layout).map(drop))
         .and_then(|()| step(plan.manifests, "manifests", &|| manifests(layout)))
+        .and_then(|()| step(plan.observability, "observability", &|| observability::files(layout)))
         .and_then(|()| step(plan.contracts, "contracts", &|| contracts::files(layout)))
         .and_then(|()| {
             let possible = plan.cluster && cluster::usable().is_ok();
@@ -309,7 +320,7 @@ fn tested(
     if plan.contracts {
         run.step("the provider's SDKs", || sdks(layout, &built))?;
     }
-    if !plan.tests() && !plan.conformance && plan.benches.is_empty() {
+    if !plan.tests() && !plan.shop() && plan.benches.is_empty() {
         return if plan.cluster { run.step("cluster", || on_cluster(layout, &built)) } else { Ok(()) };
     }
     let secrets = Secrets::load_or_create(layout)?;
@@ -421,7 +432,7 @@ fn tested(
         }
     }
     let system = plan.system && programs.iter().any(|p| p.package == SYSTEM);
-    if system || plan.conformance {
+    if system || plan.shop() {
         let shop = shop(run, false)?;
         if system {
             install::tour(layout)?;
@@ -429,6 +440,9 @@ fn tested(
             let chosen: Vec<&programs::Program> = programs.iter().filter(|p| p.package == SYSTEM).collect();
             // One at a time: a test that kills a process would disturb every other one.
             run.step("system tests", || programs::run(&chosen, &env, &plan.filters, &lanes(1, 1)))?;
+        }
+        if plan.observability {
+            run.step("queries of the dashboards", || observability::queries(layout))?;
         }
         if plan.conformance {
             // Last, for what it leaves in the shop.
@@ -519,6 +533,7 @@ mod tests {
     fn names_choose_steps_packages_or_tests() {
         assert_eq!(plan(&["fmt"]), Plan { fmt: true, ..Plan::default() });
         assert_eq!(plan(&["manifests"]), Plan { manifests: true, ..Plan::default() });
+        assert_eq!(plan(&["observability"]), Plan { observability: true, ..Plan::default() });
         assert_eq!(plan(&["contracts"]), Plan { contracts: true, ..Plan::default() });
         assert_eq!(plan(&["conformance"]), Plan { conformance: true, ..Plan::default() });
         assert_eq!(plan(&["cluster"]), Plan { cluster: true, ..Plan::default() });

@@ -12,12 +12,14 @@ use crate::cli::UpArgs;
 use crate::console::{bold, line, seconds, step};
 use crate::install::Need;
 use crate::layout::{Layout, Lock};
+use crate::servers::monitoring;
 use crate::servers::start::{self, given};
 use crate::state::{Secrets, State};
 use crate::supervisor::Supervisor;
 use crate::{compile, console, install, process, services, shutdown, signals};
 
 pub fn run(layout: &Layout, args: &UpArgs) -> Result<ExitCode> {
+    let layout = &Layout { observed: args.observe, ..layout.clone() };
     layout.prepare()?;
     if args.detach && !args.detached {
         return crate::detach::run(layout, args);
@@ -134,8 +136,12 @@ fn bring_up(layout: &Layout, supervisor: &Supervisor, args: &UpArgs) -> Result<(
                 links: None,
                 balancers: Vec::new(),
             };
-            failure
-                .of(services::start(layout, supervisor, &options, &secrets, &database, &programs, &broker));
+            let started =
+                services::start(layout, supervisor, &options, &secrets, &database, &programs, &broker);
+            failure.of(started.and_then(|()| match args.observe {
+                true => monitoring::start(layout, supervisor, &database),
+                false => Ok(()),
+            }));
         }
     });
     failure.0.into_inner().unwrap_or_default().map_or(Ok(()), Err)
@@ -165,6 +171,7 @@ fn summary(state: &State, args: &UpArgs) {
     };
     if let Some(edge) = &state.edge {
         services::summary(edge, !args.no_demo, !args.no_storefront);
+        monitoring::summary(state);
     } else {
         line(&format!("  DATABASE_URL={postgres}"));
         line(&format!("  AMQP_URL={rabbitmq}"));

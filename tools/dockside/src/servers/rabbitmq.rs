@@ -65,6 +65,8 @@ pub struct Ports {
     pub amqp: u16,
     pub epmd: u16,
     pub distribution: u16,
+    /// Where Prometheus asks, if it runs.
+    pub metrics: Option<u16>,
 }
 
 /// Writes the configuration; returns the port mapper, to be started first, and the broker.
@@ -162,15 +164,23 @@ fn configure(
         );
     }
     let definitions = home.join("definitions.json");
-    let conf = format!(
+    let mut conf = format!(
         "listeners.tcp.local = 127.0.0.1:{}\nload_definitions = {}\ndisk_free_limit.absolute = {limit}\nlog.console.level = info\n",
         ports.amqp,
         definitions.display(),
     );
+    let mut plugins = "[].\n";
+    if let Some(port) = ports.metrics {
+        plugins = "[rabbitmq_prometheus].\n";
+        // Of each queue, as `dockside.user.dead` means something else than `dockside.user`.
+        conf.push_str(&format!(
+            "prometheus.tcp.ip = 127.0.0.1\nprometheus.tcp.port = {port}\nprometheus.return_per_object_metrics = true\n"
+        ));
+    }
     write_for(user, &home.join("rabbitmq.conf"), &conf)?;
     write_for(user, &home.join("advanced.config"), "[].\n")?;
     write_for(user, &home.join("rabbitmq-env.conf"), "")?;
-    write_for(user, &home.join("enabled_plugins"), "[].\n")?;
+    write_for(user, &home.join("enabled_plugins"), plugins)?;
     write_for(user, &definitions, &self::definitions(secrets).to_string())?;
     // Erlang wants it readable by its owner only.
     let cookie = home.join(".erlang.cookie");

@@ -16,6 +16,9 @@ use crate::url::Url;
 /// First start of a broker on a slow disk included.
 const LIMIT: Duration = Duration::from_secs(90);
 
+/// The port of RabbitMQ's metrics, in the state.
+pub const METRICS: &str = "rabbitmq-metrics";
+
 /// Where the services find the broker.
 #[derive(Clone)]
 pub struct Broker {
@@ -178,6 +181,7 @@ fn run_rabbitmq(
         amqp: port(supervisor, "rabbitmq")?,
         epmd: port(supervisor, "epmd")?,
         distribution: port(supervisor, "erlang")?,
+        metrics: layout.observed.then(|| port(supervisor, METRICS)).transpose()?,
     };
     step("rabbitmq", &format!("starting on port {}{}", ports.amqp, as_container(programs.is_none())));
     let (epmd, broker) = rabbitmq::specs(layout, programs, secrets, &ports)?;
