@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, Method, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum_extra::extract::cookie::{Cookie, CookieJar, PrivateCookieJar, SameSite};
@@ -309,6 +309,15 @@ pub async fn layer(State(app): State<App>, mut request: Request, next: Next) -> 
     }
     let work = async move {
         let mut response = next.run(request).await;
+        // An address that means nothing, such as an order's id that is none: axum says so in plain text.
+        if response.status() == StatusCode::BAD_REQUEST
+            && response
+                .headers()
+                .get(header::CONTENT_TYPE)
+                .is_some_and(|kind| kind.as_bytes().starts_with(b"text/plain"))
+        {
+            response.extensions_mut().insert(Failed::NotFound);
+        }
         if let Some(failed) = response.extensions_mut().remove::<Failed>() {
             response = page::failure(&visitor, &failed, safe);
         }
