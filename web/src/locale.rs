@@ -263,7 +263,7 @@ mod tests {
         sources(&root.join("src"), &mut text);
         let keys = keys(Lang::En);
         for label in labels {
-            assert!(keys.contains(label), "no message {label}");
+            assert!(keys.contains(&label), "no message {label}");
         }
         for call in ["t(\"", "tn(\"", "tv(\"", "text(\""] {
             let calls = text.match_indices(call).filter(|(at, _)| {
