@@ -28,7 +28,8 @@ fn root() -> PathBuf {
 }
 
 fn registry() -> Vec<Group> {
-    let text = std::fs::read_to_string(root().join("telemetry/registry.yaml")).unwrap();
+    let text =
+        std::fs::read_to_string(root().join("telemetry/registry.yaml")).expect("the registry is a file");
     let groups = text.split("\n  - id: ").skip(1).map(|group| {
         let lines = group.lines().filter_map(|line| line.strip_prefix("    ")?.split_once(": "));
         // What is deeper belongs to attributes.
@@ -57,9 +58,14 @@ fn in_prometheus(group: &Group) -> (String, (String, String)) {
 }
 
 async fn metrics(shop: &Shop, service: &str) -> String {
-    let answer = shop.client.get(format!("{}/metrics", shop.admin(service))).send().await.unwrap();
+    let answer = shop
+        .client
+        .get(format!("{}/metrics", shop.admin(service)))
+        .send()
+        .await
+        .expect("the admin port answers");
     assert_eq!(answer.headers()["content-type"], "text/plain; version=0.0.4");
-    answer.text().await.unwrap()
+    answer.text().await.expect("metrics are text")
 }
 
 /// Type and help of each family.
@@ -92,7 +98,7 @@ async fn journey(shop: &Shop) {
     buyer.ended(&order).await;
     let declined = buyer.place(product, 1, "pm_card_chargeDeclined").await;
     buyer.ended(&declined).await;
-    let sold_out = send(buyer.order("sold-out", product, 4, "pm_card_visa")).await.unwrap();
+    let sold_out = send(buyer.order("sold-out", product, 4, "pm_card_visa")).await.expect("the shop answers");
     assert_eq!(sold_out.problem(), (409, "out_of_stock"), "{}", sold_out.body);
     // Names of customers come from the user service.
     assert_eq!(shop.staff().await.get("/admin/orders?limit=1").await.status, 200);
@@ -320,12 +326,12 @@ fn every_log_event_of_the_code_is_in_the_registry_and_no_other() {
 }
 
 fn sources(folder: &Path, read: &mut impl FnMut(&str)) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
+    for entry in std::fs::read_dir(folder).expect("a folder can be read") {
+        let path = entry.expect("a folder can be read").path();
         if path.is_dir() {
             sources(&path, read);
         } else if path.extension().is_some_and(|kind| kind == "rs") {
-            read(&std::fs::read_to_string(&path).unwrap());
+            read(&std::fs::read_to_string(&path).expect("a source can be read"));
         }
     }
 }

@@ -137,12 +137,7 @@ pub struct Lanes<'a> {
 }
 
 /// Runs the programs, all of them even when one fails.
-pub fn run(
-    programs: &[&Program],
-    env: &[(String, String)],
-    filters: &[String],
-    lanes: &Lanes,
-) -> Result<()> {
+pub fn run(programs: &[&Program], env: &[(String, String)], filters: &[String], lanes: &Lanes) -> Result<()> {
     let next = AtomicUsize::new(0);
     let failed = Mutex::new(Vec::new());
     let lane = || -> Result<()> {

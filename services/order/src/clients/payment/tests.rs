@@ -59,7 +59,7 @@ async fn made_for(payments: &Payments, order: OrderId) -> Vec<IntentId> {
 
 /// A request as an earlier version made it, under the key of the order's intent; the id of what it made.
 async fn earlier(payments: &Payments, order: OrderId, form: &[(&str, String)]) -> IntentId {
-    match payments.post(INTENTS, form, format!("{order}-create")).await {
+    match payments.post(INTENTS, INTENTS, form, format!("{order}-create")).await {
         Answer::Done(body) => {
             serde_json::from_str::<Value>(&body).unwrap()["id"].as_str().unwrap().to_owned().into()
         }
