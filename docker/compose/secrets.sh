@@ -7,6 +7,12 @@ cd /secrets
 
 secret() { od -An -N16 -tx1 /dev/urandom | tr -d ' \n'; }
 put() { printf '%s\n' "$2" >"$1"; }
+storefront() {
+    key=$(secret)
+    put storefront/cookie_key "$(secret)$(secret)$(secret)$(secret)"
+    put storefront/storefront_key "$key"
+    put edge/storefront_key "$key"
+}
 reconcile() {
     password=$(secret)
     put reconcile/database_url "postgres://reconcile:$password@postgres:5432/dockside"
@@ -16,8 +22,9 @@ reconcile() {
 
 # Written last: what a run that was cut short left is made anew, which nobody can have used yet.
 if [ -e postgres/complete ]; then
-    # Shops that were made before `reconcile` ran by itself.
+    # Shops that were made before `reconcile` ran by itself, or before there were web pages.
     [ -e postgres/reconcile ] || reconcile
+    [ -e edge/storefront_key ] || storefront
     exit 0
 fi
 
@@ -51,5 +58,6 @@ put payment-sandbox/webhook_secret "$webhook"
 put order/payment_secret_key "$key"
 put order/payment_webhook_secret "$webhook"
 reconcile
+storefront
 
 put postgres/complete yes

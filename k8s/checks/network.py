@@ -8,6 +8,8 @@ from shop import selects
 PORTS = {"https": 443, "http": 80, "postgres": 5432, "amqp": 5672}
 # Who takes requests from everywhere.
 PUBLIC = {("edge", 8080)}
+# Addresses for browsers: the Pod itself goes nowhere by them.
+FOR_BROWSERS = ("PUBLIC_URL", "PAYMENT_RETURN_URL", "PASSWORD_RESET_URL")
 # What stores and the maker of secrets need beside their clients, by (policy, direction, app, port); no setting names
 # these. The app is `*` where Kubernetes or an operator is the other side, the port `TCP` for all of them.
 OWN = {
@@ -27,7 +29,7 @@ OWN = {
 def check(shop):
     wanted, problems = declared(shop)
     yield from problems
-    allowed = {"out": set(), "in": set()}
+    allowed, public = {"out": set(), "in": set()}, set()
     denied = False
     for policy in shop.all("NetworkPolicy"):
         name, spec = policy["metadata"]["name"], policy["spec"]
@@ -49,11 +51,12 @@ def check(shop):
                     if (name, direction, other, port) in OWN:
                         continue
                     if direction == "in" and other == "*" and (app, port) in PUBLIC and "from" not in rule:
+                        public.add((app, port))
                         continue
                     allowed[direction].add((app, other, port) if direction == "out" else (other, app, port))
     if not denied:
         yield "no NetworkPolicy denies by default, in and out"
-    inside = {path for path in wanted if path[1] != "outside"}
+    inside = {path for path in wanted if path[1] != "outside" and path[1:] not in public}
     for direction, needed in (("out", wanted), ("in", inside)):
         for source, target, port in sorted(needed - allowed[direction], key=str):
             yield f"network: {source} connects to {target}:{port}, but no policy lets it {direction}"
@@ -96,8 +99,8 @@ def declared(shop):
     wanted, problems = set(), []
     for workload in shop.workloads:
         for name, value in shop.effective(workload).items():
-            if name == "PUBLIC_URL":
-                continue  # for browsers; the Pod itself goes nowhere by it
+            if name in FOR_BROWSERS:
+                continue
             for host, port in addresses(name, value, shop.effective(workload)):
                 found = resolve(shop, host, port)
                 if found:

@@ -89,7 +89,7 @@ def probed(workload):
     for probe, path in paths.items():
         if probe not in container:
             yield f"{workload}: has no {probe}"
-        elif workload.app in SERVICES and container[probe].get("httpGet") != {"path": path, "port": "admin"}:
+        elif workload.app in (*SERVICES, "storefront") and container[probe].get("httpGet") != {"path": path, "port": "admin"}:
             yield f"{workload}: {probe} does not ask {path} on the admin port"
 
 

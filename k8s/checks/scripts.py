@@ -46,6 +46,7 @@ MAKER_BREAKS = [
     ("another namespace", "$(cat $account/namespace)", "default"),
     ("another Secret", '"name":"dockside"', '"name":"secrets"'),
     ("the same password for all", "$(random | field", "$(echo 1 | field"),
+    ("a short key of the cookies", "random 64", "random 16"),
     ("a key that does not fit", "tail -c 32", "head -c 32"),
     ("a line break in a value", "base64 -w0)\"", "base64)\""),
     ("a Secret that exists as an error", "409)", "410)"),
@@ -136,6 +137,9 @@ class Maker:
             found.append(f"the Pods refer to other fields: {sorted(values.keys() ^ self.fields)}")
             return found
         keys = {name: values.pop(name) for name in ("order-private-key", "order-public-key")}
+        # What cookies are sealed with: 64 bytes.
+        if not re.fullmatch(rb"[0-9a-f]{128}", values.pop("cookie-key")):
+            found.append("the key of the cookies is short, or not random")
         if len(set(values.values())) < len(values) or not all(re.fullmatch(rb"[0-9a-f]{48}", v) for v in values.values()):
             found.append("passwords are not random, or not fit for URLs")
         public = ["openssl", "pkey", "-pubout", "-outform", "DER"]

@@ -1,7 +1,7 @@
 //! What customers and staff do, through the edge.
 
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 use system_tests::{Shop, address, send};
 use uuid::Uuid;
 
@@ -215,4 +215,35 @@ async fn the_edge_answers_with_problems_and_keeps_the_admin_ports_to_itself() {
     let refused = refused.expect("300 sign-ins at once are too many");
     assert_eq!(refused.problem(), (429, "rate_limited"));
     assert!(refused.headers.contains_key("retry-after"));
+}
+
+#[tokio::test]
+async fn one_visitors_guesses_are_refused_and_neither_another_visitor_nor_the_storefront_is() {
+    let shop = Shop::open().await;
+    let secrets: Value = serde_json::from_str(&shop.file("secrets.json")).unwrap();
+    let key = secrets["storefront_key"].as_str().unwrap();
+    // As the storefront calls, for a visitor or by itself.
+    let sign_in = |visitor: Option<&str>, body: &Value| {
+        let request = shop.request(Method::POST, "/auth/login").header("X-Storefront-Key", key).json(body);
+        match visitor {
+            Some(address) => request.header("X-Visitor-Address", address),
+            None => request,
+        }
+    };
+    let mut refused = false;
+    for _ in 0..20 {
+        let guesses = (0..100).map(|_| tokio::spawn(send(sign_in(Some("203.0.113.7"), &json!({})))));
+        for guess in guesses.collect::<Vec<_>>() {
+            refused |= guess.await.unwrap().unwrap().problem() == (429, "rate_limited");
+        }
+        if refused {
+            break;
+        }
+    }
+    assert!(refused, "2,000 guesses in a row were let through");
+    let right = json!({"email": "demo@dockside.test", "password": "dockside-demo"});
+    for visitor in [Some("203.0.113.8"), Some("2001:db8::8"), None] {
+        let answer = send(sign_in(visitor, &right)).await.unwrap();
+        assert_eq!(answer.status, 200, "{visitor:?}: {}", answer.body);
+    }
 }

@@ -6,7 +6,7 @@ set -euo pipefail
 account=/var/run/secrets/kubernetes.io/serviceaccount
 work=$(mktemp -d)
 
-random() { od -An -N24 -tx1 /dev/urandom | tr -d ' \n'; }
+random() { od -An -N"${1:-24}" -tx1 /dev/urandom | tr -d ' \n'; }
 field() { printf '"%s":"%s"' "$1" "$(base64 -w0)"; }
 
 openssl genpkey -algorithm ed25519 -out "$work/key.pem"
@@ -15,9 +15,10 @@ public=$(openssl pkey -in "$work/key.pem" -pubout -outform DER | tail -c 32 | ba
 
 fields=$(field order-private-key <"$work/key.pem"),$(printf %s "$public" | field order-public-key)
 for name in postgres-password user-password product-password order-password reconcile-password payment-secret-key \
-    payment-webhook-secret; do
+    payment-webhook-secret storefront-key; do
     fields+=,$(random | field "$name")
 done
+fields+=,$(random 64 | field cookie-key)
 body='{"apiVersion":"v1","kind":"Secret","metadata":{"name":"dockside"},"type":"Opaque","data":{'$fields'}}'
 
 host=$KUBERNETES_SERVICE_HOST

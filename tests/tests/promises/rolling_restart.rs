@@ -38,7 +38,8 @@ impl Replicated {
         let dir = dir.to_str().unwrap().to_owned();
         // As `test` built them.
         let programs = built();
-        let up = ["up", "--detach", "--replicas", "2", "--port", "0", "--programs", &programs];
+        let up =
+            ["up", "--detach", "--replicas", "2", "--port", "0", "--no-storefront", "--programs", &programs];
         let up = dockside_with(&SETTINGS, &dir, &up);
         if !up.status.success() {
             down(&dir);

@@ -105,6 +105,7 @@ fn start(
         hasty: false,
         measured: true,
         replicas,
+        storefront: false,
         links: None,
         balancers: Vec::new(),
     };

@@ -112,6 +112,7 @@ fn start_shop(layout: &Layout, supervisor: &Supervisor, args: &Args) -> Result<P
         hasty: true,
         measured: false,
         replicas: args.replicas,
+        storefront: false,
         links: Some(program("links")?),
         balancers: Vec::new(),
     };

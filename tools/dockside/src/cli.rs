@@ -27,6 +27,8 @@ pub struct UpArgs {
     pub programs: Option<PathBuf>,
     pub servers: bool,
     pub no_demo: bool,
+    /// The API alone, without web pages.
+    pub no_storefront: bool,
     /// PostgreSQL, RabbitMQ and nginx as containers.
     pub docker: bool,
     /// Processes of each service.
@@ -57,8 +59,8 @@ pub fn command() -> Command {
                 .arg(flag("json", "As one JSON document, with the administrators' addresses of PostgreSQL and RabbitMQ")),
             Command::new("logs").about("Show what the processes wrote").args([
                 Arg::new("service").value_name("NAME").help(
-                    "user, product, order, payment-sandbox, edge, postgres, rabbitmq, or dockside after --detach; order-2 for the \
-                     second replica; all when left out",
+                    "user, product, order, storefront, payment-sandbox, edge, postgres, rabbitmq, or dockside after --detach; \
+                     order-2 for the second replica; all when left out",
                 ),
                 flag("follow", "Keep showing what is added, until Ctrl-C").short('f'),
                 Arg::new("lines")
@@ -87,7 +89,7 @@ pub fn command() -> Command {
                     "names",
                     "NAME",
                     "fmt, manifests, contracts, clippy, unit (all but system), cluster, system, conformance; a package: user, \
-                     product, order, messaging, service, sandbox, operator, load, dockside; or part of the names of tests",
+                     product, order, storefront, messaging, service, sandbox, operator, load, dockside; or part of the names of tests",
                 ))
                 .args([
                     programs("postgres", "Run on the PostgreSQL whose programs are in this folder"),
@@ -185,9 +187,10 @@ fn up_command() -> Command {
                 .conflicts_with("release"),
             flag("servers", "Only PostgreSQL and RabbitMQ, for developing against"),
             flag("no-demo", "No demo catalogue and accounts"),
+            flag("no-storefront", "No web pages: the API alone"),
             flag("docker", "Run PostgreSQL, RabbitMQ and nginx as containers, also where they are installed"),
             replicas_arg().long_help(
-                "Processes each of user, product and order, 1 to 8. The second order is named order-2. The edge spreads \
+                "Processes each of user, product, order and storefront, 1 to 8. The second order is named order-2. The edge spreads \
                  requests over them and passes over one that is away; `restart` replaces them one at a time.",
             ),
             flag("detached", "The process in the background of --detach").hide(true),
@@ -213,7 +216,7 @@ fn restart_command() -> Command {
              dockside restart order (with --release for a shop that was started so).",
         )
         .arg(Arg::new("service").value_name("SERVICE").required(true).help(
-            "user, product, order, payment-sandbox, edge, postgres or rabbitmq; order-2 for the second replica alone",
+            "user, product, order, storefront, payment-sandbox, edge, postgres or rabbitmq; order-2 for the second replica alone",
         ))
 }
 
@@ -335,6 +338,7 @@ pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
                 programs: m.get_one::<PathBuf>("programs").cloned(),
                 servers: m.get_flag("servers"),
                 no_demo: m.get_flag("no-demo"),
+                no_storefront: m.get_flag("no-storefront"),
                 docker: m.get_flag("docker"),
                 replicas: m.get_one("replicas").copied().unwrap_or(1),
                 detached: m.get_flag("detached"),

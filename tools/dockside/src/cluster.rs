@@ -161,6 +161,7 @@ pub fn start(layout: &Layout, supervisor: &Supervisor, args: &Args) -> Result<Pa
         hasty: true,
         measured: false,
         replicas: args.replicas.max(2),
+        storefront: false,
         links: None,
         balancers: hosts.balancer.iter().map(by).collect(),
     };

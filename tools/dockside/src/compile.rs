@@ -14,7 +14,7 @@ use crate::process::{self, Signal};
 use crate::signals;
 
 /// The programs that make the shop, by package.
-pub const PACKAGES: [&str; 4] = ["user", "product", "order", "payment-sandbox"];
+pub const PACKAGES: [&str; 5] = ["user", "product", "order", "payment-sandbox", "storefront"];
 
 /// `cargo`, as if typed in the checkout: without what `cargo run` put into this process's environment.
 pub fn cargo(layout: &Layout) -> Command {
@@ -56,12 +56,12 @@ pub fn cargo_missing(e: std::io::Error) -> anyhow::Error {
     }
 }
 
-/// Builds the four programs; returns where each is.
+/// Builds the programs; returns where each is.
 pub fn services(layout: &Layout, release: bool) -> Result<BTreeMap<String, PathBuf>> {
     programs(layout, &PACKAGES, &PACKAGES, release)
 }
 
-/// The four programs that were built before, in this folder.
+/// The programs that were built before, in this folder.
 pub fn built_in(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
     let folder = folder.canonicalize().with_context(|| format!("no folder {}", folder.display()))?;
     let found = PACKAGES.map(|package| (package.to_owned(), folder.join(package)));

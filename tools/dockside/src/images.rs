@@ -14,7 +14,7 @@ use crate::layout::Layout;
 use crate::process::output;
 
 /// The programs that have one: the shop's, and the operator's for the comparison that runs by itself.
-const IMAGES: [&str; 5] = ["user", "product", "order", "payment-sandbox", "operator"];
+const IMAGES: [&str; 6] = ["user", "product", "order", "storefront", "payment-sandbox", "operator"];
 
 /// Of each image, compressed: what a node has to pull.
 const LIMIT: u64 = 20 << 20;

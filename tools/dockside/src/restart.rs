@@ -37,7 +37,7 @@ pub fn run(layout: &Layout, service: &str) -> Result<ExitCode> {
     let Some(_lock) = Lock::named(layout, LOCK)? else {
         bail!("another `cargo dockside restart` is at work")
     };
-    if let ([_], "user" | "product" | "order") = (&names[..], service) {
+    if let ([_], "user" | "product" | "order" | "storefront") = (&names[..], service) {
         step(service, "refuses requests until it is back; `up --replicas 2` has another one answer them");
     }
     let id = random_hex()?;

@@ -1,6 +1,7 @@
 //! The shop's own processes: ports, settings, order of start, and what the user is told.
 
 mod links;
+mod storefront;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -50,8 +51,10 @@ pub struct Options {
     pub hasty: bool,
     /// The edge's limits for a single address are out of the way.
     pub measured: bool,
-    /// Processes of user, of product and of order.
+    /// Processes of user, of product, of order and of the storefront.
     pub replicas: usize,
+    /// The web pages; without them the shop is its API alone.
+    pub storefront: bool,
     /// For runs with faults, the program between the services and what they call: its links can be made to fail.
     pub links: Option<PathBuf>,
     /// Where a cluster has several: by which address of the database and of the broker each replica goes, in turn. Empty:
@@ -67,6 +70,8 @@ struct Ports {
     user: Vec<Three>,
     product: Vec<Three>,
     order: Vec<Three>,
+    /// Nothing listens on the second of each.
+    storefront: Vec<Three>,
     sandbox: u16,
     edge: u16,
 }
@@ -79,19 +84,21 @@ impl Ports {
             Ok(port)
         };
         // The first replica of each has the usual ones.
-        let mut all = |n: u16| -> Result<Vec<Three>> {
+        let mut all = |n: u16, replicas: usize| -> Result<Vec<Three>> {
             let usual = |kind: u16, replica: usize| (replica == 1).then_some(kind + n);
-            (1..=options.replicas)
+            (1..=replicas)
                 .map(|r| Ok([one(usual(8080, r))?, one(usual(9080, r))?, one(usual(7080, r))?]))
                 .collect()
         };
-        let (user, product, order) = (all(1)?, all(2)?, all(3)?);
+        let replicas = options.replicas;
+        let (user, product, order) = (all(1, replicas)?, all(2, replicas)?, all(3, replicas)?);
+        let storefront = all(4, if options.storefront { replicas } else { 0 })?;
         let sandbox = one(Some(8090))?;
         let edge = match options.port {
             Some(port) if port != 0 => port,
             _ => one(None)?,
         };
-        Ok(Ports { user, product, order, sandbox, edge })
+        Ok(Ports { user, product, order, storefront, sandbox, edge })
     }
 }
 
@@ -116,7 +123,7 @@ fn replica_name(service: &str, number: usize) -> String {
     if number == 1 { service.to_owned() } else { format!("{service}-{number}") }
 }
 
-/// Starts the four programs and, once the broker is there too, the edge; waits until all are ready.
+/// Starts the shop's programs and, once the broker is there too, the edge; waits until all are ready.
 pub fn start(
     layout: &Layout,
     supervisor: &Supervisor,
@@ -152,6 +159,8 @@ pub fn start(
     let program = |name: &str| programs.get(name).cloned().with_context(|| format!("no program {name}"));
     let (key, public_key) = order_key(layout, &program("order")?)?;
     let edge = loopback(ports.edge);
+    let shop = storefront::address(ports.edge);
+    let page = |setting, path| storefront::page(setting, &shop, path).filter(|_| options.storefront);
 
     let sandbox_data = layout.dir.join("sandbox");
     fs::create_dir_all(&sandbox_data)?;
@@ -160,15 +169,20 @@ pub fn start(
         name: "payment-sandbox".into(),
         program: program("payment-sandbox")?,
         args: Vec::new(),
-        env: settings([
-            ("HTTP_ADDR", loopback(ports.sandbox)),
-            ("DATA_DIR", sandbox_data.display().to_string()),
-            ("SECRET_KEY", secrets.payment_secret_key.clone()),
-            // Any replica takes them.
-            ("WEBHOOK_URL", format!("http://{edge}/api/v1/payments/webhook")),
-            ("WEBHOOK_SECRET", secrets.payment_webhook_secret.clone()),
-            ("LOG_FORMAT", "json".into()),
-        ]),
+        env: settings(
+            [
+                ("HTTP_ADDR", loopback(ports.sandbox)),
+                ("DATA_DIR", sandbox_data.display().to_string()),
+                ("SECRET_KEY", secrets.payment_secret_key.clone()),
+                // Any replica takes them.
+                ("WEBHOOK_URL", format!("http://{edge}/api/v1/payments/webhook")),
+                ("WEBHOOK_SECRET", secrets.payment_webhook_secret.clone()),
+                ("LOG_FORMAT", "json".into()),
+            ]
+            .into_iter()
+            // The user's is the shop's.
+            .chain(given("PUBLIC_URL").map(|_| ("PUBLIC_URL", sandbox_http.clone()))),
+        ),
         run_as: None,
         addresses: Addresses { http: Some(sandbox_http.clone()), ..Addresses::default() },
         probe: Probe::HttpAnswer { url: format!("{sandbox_http}/livez") },
@@ -221,7 +235,9 @@ pub fn start(
     // Tests ask more often, all from one address.
     let resets =
         (!is_set("PASSWORD_RESETS_AN_HOUR")).then(|| ("PASSWORD_RESETS_AN_HOUR", "1000000".to_owned()));
-    let own = [trusted.clone()].into_iter().chain(mail).chain(resets).chain(demo.clone()).collect();
+    let new_password = page("PASSWORD_RESET_URL", "/reset-password?token={token}");
+    let own = [trusted.clone()].into_iter().chain(mail).chain(resets).chain(new_password);
+    let own = own.chain(demo.clone()).collect();
     serve("user", &ports.user, &secrets.user, own)?;
     let folder = fs::canonicalize(&layout.dir)?.join("objects");
     let objects = object_store(&folder, options.hasty, is_set("OBJECT_STORE_URL"));
@@ -229,7 +245,8 @@ pub fn start(
     // That of the demo data.
     let currency =
         (options.demo && !is_set("DEFAULT_CURRENCY")).then(|| ("DEFAULT_CURRENCY", "EUR".to_owned()));
-    let own = [jwks.clone(), trusted].into_iter().chain(objects).chain(demo).chain(currency).collect();
+    let own =
+        [jwks.clone(), trusted].into_iter().chain(objects).chain(demo.clone()).chain(currency).collect();
     serve("product", &ports.product, &secrets.product, own)?;
     let own = [
         jwks,
@@ -240,12 +257,25 @@ pub fn start(
         ("PAYMENT_WEBHOOK_SECRET", secrets.payment_webhook_secret.clone()),
         ("SERVICE_KEY_FILE", key.display().to_string()),
     ];
-    let own = own.into_iter().chain(links::short_times(options)).collect();
+    let back = page("PAYMENT_RETURN_URL", "/orders/{order_id}");
+    let own = own.into_iter().chain(back).chain(links::short_times(options)).collect();
     serve("order", &ports.order, &secrets.order, own)?;
 
+    for replica in named("storefront", &ports.storefront) {
+        let more = delay.clone().into_iter().chain(demo.clone());
+        start(storefront::spec(replica, program("storefront")?, &edge, &shop, secrets, more))?;
+    }
+
     let http = |ports: &[Three]| ports.iter().map(|ports| ports[0]).collect();
-    let [user, product, order] = [&ports.user, &ports.product, &ports.order].map(|ports| http(ports));
-    let edge = nginx::Edge { port: ports.edge, user, product, order, limited: !options.measured };
+    let edge = nginx::Edge {
+        port: ports.edge,
+        user: http(&ports.user),
+        product: http(&ports.product),
+        order: http(&ports.order),
+        storefront: http(&ports.storefront),
+        storefront_key: secrets.storefront_key.clone(),
+        limited: !options.measured,
+    };
     start(nginx::spec(layout, &edge, options.contained)?)?;
     thread::scope(|scope| {
         let wait = |name: &str| -> Result<()> {
@@ -291,9 +321,12 @@ fn order_key(layout: &Layout, order: &Path) -> Result<(PathBuf, String)> {
     Ok((private, text.trim().to_owned()))
 }
 
-/// What to do next.
-pub fn summary(edge: &str, demo: bool) {
-    line(&format!("  {}  {}", bold("The shop:"), bold(edge)));
+/// What to do next; with the address of the pages where there are some.
+pub fn summary(edge: &str, demo: bool, pages: bool) {
+    if pages {
+        line(&format!("  {}  {}", bold("The shop:"), bold(edge)));
+    }
+    line(&format!("  {}   {edge}/docs", bold("Its API:")));
     if demo {
         line("");
         line("  demo@dockside.test   dockside-demo    a customer");
@@ -339,15 +372,17 @@ mod tests {
             hasty: false,
             measured: false,
             replicas: 3,
+            storefront: true,
             links: None,
             balancers: Vec::new(),
         };
         let mut taken = Vec::new();
         let ports = Ports::choose(&options, &mut taken).unwrap();
-        assert_eq!([ports.user.len(), ports.product.len(), ports.order.len()], [3, 3, 3]);
+        let lengths = [&ports.user, &ports.product, &ports.order, &ports.storefront].map(Vec::len);
+        assert_eq!(lengths, [3; 4]);
         let all = taken.len();
         taken.sort_unstable();
         taken.dedup();
-        assert_eq!((taken.len(), all), (3 * 3 * 3 + 2, 3 * 3 * 3 + 2));
+        assert_eq!((taken.len(), all), (4 * 3 * 3 + 2, 4 * 3 * 3 + 2));
     }
 }

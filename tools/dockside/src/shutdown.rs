@@ -10,6 +10,8 @@ use crate::supervisor::stop_signal;
 
 /// First what takes requests, last what holds the data; those in one row end together.
 const ORDER: &[&[&str]] = &[
+    // Pages that are under way still need the edge.
+    &["storefront"],
     &["edge"],
     &["order"],
     &["product"],

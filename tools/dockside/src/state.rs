@@ -146,6 +146,10 @@ pub struct Secrets {
     pub reconcile: String,
     pub payment_secret_key: String,
     pub payment_webhook_secret: String,
+    /// What the storefront proves itself to the edge by.
+    pub storefront_key: String,
+    /// What the storefront seals its cookies with: 64 bytes.
+    pub cookie_key: String,
 }
 
 impl Secrets {
@@ -179,6 +183,9 @@ impl Secrets {
             // The shapes of Stripe's test keys, so that its client libraries take them.
             payment_secret_key: secret("payment_secret_key", "sk_test_")?,
             payment_webhook_secret: secret("payment_webhook_secret", "whsec_")?,
+            storefront_key: secret("storefront_key", "")?,
+            // 16 bytes after 48.
+            cookie_key: secret("cookie_key", &(random_hex()? + &random_hex()? + &random_hex()?))?,
         };
         if made {
             write_private(&path, &serde_json::to_vec_pretty(&known)?)?;

@@ -107,7 +107,7 @@ impl Plan {
                 "cluster" => plan.cluster = true,
                 "sandbox" => plan.packages.push("payment-sandbox".to_owned()),
                 "user" | "product" | "order" | "messaging" | "service" | "proto" | "dockside"
-                | "operator" | "load" | "payment-sandbox" => {
+                | "operator" | "load" | "payment-sandbox" | "storefront" => {
                     plan.packages.push(name.clone());
                 }
                 _ => plan.filters.push(name.clone()),
@@ -375,6 +375,7 @@ fn tested(
                 hasty: true,
                 measured: false,
                 replicas: 1,
+                storefront: false,
                 links: None,
                 balancers: Vec::new(),
             };
@@ -519,6 +520,8 @@ mod tests {
         assert_eq!(plan(&["cluster"]), Plan { cluster: true, ..Plan::default() });
         let sandbox = plan(&["sandbox"]);
         assert!(sandbox.runs("payment-sandbox") && !sandbox.runs("order") && !sandbox.system);
+        let storefront = plan(&["storefront"]);
+        assert!(storefront.runs("storefront") && !storefront.system && storefront.filters.is_empty());
         let filter = plan(&["oversold"]);
         assert!(filter.unit && filter.system && filter.filters == ["oversold"]);
         let narrowed = plan(&["order", "oversold"]);

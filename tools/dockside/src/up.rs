@@ -130,6 +130,7 @@ fn bring_up(layout: &Layout, supervisor: &Supervisor, args: &UpArgs) -> Result<(
                 hasty: false,
                 measured: false,
                 replicas: args.replicas,
+                storefront: !args.no_storefront,
                 links: None,
                 balancers: Vec::new(),
             };
@@ -163,7 +164,7 @@ fn summary(state: &State, args: &UpArgs) {
         return;
     };
     if let Some(edge) = &state.edge {
-        services::summary(edge, !args.no_demo);
+        services::summary(edge, !args.no_demo, !args.no_storefront);
     } else {
         line(&format!("  DATABASE_URL={postgres}"));
         line(&format!("  AMQP_URL={rabbitmq}"));

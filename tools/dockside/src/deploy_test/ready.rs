@@ -10,10 +10,11 @@ use crate::console::seconds;
 use crate::signals;
 
 /// What each logs once it takes requests.
-const SERVICES: [(&str, &str); 4] = [
+const SERVICES: [(&str, &str); 5] = [
     ("user", "service.ready"),
     ("product", "service.ready"),
     ("order", "service.ready"),
+    ("storefront", "service.ready"),
     ("payment-sandbox", "payment sandbox serves"),
 ];
 const LIMIT: Duration = Duration::from_secs(1);

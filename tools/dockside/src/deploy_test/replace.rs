@@ -45,7 +45,7 @@ fn pulls_none_of_ours(shop: &Shop) -> Result<()> {
     let ours = |service: &Value| service["image"].as_str().is_some_and(|i| i.starts_with("dockside/"));
     let wrong = services.iter().find(|(_, s)| ours(s) && s["pull_policy"] != "never");
     ensure!(wrong.is_none(), "Compose would pull the image of {:?}", wrong.map(|(name, _)| name));
-    ensure!(services.values().filter(|s| ours(s)).count() == 8, "not the images that were expected");
+    ensure!(services.values().filter(|s| ours(s)).count() == 10, "not the images that were expected");
     Ok(())
 }
 
@@ -54,7 +54,7 @@ pub fn heal(shop: &Shop) -> Result<String> {
     let product = stocked(shop, 1, 10)?.remove(0);
     let customer = Customer::new(shop)?;
     let (tools, mut found) = (shop.tools()?, Vec::new());
-    for service in ["user", "product", "order"] {
+    for service in ["user", "product", "order", "storefront"] {
         let id = shop.container(service)?;
         let before: u32 = inspect(&id, "{{.RestartCount}}")?.parse().context("no number of restarts")?;
         let pid = inspect(&id, "{{.State.Pid}}")?;

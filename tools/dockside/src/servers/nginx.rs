@@ -22,6 +22,9 @@ pub struct Edge {
     pub user: Vec<u16>,
     pub product: Vec<u16>,
     pub order: Vec<u16>,
+    /// None where there are no web pages.
+    pub storefront: Vec<u16>,
+    pub storefront_key: String,
     /// Whether a single address is held to a rate unless the environment says so.
     pub limited: bool,
 }
@@ -57,10 +60,13 @@ pub fn spec(layout: &Layout, edge: &Edge, contained: bool) -> Result<Spec> {
         ("USER_UPSTREAM", replicas(&edge.user)),
         ("PRODUCT_UPSTREAM", replicas(&edge.product)),
         ("ORDER_UPSTREAM", replicas(&edge.order)),
+        ("STOREFRONT_UPSTREAM", replicas(&edge.storefront)),
+        ("STOREFRONT_KEY", edge.storefront_key.clone()),
         // By the groups, whose connections are kept; no canary.
         ("USER_ROUTE", "user".to_owned()),
         ("PRODUCT_ROUTE", "product".to_owned()),
         ("ORDER_ROUTE", "order".to_owned()),
+        ("STOREFRONT_ROUTE", "storefront".to_owned()),
         ("USER_CANARY", "user".to_owned()),
         ("PRODUCT_CANARY", "product".to_owned()),
         ("ORDER_CANARY", "order".to_owned()),
@@ -85,7 +91,7 @@ pub fn spec(layout: &Layout, edge: &Edge, contained: bool) -> Result<Spec> {
         run_as: user,
         addresses: Addresses { http: Some(url), ..Addresses::default() },
         // Answered by the edge itself.
-        probe: Probe::HttpAnswer { url: format!("http://127.0.0.1:{}/", edge.port) },
+        probe: Probe::HttpAnswer { url: format!("http://127.0.0.1:{}/healthz", edge.port) },
         hidden: false,
         container: None,
     };
@@ -95,6 +101,9 @@ pub fn spec(layout: &Layout, edge: &Edge, contained: bool) -> Result<Spec> {
 /// For the group of a service. None of them is left out because it failed a moment ago: with all of them left out, as one
 /// after the other is restarted, there would be nobody to ask. Who is away refuses at once, and the next is asked.
 fn replicas(ports: &[u16]) -> String {
+    if ports.is_empty() {
+        return "127.0.0.1 down".to_owned();
+    }
     let servers: Vec<_> = ports.iter().map(|port| format!("127.0.0.1:{port} max_fails=0")).collect();
     servers.join("; server ")
 }
@@ -136,20 +145,26 @@ mod tests {
     }
 
     impl Alone {
-        fn start(cors_origins: &str) -> Self {
+        /// With these values; all others are usual.
+        fn start(own: &[(&'static str, &str)]) -> Self {
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
             let dir = std::env::temp_dir().join(format!("dockside-edge-{port}"));
             fs::create_dir_all(&dir).unwrap();
             let template = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docker/edge/nginx.conf.template");
-            let mut values = vec![
+            // The first one of a name counts.
+            let mut values: Vec<_> = own.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+            values.extend([
                 ("EDGE_DIR", dir.display().to_string()),
                 ("EDGE_LISTEN", format!("127.0.0.1:{port}")),
                 ("EDGE_ACCESS_LOG", "/dev/null".to_owned()),
                 ("EDGE_TRUSTED_PROXY", "unix:".to_owned()),
-                ("CORS_ORIGINS", cors_origins.to_owned()),
+                ("CORS_ORIGINS", String::new()),
                 ("EDGE_RESOLVER", "127.0.0.1".to_owned()),
                 ("EDGE_WORKERS", "1".to_owned()),
-            ];
+                ("STOREFRONT_UPSTREAM", replicas(&[])),
+                ("STOREFRONT_ROUTE", "storefront".to_owned()),
+                ("STOREFRONT_KEY", String::new()),
+            ]);
             for name in ["EDGE_RATE", "EDGE_BURST", "EDGE_AUTH_RATE", "EDGE_AUTH_BURST"] {
                 values.push((name, "1000".to_owned()));
             }
@@ -201,7 +216,7 @@ mod tests {
 
     #[test]
     fn pages_of_the_origins_in_the_setting_may_call_the_api_and_no_others() {
-        let edge = Alone::start("https://shop.example.com, http://localhost:3000");
+        let edge = Alone::start(&[("CORS_ORIGINS", "https://shop.example.com, http://localhost:3000")]);
         let preflight = |origin: &str| {
             let asked = format!(
                 "Origin: {origin}\r\nAccess-Control-Request-Method: POST\r\n\
@@ -240,12 +255,98 @@ mod tests {
 
     #[test]
     fn without_the_setting_no_page_may_and_the_edge_says_that_it_is_well() {
-        let edge = Alone::start("");
+        let edge = Alone::start(&[]);
         let answer = edge.answer("GET /healthz", "Origin: https://shop.example.com\r\n");
         assert!(answer.starts_with("http/1.1 200"), "{answer}");
         assert!(answer.contains("content-type: application/json"), "{answer}");
         assert!(answer.ends_with("{\"status\":\"ok\"}\n"), "{answer}");
         assert!(!answer.contains("access-control") && !answer.contains("vary: origin"), "{answer}");
+    }
+
+    /// A service whose answers are the heads of their requests; its port.
+    fn echo() -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let _ = stream.set_read_timeout(Some(Duration::from_secs(20)));
+                let (mut head, mut byte) = (Vec::<u8>::new(), [0_u8]);
+                while !head.ends_with(b"\r\n\r\n") && matches!(stream.read(&mut byte), Ok(1)) {
+                    head.push(byte[0]);
+                }
+                let own = "Connection: close\r\nX-Content-Type-Options: nosniff";
+                let _ = write!(stream, "HTTP/1.1 200 OK\r\n{own}\r\nContent-Length: {}\r\n\r\n", head.len());
+                let _ = stream.write_all(&head);
+            }
+        });
+        port
+    }
+
+    #[test]
+    fn one_visitors_guesses_are_refused_and_nobody_elses() {
+        let service = format!("127.0.0.1:{}", echo());
+        let limits = [("EDGE_AUTH_RATE", "1"), ("EDGE_AUTH_BURST", "3")];
+        let own = [("STOREFRONT_KEY", "Key-1_a"), ("USER_UPSTREAM", service.as_str()), limits[0], limits[1]];
+        let edge = Alone::start(&own);
+        let guess = |headers: &str| edge.answer("POST /api/v1/auth/login", headers);
+        let visitor =
+            |address: &str| format!("X-Storefront-Key: Key-1_a\r\nX-Visitor-Address: {address}\r\n");
+        let one = visitor("203.0.113.7");
+        assert!((0..50).any(|_| guess(&one).starts_with("http/1.1 429")));
+        for address in ["203.0.113.8", "2001:db8::7"] {
+            let answer = guess(&visitor(address));
+            assert!(answer.starts_with("http/1.1 200"), "{answer}");
+            assert!(answer.contains(&format!("x-forwarded-for: {address}\r\n")), "{answer}");
+            assert!(!answer.contains("key-1_a") && !answer.contains("x-visitor-address"), "{answer}");
+        }
+        // The storefront's own, which is this machine's.
+        let answer = guess("X-Storefront-Key: Key-1_a\r\n");
+        assert!(answer.contains("x-forwarded-for: 127.0.0.1\r\n"), "{answer}");
+    }
+
+    #[test]
+    fn nobody_without_the_storefronts_key_is_believed_about_an_address() {
+        let service = format!("127.0.0.1:{}", echo());
+        let upstreams = [("USER_UPSTREAM", service.as_str()), ("STOREFRONT_UPSTREAM", service.as_str())];
+        let with_key = Alone::start(&[("STOREFRONT_KEY", "Key-1_a"), upstreams[0], upstreams[1]]);
+        let without = Alone::start(&[("STOREFRONT_KEY", ""), upstreams[0], upstreams[1]]);
+        for (edge, key, address) in [
+            (&with_key, "key-1_a", "203.0.113.7"),
+            (&with_key, "Key-1_", "203.0.113.7"),
+            (&with_key, "Key-1_ab", "203.0.113.7"),
+            (&with_key, "", "203.0.113.7"),
+            (&with_key, "Key-1_a", "\"},{"),
+            (&with_key, "Key-1_a", "203.0.113.7, 203.0.113.8"),
+            (&without, "", "203.0.113.7"),
+            (&without, "Key-1_a", "203.0.113.7"),
+        ] {
+            let said = format!("X-Storefront-Key: {key}\r\nX-Visitor-Address: {address}\r\n");
+            // The storefront hears neither header from outside.
+            for path in ["/api/v1/me", "/orders/1/events", "/admin"] {
+                let answer = edge.answer(&format!("GET {path}"), &said);
+                assert!(answer.contains("x-forwarded-for: 127.0.0.1\r\n"), "{key}, {address}: {answer}");
+                assert!(!answer.contains("x-storefront-key") && !answer.contains("x-visitor"), "{answer}");
+                assert_eq!(answer.matches("x-content-type-options").count(), 1, "{answer}");
+            }
+        }
+    }
+
+    #[test]
+    fn where_the_storefront_is_away_a_page_says_so_and_the_api_goes_on_with_problem_documents() {
+        let edge = Alone::start(&[("CORS_ORIGINS", "https://shop.example.com")]);
+        for path in ["/", "/orders/1/events", "/admin/imports", "/apiary"] {
+            let answer = edge.answer(&format!("GET {path}"), "Origin: https://shop.example.com\r\n");
+            assert!(answer.starts_with("http/1.1 503"), "{path}: {answer}");
+            assert!(answer.contains("content-type: text/html; charset=utf-8\r\n"), "{path}: {answer}");
+            assert!(answer.contains("<h1>the shop is away for a moment</h1>"), "{path}: {answer}");
+            assert!(answer.contains("retry-after: 1\r\n"), "{path}: {answer}");
+            assert!(!answer.contains("access-control"), "{path}: {answer}");
+        }
+        for path in ["/api", "/api/v2", "/api/v1/meow"] {
+            let answer = edge.answer(&format!("GET {path}"), "");
+            assert!(answer.starts_with("http/1.1 404"), "{path}: {answer}");
+            assert!(answer.contains("content-type: application/problem+json\r\n"), "{path}: {answer}");
+        }
     }
 
     #[test]
