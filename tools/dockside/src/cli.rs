@@ -88,7 +88,7 @@ pub fn command() -> Command {
                 .arg(names(
                     "names",
                     "NAME",
-                    "fmt, manifests, contracts, clippy, unit (all but system), cluster, system, conformance; a package: user, \
+                    "fmt, manifests, contracts, clippy, unit (all but system), cluster, system, web (in a browser), conformance; a package: user, \
                      product, order, storefront, messaging, service, sandbox, operator, load, dockside; or part of the names of tests",
                 ))
                 .args([
