@@ -52,6 +52,22 @@ impl Site {
         buyer.ended(orders[0]["id"].as_str().unwrap()).await
     }
 
+    /// A session of theirs whose access token has run out by the storefront's clock, as the cookie that a browser sets.
+    pub async fn worn_session(&self, person: &Person) -> Value {
+        let body = json!({"email": person.email, "password": PASSWORD});
+        let tokens =
+            send(self.shop.request(reqwest::Method::POST, "/auth/login").json(&body)).await.unwrap().body;
+        let session = json!({"a": tokens["access_token"], "r": tokens["refresh_token"], "u": 0, "n": "Ada", "s": false, "c": 0});
+        let secrets: Value = serde_json::from_str(&self.shop.file("secrets.json")).unwrap();
+        let key = secrets["cookie_key"].as_str().unwrap();
+        let key: Vec<u8> =
+            (0..key.len() / 2).map(|n| u8::from_str_radix(&key[2 * n..2 * n + 2], 16).unwrap()).collect();
+        let mut jar = cookie::CookieJar::new();
+        jar.private_mut(&cookie::Key::from(&key)).add(cookie::Cookie::new("session", session.to_string()));
+        let value = jar.get("session").unwrap().value();
+        json!({"url": self.pages, "name": "session", "value": value, "httpOnly": true, "sameSite": "Lax"})
+    }
+
     /// Staff change a product, as it is now.
     pub async fn change(&self, product: Uuid, change: &Value) {
         let staff = self.shop.staff().await;
@@ -132,6 +148,20 @@ impl Browser<'_> {
         self.comes_to("/orders/").await["/orders/".len()..].to_owned()
     }
 
+    /// Comes to the order by sending the same form again, as long as the page says that nobody knows yet.
+    pub async fn insist(&self) {
+        let at_order = || async {
+            if self.path().await.starts_with("/orders/") {
+                return Some(());
+            }
+            if self.has(AGAIN).await {
+                self.click(AGAIN).await;
+            }
+            None
+        };
+        eventually("the order's page", Duration::from_secs(60), at_order).await;
+    }
+
     /// Waits until the page that is open shows that its order is so far, by itself.
     pub async fn order_becomes(&self, status: &str) {
         self.find(&format!(".now .status-{status}")).await;
@@ -150,3 +180,6 @@ impl Browser<'_> {
 
 /// The button that pays.
 pub const PAY: &str = "aside button";
+
+/// The button that sends the same form again.
+const AGAIN: &str = ".narrow form[action='/checkout'] button";
