@@ -135,7 +135,10 @@ impl Frame {
     pub fn stand_in(&self, name: &str, category: &str) -> &'static str {
         let named = |text: &str| {
             let text = text.to_lowercase();
-            STAND_INS.iter().find(|(words, _)| words.split(' ').any(|word| text.contains(word))).map(|found| found.1)
+            STAND_INS
+                .iter()
+                .find(|(words, _)| words.split(' ').any(|word| text.contains(word)))
+                .map(|found| found.1)
         };
         named(name).or_else(|| named(category)).unwrap_or("box")
     }
@@ -171,13 +174,18 @@ impl Frame {
 }
 
 /// Parts of words, and the picture of the sprite for them; the first that fits counts.
-const STAND_INS: [(&str, &str); 13] = [
+const STAND_INS: [(&str, &str); 15] = [
+    ("soap shampoo balm salve", "soap"),
+    ("barometer compass clock thermometer hygrometer binocular", "gauge"),
     ("knife knives blade", "knife"),
     ("rope line cord rigging shackle", "rope"),
     ("sardine mackerel anchov tuna fish mussel", "fish"),
     ("mug cup coffee tea kettle pantry chocolate honey jam", "cup"),
     ("lamp light lantern torch candle", "lamp"),
-    ("jacket sweater jumper smock shirt trouser coat vest cloth hat glove beanie sock outer knitwear cap", "clothing"),
+    (
+        "jacket sweater jumper smock shirt trouser coat vest cloth hat glove beanie sock outer knitwear cap",
+        "clothing",
+    ),
     ("bag pack tote holdall duffel pouch", "bag"),
     ("book chart atlas almanac log guide pencil paper", "book"),
     ("pot pan stove cook skillet pitcher plate bowl galley tableware enamel board", "pot"),
