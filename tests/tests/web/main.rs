@@ -6,6 +6,7 @@
 
 mod browser;
 mod driver;
+mod office;
 mod pages;
 mod purchase;
 mod site;
