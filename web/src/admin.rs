@@ -13,6 +13,8 @@ mod stock;
 mod types;
 mod upload;
 
+use std::mem;
+
 use axum::Router;
 use axum::extract::Request;
 use axum::middleware::{self, Next};
@@ -25,8 +27,10 @@ use url::form_urlencoded::Serializer;
 use uuid::Uuid;
 
 use crate::api::Refused;
+use crate::api::types::Problem;
 use crate::app::App;
-use crate::form::Form;
+use crate::form::{Fill, Form};
+use crate::locale::Lang;
 use crate::page::{Failed, Frame};
 use crate::visitor::Visitor;
 
@@ -96,6 +100,30 @@ impl Frame {
 /// A form's own, made when it was shown: sent twice, it counts once.
 fn key(form: &Form) -> String {
     form.get("key").parse::<Uuid>().unwrap_or_else(|_| new_key()).to_string()
+}
+
+/// As [`Fill::refuse`]. A form that was surely refused gets another key, as it comes again with other values. Where an
+/// answer is missing, the key stays: it may have been done.
+fn refuse(fill: &mut Fill, lang: Lang, refused: Refused, fields: &[&str]) -> Result<(), Refused> {
+    let sure = match &refused {
+        Refused::Problem(problem) => problem.status != 429 && problem.code != "idempotency_in_progress",
+        _ => false,
+    };
+    fill.refuse(lang, refused, fields)?;
+    if sure {
+        *fill = mem::take(fill).with("key", new_key().to_string());
+    }
+    Ok(())
+}
+
+/// The problem with the first field that it names, for a page that does not have that field.
+fn plainly(mut problem: Box<Problem>) -> Box<Problem> {
+    if let Some(error) = problem.errors.first() {
+        let field = error.pointer.trim_start_matches('/').replace('_', " ");
+        problem.detail =
+            if field.is_empty() { error.detail.clone() } else { format!("{field}: {}", error.detail) };
+    }
+    problem
 }
 
 fn new_key() -> Uuid {

@@ -13,9 +13,9 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use uuid::Uuid;
 
-use super::types::{ImportProgress, ImportReport};
+use super::types::{ImportError, ImportProgress, ImportReport};
 use super::upload::Upload;
-use super::{key, new_key};
+use super::{key, new_key, plainly};
 use crate::api::Refused;
 use crate::app::App;
 use crate::form::{Fill, sentence};
@@ -44,6 +44,10 @@ const PROFILES: [&str; 5] = ["shopify", "woocommerce", "magento", "prestashop", 
 /// Choices that the API takes as they are; an empty one is left to it.
 const CHOICES: [&str; 4] = ["profile", "currency", "decimal", "price_unit"];
 
+fn names_a_choice(pointer: &str) -> bool {
+    CHOICES.contains(&pointer.trim_start_matches('/'))
+}
+
 /// By the choice, else by the end of the file's name.
 fn media_type(choice: &str, file: &str) -> Option<&'static str> {
     let end = file.rsplit('.').next().unwrap_or_default().to_ascii_lowercase();
@@ -68,6 +72,12 @@ struct Imports {
 }
 
 impl Imports {
+    /// Without the field, which has its own column.
+    fn why<'a>(&self, error: &'a ImportError) -> &'a str {
+        let rest = error.detail.split_once(": ").filter(|(field, _)| field.starts_with('/'));
+        rest.map_or(error.detail.as_str(), |(_, why)| why)
+    }
+
     fn formats(&self) -> [&'static str; 6] {
         FORMATS.map(|(name, _)| name)
     }
@@ -124,6 +134,11 @@ async fn import(visitor: Visitor, mut upload: Upload) -> Shown {
         Err(Refused::Problem(problem)) if problem.status == 409 => {
             page.fill.general = Some(sentence(lang, &problem));
             page.unknown = id.parse().ok();
+        }
+        Err(Refused::Problem(problem))
+            if problem.errors.iter().all(|error| !names_a_choice(&error.pointer)) =>
+        {
+            page.fill.general = Some(plainly(problem).detail);
         }
         Err(refused) => page.fill.refuse(lang, refused, &CHOICES)?,
     }

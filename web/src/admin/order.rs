@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::types::Note;
-use super::{key, new_key};
+use super::{key, new_key, plainly, refuse};
 use crate::api::Refused;
 use crate::api::types::{Money, Order, OrderItem, OrderLine, Page, Refund};
 use crate::app::App;
@@ -188,7 +188,7 @@ async fn ship(visitor: Visitor, Path(id): Path<Uuid>, form: Form) -> Shown {
     if !fill.is_wrong() {
         match call(&visitor, Method::POST, id, "ship").json(&body).key(&key(&form)).done().await {
             Ok(_) => return Ok(went(&format!("/admin/orders/{id}"), "order-shipped")),
-            Err(refused) => fill.refuse(visitor.lang(), refused, &["carrier", "tracking_number"])?,
+            Err(refused) => refuse(&mut fill, visitor.lang(), refused, &["carrier", "tracking_number"])?,
         }
     }
     let mut page = view(&visitor, id).await?;
@@ -203,22 +203,11 @@ async fn correct(visitor: Visitor, Path(id): Path<Uuid>, form: Form) -> Shown {
         "tracking_number": form.get("new_number").trim(),
     });
     let answer = call(&visitor, Method::POST, id, "ship").json(&body).done().await;
-    let answer = answer.map_err(first_field);
-    done(&visitor, id, answer, "tracking-corrected").await
-}
-
-/// A problem that says what is wrong with which field, for a form that shows it above.
-fn first_field(refused: Refused) -> Refused {
-    match refused {
-        Refused::Problem(mut problem) => {
-            if let Some(error) = problem.errors.first() {
-                let field = error.pointer.trim_start_matches('/').replace('_', " ");
-                problem.detail = format!("{field}: {}", error.detail);
-            }
-            Refused::Problem(problem)
-        }
+    let answer = answer.map_err(|refused| match refused {
+        Refused::Problem(problem) => Refused::Problem(plainly(problem)),
         other => other,
-    }
+    });
+    done(&visitor, id, answer, "tracking-corrected").await
 }
 
 async fn deliver(visitor: Visitor, Path(id): Path<Uuid>, _: Form) -> Shown {
@@ -250,7 +239,7 @@ async fn refund(visitor: Visitor, Path(id): Path<Uuid>, form: Form) -> Shown {
     if !fill.is_wrong() {
         match call(&visitor, Method::POST, id, "refunds").json(&body).key(&key(&form)).done().await {
             Ok(_) => return Ok(went(&format!("/admin/orders/{id}"), "order-refunded")),
-            Err(refused) => fill.refuse(visitor.lang(), refused, &["amount", "reason", "returned"])?,
+            Err(refused) => refuse(&mut fill, visitor.lang(), refused, &["amount", "reason", "returned"])?,
         }
     }
     let mut page = view(&visitor, id).await?;
@@ -265,7 +254,7 @@ async fn note(visitor: Visitor, Path(id): Path<Uuid>, form: Form) -> Shown {
         Err(refused) => {
             let mut page = view(&visitor, id).await?;
             page.note = Fill::of(&form);
-            page.note.refuse(visitor.lang(), refused, &["text"])?;
+            refuse(&mut page.note, visitor.lang(), refused, &["text"])?;
             Ok(unprocessable(&page))
         }
     }

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::categories::{self, Choice};
 use super::product::{FIELDS, Values};
 use super::types::StaffProduct;
-use super::{address, key, new_key};
+use super::{address, key, new_key, refuse};
 use crate::api::types::{Page, Product};
 use crate::app::App;
 use crate::form::{Fill, Form};
@@ -94,7 +94,7 @@ async fn create(visitor: Visitor, form: Form) -> Shown {
                 return Ok(went(&format!("/admin/products/{}", product.id), "product-created"));
             }
             Err(refused) => {
-                fill.refuse(visitor.lang(), refused, &[FIELDS.as_slice(), &["stock"]].concat())?
+                refuse(&mut fill, visitor.lang(), refused, &[FIELDS.as_slice(), &["stock"]].concat())?
             }
         }
     }

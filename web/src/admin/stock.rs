@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::product::{self, versioned};
 use super::types::StockEntry;
-use super::{address, key, new_key};
+use super::{address, key, new_key, refuse};
 use crate::api::types::Page;
 use crate::app::App;
 use crate::form::{Fill, Form};
@@ -70,7 +70,7 @@ async fn adjust(visitor: Visitor, Path(id): Path<Uuid>, form: Form) -> Shown {
             let body = json!({"delta": delta, "reason": form.get("reason").trim()});
             match call.json(&body).key(&key(&form)).done().await {
                 Ok(_) => return Ok(went(&format!("/admin/products/{id}"), "stock-adjusted")),
-                Err(refused) => fill.refuse(visitor.lang(), refused, &["delta", "reason"])?,
+                Err(refused) => refuse(&mut fill, visitor.lang(), refused, &["delta", "reason"])?,
             }
         }
     }
