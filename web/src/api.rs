@@ -51,29 +51,24 @@ impl Refused {
 /// The one client of the process, and where the API is.
 pub struct Client {
     http: reqwest::Client,
-    /// For what goes on for minutes.
-    streams: reqwest::Client,
     base: Url,
     key: HeaderValue,
 }
 
 impl Client {
     pub fn new(config: &Config) -> anyhow::Result<Self> {
-        let builder = || {
-            reqwest::Client::builder()
-                .connect_timeout(Duration::from_secs(2))
-                .pool_idle_timeout(Duration::from_secs(50))
-                .redirect(Policy::none())
-                .user_agent("dockside-storefront")
-        };
         let mut key =
             HeaderValue::from_str(&config.storefront_key).context("STOREFRONT_KEY is no header's value")?;
         key.set_sensitive(true);
         let base = config.api_url.join("/api/v1/").context("API_URL is no address to build on")?;
-        let http = builder().timeout(WRITE_DEADLINE).build()?;
-        // The API sends a heartbeat each 15 seconds.
-        let streams = builder().read_timeout(Duration::from_secs(45)).build()?;
-        Ok(Self { http, streams, base, key })
+        let http = reqwest::Client::builder()
+            .connect_timeout(Duration::from_secs(2))
+            // For streams: the API sends a heartbeat each 15 seconds. Other calls have a deadline each.
+            .read_timeout(Duration::from_secs(45))
+            .pool_idle_timeout(Duration::from_secs(50))
+            .redirect(Policy::none())
+            .build()?;
+        Ok(Self { http, base, key })
     }
 
     fn url(&self, path: &[&str]) -> Url {
@@ -106,12 +101,18 @@ impl<'v> Call<'v> {
     /// A stream: it has no deadline of its own.
     pub fn stream(visitor: &'v Visitor, path: &[&str]) -> Self {
         let client = &visitor.app().client;
-        Self { visitor, signed: true, request: introduce(visitor, client.streams.get(client.url(path))) }
+        Self { visitor, signed: true, request: introduce(visitor, client.http.get(client.url(path))) }
     }
 
     /// With the visitor's access token; without a session nothing is sent.
     pub fn signed(mut self) -> Self {
         self.signed = true;
+        self
+    }
+
+    /// With the deadline of what only reads.
+    pub fn soon(mut self) -> Self {
+        self.request = self.request.timeout(READ_DEADLINE);
         self
     }
 
@@ -200,6 +201,7 @@ fn understood<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refused> {
 
 async fn good(answer: reqwest::Response) -> Result<Bytes, Refused> {
     let status = answer.status();
+    let path = answer.url().path().to_owned();
     let location = answer.headers().get(header::LOCATION).and_then(|to| to.to_str().ok()).map(str::to_owned);
     let body = read(answer).await?;
     if status.is_success() {
@@ -211,7 +213,7 @@ async fn good(answer: reqwest::Response) -> Result<Bytes, Refused> {
     match serde_json::from_slice::<Problem>(&body) {
         Ok(problem) if status.is_client_error() => Err(Refused::Problem(Box::new(problem))),
         _ => {
-            tracing::warn!(status = status.as_u16(), "api.away");
+            tracing::warn!(status = status.as_u16(), path, "api.away");
             Err(Refused::Away)
         }
     }

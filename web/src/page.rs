@@ -175,7 +175,9 @@ impl Frame {
 }
 
 /// Parts of words, and the picture of the sprite for them; the first that fits counts.
-const STAND_INS: [(&str, &str); 13] = [
+const STAND_INS: [(&str, &str); 15] = [
+    ("soap shampoo balm salve", "soap"),
+    ("barometer compass clock thermometer hygrometer binocular", "gauge"),
     ("knife knives blade", "knife"),
     ("rope line cord rigging shackle", "rope"),
     ("sardine mackerel anchov tuna fish mussel", "fish"),

@@ -64,9 +64,9 @@ impl Session {
         Self { access: tokens.access_token, refresh: tokens.refresh_token, until, ..self }
     }
 
-    /// Good for a call yet, with some time to spare.
-    pub fn is_fresh(&self) -> bool {
-        self.until - OffsetDateTime::now_utc().unix_timestamp() > 20
+    /// Seconds that its access token is good for yet.
+    pub fn left(&self) -> i64 {
+        self.until - OffsetDateTime::now_utc().unix_timestamp()
     }
 }
 
@@ -97,7 +97,7 @@ impl Refresher {
                 return Ok(tokens.clone());
             }
             let call = Call::new(&visitor, Method::POST, &["auth", "refresh"]);
-            match call.json(&json!({"refresh_token": spent})).get_unsigned::<Tokens>().await {
+            match call.soon().json(&json!({"refresh_token": spent})).get_unsigned::<Tokens>().await {
                 Ok(next) => Ok(tokens.insert(next).clone()),
                 Err(Refused::Problem(problem)) if problem.status != 429 => Err(Refused::SignedOut),
                 Err(_) => Err(Refused::Away),

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, Method, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum_extra::extract::cookie::{Cookie, CookieJar, PrivateCookieJar, SameSite};
@@ -18,6 +18,8 @@ use crate::page::{self, Failed, Frame};
 use crate::session::{CookieCart, Session};
 use crate::{api, guard};
 
+/// A session is renewed when its access token has less than this left, in seconds.
+const EARLY: i64 = 60;
 const KEPT: Duration = Duration::days(30);
 const CHOICES_KEPT: Duration = Duration::days(365);
 
@@ -188,15 +190,18 @@ impl Visitor {
     /// A token that is good for a call; not `refused`, which the API did not take. Renews the session where it has to.
     pub async fn access_token(&self, refused: Option<&str>) -> Result<String, Refused> {
         let session = self.session().ok_or(Refused::SignedOut)?;
-        if session.is_fresh() && refused != Some(session.access.as_str()) {
+        let good = |seconds| session.left() > seconds && refused != Some(session.access.as_str());
+        if good(EARLY) {
             return Ok(session.access);
         }
         match self.app().refresher.next(self, &session).await {
             Ok(tokens) => {
                 let mut kept = self.kept();
-                let renewed = kept.session.take().unwrap_or(session).renewed(tokens);
+                let renewed = kept.session.take().unwrap_or_else(|| session.clone()).renewed(tokens);
                 Ok(kept.session.insert(renewed).access.clone())
             }
+            // Renewed in good time, it can wait until the user service is back.
+            Err(Refused::Away) if good(5) => Ok(session.access),
             Err(refused) => {
                 if matches!(refused, Refused::SignedOut) {
                     self.forget_session();
@@ -304,6 +309,15 @@ pub async fn layer(State(app): State<App>, mut request: Request, next: Next) -> 
     }
     let work = async move {
         let mut response = next.run(request).await;
+        // An address that means nothing, such as an order's id that is none: axum says so in plain text.
+        if response.status() == StatusCode::BAD_REQUEST
+            && response
+                .headers()
+                .get(header::CONTENT_TYPE)
+                .is_some_and(|kind| kind.as_bytes().starts_with(b"text/plain"))
+        {
+            response.extensions_mut().insert(Failed::NotFound);
+        }
         if let Some(failed) = response.extensions_mut().remove::<Failed>() {
             response = page::failure(&visitor, &failed, safe);
         }

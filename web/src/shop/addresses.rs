@@ -40,15 +40,15 @@ pub static COUNTRIES: LazyLock<Vec<(&'static str, &'static str)>> = LazyLock::ne
 });
 
 pub fn postal(form: &Form) -> PostalAddress {
-    let text = |name: &str| form.get(name).trim().to_owned();
+    let typed = |name: &str| form.get(name).trim().to_owned();
     PostalAddress {
-        name: text("name"),
-        line1: text("line1"),
+        name: typed("name"),
+        line1: typed("line1"),
         line2: form.filled("line2"),
         city: form.filled("city"),
         region: form.filled("region"),
         postal_code: form.filled("postal_code"),
-        country: text("country"),
+        country: typed("country"),
         phone: form.filled("phone"),
     }
 }
