@@ -142,6 +142,34 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_the_api_calls_things_has_words() {
+        let groups = [
+            ("product", "published draft deleted"),
+            ("state", "published draft deleted"),
+            ("entry", "initial adjustment sale restock"),
+            ("role", "customer staff admin"),
+            ("import", "running done failed lost"),
+            ("format", "csv tsv ndjson rss atom xml"),
+            ("profile", "shopify woocommerce magento prestashop google"),
+            ("dispute", "open won lost"),
+            ("cancel-staff-view", "payment-declined payment-timeout out-of-stock customer staff"),
+            (
+                "field",
+                "name sku description price currency category status attributes stock delta reason carrier",
+            ),
+            (
+                "field",
+                "tracking-number amount returned text number q placed-from placed-to min-total max-total file",
+            ),
+        ];
+        for (group, words) in groups {
+            for word in words.split(' ') {
+                assert!(Lang::En.has(&format!("{group}-{word}")), "{group}-{word}");
+            }
+        }
+    }
+
+    #[test]
     fn an_address_has_what_says_something() {
         assert_eq!(address("/admin/orders", &[("status", ""), ("q", "")]), "/admin/orders");
         assert_eq!(address("/admin/orders", &[("status", ""), ("q", "a&b")]), "/admin/orders?q=a%26b");
