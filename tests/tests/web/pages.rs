@@ -13,6 +13,36 @@ use crate::site::{Site, given};
 /// What axe-core looks for: WCAG 2.2 AA, and what it holds to be good besides.
 const RULES: [&str; 7] = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22a", "wcag22aa", "best-practice"];
 
+/// Pages that were looked at, and what speaks against them.
+pub struct Looks {
+    /// Without axe-core nothing is found.
+    axe: Option<String>,
+    found: Vec<String>,
+}
+
+impl Looks {
+    pub fn new() -> Self {
+        let axe = given("TEST_AXE").map(|file| std::fs::read_to_string(file).unwrap());
+        Self { axe, found: Vec::new() }
+    }
+
+    /// The page that is open, in the light and in the dark.
+    pub async fn at(&mut self, b: &Browser<'_>, name: &str) {
+        picture(b, name).await;
+        let Some(axe) = &self.axe else { return };
+        for (dark, how) in [(false, "light"), (true, "dark")] {
+            b.dark(dark).await;
+            let bad = violations(b, axe).await.into_iter();
+            self.found.extend(bad.map(|text| format!("{name}, {how}: {text}")));
+        }
+        b.dark(false).await;
+    }
+
+    pub fn found_nothing(self) {
+        assert!(self.found.is_empty(), "{}", self.found.join("\n"));
+    }
+}
+
 /// What the page that is open has against it.
 async fn violations(b: &Browser<'_>, axe: &str) -> Vec<String> {
     b.script(axe, vec![]).await;
@@ -23,7 +53,7 @@ async fn violations(b: &Browser<'_>, axe: &str) -> Vec<String> {
 }
 
 /// Pages that the docs show.
-const SHOWN: [&str; 5] = ["home", "product", "cart", "checkout", "order"];
+const SHOWN: [&str; 6] = ["home", "product", "cart", "checkout", "order", "back-office"];
 
 /// A picture of the page that is open, where such are wanted.
 async fn picture(b: &Browser<'_>, name: &str) {
@@ -42,25 +72,11 @@ async fn picture(b: &Browser<'_>, name: &str) {
 #[tokio::test]
 async fn every_page_is_for_everybody_in_the_light_and_in_the_dark() {
     let site = Site::open().await;
-    let axe = given("TEST_AXE").map(|file| std::fs::read_to_string(file).unwrap());
     let b = Browser::open(&site).await;
     // Of pages that are not there, and of one that comes back with problems.
     b.expect_status(404);
     b.expect_status(422);
-    let mut found = Vec::new();
-    let mut look = async |name: &str| {
-        picture(&b, name).await;
-        for dark in [false, true] {
-            b.dark(dark).await;
-            if let Some(axe) = &axe {
-                let bad = violations(&b, axe).await.into_iter();
-                found.extend(
-                    bad.map(|text| format!("{name}, {}: {text}", if dark { "dark" } else { "light" })),
-                );
-            }
-        }
-        b.dark(false).await;
-    };
+    let mut looks = Looks::new();
     for (name, path) in [
         ("home", "/"),
         ("products", "/products"),
@@ -74,30 +90,30 @@ async fn every_page_is_for_everybody_in_the_light_and_in_the_dark() {
         ("not-found", "/nowhere"),
     ] {
         b.goto(path).await;
-        look(name).await;
+        looks.at(&b, name).await;
     }
     b.goto("/products?in_stock=true&q=coffee").await;
     b.click(".grid .card a").await;
     b.comes_to("/products/").await;
-    look("product").await;
+    looks.at(&b, "product").await;
     b.click(".buy button").await;
     b.comes_to("/cart").await;
-    look("cart").await;
+    looks.at(&b, "cart").await;
     b.sign_up().await;
     for path in ["/account", "/account/addresses", "/account/addresses/new", "/orders", "/checkout"] {
         b.goto(path).await;
-        look(path.trim_start_matches('/').replace('/', "-").as_str()).await;
+        looks.at(&b, path.trim_start_matches('/').replace('/', "-").as_str()).await;
     }
     b.click("aside button").await;
     b.find("#problems").await;
-    look("checkout-problems").await;
+    looks.at(&b, "checkout-problems").await;
     b.fill_address().await;
     b.pay().await;
     b.order_becomes("confirmed").await;
-    look("order").await;
+    looks.at(&b, "order").await;
     b.goto("/orders").await;
-    look("orders-with-one").await;
-    assert!(found.is_empty(), "{}", found.join("\n"));
+    looks.at(&b, "orders-with-one").await;
+    looks.found_nothing();
     b.close().await;
 }
 
