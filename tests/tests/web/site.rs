@@ -34,8 +34,10 @@ pub struct Person {
 
 impl Site {
     pub async fn open() -> Self {
-        let pages = setting("TEST_PAGES").trim_end_matches('/').to_owned();
-        Self { shop: Shop::open().await, pages, driver: setting("TEST_CHROMEDRIVER") }
+        let shop = Shop::open().await;
+        // They are at the edge, but for one who works on them.
+        let pages = given("TEST_PAGES").unwrap_or_else(|| shop.edge.clone());
+        Self { pages: pages.trim_end_matches('/').to_owned(), driver: setting("TEST_CHROMEDRIVER"), shop }
     }
 
     /// The orders of somebody who signed up in a browser.

@@ -440,8 +440,9 @@ fn tested(
             }
         }
     }
-    let of_shop =
-        |in_browser| programs.iter().filter(move |p| p.package == SYSTEM && p.is(SYSTEM, WEB) == in_browser);
+    let of_shop = |in_browser: bool| {
+        programs.iter().filter(move |p| p.package == SYSTEM && p.is(SYSTEM, WEB) == in_browser)
+    };
     let system: Vec<_> = of_shop(false).filter(|_| plan.system).collect();
     let in_browser: Vec<_> = of_shop(true).filter(|_| plan.web).collect();
     if !system.is_empty() || !in_browser.is_empty() || plan.conformance {
