@@ -1,5 +1,6 @@
 """Holds the contracts by tools that are not ours: `python3 tests/contracts files`, `... sdks --sandbox PROGRAM` and
-`... api --url URL`. `... localstripe` only installs that, for tests of the order service.
+`... api --url URL`. `... localstripe` only installs that, for tests of the order service; `... axe` axe-core, for those
+in a browser.
 
 `proto.py` has the gRPC services and events, `document.py` the OpenAPI document, `dashboards.py` Grafana's dashboards,
 `api.py` the HTTP API, `sdks.py` the payment provider's.
@@ -57,6 +58,7 @@ def arguments():
     commands = parser.add_subparsers(dest="contract", required=True)
     commands.add_parser("files")
     commands.add_parser("localstripe")
+    commands.add_parser("axe")
     commands.add_parser("sdks").add_argument("--sandbox", type=Path, required=True)
     api = commands.add_parser("api")
     api.add_argument("--url", required=True)
@@ -76,6 +78,9 @@ def main():
         return any(wrong)
     if wanted.contract == "localstripe":
         return localstripe()
+    if wanted.contract == "axe":
+        document.packages(HERE, WORK)
+        return False
     if wanted.contract == "sdks":
         import sdks
 

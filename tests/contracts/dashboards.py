@@ -6,8 +6,7 @@ from report import report
 
 def check(root, work):
     """Whether something is wrong."""
-    document.use_node(work)
-    packages = document.installed(root / "tests/contracts", work)
+    packages = document.packages(root / "tests/contracts", work)
     made = packages / "dashboards"
     made.mkdir(exist_ok=True)
     files = []

@@ -22,21 +22,21 @@ def found():
     return bool(version) and tuple(map(int, version.groups())) >= OLDEST
 
 
-def use_node(work):
-    """Has Node.js and npm found."""
+def check(root, work):
+    """Whether something is wrong."""
+    here = root / "tests/contracts"
+    command = ["node", packages(here, work) / "node_modules/@redocly/cli/bin/cli.js", "lint"]
+    command += ["--config", here / "redocly.yaml", "docs/openapi.json"]
+    return report("redocly lint", command, root)
+
+
+def packages(here, work):
+    """The same as `installed`, with a Node.js on the path for it."""
     if not found():
         # That of requirements-node.txt.
         os.environ["PATH"] = f"{work / 'bin'}{os.pathsep}{os.environ['PATH']}"
     os.environ.update(QUIET)
-
-
-def check(root, work):
-    """Whether something is wrong."""
-    use_node(work)
-    here = root / "tests/contracts"
-    command = ["node", installed(here, work) / "node_modules/@redocly/cli/bin/cli.js", "lint"]
-    command += ["--config", here / "redocly.yaml", "docs/openapi.json"]
-    return report("redocly lint", command, root)
+    return installed(here, work)
 
 
 def installed(here, work):
@@ -44,12 +44,12 @@ def installed(here, work):
     folder = work / "node"
     wanted, stamp = (here / "package-lock.json").read_text(), folder / "installed.json"
     if not (stamp.exists() and stamp.read_text() == wanted):
-        print(f"installing @redocly/cli, stripe and Grafana's types into {folder}", flush=True)
+        print(f"installing @redocly/cli, axe-core, stripe and Grafana's types into {folder}", flush=True)
         folder.mkdir(exist_ok=True)
         for name in ("package.json", "package-lock.json"):
             shutil.copy(here / name, folder)
         npm = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
         if subprocess.run(npm, cwd=folder, timeout=600).returncode:
-            sys.exit("contracts: npm could not install @redocly/cli, stripe and Grafana's types")
+            sys.exit("contracts: npm could not install @redocly/cli, axe-core, stripe and Grafana's types")
         stamp.write_text(wanted)
     return folder

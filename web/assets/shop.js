@@ -47,7 +47,7 @@ if (live?.dataset.events) {
     if (busy) { again = true; return; }
     busy = true;
     try {
-      const answer = await fetch(location.pathname, { headers: { accept: "text/html" } });
+      const answer = await fetch(live.dataset.page, { headers: { accept: "text/html" } });
       if (!answer.ok || answer.redirected) return;
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
       const fresh = page.getElementById("live");

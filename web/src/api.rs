@@ -131,6 +131,17 @@ impl<'v> Call<'v> {
         self
     }
 
+    /// A body as it comes, by small parts. It is sent once: a session that ends meanwhile ends the call.
+    pub fn stream_of(
+        mut self,
+        media_type: &str,
+        body: impl futures_util::TryStream<Ok = Bytes, Error: std::error::Error + Send + Sync> + Send + 'static,
+        deadline: Duration,
+    ) -> Self {
+        self.request = self.request.timeout(deadline).body(reqwest::Body::wrap_stream(body));
+        self.header("content-type", media_type)
+    }
+
     /// Makes the call safe to repeat.
     pub fn key(self, key: &str) -> Self {
         self.header("idempotency-key", key)
@@ -160,6 +171,14 @@ impl<'v> Call<'v> {
 
     pub async fn get<T: DeserializeOwned>(self) -> Result<T, Refused> {
         understood(&self.done().await?)
+    }
+
+    /// With the version that a change has to name.
+    pub async fn get_versioned<T: DeserializeOwned>(self) -> Result<(T, String), Refused> {
+        let answer = self.answer().await?;
+        let tag = answer.headers().get(header::ETAG).and_then(|tag| tag.to_str().ok());
+        let tag = tag.unwrap_or_default().to_owned();
+        Ok((understood(&good(answer).await?)?, tag))
     }
 
     /// For an answer that is of no interest, once it is a good one.

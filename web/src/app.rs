@@ -21,7 +21,7 @@ use crate::api::Client;
 use crate::config::Config;
 use crate::page::Failed;
 use crate::session::Refresher;
-use crate::{assets, guard, shop, visitor};
+use crate::{admin, assets, guard, shop, visitor};
 
 /// Forms may be this long, in bytes.
 const FORM_LIMIT: usize = 64 * 1024;
@@ -83,6 +83,7 @@ pub fn start(config: &Config, lifecycle: &Lifecycle) -> anyhow::Result<SocketAdd
 
 fn router(app: App) -> Router {
     let pages = shop::router()
+        .merge(admin::router())
         .fallback(async || Failed::NotFound)
         .method_not_allowed_fallback(async || Failed::NotFound)
         .layer(CatchPanicLayer::custom(|_| Failed::Refused(crate::api::Refused::Away).into_response()))

@@ -15,10 +15,12 @@ struct Asset {
     hash: String,
 }
 
-static ASSETS: LazyLock<[Asset; 4]> = LazyLock::new(|| {
+static ASSETS: LazyLock<[Asset; 6]> = LazyLock::new(|| {
     [
         asset("shop.css", "text/css; charset=utf-8", include_bytes!("../assets/shop.css")),
         asset("shop.js", "text/javascript; charset=utf-8", include_bytes!("../assets/shop.js")),
+        asset("admin.css", "text/css; charset=utf-8", include_bytes!("../assets/admin.css")),
+        asset("admin.js", "text/javascript; charset=utf-8", include_bytes!("../assets/admin.js")),
         asset("icon.svg", "image/svg+xml", include_bytes!("../assets/icon.svg")),
         asset("sprite.svg", "image/svg+xml", include_bytes!("../assets/sprite.svg")),
     ]

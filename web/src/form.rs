@@ -30,6 +30,11 @@ impl<S: Send + Sync> FromRequest<S> for Form {
 }
 
 impl Form {
+    /// Fields that have been read by other means.
+    pub fn of(fields: Vec<(String, String)>) -> Self {
+        Self(fields)
+    }
+
     pub fn parse(body: &[u8]) -> Self {
         Self(
             url::form_urlencoded::parse(body)

@@ -2,8 +2,10 @@
 //!
 //! Reading order: [`app`] has the routes and layers. A request becomes a [`visitor::Visitor`], who has a language, a
 //! session and a cart ([`session`]), and whose calls go out by [`api`]. A handler fills a template, whose frame is a
-//! [`page::Frame`]; a form comes in as a [`form::Form`]. [`shop`] has the pages.
+//! [`page::Frame`]; a form comes in as a [`form::Form`]. [`shop`] has the pages, and [`admin`] those of the
+//! back office.
 
+mod admin;
 pub mod api;
 mod app;
 mod assets;

@@ -94,8 +94,12 @@ impl Lang {
 
     fn messages(self) -> &'static str {
         match self {
-            Self::En => include_str!("../locales/en.ftl"),
-            Self::Zh => include_str!("../locales/zh.ftl"),
+            Self::En => {
+                concat!(include_str!("../locales/en.ftl"), "\n", include_str!("../locales/admin.en.ftl"))
+            }
+            Self::Zh => {
+                concat!(include_str!("../locales/zh.ftl"), "\n", include_str!("../locales/admin.zh.ftl"))
+            }
         }
     }
 
@@ -172,9 +176,23 @@ pub fn plain(money: &Money) -> String {
     decimal(money).to_string()
 }
 
+/// What somebody typed in major units, `19.9` or `19.90`, in minor ones. No mark between thousands is taken: it would be
+/// another number elsewhere.
+pub fn minor(text: &str, currency: &str) -> Option<i64> {
+    let digits = usize::try_from(digits(currency)).ok()?;
+    let (whole, part) = text.trim().split_once('.').unwrap_or((text.trim(), ""));
+    let plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let fits = !whole.is_empty() && whole.len() <= 15 && part.len() <= digits && plain(whole) && plain(part);
+    fits.then(|| format!("{whole}{part:0<digits$}").parse().ok())?
+}
+
+fn digits(currency: &str) -> i16 {
+    let digits = Currency::from_code(currency).map_or(2, |known| known.exponent().unwrap_or(0));
+    i16::try_from(digits).unwrap_or(0)
+}
+
 fn decimal(money: &Money) -> Decimal {
-    let digits = Currency::from_code(&money.currency).map_or(2, |known| known.exponent().unwrap_or(0));
-    let digits = i16::try_from(digits).unwrap_or(0);
+    let digits = digits(&money.currency);
     let mut number = Decimal::from(money.amount);
     number.multiply_pow10(-digits);
     number.pad_end(-digits);
@@ -204,6 +222,23 @@ mod tests {
         assert_eq!(Lang::Zh.money(&money(5, "CNY")), "¥0.05");
         assert_eq!(Lang::En.money(&money(0, "EUR")), "€0.00");
         assert_eq!(plain(&money(1990, "EUR")), "19.90");
+    }
+
+    #[test]
+    fn an_amount_is_read_as_it_is_written() {
+        for (text, currency, amount) in [
+            ("19.90", "EUR", 1990),
+            (" 19.9 ", "EUR", 1990),
+            ("19", "EUR", 1900),
+            ("0", "JPY", 0),
+            ("1.999", "KWD", 1999),
+        ] {
+            assert_eq!(minor(text, currency), Some(amount), "{text}");
+        }
+        for text in ["", ".", ".5", "1,234", "1.999", "-1", "+1", "1e3", "1.2.3", "9999999999999999"] {
+            assert_eq!(minor(text, "EUR"), None, "{text}");
+        }
+        assert_eq!(minor("1.5", "JPY"), None);
     }
 
     #[test]

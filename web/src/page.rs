@@ -8,11 +8,11 @@ use time::OffsetDateTime;
 
 use crate::api::Refused;
 use crate::api::types::Money;
-use crate::assets;
 use crate::form::{Fill, Input};
 use crate::locale::Lang;
 use crate::session::Session;
 use crate::visitor::Visitor;
+use crate::{admin, assets};
 
 /// What every page has around it, and what its template asks for words, prices and fields.
 pub struct Frame {
@@ -58,7 +58,8 @@ const SAID: [&str; 14] = [
 
 impl Frame {
     pub fn new(visitor: &Visitor, title: String) -> Self {
-        let said = visitor.query_has("said").filter(|said| SAID.contains(&said.as_str()));
+        let known = |said: &String| SAID.iter().chain(&admin::SAID).any(|known| known == said);
+        let said = visitor.query_has("said").filter(known);
         Self {
             lang: visitor.lang(),
             theme: visitor.theme(),
@@ -334,7 +335,7 @@ mod tests {
     #[test]
     fn all_that_pages_say_by_a_computed_name_exists() {
         for lang in [Lang::En, Lang::Zh] {
-            for said in SAID {
+            for said in SAID.iter().chain(&admin::SAID) {
                 assert!(lang.has(&format!("said-{said}")), "{said}");
             }
             for error in

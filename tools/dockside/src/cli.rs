@@ -90,7 +90,7 @@ pub fn command() -> Command {
                 .arg(names(
                     "names",
                     "NAME",
-                    "fmt, manifests, observability, contracts, clippy, unit (all but system), cluster, system, conformance; a package: user, \
+                    "fmt, manifests, observability, contracts, clippy, unit (all but system), cluster, system, web (in a browser), conformance; a package: user, \
                      product, order, storefront, messaging, service, sandbox, operator, load, dockside; or part of the names of tests",
                 ))
                 .args([

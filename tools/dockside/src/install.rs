@@ -26,6 +26,8 @@ pub enum Need {
     Tour,
     /// For runs with faults: what makes clocks jump.
     Clocks,
+    /// Chromium and its driver, for the tests in a browser.
+    Browser,
     /// For `chaos --cluster`: Patroni, etcd, HAProxy and what makes its network.
     Cluster,
     /// For `up --observe`: Prometheus, Alertmanager and what asks PostgreSQL for its metrics.
@@ -34,6 +36,10 @@ pub enum Need {
 
 /// The programs of [`Need::Cluster`].
 const CLUSTER: [&str; 7] = ["patroni", "etcd", "haproxy", "ip", "nft", "nsenter", "unshare"];
+
+/// Chromium's driver, and what Chromium is called.
+const DRIVER: &str = "chromedriver";
+const BROWSERS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
 
 impl Need {
     fn missing(self) -> bool {
@@ -44,6 +50,9 @@ impl Need {
             Need::Python => python().is_none(),
             Need::Clocks => clocks::library().is_none(),
             Need::Monitoring => servers::monitoring::find_programs().is_none(),
+            Need::Browser => {
+                find(DRIVER, &[]).is_none() || BROWSERS.iter().all(|program| find(program, &[]).is_none())
+            }
             Need::Cluster => CLUSTER.iter().any(|program| find(program, &[]).is_none()),
             Need::Tour => {
                 ["bash", "curl", "jq", "openssl"].iter().any(|program| find(program, &[]).is_none())
@@ -59,6 +68,7 @@ impl Need {
             Need::Python => "Python",
             Need::Tour => "bash, curl, jq and openssl",
             Need::Clocks => "libfaketime",
+            Need::Browser => "Chromium and its driver",
             Need::Cluster => "Patroni, etcd, HAProxy, ip and nft",
             Need::Monitoring => "Prometheus, Alertmanager and postgres_exporter",
         }
@@ -70,7 +80,7 @@ impl Need {
             Need::Postgres => docker::POSTGRES,
             Need::RabbitMq => docker::RABBITMQ,
             Need::Nginx => docker::NGINX,
-            Need::Python | Need::Tour | Need::Clocks | Need::Cluster | Need::Monitoring => return None,
+            Need::Python | Need::Tour | Need::Clocks | Need::Browser | Need::Cluster | Need::Monitoring => return None,
         })
     }
 }
@@ -109,6 +119,13 @@ fn packages(manager: Manager, need: Need) -> &'static str {
         (Manager::Pacman | Manager::Brew, Need::Python) => "python",
         (_, Need::Tour) => "bash curl jq openssl",
         (_, Need::Clocks) => "libfaketime",
+        (Manager::Apt, Need::Browser) => "chromium chromium-driver",
+        (Manager::Apk, Need::Browser) => "chromium chromium-chromedriver",
+        (Manager::Dnf, Need::Browser) => "chromium chromedriver",
+        // The driver is in it.
+        (Manager::Pacman, Need::Browser) => "chromium",
+        // Homebrew's browsers are for desktops: whoever has one needs its driver alone.
+        (Manager::Brew, Need::Browser) => "chromedriver",
         // Debian's Patroni leaves its client of etcd to whoever installs it.
         (Manager::Apt, Need::Cluster) => {
             "patroni python3-etcd etcd-server haproxy iproute2 nftables util-linux"
@@ -212,6 +229,12 @@ pub fn tour(layout: &Layout) -> Result<()> {
 /// What makes clocks jump, installed where it is missing.
 pub fn clocks(layout: &Layout) -> Result<()> {
     install(layout, vec![Need::Clocks]).map(drop)
+}
+
+/// Chromium's driver, installed with Chromium where either is missing.
+pub fn browser(layout: &Layout) -> Result<PathBuf> {
+    install(layout, vec![Need::Browser])?;
+    find(DRIVER, &[]).with_context(|| format!("{DRIVER} is missing"))
 }
 
 /// What `chaos --cluster` needs, installed where it is missing. Never as containers: they are run on networks of ours.

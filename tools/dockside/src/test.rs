@@ -4,6 +4,7 @@
 //! choose other features of the dependencies for each package and compile them again.
 
 pub mod programs;
+mod web;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -32,6 +33,9 @@ pub const PROMISES: [&str; 10] = ["p1_", "p2_", "p3_", "p4_", "p5_", "p6_", "p7_
 /// The package with the tests that cross services.
 const SYSTEM: &str = "system-tests";
 
+/// The file of its tests in a browser, which run apart.
+const WEB: &str = "web";
+
 /// The bench that needs the running shop, of optimised programs too.
 const OVERLOAD: &str = "overload";
 
@@ -53,6 +57,8 @@ struct Plan {
     packages: Vec<String>,
     unit: bool,
     system: bool,
+    /// The tests in a browser.
+    web: bool,
     conformance: bool,
     /// The short form of `chaos --cluster`.
     cluster: bool,
@@ -93,6 +99,7 @@ impl Plan {
                 clippy: true,
                 unit: true,
                 system: true,
+                web: true,
                 conformance: true,
                 cluster: true,
                 ..Plan::default()
@@ -108,6 +115,7 @@ impl Plan {
                 "clippy" => plan.clippy = true,
                 "unit" => plan.unit = true,
                 "system" => plan.system = true,
+                "web" => plan.web = true,
                 "conformance" => plan.conformance = true,
                 "cluster" => plan.cluster = true,
                 "sandbox" => plan.packages.push("payment-sandbox".to_owned()),
@@ -118,8 +126,8 @@ impl Plan {
                 _ => plan.filters.push(name.clone()),
             }
         }
-        if !plan.filters.is_empty() && !plan.unit && !plan.system && plan.packages.is_empty() {
-            (plan.unit, plan.system) = (true, true);
+        if !plan.filters.is_empty() && !plan.tests() {
+            (plan.unit, plan.system, plan.web) = (true, true, true);
         }
         plan
     }
@@ -130,6 +138,11 @@ impl Plan {
     }
 
     fn tests(&self) -> bool {
+        self.unit || self.system || self.web || !self.packages.is_empty()
+    }
+
+    /// Whether tests with databases of their own run.
+    fn pooled(&self) -> bool {
         self.unit || self.system || !self.packages.is_empty()
     }
 
@@ -236,6 +249,13 @@ fn beside(layout: &Layout, plan: &Plan, over: &AtomicBool) -> (Run, Result<()>) 
         .and_then(|()| step(plan.observability, "observability", &|| observability::files(layout)))
         .and_then(|()| step(plan.contracts, "contracts", &|| contracts::files(layout)))
         .and_then(|()| {
+            // What it lacks is said when the tests are to run.
+            step(plan.web, "install the browser", &|| {
+                install::browser(layout).ok();
+                Ok(())
+            })
+        })
+        .and_then(|()| {
             let possible = plan.cluster && cluster::usable().is_ok();
             step(possible, "install for the cluster", &|| install::cluster(layout))
         });
@@ -341,7 +361,11 @@ fn tested(
     })?;
     if !plan.filters.is_empty() {
         programs.retain(|p| {
-            (plan.runs(&p.package) || (plan.system && p.package == SYSTEM)) && p.has(&plan.filters)
+            let wanted = match p.is(SYSTEM, WEB) {
+                true => plan.web,
+                false => plan.runs(&p.package) || (plan.system && p.package == SYSTEM),
+            };
+            wanted && p.has(&plan.filters)
         });
         if programs.is_empty() {
             bail!("no test has {} in its name", plan.filters.join(" or "));
@@ -354,7 +378,7 @@ fn tested(
         ("TEST_AMQP_URL".to_owned(), broker.admin_url()),
     ];
     env.extend(others.weed.iter().map(|weed| ("TEST_WEED".to_owned(), weed.display().to_string())));
-    if plan.tests() {
+    if plan.pooled() {
         env.extend(
             run.step("poolers", || Ok(poolers(layout)))?
                 .into_iter()
@@ -388,7 +412,7 @@ fn tested(
                 hasty: true,
                 measured: false,
                 replicas: 1,
-                storefront: false,
+                storefront: plan.web && !optimised,
                 links: None,
                 balancers: Vec::new(),
             };
@@ -431,18 +455,23 @@ fn tested(
             }
         }
     }
-    let system = plan.system && programs.iter().any(|p| p.package == SYSTEM);
-    if system || plan.shop() {
-        let shop = shop(run, false)?;
-        if system {
+    let of_shop = |in_browser: bool| {
+        programs.iter().filter(move |p| p.package == SYSTEM && p.is(SYSTEM, WEB) == in_browser)
+    };
+    let system: Vec<_> = of_shop(false).filter(|_| plan.system).collect();
+    let in_browser: Vec<_> = of_shop(true).filter(|_| plan.web).collect();
+    if !system.is_empty() || !in_browser.is_empty() || plan.shop() {
+        env.extend(shop(run, false)?);
+        if !system.is_empty() {
             install::tour(layout)?;
-            let env: Vec<_> = env.into_iter().chain(shop).collect();
-            let chosen: Vec<&programs::Program> = programs.iter().filter(|p| p.package == SYSTEM).collect();
             // One at a time: a test that kills a process would disturb every other one.
-            run.step("system tests", || programs::run(&chosen, &env, &plan.filters, &lanes(1, 1)))?;
+            run.step("system tests", || programs::run(&system, &env, &plan.filters, &lanes(1, 1)))?;
         }
         if plan.observability {
             run.step("queries of the dashboards", || observability::queries(layout))?;
+        }
+        if !in_browser.is_empty() {
+            web::run(layout, plan, run, &in_browser, env)?;
         }
         if plan.conformance {
             // Last, for what it leaves in the shop.
@@ -525,7 +554,7 @@ mod tests {
     fn without_names_everything_runs() {
         let all = plan(&[]);
         assert!(all.fmt && all.manifests && all.contracts && all.clippy && all.filters.is_empty());
-        assert!(all.unit && all.system && all.conformance && all.cluster);
+        assert!(all.unit && all.system && all.web && all.conformance && all.cluster);
         assert!(all.runs("order") && !all.runs(SYSTEM));
     }
 
@@ -536,13 +565,14 @@ mod tests {
         assert_eq!(plan(&["observability"]), Plan { observability: true, ..Plan::default() });
         assert_eq!(plan(&["contracts"]), Plan { contracts: true, ..Plan::default() });
         assert_eq!(plan(&["conformance"]), Plan { conformance: true, ..Plan::default() });
+        assert_eq!(plan(&["web"]), Plan { web: true, ..Plan::default() });
         assert_eq!(plan(&["cluster"]), Plan { cluster: true, ..Plan::default() });
         let sandbox = plan(&["sandbox"]);
         assert!(sandbox.runs("payment-sandbox") && !sandbox.runs("order") && !sandbox.system);
         let storefront = plan(&["storefront"]);
         assert!(storefront.runs("storefront") && !storefront.system && storefront.filters.is_empty());
         let filter = plan(&["oversold"]);
-        assert!(filter.unit && filter.system && filter.filters == ["oversold"]);
+        assert!(filter.unit && filter.system && filter.web && filter.filters == ["oversold"]);
         let narrowed = plan(&["order", "oversold"]);
         assert!(narrowed.runs("order") && !narrowed.runs("user") && !narrowed.system);
     }

@@ -208,13 +208,23 @@ pub struct Order {
     pub parcels: Vec<Parcel>,
     pub history: Vec<StatusChange>,
     pub next_actions: Vec<String>,
+    /// Told to staff alone.
+    pub customer: Option<Customer>,
     #[serde(with = "time::serde::rfc3339")]
     pub placed_at: OffsetDateTime,
 }
 
 #[derive(Deserialize)]
+pub struct Customer {
+    pub id: Uuid,
+    pub email: Option<String>,
+    pub name: Option<String>,
+}
+
+#[derive(Deserialize)]
 pub struct OrderItem {
     pub product_id: Uuid,
+    pub sku: String,
     pub name: String,
     pub quantity: i32,
     pub unit_price: Money,
@@ -225,6 +235,7 @@ pub struct OrderItem {
 pub struct Payment {
     pub status: String,
     pub decline_reason: Option<String>,
+    pub dispute: Option<String>,
     pub next_action: Option<PaymentAction>,
 }
 
@@ -235,6 +246,7 @@ pub struct PaymentAction {
 
 #[derive(Deserialize)]
 pub struct Parcel {
+    pub id: Uuid,
     pub tracking: Option<Tracking>,
     #[serde(with = "time::serde::rfc3339")]
     pub shipped_at: OffsetDateTime,
@@ -265,6 +277,7 @@ pub struct Refund {
     pub status: String,
     pub amount: Money,
     pub reason: String,
+    pub restock: Vec<OrderLine>,
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
 }

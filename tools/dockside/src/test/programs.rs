@@ -38,6 +38,12 @@ impl Program {
         format!("{} {}", self.package, self.source)
     }
 
+    /// Whether it is a package's `tests/FILE.rs` or `tests/FILE/main.rs`.
+    pub fn is(&self, package: &str, file: &str) -> bool {
+        let sources = [format!("tests/{file}.rs"), format!("tests/{file}/main.rs")];
+        self.package == package && sources.contains(&self.source)
+    }
+
     /// Whether any of its tests has one of these parts in its name.
     pub fn has(&self, filters: &[String]) -> bool {
         let list = output(Command::new(&self.file).current_dir(&self.folder).arg("--list").args(filters));
@@ -70,11 +76,7 @@ pub fn build_optimised(layout: &Layout, wanted: &[(&str, &str)]) -> Result<Vec<P
     arguments.extend(wanted.iter().flat_map(|(_, file)| ["--test", *file]));
     let mut programs = build_one(layout, &arguments)?.tests;
     // Other packages have files of these names too.
-    let is = |p: &Program, package: &str, file: &str| {
-        let sources = [format!("tests/{file}.rs"), format!("tests/{file}/main.rs")];
-        p.package == package && sources.contains(&p.source)
-    };
-    programs.retain(|p| wanted.iter().any(|(package, file)| is(p, package, file)));
+    programs.retain(|p| wanted.iter().any(|(package, file)| p.is(package, file)));
     anyhow::ensure!(programs.len() == wanted.len(), "not all of {wanted:?} were built");
     Ok(programs)
 }
