@@ -234,3 +234,4 @@ problem-precondition-failed = Somebody else has changed this meanwhile. Look at 
 problem-unsupported-media-type = This is no picture in JPEG, PNG or WebP.
 error-outcome-unknown = No answer came, so it may have been done. Look at what is here now, and try again if it was not.
 problem-idempotency-key-reused = This form was sent before with other values, and that may have been done. Look at what is here now before you send it again.
+problem-payload-too-large = This is larger than the shop takes.

@@ -231,3 +231,4 @@ problem-precondition-failed = 其他人已作更改。请查看后重试。
 problem-unsupported-media-type = 这不是 JPEG、PNG 或 WebP 图片。
 error-outcome-unknown = 没有收到答复，操作可能已经完成。请查看当前状态，如未完成再重试。
 problem-idempotency-key-reused = 此表单曾以其他内容发送，可能已经执行。再次发送前请先查看当前状态。
+problem-payload-too-large = 内容超出大小限制。

@@ -80,7 +80,9 @@ impl Need {
             Need::Postgres => docker::POSTGRES,
             Need::RabbitMq => docker::RABBITMQ,
             Need::Nginx => docker::NGINX,
-            Need::Python | Need::Tour | Need::Clocks | Need::Browser | Need::Cluster | Need::Monitoring => return None,
+            Need::Python | Need::Tour | Need::Clocks | Need::Browser | Need::Cluster | Need::Monitoring => {
+                return None;
+            }
         })
     }
 }

@@ -37,6 +37,11 @@ impl Merged {
         }
         merged
     }
+
+    /// Nothing of theirs is in the way.
+    pub fn is_clear(&self) -> bool {
+        self.differences.is_empty() && self.taken.is_empty()
+    }
 }
 
 /// A form in which `take-<field>` says `theirs` has what the page showed as theirs, which is what it began from.
@@ -76,6 +81,7 @@ mod tests {
         assert_eq!(names(&merged.taken), ["price"], "they alone have");
         assert_eq!((merged.fill.value("name"), merged.fill.value("price")), ("My lamp", "2.00"));
         assert_eq!(merged.fill.value("status"), "published");
+        assert!(!merged.is_clear() && Merged::new(&was, &mine, &was).is_clear());
     }
 
     #[test]

@@ -179,40 +179,51 @@ fn before(form: &Form) -> Fill {
     FIELDS.iter().fold(Fill::default(), |fill, name| fill.with(name, unix(form.get(&format!("was-{name}")))))
 }
 
-/// `412` shows what others have changed meanwhile, next to what was typed.
+/// Tries at most, when something that the form does not have is changed each time.
+const TRIES: usize = 3;
+
+/// What others have changed meanwhile is shown next to what was typed. Where that is none of the form's fields, such as
+/// the stock or the pictures, what was typed is saved.
 async fn save(visitor: Visitor, Path(id): Path<Uuid>, form: Form) -> Shown {
     let form = merge::chosen(form);
     let mut fill = Fill::of(&form);
-    let was = before(&form);
-    let etag = form.get("etag");
+    let (mut was, mut etag) = (before(&form), form.get("etag").to_owned());
     let Some(values) = Values::of_form(visitor.lang(), &form, &mut fill) else {
         return again(&visitor, id, fill, was, etag).await;
     };
-    let here = format!("/admin/products/{id}");
-    let changes = values.changes(&was, &attributes(was.value("attributes")).unwrap_or_default());
-    if changes.as_object().is_some_and(serde_json::Map::is_empty) {
-        return Ok(went(&here, "product-saved"));
-    }
-    let call = visitor.signed(Method::PATCH, &["products", &id.to_string()]).header("if-match", etag);
-    match call.json(&changes).done().await {
-        Ok(_) => Ok(went(&here, "product-saved")),
-        Err(Refused::Problem(problem)) if problem.status == 412 => {
-            let mut page = view(&visitor, id).await?;
-            let merged = Merged::new(&was, &fill, &page.was);
-            (page.fill, page.differences, page.taken) = (merged.fill, merged.differences, merged.taken);
-            Ok(show(StatusCode::CONFLICT, &page, Holds::Personal))
+    let saved = Ok(went(&format!("/admin/products/{id}"), "product-saved"));
+    for _ in 0..TRIES {
+        let changes = values.changes(&was, &attributes(was.value("attributes")).unwrap_or_default());
+        if changes.as_object().is_some_and(serde_json::Map::is_empty) {
+            return saved;
         }
-        Err(refused) => {
-            fill.refuse(visitor.lang(), refused, &FIELDS)?;
-            again(&visitor, id, fill, was, etag).await
+        let call = visitor.signed(Method::PATCH, &["products", &id.to_string()]).header("if-match", &etag);
+        match call.json(&changes).done().await {
+            Ok(_) => return saved,
+            Err(Refused::Problem(problem)) if problem.status == 412 => {
+                let mut page = view(&visitor, id).await?;
+                let merged = Merged::new(&was, &fill, &page.was);
+                if merged.is_clear() {
+                    (was, etag) = (page.was, page.etag);
+                    continue;
+                }
+                (page.fill, page.differences, page.taken) = (merged.fill, merged.differences, merged.taken);
+                return Ok(show(StatusCode::CONFLICT, &page, Holds::Personal));
+            }
+            Err(refused) => {
+                fill.refuse(visitor.lang(), refused, &FIELDS)?;
+                return again(&visitor, id, fill, was, etag).await;
+            }
         }
     }
+    fill.general = Some(visitor.lang().text("problem-precondition-failed", &[]));
+    again(&visitor, id, fill, was, etag).await
 }
 
 /// What was typed, on what it began from.
-async fn again(visitor: &Visitor, id: Uuid, fill: Fill, was: Fill, etag: &str) -> Shown {
+async fn again(visitor: &Visitor, id: Uuid, fill: Fill, was: Fill, etag: String) -> Shown {
     let mut page = view(visitor, id).await?;
-    (page.fill, page.was, page.etag) = (fill, was, etag.to_owned());
+    (page.fill, page.was, page.etag) = (fill, was, etag);
     Ok(unprocessable(&page))
 }
 

@@ -14,7 +14,7 @@ use crate::api::types::{Page, Product};
 use crate::app::App;
 use crate::form::{Fill, Form};
 use crate::page::{Frame, Shown, personal, unprocessable, went};
-use crate::visitor::Visitor;
+use crate::visitor::{Visitor, shown};
 
 pub fn router() -> Router<App> {
     Router::new().route("/admin/products", get(list).post(create)).route("/admin/products/new", get(new))
@@ -31,11 +31,16 @@ struct List {
     /// Words are only looked for among those in the shop.
     words: String,
     products: Vec<StaffProduct>,
+    categories: Vec<Choice>,
     next: Option<String>,
     first: Option<String>,
 }
 
 impl List {
+    fn category<'a>(&'a self, slug: &'a str) -> &'a str {
+        self.categories.iter().find(|choice| choice.slug == slug).map_or(slug, |choice| &choice.name)
+    }
+
     fn tabs(&self) -> [(&'static str, String); 3] {
         STATUSES.map(|status| (status, address("/admin/products", &[("status", status)])))
     }
@@ -51,13 +56,17 @@ async fn list(visitor: Visitor) -> Shown {
         query.push(("q", &words));
     }
     query.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
-    let page: Page<StaffProduct> = visitor.signed(Method::GET, &["products"]).query(&query).get().await?;
+    let products = visitor.signed(Method::GET, &["products"]).query(&query);
+    let (page, categories) =
+        tokio::join!(products.get::<Page<StaffProduct>>(), categories::choices(&visitor));
+    let page = page?;
     let here = [("status", status), ("words", words.as_str())];
     let next =
         page.next_cursor.map(|cursor| address("/admin/products", &[here[0], here[1], ("cursor", &cursor)]));
     let first = cursor.map(|_| address("/admin/products", &here));
     let p = visitor.frame(&visitor.lang().text("admin-products", &[]));
-    Ok(personal(&List { p, status, words, products: page.items, next, first }))
+    let categories = shown(categories)?.unwrap_or_default();
+    Ok(personal(&List { p, status, words, products: page.items, categories, next, first }))
 }
 
 #[derive(Template)]
