@@ -192,10 +192,16 @@ async fn a_service_reaches_its_own_schema_only() {
 #[tokio::test]
 async fn the_edge_answers_with_problems_and_keeps_the_admin_ports_to_itself() {
     let shop = Shop::open().await;
-    for path in ["/metrics", "/livez", "/api/v1/nothing", "/api/v1/meow", "/api"] {
+    for path in ["/api/v1/nothing", "/api/v1/meow", "/api"] {
         let answer = send(shop.client.get(format!("{}{path}", shop.edge))).await.unwrap();
         assert_eq!(answer.problem(), (404, "not_found"), "{path}: {}", answer.body);
         assert_eq!(answer.headers["content-type"], "application/problem+json");
+    }
+    for path in ["/metrics", "/livez", "/readyz", "/log-level"] {
+        let answer = send(shop.client.get(format!("{}{path}", shop.edge))).await.unwrap();
+        // The storefront's page, or the edge's where none runs.
+        assert!([404, 503].contains(&answer.status.as_u16()), "{path}: {}", answer.status);
+        assert!(answer.headers["content-type"].to_str().unwrap().starts_with("text/html"), "{path}");
     }
     let long = "x".repeat(1024 * 1024 + 1);
     let answer = send(shop.request(Method::POST, "/auth/login").body(long)).await.unwrap();
