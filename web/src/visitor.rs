@@ -298,8 +298,7 @@ impl<S: Sync> FromRequestParts<S> for Visitor {
     }
 }
 
-/// Makes the visitor of a request, turns failures into pages, and writes cookies. What changes something runs to its
-/// end, even when its visitor hangs up.
+/// Makes the visitor of a request, turns failures into pages, and writes cookies.
 pub async fn layer(State(app): State<App>, mut request: Request, next: Next) -> Result<Response, Infallible> {
     let visitor = Visitor::new(app, &request);
     request.extensions_mut().insert(visitor.clone());
@@ -307,23 +306,20 @@ pub async fn layer(State(app): State<App>, mut request: Request, next: Next) -> 
     if !safe && !guard::is_from_here(request.headers(), &visitor.app().origin) {
         return Ok(visitor.finish(page::failure(&visitor, &Failed::Forbidden, safe)));
     }
-    let work = async move {
-        let mut response = next.run(request).await;
-        // An address that means nothing, such as an order's id that is none: axum says so in plain text.
-        if response.status() == StatusCode::BAD_REQUEST
-            && response
-                .headers()
-                .get(header::CONTENT_TYPE)
-                .is_some_and(|kind| kind.as_bytes().starts_with(b"text/plain"))
-        {
-            response.extensions_mut().insert(Failed::NotFound);
-        }
-        if let Some(failed) = response.extensions_mut().remove::<Failed>() {
-            response = page::failure(&visitor, &failed, safe);
-        }
-        visitor.finish(response)
-    };
-    Ok(if safe { work.await } else { service::detached(work).await })
+    let mut response = next.run(request).await;
+    // An address that means nothing, such as an order's id that is none: axum says so in plain text.
+    if response.status() == StatusCode::BAD_REQUEST
+        && response
+            .headers()
+            .get(header::CONTENT_TYPE)
+            .is_some_and(|kind| kind.as_bytes().starts_with(b"text/plain"))
+    {
+        response.extensions_mut().insert(Failed::NotFound);
+    }
+    if let Some(failed) = response.extensions_mut().remove::<Failed>() {
+        response = page::failure(&visitor, &failed, safe);
+    }
+    Ok(visitor.finish(response))
 }
 
 /// As [`api::Call::get`] of several calls, where a page shows what it can: what is missing is `None`, and a session that
