@@ -32,9 +32,6 @@ pub struct Session {
     pub until: i64,
     #[serde(rename = "n")]
     pub name: String,
-    /// For which links are shown: what may be done is the API's to say.
-    #[serde(rename = "s")]
-    pub staff: bool,
     /// How many things are in the cart, as it was last seen.
     #[serde(rename = "c")]
     pub cart: u32,
@@ -44,24 +41,34 @@ pub struct Session {
 const NAME: usize = 100;
 
 impl Session {
-    pub fn new(tokens: Tokens, name: &str, role: &str) -> Self {
+    pub fn new(tokens: Tokens, name: &str) -> Self {
         let end = (0..=NAME.min(name.len())).rev().find(|end| name.is_char_boundary(*end)).unwrap_or(0);
-        let staff = role != "customer";
-        let until = 0;
-        let session = Self {
-            access: String::new(),
-            refresh: String::new(),
-            until,
-            name: name[..end].into(),
-            staff,
-            cart: 0,
-        };
+        let name = name[..end].into();
+        let session = Self { access: String::new(), refresh: String::new(), until: 0, name, cart: 0 };
         session.renewed(tokens)
     }
 
     pub fn renewed(self, tokens: Tokens) -> Self {
         let until = OffsetDateTime::now_utc().unix_timestamp() + tokens.expires_in;
         Self { access: tokens.access_token, refresh: tokens.refresh_token, until, ..self }
+    }
+
+    /// For which links are shown. What may be done is the API's to say, which checks the token.
+    pub fn is_staff(&self) -> bool {
+        self.role().is_some_and(|role| role == "staff" || role == "admin")
+    }
+
+    pub fn is_admin(&self) -> bool {
+        self.role().is_some_and(|role| role == "admin")
+    }
+
+    fn role(&self) -> Option<String> {
+        #[derive(Deserialize)]
+        struct Claims {
+            role: String,
+        }
+        let claims = BASE64_URL_SAFE_NO_PAD.decode(self.access.split('.').nth(1)?).ok()?;
+        Some(serde_json::from_slice::<Claims>(&claims).ok()?.role)
     }
 
     /// Seconds that its access token is good for yet.
@@ -238,10 +245,28 @@ mod tests {
     fn a_session_with_the_longest_name_fits_a_cookie() {
         let tokens =
             Tokens { access_token: "a".repeat(1200), refresh_token: "r".repeat(43), expires_in: 900 };
-        let session = Session::new(tokens, &"船".repeat(100), "admin");
+        let session = Session::new(tokens, &"船".repeat(100));
         assert_eq!(session.name, "船".repeat(33));
         let text = serde_json::to_string(&session).unwrap();
         assert!(stored(text.clone()) < 3500, "{}", stored(text));
+    }
+
+    #[test]
+    fn who_is_staff_is_what_the_token_says() {
+        let session = |access_token: String| {
+            Session::new(Tokens { access_token, refresh_token: String::new(), expires_in: 900 }, "Ada")
+        };
+        let of = |role: &str| {
+            let claims = BASE64_URL_SAFE_NO_PAD.encode(json!({"sub": "x", "role": role}).to_string());
+            let session = session(format!("e30.{claims}.c2ln"));
+            (session.is_staff(), session.is_admin())
+        };
+        assert_eq!(of("customer"), (false, false));
+        assert_eq!(of("staff"), (true, false));
+        assert_eq!(of("admin"), (true, true));
+        for bad in ["", "x", "a.b.c", "e30.e30.c2ln"] {
+            assert!(!session(bad.to_owned()).is_staff(), "{bad}");
+        }
     }
 
     #[test]

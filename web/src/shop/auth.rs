@@ -108,11 +108,10 @@ async fn enter(visitor: &Visitor, form: &Form) -> Result<Result<(), Fill>, Refus
             return Ok(Err(fill));
         }
     };
-    visitor.sign_in(Session::new(tokens, form.get("email"), "customer"));
+    visitor.sign_in(Session::new(tokens, form.get("email")));
     let (account, cart) =
         tokio::join!(visitor.signed(Method::GET, &["me"]).get::<Account>(), cart::merge(visitor));
-    if let (Ok(account), Some(session)) = (account, visitor.session()) {
-        visitor.sign_in(Session { staff: account.role != "customer", ..session });
+    if let Ok(account) = account {
         visitor.renamed(&account.name);
     }
     // What could not be brought along now is in the cookie yet, and comes when the cart is shown.
