@@ -32,9 +32,6 @@ pub struct Session {
     pub until: i64,
     #[serde(rename = "n")]
     pub name: String,
-    /// How many things are in the cart, as it was last seen.
-    #[serde(rename = "c")]
-    pub cart: u32,
 }
 
 /// Longest name that is kept, in bytes.
@@ -44,7 +41,7 @@ impl Session {
     pub fn new(tokens: Tokens, name: &str) -> Self {
         let end = (0..=NAME.min(name.len())).rev().find(|end| name.is_char_boundary(*end)).unwrap_or(0);
         let name = name[..end].into();
-        let session = Self { access: String::new(), refresh: String::new(), until: 0, name, cart: 0 };
+        let session = Self { access: String::new(), refresh: String::new(), until: 0, name };
         session.renewed(tokens)
     }
 

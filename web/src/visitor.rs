@@ -45,8 +45,22 @@ struct Inner {
 struct Kept {
     session: Option<Session>,
     cart: CookieCart,
+    /// How many things the API's cart holds, as it was last seen. It has a cookie of its own: the session's is written
+    /// when its tokens change and else not, as an answer that is late would put spent ones back.
+    held: u32,
     /// What form tokens are made of.
     form_id: String,
+}
+
+impl Kept {
+    fn of(cookie: impl Fn(&str) -> Option<String>) -> Self {
+        Self {
+            session: cookie("session").and_then(|text| serde_json::from_str(&text).ok()),
+            cart: cookie("cart").map(|text| CookieCart::decode(&text)).unwrap_or_default(),
+            held: cookie("held").and_then(|text| text.parse().ok()).unwrap_or(0),
+            form_id: cookie("form").unwrap_or_default(),
+        }
+    }
 }
 
 pub const THEMES: [&str; 3] = ["auto", "light", "dark"];
@@ -79,12 +93,7 @@ impl Visitor {
     }
 
     fn read(app: &App, jar: &PrivateCookieJar) -> Kept {
-        let value = |name| jar.get(&app.cookie(name)).map(|cookie: Cookie<'_>| cookie.value().to_owned());
-        Kept {
-            session: value("session").and_then(|text| serde_json::from_str(&text).ok()),
-            cart: value("cart").map(|text| CookieCart::decode(&text)).unwrap_or_default(),
-            form_id: value("form").unwrap_or_default(),
-        }
+        Kept::of(|name| jar.get(&app.cookie(name)).map(|cookie| cookie.value().to_owned()))
     }
 
     pub fn app(&self) -> &App {
@@ -157,11 +166,15 @@ impl Visitor {
     }
 
     pub fn sign_in(&self, session: Session) {
-        self.kept().session = Some(session);
+        let mut kept = self.kept();
+        kept.session = Some(session);
+        kept.held = 0;
     }
 
     pub fn forget_session(&self) {
-        self.kept().session = None;
+        let mut kept = self.kept();
+        kept.session = None;
+        kept.held = 0;
     }
 
     /// Reads or changes the cart in the cookie.
@@ -171,8 +184,9 @@ impl Visitor {
 
     /// What the API's cart holds, as it has just been seen.
     pub fn cart_holds(&self, things: u32) {
-        if let Some(session) = &mut self.kept().session {
-            session.cart = things;
+        let mut kept = self.kept();
+        if kept.session.is_some() {
+            kept.held = things;
         }
     }
 
@@ -184,7 +198,7 @@ impl Visitor {
 
     pub fn cart_count(&self) -> u32 {
         let kept = self.kept();
-        kept.cart.count() + kept.session.as_ref().map_or(0, |session| session.cart)
+        kept.cart.count().saturating_add(kept.held)
     }
 
     /// A token that is good for a call; not `refused`, which the API did not take. Renews the session where it has to.
@@ -274,6 +288,9 @@ impl Visitor {
         }
         if kept.cart != before.cart {
             put("cart", Some(kept.cart).filter(|cart| !cart.0.is_empty()).map(|cart| cart.encode()));
+        }
+        if kept.held != before.held {
+            put("held", Some(kept.held).filter(|held| *held > 0).map(|held| held.to_string()));
         }
         if kept.form_id != before.form_id {
             put("form", Some(kept.form_id));
