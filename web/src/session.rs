@@ -32,6 +32,9 @@ pub struct Session {
     pub until: i64,
     #[serde(rename = "n")]
     pub name: String,
+    /// How often somebody had signed out in this browser before.
+    #[serde(rename = "o", default)]
+    pub outs: u32,
 }
 
 /// Longest name that is kept, in bytes.
@@ -41,7 +44,7 @@ impl Session {
     pub fn new(tokens: Tokens, name: &str) -> Self {
         let end = (0..=NAME.min(name.len())).rev().find(|end| name.is_char_boundary(*end)).unwrap_or(0);
         let name = name[..end].into();
-        let session = Self { access: String::new(), refresh: String::new(), until: 0, name };
+        let session = Self { access: String::new(), refresh: String::new(), until: 0, name, outs: 0 };
         session.renewed(tokens)
     }
 
@@ -103,7 +106,7 @@ impl Refresher {
             let call = Call::new(&visitor, Method::POST, &["auth", "refresh"]);
             match call.soon().json(&json!({"refresh_token": spent})).get_unsigned::<Tokens>().await {
                 Ok(next) => Ok(tokens.insert(next).clone()),
-                Err(Refused::Problem(problem)) if problem.status != 429 => Err(Refused::SignedOut),
+                Err(Refused::Problem(problem)) if problem.status == 401 => Err(Refused::SignedOut),
                 Err(_) => Err(Refused::Away),
             }
         })

@@ -50,15 +50,25 @@ struct Kept {
     held: u32,
     /// What form tokens are made of.
     form_id: String,
+    /// How often somebody has signed out in this browser. A session from before the last time is none: an answer that was
+    /// under way may bring its cookie back.
+    outs: u32,
 }
 
 impl Kept {
     fn of(cookie: impl Fn(&str) -> Option<String>) -> Self {
+        let form = cookie("form").unwrap_or_default();
+        let (form_id, outs) = form.split_once('.').unwrap_or((form.as_str(), ""));
+        let outs = outs.parse::<u32>().unwrap_or(0);
+        let session = cookie("session").and_then(|text| serde_json::from_str::<Session>(&text).ok());
+        let session = session.filter(|session| session.outs == outs);
+        let held = cookie("held").filter(|_| session.is_some());
         Self {
-            session: cookie("session").and_then(|text| serde_json::from_str(&text).ok()),
             cart: cookie("cart").map(|text| CookieCart::decode(&text)).unwrap_or_default(),
-            held: cookie("held").and_then(|text| text.parse().ok()).unwrap_or(0),
-            form_id: cookie("form").unwrap_or_default(),
+            held: held.and_then(|text| text.parse().ok()).unwrap_or(0),
+            form_id: form_id.to_owned(),
+            session,
+            outs,
         }
     }
 }
@@ -167,7 +177,7 @@ impl Visitor {
 
     pub fn sign_in(&self, session: Session) {
         let mut kept = self.kept();
-        kept.session = Some(session);
+        kept.session = Some(Session { outs: kept.outs, ..session });
         kept.held = 0;
     }
 
@@ -175,6 +185,13 @@ impl Visitor {
         let mut kept = self.kept();
         kept.session = None;
         kept.held = 0;
+    }
+
+    /// As [`Self::forget_session`], and for answers that are still under way.
+    pub fn sign_out(&self) {
+        self.forget_session();
+        let mut kept = self.kept();
+        kept.outs = kept.outs.wrapping_add(1);
     }
 
     /// Reads or changes the cart in the cookie.
@@ -276,9 +293,11 @@ impl Visitor {
         }
         let mut jar = PrivateCookieJar::new(self.app().key.clone());
         let mut put = |name: &str, value: Option<String>| {
+            // It outlives sessions, which it may declare ended.
+            let age = if name == "form" { CHOICES_KEPT } else { KEPT };
             let name = self.app().cookie(name);
             let cookie = match value {
-                Some(value) => self.cookie(name, value, KEPT),
+                Some(value) => self.cookie(name, value, age),
                 None => self.cookie(name, String::new(), Duration::ZERO),
             };
             jar = jar.clone().add(cookie);
@@ -292,8 +311,8 @@ impl Visitor {
         if kept.held != before.held {
             put("held", Some(kept.held).filter(|held| *held > 0).map(|held| held.to_string()));
         }
-        if kept.form_id != before.form_id {
-            put("form", Some(kept.form_id));
+        if (&kept.form_id, kept.outs) != (&before.form_id, before.outs) {
+            put("form", Some(format!("{}.{}", kept.form_id, kept.outs)));
         }
         (jar, response).into_response()
     }
@@ -352,6 +371,22 @@ pub fn shown<T>(answer: Result<T, Refused>) -> Result<Option<T>, Refused> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_session_from_before_a_sign_out_is_none() {
+        let kept = |form: &str| {
+            Kept::of(|name| match name {
+                "session" => Some(r#"{"a":"x","r":"y","u":1,"n":"Ada"}"#.to_owned()),
+                "form" => Some(form.to_owned()),
+                _ => None,
+            })
+        };
+        for before in ["", "id", "id.0"] {
+            assert!(kept(before).session.is_some(), "{before}");
+        }
+        assert!(kept("id.1").session.is_none());
+        assert_eq!((kept("id.1").form_id.as_str(), kept("id.1").outs), ("id", 1));
+    }
 
     #[test]
     fn the_visitors_address_is_the_last_that_the_edge_wrote() {

@@ -170,7 +170,7 @@ async fn sign_out(visitor: Visitor, _: Form) -> Shown {
             tracing::warn!("session.not_ended");
         }
     }
-    visitor.forget_session();
+    visitor.sign_out();
     visitor.cart(|cart| cart.0.clear());
     Ok(went("/", "signed-out"))
 }
@@ -222,7 +222,7 @@ async fn reset(visitor: Visitor, form: Form) -> Shown {
     let done = visitor.call(Method::POST, &["password-resets", "confirm"]).json(&body).done().await;
     match done {
         Ok(_) => {
-            visitor.forget_session();
+            visitor.sign_out();
             Ok(went("/sign-in", "password-set"))
         }
         Err(refused) => {
