@@ -215,6 +215,39 @@ impl CookieCart {
     }
 }
 
+/// What all of a visitor's cookies of this kind say. It goes back into them where it has changed.
+#[derive(Clone, PartialEq)]
+pub struct Kept {
+    pub session: Option<Session>,
+    pub cart: CookieCart,
+    /// How many things the API's cart holds, as it was last seen. It has a cookie of its own: the session's is written
+    /// when its tokens change and else not, as an answer that is late would put spent ones back.
+    pub held: u32,
+    /// What form tokens are made of.
+    pub form_id: String,
+    /// How often somebody has signed out in this browser. A session from before the last time is none: an answer that was
+    /// under way may bring its cookie back.
+    pub outs: u32,
+}
+
+impl Kept {
+    pub fn of(cookie: impl Fn(&str) -> Option<String>) -> Self {
+        let form = cookie("form").unwrap_or_default();
+        let (form_id, outs) = form.split_once('.').unwrap_or((form.as_str(), ""));
+        let outs = outs.parse::<u32>().unwrap_or(0);
+        let session = cookie("session").and_then(|text| serde_json::from_str::<Session>(&text).ok());
+        let session = session.filter(|session| session.outs == outs);
+        let held = cookie("held").filter(|_| session.is_some());
+        Self {
+            cart: cookie("cart").map(|text| CookieCart::decode(&text)).unwrap_or_default(),
+            held: held.and_then(|text| text.parse().ok()).unwrap_or(0),
+            form_id: form_id.to_owned(),
+            session,
+            outs,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use axum_extra::extract::cookie::{Cookie, Key, PrivateCookieJar};
@@ -232,6 +265,22 @@ mod tests {
         let response = axum::response::IntoResponse::into_response(jar);
         let header = response.headers().get("set-cookie").expect("a cookie").to_str().expect("text");
         header.split(';').next().unwrap_or_default().len()
+    }
+
+    #[test]
+    fn a_session_from_before_a_sign_out_is_none() {
+        let kept = |form: &str| {
+            Kept::of(|name| match name {
+                "session" => Some(r#"{"a":"x","r":"y","u":1,"n":"Ada"}"#.to_owned()),
+                "form" => Some(form.to_owned()),
+                _ => None,
+            })
+        };
+        for before in ["", "id", "id.0"] {
+            assert!(kept(before).session.is_some(), "{before}");
+        }
+        assert!(kept("id.1").session.is_none());
+        assert_eq!((kept("id.1").form_id.as_str(), kept("id.1").outs), ("id", 1));
     }
 
     #[test]

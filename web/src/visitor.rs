@@ -15,7 +15,7 @@ use crate::api::{Call, Refused};
 use crate::app::App;
 use crate::locale::Lang;
 use crate::page::{self, Failed, Frame};
-use crate::session::{CookieCart, Session};
+use crate::session::{CookieCart, Kept, Session};
 use crate::{api, guard};
 
 /// A session is renewed when its access token has less than this left, in seconds.
@@ -38,39 +38,6 @@ struct Inner {
     /// As they came, encrypted.
     private: PrivateCookieJar,
     kept: Mutex<Kept>,
-}
-
-/// What goes back into cookies where it has changed.
-#[derive(Clone, PartialEq)]
-struct Kept {
-    session: Option<Session>,
-    cart: CookieCart,
-    /// How many things the API's cart holds, as it was last seen. It has a cookie of its own: the session's is written
-    /// when its tokens change and else not, as an answer that is late would put spent ones back.
-    held: u32,
-    /// What form tokens are made of.
-    form_id: String,
-    /// How often somebody has signed out in this browser. A session from before the last time is none: an answer that was
-    /// under way may bring its cookie back.
-    outs: u32,
-}
-
-impl Kept {
-    fn of(cookie: impl Fn(&str) -> Option<String>) -> Self {
-        let form = cookie("form").unwrap_or_default();
-        let (form_id, outs) = form.split_once('.').unwrap_or((form.as_str(), ""));
-        let outs = outs.parse::<u32>().unwrap_or(0);
-        let session = cookie("session").and_then(|text| serde_json::from_str::<Session>(&text).ok());
-        let session = session.filter(|session| session.outs == outs);
-        let held = cookie("held").filter(|_| session.is_some());
-        Self {
-            cart: cookie("cart").map(|text| CookieCart::decode(&text)).unwrap_or_default(),
-            held: held.and_then(|text| text.parse().ok()).unwrap_or(0),
-            form_id: form_id.to_owned(),
-            session,
-            outs,
-        }
-    }
 }
 
 pub const THEMES: [&str; 3] = ["auto", "light", "dark"];
@@ -371,22 +338,6 @@ pub fn shown<T>(answer: Result<T, Refused>) -> Result<Option<T>, Refused> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_session_from_before_a_sign_out_is_none() {
-        let kept = |form: &str| {
-            Kept::of(|name| match name {
-                "session" => Some(r#"{"a":"x","r":"y","u":1,"n":"Ada"}"#.to_owned()),
-                "form" => Some(form.to_owned()),
-                _ => None,
-            })
-        };
-        for before in ["", "id", "id.0"] {
-            assert!(kept(before).session.is_some(), "{before}");
-        }
-        assert!(kept("id.1").session.is_none());
-        assert_eq!((kept("id.1").form_id.as_str(), kept("id.1").outs), ("id", 1));
-    }
 
     #[test]
     fn the_visitors_address_is_the_last_that_the_edge_wrote() {
