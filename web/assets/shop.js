@@ -42,7 +42,7 @@ for (const details of document.querySelectorAll("[data-open-wide]")) {
 // An order that moves: each event fetches the page again and shows its part.
 const live = document.getElementById("live");
 if (live?.dataset.events) {
-  let source = null, timer = 0, wait = 1500, busy = false, again = false;
+  let source = null, timer = 0, wait = 1500, busy = false, again = false, retry = 0, pause = 15000;
   const show = async () => {
     if (busy) { again = true; return; }
     busy = true;
@@ -71,9 +71,23 @@ if (live?.dataset.events) {
     timer = setTimeout(async () => { await show(); look(); }, wait);
     wait *= 1.4;
   };
-  source = new EventSource(live.dataset.events);
-  source.addEventListener("status", () => { show(); look(); });
-  window.addEventListener("pagehide", () => { source.close(); clearTimeout(timer); });
+  // A stream that was cut comes back by itself, one that was refused does not: the shop was full, or is away.
+  const listen = () => {
+    const stream = source = new EventSource(live.dataset.events);
+    stream.addEventListener("open", () => { pause = 15000; });
+    stream.addEventListener("status", () => { show(); look(); });
+    stream.addEventListener("error", () => {
+      if (stream.readyState !== EventSource.CLOSED || pause > 600000) return;
+      retry = setTimeout(async () => { await show(); if (live.dataset.events) listen(); }, pause);
+      pause *= 2;
+    });
+  };
+  listen();
+  window.addEventListener("pagehide", () => { source.close(); clearTimeout(timer); clearTimeout(retry); });
+  // Back to a page that the browser has kept as it was.
+  window.addEventListener("pageshow", (event) => {
+    if (event.persisted && live.dataset.events) { listen(); show(); look(); }
+  });
   live.classList.add("has-script");
   look();
 }

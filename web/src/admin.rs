@@ -20,9 +20,6 @@ use axum::extract::Request;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
-use base64::Engine;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use serde::Deserialize;
 use url::form_urlencoded::Serializer;
 use uuid::Uuid;
 
@@ -32,6 +29,7 @@ use crate::app::App;
 use crate::form::{Fill, Form};
 use crate::locale::Lang;
 use crate::page::{Failed, Frame};
+use crate::session::Session;
 use crate::visitor::Visitor;
 
 /// What a redirect may say by `?said=`.
@@ -72,23 +70,14 @@ pub fn router() -> Router<App> {
 async fn for_staff(visitor: Visitor, request: Request, next: Next) -> Response {
     match visitor.session() {
         None => Failed::from(Refused::SignedOut).into_response(),
-        Some(session) if !session.staff => Failed::NotFound.into_response(),
+        Some(session) if !session.is_staff() => Failed::NotFound.into_response(),
         Some(_) => next.run(request).await,
     }
 }
 
 impl Frame {
-    /// For which links are shown. The token is the API's to check.
     pub fn is_admin(&self) -> bool {
-        #[derive(Deserialize)]
-        struct Claims {
-            role: String,
-        }
-        let claims = self.session.as_ref().and_then(|session| {
-            let claims = BASE64_URL_SAFE_NO_PAD.decode(session.access.split('.').nth(1)?).ok()?;
-            serde_json::from_slice::<Claims>(&claims).ok()
-        });
-        claims.is_some_and(|claims| claims.role == "admin")
+        self.session.as_ref().is_some_and(Session::is_admin)
     }
 
     /// The page is below this one.

@@ -51,6 +51,8 @@ impl Refused {
 /// The one client of the process, and where the API is.
 pub struct Client {
     http: reqwest::Client,
+    /// For files, whose answer comes when all of them is done.
+    patient: reqwest::Client,
     base: Url,
     key: HeaderValue,
 }
@@ -61,14 +63,16 @@ impl Client {
             HeaderValue::from_str(&config.storefront_key).context("STOREFRONT_KEY is no header's value")?;
         key.set_sensitive(true);
         let base = config.api_url.join("/api/v1/").context("API_URL is no address to build on")?;
-        let http = reqwest::Client::builder()
-            .connect_timeout(Duration::from_secs(2))
-            // For streams: the API sends a heartbeat each 15 seconds. Other calls have a deadline each.
-            .read_timeout(Duration::from_secs(45))
-            .pool_idle_timeout(Duration::from_secs(50))
-            .redirect(Policy::none())
-            .build()?;
-        Ok(Self { http, base, key })
+        let client = || {
+            reqwest::Client::builder()
+                .connect_timeout(Duration::from_secs(2))
+                .pool_idle_timeout(Duration::from_secs(50))
+                .redirect(Policy::none())
+        };
+        // For streams: the API sends a heartbeat each 15 seconds. It counts from a call's beginning to its answer, too.
+        // Other calls have a deadline each.
+        let http = client().read_timeout(Duration::from_secs(45)).build()?;
+        Ok(Self { http, patient: client().build()?, base, key })
     }
 
     fn url(&self, path: &[&str]) -> Url {
@@ -87,6 +91,7 @@ impl Client {
 pub struct Call<'v> {
     visitor: &'v Visitor,
     signed: bool,
+    patient: bool,
     request: reqwest::RequestBuilder,
 }
 
@@ -95,13 +100,14 @@ impl<'v> Call<'v> {
         let client = &visitor.app().client;
         let deadline = if method == Method::GET { READ_DEADLINE } else { WRITE_DEADLINE };
         let request = client.http.request(method, client.url(path)).timeout(deadline);
-        Self { visitor, signed: false, request: introduce(visitor, request) }
+        Self { visitor, signed: false, patient: false, request: introduce(visitor, request) }
     }
 
     /// A stream: it has no deadline of its own.
     pub fn stream(visitor: &'v Visitor, path: &[&str]) -> Self {
         let client = &visitor.app().client;
-        Self { visitor, signed: true, request: introduce(visitor, client.http.get(client.url(path))) }
+        let request = introduce(visitor, client.http.get(client.url(path)));
+        Self { visitor, signed: true, patient: false, request }
     }
 
     /// With the visitor's access token; without a session nothing is sent.
@@ -138,6 +144,7 @@ impl<'v> Call<'v> {
         body: impl futures_util::TryStream<Ok = Bytes, Error: std::error::Error + Send + Sync> + Send + 'static,
         deadline: Duration,
     ) -> Self {
+        self.patient = true;
         self.request = self.request.timeout(deadline).body(reqwest::Body::wrap_stream(body));
         self.header("content-type", media_type)
     }
@@ -147,21 +154,27 @@ impl<'v> Call<'v> {
         self.header("idempotency-key", key)
     }
 
+    fn http(&self) -> &'v reqwest::Client {
+        let client = &self.visitor.app().client;
+        if self.patient { &client.patient } else { &client.http }
+    }
+
     /// The answer, whatever it is, once the session has been renewed where it had to be.
     pub async fn answer(self) -> Result<reqwest::Response, Refused> {
+        let http = self.http();
         if !self.signed {
-            return sent(self.request).await;
+            return sent(http, self.request).await;
         }
         let token = self.visitor.access_token(None).await?;
         let again = self.request.try_clone();
-        let answer = sent(self.request.bearer_auth(&token)).await?;
+        let answer = sent(http, self.request.bearer_auth(&token)).await?;
         if answer.status() != StatusCode::UNAUTHORIZED {
             return Ok(answer);
         }
         // Its time had come, or the API has other keys now.
         let token = self.visitor.access_token(Some(&token)).await?;
         let Some(again) = again else { return Err(Refused::SignedOut) };
-        let answer = sent(again.bearer_auth(&token)).await?;
+        let answer = sent(http, again.bearer_auth(&token)).await?;
         if answer.status() == StatusCode::UNAUTHORIZED {
             self.visitor.forget_session();
             return Err(Refused::SignedOut);
@@ -188,7 +201,7 @@ impl<'v> Call<'v> {
 
     /// As [`Self::get`], never with a token.
     pub async fn get_unsigned<T: DeserializeOwned>(self) -> Result<T, Refused> {
-        understood(&good(sent(self.request).await?).await?)
+        understood(&good(sent(self.http(), self.request).await?).await?)
     }
 }
 
@@ -246,8 +259,12 @@ fn introduce(visitor: &Visitor, mut request: reqwest::RequestBuilder) -> reqwest
     request
 }
 
-async fn sent(request: reqwest::RequestBuilder) -> Result<reqwest::Response, Refused> {
-    request.send().await.map_err(|error| {
+async fn sent(
+    http: &reqwest::Client,
+    request: reqwest::RequestBuilder,
+) -> Result<reqwest::Response, Refused> {
+    let answer = async { http.execute(request.build()?).await };
+    answer.await.map_err(|error: reqwest::Error| {
         tracing::warn!(error = %error.without_url(), "api.no_answer");
         Refused::Away
     })

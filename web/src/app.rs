@@ -41,7 +41,7 @@ pub struct Shared {
     pub refresher: Refresher,
     pub listeners: Arc<Semaphore>,
     pub lifecycle: Lifecycle,
-    places: Semaphore,
+    places: Arc<Semaphore>,
 }
 
 impl Deref for App {
@@ -64,7 +64,7 @@ impl App {
             refresher: Refresher::default(),
             listeners: Arc::new(Semaphore::new(config.listeners_at_once.into())),
             lifecycle: lifecycle.clone(),
-            places: Semaphore::new(config.pages_at_once.into()),
+            places: Arc::new(Semaphore::new(config.pages_at_once.into())),
         })))
     }
 
@@ -99,17 +99,20 @@ fn router(app: App) -> Router {
         .with_state(app)
 }
 
-/// Lets a page in while there is a place for it. One that streams gives its place up when it starts.
+/// Lets a page in while there is a place for it. What changes something runs to its end, even when its visitor hangs up,
+/// and keeps its place until then. A page that streams gives its place up when it starts.
 async fn admit(State(app): State<App>, request: Request, next: Next) -> Response {
-    match app.places.try_acquire() {
-        Ok(_place) => next.run(request).await,
-        Err(_) => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            [("retry-after", "1")],
-            "Too many visitors at once; try again.\n",
-        )
-            .into_response(),
-    }
+    let Ok(place) = app.places.clone().try_acquire_owned() else {
+        let full = "Too many visitors at once; try again.\n";
+        return (StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "1")], full).into_response();
+    };
+    let safe = request.method().is_safe();
+    let work = async move {
+        let response = next.run(request).await;
+        drop(place);
+        response
+    };
+    if safe { work.await } else { service::detached(work).await }
 }
 
 async fn finish(State(app): State<App>, request: Request, next: Next) -> Response {

@@ -23,7 +23,7 @@ pub struct Config {
     #[arg(long, env = "PAGES_AT_ONCE", default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..))]
     pub pages_at_once: u16,
     /// Most visitors who follow an order at the same time.
-    #[arg(long, env = "LISTENERS_AT_ONCE", default_value_t = 1000, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, env = "LISTENERS_AT_ONCE", default_value_t = 250, value_parser = clap::value_parser!(u16).range(1..))]
     pub listeners_at_once: u16,
     /// Where the edge is; the API is at `/api/v1` there: `http://edge:8080`.
     #[arg(long, env = "API_URL")]

@@ -250,6 +250,8 @@ pub fn own_path(next: &str) -> &str {
 pub enum Failed {
     Refused(Refused),
     NotFound,
+    /// Sent by no form as it is shown.
+    BadInput,
     /// Not sent by a page of ours.
     Forbidden,
     TooLarge,
@@ -295,6 +297,7 @@ pub fn failure(visitor: &Visitor, failed: &Failed, safe: bool) -> Response {
             429 => (StatusCode::TOO_MANY_REQUESTS, "too-many"),
             _ => (StatusCode::BAD_REQUEST, "bad-request"),
         },
+        Failed::BadInput => (StatusCode::BAD_REQUEST, "bad-request"),
         Failed::NotFound => (StatusCode::NOT_FOUND, "not-found"),
         Failed::Refused(Refused::Moved(_)) => (StatusCode::NOT_FOUND, "not-found"),
         Failed::Refused(Refused::Away) => (StatusCode::SERVICE_UNAVAILABLE, "away"),

@@ -32,36 +32,43 @@ pub struct Session {
     pub until: i64,
     #[serde(rename = "n")]
     pub name: String,
-    /// For which links are shown: what may be done is the API's to say.
-    #[serde(rename = "s")]
-    pub staff: bool,
-    /// How many things are in the cart, as it was last seen.
-    #[serde(rename = "c")]
-    pub cart: u32,
+    /// How often somebody had signed out in this browser before.
+    #[serde(rename = "o", default)]
+    pub outs: u32,
 }
 
 /// Longest name that is kept, in bytes.
 const NAME: usize = 100;
 
 impl Session {
-    pub fn new(tokens: Tokens, name: &str, role: &str) -> Self {
+    pub fn new(tokens: Tokens, name: &str) -> Self {
         let end = (0..=NAME.min(name.len())).rev().find(|end| name.is_char_boundary(*end)).unwrap_or(0);
-        let staff = role != "customer";
-        let until = 0;
-        let session = Self {
-            access: String::new(),
-            refresh: String::new(),
-            until,
-            name: name[..end].into(),
-            staff,
-            cart: 0,
-        };
+        let name = name[..end].into();
+        let session = Self { access: String::new(), refresh: String::new(), until: 0, name, outs: 0 };
         session.renewed(tokens)
     }
 
     pub fn renewed(self, tokens: Tokens) -> Self {
         let until = OffsetDateTime::now_utc().unix_timestamp() + tokens.expires_in;
         Self { access: tokens.access_token, refresh: tokens.refresh_token, until, ..self }
+    }
+
+    /// For which links are shown. What may be done is the API's to say, which checks the token.
+    pub fn is_staff(&self) -> bool {
+        self.role().is_some_and(|role| role == "staff" || role == "admin")
+    }
+
+    pub fn is_admin(&self) -> bool {
+        self.role().is_some_and(|role| role == "admin")
+    }
+
+    fn role(&self) -> Option<String> {
+        #[derive(Deserialize)]
+        struct Claims {
+            role: String,
+        }
+        let claims = BASE64_URL_SAFE_NO_PAD.decode(self.access.split('.').nth(1)?).ok()?;
+        Some(serde_json::from_slice::<Claims>(&claims).ok()?.role)
     }
 
     /// Seconds that its access token is good for yet.
@@ -99,7 +106,7 @@ impl Refresher {
             let call = Call::new(&visitor, Method::POST, &["auth", "refresh"]);
             match call.soon().json(&json!({"refresh_token": spent})).get_unsigned::<Tokens>().await {
                 Ok(next) => Ok(tokens.insert(next).clone()),
-                Err(Refused::Problem(problem)) if problem.status != 429 => Err(Refused::SignedOut),
+                Err(Refused::Problem(problem)) if problem.status == 401 => Err(Refused::SignedOut),
                 Err(_) => Err(Refused::Away),
             }
         })
@@ -208,6 +215,39 @@ impl CookieCart {
     }
 }
 
+/// What all of a visitor's cookies of this kind say. It goes back into them where it has changed.
+#[derive(Clone, PartialEq)]
+pub struct Kept {
+    pub session: Option<Session>,
+    pub cart: CookieCart,
+    /// How many things the API's cart holds, as it was last seen. It has a cookie of its own: the session's is written
+    /// when its tokens change and else not, as an answer that is late would put spent ones back.
+    pub held: u32,
+    /// What form tokens are made of.
+    pub form_id: String,
+    /// How often somebody has signed out in this browser. A session from before the last time is none: an answer that was
+    /// under way may bring its cookie back.
+    pub outs: u32,
+}
+
+impl Kept {
+    pub fn of(cookie: impl Fn(&str) -> Option<String>) -> Self {
+        let form = cookie("form").unwrap_or_default();
+        let (form_id, outs) = form.split_once('.').unwrap_or((form.as_str(), ""));
+        let outs = outs.parse::<u32>().unwrap_or(0);
+        let session = cookie("session").and_then(|text| serde_json::from_str::<Session>(&text).ok());
+        let session = session.filter(|session| session.outs == outs);
+        let held = cookie("held").filter(|_| session.is_some());
+        Self {
+            cart: cookie("cart").map(|text| CookieCart::decode(&text)).unwrap_or_default(),
+            held: held.and_then(|text| text.parse().ok()).unwrap_or(0),
+            form_id: form_id.to_owned(),
+            session,
+            outs,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use axum_extra::extract::cookie::{Cookie, Key, PrivateCookieJar};
@@ -228,6 +268,22 @@ mod tests {
     }
 
     #[test]
+    fn a_session_from_before_a_sign_out_is_none() {
+        let kept = |form: &str| {
+            Kept::of(|name| match name {
+                "session" => Some(r#"{"a":"x","r":"y","u":1,"n":"Ada"}"#.to_owned()),
+                "form" => Some(form.to_owned()),
+                _ => None,
+            })
+        };
+        for before in ["", "id", "id.0"] {
+            assert!(kept(before).session.is_some(), "{before}");
+        }
+        assert!(kept("id.1").session.is_none());
+        assert_eq!((kept("id.1").form_id.as_str(), kept("id.1").outs), ("id", 1));
+    }
+
+    #[test]
     fn a_full_cart_fits_a_cookie() {
         let full = cart(CART_LINES);
         assert!(stored(full.encode()) < 3500, "{}", stored(full.encode()));
@@ -238,10 +294,28 @@ mod tests {
     fn a_session_with_the_longest_name_fits_a_cookie() {
         let tokens =
             Tokens { access_token: "a".repeat(1200), refresh_token: "r".repeat(43), expires_in: 900 };
-        let session = Session::new(tokens, &"船".repeat(100), "admin");
+        let session = Session::new(tokens, &"船".repeat(100));
         assert_eq!(session.name, "船".repeat(33));
         let text = serde_json::to_string(&session).unwrap();
         assert!(stored(text.clone()) < 3500, "{}", stored(text));
+    }
+
+    #[test]
+    fn who_is_staff_is_what_the_token_says() {
+        let session = |access_token: String| {
+            Session::new(Tokens { access_token, refresh_token: String::new(), expires_in: 900 }, "Ada")
+        };
+        let of = |role: &str| {
+            let claims = BASE64_URL_SAFE_NO_PAD.encode(json!({"sub": "x", "role": role}).to_string());
+            let session = session(format!("e30.{claims}.c2ln"));
+            (session.is_staff(), session.is_admin())
+        };
+        assert_eq!(of("customer"), (false, false));
+        assert_eq!(of("staff"), (true, false));
+        assert_eq!(of("admin"), (true, true));
+        for bad in ["", "x", "a.b.c", "e30.e30.c2ln"] {
+            assert!(!session(bad.to_owned()).is_staff(), "{bad}");
+        }
     }
 
     #[test]

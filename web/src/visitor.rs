@@ -15,7 +15,7 @@ use crate::api::{Call, Refused};
 use crate::app::App;
 use crate::locale::Lang;
 use crate::page::{self, Failed, Frame};
-use crate::session::{CookieCart, Session};
+use crate::session::{CookieCart, Kept, Session};
 use crate::{api, guard};
 
 /// A session is renewed when its access token has less than this left, in seconds.
@@ -38,15 +38,6 @@ struct Inner {
     /// As they came, encrypted.
     private: PrivateCookieJar,
     kept: Mutex<Kept>,
-}
-
-/// What goes back into cookies where it has changed.
-#[derive(Clone, PartialEq)]
-struct Kept {
-    session: Option<Session>,
-    cart: CookieCart,
-    /// What form tokens are made of.
-    form_id: String,
 }
 
 pub const THEMES: [&str; 3] = ["auto", "light", "dark"];
@@ -79,12 +70,7 @@ impl Visitor {
     }
 
     fn read(app: &App, jar: &PrivateCookieJar) -> Kept {
-        let value = |name| jar.get(&app.cookie(name)).map(|cookie: Cookie<'_>| cookie.value().to_owned());
-        Kept {
-            session: value("session").and_then(|text| serde_json::from_str(&text).ok()),
-            cart: value("cart").map(|text| CookieCart::decode(&text)).unwrap_or_default(),
-            form_id: value("form").unwrap_or_default(),
-        }
+        Kept::of(|name| jar.get(&app.cookie(name)).map(|cookie| cookie.value().to_owned()))
     }
 
     pub fn app(&self) -> &App {
@@ -157,11 +143,22 @@ impl Visitor {
     }
 
     pub fn sign_in(&self, session: Session) {
-        self.kept().session = Some(session);
+        let mut kept = self.kept();
+        kept.session = Some(Session { outs: kept.outs, ..session });
+        kept.held = 0;
     }
 
     pub fn forget_session(&self) {
-        self.kept().session = None;
+        let mut kept = self.kept();
+        kept.session = None;
+        kept.held = 0;
+    }
+
+    /// As [`Self::forget_session`], and for answers that are still under way.
+    pub fn sign_out(&self) {
+        self.forget_session();
+        let mut kept = self.kept();
+        kept.outs = kept.outs.wrapping_add(1);
     }
 
     /// Reads or changes the cart in the cookie.
@@ -171,8 +168,9 @@ impl Visitor {
 
     /// What the API's cart holds, as it has just been seen.
     pub fn cart_holds(&self, things: u32) {
-        if let Some(session) = &mut self.kept().session {
-            session.cart = things;
+        let mut kept = self.kept();
+        if kept.session.is_some() {
+            kept.held = things;
         }
     }
 
@@ -184,7 +182,7 @@ impl Visitor {
 
     pub fn cart_count(&self) -> u32 {
         let kept = self.kept();
-        kept.cart.count() + kept.session.as_ref().map_or(0, |session| session.cart)
+        kept.cart.count().saturating_add(kept.held)
     }
 
     /// A token that is good for a call; not `refused`, which the API did not take. Renews the session where it has to.
@@ -262,9 +260,11 @@ impl Visitor {
         }
         let mut jar = PrivateCookieJar::new(self.app().key.clone());
         let mut put = |name: &str, value: Option<String>| {
+            // It outlives sessions, which it may declare ended.
+            let age = if name == "form" { CHOICES_KEPT } else { KEPT };
             let name = self.app().cookie(name);
             let cookie = match value {
-                Some(value) => self.cookie(name, value, KEPT),
+                Some(value) => self.cookie(name, value, age),
                 None => self.cookie(name, String::new(), Duration::ZERO),
             };
             jar = jar.clone().add(cookie);
@@ -275,8 +275,11 @@ impl Visitor {
         if kept.cart != before.cart {
             put("cart", Some(kept.cart).filter(|cart| !cart.0.is_empty()).map(|cart| cart.encode()));
         }
-        if kept.form_id != before.form_id {
-            put("form", Some(kept.form_id));
+        if kept.held != before.held {
+            put("held", Some(kept.held).filter(|held| *held > 0).map(|held| held.to_string()));
+        }
+        if (&kept.form_id, kept.outs) != (&before.form_id, before.outs) {
+            put("form", Some(format!("{}.{}", kept.form_id, kept.outs)));
         }
         (jar, response).into_response()
     }
@@ -298,8 +301,7 @@ impl<S: Sync> FromRequestParts<S> for Visitor {
     }
 }
 
-/// Makes the visitor of a request, turns failures into pages, and writes cookies. What changes something runs to its
-/// end, even when its visitor hangs up.
+/// Makes the visitor of a request, turns failures into pages, and writes cookies.
 pub async fn layer(State(app): State<App>, mut request: Request, next: Next) -> Result<Response, Infallible> {
     let visitor = Visitor::new(app, &request);
     request.extensions_mut().insert(visitor.clone());
@@ -307,23 +309,20 @@ pub async fn layer(State(app): State<App>, mut request: Request, next: Next) -> 
     if !safe && !guard::is_from_here(request.headers(), &visitor.app().origin) {
         return Ok(visitor.finish(page::failure(&visitor, &Failed::Forbidden, safe)));
     }
-    let work = async move {
-        let mut response = next.run(request).await;
-        // An address that means nothing, such as an order's id that is none: axum says so in plain text.
-        if response.status() == StatusCode::BAD_REQUEST
-            && response
-                .headers()
-                .get(header::CONTENT_TYPE)
-                .is_some_and(|kind| kind.as_bytes().starts_with(b"text/plain"))
-        {
-            response.extensions_mut().insert(Failed::NotFound);
-        }
-        if let Some(failed) = response.extensions_mut().remove::<Failed>() {
-            response = page::failure(&visitor, &failed, safe);
-        }
-        visitor.finish(response)
-    };
-    Ok(if safe { work.await } else { service::detached(work).await })
+    let mut response = next.run(request).await;
+    // An address that means nothing, such as an order's id that is none: axum says so in plain text.
+    if response.status() == StatusCode::BAD_REQUEST
+        && response
+            .headers()
+            .get(header::CONTENT_TYPE)
+            .is_some_and(|kind| kind.as_bytes().starts_with(b"text/plain"))
+    {
+        response.extensions_mut().insert(Failed::NotFound);
+    }
+    if let Some(failed) = response.extensions_mut().remove::<Failed>() {
+        response = page::failure(&visitor, &failed, safe);
+    }
+    Ok(visitor.finish(response))
 }
 
 /// As [`api::Call::get`] of several calls, where a page shows what it can: what is missing is `None`, and a session that

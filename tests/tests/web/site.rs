@@ -59,7 +59,7 @@ impl Site {
         let body = json!({"email": person.email, "password": PASSWORD});
         let tokens =
             send(self.shop.request(reqwest::Method::POST, "/auth/login").json(&body)).await.unwrap().body;
-        let session = json!({"a": tokens["access_token"], "r": tokens["refresh_token"], "u": 0, "n": "Ada", "s": false, "c": 0});
+        let session = json!({"a": tokens["access_token"], "r": tokens["refresh_token"], "u": 0, "n": "Ada"});
         let secrets: Value = serde_json::from_str(&self.shop.file("secrets.json")).unwrap();
         let key = secrets["cookie_key"].as_str().unwrap();
         let key: Vec<u8> =

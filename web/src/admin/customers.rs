@@ -5,7 +5,7 @@ use axum::Router;
 use axum::extract::Path;
 use axum::http::Method;
 use axum::routing::get;
-use serde_json::json;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::address;
@@ -67,9 +67,22 @@ async fn page(visitor: Visitor, Path(id): Path<Uuid>) -> Shown {
     Ok(personal(&view(&visitor, id).await?))
 }
 
+/// What was changed in the form, and nothing else: another admin may have changed the rest since it was shown.
+fn changes(form: &Form) -> Value {
+    let mut body = json!({});
+    if form.get("role") != form.get("was-role") {
+        body["role"] = json!(form.get("role"));
+    }
+    let disabled = form.get("disabled") == "yes";
+    if disabled != (form.get("was-disabled") == "yes") {
+        body["disabled"] = json!(disabled);
+    }
+    body
+}
+
 async fn change(visitor: Visitor, Path(id): Path<Uuid>, form: Form) -> Shown {
-    let body = json!({"role": form.get("role"), "disabled": form.get("disabled") == "yes"});
-    let why = match visitor.signed(Method::PATCH, &["users", &id.to_string()]).json(&body).done().await {
+    let call = visitor.signed(Method::PATCH, &["users", &id.to_string()]);
+    let why = match call.json(&changes(&form)).done().await {
         Ok(_) => return Ok(went(&format!("/admin/customers/{id}"), "customer-changed")),
         Err(Refused::Problem(problem)) if problem.status != 404 && problem.code != "forbidden" => {
             sentence(visitor.lang(), &problem)
@@ -80,4 +93,19 @@ async fn change(visitor: Visitor, Path(id): Path<Uuid>, form: Form) -> Shown {
     let mut page = view(&visitor, id).await?;
     page.problem = Some(why);
     Ok(unprocessable(&page))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_form_that_is_old_does_not_take_back_what_another_admin_did() {
+        let changed = |form: &str| changes(&Form::parse(form.as_bytes()));
+        assert_eq!(changed("role=customer&was-role=customer&was-disabled="), json!({}));
+        assert_eq!(changed("role=staff&was-role=customer&was-disabled="), json!({"role": "staff"}));
+        let disabled = "role=staff&was-role=staff&was-disabled=&disabled=yes";
+        assert_eq!(changed(disabled), json!({"disabled": true}));
+        assert_eq!(changed("role=staff&was-role=staff&was-disabled=yes"), json!({"disabled": false}));
+    }
 }

@@ -102,6 +102,6 @@ async fn end(visitor: Visitor, Path(id): Path<Uuid>, _: Form) -> Shown {
 
 async fn end_all(visitor: Visitor, _: Form) -> Shown {
     visitor.signed(Method::DELETE, &["me", "sessions"]).done().await?;
-    visitor.forget_session();
+    visitor.sign_out();
     Ok(went("/sign-in", "signed-out"))
 }

@@ -108,11 +108,10 @@ async fn enter(visitor: &Visitor, form: &Form) -> Result<Result<(), Fill>, Refus
             return Ok(Err(fill));
         }
     };
-    visitor.sign_in(Session::new(tokens, form.get("email"), "customer"));
+    visitor.sign_in(Session::new(tokens, form.get("email")));
     let (account, cart) =
         tokio::join!(visitor.signed(Method::GET, &["me"]).get::<Account>(), cart::merge(visitor));
-    if let (Ok(account), Some(session)) = (account, visitor.session()) {
-        visitor.sign_in(Session { staff: account.role != "customer", ..session });
+    if let Ok(account) = account {
         visitor.renamed(&account.name);
     }
     // What could not be brought along now is in the cookie yet, and comes when the cart is shown.
@@ -171,7 +170,7 @@ async fn sign_out(visitor: Visitor, _: Form) -> Shown {
             tracing::warn!("session.not_ended");
         }
     }
-    visitor.forget_session();
+    visitor.sign_out();
     visitor.cart(|cart| cart.0.clear());
     Ok(went("/", "signed-out"))
 }
@@ -223,7 +222,7 @@ async fn reset(visitor: Visitor, form: Form) -> Shown {
     let done = visitor.call(Method::POST, &["password-resets", "confirm"]).json(&body).done().await;
     match done {
         Ok(_) => {
-            visitor.forget_session();
+            visitor.sign_out();
             Ok(went("/sign-in", "password-set"))
         }
         Err(refused) => {

@@ -193,14 +193,19 @@ async fn put(visitor: &Visitor, product: Uuid, quantity: i32) -> Result<Cart, Re
     call.json(&json!({"quantity": quantity})).get().await
 }
 
-/// How many, as it was typed; at least one.
-fn quantity(form: &Form) -> u16 {
-    form.get("quantity").trim().parse::<u16>().unwrap_or(1).min(MOST_OF_ONE)
+/// How many, as it was typed: of too many as many as there may be, and one where nothing was typed.
+fn quantity(form: &Form) -> Result<u16, Failed> {
+    let typed = form.get("quantity").trim();
+    if typed.is_empty() {
+        return Ok(1);
+    }
+    let typed = typed.parse::<u64>().map_err(|_| Failed::BadInput)?;
+    Ok(u16::try_from(typed).unwrap_or(MOST_OF_ONE).min(MOST_OF_ONE))
 }
 
 async fn add(visitor: Visitor, form: Form) -> Shown {
     let id: Uuid = form.get("product").parse().map_err(|_| Failed::NotFound)?;
-    let more = quantity(&form).max(1);
+    let more = quantity(&form)?.max(1);
     if visitor.is_signed_in() {
         let (cart, product) = tokio::join!(merge(&visitor), product(&visitor, id));
         match cart {
@@ -234,7 +239,7 @@ async fn add(visitor: Visitor, form: Form) -> Shown {
 }
 
 async fn change(visitor: Visitor, Path(id): Path<Uuid>, form: Form) -> Shown {
-    let wanted = quantity(&form);
+    let wanted = quantity(&form)?;
     if wanted == 0 {
         return take_out(&visitor, id).await;
     }
@@ -267,4 +272,21 @@ async fn take_out(visitor: &Visitor, id: Uuid) -> Shown {
         }
     }
     Ok(went("/cart", "removed"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_number_is_no_quantity() {
+        let of = |typed: &str| quantity(&Form::of(vec![("quantity".to_owned(), typed.to_owned())])).ok();
+        assert_eq!(of(" 12 "), Some(12));
+        assert_eq!(of("0"), Some(0));
+        assert_eq!(of(""), Some(1));
+        assert_eq!(of("70000"), Some(MOST_OF_ONE));
+        for bad in ["-1", "1.5", "many", "99999999999999999999"] {
+            assert_eq!(of(bad), None, "{bad}");
+        }
+    }
 }
