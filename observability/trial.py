@@ -194,7 +194,7 @@ def main():
         servers.ready(time.monotonic() + 60)
         load = threading.Thread(target=shopping, args=(status["edge"], over), daemon=True)
         load.start()
-        # Some numbers are read from the database each 15 s.
+        # Some numbers are read from the database each 5 s.
         end = time.monotonic() + wanted.seconds
         while (found := list(problems(servers))) and load.is_alive() and time.monotonic() < end:
             time.sleep(2)

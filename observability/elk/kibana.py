@@ -15,8 +15,13 @@ def source(query):
     return {"searchSourceJSON": json.dumps({"query": {"query": query, "language": "kuery"}, "filter": [], "indexRefName": DATA})}
 
 
+# In whose shape each is; without, Kibana takes it for one of its first versions and changes it.
+SHAPES = {"index-pattern": "8.0.0", "search": "8.0.0", "visualization": "8.5.0", "dashboard": "8.9.0"}
+
+
 def thing(kind, name, attributes, references):
-    return {"type": kind, "id": name, "attributes": attributes, "references": references, "coreMigrationVersion": "8.8.0"}
+    shape = {"coreMigrationVersion": "8.8.0", "typeMigrationVersion": SHAPES[kind]}
+    return {"type": kind, "id": name, "attributes": attributes, "references": references} | shape
 
 
 def search(name, title, description, query, columns):
