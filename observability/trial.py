@@ -132,10 +132,15 @@ class Servers:
 def shopping(edge, over):
     """Looks around and buys until it is over, in every way that ends differently."""
     shop, orders = f"{edge}/api/v1", 0
-    status, session = call("POST", f"{shop}/auth/login", {"email": "demo@dockside.test", "password": "dockside-demo"})
-    if status != 200:
-        sys.exit(f"trial: the demo account cannot sign in ({status})")
-    me = {"Authorization": f"Bearer {session['access_token']}"}
+
+    def signed_in(name):
+        account = {"email": f"{name}@dockside.test", "password": f"dockside-{name}"}
+        status, session = call("POST", f"{shop}/auth/login", account)
+        if status != 200:
+            sys.exit(f"trial: the demo account {name} cannot sign in ({status})")
+        return {"Authorization": f"Bearer {session['access_token']}"}
+
+    me, staff = signed_in("demo"), signed_in("staff")
 
     def order(product, card, quantity=1):
         items = [{"product_id": product["id"], "quantity": quantity}]
@@ -145,6 +150,8 @@ def shopping(edge, over):
     while not over.is_set():
         call("GET", f"{shop}/users/me", None, me)
         call("GET", f"{shop}/categories")
+        # With their customers, whom order asks user for.
+        call("GET", f"{shop}/admin/orders?limit=20", None, staff)
         products = call("GET", f"{shop}/products?in_stock=true&limit=20")[1]["items"]
         for product in products[:5]:
             call("GET", f"{shop}/products/{product['id']}")
