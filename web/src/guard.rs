@@ -25,7 +25,8 @@ pub fn with_headers(mut response: Response, secure: bool) -> Response {
         headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
     }
     if secure {
-        let year = HeaderValue::from_static("max-age=31536000; includeSubDomains");
+        // Of this host alone: what others below it do is not ours to say.
+        let year = HeaderValue::from_static("max-age=31536000");
         headers.insert(header::STRICT_TRANSPORT_SECURITY, year);
     }
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
