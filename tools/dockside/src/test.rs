@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::compile::{self, cargo};
-use crate::console::{bold, green, line, red, seconds, step};
+use crate::console::{bold, dim, green, line, red, seconds, step};
 use crate::install::Need;
 use crate::layout::{Layout, Lock, free_space};
 use crate::servers::{rabbitmq, start};
@@ -24,7 +24,8 @@ use crate::state::Secrets;
 use crate::supervisor::Supervisor;
 use crate::test::programs::{Built, Lanes, finish};
 use crate::{
-    bench, chaos, cluster, contracts, debian, down, install, observability, openapi, services, signals, up,
+    bench, chaos, cluster, contracts, debian, down, install, observability, openapi, process, services,
+    signals, up,
 };
 
 /// What `matrix` runs unless it is told: each promise's short run.
@@ -151,10 +152,19 @@ impl Plan {
     }
 }
 
+/// A step that has ended.
+struct Step {
+    name: String,
+    took: Duration,
+    /// What all processors of the machine worked meanwhile.
+    busy: Option<Duration>,
+    passed: bool,
+}
+
 /// Runs steps, remembers their times and prints the table at the end.
 #[derive(Default)]
 struct Run {
-    steps: Vec<(String, Duration, bool)>,
+    steps: Vec<Step>,
     /// What did not run here, and why.
     skipped: Vec<String>,
 }
@@ -162,17 +172,24 @@ struct Run {
 impl Run {
     fn step<T>(&mut self, name: &str, action: impl FnOnce() -> Result<T>) -> Result<T> {
         step(name, "...");
-        let start = Instant::now();
+        let (start, busy) = (Instant::now(), process::busy());
         let result = signals::check().and_then(|()| action());
-        self.steps.push((name.to_owned(), start.elapsed(), result.is_ok()));
+        self.steps.push(Step {
+            name: name.to_owned(),
+            took: start.elapsed(),
+            busy: process::busy().zip(busy).map(|(after, before)| after.saturating_sub(before)),
+            passed: result.is_ok(),
+        });
         result.with_context(|| name.to_owned())
     }
 
     fn table(&self) {
         line("");
-        for (name, took, ok) in &self.steps {
-            let word = if *ok { green("ok    ") } else { red("FAILED") };
-            line(&format!("  {word}  {name:<20} {:>12}", seconds(*took)));
+        line(&dim(&format!("  {:<28} {:>12} {:>16}", "step", "took", "processors' time")));
+        for Step { name, took, busy, passed } in &self.steps {
+            let word = if *passed { green("ok    ") } else { red("FAILED") };
+            let busy = busy.map(seconds).unwrap_or_default();
+            line(&format!("  {word}  {name:<20} {:>12} {busy:>16}", seconds(*took)));
         }
         for what in &self.skipped {
             line(&format!("  {}  {what}", bold(&red("SKIPPED"))));
