@@ -6,6 +6,7 @@ mod world;
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, VecDeque};
+use std::path::Path;
 
 use self::kept::Map;
 use self::world::World;
@@ -23,17 +24,18 @@ pub fn taken(file: &'static str, line: u32) {
 /// The branches of the rule that this thread has not taken: file, line, and the line before it.
 fn not_taken() -> Vec<String> {
     let mut missing = Vec::new();
-    let files =
-        [("saga.rs", include_str!("../../saga.rs")), ("saga/refunds.rs", include_str!("../refunds.rs"))];
-    for (file, text) in files {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let parts = std::fs::read_dir(source.join("saga")).unwrap().map(|entry| entry.unwrap().path());
+    for path in parts.filter(|path| path.is_file()).chain([source.join("saga.rs")]) {
+        let (file, text) = (path.strip_prefix(&source).unwrap(), std::fs::read_to_string(&path).unwrap());
         let lines: Vec<&str> = text.lines().collect();
         for (at, _) in lines.iter().enumerate().filter(|(_, line)| line.trim() == "branch!();") {
             let number = at + 1;
             let reached = |taken: &BTreeSet<(&str, u32)>| {
-                taken.iter().any(|(path, line)| path.ends_with(file) && *line as usize == number)
+                taken.iter().any(|(path, line)| Path::new(path).ends_with(file) && *line as usize == number)
             };
             if !TAKEN.with_borrow(reached) {
-                missing.push(format!("{file}:{number}: {}", lines[at - 1].trim()));
+                missing.push(format!("{}:{number}: {}", file.display(), lines[at - 1].trim()));
             }
         }
     }
