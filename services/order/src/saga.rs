@@ -1,6 +1,7 @@
 //! Sees orders through to their end. The rule is [`order_core::saga`]; here are the calls that it asks for, the tables
 //! that it is kept in, and the workers.
 
+mod answers;
 pub mod applier;
 pub mod calls;
 pub mod facts;
