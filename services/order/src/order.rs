@@ -1,8 +1,9 @@
 //! Orders: what they are, how they look, and who may do what with them.
 
-pub mod parcels;
+pub mod parcel_store;
 pub mod reads;
 pub mod search;
+pub mod search_store;
 pub mod store;
 
 use std::collections::HashMap;

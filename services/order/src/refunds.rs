@@ -209,7 +209,8 @@ async fn decide(
         return Ok(Decision::Refused(Refusal::RestockExceedsSold(too_many)));
     }
     // As it is under the lock.
-    let sent = order::parcels::read(connection, &[order.id]).await?.remove(&order.id).unwrap_or_default();
+    let sent =
+        order::parcel_store::read(connection, &[order.id]).await?.remove(&order.id).unwrap_or_default();
     let Some(returned) = have_left(order, &sent, request) else {
         return Ok(Decision::Refused(Refusal::ReturnedOrNot));
     };

@@ -4,13 +4,17 @@
 mod answers;
 pub mod applier;
 pub mod calls;
+mod columns;
+mod fact_store;
 pub mod facts;
 pub mod measured;
 mod refund_store;
+mod row;
 pub mod runner;
 pub mod store;
 pub mod watch;
 pub mod webhooks;
+mod worker;
 
 pub use order_core::saga::refunds;
 pub use order_core::saga::{Call, Effect, Input, IntentStatus, Phase, Refusal, State};

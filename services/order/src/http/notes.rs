@@ -62,7 +62,8 @@ async fn add(
     let text = invalid.text("/text", text, 1, 500);
     invalid.check()?;
     let text = text.ok_or_else(Problem::internal)?;
-    let note = notes::add(&mut *pool.acquire().await?, id, user.id.into(), &text, key.as_deref()).await?;
+    let note =
+        notes::store::add(&mut *pool.acquire().await?, id, user.id.into(), &text, key.as_deref()).await?;
     let note = note.ok_or_else(|| {
         Problem::conflict(
             "customer_forgotten",
@@ -93,7 +94,7 @@ async fn list(
 ) -> Result<Json<Page<Note>>, Problem> {
     for_staff(&reads, user, id).await?;
     let (limit, before) = (page.limit()?, page.after::<NoteId>()?);
-    let found = notes::page(&mut *pool.acquire().await?, id, before, limit + 1).await?;
+    let found = notes::store::page(&mut *pool.acquire().await?, id, before, limit + 1).await?;
     Ok(Json(Page::new(found, limit, |note| note.id)))
 }
 

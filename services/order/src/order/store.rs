@@ -15,7 +15,7 @@ use crate::address::Address;
 
 use super::{
     CancelReason, Card, DeclineReason, Dispute, Item, NextAction, Order, OrderNumber, Past, PaymentStatus,
-    Placement, Status, Tracking, parcels,
+    Placement, Status, Tracking, parcel_store,
 };
 
 /// The epoch of an order whose first worker is the process that placed it.
@@ -204,14 +204,14 @@ pub async fn load(connection: &mut Connection, ids: &[OrderId]) -> sqlx::Result<
     )
     .fetch_all(&mut *connection)
     .await?;
-    let mut parcels = parcels::read(connection, ids).await?;
+    let mut parcels = parcel_store::read(connection, ids).await?;
     // Only where there can be any, and it matters.
     let can_be_less = rows.iter().filter(|row| match row.status.as_str() {
         "confirmed" => row.refunded > 0 || row.refunding > 0 || row.restocked,
         status => status == "partially_shipped",
     });
     let can_be_less: Vec<OrderId> = can_be_less.map(|row| row.id.into()).collect();
-    let mut unsent = parcels::restocked_unsent(connection, &can_be_less).await?;
+    let mut unsent = parcel_store::restocked_unsent(connection, &can_be_less).await?;
     let mut history: HashMap<OrderId, Vec<_>> = HashMap::new();
     for row in noted {
         history.entry(row.order_id.into()).or_default().push(row);
@@ -240,7 +240,7 @@ pub async fn load(connection: &mut Connection, ids: &[OrderId]) -> sqlx::Result<
                 // Read a moment after the order: one that left in between.
                 _ if matches!(status, Status::Pending | Status::Confirmed) => vec![],
                 (Some(parcels), _) => parcels,
-                (None, Some(at)) => vec![parcels::of_all(id, &items, tracking.clone(), at)],
+                (None, Some(at)) => vec![parcel_store::of_all(id, &items, tracking.clone(), at)],
                 (None, None) => vec![],
             };
             Ok(Order {
