@@ -8,7 +8,8 @@ use sqlx::{Executor, Row};
 
 use uuid::Uuid;
 
-use super::super::{OPERATION, now};
+use super::super::OPERATION;
+use super::super::work::now;
 use super::*;
 use crate::idempotency::Key;
 use crate::order::{Item, Line, OrderNumber};
