@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use self::claim::Claimed;
 pub use self::error::{CheckoutError, Refusal};
-use self::request::Request;
+use self::request::{Request, Wanted};
 use self::write::{Job, Placed};
 use crate::cart;
 use crate::clients::product::Products;
@@ -155,21 +155,21 @@ impl Checkout {
         user: UserId,
         key: String,
         sent: &Request,
-        request: Request,
+        wanted: Wanted,
     ) -> Result<(StoredAnswer, bool), CheckoutError> {
         let key = Key::new(user, OPERATION, key, sent)?;
         // As they are when the customer asks: another tab may show others while this is under way.
-        let shown = match request {
-            Request { items: None, expected_total: None, .. } => {
+        let shown = match wanted {
+            Wanted { lines: None, expected_total: None, .. } => {
                 cart::store::shown(&mut *self.pool.acquire().await?, user).await?
             }
             _ => HashMap::new(),
         };
-        let record = match self.claim(&key, &request).await? {
+        let record = match self.claim(&key, &wanted).await? {
             Claimed::Mine(record) => *record,
             Claimed::Answered(answer) => return Ok((answer, true)),
         };
-        match self.work(&key, record.clone(), request, &shown).await {
+        match self.work(&key, record.clone(), wanted, &shown).await {
             Ok(answer) => Ok((answer, false)),
             Err(error) => {
                 // No answer is stored for a failure that may pass; a retry starts at once.

@@ -12,7 +12,7 @@ use crate::events::stream::OrderStream;
 use crate::order::parcel_store;
 use crate::order::reads::{ReadError, Reads};
 use crate::order::store::load;
-use crate::order::{Line, Order, Parcel, Sent, Status, Tracking, Unsent};
+use crate::order::{Line, Lines, Order, Parcel, Sent, Status, Tracking, Unsent};
 use crate::refunds;
 use crate::saga::facts::{self, Outcome, Report};
 use crate::saga::measured::{self, Happened};
@@ -25,7 +25,7 @@ pub struct Shipment {
     /// None: the customer fetched it in the shop.
     pub tracking: Option<Tracking>,
     /// Without them all that is left.
-    pub lines: Option<Vec<Line>>,
+    pub lines: Option<Lines>,
     /// The parcel whose number was wrong.
     pub parcel: Option<ParcelId>,
     /// The Idempotency-Key of a report that may come again.
@@ -172,7 +172,7 @@ fn decide(order: &Order, restocked: &Unsent, shipment: Shipment) -> Result<Decis
             _ => Err(ShipError::WhichParcel),
         };
     }
-    let lines = lines.unwrap_or_else(|| order.rest(&restocked.all));
+    let lines = lines.map_or_else(|| order.rest(&restocked.all), Vec::from);
     if lines.is_empty() {
         return Err(Refusal::NotShippable.into());
     }

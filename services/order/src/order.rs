@@ -13,8 +13,8 @@ use std::time::Duration;
 use order_core::ids::{OrderId, ProductId, UserId};
 pub use order_core::number::OrderNumber;
 pub use order_core::order::{
-    CancelReason, Card, DeclineReason, Dispute, Item, Line, MAX_LINES, MAX_QUANTITY, NextAction, NoTotal,
-    Parcel, PaymentStatus, Status, Tracking, total,
+    CancelReason, Card, DeclineReason, Dispute, Item, Line, Lines, MAX_LINES, NextAction, NoLines, NoTotal,
+    Parcel, PaymentStatus, Quantity, Status, Tracking, total,
 };
 use serde::{Deserialize, Serialize};
 use service::Money;
@@ -23,6 +23,14 @@ use utoipa::ToSchema;
 
 pub use self::view::{Customer, View};
 use crate::address::Address;
+
+/// A line as it is sent to the service; [`Lines::parse`] says what is wrong with it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LineBody {
+    pub product_id: ProductId,
+    pub quantity: u32,
+}
 
 /// Who looks at an order: what may be done next depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,7 +206,7 @@ impl Order {
         let line = |item: &Item| {
             let back = restocked.get(&item.product_id).copied().unwrap_or(0);
             let left = not_sent.get(&item.product_id).copied().unwrap_or(0) - back;
-            let quantity = u32::try_from(left).ok().filter(|left| *left > 0)?;
+            let quantity = left.try_into().ok()?;
             Some(Line { product_id: item.product_id, quantity })
         };
         self.items.iter().filter_map(line).collect()

@@ -34,7 +34,7 @@ fn price(criterion: &mut Criterion) {
         sku: format!("SKU-{n}"),
         name: "A product".to_owned(),
         unit_price: Money::new(100 + n, Currency::EUR),
-        quantity: 3,
+        quantity: 3u32.try_into().unwrap(),
     };
     let items: Vec<Item> = (0..100).map(item).collect();
     criterion.bench_function("total: 100 lines", |b| b.iter(|| total(black_box(&items)).unwrap()));

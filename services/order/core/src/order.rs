@@ -1,5 +1,8 @@
 //! What an order is made of.
 
+mod lines;
+
+pub use self::lines::{Line, Lines, MAX_LINES, NoLines, NoQuantity, Quantity};
 use crate::ids::{ParcelId, ProductId};
 use crate::words::words;
 use money::{Currency, Money};
@@ -146,24 +149,6 @@ fn up_to_100() -> utoipa::openapi::Object {
         .build()
 }
 
-/// So many of a product.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[cfg_attr(feature = "openapi", schema(as = OrderLine))]
-pub struct Line {
-    #[cfg_attr(feature = "openapi", schema(inline))]
-    pub product_id: ProductId,
-    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 999))]
-    pub quantity: u32,
-}
-
-/// Most of one product in an order or a cart.
-pub const MAX_QUANTITY: u32 = 999;
-
-/// Most different products in an order or a cart.
-pub const MAX_LINES: usize = 100;
-
 /// A line as it was bought: later changes of the product don't touch it.
 #[derive(Clone, Debug)]
 pub struct Item {
@@ -171,7 +156,7 @@ pub struct Item {
     pub sku: String,
     pub name: String,
     pub unit_price: Money,
-    pub quantity: u32,
+    pub quantity: Quantity,
 }
 
 /// Why the lines of an order have no total. The number is the line's place, from 0.
@@ -195,7 +180,7 @@ pub fn total(items: &[Item]) -> Result<Money, NoTotal> {
         if item.unit_price.currency != total.currency {
             return Err(NoTotal::MixedCurrencies(index));
         }
-        let sum = item.unit_price.checked_mul(item.quantity).and_then(|line| total.checked_add(line));
+        let sum = item.unit_price.checked_mul(item.quantity.into()).and_then(|line| total.checked_add(line));
         total =
             sum.filter(|sum| sum.amount <= sum.currency.card_ceiling()).ok_or(NoTotal::TooLarge(index))?;
     }
@@ -215,7 +200,7 @@ mod tests {
             sku: "S".to_owned(),
             name: "N".to_owned(),
             unit_price: Money::new(amount, currency),
-            quantity,
+            quantity: quantity.try_into().unwrap(),
         }
     }
 

@@ -3,12 +3,12 @@
 use order_core::ids::{AddressId, UserId};
 use service::failpoint;
 
-use super::request::Request;
+use super::request::Wanted;
 use super::{Checkout, CheckoutError};
 use crate::address::Address;
 use crate::cart;
 use crate::idempotency::{self, Key, Lookup, Record, StoredAnswer};
-use crate::order::{Line, MAX_LINES};
+use crate::order::{Line, Lines};
 
 /// A key after a request has asked for it.
 pub enum Claimed {
@@ -19,11 +19,11 @@ pub enum Claimed {
 
 impl Checkout {
     /// The key's record, or the answer that it already has.
-    pub(super) async fn claim(&self, key: &Key, request: &Request) -> Result<Claimed, CheckoutError> {
+    pub(super) async fn claim(&self, key: &Key, wanted: &Wanted) -> Result<Claimed, CheckoutError> {
         // Most keys are new. With an address to be asked for, the key is looked up first.
-        if request.address_id.is_none() {
-            let lines = self.lines(key, request).await?;
-            if can_be_bought(&lines).is_ok()
+        if wanted.address_id.is_none() {
+            let lines = self.lines(key, wanted).await?;
+            if let Ok(lines) = Lines::try_from(lines)
                 && let Some(record) = self.claim_new(key, lines, None).await?
             {
                 return Ok(Claimed::Mine(Box::new(record)));
@@ -42,22 +42,21 @@ impl Checkout {
             Lookup::None => {}
         }
         // With no connection held: this asks another service.
-        let address = match request.address_id {
+        let address = match wanted.address_id {
             Some(id) => Some(self.address(key.user_id, id).await?),
             None => None,
         };
-        let lines = self.lines(key, request).await?;
-        can_be_bought(&lines)?;
+        let lines = self.lines(key, wanted).await?.try_into()?;
         match self.claim_new(key, lines, address).await? {
             Some(record) => Ok(Claimed::Mine(Box::new(record))),
             None => Err(idempotency::taken(&mut *self.pool.acquire().await?, key).await.into()),
         }
     }
 
-    /// What is to be bought.
-    async fn lines(&self, key: &Key, request: &Request) -> sqlx::Result<Vec<Line>> {
-        match &request.items {
-            Some(items) => Ok(items.clone()),
+    /// What is to be bought. A cart may be empty.
+    async fn lines(&self, key: &Key, wanted: &Wanted) -> sqlx::Result<Vec<Line>> {
+        match &wanted.lines {
+            Some(lines) => Ok(lines.clone().into()),
             None => cart::store::lines(&mut *self.pool.acquire().await?, key.user_id).await,
         }
     }
@@ -66,10 +65,10 @@ impl Checkout {
     async fn claim_new(
         &self,
         key: &Key,
-        lines: Vec<Line>,
+        lines: Lines,
         address: Option<Address>,
     ) -> Result<Option<Record>, CheckoutError> {
-        let record = Record::new(lines, address);
+        let record = Record::new(lines.into(), address);
         let made = self.claims.run((key.clone(), record.clone())).await??;
         Ok(made.then_some(record))
     }
@@ -83,13 +82,5 @@ impl Checkout {
                 Err(CheckoutError::UserAway)
             }
         }
-    }
-}
-
-fn can_be_bought(lines: &[Line]) -> Result<(), CheckoutError> {
-    match lines.len() {
-        0 => Err(CheckoutError::EmptyCart),
-        1..=MAX_LINES => Ok(()),
-        _ => Err(CheckoutError::TooManyLines),
     }
 }

@@ -6,7 +6,7 @@ use service::batch::Overloaded;
 
 use crate::clients::product::Shortage;
 use crate::idempotency::KeyError;
-use crate::order::{Item, NoTotal};
+use crate::order::{Item, NoLines, NoTotal};
 
 /// Why a request has made no order. Nothing is stored, so that it may be sent again.
 #[derive(Debug, thiserror::Error)]
@@ -17,10 +17,9 @@ pub enum CheckoutError {
     KeyRefused,
     #[error(transparent)]
     Key(#[from] KeyError),
-    #[error("the cart is empty")]
-    EmptyCart,
-    #[error("the cart has more products than an order can have")]
-    TooManyLines,
+    /// Of the cart.
+    #[error(transparent)]
+    NoLines(#[from] NoLines),
     #[error("the user has no such address")]
     UnknownAddress,
     #[error("the request has no address")]

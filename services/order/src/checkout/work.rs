@@ -9,7 +9,7 @@ use service::{failpoint, telemetry};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::request::Request;
+use super::request::Wanted;
 use super::write::{Job, Placed};
 use super::{Checkout, CheckoutError, Refusal};
 use crate::clients::product::{Reserved, Unavailable};
@@ -27,7 +27,7 @@ impl Checkout {
         &self,
         key: &Key,
         mut record: Record,
-        request: Request,
+        wanted: Wanted,
         shown: &HashMap<ProductId, Money>,
     ) -> Result<StoredAnswer, CheckoutError> {
         failpoint::hit("order.place.claimed").await?;
@@ -63,11 +63,11 @@ impl Checkout {
                 return self.refuse(&record, why.into()).await;
             }
         };
-        if !is_agreed(&request, shown, &items, total) {
+        if !is_agreed(&wanted, shown, &items, total) {
             self.give_back(&record).await?;
             return self.refuse(&record, Refusal::PriceChanged { items, total }).await;
         }
-        self.place(key, &record, request, items, total, remaining_ms).await
+        self.place(key, &record, wanted, items, total, remaining_ms).await
     }
 
     async fn reserve(&self, record: &Record) -> Result<Reserved, CheckoutError> {
@@ -89,12 +89,12 @@ impl Checkout {
         &self,
         key: &Key,
         record: &Record,
-        request: Request,
+        wanted: Wanted,
         items: Vec<Item>,
         total: Money,
         remaining_ms: i64,
     ) -> Result<StoredAnswer, CheckoutError> {
-        let address = record.address.clone().or(request.shipping_address);
+        let address = record.address.clone().or(wanted.shipping_address);
         let left = remaining_ms as f64 / 1000.0 - MARGIN_SECONDS;
         let mut placement = Placement {
             id: record.id.into(),
@@ -103,14 +103,14 @@ impl Checkout {
             items,
             total,
             shipping_address: address.ok_or(CheckoutError::NoAddress)?, // checked when the request came in
-            payment_method: request.payment_method,
+            payment_method: wanted.payment_method,
             deadline_seconds: self.times.payment_deadline.as_secs_f64().min(left).max(1.0),
             action_seconds: self.times.action_deadline.as_secs_f64().min(left).max(1.0),
             placed_at: now(),
             traceparent: telemetry::traceparent(),
             lease: None,
         };
-        let cart = request.items.is_none();
+        let cart = wanted.lines.is_none();
         let mut numbers = MOST_NUMBERS;
         let (placed, answer) = loop {
             let slot = self.sagas.slot();
@@ -173,8 +173,8 @@ fn away(error: Unavailable) -> CheckoutError {
 
 /// Whether this is what the customer has agreed to pay: the total that they name, or the prices that their cart was last
 /// shown at.
-fn is_agreed(request: &Request, shown: &HashMap<ProductId, Money>, items: &[Item], total: Money) -> bool {
-    match request.expected_total {
+fn is_agreed(wanted: &Wanted, shown: &HashMap<ProductId, Money>, items: &[Item], total: Money) -> bool {
+    match wanted.expected_total {
         Some(expected) => expected == total,
         None => {
             items.iter().all(|item| shown.get(&item.product_id).is_none_or(|price| *price == item.unit_price))

@@ -14,7 +14,7 @@ use crate::clients::user::Unavailable;
 use crate::fulfilment::ShipError;
 use crate::idempotency::{KeyError, StoredAnswer};
 use crate::order::reads::ReadError;
-use crate::order::{Line, MAX_LINES, NoTotal};
+use crate::order::{Line, MAX_LINES, NoLines, NoTotal};
 use crate::refunds::{self, RefundError};
 use crate::saga::Refusal;
 use crate::saga::applier::NotApplied;
@@ -45,10 +45,10 @@ impl From<CheckoutError> for Problem {
                 Self::unavailable("Payments can't be taken at the moment; try again later.")
             }
             CheckoutError::Key(error) => error.into(),
-            CheckoutError::EmptyCart => {
+            CheckoutError::NoLines(NoLines::Empty) => {
                 Self::unprocessable("cart_empty", "There is nothing in the cart to buy.")
             }
-            CheckoutError::TooManyLines => {
+            CheckoutError::NoLines(NoLines::TooMany) => {
                 let detail = format!("An order has at most {MAX_LINES} different products.");
                 Self::unprocessable("too_many_items", detail)
             }
@@ -65,7 +65,10 @@ impl From<CheckoutError> for Problem {
             }
             CheckoutError::NotReserved => Self::unavailable("The stock could not be reserved; try again."),
             CheckoutError::Overloaded(_) => Self::unavailable("Too many orders at once; try again."),
-            CheckoutError::NoAddress | CheckoutError::Encode(_) => defect(&error),
+            // A cart has a row for each product, and its quantities are checked.
+            CheckoutError::NoLines(NoLines::Quantity(_) | NoLines::Twice(_))
+            | CheckoutError::NoAddress
+            | CheckoutError::Encode(_) => defect(&error),
             CheckoutError::Store(error) => error.into(),
         }
     }

@@ -121,7 +121,7 @@ impl Columns {
         self.skus.push(item.sku.clone());
         self.names.push(item.name.clone());
         self.prices.push(item.unit_price.amount);
-        self.quantities.push(i32::try_from(item.quantity).unwrap_or(i32::MAX));
+        self.quantities.push(item.quantity.into());
     }
 }
 
@@ -137,14 +137,14 @@ struct ItemRow {
 }
 
 impl ItemRow {
-    fn item(&self, currency: Currency) -> Item {
-        Item {
+    fn item(&self, currency: Currency) -> sqlx::Result<Item> {
+        Ok(Item {
             product_id: self.product_id,
             sku: self.sku.clone(),
             name: self.name.clone(),
             unit_price: Money::new(self.unit_price, currency),
-            quantity: u32::try_from(self.quantity).unwrap_or(0),
-        }
+            quantity: self.quantity.try_into()?,
+        })
     }
 }
 
@@ -155,7 +155,7 @@ pub struct Contents {
 }
 
 impl Contents {
-    pub fn items(&self, currency: Currency) -> Vec<Item> {
+    pub fn items(&self, currency: Currency) -> sqlx::Result<Vec<Item>> {
         self.lines.iter().map(|line| line.item(currency)).collect()
     }
 }
@@ -233,7 +233,7 @@ pub async fn load(connection: &mut Connection, ids: &[OrderId]) -> sqlx::Result<
             });
             let history = history.collect::<sqlx::Result<Vec<Past>>>()?;
             let contents = contents.remove(&id).ok_or(Defect("an order has no lines"))?;
-            let (status, items) = (Status::try_from(row.status)?, contents.items(currency));
+            let (status, items) = (Status::try_from(row.status)?, contents.items(currency)?);
             let tracking = row.tracking.map(tracking).transpose()?;
             let left = history.iter().find(|past| past.status == Status::Shipped).map(|past| past.at);
             let parcels = match (parcels.remove(&id), left) {

@@ -11,7 +11,7 @@ use utoipa::openapi::schema::{Array, ArrayBuilder, Object};
 
 use super::{
     CancelReason, DeclineReason, Dispute, Former, Item, Line, NextAction, Order, OrderNumber, Parcel, Past,
-    PaymentStatus, Sent, Status, Tracking, Viewer,
+    PaymentStatus, Quantity, Sent, Status, Tracking, Viewer,
 };
 use crate::address::Address;
 use crate::schema;
@@ -81,8 +81,8 @@ struct ItemView {
     sku: String,
     name: String,
     unit_price: Money,
-    #[schema(minimum = 1, maximum = 999)]
-    quantity: u32,
+    #[schema(inline)]
+    quantity: Quantity,
     line_total: Money,
 }
 

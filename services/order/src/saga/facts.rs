@@ -102,7 +102,7 @@ pub async fn apply(connection: &mut Connection, reports: &[Report], times: &Time
     let ended = steps().filter(|step| ends(&step.effect)).map(|step| step.order);
     erasure::store::forget_ended(connection, &ended.collect::<Vec<_>>()).await?;
     let succeeded = steps().filter_map(|step| match step.effect {
-        Effect::Refunded(id) => Some(id),
+        Effect::Refunded(id) => Some((id, step.refunded.currency)),
         _ => None,
     });
     let succeeded = refund_store::mark_announced(connection, &succeeded.collect::<Vec<_>>()).await?;

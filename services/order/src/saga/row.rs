@@ -44,16 +44,16 @@ pub struct Step {
 }
 
 impl Step {
-    /// What goes back of an order that is cancelled by this, in minor units. None: the provider has not said what it took,
-    /// or the money went back before, by a refund or by the customer's bank.
-    fn returns(&self, total: Money) -> Option<i64> {
+    /// What goes back of an order that is cancelled by this. None: the provider has not said what it took, or the money went
+    /// back before, by a refund or by the customer's bank.
+    fn returns(&self, total: Money) -> Option<Money> {
         match self.payment {
             PaymentStatus::Captured | PaymentStatus::Refunded => {
-                let left = total.amount - self.refunded.amount;
-                (left > 0 && self.dispute != Some(Dispute::Lost)).then_some(left)
+                let left = Money::new(total.amount - self.refunded.amount, total.currency);
+                (left.amount > 0 && self.dispute != Some(Dispute::Lost)).then_some(left)
             }
             PaymentStatus::Unknown => None,
-            _ => Some(0),
+            _ => Some(Money::zero(total.currency)),
         }
     }
 }

@@ -40,7 +40,7 @@ impl Scene {
         let pool = service::db::open(&config.backends, "orders", &migrators).await.unwrap();
 
         let key = Key::new(Uuid::now_v7().into(), OPERATION, "k".to_owned(), &"body").unwrap();
-        let line = Line { product_id: Uuid::now_v7().into(), quantity: 2 };
+        let line = Line { product_id: Uuid::now_v7().into(), quantity: 2u32.try_into().unwrap() };
         let mut connection = pool.acquire().await.unwrap();
         let price = service::Money::new(100, service::money::Currency::EUR);
         cart::store::put(&mut connection, key.user_id, line, price).await.unwrap();
@@ -60,7 +60,7 @@ impl Scene {
             sku: "S".to_owned(),
             name: "Thing".to_owned(),
             unit_price: Money::new(100, Currency::EUR),
-            quantity: 2,
+            quantity: record.lines[0].quantity,
         };
         let address = serde_json::json!({
             "name": "Ada", "line1": "1 Quay", "city": "Hull", "postal_code": "HU1 1AA", "country": "GB"
