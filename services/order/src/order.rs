@@ -13,8 +13,8 @@ use std::time::Duration;
 use order_core::ids::{OrderId, ProductId, UserId};
 pub use order_core::number::OrderNumber;
 pub use order_core::order::{
-    CancelReason, Card, DeclineReason, Dispute, Item, Line, Lines, MAX_LINES, NextAction, NoLines, NoTotal,
-    Parcel, PaymentStatus, Quantity, Status, Tracking, total,
+    CancelReason, Card, DeclineReason, Dispute, Item, Items, Line, Lines, MAX_LINES, NextAction, NoLines,
+    NoTotal, Parcel, PaymentStatus, Quantity, Status, Tracking,
 };
 use serde::{Deserialize, Serialize};
 use service::Money;
@@ -45,8 +45,7 @@ pub struct Placement {
     pub id: OrderId,
     pub number: OrderNumber,
     pub user_id: UserId,
-    pub items: Vec<Item>,
-    pub total: Money,
+    pub items: Items,
     pub shipping_address: Address,
     pub payment_method: String,
     /// Seconds from now until an unpaid order is cancelled.
@@ -62,14 +61,14 @@ pub struct Placement {
 impl Placement {
     /// The order as it will be read once it is placed.
     pub fn order(&self) -> Result<Order, serde_json::Error> {
-        let none = Money::zero(self.total.currency);
+        let none = Money::zero(self.items.total().currency);
         Ok(Order {
             id: self.id,
             number: self.number.clone(),
             user_id: self.user_id,
             status: Status::Pending,
             cancel_reason: None,
-            total: self.total,
+            total: self.items.total(),
             refunded: none,
             refunding: none,
             payment_status: PaymentStatus::Pending,
@@ -83,7 +82,7 @@ impl Placement {
             unsent: Unsent::default(),
             placed_at: self.placed_at,
             updated_at: self.placed_at,
-            items: self.items.clone(),
+            items: self.items.to_vec(),
             version: 1,
             history: vec![Past {
                 version: 1,

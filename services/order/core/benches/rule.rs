@@ -6,7 +6,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use money::{Currency, Money};
-use order_core::order::{Item, total};
+use order_core::order::{Item, Items};
 use order_core::saga::{Input, IntentStatus, State};
 use uuid::Uuid;
 
@@ -37,7 +37,8 @@ fn price(criterion: &mut Criterion) {
         quantity: 3u32.try_into().unwrap(),
     };
     let items: Vec<Item> = (0..100).map(item).collect();
-    criterion.bench_function("total: 100 lines", |b| b.iter(|| total(black_box(&items)).unwrap()));
+    criterion
+        .bench_function("total: 100 lines", |b| b.iter(|| Items::new(black_box(items.clone())).unwrap()));
 }
 
 criterion_group!(benches, rule, price);

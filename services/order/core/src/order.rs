@@ -2,6 +2,8 @@
 
 mod lines;
 
+use std::ops::Deref;
+
 pub use self::lines::{Line, Lines, MAX_LINES, NoLines, NoQuantity, Quantity};
 use crate::ids::{ParcelId, ProductId};
 use crate::words::words;
@@ -172,8 +174,35 @@ pub enum NoTotal {
     NotChargeable(Currency),
 }
 
-/// The sum of the lines. An order has one currency, and an amount that card providers take, or costs nothing.
-pub fn total(items: &[Item]) -> Result<Money, NoTotal> {
+/// What was bought, and what it comes to. An order has one currency, and an amount that card providers take, or costs
+/// nothing.
+#[derive(Clone, Debug)]
+pub struct Items {
+    items: Vec<Item>,
+    total: Money,
+}
+
+impl Items {
+    pub fn new(items: Vec<Item>) -> Result<Self, NoTotal> {
+        let total = total(&items)?;
+        Ok(Self { items, total })
+    }
+
+    /// The sum of the items.
+    pub fn total(&self) -> Money {
+        self.total
+    }
+}
+
+impl Deref for Items {
+    type Target = [Item];
+
+    fn deref(&self) -> &[Item] {
+        &self.items
+    }
+}
+
+fn total(items: &[Item]) -> Result<Money, NoTotal> {
     let first = items.first().ok_or(NoTotal::Empty)?;
     let mut total = Money::zero(first.unit_price.currency);
     for (index, item) in items.iter().enumerate() {

@@ -1,12 +1,11 @@
 //! Why there is no order.
 
 use order_core::ids::ProductId;
-use service::Money;
 use service::batch::Overloaded;
 
 use crate::clients::product::Shortage;
 use crate::idempotency::KeyError;
-use crate::order::{Item, NoLines, NoTotal};
+use crate::order::{Items, NoLines, NoTotal};
 
 /// Why a request has made no order. Nothing is stored, so that it may be sent again.
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +50,7 @@ pub enum Refusal {
     CartChanged,
     /// Prices are these now, and others were agreed to.
     #[error("a price has changed")]
-    PriceChanged { items: Vec<Item>, total: Money },
+    PriceChanged(Items),
 }
 
 impl Refusal {
@@ -66,7 +65,7 @@ impl Refusal {
             Self::UnknownProducts(_) => "unknown_products",
             Self::NoTotal(_) => "no_total",
             Self::CartChanged => "cart_changed",
-            Self::PriceChanged { .. } => "price_changed",
+            Self::PriceChanged(_) => "price_changed",
         }
     }
 }

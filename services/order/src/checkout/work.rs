@@ -14,7 +14,7 @@ use super::write::{Job, Placed};
 use super::{Checkout, CheckoutError, Refusal};
 use crate::clients::product::{Reserved, Unavailable};
 use crate::idempotency::{self, Key, KeyError, Record, StoredAnswer};
-use crate::order::{self, Item, OrderNumber, Placement, Viewer};
+use crate::order::{self, Items, OrderNumber, Placement, Viewer};
 
 /// Seconds before a reservation's end by which its order is paid or cancelled.
 const MARGIN_SECONDS: f64 = 5.0;
@@ -56,18 +56,18 @@ impl Checkout {
             Reserved::Ended | Reserved::Conflict => return Err(CheckoutError::NotReserved),
         };
         failpoint::hit("order.place.reserved").await?;
-        let total = match order::total(&items) {
-            Ok(total) => total,
+        let items = match Items::new(items) {
+            Ok(items) => items,
             Err(why) => {
                 self.give_back(&record).await?;
                 return self.refuse(&record, why.into()).await;
             }
         };
-        if !is_agreed(&wanted, shown, &items, total) {
+        if !is_agreed(&wanted, shown, &items) {
             self.give_back(&record).await?;
-            return self.refuse(&record, Refusal::PriceChanged { items, total }).await;
+            return self.refuse(&record, Refusal::PriceChanged(items)).await;
         }
-        self.place(key, &record, wanted, items, total, remaining_ms).await
+        self.place(key, &record, wanted, items, remaining_ms).await
     }
 
     async fn reserve(&self, record: &Record) -> Result<Reserved, CheckoutError> {
@@ -90,8 +90,7 @@ impl Checkout {
         key: &Key,
         record: &Record,
         wanted: Wanted,
-        items: Vec<Item>,
-        total: Money,
+        items: Items,
         remaining_ms: i64,
     ) -> Result<StoredAnswer, CheckoutError> {
         let address = record.address.clone().or(wanted.shipping_address);
@@ -101,7 +100,6 @@ impl Checkout {
             number: OrderNumber::new(rand::random()),
             user_id: key.user_id,
             items,
-            total,
             shipping_address: address.ok_or(CheckoutError::NoAddress)?, // checked when the request came in
             payment_method: wanted.payment_method,
             deadline_seconds: self.times.payment_deadline.as_secs_f64().min(left).max(1.0),
@@ -173,9 +171,9 @@ fn away(error: Unavailable) -> CheckoutError {
 
 /// Whether this is what the customer has agreed to pay: the total that they name, or the prices that their cart was last
 /// shown at.
-fn is_agreed(wanted: &Wanted, shown: &HashMap<ProductId, Money>, items: &[Item], total: Money) -> bool {
+fn is_agreed(wanted: &Wanted, shown: &HashMap<ProductId, Money>, items: &Items) -> bool {
     match wanted.expected_total {
-        Some(expected) => expected == total,
+        Some(expected) => expected == items.total(),
         None => {
             items.iter().all(|item| shown.get(&item.product_id).is_none_or(|price| *price == item.unit_price))
         }

@@ -20,7 +20,7 @@ use crate::order::{
 /// Writes `order.placed` of new orders.
 pub async fn placed(connection: &mut Connection, placements: &[Placement]) -> sqlx::Result<()> {
     let event = |order: &Placement| {
-        let body = body(order.id, order.user_id, &order.number, &order.items, order.total);
+        let body = body(order.id, order.user_id, &order.number, &order.items, order.items.total());
         NewEvent::new(ORDER_PLACED, order.id.into(), 1, &events::OrderPlaced { order: Some(body) })
             .in_trace(order.traceparent.clone())
     };

@@ -237,7 +237,8 @@ pub fn checkout_refused(
             let detail = "The cart has changed since it was read; look at it again.";
             Problem::conflict("cart_changed", detail)
         }
-        Refusal::PriceChanged { items, total } => {
+        Refusal::PriceChanged(items) => {
+            let total = items.total();
             let detail = format!(
                 "The order comes to {total} now. To buy at these prices, send it again with a new Idempotency-Key."
             );

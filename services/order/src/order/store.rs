@@ -31,7 +31,7 @@ pub async fn insert(connection: &mut Connection, placements: &[Placement]) -> sq
     let column = |value: fn(&Placement) -> String| placements.iter().map(value).collect::<Vec<String>>();
     let ids: Vec<OrderId> = placements.iter().map(|order| order.id).collect();
     let users: Vec<UserId> = placements.iter().map(|order| order.user_id).collect();
-    let totals: Vec<i64> = placements.iter().map(|order| order.total.amount).collect();
+    let totals: Vec<i64> = placements.iter().map(|order| order.items.total().amount).collect();
     let addresses = placements.iter().map(|order| serde_json::to_value(&order.shipping_address));
     let addresses: Vec<serde_json::Value> =
         addresses.collect::<Result<_, _>>().map_err(|error| sqlx::Error::Encode(error.into()))?;
@@ -77,7 +77,7 @@ pub async fn insert(connection: &mut Connection, placements: &[Placement]) -> sq
              AS s (id, seconds, traceparent, lease, phase, action)",
         &ids as &[OrderId],
         &users as &[UserId],
-        &column(|order| order.total.currency.code().to_owned()),
+        &column(|order| order.items.total().currency.code().to_owned()),
         &totals,
         &addresses,
         &column(|order| order.payment_method.clone()),
@@ -93,7 +93,7 @@ pub async fn insert(connection: &mut Connection, placements: &[Placement]) -> sq
         &items.names,
         &items.prices,
         &items.quantities,
-        &column(|order| State::placed(order.total).phase.as_str().to_owned()),
+        &column(|order| State::placed(order.items.total()).phase.as_str().to_owned()),
         &actions,
         &column(|order| order.number.as_str().to_owned()),
     )

@@ -85,7 +85,7 @@ impl Job {
     /// Of an order that was placed a moment ago by this process, which holds the first lease.
     pub fn placed(order: &Placement) -> Self {
         Self {
-            state: State::placed(order.total),
+            state: State::placed(order.items.total()),
             progress: Progress {
                 epoch: FIRST_EPOCH,
                 version: 1,

@@ -12,7 +12,7 @@ use super::super::OPERATION;
 use super::super::work::now;
 use super::*;
 use crate::idempotency::Key;
-use crate::order::{Item, Line, OrderNumber};
+use crate::order::{Item, Items, Line, OrderNumber};
 use crate::{Config, Times};
 
 struct Scene {
@@ -54,7 +54,6 @@ impl Scene {
     }
 
     fn job(&self, record: &Record, body: &str) -> Job {
-        let money = Money::new(200, Currency::EUR);
         let item = Item {
             product_id: record.lines[0].product_id,
             sku: "S".to_owned(),
@@ -72,8 +71,7 @@ impl Scene {
                 id: record.id.into(),
                 number: OrderNumber::new(rand::random()),
                 user_id: self.user,
-                items: vec![item],
-                total: money,
+                items: Items::new(vec![item]).unwrap(),
                 shipping_address: serde_json::from_value(address).unwrap(),
                 payment_method: "pm_card_visa".to_owned(),
                 deadline_seconds: 60.0,
