@@ -8,11 +8,12 @@ use uuid::Uuid;
 
 use crate::cart::CartError;
 use crate::catalogue::CatalogueError;
-use crate::changes::ChangeError;
+use crate::changes::{ChangeError, ReaddressError};
 use crate::checkout::{self, CheckoutError};
 use crate::clients::user::Unavailable;
 use crate::fulfilment::ShipError;
 use crate::idempotency::{KeyError, StoredAnswer};
+use crate::notes::NoteError;
 use crate::order::reads::ReadError;
 use crate::order::{Line, MAX_LINES, NoLines, NoTotal};
 use crate::refunds::{self, RefundError};
@@ -105,6 +106,32 @@ impl From<ChangeError> for Problem {
                 Self::unavailable("The service is busy; try again.")
             }
             ChangeError::NotApplied(NotApplied::Store(error)) => error.into(),
+        }
+    }
+}
+
+impl From<ReaddressError> for Problem {
+    fn from(error: ReaddressError) -> Self {
+        match error {
+            ReaddressError::NotChangeable => {
+                let detail = "Only of an order of which nothing has left, and that is to leave, can the address be changed.";
+                Self::conflict("address_not_changeable", detail)
+            }
+            ReaddressError::NotRead(error) => error.into(),
+            ReaddressError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<NoteError> for Problem {
+    fn from(error: NoteError) -> Self {
+        match error {
+            NoteError::CustomerForgotten => {
+                let detail = "The order's customer is forgotten, and with them what was noted.";
+                Self::conflict("customer_forgotten", detail)
+            }
+            NoteError::KeyReused => service::idempotency::reused(),
+            NoteError::Store(error) => error.into(),
         }
     }
 }
