@@ -4,7 +4,7 @@
 
 use std::hint::black_box;
 
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use money::{Currency, Money};
 use order_core::order::{Item, Items};
 use order_core::saga::{Input, IntentStatus, State};
@@ -37,8 +37,10 @@ fn price(criterion: &mut Criterion) {
         quantity: 3u32.try_into().unwrap(),
     };
     let items: Vec<Item> = (0..100).map(item).collect();
-    criterion
-        .bench_function("total: 100 lines", |b| b.iter(|| Items::new(black_box(items.clone())).unwrap()));
+    criterion.bench_function("total: 100 lines", |b| {
+        let total = |items| Items::new(black_box(items)).unwrap();
+        b.iter_batched(|| items.clone(), total, BatchSize::SmallInput);
+    });
 }
 
 criterion_group!(benches, rule, price);
