@@ -67,7 +67,7 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
     let app = App {
         pool: pool.clone(),
         carts: Carts::new(pool.clone(), catalogue),
-        changes: Changes::new(reads.clone(), sagas.clone()),
+        changes: Changes::new(pool.clone(), stream.clone(), reads.clone(), sagas.clone()),
         fulfilment,
         reads,
         verifier: Verifier::fetching(&config.jwks_url, lifecycle)?,

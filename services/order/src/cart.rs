@@ -9,7 +9,7 @@ use service::db::Pool;
 use utoipa::ToSchema;
 
 use crate::catalogue::{Catalogue, CatalogueError};
-use crate::order::Line;
+use crate::order::{Line, Quantity};
 
 /// What the caller means to buy, at prices of now.
 #[derive(Debug, Serialize, ToSchema)]
@@ -25,8 +25,8 @@ struct CartItem {
     product_id: ProductId,
     name: String,
     unit_price: Money,
-    #[schema(minimum = 1, maximum = 999)]
-    quantity: u32,
+    #[schema(inline)]
+    quantity: Quantity,
     /// How many could be bought now.
     available: u32,
 }
@@ -92,7 +92,7 @@ impl Carts {
     }
 
     /// Sets how many of a product are in the cart, and returns the cart.
-    pub async fn put(&self, candidate: Candidate, quantity: u32) -> Result<Cart, CartError> {
+    pub async fn put(&self, candidate: Candidate, quantity: Quantity) -> Result<Cart, CartError> {
         let Candidate { user, product: product_id, price, mixes } = candidate;
         if mixes {
             return Err(CartError::MixedCurrencies);
@@ -131,7 +131,7 @@ async fn show(catalogue: &Catalogue, lines: &[Line]) -> Result<Cart, CatalogueEr
         }
         // What is gone from the shop can't be bought, and costs nothing.
         if !product.archived {
-            let price = product.price.checked_mul(line.quantity);
+            let price = product.price.checked_mul(line.quantity.into());
             total = price.and_then(|price| total.checked_add(price)).unwrap_or(total);
         }
         items.push(CartItem {

@@ -4,10 +4,13 @@ use std::time::Duration;
 
 use order_core::ids::OrderId;
 use service::auth::User;
+use service::db::Pool;
 use tokio::time::{Instant, sleep};
 
+use crate::address::Address;
+use crate::events::stream::OrderStream;
 use crate::order::reads::{ReadError, Reads};
-use crate::order::{CancelReason, Order, Status};
+use crate::order::{CancelReason, Order, Status, store};
 use crate::saga::applier::NotApplied;
 use crate::saga::runner::Sagas;
 use crate::saga::{Input, Refusal};
@@ -24,15 +27,37 @@ pub enum ChangeError {
     NotApplied(#[from] NotApplied),
 }
 
+/// Why an order does not go elsewhere, or why it is not known whether it does.
+#[derive(Debug, thiserror::Error)]
+pub enum ReaddressError {
+    #[error("a part of the order has left, it has ended, or its customer is forgotten")]
+    NotChangeable,
+    #[error(transparent)]
+    NotRead(#[from] ReadError),
+    #[error(transparent)]
+    Store(#[from] sqlx::Error),
+}
+
 #[derive(Clone)]
 pub struct Changes {
+    pool: Pool,
+    stream: OrderStream,
     reads: Reads,
     sagas: Sagas,
 }
 
 impl Changes {
-    pub fn new(reads: Reads, sagas: Sagas) -> Self {
-        Self { reads, sagas }
+    pub fn new(pool: Pool, stream: OrderStream, reads: Reads, sagas: Sagas) -> Self {
+        Self { pool, stream, reads, sagas }
+    }
+
+    /// Has an order go elsewhere, and returns it as it is then.
+    pub async fn readdress(&self, id: OrderId, address: &Address) -> Result<Order, ReaddressError> {
+        if !store::readdress(&mut *self.pool.acquire().await?, id, address).await? {
+            return Err(ReaddressError::NotChangeable);
+        }
+        self.stream.announce(&[id]);
+        Ok(self.reads.get(id).await?)
     }
 
     /// Cancels an order that the caller can see, and returns it as it is then. While its money is being captured it may

@@ -4,4 +4,5 @@
 pub mod consume;
 pub mod publish;
 pub mod stream;
+mod ticket_store;
 pub mod tickets;

@@ -9,10 +9,10 @@ use service::db::{Connection, Pool};
 use uuid::Uuid;
 
 use crate::events::stream::OrderStream;
-use crate::order::parcels;
+use crate::order::parcel_store;
 use crate::order::reads::{ReadError, Reads};
 use crate::order::store::load;
-use crate::order::{Line, Order, Parcel, Sent, Status, Tracking, Unsent};
+use crate::order::{Line, Lines, Order, Parcel, Sent, Status, Tracking, Unsent};
 use crate::refunds;
 use crate::saga::facts::{self, Outcome, Report};
 use crate::saga::measured::{self, Happened};
@@ -25,7 +25,7 @@ pub struct Shipment {
     /// None: the customer fetched it in the shop.
     pub tracking: Option<Tracking>,
     /// Without them all that is left.
-    pub lines: Option<Vec<Line>>,
+    pub lines: Option<Lines>,
     /// The parcel whose number was wrong.
     pub parcel: Option<ParcelId>,
     /// The Idempotency-Key of a report that may come again.
@@ -75,11 +75,11 @@ impl Fulfilment {
         let facts = match decide(&order, &restocked, shipment.clone())? {
             Decision::Known => return Ok(order),
             Decision::Ship { parcel, last } => {
-                parcels::insert(&mut transaction, id, &parcel, shipment.key.as_deref(), actor).await?;
+                parcel_store::insert(&mut transaction, id, &parcel, shipment.key.as_deref(), actor).await?;
                 vec![Input::Ship { parcel, last }]
             }
             Decision::Correct { sent, tracking, newest } => {
-                parcels::correct(&mut transaction, id, &sent, &tracking, actor).await?;
+                parcel_store::correct(&mut transaction, id, &sent, &tracking, actor).await?;
                 vec![Input::Correct { parcel: Parcel { tracking: Some(tracking), ..sent.parcel }, newest }]
             }
         };
@@ -125,7 +125,7 @@ impl Fulfilment {
 async fn locked(connection: &mut Connection, id: OrderId) -> Result<(Order, Unsent), ShipError> {
     refunds::store::lock(connection, id).await?;
     let order = load(connection, &[id]).await?.pop().ok_or(ReadError::UnknownOrder)?;
-    let restocked = parcels::restocked_unsent(connection, &[id]).await?.remove(&id).unwrap_or_default();
+    let restocked = parcel_store::restocked_unsent(connection, &[id]).await?.remove(&id).unwrap_or_default();
     Ok((order, restocked))
 }
 
@@ -172,7 +172,7 @@ fn decide(order: &Order, restocked: &Unsent, shipment: Shipment) -> Result<Decis
             _ => Err(ShipError::WhichParcel),
         };
     }
-    let lines = lines.unwrap_or_else(|| order.rest(&restocked.all));
+    let lines = lines.map_or_else(|| order.rest(&restocked.all), Vec::from);
     if lines.is_empty() {
         return Err(Refusal::NotShippable.into());
     }

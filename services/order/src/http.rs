@@ -5,6 +5,7 @@ mod customers;
 mod events;
 mod examples;
 mod fulfilment;
+mod lines;
 mod notes;
 mod orders;
 pub mod problems;

@@ -141,7 +141,7 @@ pub async fn make(
 
 /// Why a key could not be claimed.
 pub async fn taken(connection: &mut Connection, key: &Key) -> KeyError {
-    match erasure::is_deleted(connection, key.user_id).await {
+    match erasure::store::is_deleted(connection, key.user_id).await {
         Ok(true) => KeyError::UserGone,
         Ok(false) => KeyError::InProgress,
         Err(error) => error.into(),

@@ -1,11 +1,12 @@
-//! What staff note of orders: all of its SQL.
+//! What staff note of orders.
+
+pub mod store;
 
 use order_core::ids::{NoteId, OrderId, UserId};
 use serde::Serialize;
-use service::db::Connection;
+use service::db::Pool;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
-use uuid::Uuid;
 
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Note {
@@ -20,49 +21,27 @@ pub struct Note {
     pub created_at: OffsetDateTime,
 }
 
-/// Writes a note, and returns it. With a key that its author has used for the order, the note from then. None: the order's
-/// customer is forgotten, and so would be what is noted.
+/// Why nothing is noted.
+#[derive(Debug, thiserror::Error)]
+pub enum NoteError {
+    #[error("the order's customer is forgotten, and so would be what is noted")]
+    CustomerForgotten,
+    #[error("the key is of another note")]
+    KeyReused,
+    #[error(transparent)]
+    Store(#[from] sqlx::Error),
+}
+
+/// Notes something of an order, and returns the note. With a key that its author has used for the order it is the one
+/// from then.
 pub async fn add(
-    connection: &mut Connection,
+    pool: &Pool,
     order: OrderId,
     author: UserId,
     text: &str,
     key: Option<&str>,
-) -> sqlx::Result<Option<Note>> {
-    // The order is locked, so that it forgets its customer before or after this. A note that is there is locked and left as
-    // it is, so that it is returned too.
-    sqlx::query_as!(
-        Note,
-        "INSERT INTO orders.notes (id, order_id, author, text, key)
-         SELECT $1, o.id, $3, $4, $5
-         FROM (SELECT id FROM orders.orders WHERE id = $2 AND shipping_address IS NOT NULL FOR SHARE) o
-         ON CONFLICT (order_id, author, key) DO UPDATE SET key = EXCLUDED.key
-         RETURNING id, author, text, created_at",
-        Uuid::now_v7(),
-        order as OrderId,
-        author as UserId,
-        text,
-        key,
-    )
-    .fetch_optional(connection)
-    .await
-}
-
-/// An order's notes, newest first, older than `before`.
-pub async fn page(
-    connection: &mut Connection,
-    order: OrderId,
-    before: Option<NoteId>,
-    limit: i64,
-) -> sqlx::Result<Vec<Note>> {
-    sqlx::query_as!(
-        Note,
-        "SELECT id, author, text, created_at FROM orders.notes
-         WHERE order_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3",
-        order as OrderId,
-        before.map_or(Uuid::max(), Uuid::from),
-        limit,
-    )
-    .fetch_all(connection)
-    .await
+) -> Result<Note, NoteError> {
+    let note = store::add(&mut *pool.acquire().await?, order, author, text, key).await?;
+    let note = note.ok_or(NoteError::CustomerForgotten)?;
+    if note.text == text { Ok(note) } else { Err(NoteError::KeyReused) }
 }

@@ -6,11 +6,10 @@ pub mod store;
 use std::collections::HashMap;
 
 use order_core::ids::{ProductId, RefundId, UserId};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use service::Money;
 use service::db::Connection;
 use service::db::Pool;
-use service::extract::not_null;
 use service::failpoint;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
@@ -22,28 +21,19 @@ use crate::saga::facts::{self, Outcome, Report};
 use crate::saga::refunds::RefundStatus;
 use crate::saga::runner::Sagas;
 use crate::saga::{self, Input};
-use crate::schema;
 use crate::times::Times;
 
 pub const OPERATION: &str = "POST /api/v1/orders/{id}/refunds";
 
-/// What staff ask for. Without an amount all that is left.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[schema(as = RefundRequest)]
+/// What staff ask for. Without an amount all that is left. As it is written here it is hashed with its key.
+#[derive(Clone, Debug, Serialize)]
 pub struct Request {
-    #[serde(default, deserialize_with = "not_null")]
-    #[schema(schema_with = schema::refund_amount)]
     pub amount: Option<Money>,
-    #[schema(schema_with = schema::lines_up_to_500)]
     pub reason: String,
     /// What goes back into stock: no more than was sold, each product once.
-    #[serde(default)]
-    #[schema(max_items = 100)]
     pub restock: Vec<Line>,
-    /// Whether these units had left and came back. Needed where of one of these products some have left and some have not.
-    #[serde(default, deserialize_with = "not_null", skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
+    /// Whether these units had left and came back.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub returned: Option<bool>,
 }
 
@@ -209,7 +199,8 @@ async fn decide(
         return Ok(Decision::Refused(Refusal::RestockExceedsSold(too_many)));
     }
     // As it is under the lock.
-    let sent = order::parcels::read(connection, &[order.id]).await?.remove(&order.id).unwrap_or_default();
+    let sent =
+        order::parcel_store::read(connection, &[order.id]).await?.remove(&order.id).unwrap_or_default();
     let Some(returned) = have_left(order, &sent, request) else {
         return Ok(Decision::Refused(Refusal::ReturnedOrNot));
     };
@@ -260,7 +251,7 @@ fn too_many(order: &Order, restocked: &HashMap<ProductId, i64>, wanted: &[Line])
     let left = |product: ProductId| sold(product) - restocked.get(&product).copied().unwrap_or(0);
     let excess = |(index, line): (usize, &Line)| {
         let left = left(line.product_id).max(0);
-        (i64::from(line.quantity) > left).then_some(Excess { index, wanted: line.quantity, left })
+        (i64::from(line.quantity) > left).then_some(Excess { index, wanted: line.quantity.into(), left })
     };
     wanted.iter().enumerate().filter_map(excess).collect()
 }

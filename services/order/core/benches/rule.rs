@@ -4,9 +4,9 @@
 
 use std::hint::black_box;
 
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use money::{Currency, Money};
-use order_core::order::{Item, total};
+use order_core::order::{Item, Items};
 use order_core::saga::{Input, IntentStatus, State};
 use uuid::Uuid;
 
@@ -34,10 +34,13 @@ fn price(criterion: &mut Criterion) {
         sku: format!("SKU-{n}"),
         name: "A product".to_owned(),
         unit_price: Money::new(100 + n, Currency::EUR),
-        quantity: 3,
+        quantity: 3u32.try_into().unwrap(),
     };
     let items: Vec<Item> = (0..100).map(item).collect();
-    criterion.bench_function("total: 100 lines", |b| b.iter(|| total(black_box(&items)).unwrap()));
+    criterion.bench_function("total: 100 lines", |b| {
+        let total = |items| Items::new(black_box(items)).unwrap();
+        b.iter_batched(|| items.clone(), total, BatchSize::SmallInput);
+    });
 }
 
 criterion_group!(benches, rule, price);

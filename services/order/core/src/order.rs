@@ -1,5 +1,10 @@
 //! What an order is made of.
 
+mod lines;
+
+use std::ops::Deref;
+
+pub use self::lines::{Line, Lines, MAX_LINES, NoLines, NoQuantity, Quantity};
 use crate::ids::{ParcelId, ProductId};
 use crate::words::words;
 use money::{Currency, Money};
@@ -146,24 +151,6 @@ fn up_to_100() -> utoipa::openapi::Object {
         .build()
 }
 
-/// So many of a product.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[cfg_attr(feature = "openapi", schema(as = OrderLine))]
-pub struct Line {
-    #[cfg_attr(feature = "openapi", schema(inline))]
-    pub product_id: ProductId,
-    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 999))]
-    pub quantity: u32,
-}
-
-/// Most of one product in an order or a cart.
-pub const MAX_QUANTITY: u32 = 999;
-
-/// Most different products in an order or a cart.
-pub const MAX_LINES: usize = 100;
-
 /// A line as it was bought: later changes of the product don't touch it.
 #[derive(Clone, Debug)]
 pub struct Item {
@@ -171,7 +158,7 @@ pub struct Item {
     pub sku: String,
     pub name: String,
     pub unit_price: Money,
-    pub quantity: u32,
+    pub quantity: Quantity,
 }
 
 /// Why the lines of an order have no total. The number is the line's place, from 0.
@@ -187,15 +174,42 @@ pub enum NoTotal {
     NotChargeable(Currency),
 }
 
-/// The sum of the lines. An order has one currency, and an amount that card providers take, or costs nothing.
-pub fn total(items: &[Item]) -> Result<Money, NoTotal> {
+/// What was bought, and what it comes to. An order has one currency, and an amount that card providers take, or costs
+/// nothing.
+#[derive(Clone, Debug)]
+pub struct Items {
+    items: Vec<Item>,
+    total: Money,
+}
+
+impl Items {
+    pub fn new(items: Vec<Item>) -> Result<Self, NoTotal> {
+        let total = total(&items)?;
+        Ok(Self { items, total })
+    }
+
+    /// The sum of the items.
+    pub fn total(&self) -> Money {
+        self.total
+    }
+}
+
+impl Deref for Items {
+    type Target = [Item];
+
+    fn deref(&self) -> &[Item] {
+        &self.items
+    }
+}
+
+fn total(items: &[Item]) -> Result<Money, NoTotal> {
     let first = items.first().ok_or(NoTotal::Empty)?;
     let mut total = Money::zero(first.unit_price.currency);
     for (index, item) in items.iter().enumerate() {
         if item.unit_price.currency != total.currency {
             return Err(NoTotal::MixedCurrencies(index));
         }
-        let sum = item.unit_price.checked_mul(item.quantity).and_then(|line| total.checked_add(line));
+        let sum = item.unit_price.checked_mul(item.quantity.into()).and_then(|line| total.checked_add(line));
         total =
             sum.filter(|sum| sum.amount <= sum.currency.card_ceiling()).ok_or(NoTotal::TooLarge(index))?;
     }
@@ -215,7 +229,7 @@ mod tests {
             sku: "S".to_owned(),
             name: "N".to_owned(),
             unit_price: Money::new(amount, currency),
-            quantity,
+            quantity: quantity.try_into().unwrap(),
         }
     }
 

@@ -17,8 +17,9 @@ pub async fn lines(connection: &mut Connection, user: UserId) -> sqlx::Result<Ve
     )
     .fetch_all(connection)
     .await?;
-    let line = |product_id, quantity| Line { product_id, quantity: u32::try_from(quantity).unwrap_or(0) };
-    Ok(rows.into_iter().map(|row| line(row.product_id.into(), row.quantity)).collect())
+    rows.into_iter()
+        .map(|row| Ok(Line { product_id: row.product_id.into(), quantity: row.quantity.try_into()? }))
+        .collect()
 }
 
 /// What became of a line that was to be put into a cart.
@@ -58,7 +59,7 @@ pub async fn put(connection: &mut Connection, user: UserId, line: Line, price: M
              SET quantity = EXCLUDED.quantity, currency = EXCLUDED.currency, shown_price = EXCLUDED.shown_price",
         user as UserId,
         line.product_id as ProductId,
-        i32::try_from(line.quantity).unwrap_or(i32::MAX),
+        i32::from(line.quantity),
         price.currency.code(),
         price.amount,
     )
@@ -133,8 +134,7 @@ pub async fn clear(connection: &mut Connection, user: UserId) -> sqlx::Result<()
 /// its owner thought better of it.
 pub async fn take_out(connection: &mut Connection, user: UserId, bought: &[Line]) -> sqlx::Result<bool> {
     let products: Vec<ProductId> = bought.iter().map(|line| line.product_id).collect();
-    let quantities: Vec<i32> =
-        bought.iter().map(|line| i32::try_from(line.quantity).unwrap_or(i32::MAX)).collect();
+    let quantities: Vec<i32> = bought.iter().map(|line| line.quantity.into()).collect();
     let held = sqlx::query!(
         "SELECT product_id, quantity FROM orders.cart_items
          WHERE user_id = $1 AND product_id = ANY($2) ORDER BY product_id FOR UPDATE",

@@ -1,12 +1,11 @@
 //! Why there is no order.
 
 use order_core::ids::ProductId;
-use service::Money;
 use service::batch::Overloaded;
 
 use crate::clients::product::Shortage;
 use crate::idempotency::KeyError;
-use crate::order::{Item, NoTotal};
+use crate::order::{Items, NoLines, NoTotal};
 
 /// Why a request has made no order. Nothing is stored, so that it may be sent again.
 #[derive(Debug, thiserror::Error)]
@@ -17,10 +16,9 @@ pub enum CheckoutError {
     KeyRefused,
     #[error(transparent)]
     Key(#[from] KeyError),
-    #[error("the cart is empty")]
-    EmptyCart,
-    #[error("the cart has more products than an order can have")]
-    TooManyLines,
+    /// Of the cart.
+    #[error(transparent)]
+    NoLines(#[from] NoLines),
     #[error("the user has no such address")]
     UnknownAddress,
     #[error("the request has no address")]
@@ -52,7 +50,7 @@ pub enum Refusal {
     CartChanged,
     /// Prices are these now, and others were agreed to.
     #[error("a price has changed")]
-    PriceChanged { items: Vec<Item>, total: Money },
+    PriceChanged(Items),
 }
 
 impl Refusal {
@@ -67,7 +65,7 @@ impl Refusal {
             Self::UnknownProducts(_) => "unknown_products",
             Self::NoTotal(_) => "no_total",
             Self::CartChanged => "cart_changed",
-            Self::PriceChanged { .. } => "price_changed",
+            Self::PriceChanged(_) => "price_changed",
         }
     }
 }

@@ -9,15 +9,15 @@ use utoipa::openapi::schema::{AllOfBuilder, ObjectBuilder, OneOfBuilder, Schema,
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::address::Address;
-use crate::order::Line;
+use crate::order::{Line, LineBody, Lines};
 
 /// What a customer asks for. Without items the cart is bought.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Request {
     #[serde(default, deserialize_with = "not_null")]
-    #[schema(nullable = false, min_items = 1, max_items = 100)]
-    pub items: Option<Vec<Line>>,
+    #[schema(nullable = false, min_items = 1, max_items = 100, value_type = Option<Vec<Line>>)]
+    pub items: Option<Vec<LineBody>>,
     #[serde(default, deserialize_with = "not_null", skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub shipping_address: Option<Address>,
@@ -32,6 +32,17 @@ pub struct Request {
     pub expected_total: Option<Money>,
     /// The name of one of the provider's test cards.
     #[schema(pattern = "^pm_[A-Za-z0-9_]+$", max_length = 100)]
+    pub payment_method: String,
+}
+
+/// A [`Request`] in which nothing is wrong.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// None: the cart is bought.
+    pub lines: Option<Lines>,
+    pub shipping_address: Option<Address>,
+    pub address_id: Option<AddressId>,
+    pub expected_total: Option<Money>,
     pub payment_method: String,
 }
 

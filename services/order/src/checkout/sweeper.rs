@@ -74,8 +74,8 @@ async fn forget(pool: &Pool, times: &Times) -> anyhow::Result<()> {
 
 async fn forget_long_shipped(pool: &Pool) -> anyhow::Result<()> {
     let mut connection = pool.acquire().await?;
-    erasure::forget_long_shipped(&mut connection).await?;
-    Ok(erasure::forget_cards_left(&mut connection).await?)
+    erasure::store::forget_long_shipped(&mut connection).await?;
+    Ok(erasure::store::forget_cards_left(&mut connection).await?)
 }
 
 /// Records are taken over before the release, so that no retry can place the

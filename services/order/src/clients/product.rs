@@ -179,8 +179,10 @@ impl Products {
 
     /// Sets stock aside for an order; safe to repeat.
     pub async fn reserve(&self, order: OrderId, lines: &[Line]) -> Result<Reserved, Unavailable> {
-        let line =
-            |line: &Line| api::Line { product_id: line.product_id.to_string(), quantity: line.quantity };
+        let line = |line: &Line| api::Line {
+            product_id: line.product_id.to_string(),
+            quantity: line.quantity.into(),
+        };
         let lines = lines.iter().map(line).collect();
         let reservation = api::Reservation { order_id: order.to_string(), lines };
         match self.reserve.run(reservation.clone()).await? {
@@ -271,7 +273,7 @@ fn reserved(outcome: Outcome) -> Option<Reserved> {
                     sku: line.sku,
                     name: line.name,
                     unit_price: money(line.unit_price?)?,
-                    quantity: line.quantity,
+                    quantity: line.quantity.try_into().ok()?,
                 })
             };
             let items = held.lines.into_iter().map(item).collect::<Option<_>>()?;

@@ -20,7 +20,7 @@ use crate::order::{
 /// Writes `order.placed` of new orders.
 pub async fn placed(connection: &mut Connection, placements: &[Placement]) -> sqlx::Result<()> {
     let event = |order: &Placement| {
-        let body = body(order.id, order.user_id, &order.number, &order.items, order.total);
+        let body = body(order.id, order.user_id, &order.number, &order.items, order.items.total());
         NewEvent::new(ORDER_PLACED, order.id.into(), 1, &events::OrderPlaced { order: Some(body) })
             .in_trace(order.traceparent.clone())
     };
@@ -32,7 +32,7 @@ fn body(id: OrderId, user: UserId, number: &OrderNumber, items: &[Item], total: 
         product_id: item.product_id.to_string(),
         sku: item.sku.clone(),
         name: item.name.clone(),
-        quantity: item.quantity,
+        quantity: item.quantity.into(),
         unit_price: item.unit_price.amount,
     };
     events::Order {
@@ -48,8 +48,8 @@ fn body(id: OrderId, user: UserId, number: &OrderNumber, items: &[Item], total: 
 /// What is announced of an order.
 pub enum Notice<'a> {
     Confirmed,
-    /// Why; why the card was declined if that is the reason; and what goes back in minor units, where that is known.
-    Cancelled(CancelReason, Option<DeclineReason>, Option<i64>),
+    /// Why; why the card was declined if that is the reason; and what goes back, where that is known.
+    Cancelled(CancelReason, Option<DeclineReason>, Option<Money>),
     Shipped(Sent<'a>),
     Delivered,
     /// This refund has succeeded.
@@ -93,7 +93,7 @@ impl<'a> Sent<'a> {
 }
 
 fn units(line: &Line) -> events::Restock {
-    events::Restock { product_id: line.product_id.to_string(), quantity: line.quantity }
+    events::Restock { product_id: line.product_id.to_string(), quantity: line.quantity.into() }
 }
 
 /// What is known of every order that is announced.
@@ -127,7 +127,7 @@ pub struct Announcement<'a> {
 pub async fn announce(
     connection: &mut Connection,
     notices: &[Announcement<'_>],
-    refunds: &HashMap<RefundId, (i64, Vec<Line>)>,
+    refunds: &HashMap<RefundId, (Money, Vec<Line>)>,
 ) -> sqlx::Result<()> {
     if notices.is_empty() {
         return Ok(());
@@ -138,7 +138,7 @@ pub async fn announce(
     for one in notices {
         let (id, about) = (one.order, one.about);
         let of = contents.get(&id).ok_or(Defect("an order has no lines"))?;
-        let order = body(id, about.user, &of.number, &of.items(about.total.currency), about.total);
+        let order = body(id, about.user, &of.number, &of.items(about.total.currency)?, about.total);
         let event = one.event(order, refunds).ok_or(Defect("a refund that succeeded is not there"))?;
         announced.push(event.in_trace(about.traceparent.clone()));
     }
@@ -146,7 +146,11 @@ pub async fn announce(
 }
 
 impl Announcement<'_> {
-    fn event(&self, order: events::Order, refunds: &HashMap<RefundId, (i64, Vec<Line>)>) -> Option<NewEvent> {
+    fn event(
+        &self,
+        order: events::Order,
+        refunds: &HashMap<RefundId, (Money, Vec<Line>)>,
+    ) -> Option<NewEvent> {
         let (id, version, order) = (Uuid::from(self.order), self.version, Some(order));
         let card =
             self.card.map(|card| events::Card { brand: card.brand.clone(), last4: card.last4.clone() });
@@ -158,7 +162,7 @@ impl Announcement<'_> {
             Notice::Cancelled(reason, decline, returns) => {
                 let decline_reason = decline.filter(|_| *reason == CancelReason::PaymentDeclined);
                 let decline_reason = decline_reason.map(|reason| reason.as_str().to_owned());
-                let (reason, returns) = (reason.as_str().to_owned(), *returns);
+                let (reason, returns) = (reason.as_str().to_owned(), returns.map(|returns| returns.amount));
                 // Where nothing goes back there is nothing that it goes back to.
                 let card = card.filter(|_| returns.is_some_and(|returns| returns > 0));
                 let body = events::OrderCancelled { order, reason, decline_reason, returns, card };
@@ -173,7 +177,7 @@ impl Announcement<'_> {
             Notice::Refunded(refund) => {
                 let (amount, restock) = refunds.get(refund)?;
                 let restock = restock.iter().map(units).collect();
-                let (refund_id, amount) = (refund.to_string(), *amount);
+                let (refund_id, amount) = (refund.to_string(), amount.amount);
                 let body = events::OrderRefunded { order, refund_id, amount, restock, card };
                 NewEvent::new(ORDER_REFUNDED, id, version, &body)
             }

@@ -6,6 +6,8 @@
 //! came of it: each gets the newest state and sees for itself what it has not
 //! sent yet, so a slow one holds up nobody and misses nothing.
 
+mod store;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -23,8 +25,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::order::store;
-use crate::order::{Order, Status, Viewer};
+use crate::order::{self, Order, Status, Viewer};
 
 const CHANNEL: &str = "orders_changed";
 
@@ -194,9 +195,7 @@ impl OrderStream {
         while pulse.rest(stop.run_until_cancelled(announced.recv_many(&mut orders, IDS))).await.is_some() {
             let begun = Instant::now();
             let ids: Vec<String> = orders.drain(..).map(|id| id.to_string()).collect();
-            let notify =
-                sqlx::query_scalar!(r#"SELECT pg_notify($1, $2)::text AS "sent""#, CHANNEL, ids.join(","));
-            if let Err(error) = notify.fetch_one(&self.0.pool).await {
+            if let Err(error) = store::notify(&self.0.pool, CHANNEL, &ids.join(",")).await {
                 tracing::warn!(%error, "live.notify_failed"); // they are found by polling
             }
             linger(ids.len() > 1, begun.elapsed()).await;
@@ -254,15 +253,7 @@ impl OrderStream {
             return Ok(Vec::new());
         }
         let (ids, versions): (Vec<OrderId>, Vec<i64>) = known.into_iter().unzip();
-        sqlx::query_scalar!(
-            r#"SELECT o.id AS "id!: OrderId" FROM orders.orders o
-               JOIN UNNEST($1::uuid[], $2::bigint[]) AS k (id, version) ON o.id = k.id
-               WHERE o.version > k.version"#,
-            &ids as &[OrderId],
-            &versions,
-        )
-        .fetch_all(&self.0.pool)
-        .await
+        store::changed(&self.0.pool, &ids, &versions).await
     }
 
     /// Loads those of the orders that anybody listens to, each once.
@@ -273,7 +264,7 @@ impl OrderStream {
         };
         let wanted: Vec<OrderId> = wanted.into_iter().collect();
         for some in wanted.chunks(LOAD) {
-            let loaded = store::load(&mut *self.0.pool.acquire().await?, some).await?;
+            let loaded = order::store::load(&mut *self.0.pool.acquire().await?, some).await?;
             for order in loaded {
                 let changes = Arc::new(Changes::of(&order));
                 if let Some(watched) = self.watched().get_mut(&order.id) {

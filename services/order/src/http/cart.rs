@@ -15,7 +15,7 @@ use utoipa_axum::routes;
 use super::App;
 use super::examples;
 use crate::cart::{Cart, Carts};
-use crate::order::MAX_QUANTITY;
+use crate::order::Quantity;
 
 pub fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(show, clear)).routes(routes!(set, remove))
@@ -36,8 +36,8 @@ async fn show(user: User, State(carts): State<Carts>) -> Answer {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = CartQuantity)]
-struct Quantity {
-    #[schema(minimum = 1, maximum = 999)]
+struct QuantityBody {
+    #[schema(inline, value_type = Quantity)]
     quantity: u32,
 }
 
@@ -47,17 +47,18 @@ struct Quantity {
 #[utoipa::path(
     put, path = "/api/v1/cart/items/{product_id}", operation_id = "set_cart_item", tag = "carts",
     params(("product_id" = inline(ProductId), Path, description = "The product.")),
-    request_body(content = Quantity, example = json!({"quantity": 2})),
+    request_body(content = QuantityBody, example = json!({"quantity": 2})),
     responses((status = 200, description = "The cart.", body = Cart, example = json!(examples::cart()))),
     security(("token" = [])),
     extensions(("x-problems" = json!({"409": ["mixed_currencies", "cart_full"]}))),
 )]
 async fn set(user: User, State(carts): State<Carts>, Path(product): Path<ProductId>, body: Body) -> Answer {
     let candidate = carts.find(user.id.into(), product).await?;
-    let Quantity { quantity } = body.json(&["application/json"])?;
+    let QuantityBody { quantity } = body.json(&["application/json"])?;
     let mut invalid = Invalid::new();
-    invalid.range("/quantity", quantity, 1, MAX_QUANTITY);
+    invalid.range("/quantity", quantity, 1, Quantity::MAX);
     invalid.check()?;
+    let quantity = quantity.try_into().map_err(|_| Problem::internal())?;
     Ok(Json(carts.put(candidate, quantity).await?))
 }
 

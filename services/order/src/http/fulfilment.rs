@@ -16,11 +16,10 @@ use utoipa_axum::routes;
 
 use super::App;
 use super::customers::Customers;
-use super::examples;
-use super::orders::check_lines;
+use super::{examples, lines};
 use crate::fulfilment::{Fulfilment, Shipment};
 use crate::order::reads::Reads;
-use crate::order::{Line, MAX_LINES, Order, Tracking, View};
+use crate::order::{Line, LineBody, Order, Tracking, View};
 use crate::schema::{up_to_100, words};
 
 pub fn router() -> OpenApiRouter<App> {
@@ -52,7 +51,7 @@ struct Request {
     #[serde(default, deserialize_with = "not_null")]
     tracking_number: Option<String>,
     #[serde(default, deserialize_with = "not_null")]
-    items: Option<Vec<Line>>,
+    items: Option<Vec<LineBody>>,
     #[serde(default, deserialize_with = "not_null")]
     parcel_id: Option<ParcelId>,
 }
@@ -168,13 +167,13 @@ fn checked(request: Request, order: &Order, key: Option<String>) -> Result<Shipm
     if parcel_id.is_some() && !by_carrier {
         invalid.push("/parcel_id", "not_allowed", "Only a carrier's number can be corrected.");
     }
-    if let Some(lines) = &items {
+    let mut lines = None;
+    if let Some(items) = items {
         if parcel_id.is_some() {
             invalid.push("/items", "not_allowed", "What is in a parcel can't be changed.");
         }
-        invalid.range("/items", lines.len(), 1, MAX_LINES);
-        check_lines("/items", lines, &mut invalid);
-        for (index, line) in lines.iter().enumerate() {
+        lines = lines::checked("/items", &items, 1, &mut invalid);
+        for (index, line) in items.iter().enumerate() {
             if !order.items.iter().any(|item| item.product_id == line.product_id) {
                 let at = format!("/items/{index}/product_id");
                 invalid.push(at, "not_in_order", "The order has no such item.");
@@ -182,7 +181,7 @@ fn checked(request: Request, order: &Order, key: Option<String>) -> Result<Shipm
         }
     }
     invalid.check()?;
-    Ok(Shipment { tracking, lines: items, parcel: parcel_id, key })
+    Ok(Shipment { tracking, lines, parcel: parcel_id, key })
 }
 
 /// Note that an order has arrived

@@ -19,10 +19,10 @@ use super::customers::Customers;
 use super::examples;
 use super::fulfilment::for_staff;
 use crate::address::{self, Address};
-use crate::events::stream::OrderStream;
+use crate::changes::Changes;
 use crate::notes::{self, Note};
+use crate::order::View;
 use crate::order::reads::Reads;
-use crate::order::{View, store};
 use crate::schema;
 
 pub fn router() -> OpenApiRouter<App> {
@@ -62,16 +62,7 @@ async fn add(
     let text = invalid.text("/text", text, 1, 500);
     invalid.check()?;
     let text = text.ok_or_else(Problem::internal)?;
-    let note = notes::add(&mut *pool.acquire().await?, id, user.id.into(), &text, key.as_deref()).await?;
-    let note = note.ok_or_else(|| {
-        Problem::conflict(
-            "customer_forgotten",
-            "The order's customer is forgotten, and with them what was noted.",
-        )
-    })?;
-    if note.text != text {
-        return Err(service::idempotency::reused());
-    }
+    let note = notes::add(&pool, id, user.id.into(), &text, key.as_deref()).await?;
     Ok((StatusCode::CREATED, Json(note)))
 }
 
@@ -93,7 +84,7 @@ async fn list(
 ) -> Result<Json<Page<Note>>, Problem> {
     for_staff(&reads, user, id).await?;
     let (limit, before) = (page.limit()?, page.after::<NoteId>()?);
-    let found = notes::page(&mut *pool.acquire().await?, id, before, limit + 1).await?;
+    let found = notes::store::page(&mut *pool.acquire().await?, id, before, limit + 1).await?;
     Ok(Json(Page::new(found, limit, |note| note.id)))
 }
 
@@ -110,9 +101,8 @@ async fn list(
 )]
 async fn readdress(
     user: User,
-    State(pool): State<Pool>,
     State(reads): State<Reads>,
-    State(stream): State<OrderStream>,
+    State(changes): State<Changes>,
     State(customers): State<Customers>,
     Path(id): Path<OrderId>,
     body: Body,
@@ -123,11 +113,5 @@ async fn readdress(
     let address = address::checked(sent, "", &mut invalid);
     invalid.check()?;
     let address = address.ok_or_else(Problem::internal)?;
-    if !store::readdress(&mut *pool.acquire().await?, id, &address).await? {
-        let detail =
-            "Only of an order of which nothing has left, and that is to leave, can the address be changed.";
-        return Err(Problem::conflict("address_not_changeable", detail));
-    }
-    stream.announce(&[id]);
-    Ok(customers.one(user, reads.get(id).await?).await)
+    Ok(customers.one(user, changes.readdress(id, &address).await?).await)
 }

@@ -16,14 +16,14 @@ use utoipa_axum::routes;
 
 use super::App;
 use super::customers::Customers;
-use super::examples;
+use super::{examples, lines};
 use crate::address;
 use crate::changes::Changes;
 use crate::checkout::Checkout;
-use crate::checkout::request::{Described, Request};
+use crate::checkout::request::{Described, Request, Wanted};
 use crate::idempotency::StoredAnswer;
 use crate::order::reads::Reads;
-use crate::order::{Line, MAX_LINES, MAX_QUANTITY, Status, View, Viewer, store};
+use crate::order::{Status, View, Viewer, store};
 
 pub fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(list, place)).routes(routes!(show)).routes(routes!(cancel))
@@ -54,7 +54,7 @@ async fn place(
     let key = idempotency_key(&headers)?;
     let sent: Request = body.json(&["application/json"])?;
     let (answer, replayed) = match checked(sent.clone()) {
-        Ok(request) => checkout.place_order(user.id.into(), key, &sent, request).await?,
+        Ok(wanted) => checkout.place_order(user.id.into(), key, &sent, wanted).await?,
         // It may have been fine when it was answered.
         Err(problem) => match checkout.earlier_answer(user.id.into(), key, &sent).await? {
             Some(answer) => (answer, true),
@@ -93,26 +93,24 @@ pub fn idempotency_key(headers: &HeaderMap) -> Result<String, Problem> {
     service::idempotency::key(headers)?.ok_or_else(missing)
 }
 
-fn checked(mut request: Request) -> Result<Request, Problem> {
+fn checked(request: Request) -> Result<Wanted, Problem> {
+    let Request { items, shipping_address, address_id, expected_total, payment_method } = request;
     let mut invalid = Invalid::new();
-    match (request.shipping_address.take(), request.address_id) {
-        (Some(address), None) => {
-            request.shipping_address = address::checked(address, "/shipping_address", &mut invalid);
-        }
-        (None, Some(_)) => {}
+    let shipping_address = match (shipping_address, address_id) {
+        (Some(address), None) => address::checked(address, "/shipping_address", &mut invalid),
+        (None, Some(_)) => None,
         (Some(_), Some(_)) => {
             invalid.push("/address_id", "ambiguous", "Send this or shipping_address, not both.");
+            None
         }
         (None, None) => {
             invalid.push("/shipping_address", "missing_field", "Send this or address_id.");
+            None
         }
-    }
-    if let Some(items) = &request.items {
-        invalid.range("/items", items.len(), 1, MAX_LINES);
-        check_lines("/items", items, &mut invalid);
-    }
+    };
+    let lines = items.and_then(|items| lines::checked("/items", &items, 1, &mut invalid));
     invalid.check()?;
-    let method = &request.payment_method;
+    let method = &payment_method;
     let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     let known = method.strip_prefix("pm_").is_some_and(|name| !name.is_empty() && name.bytes().all(word));
     if !known || method.len() > 100 {
@@ -120,17 +118,7 @@ fn checked(mut request: Request) -> Result<Request, Problem> {
         let problem = Problem::unprocessable("unknown_payment_method", "No such payment method.");
         return Err(problem.with_errors(vec![error]));
     }
-    Ok(request)
-}
-
-/// Quantities in range, and each product named once.
-pub fn check_lines(at: &str, lines: &[Line], invalid: &mut Invalid) {
-    for (index, line) in lines.iter().enumerate() {
-        invalid.range(&format!("{at}/{index}/quantity"), line.quantity, 1, MAX_QUANTITY);
-        if lines[..index].iter().any(|earlier| earlier.product_id == line.product_id) {
-            invalid.push(format!("{at}/{index}/product_id"), "duplicate_item", "Name a product once.");
-        }
-    }
+    Ok(Wanted { lines, shipping_address, address_id, expected_total, payment_method })
 }
 
 #[derive(Deserialize)]

@@ -8,13 +8,14 @@ use uuid::Uuid;
 
 use crate::cart::CartError;
 use crate::catalogue::CatalogueError;
-use crate::changes::ChangeError;
+use crate::changes::{ChangeError, ReaddressError};
 use crate::checkout::{self, CheckoutError};
 use crate::clients::user::Unavailable;
 use crate::fulfilment::ShipError;
 use crate::idempotency::{KeyError, StoredAnswer};
+use crate::notes::NoteError;
 use crate::order::reads::ReadError;
-use crate::order::{Line, MAX_LINES, NoTotal};
+use crate::order::{Line, MAX_LINES, NoLines, NoTotal};
 use crate::refunds::{self, RefundError};
 use crate::saga::Refusal;
 use crate::saga::applier::NotApplied;
@@ -45,10 +46,10 @@ impl From<CheckoutError> for Problem {
                 Self::unavailable("Payments can't be taken at the moment; try again later.")
             }
             CheckoutError::Key(error) => error.into(),
-            CheckoutError::EmptyCart => {
+            CheckoutError::NoLines(NoLines::Empty) => {
                 Self::unprocessable("cart_empty", "There is nothing in the cart to buy.")
             }
-            CheckoutError::TooManyLines => {
+            CheckoutError::NoLines(NoLines::TooMany) => {
                 let detail = format!("An order has at most {MAX_LINES} different products.");
                 Self::unprocessable("too_many_items", detail)
             }
@@ -65,7 +66,10 @@ impl From<CheckoutError> for Problem {
             }
             CheckoutError::NotReserved => Self::unavailable("The stock could not be reserved; try again."),
             CheckoutError::Overloaded(_) => Self::unavailable("Too many orders at once; try again."),
-            CheckoutError::NoAddress | CheckoutError::Encode(_) => defect(&error),
+            // A cart has a row for each product, and its quantities are checked.
+            CheckoutError::NoLines(NoLines::Quantity(_) | NoLines::Twice(_))
+            | CheckoutError::NoAddress
+            | CheckoutError::Encode(_) => defect(&error),
             CheckoutError::Store(error) => error.into(),
         }
     }
@@ -102,6 +106,32 @@ impl From<ChangeError> for Problem {
                 Self::unavailable("The service is busy; try again.")
             }
             ChangeError::NotApplied(NotApplied::Store(error)) => error.into(),
+        }
+    }
+}
+
+impl From<ReaddressError> for Problem {
+    fn from(error: ReaddressError) -> Self {
+        match error {
+            ReaddressError::NotChangeable => {
+                let detail = "Only of an order of which nothing has left, and that is to leave, can the address be changed.";
+                Self::conflict("address_not_changeable", detail)
+            }
+            ReaddressError::NotRead(error) => error.into(),
+            ReaddressError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<NoteError> for Problem {
+    fn from(error: NoteError) -> Self {
+        match error {
+            NoteError::CustomerForgotten => {
+                let detail = "The order's customer is forgotten, and with them what was noted.";
+                Self::conflict("customer_forgotten", detail)
+            }
+            NoteError::KeyReused => service::idempotency::reused(),
+            NoteError::Store(error) => error.into(),
         }
     }
 }
@@ -234,7 +264,8 @@ pub fn checkout_refused(
             let detail = "The cart has changed since it was read; look at it again.";
             Problem::conflict("cart_changed", detail)
         }
-        Refusal::PriceChanged { items, total } => {
+        Refusal::PriceChanged(items) => {
+            let total = items.total();
             let detail = format!(
                 "The order comes to {total} now. To buy at these prices, send it again with a new Idempotency-Key."
             );

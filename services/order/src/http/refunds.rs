@@ -4,25 +4,48 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use order_core::ids::{OrderId, RefundId};
+use serde::Deserialize;
 use service::auth::User;
 use service::db::Pool;
-use service::extract::{Body, Json, Path, Query};
+use service::extract::{Body, Json, Path, Query, not_null};
 use service::page::{Page, PageParams, PageQuery};
 use service::validate::Invalid;
 use service::{Money, Problem};
+use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::App;
-use super::examples;
 use super::fulfilment::for_staff;
-use super::orders::{check_lines, idempotency_key, stored};
+use super::orders::{idempotency_key, stored};
+use super::{examples, lines};
 use crate::order::reads::Reads;
-use crate::order::{MAX_LINES, Order};
+use crate::order::{Line, LineBody, Order};
 use crate::refunds::{Refunds, Request, View, store};
+use crate::schema;
 
 pub fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(list, open))
+}
+
+/// What staff ask for. Without an amount all that is left.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = RefundRequest)]
+struct RefundBody {
+    #[serde(default, deserialize_with = "not_null")]
+    #[schema(schema_with = schema::refund_amount)]
+    amount: Option<Money>,
+    #[schema(schema_with = schema::lines_up_to_500)]
+    reason: String,
+    /// What goes back into stock: no more than was sold, each product once.
+    #[serde(default)]
+    #[schema(max_items = 100, value_type = Vec<Line>)]
+    restock: Vec<LineBody>,
+    /// Whether these units had left and came back. Needed where of one of these products some have left and some have not.
+    #[serde(default, deserialize_with = "not_null")]
+    #[schema(nullable = false)]
+    returned: Option<bool>,
 }
 
 /// Refund an order
@@ -32,7 +55,7 @@ pub fn router() -> OpenApiRouter<App> {
 #[utoipa::path(
     post, path = "/api/v1/orders/{id}/refunds", operation_id = "create_refund", tag = "refunds",
     params(("id" = inline(OrderId), Path, description = "The order."), ("Idempotency-Key" = String, Header, description = "Of the caller's choice, 1 to 255 visible ASCII characters; kept for a day after its answer.", min_length = 1, max_length = 255, pattern = "^[!-~]+$")),
-    request_body(content = Request, example = json!(examples::refund_request())),
+    request_body(content = RefundBody, example = json!(examples::refund_request())),
     responses((status = 201, description = "The refund.", body = View, example = json!(examples::refund("pending")))),
     security(("token" = ["staff"])),
     extensions(("x-problems" = json!({"409": ["refund_exceeds_captured", "restock_exceeds_sold", "payment_disputed"]}))),
@@ -47,16 +70,16 @@ async fn open(
 ) -> Result<Response, Problem> {
     let order = for_staff(&reads, user, id).await?;
     let key = idempotency_key(&headers)?;
-    let request: Request = body.json_with_texts(&["application/json"], &["reason"])?;
-    check(&request, &order)?;
+    let request = checked(body.json_with_texts(&["application/json"], &["reason"])?, &order)?;
     let (answer, replayed) = refunds.answer(user.id.into(), key, &order, &request).await?;
     stored(answer, replayed)
 }
 
-fn check(request: &Request, order: &Order) -> Result<(), Problem> {
+fn checked(request: RefundBody, order: &Order) -> Result<Request, Problem> {
+    let RefundBody { amount, reason, restock, returned } = request;
     let mut invalid = Invalid::new();
-    invalid.text("/reason", request.reason.clone(), 1, 500);
-    if let Some(amount) = request.amount {
+    let reason = invalid.text("/reason", reason, 1, 500);
+    if let Some(amount) = amount {
         let currency = order.total.currency;
         let step = currency.card_step();
         invalid.range("/amount/amount", amount.amount, step, currency.card_ceiling());
@@ -69,9 +92,8 @@ fn check(request: &Request, order: &Order) -> Result<(), Problem> {
             invalid.push("/amount/currency", "wrong_currency", detail);
         }
     }
-    invalid.range("/restock", request.restock.len(), 0, MAX_LINES);
-    check_lines("/restock", &request.restock, &mut invalid);
-    for (index, line) in request.restock.iter().enumerate() {
+    let lines = lines::checked("/restock", &restock, 0, &mut invalid);
+    for (index, line) in restock.iter().enumerate() {
         if !order.items.iter().any(|item| item.product_id == line.product_id) {
             invalid.push(
                 format!("/restock/{index}/product_id"),
@@ -80,7 +102,9 @@ fn check(request: &Request, order: &Order) -> Result<(), Problem> {
             );
         }
     }
-    invalid.check()
+    invalid.check()?;
+    let reason = reason.ok_or_else(Problem::internal)?;
+    Ok(Request { amount, reason, restock: lines.map_or(vec![], Vec::from), returned })
 }
 
 /// List an order's refunds

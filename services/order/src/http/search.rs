@@ -18,7 +18,8 @@ use utoipa_axum::routes;
 
 use super::customers::Customers;
 use super::{App, examples, orders};
-use crate::order::search::{self, Search};
+use crate::order::search::Search;
+use crate::order::search_store;
 use crate::order::{OrderNumber, Status, View, store};
 
 pub fn router() -> OpenApiRouter<App> {
@@ -83,7 +84,7 @@ async fn list_all(
         let user = search.users.as_ref().and_then(|users| users.first().copied());
         store::ids(&mut *pool.acquire().await?, user, search.status, before, limit + 1).await?
     } else {
-        search::run(&pool, &search, before, limit + 1).await?
+        search_store::run(&pool, &search, before, limit + 1).await?
     };
     let orders = store::load(&mut *pool.acquire().await?, &ids).await?;
     Ok(Json(customers.show(staff, Page::new(orders, limit, |order| order.id)).await))

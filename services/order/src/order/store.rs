@@ -15,7 +15,7 @@ use crate::address::Address;
 
 use super::{
     CancelReason, Card, DeclineReason, Dispute, Item, NextAction, Order, OrderNumber, Past, PaymentStatus,
-    Placement, Status, Tracking, parcels,
+    Placement, Status, Tracking, parcel_store,
 };
 
 /// The epoch of an order whose first worker is the process that placed it.
@@ -31,7 +31,7 @@ pub async fn insert(connection: &mut Connection, placements: &[Placement]) -> sq
     let column = |value: fn(&Placement) -> String| placements.iter().map(value).collect::<Vec<String>>();
     let ids: Vec<OrderId> = placements.iter().map(|order| order.id).collect();
     let users: Vec<UserId> = placements.iter().map(|order| order.user_id).collect();
-    let totals: Vec<i64> = placements.iter().map(|order| order.total.amount).collect();
+    let totals: Vec<i64> = placements.iter().map(|order| order.items.total().amount).collect();
     let addresses = placements.iter().map(|order| serde_json::to_value(&order.shipping_address));
     let addresses: Vec<serde_json::Value> =
         addresses.collect::<Result<_, _>>().map_err(|error| sqlx::Error::Encode(error.into()))?;
@@ -77,7 +77,7 @@ pub async fn insert(connection: &mut Connection, placements: &[Placement]) -> sq
              AS s (id, seconds, traceparent, lease, phase, action)",
         &ids as &[OrderId],
         &users as &[UserId],
-        &column(|order| order.total.currency.code().to_owned()),
+        &column(|order| order.items.total().currency.code().to_owned()),
         &totals,
         &addresses,
         &column(|order| order.payment_method.clone()),
@@ -93,7 +93,7 @@ pub async fn insert(connection: &mut Connection, placements: &[Placement]) -> sq
         &items.names,
         &items.prices,
         &items.quantities,
-        &column(|order| State::placed(order.total).phase.as_str().to_owned()),
+        &column(|order| State::placed(order.items.total()).phase.as_str().to_owned()),
         &actions,
         &column(|order| order.number.as_str().to_owned()),
     )
@@ -121,7 +121,7 @@ impl Columns {
         self.skus.push(item.sku.clone());
         self.names.push(item.name.clone());
         self.prices.push(item.unit_price.amount);
-        self.quantities.push(i32::try_from(item.quantity).unwrap_or(i32::MAX));
+        self.quantities.push(item.quantity.into());
     }
 }
 
@@ -137,14 +137,14 @@ struct ItemRow {
 }
 
 impl ItemRow {
-    fn item(&self, currency: Currency) -> Item {
-        Item {
+    fn item(&self, currency: Currency) -> sqlx::Result<Item> {
+        Ok(Item {
             product_id: self.product_id,
             sku: self.sku.clone(),
             name: self.name.clone(),
             unit_price: Money::new(self.unit_price, currency),
-            quantity: u32::try_from(self.quantity).unwrap_or(0),
-        }
+            quantity: self.quantity.try_into()?,
+        })
     }
 }
 
@@ -155,7 +155,7 @@ pub struct Contents {
 }
 
 impl Contents {
-    pub fn items(&self, currency: Currency) -> Vec<Item> {
+    pub fn items(&self, currency: Currency) -> sqlx::Result<Vec<Item>> {
         self.lines.iter().map(|line| line.item(currency)).collect()
     }
 }
@@ -204,14 +204,14 @@ pub async fn load(connection: &mut Connection, ids: &[OrderId]) -> sqlx::Result<
     )
     .fetch_all(&mut *connection)
     .await?;
-    let mut parcels = parcels::read(connection, ids).await?;
+    let mut parcels = parcel_store::read(connection, ids).await?;
     // Only where there can be any, and it matters.
     let can_be_less = rows.iter().filter(|row| match row.status.as_str() {
         "confirmed" => row.refunded > 0 || row.refunding > 0 || row.restocked,
         status => status == "partially_shipped",
     });
     let can_be_less: Vec<OrderId> = can_be_less.map(|row| row.id.into()).collect();
-    let mut unsent = parcels::restocked_unsent(connection, &can_be_less).await?;
+    let mut unsent = parcel_store::restocked_unsent(connection, &can_be_less).await?;
     let mut history: HashMap<OrderId, Vec<_>> = HashMap::new();
     for row in noted {
         history.entry(row.order_id.into()).or_default().push(row);
@@ -233,14 +233,14 @@ pub async fn load(connection: &mut Connection, ids: &[OrderId]) -> sqlx::Result<
             });
             let history = history.collect::<sqlx::Result<Vec<Past>>>()?;
             let contents = contents.remove(&id).ok_or(Defect("an order has no lines"))?;
-            let (status, items) = (Status::try_from(row.status)?, contents.items(currency));
+            let (status, items) = (Status::try_from(row.status)?, contents.items(currency)?);
             let tracking = row.tracking.map(tracking).transpose()?;
             let left = history.iter().find(|past| past.status == Status::Shipped).map(|past| past.at);
             let parcels = match (parcels.remove(&id), left) {
                 // Read a moment after the order: one that left in between.
                 _ if matches!(status, Status::Pending | Status::Confirmed) => vec![],
                 (Some(parcels), _) => parcels,
-                (None, Some(at)) => vec![parcels::of_all(id, &items, tracking.clone(), at)],
+                (None, Some(at)) => vec![parcel_store::of_all(id, &items, tracking.clone(), at)],
                 (None, None) => vec![],
             };
             Ok(Order {

@@ -1,11 +1,12 @@
-//! The calls that a saga makes: what each asks of whom, and what its answer says.
+//! The calls that a saga makes: what each asks of whom.
 
 use order_core::ids::OrderId;
 
-use super::refunds::{Refund, RefundBy, RefundReport};
+use super::answers;
+use super::refunds::{Refund, RefundBy};
 use super::store::Job;
 use super::{Call, Input};
-use crate::clients::payment::{NewIntent, Payment, Payments};
+use crate::clients::payment::{NewIntent, NoAnswer, Payment, Payments};
 use crate::clients::product::Products;
 
 #[derive(Clone)]
@@ -26,21 +27,20 @@ impl Calls {
             (Call::CreateIntent, _) => {
                 let (placed_at, amount, method) =
                     (job.placed_at, job.state.total, job.payment_method.as_str());
-                self.payments.create(NewIntent { order, placed_at, amount, method }).await
+                answers::creation(self.payments.create(NewIntent { order, placed_at, amount, method }).await)
             }
-            (Call::ConfirmIntent, Some(payment)) => self.payments.confirm(payment, &attempt).await,
-            (Call::RetrieveIntent, Some(payment)) => self.payments.retrieve(payment).await,
-            (Call::CaptureIntent, Some(payment)) => self.payments.capture(payment, &attempt).await,
-            (Call::CancelIntent, Some(payment)) => self.payments.cancel(payment, &attempt).await,
+            (Call::ConfirmIntent, Some(payment)) => {
+                answers::intent(self.payments.confirm(payment, &attempt).await)
+            }
+            (Call::RetrieveIntent, Some(payment)) => answers::intent(self.payments.retrieve(payment).await),
+            (Call::CaptureIntent, Some(payment)) => {
+                answers::intent(self.payments.capture(payment, &attempt).await)
+            }
+            (Call::CancelIntent, Some(payment)) => {
+                answers::intent(self.payments.cancel(payment, &attempt).await)
+            }
             (Call::Refund, Some(payment)) => return self.refund(payment, job).await,
-            (Call::CommitStock, _) => match self.products.commit(order).await {
-                Ok(true) => Input::StockCommitted,
-                Ok(false) => Input::StockGone,
-                Err(error) => {
-                    tracing::warn!(%error, "saga.commit_unanswered");
-                    Input::NoAnswer
-                }
-            },
+            (Call::CommitStock, _) => answers::commit(self.products.commit(order).await),
             (_, None) => {
                 tracing::error!(?call, "saga.intent_missing");
                 Input::NoAnswer
@@ -55,11 +55,12 @@ impl Calls {
         // In turns, so that one that stays open doesn't hold up the others.
         let turn = usize::try_from(job.progress.attempts).unwrap_or(0) % open.len().max(1);
         let Some(refund) = open.get(turn) else { return vec![Input::NoAnswer] };
-        let Some(made) = self.payments.refunds(payment).await else { return vec![Input::NoAnswer] };
-        let known = made.iter().any(|report| report.ours == Some(refund.id));
-        let mut facts = sound(made, job);
+        let Ok(made) = self.payments.refunds(payment).await else { return vec![Input::NoAnswer] };
+        let known = made.iter().any(|made| made.ours == Some(refund.id));
+        let mut facts = answers::refunds(made, &job.state);
         if !known && refund.by != RefundBy::Provider {
-            facts.push(self.payments.refund(payment, refund.id, refund.amount).await);
+            let answer = self.payments.refund(payment, refund.id, refund.amount).await;
+            facts.push(answers::refund(refund, answer));
         }
         facts
     }
@@ -68,30 +69,14 @@ impl Calls {
     pub async fn inquire(&self, order: OrderId, job: &Job) -> Vec<Input> {
         let Some(intent) = job.state.intent.as_ref() else { return vec![] };
         let payment = Payment { intent, order, total: job.state.total };
-        let mut facts = vec![self.payments.retrieve(payment).await];
+        let mut facts = vec![answers::intent(self.payments.retrieve(payment).await)];
         match self.payments.refunds(payment).await {
-            Some(made) => facts.extend(sound(made, job)),
-            None => facts.push(Input::NoAnswer),
+            Ok(made) => facts.extend(answers::refunds(made, &job.state)),
+            Err(NoAnswer) => facts.push(Input::NoAnswer),
         }
-        match self.payments.dispute(payment).await {
-            Some(dispute) => facts.extend(dispute.map(Input::Disputed)),
-            None => facts.push(Input::NoAnswer),
-        }
+        facts.extend(answers::dispute(self.payments.dispute(payment).await));
         facts
     }
-}
-
-/// The reports as facts, but for those of another amount than the refund that they are of: such are for people to look at.
-fn sound(made: Vec<RefundReport>, job: &Job) -> Vec<Input> {
-    let agrees = |report: &RefundReport| {
-        let ours = job.state.refunds.iter().find(|refund| Some(refund.id) == report.ours);
-        let agrees = ours.is_none_or(|refund| refund.amount == report.amount);
-        if !agrees {
-            tracing::error!(refund = ?report.provider_id, amount = %report.amount, "payment.mismatch");
-        }
-        agrees
-    };
-    made.into_iter().filter(agrees).map(Input::RefundReported).collect()
 }
 
 /// The failpoint before a call, or an inquiry.

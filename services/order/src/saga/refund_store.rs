@@ -68,21 +68,28 @@ pub async fn write(connection: &mut Connection, refunds: &[(OrderId, &Refund)]) 
 }
 
 /// Amount and restocked lines of refunds that have succeeded, by id; from now on
-/// their units count as put back.
+/// their units count as put back. They are in these currencies.
 pub async fn mark_announced(
     connection: &mut Connection,
-    ids: &[RefundId],
-) -> sqlx::Result<HashMap<RefundId, (i64, Vec<Line>)>> {
-    if ids.is_empty() {
-        return Ok(HashMap::new());
+    refunds: &[(RefundId, Currency)],
+) -> sqlx::Result<HashMap<RefundId, (Money, Vec<Line>)>> {
+    let mut announced = HashMap::new();
+    if refunds.is_empty() {
+        return Ok(announced);
     }
+    let ids: Vec<RefundId> = refunds.iter().map(|(id, _)| *id).collect();
     let rows = sqlx::query!(
         "UPDATE orders.refunds SET told = true WHERE id = ANY($1) RETURNING id, amount, restock",
-        ids as &[RefundId],
+        &ids as &[RefundId],
     )
     .fetch_all(connection)
     .await?;
-    rows.into_iter().map(|row| Ok((row.id.into(), (row.amount, restock(row.restock)?)))).collect()
+    for row in rows {
+        let id = RefundId::from(row.id);
+        let Some((_, currency)) = refunds.iter().find(|(known, _)| *known == id) else { continue };
+        announced.insert(id, (Money::new(row.amount, *currency), restock(row.restock)?));
+    }
+    Ok(announced)
 }
 
 fn restock(column: serde_json::Value) -> sqlx::Result<Vec<Line>> {

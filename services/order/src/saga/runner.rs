@@ -11,23 +11,20 @@ use std::time::{Duration, Instant};
 
 use messaging::Outbox;
 use order_core::ids::OrderId;
+use service::Pulse;
 use service::db::Pool;
-use service::failpoint;
-use service::{Pulse, telemetry};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Instrument;
-use uuid::Uuid;
 
+use super::Input;
 use super::applier::{Applier, NotApplied};
-use super::calls::{self, Calls};
+use super::calls::Calls;
 use super::facts::{Report, Reported};
-use super::refunds::RefundStatus;
 use super::store::{self, Job, Lease};
-use super::webhooks::{OF_INTENTS, Reports, Subscription, is_known};
-use super::{Call, Input, IntentStatus, Phase, State};
+use super::webhooks::{OF_INTENTS, Reports};
 use crate::events::stream::OrderStream;
 use crate::order::Placement;
 use crate::order::store::FIRST_EPOCH;
@@ -36,48 +33,12 @@ use crate::times::Times;
 /// Orders worked on at once by one process.
 const AT_ONCE: usize = 128;
 const POLL_EVERY: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-
-/// Between two looks whether a customer has proved who they are.
-const ACTION_PAUSE: Duration = Duration::from_secs(15);
 
 /// With so many that wait for a worker, orders come faster than they can be seen through.
 const MOST_WAITING: i64 = 128;
 const COUNT_EVERY: Duration = Duration::from_millis(100);
 /// An older count says nothing any more.
 const COUNT_HOLDS: Duration = Duration::from_secs(2);
-
-/// How long a worker leaves a saga alone, and whether because its call was in vain.
-struct Rest {
-    pause: Duration,
-    in_vain: bool,
-}
-
-impl Rest {
-    const DONE: Self = Self { pause: Duration::ZERO, in_vain: false };
-}
-
-/// What a worker does after a step.
-enum Next {
-    /// The next call.
-    Call,
-    /// Reads the saga again first.
-    Load,
-    /// Lets go of it.
-    Rest(Rest),
-    /// Nothing: it is let go of, or another's.
-    Done,
-}
-
-/// An order that is worked on here.
-struct Work {
-    lease: Lease,
-    /// What is known of it; nothing when it has to be read.
-    job: Option<Job>,
-    /// How many reports there were at the last step.
-    seen: i64,
-    subscription: Option<Subscription>,
-}
 
 /// A place for one more order to be worked on here.
 pub struct Slot {
@@ -91,15 +52,15 @@ pub struct Slot {
 pub struct Sagas(Arc<Inner>);
 
 pub struct Inner {
-    pool: Pool,
-    calls: Calls,
-    times: Times,
-    applier: Applier,
+    pub(super) pool: Pool,
+    pub(super) calls: Calls,
+    pub(super) times: Times,
+    pub(super) applier: Applier,
     wake_up: Notify,
     slots: Arc<Semaphore>,
     workers: TaskTracker,
-    stop: CancellationToken,
-    reports: Reports,
+    pub(super) stop: CancellationToken,
+    pub(super) reports: Reports,
     /// When too many were last seen to wait for a worker, unless fewer were seen since.
     backlog: Mutex<Option<Instant>>,
     /// Others wait for a worker: they go first.
@@ -188,29 +149,11 @@ impl Sagas {
         self.write_down(intent, kind).await
     }
 
-    async fn write_down(&self, intent: &str, kind: &str) -> sqlx::Result<()> {
+    pub(super) async fn write_down(&self, intent: &str, kind: &str) -> sqlx::Result<()> {
         if store::add_report(&mut *self.pool.acquire().await?, intent, kind).await? {
             self.wake();
         }
         Ok(())
-    }
-
-    /// Ends a worker's subscription. Reports that it has not asked about since are written down.
-    async fn settle(&self, subscription: Option<Subscription>, state: Option<&State>) {
-        let Some(subscription) = subscription else { return };
-        let intent = subscription.intent().clone();
-        for kind in subscription.end() {
-            if state.is_some_and(|state| is_known(state.payment, &kind)) {
-                continue;
-            }
-            for pause in [100, 500, 2000, 8000, 0] {
-                match self.write_down(intent.as_str(), &kind).await {
-                    Ok(()) => break,
-                    Err(error) => tracing::warn!(%error, kind, "saga.report_not_written"),
-                }
-                tokio::time::sleep(Duration::from_millis(pause)).await;
-            }
-        }
     }
 
     /// Applies a fact and wakes the runner.
@@ -293,152 +236,6 @@ impl Sagas {
         Ok(leases)
     }
 
-    /// Makes one call after the other until the saga rests. `job` is what is known of it already.
-    async fn work(&self, lease: Lease, job: Option<Job>) {
-        let mut work = Work { lease, job, seen: i64::MAX, subscription: None };
-        let worked = self.steps(&mut work).await;
-        self.settle(work.subscription.take(), work.job.as_ref().map(|job| &job.state)).await;
-        let rest = match worked {
-            Ok(None) => return,
-            Ok(Some(rest)) => rest,
-            Err(error) => {
-                tracing::warn!(%error, "saga.step_failed");
-                // If that fails too, the lease runs out and somebody takes over.
-                Rest { pause: LONGEST_PAUSE / 10, in_vain: true }
-            }
-        };
-        if let Err(error) = self.release(lease, rest, work.seen).await {
-            tracing::warn!(%error, "saga.not_released");
-        }
-    }
-
-    /// How long to leave the saga alone, or nothing when it is let go of.
-    async fn steps(&self, work: &mut Work) -> Result<Option<Rest>, NotApplied> {
-        failpoint::hit("order.saga.leased").await?;
-        while !self.stop.is_cancelled() {
-            let mut job = match work.job.take() {
-                Some(job) => job,
-                None => {
-                    let mut connection = self.pool.acquire().await?;
-                    match store::load(&mut connection, work.lease, self.times.saga_lease).await? {
-                        Some(job) => job,
-                        None => return Ok(None), // somebody else's now
-                    }
-                }
-            };
-            work.seen = job.progress.reports;
-            match &job.state.intent {
-                Some(intent) if job.state.asks_again() => {
-                    work.subscription.get_or_insert_with(|| self.reports.subscribe(intent));
-                }
-                // Somebody else has changed its course.
-                _ => self.settle(work.subscription.take(), Some(&job.state)).await,
-            }
-            let next = self.step(work, &mut job).await;
-            work.job = Some(job);
-            match next? {
-                Next::Call => {}
-                Next::Load => work.job = None,
-                Next::Rest(rest) => return Ok(Some(rest)),
-                Next::Done => return Ok(None),
-            }
-        }
-        Ok(Some(Rest::DONE))
-    }
-
-    /// One call and its facts.
-    async fn step(&self, work: &mut Work, job: &mut Job) -> Result<Next, NotApplied> {
-        let lease = work.lease;
-        let call = job.state.next_call();
-        // Most reports are about what the next call answers anyway. Those that are left at rest are asked about.
-        let unread = job.has_unread_reports() && matches!(call, None | Some(Call::Refund));
-        if call.is_none() && !unread {
-            return Ok(Next::Rest(Rest::DONE));
-        }
-        let facts = match call.filter(|_| !unread) {
-            _ if job.is_overdue() && !unread => vec![Input::Deadline],
-            call => self.ask(lease.order_id, job, call).await?,
-        };
-        let unanswered = facts.contains(&Input::NoAnswer);
-        let before = (job.state.clone(), job.progress.clone());
-        let (facts, after) = only_new(&job.state, facts);
-        // From here on it may be settled, and is not asked for by itself any more: what is said after its last answer, or
-        // was just before, has to be written down first.
-        if !after.asks_again() && after.phase != Phase::Confirmed {
-            self.settle(work.subscription.take(), None).await;
-        }
-        if !facts.is_empty() {
-            // An inquiry leaves the lease to the load that follows it.
-            let report = Report { order: lease.order_id, facts, lease: (!unread).then_some(lease) };
-            match self.applier.apply_with_retries(report).await {
-                Ok(Reported { state, progress }) => {
-                    (job.state, job.progress) = (state, progress);
-                    job.give_time();
-                }
-                Err(NotApplied::Refused(_) | NotApplied::UnknownOrder) => {
-                    return Ok(Next::Rest(Rest { pause: LONGEST_PAUSE, in_vain: true }));
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        if job.state != before.0 {
-            let (from, to) = (before.0.phase.as_str(), job.state.phase.as_str());
-            tracing::info!(from, to, "saga.advanced");
-        }
-        if job.progress.given_up || job.progress.epoch != lease.epoch {
-            return Ok(Next::Done);
-        }
-        if unread && !unanswered {
-            store::mark_reports_read(&mut *self.pool.acquire().await?, lease.order_id, before.1.reports)
-                .await?;
-            return Ok(Next::Load);
-        }
-        let attempts = before.1.attempts;
-        if refund_failed_again(&before.0, &job.state) {
-            return Ok(Next::Rest(Rest { pause: patient_pause(attempts), in_vain: true }));
-        }
-        if job.state.action.is_some() && call == Some(Call::RetrieveIntent) {
-            // A webhook tells when the customer is back. That takes as long as they like: it is not in vain.
-            return Ok(Next::Rest(Rest { pause: ACTION_PAUSE, in_vain: false }));
-        }
-        if unanswered || job.state == before.0 {
-            return Ok(Next::Rest(Rest { pause: pause(attempts), in_vain: true }));
-        }
-        Ok(Next::Call)
-    }
-
-    /// What the call says, or an inquiry where there is none; and what the next call says, where it is made at once.
-    async fn ask(&self, order: OrderId, job: &Job, call: Option<Call>) -> sqlx::Result<Vec<Input>> {
-        let began = Instant::now();
-        let mut facts = self.call(order, job, call).await?;
-        // Held money is not written down by itself: the stock is asked for at once, and both are written together.
-        // Whoever takes over in between hears both again.
-        if let [Input::IntentReported(IntentStatus::Authorised)] = facts[..]
-            && job.state.phase == Phase::Authorising
-            && !job.is_overdue()
-            && began.elapsed() < self.times.provider_call / 4
-        {
-            facts.extend(self.call(order, job, Some(Call::CommitStock)).await?);
-        }
-        Ok(facts)
-    }
-
-    async fn call(&self, order: OrderId, job: &Job, call: Option<Call>) -> sqlx::Result<Vec<Input>> {
-        let span = tracing::info_span!("saga.call", otel.kind = "client", call = ?call);
-        telemetry::continue_traceparent(&span, job.traceparent.as_deref());
-        failpoint::hit(calls::before(call)).await?;
-        let calls = async {
-            match call {
-                Some(call) => self.calls.make(order, job, call).await,
-                None => self.calls.inquire(order, job).await,
-            }
-        };
-        // It may be several calls; the lease is longer than one deadline.
-        let answer = tokio::time::timeout(self.times.provider_call, calls.instrument(span)).await;
-        failpoint::hit(calls::after(call)).await?;
-        Ok(answer.unwrap_or_else(|_| vec![Input::NoAnswer]))
-    }
-
     /// As it was before it was taken.
     async fn put_back(&self, lease: Lease) {
         let back = async { store::put_back(&mut *self.pool.acquire().await?, lease).await };
@@ -446,50 +243,4 @@ impl Sagas {
             tracing::warn!(%error, "saga.not_put_back"); // the lease runs out
         }
     }
-
-    async fn release(&self, lease: Lease, rest: Rest, seen: i64) -> sqlx::Result<()> {
-        let mut connection = self.pool.acquire().await?;
-        let our_fault = self.calls.payments.is_our_fault();
-        store::release(&mut connection, lease, rest.pause, rest.in_vain, seen, our_fault).await
-    }
-}
-
-/// The facts that change something, and the state after them. An inquiry reports much that is known. What a slow worker
-/// takes for known is reported again by the next one.
-fn only_new(state: &State, facts: Vec<Input>) -> (Vec<Input>, State) {
-    let mut state = state.clone();
-    let mut new = Vec::with_capacity(facts.len());
-    for fact in facts {
-        match state.clone().apply(fact.clone(), Uuid::now_v7().into()) {
-            Ok((next, _))
-                if matches!(fact, Input::RefundReported(_) | Input::Disputed(_) | Input::NoAnswer)
-                    && next == state =>
-            {
-                continue;
-            }
-            Ok((next, _)) => state = next,
-            Err(_) => {}
-        }
-        new.push(fact);
-    }
-    (new, state)
-}
-
-/// A refund has failed for good and the rule has opened another in its place.
-fn refund_failed_again(before: &State, after: &State) -> bool {
-    let failed =
-        |state: &State| state.refunds.iter().filter(|refund| refund.status == RefundStatus::Failed).count();
-    failed(after) > failed(before) && after.next_call() == Some(Call::Refund)
-}
-
-/// A second, doubling up to an hour: what a provider refuses today it may do tomorrow.
-fn patient_pause(attempts: i32) -> Duration {
-    let doublings = u32::try_from(attempts).unwrap_or(0).min(12);
-    (Duration::from_secs(1) * 2u32.pow(doublings)).min(Duration::from_secs(3600))
-}
-
-/// 100 ms, doubling up to ten seconds.
-fn pause(attempts: i32) -> Duration {
-    let doublings = u32::try_from(attempts).unwrap_or(0).min(10);
-    (Duration::from_millis(100) * 2u32.pow(doublings)).min(LONGEST_PAUSE)
 }

@@ -3,15 +3,15 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use order_core::ids::{IntentId, OrderId};
-use service::Money;
-use service::db::Connection;
+use order_core::ids::OrderId;
+use service::db::{Connection, Pool};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
-use super::{Phase, State, refund_store};
-use crate::order::store::{FIRST_EPOCH, action, card, currency, tracking};
-use crate::order::{CancelReason, DeclineReason, Dispute, PaymentStatus, Placement, Status};
+use super::columns::{columns, is_refundable};
+use super::{State, refund_store};
+use crate::order::Placement;
+use crate::order::store::{FIRST_EPOCH, currency};
 
 /// A saga that this process works on.
 #[derive(Clone, Copy, Debug)]
@@ -85,7 +85,7 @@ impl Job {
     /// Of an order that was placed a moment ago by this process, which holds the first lease.
     pub fn placed(order: &Placement) -> Self {
         Self {
-            state: State::placed(order.total),
+            state: State::placed(order.items.total()),
             progress: Progress {
                 epoch: FIRST_EPOCH,
                 version: 1,
@@ -141,44 +141,26 @@ pub async fn load(connection: &mut Connection, lease: Lease, hold: Duration) -> 
     .fetch_optional(&mut *connection)
     .await?;
     let Some(row) = row else { return Ok(None) };
-    let currency = currency(&row.currency)?;
-    let mut refunds = match row.payment_status.as_str() {
-        "captured" | "refunded" => {
-            refund_store::read(connection, &HashMap::from([(lease.order_id, currency)])).await?
+    let mut refunds = match is_refundable(&row.payment_status) {
+        true => {
+            let paid = HashMap::from([(lease.order_id, currency(&row.currency)?)]);
+            refund_store::read(connection, &paid).await?
         }
-        _ => HashMap::new(),
+        false => HashMap::new(),
     };
-    let state = State {
-        status: Status::try_from(row.status)?,
-        cancel_reason: row.cancel_reason.map(CancelReason::try_from).transpose()?,
-        payment: PaymentStatus::try_from(row.payment_status)?,
-        phase: Phase::try_from(row.phase)?,
-        intent: row.intent_id.map(IntentId::from),
-        pending_cancel: row.pending_cancel.map(CancelReason::try_from).transpose()?,
-        decline: row.decline_reason.map(DeclineReason::try_from).transpose()?,
-        card: card(row.card_brand, row.card_last4),
-        dispute: row.dispute.map(Dispute::try_from).transpose()?,
-        action: row.payment_action.map(action).transpose()?,
-        tracking: row.tracking.map(tracking).transpose()?,
-        total: Money::new(row.total, currency),
-        refunds: refunds.remove(&lease.order_id).unwrap_or_default(),
+    let progress = Progress {
+        epoch: lease.epoch,
+        version: row.version,
+        attempts: row.attempts,
+        reports: row.news,
+        reports_read: row.news_read,
+        given_up: false,
     };
-    Ok(Some(Job {
-        state,
-        progress: Progress {
-            epoch: lease.epoch,
-            version: row.version,
-            attempts: row.attempts,
-            reports: row.news,
-            reports_read: row.news_read,
-            given_up: false,
-        },
-        placed_at: row.placed_at,
-        payment_method: row.payment_method,
-        traceparent: row.traceparent,
-        deadline: Instant::now() + Duration::from_secs_f64(row.left),
-        action_deadline: Instant::now() + Duration::from_secs_f64(row.action_left.unwrap_or(0.0)),
-    }))
+    let (placed_at, payment_method, traceparent) = (row.placed_at, row.payment_method, row.traceparent);
+    let deadline = Instant::now() + Duration::from_secs_f64(row.left);
+    let action_deadline = Instant::now() + Duration::from_secs_f64(row.action_left.unwrap_or(0.0));
+    let state = columns!(row).state(refunds.remove(&lease.order_id).unwrap_or_default())?;
+    Ok(Some(Job { state, progress, placed_at, payment_method, traceparent, deadline, action_deadline }))
 }
 
 /// Lets go of a saga, to be taken up again after `pause`, or at once when
@@ -263,4 +245,31 @@ pub async fn reschedule(connection: &mut Connection, order: OrderId) -> sqlx::Re
     .execute(connection)
     .await?;
     Ok(())
+}
+
+/// The sagas with work left that are at one phase.
+pub struct Open {
+    pub phase: String,
+    pub open: i64,
+    /// Due for more than a minute, or tried in vain for long.
+    pub stuck: i64,
+    pub waiting: i64,
+    pub oldest_seconds: f64,
+}
+
+/// How many sagas with work left there are at each phase that has any.
+pub async fn open(pool: &Pool) -> sqlx::Result<Vec<Open>> {
+    // When an order was placed is told by the first 48 bits of its id (UUIDv7), in milliseconds.
+    sqlx::query_as!(
+        Open,
+        r#"SELECT phase, count(*) AS "open!",
+                  count(*) FILTER (WHERE next_at < now() - interval '1 minute' OR attempts > 20) AS "stuck!",
+                  count(waiting_since) AS "waiting!",
+                  COALESCE(max(EXTRACT(epoch FROM COALESCE(waiting_since, now()) - waited)
+                               - ('x' || translate(left(order_id::text, 13), '-', ''))::bit(48)::bigint / 1000.0),
+                           0)::float8 AS "oldest_seconds!"
+           FROM orders.sagas WHERE busy OR news > news_read GROUP BY phase"#
+    )
+    .fetch_all(pool)
+    .await
 }

@@ -8,19 +8,9 @@ use service::telemetry::{gauge, label};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::Phase;
+use super::{Phase, store};
 
 const MEASURE_EVERY: Duration = Duration::from_secs(5);
-
-/// The sagas with work left that are at one phase.
-struct Open {
-    phase: String,
-    open: i64,
-    /// Due for more than a minute, or tried in vain for long.
-    stuck: i64,
-    waiting: i64,
-    oldest_seconds: f64,
-}
 
 /// Counts until `stop`, for all replicas.
 pub async fn run(pool: Pool, stop: CancellationToken, pulse: Pulse) {
@@ -32,7 +22,7 @@ pub async fn run(pool: Pool, stop: CancellationToken, pulse: Pulse) {
     let oldest = gauge("sagas.oldest_age", "s", description);
     loop {
         pulse.beat();
-        match timeout(MEASURE_EVERY, look(&pool)).await {
+        match timeout(MEASURE_EVERY, store::open(&pool)).await {
             Ok(Ok(rows)) => {
                 for phase in Phase::ALL {
                     let row = rows.iter().find(|row| row.phase == phase.as_str());
@@ -54,20 +44,4 @@ pub async fn run(pool: Pool, stop: CancellationToken, pulse: Pulse) {
             () = tokio::time::sleep(MEASURE_EVERY) => {}
         }
     }
-}
-
-async fn look(pool: &Pool) -> sqlx::Result<Vec<Open>> {
-    // When an order was placed is told by the first 48 bits of its id (UUIDv7), in milliseconds.
-    sqlx::query_as!(
-        Open,
-        r#"SELECT phase, count(*) AS "open!",
-                  count(*) FILTER (WHERE next_at < now() - interval '1 minute' OR attempts > 20) AS "stuck!",
-                  count(waiting_since) AS "waiting!",
-                  COALESCE(max(EXTRACT(epoch FROM COALESCE(waiting_since, now()) - waited)
-                               - ('x' || translate(left(order_id::text, 13), '-', ''))::bit(48)::bigint / 1000.0),
-                           0)::float8 AS "oldest_seconds!"
-           FROM orders.sagas WHERE busy OR news > news_read GROUP BY phase"#
-    )
-    .fetch_all(pool)
-    .await
 }

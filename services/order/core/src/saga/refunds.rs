@@ -66,7 +66,7 @@ impl State {
     /// What has gone back.
     pub fn returned(&self) -> Money {
         let sum = self.sum(|status| status == RefundStatus::Succeeded);
-        Money::new(sum.min(self.total.amount), self.total.currency)
+        if sum < self.total { sum } else { self.total }
     }
 
     /// Whether the customer's bank has the money, for a time or for good.
@@ -80,7 +80,8 @@ impl State {
             return Money::zero(self.total.currency);
         }
         let gone = self.sum(|status| status != RefundStatus::Failed);
-        Money::new(self.captured().amount.saturating_sub(gone).max(0), self.total.currency)
+        let left = self.captured().amount.saturating_sub(gone.amount).max(0);
+        Money::new(left, self.total.currency)
     }
 
     /// Whether nothing that was paid is to stay here.
@@ -88,10 +89,11 @@ impl State {
         !self.captured().is_zero() && self.left().is_zero()
     }
 
-    /// Minor units. All refunds are in the order's currency; a sum that is too large to count is more than any order has.
-    fn sum(&self, counts: impl Fn(RefundStatus) -> bool) -> i64 {
+    /// All refunds are in the order's currency; a sum that is too large to count is more than any order has.
+    fn sum(&self, counts: impl Fn(RefundStatus) -> bool) -> Money {
         let counted = self.refunds.iter().filter(|refund| counts(refund.status));
-        counted.fold(0, |sum: i64, refund| sum.saturating_add(refund.amount.amount))
+        let sum = counted.fold(0, |sum: i64, refund| sum.saturating_add(refund.amount.amount));
+        Money::new(sum, self.total.currency)
     }
 
     /// A repeated request finds its refund.

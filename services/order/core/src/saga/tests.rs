@@ -5,8 +5,9 @@ mod walk;
 use money::Currency;
 use uuid::Uuid;
 
-use super::refunds::RefundBy;
+use super::refunds::{RefundBy, RefundReport};
 use super::*;
+use crate::order::{Parcel, Tracking};
 pub(super) use walk::taken;
 
 /// What an order of these tests comes to: enough to be returned in two parts.

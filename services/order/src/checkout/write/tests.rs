@@ -8,10 +8,11 @@ use sqlx::{Executor, Row};
 
 use uuid::Uuid;
 
-use super::super::{OPERATION, now};
+use super::super::OPERATION;
+use super::super::work::now;
 use super::*;
 use crate::idempotency::Key;
-use crate::order::{Item, Line, OrderNumber};
+use crate::order::{Item, Items, Line, OrderNumber};
 use crate::{Config, Times};
 
 struct Scene {
@@ -39,7 +40,7 @@ impl Scene {
         let pool = service::db::open(&config.backends, "orders", &migrators).await.unwrap();
 
         let key = Key::new(Uuid::now_v7().into(), OPERATION, "k".to_owned(), &"body").unwrap();
-        let line = Line { product_id: Uuid::now_v7().into(), quantity: 2 };
+        let line = Line { product_id: Uuid::now_v7().into(), quantity: 2u32.try_into().unwrap() };
         let mut connection = pool.acquire().await.unwrap();
         let price = service::Money::new(100, service::money::Currency::EUR);
         cart::store::put(&mut connection, key.user_id, line, price).await.unwrap();
@@ -53,13 +54,12 @@ impl Scene {
     }
 
     fn job(&self, record: &Record, body: &str) -> Job {
-        let money = Money::new(200, Currency::EUR);
         let item = Item {
             product_id: record.lines[0].product_id,
             sku: "S".to_owned(),
             name: "Thing".to_owned(),
             unit_price: Money::new(100, Currency::EUR),
-            quantity: 2,
+            quantity: record.lines[0].quantity,
         };
         let address = serde_json::json!({
             "name": "Ada", "line1": "1 Quay", "city": "Hull", "postal_code": "HU1 1AA", "country": "GB"
@@ -71,8 +71,7 @@ impl Scene {
                 id: record.id.into(),
                 number: OrderNumber::new(rand::random()),
                 user_id: self.user,
-                items: vec![item],
-                total: money,
+                items: Items::new(vec![item]).unwrap(),
                 shipping_address: serde_json::from_value(address).unwrap(),
                 payment_method: "pm_card_visa".to_owned(),
                 deadline_seconds: 60.0,

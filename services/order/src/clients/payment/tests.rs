@@ -3,6 +3,10 @@ use axum::http::StatusCode;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
+use order_core::ids::RefundId;
+use service::money::Currency;
+use uuid::Uuid;
+
 use super::*;
 
 const SECRET: &str = "sk_test_payments";
@@ -43,7 +47,7 @@ async fn sandbox() -> Payments {
     payments(&format!("http://{}", sandbox.addr))
 }
 
-async fn create(payments: &Payments, order: OrderId) -> Input {
+async fn create(payments: &Payments, order: OrderId) -> Result<Creation, NoAnswer> {
     let placed_at = OffsetDateTime::now_utc();
     let amount = Money::new(2500, Currency::EUR);
     payments.create(NewIntent { order, placed_at, amount, method: "pm_card_visa" }).await
@@ -78,9 +82,9 @@ async fn an_intent_that_an_earlier_version_made_with_other_parameters_is_taken()
     let made = earlier(&payments, order, &form).await;
     // More than one page of others since.
     for _ in 0..101 {
-        assert!(matches!(create(&payments, Uuid::now_v7().into()).await, Input::Created(_)));
+        assert!(matches!(create(&payments, Uuid::now_v7().into()).await, Ok(Creation::Created(_))));
     }
-    assert_eq!(create(&payments, order).await, Input::Created(made.clone()));
+    assert_eq!(create(&payments, order).await, Ok(Creation::Created(made.clone())));
     assert_eq!(made_for(&payments, order).await, [made]);
 }
 
@@ -89,19 +93,19 @@ async fn a_key_under_which_an_earlier_version_made_nothing_leads_to_one_intent()
     let (payments, order) = (sandbox().await, OrderId::from(Uuid::now_v7()));
     let form = [("amount", "2500".to_owned()), ("currency", "eur".to_owned())];
     let others = earlier(&payments, order, &form).await;
-    let Input::Created(made) = create(&payments, order).await else { panic!("it is made") };
+    let Ok(Creation::Created(made)) = create(&payments, order).await else { panic!("it is made") };
     assert_ne!(made, others);
-    assert_eq!(create(&payments, order).await, Input::Created(made.clone()));
+    assert_eq!(create(&payments, order).await, Ok(Creation::Created(made.clone())));
     assert_eq!(made_for(&payments, order).await, [made]);
 }
 
 #[tokio::test]
 async fn only_two_kinds_of_error_are_about_the_payment() {
     let (order, refund) = (OrderId::from(Uuid::now_v7()), Uuid::now_v7().into());
-    let declined = Input::Refused(DeclineReason::Declined);
+    let declined = Ok(Creation::Refused(DeclineReason::Declined));
     assert_eq!(create(&refusing(402, "card_error").await, order).await, declined);
     // A parameter of ours that is wrong says nothing about the order: it is kept.
-    assert_eq!(create(&refusing(400, "invalid_request_error").await, order).await, Input::NoAnswer);
+    assert_eq!(create(&refusing(400, "invalid_request_error").await, order).await, Err(NoAnswer));
     let intent = IntentId::from("pi".to_owned());
     let payment = Payment { intent: &intent, order, total: Money::new(1, Currency::EUR) };
     let others = [
@@ -115,15 +119,15 @@ async fn only_two_kinds_of_error_are_about_the_payment() {
     for (status, kind) in others {
         let payments = refusing(status, kind).await;
         let answers = [
-            create(&payments, order).await,
-            payments.confirm(payment, "1.0").await,
-            payments.capture(payment, "1.0").await,
-            payments.cancel(payment, "1.0").await,
-            payments.retrieve(payment).await,
-            payments.refund(payment, refund, Money::new(1, Currency::EUR)).await,
+            create(&payments, order).await.err(),
+            payments.confirm(payment, "1.0").await.err(),
+            payments.capture(payment, "1.0").await.err(),
+            payments.cancel(payment, "1.0").await.err(),
+            payments.retrieve(payment).await.err(),
+            payments.refund(payment, refund, Money::new(1, Currency::EUR)).await.err(),
         ];
-        assert!(answers.iter().all(|answer| *answer == Input::NoAnswer), "{status} {kind}: {answers:?}");
-        assert_eq!(payments.refunds(payment).await, None, "{status} {kind}");
+        assert!(answers.iter().all(|answer| *answer == Some(NoAnswer)), "{status} {kind}: {answers:?}");
+        assert_eq!(payments.refunds(payment).await, Err(NoAnswer), "{status} {kind}");
     }
 }
 
@@ -137,12 +141,12 @@ async fn a_capture_tells_which_card_was_charged() {
         let (payments, order) = (sandbox().await, OrderId::from(Uuid::now_v7()));
         let (placed_at, total) = (OffsetDateTime::now_utc(), Money::new(2500, Currency::EUR));
         let new = NewIntent { order, placed_at, amount: total, method };
-        let Input::Created(intent) = payments.create(new).await else { panic!("it is made") };
+        let Ok(Creation::Created(intent)) = payments.create(new).await else { panic!("it is made") };
         let payment = Payment { intent: &intent, order, total };
-        let held = Input::IntentReported(IntentStatus::Authorised);
+        let held = Ok(Intent::Authorised);
         assert_eq!(payments.confirm(payment, "1.0").await, held);
         assert_eq!(payments.retrieve(payment).await, held);
-        let taken = Input::CapturedFrom(Card::new(brand, last4).unwrap());
+        let taken = Ok(Intent::Captured(Some(Card::new(brand, last4).unwrap())));
         assert_eq!(payments.capture(payment, "2.0").await, taken);
         assert_eq!(payments.retrieve(payment).await, taken);
     }
@@ -154,12 +158,12 @@ fn a_charge_that_names_no_card_is_taken_all_the_same() {
     let payment = Payment { intent: &intent, order, total: Money::new(1, Currency::EUR) };
     let said = |charge: Value| {
         let body = json!({"id": "pi", "status": "succeeded", "latest_charge": charge});
-        fact(Answer::Done(body.to_string()), payment)
+        intent_of(Answer::Done(body.to_string()), payment)
     };
     let card = |brand: Value, last4: Value| {
         said(json!({"id": "ch", "payment_method_details": {"card": {"brand": brand, "last4": last4}}}))
     };
-    let named = Input::CapturedFrom(Card::new("unknown", "4242").unwrap());
+    let named = Ok(Intent::Captured(Some(Card::new("unknown", "4242").unwrap())));
     assert_eq!(card(json!(null), json!("4242")), named);
     for unnamed in [
         said(json!(null)),
@@ -170,7 +174,7 @@ fn a_charge_that_names_no_card_is_taken_all_the_same() {
         card(json!("visa"), json!(4242)),
         card(json!("visa"), json!("4242424242424242")),
     ] {
-        assert_eq!(unnamed, Input::IntentReported(IntentStatus::Captured));
+        assert_eq!(unnamed, Ok(Intent::Captured(None)));
     }
 }
 
@@ -196,14 +200,14 @@ async fn owners_of_cards_learn_why_they_were_declined_unless_it_tells_of_theft()
     ] {
         let error = json!({"type": "card_error", "code": code, "decline_code": decline_code});
         let payments = answering(402, error.clone()).await;
-        assert_eq!(create(&payments, order).await, Input::Refused(reason), "{error}");
-        let declined = Input::IntentReported(IntentStatus::Declined(reason));
+        assert_eq!(create(&payments, order).await, Ok(Creation::Refused(reason)), "{error}");
+        let declined = Ok(Intent::Declined(reason));
         assert_eq!(payments.confirm(payment, "1.0").await, declined, "{error}");
         let body = json!({"id": "pi", "status": "requires_payment_method", "last_payment_error": error});
-        assert_eq!(fact(Answer::Done(body.to_string()), payment), declined, "{error}");
+        assert_eq!(intent_of(Answer::Done(body.to_string()), payment), declined, "{error}");
     }
     let large = json!({"type": "invalid_request_error", "code": "amount_too_large", "param": "amount"});
-    let refused = Input::Refused(DeclineReason::AmountNotAccepted);
+    let refused = Ok(Creation::Refused(DeclineReason::AmountNotAccepted));
     assert_eq!(create(&answering(400, large).await, order).await, refused);
 }
 
@@ -218,8 +222,7 @@ async fn only_what_can_never_go_back_ends_a_refund() {
         json!({"type": "invalid_request_error", "param": "amount"}),
     ] {
         let answer = asked(ends.clone()).await;
-        let failed =
-            matches!(&answer, Input::RefundReported(report) if report.status == RefundStatus::Failed);
+        let failed = answer == Ok(RefundAnswer::Refused);
         assert!(failed, "{ends}: {answer:?}");
     }
     for mistake in [
@@ -229,7 +232,7 @@ async fn only_what_can_never_go_back_ends_a_refund() {
         json!({"type": "invalid_request_error", "code": "resource_missing", "param": "payment_intent"}),
         json!({"type": "invalid_request_error"}),
     ] {
-        assert_eq!(asked(mistake.clone()).await, Input::NoAnswer, "{mistake}");
+        assert_eq!(asked(mistake.clone()).await, Err(NoAnswer), "{mistake}");
     }
 }
 
@@ -253,13 +256,13 @@ async fn of_several_disputes_the_one_that_is_open_counts_and_then_a_lost_one() {
         let data: Vec<Value> =
             statuses.iter().map(|status| json!({"id": "du_1", "status": status})).collect();
         let payments = answers(200, json!({"object": "list", "data": data, "has_more": false})).await;
-        assert_eq!(payments.dispute(payment).await, Some(wanted), "{statuses:?}");
+        assert_eq!(payments.dispute(payment).await, Ok(wanted), "{statuses:?}");
     }
     // A provider without disputes, and one that does not answer.
     let error = json!({"type": "invalid_request_error"});
-    assert_eq!(answering(404, error.clone()).await.dispute(payment).await, Some(None));
-    assert_eq!(answering(400, error).await.dispute(payment).await, None);
-    assert_eq!(refusing(500, "api_error").await.dispute(payment).await, None);
+    assert_eq!(answering(404, error.clone()).await.dispute(payment).await, Ok(None));
+    assert_eq!(answering(400, error).await.dispute(payment).await, Err(NoAnswer));
+    assert_eq!(refusing(500, "api_error").await.dispute(payment).await, Err(NoAnswer));
 }
 
 #[test]
@@ -273,34 +276,27 @@ fn what_is_held_is_compared_with_the_order() {
             "metadata": {"order_id": order.to_string()},
         });
         change(&mut body);
-        fact(Answer::Done(body.to_string()), payment)
+        intent_of(Answer::Done(body.to_string()), payment)
     };
-    let authorised = Input::IntentReported(IntentStatus::Authorised);
+    let authorised = Ok(Intent::Authorised);
     assert_eq!(said("requires_capture", &|body| body["amount_received"] = json!(0)), authorised);
-    assert_eq!(said("succeeded", &|_| ()), Input::IntentReported(IntentStatus::Captured));
+    assert_eq!(said("succeeded", &|_| ()), Ok(Intent::Captured(None)));
     for (field, other) in [
         ("amount", json!(24_901)),
         ("currency", json!("eur")),
         ("metadata", json!({"order_id": Uuid::now_v7().to_string()})),
     ] {
         for status in ["requires_capture", "succeeded"] {
-            assert_eq!(
-                said(status, &|body| body[field] = other.clone()),
-                Input::NoAnswer,
-                "{field} {status}"
-            );
+            assert_eq!(said(status, &|body| body[field] = other.clone()), Err(NoAnswer), "{field} {status}");
         }
     }
     // An earlier version sent the order's minor units, whatever the provider makes of them.
     let old = |body: &mut Value| (body["amount"], body["amount_received"]) = (json!(24_900), json!(24_900));
-    assert_eq!(said("succeeded", &old), Input::IntentReported(IntentStatus::Captured));
+    assert_eq!(said("succeeded", &old), Ok(Intent::Captured(None)));
     // Captured in part, by hand.
-    assert_eq!(said("succeeded", &|body| body["amount_received"] = json!(100)), Input::NoAnswer);
+    assert_eq!(said("succeeded", &|body| body["amount_received"] = json!(100)), Err(NoAnswer));
     // Nothing is held: nothing to compare.
-    assert_eq!(
-        said("canceled", &|body| body["amount"] = json!(1)),
-        Input::IntentReported(IntentStatus::Cancelled)
-    );
+    assert_eq!(said("canceled", &|body| body["amount"] = json!(1)), Ok(Intent::Cancelled));
 }
 
 #[test]
@@ -311,21 +307,21 @@ fn a_customer_who_has_to_act_learns_where() {
         let body = json!({
             "id": "pi", "status": "requires_action", "client_secret": "pi_secret_1", "next_action": next_action,
         });
-        fact(Answer::Done(body.to_string()), payment)
+        intent_of(Answer::Done(body.to_string()), payment)
     };
     let url = Some("https://bank.test/3ds".to_owned());
     assert_eq!(
         asked(
             json!({"type": "redirect_to_url", "redirect_to_url": {"url": url, "return_url": "https://shop.test"}})
         ),
-        Input::ActionRequired(NextAction { redirect_url: url, client_secret: None })
+        Ok(Intent::ActionRequired(NextAction { redirect_url: url, client_secret: None }))
     );
     assert_eq!(
         asked(json!({"type": "use_stripe_sdk", "use_stripe_sdk": {"any": 1}})),
-        Input::ActionRequired(NextAction {
+        Ok(Intent::ActionRequired(NextAction {
             redirect_url: None,
             client_secret: Some("pi_secret_1".to_owned())
-        })
+        }))
     );
 }
 
@@ -335,12 +331,12 @@ async fn a_key_that_is_refused_is_remembered_until_it_is_taken() {
     for status in [401, 403] {
         let payments = refusing(status, "invalid_request_error").await;
         assert!(!payments.is_key_refused());
-        assert_eq!(create(&payments, order).await, Input::NoAnswer);
+        assert_eq!(create(&payments, order).await, Err(NoAnswer));
         assert!(payments.is_key_refused(), "{status}");
     }
     let payments = sandbox().await;
     note(&payments.faults.key, true);
-    assert!(matches!(create(&payments, order).await, Input::Created(_)));
+    assert!(matches!(create(&payments, order).await, Ok(Creation::Created(_))));
     assert!(!payments.is_key_refused());
 }
 
@@ -359,15 +355,15 @@ async fn what_an_earlier_version_took_goes_back_in_the_units_that_it_was_taken_i
     ];
     let intent = earlier(&payments, order, &form).await;
     let payment = Payment { intent: &intent, order, total };
-    let taken = Input::CapturedFrom(Card::new("visa", "4242").unwrap());
+    let taken = Ok(Intent::Captured(Some(Card::new("visa", "4242").unwrap())));
     assert_eq!(payments.retrieve(payment).await, taken);
     let refund = RefundId::from(Uuid::now_v7());
-    let Input::RefundReported(report) = payments.refund(payment, refund, total).await else {
+    let Ok(RefundAnswer::Made(made)) = payments.refund(payment, refund, total).await else {
         panic!("it is answered")
     };
-    assert_eq!((report.amount, report.status, report.ours), (total, RefundStatus::Succeeded, Some(refund)));
+    assert_eq!((made.amount, made.status, made.ours), (total, RefundStatus::Succeeded, Some(refund)));
     assert_eq!(payments.refunds(payment).await.unwrap()[0].amount, total);
     // All of it went back, and not a hundredth.
     let again = payments.refund(payment, Uuid::now_v7().into(), total).await;
-    assert!(matches!(again, Input::RefundReported(report) if report.status == RefundStatus::Failed));
+    assert_eq!(again, Ok(RefundAnswer::Refused));
 }
