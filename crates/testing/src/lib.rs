@@ -2,12 +2,13 @@
 //! place of their own on a real broker, an issuer of access tokens, and a look
 //! at plans and routes.
 
-pub mod arrows;
 pub mod metadata;
 pub mod pgbouncer;
 pub mod plans;
 pub mod proxy;
 pub mod routes;
+
+pub use arrows;
 
 use std::future::Future;
 use std::path::Path;

@@ -64,7 +64,7 @@ mod tests {
 
     #[test]
     fn a_circle_is_found() {
-        let folder = std::env::temp_dir().join(format!("arrows-{}", uuid::Uuid::now_v7()));
+        let folder = std::env::temp_dir().join(format!("arrows-{}", std::process::id()));
         let source = folder.join("src");
         std::fs::create_dir_all(source.join("b")).unwrap();
         std::fs::write(source.join("a.rs"), "use crate::{b, c};").unwrap();
