@@ -20,18 +20,18 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
+use machine::console::line;
+use machine::install::{self, Need};
+use machine::layout::{Layout, Lock};
+use machine::process::output;
+use machine::servers::start;
+use machine::state::Secrets;
+use machine::supervisor::{self, Supervisor};
+use machine::url::Url;
+use machine::{services, signals};
 use serde_json::{Value, json};
 
 use self::floors::{Figure, Floors};
-use crate::console::line;
-use crate::install::{self, Need};
-use crate::layout::{Layout, Lock};
-use crate::process::output;
-use crate::servers::start;
-use crate::state::Secrets;
-use crate::supervisor::Supervisor;
-use crate::url::Url;
-use crate::{down, services, signals, up};
 
 /// Their names among the benches.
 pub const ORDERS: &str = "orders";
@@ -60,8 +60,8 @@ pub fn run(layout: &Layout, name: &str) -> Result<bool> {
     };
     let floors = Floors::read(&layout.root.join("bench/floors.toml"), name)?;
     signals::install()?;
-    up::stop_stale(&layout);
-    down::forget_data(&layout)?;
+    supervisor::stop_stale(&layout);
+    layout.forget_data()?;
     let with_shop = |measure: fn(&Layout, &Supervisor) -> Result<Measured>| {
         let supervisor = Supervisor::new(&layout)?;
         let measured = measure(&layout, &supervisor);

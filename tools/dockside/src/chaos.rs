@@ -7,17 +7,18 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use machine::clocks::{self, Clocks};
+use machine::compile::{self, PACKAGES};
+use machine::console::{line, step};
+use machine::install::{self, Need};
+use machine::layout::{Layout, Lock};
+use machine::process::{self, Signal, pause};
+use machine::servers::start;
+use machine::state::Secrets;
+use machine::supervisor::{self, Supervisor};
+use machine::{services, signals};
 
-use crate::clocks::{self, Clocks};
-use crate::compile::{self, PACKAGES};
-use crate::console::{line, step};
-use crate::install::{self, Need};
-use crate::layout::{Layout, Lock};
-use crate::process::{self, Signal, pause};
-use crate::servers::start;
-use crate::state::Secrets;
-use crate::supervisor::Supervisor;
-use crate::{cluster, down, services, signals, up};
+use crate::cluster;
 
 pub struct Args<'a> {
     /// Drawn and printed by the program when `None`.
@@ -52,9 +53,9 @@ pub fn run(layout: &Layout, args: &Args) -> Result<ExitCode> {
         bail!("another `cargo dockside chaos` is at work in {}", layout.dir.display());
     };
     signals::install()?;
-    up::stop_stale(&layout);
+    supervisor::stop_stale(&layout);
     // The report of the last run stays, until this one's.
-    down::forget_data(&layout)?;
+    layout.forget_data()?;
     let supervisor = Supervisor::new(&layout)?;
     supervisor.expect_deaths();
     let shop = match args.cluster {
@@ -64,7 +65,7 @@ pub fn run(layout: &Layout, args: &Args) -> Result<ExitCode> {
     let result = shop.and_then(|program| {
         let report = args.report.map_or_else(|| layout.dir.join("report"), |report| here.join(report));
         let mut command = Command::new(program);
-        command.args(passed_on(args)).arg("--report").arg(report).envs(up::announced(&layout)?);
+        command.args(passed_on(args)).arg("--report").arg(report).envs(layout.announced()?);
         let code = finish(&mut command)?;
         if args.keep && !signals::stop_asked() {
             step("dockside", "the shop runs on; Ctrl-C stops it");

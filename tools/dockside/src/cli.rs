@@ -8,8 +8,8 @@ use anyhow::Result;
 use clap::builder::RangedU64ValueParser;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use machine::layout::Layout;
 
-use crate::layout::Layout;
 use crate::{
     bench, chaos, cluster, contracts, deploy_test, down, images, load, logs, matrix, openapi, operator,
     prepare, restart, smoke, status, test, up,

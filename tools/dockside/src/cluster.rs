@@ -20,21 +20,22 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use machine::compile::{self, PACKAGES};
+use machine::console::{seconds, step};
+use machine::layout::{Layout, write_private};
+use machine::process::{Signal, pause, signal_group};
+use machine::servers::postgres::{self, DATABASE};
+use machine::servers::start::Broker;
+use machine::spec::Spec;
+use machine::state::Secrets;
+use machine::supervisor::Supervisor;
+use machine::system::{find, is_root};
+use machine::url::Url;
+use machine::{install, services, signals};
 use serde_json::json;
 
 use self::network::{Host, Hosts};
 use crate::chaos::{self, Args};
-use crate::compile::{self, PACKAGES};
-use crate::console::{seconds, step};
-use crate::layout::{Layout, write_private};
-use crate::process::{Signal, pause, signal_group};
-use crate::servers::postgres::{self, DATABASE};
-use crate::servers::start::Broker;
-use crate::servers::{find, is_root};
-use crate::state::Secrets;
-use crate::supervisor::{Spec, Supervisor};
-use crate::url::Url;
-use crate::{install, services, signals};
 
 /// Set in the process inside: the programs, as JSON.
 const INSIDE: &str = "DOCKSIDE_CLUSTER_PROGRAMS";
@@ -134,7 +135,7 @@ pub fn start(layout: &Layout, supervisor: &Supervisor, args: &Args) -> Result<Pa
         fs::remove_file(file.path())?;
     }
     step("cluster", "starting three PostgreSQL, etcd and RabbitMQ each");
-    let begun = crate::console::since_start();
+    let begun = machine::console::since_start();
     let spec = |host| etcd::spec(layout, &hosts.etcd, host);
     together(supervisor, hosts.etcd.iter().map(spec))?;
     let mut brokers = hosts.broker.iter().map(|host| rabbitmq::spec(layout, &hosts.broker, host, &secrets));
@@ -144,10 +145,10 @@ pub fn start(layout: &Layout, supervisor: &Supervisor, args: &Args) -> Result<Pa
     together(supervisor, brokers.by_ref().take(1).chain(databases).chain(balancers))?;
     brokers.try_for_each(|broker| together(supervisor, [broker].into_iter()))?;
     let admin = database(layout, &secrets)?;
-    let took = crate::console::since_start() - begun;
+    let took = machine::console::since_start() - begun;
     step("cluster", &format!("ready in {}", seconds(took)));
 
-    let broker = crate::servers::rabbitmq::url("admin", &secrets.rabbitmq_admin, haproxy::BROKER);
+    let broker = machine::servers::rabbitmq::url("admin", &secrets.rabbitmq_admin, haproxy::BROKER);
     let broker = Broker::private(Url::parse(&broker)?);
     supervisor.update(|s| {
         s.postgres = Some(admin.to_string());
@@ -189,10 +190,10 @@ fn together(supervisor: &Supervisor, specs: impl Iterator<Item = Result<Spec>>) 
 /// Waits for a primary behind HAProxy, and makes the services' database on it; its administrator's address.
 fn database(layout: &Layout, secrets: &Secrets) -> Result<Url> {
     let admin = Url::parse(&postgres::admin_url(secrets, haproxy::DATABASE, "postgres"))?;
-    let deadline = crate::console::since_start() + LIMIT;
+    let deadline = machine::console::since_start() + LIMIT;
     while let Err(error) = postgres::psql(&admin, &["-c", "CREATE SCHEMA IF NOT EXISTS ready"]) {
         signals::check()?;
-        if crate::console::since_start() > deadline {
+        if machine::console::since_start() > deadline {
             return Err(error.context("there is no primary behind HAProxy"));
         }
         pause(250);

@@ -17,10 +17,10 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use machine::console::{self, bold, green, line, red, seconds, since_start, step};
+use machine::layout::{Layout, Lock};
+use machine::signals;
 
-use crate::console::{self, bold, green, line, red, seconds, since_start, step};
-use crate::layout::{Layout, Lock};
-use crate::signals;
 use shop::Shop;
 
 /// One thing that is proven.

@@ -6,13 +6,13 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use machine::console::line;
+use machine::layout::{Layout, Lock};
+use machine::process::{self, Identity, Signal};
+use machine::signals;
+use machine::state::State;
 
 use crate::cli::UpArgs;
-use crate::console::line;
-use crate::layout::{Layout, Lock};
-use crate::process::{self, Identity, Signal};
-use crate::signals;
-use crate::state::State;
 
 pub fn run(layout: &Layout, args: &UpArgs) -> Result<ExitCode> {
     match Lock::acquire(layout)? {

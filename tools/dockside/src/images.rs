@@ -8,10 +8,9 @@ use std::fs;
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, bail};
-
-use crate::console::{line, seconds, step};
-use crate::layout::Layout;
-use crate::process::output;
+use machine::console::{line, seconds, step};
+use machine::layout::Layout;
+use machine::process::output;
 
 /// The programs that have one: the shop's, and the operator's for the comparison that runs by itself.
 const IMAGES: [&str; 6] = ["user", "product", "order", "storefront", "payment-sandbox", "operator"];
@@ -77,7 +76,7 @@ pub fn run(layout: &Layout, args: &Args) -> Result<ExitCode> {
     if !wrong.is_empty() {
         bail!("{}", wrong.join("; "));
     }
-    step("images", &format!("done in {}", seconds(crate::console::since_start())));
+    step("images", &format!("done in {}", seconds(machine::console::since_start())));
     Ok(ExitCode::SUCCESS)
 }
 

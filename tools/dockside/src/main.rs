@@ -7,44 +7,30 @@
 mod bench;
 mod chaos;
 mod cli;
-mod clocks;
 mod cluster;
-mod compile;
-mod console;
 mod contracts;
-mod debian;
 mod deploy_test;
 mod detach;
 #[cfg(test)]
 mod docs;
 mod down;
 mod images;
-mod install;
-mod layout;
 mod load;
 mod logs;
 mod matrix;
-mod net;
 mod observability;
 mod openapi;
 mod operator;
 mod prepare;
-mod process;
 mod restart;
-mod servers;
-mod services;
-mod shutdown;
-mod signals;
 mod smoke;
-mod state;
 mod status;
-mod supervisor;
 mod test;
 mod up;
-mod url;
 
 use std::process::ExitCode;
 
+use machine::console;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Open files that the servers may need: RabbitMQ keeps some for every queue, and stops answering without.

@@ -14,18 +14,18 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use machine::commands::finish;
+use machine::compile::{self, cargo};
+use machine::console::{bold, green, line, red, seconds, step};
+use machine::install::Need;
+use machine::layout::{Layout, Lock, free_space};
+use machine::servers::{rabbitmq, start};
+use machine::state::Secrets;
+use machine::supervisor::{self, Supervisor};
+use machine::{debian, install, services, signals};
 
-use crate::compile::{self, cargo};
-use crate::console::{bold, green, line, red, seconds, step};
-use crate::install::Need;
-use crate::layout::{Layout, Lock, free_space};
-use crate::servers::{rabbitmq, start};
-use crate::state::Secrets;
-use crate::supervisor::Supervisor;
-use crate::test::programs::{Built, Lanes, finish};
-use crate::{
-    bench, chaos, cluster, contracts, debian, down, install, observability, openapi, services, signals, up,
-};
+use crate::test::programs::{Built, Lanes};
+use crate::{bench, chaos, cluster, contracts, observability, openapi};
 
 /// What `matrix` runs unless it is told: each promise's short run.
 pub const PROMISES: [&str; 10] = ["p1_", "p2_", "p3_", "p4_", "p5_", "p6_", "p7_", "p8_", "p9_", "p10_"];
@@ -213,9 +213,9 @@ fn execute(layout: &Layout, plan: &Plan, others: &Others) -> Result<ExitCode> {
         bail!("another test run is at work in {}", layout.dir.display());
     };
     signals::install()?;
-    up::stop_stale(&layout);
+    supervisor::stop_stale(&layout);
     // Every run starts from nothing; the data of the last one stays until then, for who wants to look at it.
-    down::forget_data(&layout)?;
+    layout.forget_data()?;
     let supervisor = Supervisor::new(&layout)?;
     supervisor.expect_deaths();
     let mut run = Run::default();
@@ -229,7 +229,7 @@ fn execute(layout: &Layout, plan: &Plan, others: &Others) -> Result<ExitCode> {
         }
         Err(e) => Err(e),
         Ok(()) => {
-            line(&format!("{} in {}", bold(&green("all passed")), seconds(crate::console::since_start())));
+            line(&format!("{} in {}", bold(&green("all passed")), seconds(machine::console::since_start())));
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -418,7 +418,7 @@ fn tested(
             };
             services::start(layout, supervisor, &options, &secrets, &admin, &built, &broker)?;
             supervisor.update(|s| s.ready = true)?;
-            up::announced(layout)
+            layout.announced()
         })
     };
     if !plan.benches.is_empty() {

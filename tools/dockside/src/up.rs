@@ -6,17 +6,18 @@ use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
+use machine::console::{bold, line, seconds, step};
+use machine::install::Need;
+use machine::layout::{Layout, Lock};
+use machine::servers::monitoring;
+use machine::servers::start;
+use machine::state::{Secrets, State};
+use machine::supervisor::{self, Supervisor};
+use machine::system::given;
+use machine::{compile, console, install, process, services, signals};
 
 use crate::cli::UpArgs;
-use crate::console::{bold, line, seconds, step};
-use crate::install::Need;
-use crate::layout::{Layout, Lock};
-use crate::servers::monitoring;
-use crate::servers::start::{self, given};
-use crate::state::{Secrets, State};
-use crate::supervisor::Supervisor;
-use crate::{compile, console, install, process, services, shutdown, signals};
 
 pub fn run(layout: &Layout, args: &UpArgs) -> Result<ExitCode> {
     let layout = &Layout { observed: args.observe, ..layout.clone() };
@@ -33,7 +34,7 @@ pub fn run(layout: &Layout, args: &UpArgs) -> Result<ExitCode> {
     };
     signals::install()?;
     step("dockside", &format!("starting; data and logs are in {}", layout.dir.display()));
-    stop_stale(layout);
+    supervisor::stop_stale(layout);
     let supervisor = Supervisor::new(layout)?;
     let result = bring_up(layout, &supervisor, args);
     if result.is_ok() {
@@ -73,23 +74,6 @@ pub fn already_running(layout: &Layout, shop: bool) -> Result<ExitCode> {
     }
     line("`cargo dockside status` shows what runs, `cargo dockside down` stops it.");
     Ok(ExitCode::SUCCESS)
-}
-
-/// What a program needs to find every process of the shop in this folder.
-pub fn announced(layout: &Layout) -> Result<[(String, String); 2]> {
-    let program = std::env::current_exe().context("cannot find this program")?;
-    // cargo may have built this program anew; the file keeps its place.
-    let program = program.to_string_lossy().trim_end_matches(" (deleted)").to_owned();
-    Ok([("DOCKSIDE_BIN".to_owned(), program), ("DOCKSIDE_DIR".to_owned(), layout.dir.display().to_string())])
-}
-
-/// Ends what a supervisor that was killed left running.
-pub fn stop_stale(layout: &Layout) {
-    let stale: Vec<_> = State::load(layout).processes.into_iter().filter(|p| p.live().is_some()).collect();
-    if !stale.is_empty() {
-        step("dockside", "stopping what an earlier run left behind");
-        shutdown::stop_in_order(&stale, signals::stop_at_once);
-    }
 }
 
 fn built(layout: &Layout, args: &UpArgs) -> Result<BTreeMap<String, PathBuf>> {

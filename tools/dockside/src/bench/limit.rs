@@ -5,11 +5,10 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
-
-use crate::process::output;
-use crate::servers::find;
-use crate::servers::postgres::{find_bin, psql};
-use crate::url::Url;
+use machine::process::output;
+use machine::servers::postgres::{find_bin, psql};
+use machine::system::find;
+use machine::url::Url;
 
 const DATABASE: &str = "dockside_limit";
 

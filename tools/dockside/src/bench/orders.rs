@@ -3,17 +3,17 @@
 use std::fs;
 
 use anyhow::{Context, Result};
+use machine::compile;
+use machine::console::step;
+use machine::layout::Layout;
+use machine::process::pause;
+use machine::supervisor::Supervisor;
 use serde_json::{Value, json};
 
 use super::floors::Figure;
 use super::limit::{Latency, Limit};
 use super::shop::{Buying, Orders, Pace, SECONDS, Shop};
 use super::{CLIENTS, Measured, REST_MILLIS, ROUNDS, SERVICES, start};
-use crate::compile;
-use crate::console::step;
-use crate::layout::Layout;
-use crate::process::pause;
-use crate::supervisor::Supervisor;
 
 /// The same for each of what is not held to the limit at full load.
 const FEW_ROUNDS: usize = 3;

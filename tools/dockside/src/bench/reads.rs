@@ -4,18 +4,19 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
+use machine::console::step;
+use machine::layout::Layout;
+use machine::net::{self, Probe};
+use machine::process::output;
+use machine::servers::postgres::{DATABASE, psql};
+use machine::spec::Spec;
+use machine::state::Addresses;
+use machine::supervisor::Supervisor;
+use machine::{compile, signals};
 use serde_json::{Value, json};
 
 use super::floors::Figure;
 use super::{CLIENTS, Measured, ROUNDS};
-use crate::console::step;
-use crate::layout::Layout;
-use crate::net::{self, Probe};
-use crate::process::output;
-use crate::servers::postgres::{DATABASE, psql};
-use crate::state::Addresses;
-use crate::supervisor::{Spec, Supervisor};
-use crate::{compile, signals};
 
 /// Of each measurement.
 const SECONDS: u32 = 5;

@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::Result;
+use machine::compile;
+use machine::console::step;
+use machine::layout::Layout;
+use machine::supervisor::Supervisor;
 use serde_json::json;
 
 use super::floors::Figure;
 use super::shop::{Buying, Orders, Pace, Shop};
 use super::{CLIENTS, Measured};
-use crate::console::step;
-use crate::layout::Layout;
-use crate::supervisor::Supervisor;
-use crate::{compile, down};
 
 /// Each number once on the way up and once on the way down, so that a machine that gets slower is fair to all.
 const REPLICAS: [usize; 4] = [1, 2, 4, 8];
@@ -22,7 +22,7 @@ pub fn measure(layout: &Layout) -> Result<Measured> {
     let built = compile::measured(layout)?;
     let mut costs: BTreeMap<usize, Vec<Orders>> = BTreeMap::new();
     for replicas in REPLICAS.into_iter().chain(REPLICAS.into_iter().rev()) {
-        down::forget_data(layout)?;
+        layout.forget_data()?;
         let supervisor = Supervisor::new(layout)?;
         let measured = one(layout, &supervisor, &built, replicas);
         supervisor.stop();

@@ -7,15 +7,15 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use machine::layout::Layout;
+use machine::process::pause;
+use machine::servers::postgres::{DATABASE, psql};
+use machine::signals;
+use machine::supervisor::Supervisor;
+use machine::url::Url;
 use serde_json::{Value, json};
 
 use super::work::{self, Work};
-use crate::layout::Layout;
-use crate::process::pause;
-use crate::servers::postgres::{DATABASE, psql};
-use crate::signals;
-use crate::supervisor::Supervisor;
-use crate::url::Url;
 
 /// Of each measurement.
 pub const SECONDS: u32 = 10;

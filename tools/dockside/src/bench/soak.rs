@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
+use machine::compile;
+use machine::layout::Layout;
+use machine::supervisor::Supervisor;
 use serde_json::json;
 
 use super::floors::Figure;
 use super::shop::{Buying, Pace, Shop};
 use super::{CLIENTS, Measured, SERVICES, start};
-use crate::compile;
-use crate::layout::Layout;
-use crate::supervisor::Supervisor;
 
 const SECONDS: u32 = 600;
 /// Memory that is taken in the first minute is kept, and no growth.

@@ -3,13 +3,13 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use machine::layout::Layout;
+use machine::net::Probe;
+use machine::spec::Spec;
+use machine::state::Addresses;
+use machine::system::find;
 
 use super::network::{Host, disk, on};
-use crate::layout::Layout;
-use crate::net::Probe;
-use crate::servers::find;
-use crate::state::Addresses;
-use crate::supervisor::Spec;
 
 pub const CLIENTS: u16 = 2379;
 const PEERS: u16 = 2380;

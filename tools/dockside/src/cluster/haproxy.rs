@@ -4,14 +4,14 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use machine::layout::Layout;
+use machine::net::Probe;
+use machine::spec::Spec;
+use machine::state::Addresses;
+use machine::system::find;
 
 use super::network::{Host, Hosts, on};
 use super::{patroni, rabbitmq};
-use crate::layout::Layout;
-use crate::net::Probe;
-use crate::servers::find;
-use crate::state::Addresses;
-use crate::supervisor::Spec;
 
 pub const DATABASE: u16 = 5000;
 pub const BROKER: u16 = 5672;

@@ -6,10 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
-
-use crate::layout::Layout;
-use crate::process::output;
-use crate::servers::User;
+use machine::layout::Layout;
+use machine::process::output;
+use machine::system::User;
 
 /// Where `ip netns` keeps the namespaces by name.
 const NAMESPACES: &str = "/run/netns";

@@ -3,15 +3,16 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use machine::layout::Layout;
+use machine::net::Probe;
+use machine::servers::postgres;
+use machine::spec::Spec;
+use machine::state::{Addresses, Secrets};
+use machine::system::{find, server_user, write_for};
 use serde_json::json;
 
 use super::etcd;
 use super::network::{Host, disk, on};
-use crate::layout::Layout;
-use crate::net::Probe;
-use crate::servers::{find, postgres, server_user, write_for};
-use crate::state::{Addresses, Secrets};
-use crate::supervisor::Spec;
 
 pub const DATABASE: u16 = 5432;
 /// Of Patroni's REST API, which HAProxy asks who is the primary.

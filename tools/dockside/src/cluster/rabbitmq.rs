@@ -4,14 +4,14 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use machine::layout::Layout;
+use machine::net::Probe;
+use machine::servers::rabbitmq::{definitions, find_programs};
+use machine::spec::Spec;
+use machine::state::{Addresses, Secrets};
+use machine::system::{User, server_user, write_for};
 
 use super::network::{Host, disk, on};
-use crate::layout::Layout;
-use crate::net::Probe;
-use crate::servers::rabbitmq::{definitions, find_programs};
-use crate::servers::{User, server_user, write_for};
-use crate::state::{Addresses, Secrets};
-use crate::supervisor::Spec;
 
 pub const AMQP: u16 = 5672;
 

@@ -3,13 +3,13 @@
 use std::ops::RangeInclusive;
 
 use anyhow::{Context, Result, ensure};
+use machine::net;
+use machine::state::random_hex;
 
 use super::books;
 use super::load::Load;
 use super::replace::RATE;
 use super::shop::Shop;
-use crate::net;
-use crate::state::random_hex;
 
 const REQUESTS: usize = 400;
 const ASKED: usize = 100;

@@ -6,10 +6,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use machine::signals;
 use serde_json::{Value, json};
 
 use super::shop::{Shop, docker, finish, wait};
-use crate::signals;
 
 const SERVICES: [&str; 3] = ["user", "product", "order"];
 

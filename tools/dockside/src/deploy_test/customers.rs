@@ -4,11 +4,11 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use machine::net::{self, Answer};
+use machine::state::random_hex;
 use serde_json::{Value, json};
 
 use super::shop::{Shop, wait};
-use crate::net::{self, Answer};
-use crate::state::random_hex;
 
 /// The edge gives an address that has vanished 2 s before it tries the next, and the services have their own.
 pub const TIME_OUT: Duration = Duration::from_secs(15);

@@ -3,15 +3,15 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use machine::console::{line, seconds};
+use machine::process::pause;
+use machine::signals;
 
 use super::books;
 use super::listeners::Listeners;
 use super::load::Load;
 use super::memory::Group;
 use super::shop::{Shop, docker, inspect};
-use crate::console::{line, seconds};
-use crate::process::pause;
-use crate::signals;
 
 const RATE: u32 = 400;
 /// A machine that is too slow for [`RATE`] shows little below this.

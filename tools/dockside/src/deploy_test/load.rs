@@ -6,12 +6,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use machine::net;
+use machine::state::random_hex;
 use serde_json::{Value, json};
 
 use super::customers::{Customer, TIME_OUT, order, stocked};
 use super::shop::Shop;
-use crate::net;
-use crate::state::random_hex;
 
 /// No divisor in common with the hundred [kinds](role), so that each customer sends all of them.
 const CUSTOMERS: usize = 11;

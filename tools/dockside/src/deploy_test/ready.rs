@@ -4,10 +4,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use machine::console::seconds;
+use machine::signals;
 
 use super::shop::{Shop, docker, finish, inspect};
-use crate::console::seconds;
-use crate::signals;
 
 /// What each logs once it takes requests.
 const SERVICES: [(&str, &str); 5] = [

@@ -3,13 +3,13 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use machine::console::{line, seconds};
 use serde_json::Value;
 
 use super::books;
 use super::customers::{Customer, stocked};
 use super::load::Load;
 use super::shop::{Shop, docker, inspect, wait};
-use crate::console::{line, seconds};
 use crate::{images, smoke};
 
 /// Requests a second: the usual load.

@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use machine::console::seconds;
+use machine::signals;
 use serde_json::Value;
 
 use super::books;
 use super::customers::{Customer, stocked};
 use super::shop::{Shop, docker, finish, wait};
-use crate::console::seconds;
-use crate::signals;
 
 const ORDERS: usize = 5;
 

@@ -9,10 +9,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-
-use crate::layout::Layout;
-use crate::process::{self, Signal, pause};
-use crate::{net, signals};
+use machine::layout::Layout;
+use machine::process::{self, Signal, pause};
+use machine::{net, signals};
 
 /// The first build compiles the workspace.
 const LIMIT: Duration = Duration::from_secs(40 * 60);

@@ -7,9 +7,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use machine::process::output;
 use serde_json::Value;
-
-use crate::process::output;
 
 pub struct Image {
     /// `amd64`, `arm64`: as in OCI's image configuration.

@@ -9,13 +9,13 @@ use std::fs;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
+use machine::compile::cargo;
+use machine::layout::Layout;
+use machine::process::output;
 use serde_json::{Value, json};
 
 use super::IMAGES;
 use super::layers::Image;
-use crate::compile::cargo;
-use crate::layout::Layout;
-use crate::process::output;
 
 pub struct Bill {
     pub document: Value,

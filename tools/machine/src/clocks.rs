@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use crate::layout::Layout;
-use crate::servers::enters;
-use crate::services::service_of;
-use crate::supervisor::Spec;
+use crate::spec::Spec;
+use crate::state::service_of;
+use crate::system::enters;
 
 /// Whose clocks jump: who looks at the time of day to decide something.
 const JUMPERS: [&str; 5] = ["user", "product", "order", "payment-sandbox", "postgres"];

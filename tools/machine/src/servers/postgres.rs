@@ -7,12 +7,13 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 
-use super::{User, data_dir, docker, find, server_user, write_for};
+use crate::docker;
 use crate::layout::Layout;
 use crate::net::Probe;
 use crate::process::output;
+use crate::spec::Spec;
 use crate::state::{Addresses, Secrets};
-use crate::supervisor::Spec;
+use crate::system::{User, data_dir, find, server_user, write_for};
 use crate::url::Url;
 
 /// The database that the services share, each in its own schema.

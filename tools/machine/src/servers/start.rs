@@ -55,11 +55,6 @@ impl Broker {
     }
 }
 
-/// A server that the user gave: an address in the environment, not empty.
-pub fn given(variable: &str) -> Option<String> {
-    std::env::var(variable).ok().filter(|v| !v.is_empty())
-}
-
 fn as_container(contained: bool) -> &'static str {
     if contained { ", as a container" } else { "" }
 }

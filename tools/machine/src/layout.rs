@@ -11,6 +11,9 @@ use anyhow::{Context, Result, bail};
 /// are hard to read.
 const MIN_FREE: u64 = 1 << 30;
 
+/// The folder of the shop's data, logs and state, under the checkout.
+pub const DEFAULT_DIR: &str = ".dockside";
+
 #[derive(Clone)]
 pub struct Layout {
     /// The root of the checkout.
@@ -56,7 +59,7 @@ impl Layout {
             })
             .context("run this inside a checkout of Dockside")?;
         // `--dir` is relative to where it was typed, the default to the checkout.
-        let dir = if dir == Path::new(crate::cli::DEFAULT_DIR) { root.join(dir) } else { here.join(dir) };
+        let dir = if dir == Path::new(DEFAULT_DIR) { root.join(dir) } else { here.join(dir) };
         Ok(Layout { root, dir, passing: false, measured: false, observed: false })
     }
 
@@ -134,6 +137,48 @@ impl Layout {
             (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
         });
         format!("{hash:016x}")
+    }
+
+    /// Removes what the servers, the sandbox and the services keep. Nothing of it may run.
+    pub fn forget_data(&self) -> Result<()> {
+        let outside = self.outside();
+        if outside.exists() {
+            remove(&outside)?;
+            // Stays while other checkouts have data there.
+            outside.parent().map(fs::remove_dir);
+        }
+        let names = [
+            "postgres",
+            "rabbitmq",
+            "docker-postgres",
+            "docker-rabbitmq",
+            "edge",
+            "sandbox",
+            "objects",
+            "monitoring",
+        ];
+        names.iter().try_for_each(|name| remove(&self.dir.join(name)))
+    }
+
+    /// What a program needs to find every process of the shop in this folder.
+    pub fn announced(&self) -> Result<[(String, String); 2]> {
+        let program = std::env::current_exe().context("cannot find this program")?;
+        // cargo may have built this program anew; the file keeps its place.
+        let program = program.to_string_lossy().trim_end_matches(" (deleted)").to_owned();
+        Ok([
+            ("DOCKSIDE_BIN".to_owned(), program),
+            ("DOCKSIDE_DIR".to_owned(), self.dir.display().to_string()),
+        ])
+    }
+}
+
+/// Removes a folder, if it is there.
+pub fn remove(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(e).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -5,11 +5,12 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
-use super::{data_dir, docker, find};
+use crate::docker;
 use crate::layout::Layout;
 use crate::net::Probe;
+use crate::spec::Spec;
 use crate::state::Addresses;
-use crate::supervisor::Spec;
+use crate::system::{data_dir, find, given, server_user, write_for};
 
 pub fn find_program() -> Option<PathBuf> {
     find("nginx", &[])
@@ -37,13 +38,12 @@ pub fn spec(layout: &Layout, edge: &Edge, contained: bool) -> Result<Spec> {
     let program =
         if contained { "nginx".into() } else { find_program().context("nginx is not installed")? };
     // As root, nginx's workers change to an account of their own, which must get to its folder.
-    let user = super::server_user("nobody")?;
+    let user = server_user("nobody")?;
     let dir = data_dir(layout, "edge", user.as_ref())?;
     let text = layout.root.join("docker/edge/nginx.conf.template");
     let template = fs::read_to_string(&text).with_context(|| format!("cannot read {}", text.display()))?;
     let log = if cfg!(target_os = "linux") { "/dev/stdout".into() } else { layout.log("edge-access") };
-    let setting =
-        |name: &str, default: &str| crate::servers::start::given(name).unwrap_or(default.to_owned());
+    let setting = |name: &str, default: &str| given(name).unwrap_or(default.to_owned());
     let rate = |name: &str, usual: &str| setting(name, if edge.limited { usual } else { NO_LIMIT });
     let values = [
         ("EDGE_DIR", dir.display().to_string()),
@@ -72,7 +72,7 @@ pub fn spec(layout: &Layout, edge: &Edge, contained: bool) -> Result<Spec> {
         ("ORDER_CANARY", "order".to_owned()),
     ];
     let conf = dir.join("nginx.conf");
-    super::write_for(user.as_ref(), &conf, &substitute(&template, &values)?)?;
+    write_for(user.as_ref(), &conf, &substitute(&template, &values)?)?;
     let url = format!("http://localhost:{}", edge.port);
     let spec = Spec {
         name: "edge".into(),

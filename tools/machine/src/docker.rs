@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::{User, find, write_for};
 use crate::layout::Layout;
 use crate::process::{Identity, pause};
 use crate::signals;
-use crate::supervisor::Spec;
+use crate::spec::Spec;
+use crate::system::{User, find, write_for};
 
 pub const POSTGRES: &str = "postgres:17";
 pub const RABBITMQ: &str = "rabbitmq:4";

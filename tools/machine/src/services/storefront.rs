@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use super::{Three, is_set, loopback, settings};
 use crate::net::Probe;
-use crate::servers::start::given;
+use crate::spec::Spec;
 use crate::state::{Addresses, Secrets};
-use crate::supervisor::Spec;
+use crate::system::given;
 
 /// Where browsers find the shop.
 pub fn address(edge: u16) -> String {

@@ -18,9 +18,11 @@ use crate::layout::{Layout, write_private};
 use crate::net::{self, Probe};
 use crate::process::output;
 use crate::servers::nginx;
-use crate::servers::start::{Broker, given};
-use crate::state::{Addresses, Secrets};
-use crate::supervisor::{Spec, Supervisor};
+use crate::servers::start::Broker;
+use crate::spec::Spec;
+use crate::state::{Addresses, Secrets, replica_name};
+use crate::supervisor::Supervisor;
+use crate::system::given;
 use crate::url::Url;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -109,18 +111,6 @@ fn loopback(port: u16) -> String {
 /// `order`, `order-2`, `order-3`, each with its ports.
 fn named<'a>(service: &'a str, ports: &'a [Three]) -> impl Iterator<Item = (String, Three)> + 'a {
     ports.iter().enumerate().map(move |(at, ports)| (replica_name(service, at + 1), *ports))
-}
-
-/// The service that a process is a replica of: `order` of `order-2`.
-pub fn service_of(process: &str) -> &str {
-    match process.rsplit_once('-') {
-        Some((service, number)) if number.parse::<usize>().is_ok() => service,
-        _ => process,
-    }
-}
-
-fn replica_name(service: &str, number: usize) -> String {
-    if number == 1 { service.to_owned() } else { format!("{service}-{number}") }
 }
 
 /// Starts the shop's programs and, once the broker is there too, the edge; waits until all are ready.
@@ -342,6 +332,7 @@ pub fn summary(edge: &str, demo: bool, pages: bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::service_of;
 
     #[test]
     fn the_first_replica_has_the_services_name_and_the_others_a_number() {

@@ -12,7 +12,7 @@ use crate::console::step;
 use crate::install;
 use crate::layout::Layout;
 use crate::process::output;
-use crate::servers::{enters, find, server_user};
+use crate::system::{enters, find, server_user};
 
 /// What is unpacked together.
 pub struct Set {

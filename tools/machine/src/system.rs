@@ -1,11 +1,4 @@
-//! The private servers: PostgreSQL, RabbitMQ and nginx as this checkout's own instances, and Prometheus beside them.
-
-pub mod docker;
-pub mod monitoring;
-pub mod nginx;
-pub mod postgres;
-pub mod rabbitmq;
-pub mod start;
+//! This machine's accounts and programs, and what the user's environment says.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -16,7 +9,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 
 use crate::console::step;
-use crate::layout::Layout;
+use crate::layout::{Layout, write_private};
 
 /// An account of the system.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,11 +91,16 @@ pub fn enters(user: &User, dir: &Path) -> bool {
 
 /// Writes a file that `user` may read, for example a server's configuration.
 pub fn write_for(user: Option<&User>, path: &Path, text: &str) -> Result<()> {
-    crate::layout::write_private(path, text.as_bytes())?;
+    write_private(path, text.as_bytes())?;
     if let Some(user) = user {
         chown(path, Some(user.uid), Some(user.gid))?;
     }
     Ok(())
+}
+
+/// A setting that the user gave, in the environment and not empty.
+pub fn given(variable: &str) -> Option<String> {
+    std::env::var(variable).ok().filter(|v| !v.is_empty())
 }
 
 /// The first of the places where `name` is an executable file: `PATH`, then `more`.

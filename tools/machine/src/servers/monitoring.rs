@@ -9,14 +9,14 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::start::{METRICS, given};
-use super::{User, data_dir, find, server_user, write_for};
+use super::start::METRICS;
 use crate::console::{bold, line, seconds, step};
 use crate::layout::Layout;
 use crate::net::{self, Probe};
-use crate::services::service_of;
-use crate::state::{Addresses, State};
-use crate::supervisor::{Spec, Supervisor};
+use crate::spec::Spec;
+use crate::state::{Addresses, State, service_of};
+use crate::supervisor::Supervisor;
+use crate::system::{User, data_dir, find, given, server_user, write_for};
 use crate::url::Url;
 
 const LIMIT: Duration = Duration::from_secs(60);

@@ -1,33 +1,16 @@
 //! One process that is kept running: started, watched, started again.
 
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
 use crate::console;
+use crate::docker;
 use crate::layout::Layout;
-use crate::net::Probe;
 use crate::process::{self, Identity};
-use crate::servers::{User, docker};
-use crate::state::Addresses;
-
-/// How a process is started, asked and stopped.
-#[derive(Clone)]
-pub struct Spec {
-    pub name: String,
-    pub program: PathBuf,
-    pub args: Vec<String>,
-    pub env: Vec<(String, String)>,
-    pub run_as: Option<User>,
-    pub addresses: Addresses,
-    pub probe: Probe,
-    pub hidden: bool,
-    /// The name of the container that `program` (docker) runs.
-    pub container: Option<String>,
-}
+use crate::spec::Spec;
 
 pub struct Managed {
     pub spec: Spec,

@@ -10,9 +10,9 @@ use crate::clocks;
 use crate::console::{seconds, step};
 use crate::layout::Layout;
 use crate::process::{self, Signal};
-use crate::servers::start::given;
-use crate::servers::{self, docker, find, is_root, nginx, postgres, rabbitmq};
-use crate::signals;
+use crate::servers::{self, nginx, postgres, rabbitmq};
+use crate::system::{find, given, is_root};
+use crate::{docker, signals};
 
 /// What the shop needs, or its tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

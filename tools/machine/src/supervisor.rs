@@ -1,6 +1,8 @@
 //! Keeps processes running: starts them, waits until they serve, restarts what dies, ends them in order.
 
 mod managed;
+pub mod restart;
+pub mod shutdown;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -8,14 +10,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-pub use self::managed::Spec;
 use self::managed::{Managed, WAITS, said};
 use crate::clocks::Clocks;
-use crate::console;
+use crate::console::{self, step};
 use crate::layout::Layout;
-use crate::process::{self, Identity, Signal};
+use crate::process::{self, Identity};
+use crate::signals;
+use crate::spec::Spec;
 use crate::state::{Process, State};
-use crate::{restart, shutdown, signals};
 
 pub struct Supervisor {
     layout: Layout,
@@ -51,9 +53,11 @@ impl Supervisor {
         });
         let supervisor = Arc::new(Supervisor { layout: layout.clone(), inner });
         let watched = Arc::clone(&supervisor);
+        let asked = Arc::clone(&supervisor);
+        let restart = Arc::new(move |name: &str| asked.restart(name, restart::LIMIT));
         thread::spawn(move || {
             while watched.tick() {
-                restart::serve(&watched);
+                restart::serve(&watched.layout, &restart);
                 process::pause(100);
             }
         });
@@ -68,10 +72,6 @@ impl Supervisor {
     /// For runs with faults: processes that are started from now on have clocks that can jump.
     pub fn with_clocks(&self, clocks: Clocks) {
         self.lock().clocks = Some(clocks);
-    }
-
-    pub fn layout(&self) -> &Layout {
-        &self.layout
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -237,13 +237,11 @@ impl Inner {
     }
 }
 
-/// The signal that ends a process the orderly way.
-pub fn stop_signal(name: &str) -> Signal {
-    match name {
-        // Fast shutdown: sessions are ended, the data is written.
-        "postgres" => Signal::INT,
-        // Requests under way are answered first.
-        "edge" => Signal::QUIT,
-        _ => Signal::TERM,
+/// Ends what a supervisor that was killed left running.
+pub fn stop_stale(layout: &Layout) {
+    let stale: Vec<_> = State::load(layout).processes.into_iter().filter(|p| p.live().is_some()).collect();
+    if !stale.is_empty() {
+        step("dockside", "stopping what an earlier run left behind");
+        shutdown::stop_in_order(&stale, signals::stop_at_once);
     }
 }

@@ -7,8 +7,8 @@ use anyhow::Result;
 
 use super::{Options, loopback};
 use crate::net::{self, Probe};
+use crate::spec::Spec;
 use crate::state::Addresses;
-use crate::supervisor::Spec;
 
 pub struct Links<'a> {
     /// `None` where there are none: everybody is called directly.

@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use crate::console;
 use crate::process::{self, Identity, Signal};
-use crate::services::service_of;
-use crate::state::Process;
-use crate::supervisor::stop_signal;
+use crate::state::{Process, service_of};
 
 /// First who only looks on, then what takes requests, last what holds the data; those in one row end together.
 const ORDER: &[&[&str]] = &[
@@ -64,5 +62,16 @@ pub fn stop(stopping: &[(&str, &Identity)], at_once: impl Fn() -> bool) {
         process::kill(identity.pid, Signal::KILL);
         process::kill_group(identity.pid);
         identity.wait_gone(Duration::from_secs(5));
+    }
+}
+
+/// The signal that ends a process the orderly way.
+fn stop_signal(name: &str) -> Signal {
+    match name {
+        // Fast shutdown: sessions are ended, the data is written.
+        "postgres" => Signal::INT,
+        // Requests under way are answered first.
+        "edge" => Signal::QUIT,
+        _ => Signal::TERM,
     }
 }

@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
-use super::{User, data_dir, docker, find, server_user, write_for};
 use crate::console::step;
+use crate::docker;
 use crate::layout::{Layout, free_space};
 use crate::net::Probe;
+use crate::spec::Spec;
 use crate::state::{Addresses, Secrets};
-use crate::supervisor::Spec;
+use crate::system::{User, data_dir, find, server_user, write_for};
 
 /// Below this much free space the broker stops taking messages. The default, 50 MB, is less than a
 /// busy quorum queue writes in a moment.

@@ -132,6 +132,19 @@ fn identity(value: &Value) -> Option<Identity> {
     Some(Identity { pid: u32::try_from(value["pid"].as_u64()?).ok()?, started: text(&value["started"])? })
 }
 
+/// The service that a process is a replica of: `order` of `order-2`.
+pub fn service_of(process: &str) -> &str {
+    match process.rsplit_once('-') {
+        Some((service, number)) if number.parse::<usize>().is_ok() => service,
+        _ => process,
+    }
+}
+
+/// The name of a replica, by its number from 1.
+pub fn replica_name(service: &str, number: usize) -> String {
+    if number == 1 { service.to_owned() } else { format!("{service}-{number}") }
+}
+
 /// Passwords and keys of this folder's shop, made once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Secrets {
