@@ -184,6 +184,7 @@ mod tests {
                 .arg(&dir)
                 .arg("-c")
                 .arg(&conf)
+                .stdout(Stdio::null())
                 .stderr(Stdio::null())
                 .spawn()
                 .unwrap();
@@ -208,7 +209,8 @@ mod tests {
 
     impl Drop for Alone {
         fn drop(&mut self) {
-            let _ = self.process.kill();
+            // Killed, it would leave its workers, who keep the port and the test's output open.
+            crate::process::kill(self.process.id(), crate::process::Signal::TERM);
             let _ = self.process.wait();
             let _ = fs::remove_dir_all(&self.dir);
         }
