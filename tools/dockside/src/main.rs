@@ -1,20 +1,12 @@
 //! `cargo dockside`: starts the shop, stops it, looks at it and tests it. See README.md.
-#![expect(
-    clippy::disallowed_methods,
-    reason = "a synchronous program: it sleeps on its own threads, and reads what the user's shell set"
-)]
 
 mod bench;
-mod chaos;
 mod cli;
-mod cluster;
 mod contracts;
-mod deploy_test;
 mod detach;
 #[cfg(test)]
 mod docs;
 mod down;
-mod images;
 mod load;
 mod logs;
 mod matrix;
@@ -22,8 +14,8 @@ mod observability;
 mod openapi;
 mod operator;
 mod prepare;
+mod program;
 mod restart;
-mod smoke;
 mod status;
 mod test;
 mod up;
@@ -39,10 +31,7 @@ const OPEN_FILES: u64 = 65_536;
 fn main() -> ExitCode {
     console::init();
     raise_open_files();
-    cli::run(&cli::command().get_matches()).unwrap_or_else(|e| {
-        console::error(&format!("{e:#}"));
-        ExitCode::FAILURE
-    })
+    console::end(cli::run(&cli::command().get_matches()))
 }
 
 /// Shells often allow 1,024 open files and more when asked; what runs from here inherits it.

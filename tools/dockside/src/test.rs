@@ -14,6 +14,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use chaos_shop::cluster;
 use machine::commands::finish;
 use machine::compile::{self, cargo};
 use machine::console::{bold, green, line, red, seconds, step};
@@ -25,7 +26,7 @@ use machine::supervisor::{self, Supervisor};
 use machine::{debian, install, services, signals};
 
 use crate::test::programs::{Built, Lanes};
-use crate::{bench, chaos, cluster, contracts, observability, openapi};
+use crate::{bench, contracts, observability, openapi};
 
 /// What `matrix` runs unless it is told: each promise's short run.
 pub const PROMISES: [&str; 10] = ["p1_", "p2_", "p3_", "p4_", "p5_", "p6_", "p7_", "p8_", "p9_", "p10_"];
@@ -509,7 +510,7 @@ fn poolers(layout: &Layout) -> [Result<(String, String), String>; 2] {
 
 /// A shop of its own on servers that fail over, and a few faults.
 fn on_cluster(layout: &Layout, built: &BTreeMap<String, PathBuf>) -> Result<()> {
-    let args = chaos::Args {
+    let args = chaos_shop::Args {
         seed: Some(SEED),
         minutes: 10,
         faults: None,
@@ -527,7 +528,7 @@ fn on_cluster(layout: &Layout, built: &BTreeMap<String, PathBuf>) -> Result<()> 
         count: None,
     };
     let status = match built.is_empty() {
-        true => cluster::run(layout, &args)?,
+        true => chaos_shop::run(layout, &args)?,
         false => cluster::enter(layout, &args, built)?,
     };
     ensure!(status == ExitCode::SUCCESS, "a promise was broken: see above");

@@ -107,6 +107,11 @@ pub fn operator(layout: &Layout) -> Result<PathBuf> {
     build(layout, &packages, &["operator"], false)?.remove("operator").context("no program operator")
 }
 
+/// Builds a program of this command line, whose package has its name. Returns where it is.
+pub fn tool(layout: &Layout, name: &str) -> Result<PathBuf> {
+    build(layout, &[name], &[name], false)?.remove(name).with_context(|| format!("no program {name}"))
+}
+
 /// Builds the program `load`, optimised: it may share the machine with what it measures. Returns where it is.
 pub fn load(layout: &Layout) -> Result<PathBuf> {
     build(layout, &["load"], &["load"], true)?.remove("load").context("no program load")

@@ -1,6 +1,7 @@
 //! What the user reads: one line per step, with the time since the command was typed.
 
 use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -82,6 +83,14 @@ fn clock(unix_seconds: u64) -> String {
 
 pub fn error(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{} {text}", red("error:"));
+}
+
+/// What a program ends with; prints the error, where there is one.
+pub fn end(result: anyhow::Result<ExitCode>) -> ExitCode {
+    result.unwrap_or_else(|e| {
+        error(&format!("{e:#}"));
+        ExitCode::FAILURE
+    })
 }
 
 /// `0.42 s`, `3.1 s`, `2 min 05 s`.

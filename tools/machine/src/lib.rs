@@ -30,6 +30,7 @@ pub mod install;
 pub mod commands;
 pub mod compile;
 pub mod services;
+pub mod smoke;
 
 #[cfg(test)]
 mod tests {

@@ -35,7 +35,7 @@ use machine::{install, services, signals};
 use serde_json::json;
 
 use self::network::{Host, Hosts};
-use crate::chaos::{self, Args};
+use crate::args::{Args, passed_on};
 
 /// Set in the process inside: the programs, as JSON.
 const INSIDE: &str = "DOCKSIDE_CLUSTER_PROGRAMS";
@@ -44,12 +44,12 @@ const INSIDE: &str = "DOCKSIDE_CLUSTER_PROGRAMS";
 const LIMIT: Duration = Duration::from_secs(180);
 
 /// Whether this is the process inside.
-fn inside() -> bool {
+pub fn inside() -> bool {
     std::env::var_os(INSIDE).is_some()
 }
 
 /// Builds what is needed, and enters.
-fn build_and_enter(layout: &Layout, args: &Args) -> Result<ExitCode> {
+pub fn build_and_enter(layout: &Layout, args: &Args) -> Result<ExitCode> {
     usable()?;
     let packages = [&PACKAGES[..], &["system-tests"]].concat();
     let wanted = [&PACKAGES[..], &["chaos"]].concat();
@@ -70,7 +70,7 @@ pub fn enter(layout: &Layout, args: &Args, built: &BTreeMap<String, PathBuf>) ->
         .arg(std::env::current_exe().context("cannot find this program")?)
         .args(["chaos", "--dir"])
         .arg(&layout.dir)
-        .args(chaos::passed_on(args))
+        .args(passed_on(args))
         .args(args.report.map(|report| [OsStr::new("--report"), report.as_os_str()]).into_iter().flatten())
         .args(args.keep.then_some("--keep"))
         .env(INSIDE, json!(built).to_string())
@@ -218,9 +218,4 @@ fn announce(layout: &Layout, hosts: &Hosts, secrets: &Secrets) -> Result<()> {
         "bin": postgres::find_bin(),
     });
     write_private(&layout.dir.join("cluster.json"), format!("{text:#}\n").as_bytes())
-}
-
-/// Runs the command: outside, it enters; inside, it is `chaos` with other servers.
-pub fn run(layout: &Layout, args: &Args) -> Result<ExitCode> {
-    if inside() { chaos::run(layout, args) } else { build_and_enter(layout, args) }
 }

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 
-use super::customers::{Customer, stocked};
-use super::shop::Shop;
+use crate::customers::{Customer, stocked};
+use crate::shop::Shop;
 
 /// Of EVENT_LISTENERS in docker-compose.yml; with many more this process has too few files.
 const MOST: usize = 600;

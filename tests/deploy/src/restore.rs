@@ -11,9 +11,9 @@ use machine::console::seconds;
 use machine::signals;
 use serde_json::Value;
 
-use super::books;
-use super::customers::{Customer, stocked};
-use super::shop::{Shop, docker, finish, wait};
+use crate::books;
+use crate::customers::{Customer, stocked};
+use crate::shop::{Shop, docker, finish, wait};
 
 const ORDERS: usize = 5;
 

@@ -1,8 +1,13 @@
-//! `chaos`: a shop of its own, in `.dockside/chaos`, and the program of the system tests that breaks it under load and
+//! The shop of `chaos`, in `.dockside/chaos`, and the program of the system tests that breaks it under load and
 //! checks that it kept its promises.
 
+#![expect(clippy::disallowed_methods, reason = "synchronous, and told of the programs by the environment")]
+
+mod args;
+pub mod cluster;
+
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
@@ -18,34 +23,22 @@ use machine::state::Secrets;
 use machine::supervisor::{self, Supervisor};
 use machine::{services, signals};
 
-use crate::cluster;
-
-pub struct Args<'a> {
-    /// Drawn and printed by the program when `None`.
-    pub seed: Option<u64>,
-    pub minutes: u64,
-    pub faults: Option<&'a str>,
-    pub victims: Option<&'a str>,
-    pub pace: Option<&'a str>,
-    pub clients: u64,
-    pub replicas: usize,
-    pub failpoints: Option<u64>,
-    pub keys: Option<u64>,
-    pub release: bool,
-    pub report: Option<&'a Path>,
-    pub keep: bool,
-    /// On servers that fail over.
-    pub cluster: bool,
-    /// On the cluster, the few faults that `test` tries.
-    pub short: bool,
-    /// On the cluster, how many faults.
-    pub count: Option<u64>,
-}
+pub use crate::args::Args;
+use crate::args::passed_on;
 
 /// What the program gets to end by itself when it is told to: its report is to be written.
 const LAST_WORDS: Duration = Duration::from_secs(20);
 
+/// Runs it; on a cluster inside namespaces of its own, which it enters first.
 pub fn run(layout: &Layout, args: &Args) -> Result<ExitCode> {
+    if args.cluster && !cluster::inside() {
+        cluster::build_and_enter(layout, args)
+    } else {
+        here(layout, args)
+    }
+}
+
+fn here(layout: &Layout, args: &Args) -> Result<ExitCode> {
     let here = std::env::current_dir().context("cannot read the current folder")?;
     let layout = layout.for_chaos();
     layout.prepare()?;
@@ -122,25 +115,6 @@ fn start_shop(layout: &Layout, supervisor: &Supervisor, args: &Args) -> Result<P
     program("chaos")
 }
 
-/// The program's options: all but `--keep`, and the report's folder, which is named whether it was given or not.
-pub fn passed_on(args: &Args) -> Vec<String> {
-    let numbers = [
-        ("--seed", args.seed),
-        ("--minutes", Some(args.minutes)),
-        ("--clients", Some(args.clients)),
-        ("--replicas", Some(args.replicas as u64)),
-        ("--failpoints", args.failpoints),
-        ("--keys", args.keys),
-        ("--count", args.count),
-    ];
-    let numbers = numbers.into_iter().filter_map(|(name, n)| Some([name.to_owned(), n?.to_string()]));
-    let texts = [("--faults", args.faults), ("--victims", args.victims), ("--pace", args.pace)];
-    let texts = texts.into_iter().filter_map(|(name, text)| Some([name.to_owned(), text?.to_owned()]));
-    let flags = [("--cluster", args.cluster), ("--short", args.short)];
-    let flags = flags.into_iter().filter(|(_, set)| *set).map(|(name, _)| name.to_owned());
-    numbers.chain(texts).flatten().chain(flags).collect()
-}
-
 /// Runs the program to its end; its exit code.
 fn finish(command: &mut Command) -> Result<ExitCode> {
     // A group of its own: Ctrl-C reaches this process only, which then tells the program once.
@@ -165,32 +139,8 @@ fn finish(command: &mut Command) -> Result<ExitCode> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
     #[test]
-    fn options_are_passed_on_and_those_left_out_are_not() {
-        let mut args = Args {
-            seed: None,
-            minutes: 5,
-            faults: None,
-            victims: None,
-            pace: None,
-            clients: 16,
-            replicas: 1,
-            failpoints: None,
-            keys: None,
-            release: false,
-            report: None,
-            keep: true,
-            cluster: false,
-            short: false,
-            count: None,
-        };
-        assert_eq!(passed_on(&args).join(" "), "--minutes 5 --clients 16 --replicas 1");
-        (args.seed, args.faults, args.pace) = (Some(7), Some("kill,stop"), Some("2"));
-        assert_eq!(
-            passed_on(&args).join(" "),
-            "--seed 7 --minutes 5 --clients 16 --replicas 1 --faults kill,stop --pace 2"
-        );
+    fn no_module_leads_back_to_itself() {
+        assert_eq!(arrows::circles(env!("CARGO_MANIFEST_DIR")), Vec::<String>::new());
     }
 }

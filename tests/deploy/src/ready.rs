@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use machine::console::seconds;
 use machine::signals;
 
-use super::shop::{Shop, docker, finish, inspect};
+use crate::shop::{Shop, docker, finish, inspect};
 
 /// What each logs once it takes requests.
 const SERVICES: [(&str, &str); 5] = [

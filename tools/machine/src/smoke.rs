@@ -4,12 +4,13 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use machine::console::{green, line, seconds};
-use machine::layout::Layout;
-use machine::net::{Answer, request};
-use machine::process::pause;
-use machine::state::{State, random_hex};
 use serde_json::{Value, json};
+
+use crate::console::{green, line, seconds};
+use crate::layout::Layout;
+use crate::net::{Answer, request};
+use crate::process::pause;
+use crate::state::{State, random_hex};
 
 const CONFIRMED_WITHIN: Duration = Duration::from_secs(15);
 

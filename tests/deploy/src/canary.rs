@@ -6,10 +6,10 @@ use anyhow::{Context, Result, ensure};
 use machine::net;
 use machine::state::random_hex;
 
-use super::books;
-use super::load::Load;
-use super::replace::RATE;
-use super::shop::Shop;
+use crate::books;
+use crate::load::Load;
+use crate::replace::RATE;
+use crate::shop::Shop;
 
 const REQUESTS: usize = 400;
 const ASKED: usize = 100;
@@ -94,7 +94,7 @@ impl Release {
             let headers = [("X-Request-Id", id.as_str()), ("X-Canary", self.service)];
             let headers = if asking { &headers[..] } else { &headers[..1] };
             let url = shop.api(self.path);
-            let answer = net::request("GET", &url, headers, None, super::customers::TIME_OUT)?;
+            let answer = net::request("GET", &url, headers, None, crate::customers::TIME_OUT)?;
             ensure!(answer.status == self.status, "GET {} was answered {}", self.path, answer.status);
         }
         let log = shop.requests(&run, count).context("counting the canary's requests")?;

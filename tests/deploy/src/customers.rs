@@ -8,7 +8,7 @@ use machine::net::{self, Answer};
 use machine::state::random_hex;
 use serde_json::{Value, json};
 
-use super::shop::{Shop, wait};
+use crate::shop::{Shop, wait};
 
 /// The edge gives an address that has vanished 2 s before it tries the next, and the services have their own.
 pub const TIME_OUT: Duration = Duration::from_secs(15);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
-use super::shop::inspect;
+use crate::shop::inspect;
 
 /// Where the kernel shows control groups; version 1 has a hierarchy for each resource below.
 const ROOT: &str = "/sys/fs/cgroup";

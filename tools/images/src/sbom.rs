@@ -14,8 +14,8 @@ use machine::layout::Layout;
 use machine::process::output;
 use serde_json::{Value, json};
 
-use super::IMAGES;
-use super::layers::Image;
+use crate::IMAGES;
+use crate::layers::Image;
 
 pub struct Bill {
     pub document: Value,

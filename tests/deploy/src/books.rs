@@ -6,8 +6,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use super::load::{Load, Placed, Report};
-use super::shop::{Shop, docker, wait};
+use crate::load::{Load, Placed, Report};
+use crate::shop::{Shop, docker, wait};
 
 /// A saga whose worker was stopped goes on once its lease of 15 s has run out.
 const SETTLED_WITHIN: Duration = Duration::from_secs(60);

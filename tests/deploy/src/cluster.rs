@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use machine::signals;
 use serde_json::{Value, json};
 
-use super::shop::{Shop, docker, finish, wait};
+use crate::shop::{Shop, docker, finish, wait};
 
 const SERVICES: [&str; 3] = ["user", "product", "order"];
 

@@ -1,18 +1,5 @@
 //! `deploy-test`: the images and docker-compose.yml on a real engine, as a shop of its own that is removed at the end.
 
-mod books;
-mod canary;
-mod cluster;
-mod customers;
-mod limits;
-mod listeners;
-mod load;
-mod memory;
-mod ready;
-mod replace;
-mod restore;
-mod shop;
-
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -21,7 +8,8 @@ use machine::console::{self, bold, green, line, red, seconds, since_start, step}
 use machine::layout::{Layout, Lock};
 use machine::signals;
 
-use shop::Shop;
+use crate::shop::Shop;
+use crate::{canary, cluster, limits, ready, replace, restore};
 
 /// One thing that is proven.
 struct Step {

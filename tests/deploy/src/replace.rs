@@ -4,13 +4,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use machine::console::{line, seconds};
+use machine::smoke;
 use serde_json::Value;
 
-use super::books;
-use super::customers::{Customer, stocked};
-use super::load::Load;
-use super::shop::{Shop, docker, inspect, wait};
-use crate::{images, smoke};
+use crate::books;
+use crate::customers::{Customer, stocked};
+use crate::load::Load;
+use crate::shop::{Shop, docker, inspect, wait};
 
 /// Requests a second: the usual load.
 pub const RATE: u32 = 100;

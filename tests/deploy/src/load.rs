@@ -10,8 +10,8 @@ use machine::net;
 use machine::state::random_hex;
 use serde_json::{Value, json};
 
-use super::customers::{Customer, TIME_OUT, order, stocked};
-use super::shop::Shop;
+use crate::customers::{Customer, TIME_OUT, order, stocked};
+use crate::shop::Shop;
 
 /// No divisor in common with the hundred [kinds](role), so that each customer sends all of them.
 const CUSTOMERS: usize = 11;

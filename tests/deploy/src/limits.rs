@@ -7,11 +7,11 @@ use machine::console::{line, seconds};
 use machine::process::pause;
 use machine::signals;
 
-use super::books;
-use super::listeners::Listeners;
-use super::load::Load;
-use super::memory::Group;
-use super::shop::{Shop, docker, inspect};
+use crate::books;
+use crate::listeners::Listeners;
+use crate::load::Load;
+use crate::memory::Group;
+use crate::shop::{Shop, docker, inspect};
 
 const RATE: u32 = 400;
 /// A machine that is too slow for [`RATE`] shows little below this.

@@ -1,4 +1,4 @@
-//! `images`: builds the container images and says what is in them: sizes, layers, a bill of materials, and what a
+//! Builds the container images and says what is in them: sizes, layers, a bill of materials, and what a
 //! vulnerability scanner finds where one is installed.
 
 mod layers;
