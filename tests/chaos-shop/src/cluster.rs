@@ -20,10 +20,11 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use machine::commands;
 use machine::compile::{self, PACKAGES};
 use machine::console::{seconds, step};
 use machine::layout::{Layout, write_private};
-use machine::process::{Signal, pause, signal_group};
+use machine::process::pause;
 use machine::servers::postgres::{self, DATABASE};
 use machine::servers::start::Broker;
 use machine::spec::Spec;
@@ -63,7 +64,7 @@ pub fn enter(layout: &Layout, args: &Args, built: &BTreeMap<String, PathBuf>) ->
     fs::create_dir_all("/run/netns").context("cannot create /run/netns")?;
     signals::install()?;
     // Dies with this process, and whatever it has started with it.
-    let mut child = namespaces(true)
+    let child = namespaces(true)
         // The first process there, who waits for those that nobody else does: Patroni takes a dead PostgreSQL that nobody has
         // waited for to be alive.
         .args(["sh", "-c", "\"$@\"; exit $?", "sh"])
@@ -77,20 +78,8 @@ pub fn enter(layout: &Layout, args: &Args, built: &BTreeMap<String, PathBuf>) ->
         .process_group(0)
         .spawn()
         .context("cannot start namespaces")?;
-    let mut told = 0;
-    loop {
-        if let Some(status) = child.try_wait()? {
-            let code = status.code().and_then(|code| u8::try_from(code).ok());
-            return Ok(code.map_or(ExitCode::FAILURE, ExitCode::from));
-        }
-        // It passes nothing on by itself; who is inside gets each signal once.
-        let asked = u8::from(signals::stop_asked()) + u8::from(signals::stop_at_once());
-        if asked > told {
-            told = asked;
-            signal_group(child.id(), Signal::TERM);
-        }
-        pause(50);
-    }
+    // It passes nothing on by itself; who is inside gets each signal once.
+    Ok(ExitCode::from(commands::attend(child)?))
 }
 
 /// # Errors

@@ -9,9 +9,9 @@ use machine::layout::Layout;
 use machine::supervisor::Supervisor;
 use serde_json::json;
 
-use super::floors::Figure;
-use super::shop::{Buying, Pace, Shop};
-use super::{CLIENTS, Measured, SERVICES, start};
+use crate::floors::Figure;
+use crate::measure::{CLIENTS, Measured, SERVICES, start};
+use crate::shop::{Buying, Pace, Shop};
 
 const SECONDS: u32 = 600;
 /// Memory that is taken in the first minute is kept, and no growth.

@@ -10,10 +10,10 @@ use machine::process::pause;
 use machine::supervisor::Supervisor;
 use serde_json::{Value, json};
 
-use super::floors::Figure;
-use super::limit::{Latency, Limit};
-use super::shop::{Buying, Orders, Pace, SECONDS, Shop};
-use super::{CLIENTS, Measured, REST_MILLIS, ROUNDS, SERVICES, start};
+use crate::floors::Figure;
+use crate::limit::{Latency, Limit};
+use crate::measure::{CLIENTS, Measured, REST_MILLIS, ROUNDS, SERVICES, start};
+use crate::shop::{Buying, Orders, Pace, SECONDS, Shop};
 
 /// The same for each of what is not held to the limit at full load.
 const FEW_ROUNDS: usize = 3;

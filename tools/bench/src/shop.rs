@@ -15,7 +15,7 @@ use machine::supervisor::Supervisor;
 use machine::url::Url;
 use serde_json::{Value, json};
 
-use super::work::{self, Work};
+use crate::work::{self, Work};
 
 /// Of each measurement.
 pub const SECONDS: u32 = 10;

@@ -11,9 +11,9 @@ use machine::layout::Layout;
 use machine::supervisor::Supervisor;
 use serde_json::json;
 
-use super::floors::Figure;
-use super::shop::{Buying, Orders, Pace, Shop};
-use super::{CLIENTS, Measured};
+use crate::floors::Figure;
+use crate::measure::{CLIENTS, Measured, start};
+use crate::shop::{Buying, Orders, Pace, Shop};
 
 /// Each number once on the way up and once on the way down, so that a machine that gets slower is fair to all.
 const REPLICAS: [usize; 4] = [1, 2, 4, 8];
@@ -69,6 +69,6 @@ fn one(
     built: &BTreeMap<String, PathBuf>,
     replicas: usize,
 ) -> Result<Orders> {
-    let admin = super::start(layout, supervisor, built, replicas, |_| Ok(()))?;
+    let admin = start(layout, supervisor, built, replicas, |_| Ok(()))?;
     Shop::new(layout, supervisor, &admin, built)?.buy(Buying::by(Pace::Users(CLIENTS)), || ())
 }

@@ -15,8 +15,8 @@ use machine::supervisor::Supervisor;
 use machine::{compile, signals};
 use serde_json::{Value, json};
 
-use super::floors::Figure;
-use super::{CLIENTS, Measured, ROUNDS};
+use crate::floors::Figure;
+use crate::measure::{CLIENTS, Measured, ROUNDS, start};
 
 /// Of each measurement.
 const SECONDS: u32 = 5;
@@ -30,7 +30,7 @@ const PAGE: &str = "/api/v1/products";
 pub fn measure(layout: &Layout, supervisor: &Supervisor) -> Result<Measured> {
     let built = compile::measured(layout)?;
     let load = built.get("load-reads").context("load-reads was not built")?;
-    let admin = super::start(layout, supervisor, &built, 1, |_| Ok(()))?;
+    let admin = start(layout, supervisor, &built, 1, |_| Ok(()))?;
     let database = admin.with_database(DATABASE);
     let taken: Vec<u16> = supervisor.state().ports.values().copied().collect();
     let address = format!("127.0.0.1:{}", net::choose(None, &taken)?);
