@@ -16,27 +16,6 @@ use crate::{
     up,
 };
 
-/// What `up` was asked for.
-pub struct UpArgs {
-    pub detach: bool,
-    pub port: u16,
-    pub release: bool,
-    /// A folder with the programs, which are built otherwise.
-    pub programs: Option<PathBuf>,
-    pub servers: bool,
-    pub no_demo: bool,
-    /// The API alone, without web pages.
-    pub no_storefront: bool,
-    /// PostgreSQL, RabbitMQ and nginx as containers.
-    pub docker: bool,
-    /// Processes of each service.
-    pub replicas: usize,
-    /// Prometheus and Alertmanager too.
-    pub observe: bool,
-    /// This is the process in the background of `--detach`.
-    pub detached: bool,
-}
-
 pub fn command() -> Command {
     let names = |id, name, help| Arg::new(id).value_name(name).help(help).action(ArgAction::Append);
     Command::new("cargo dockside")
@@ -310,7 +289,7 @@ pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
     let layout = Layout::new(dir)?;
     match name {
         "up" => {
-            let args = UpArgs {
+            let args = up::Args {
                 detach: m.get_flag("detach"),
                 port: m.get_one("port").copied().unwrap_or_default(),
                 release: m.get_flag("release"),

@@ -17,13 +17,37 @@ use machine::supervisor::{self, Supervisor};
 use machine::system::given;
 use machine::{compile, console, install, process, services, signals};
 
-use crate::cli::UpArgs;
+use crate::detach;
 
-pub fn run(layout: &Layout, args: &UpArgs) -> Result<ExitCode> {
+/// What `up` was asked for.
+pub struct Args {
+    pub detach: bool,
+    pub port: u16,
+    pub release: bool,
+    /// A folder with the programs, which are built otherwise.
+    pub programs: Option<PathBuf>,
+    pub servers: bool,
+    pub no_demo: bool,
+    /// The API alone, without web pages.
+    pub no_storefront: bool,
+    /// PostgreSQL, RabbitMQ and nginx as containers.
+    pub docker: bool,
+    /// Processes of each service.
+    pub replicas: usize,
+    /// Prometheus and Alertmanager too.
+    pub observe: bool,
+    /// This is the process in the background of `--detach`.
+    pub detached: bool,
+}
+
+pub fn run(layout: &Layout, args: &Args) -> Result<ExitCode> {
     let layout = &Layout { observed: args.observe, ..layout.clone() };
     layout.prepare()?;
     if args.detach && !args.detached {
-        return crate::detach::run(layout, args);
+        return match detach::run(layout)? {
+            Some(code) => Ok(code),
+            None => already_running(layout, !args.servers),
+        };
     }
     if args.detached {
         // A session of its own: closing the terminal does not reach it.
@@ -62,7 +86,7 @@ pub fn run(layout: &Layout, args: &UpArgs) -> Result<ExitCode> {
 }
 
 /// Says what runs here already; success when that is what was wanted: a shop, or its servers at least.
-pub fn already_running(layout: &Layout, shop: bool) -> Result<ExitCode> {
+fn already_running(layout: &Layout, shop: bool) -> Result<ExitCode> {
     let state = State::load(layout);
     let pid = state.supervisor.as_ref().map_or(0, |s| s.pid);
     let servers = state.ready && state.postgres.is_some();
@@ -76,14 +100,14 @@ pub fn already_running(layout: &Layout, shop: bool) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn built(layout: &Layout, args: &UpArgs) -> Result<BTreeMap<String, PathBuf>> {
+fn built(layout: &Layout, args: &Args) -> Result<BTreeMap<String, PathBuf>> {
     match &args.programs {
         Some(folder) => compile::built_in(folder),
         None => compile::services(layout, args.release),
     }
 }
 
-fn bring_up(layout: &Layout, supervisor: &Supervisor, args: &UpArgs) -> Result<()> {
+fn bring_up(layout: &Layout, supervisor: &Supervisor, args: &Args) -> Result<()> {
     let shop = !args.servers;
     if shop {
         services::check_edge_port(args.port)?;
@@ -148,7 +172,7 @@ impl FirstFailure {
     }
 }
 
-fn summary(state: &State, args: &UpArgs) {
+fn summary(state: &State, args: &Args) {
     line("");
     let (Some(postgres), Some(rabbitmq)) = (&state.postgres, &state.rabbitmq) else {
         return;
