@@ -173,6 +173,7 @@ fn up_command() -> Command {
                  installed when they are missing, and not as containers. Traces go where OTEL_EXPORTER_OTLP_ENDPOINT says.",
             ),
             flag("detached", "The process in the background of --detach").hide(true),
+            flag("for-tests", "Servers of test programs, which end when nobody uses them").hide(true).requires("servers"),
         ])
 }
 
@@ -301,6 +302,7 @@ pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
                 replicas: m.get_one("replicas").copied().unwrap_or(1),
                 observe: m.get_flag("observe"),
                 detached: m.get_flag("detached"),
+                for_tests: m.get_flag("for-tests"),
             };
             up::run(&layout, &args)
         }

@@ -7,6 +7,7 @@ mod detach;
 #[cfg(test)]
 mod docs;
 mod down;
+mod idle;
 mod load;
 mod logs;
 mod matrix;

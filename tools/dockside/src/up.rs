@@ -18,6 +18,7 @@ use machine::system::given;
 use machine::{compile, console, install, process, services, signals};
 
 use crate::detach;
+use crate::idle::Idle;
 
 /// What `up` was asked for.
 pub struct Args {
@@ -38,10 +39,12 @@ pub struct Args {
     pub observe: bool,
     /// This is the process in the background of `--detach`.
     pub detached: bool,
+    /// Servers of test programs: what is in them goes with them, and they end when nobody uses them any more.
+    pub for_tests: bool,
 }
 
 pub fn run(layout: &Layout, args: &Args) -> Result<ExitCode> {
-    let layout = &Layout { observed: args.observe, ..layout.clone() };
+    let layout = &Layout { observed: args.observe, passing: args.for_tests, ..layout.clone() };
     layout.prepare()?;
     if args.detach && !args.detached {
         return match detach::run(layout)? {
@@ -59,18 +62,25 @@ pub fn run(layout: &Layout, args: &Args) -> Result<ExitCode> {
     signals::install()?;
     step("dockside", &format!("starting; data and logs are in {}", layout.dir.display()));
     supervisor::stop_stale(layout);
+    let mut idle = args.for_tests.then(|| Idle::new(layout)).transpose()?;
+    if args.for_tests {
+        layout.forget_data()?;
+    }
     let supervisor = Supervisor::new(layout)?;
     let result = bring_up(layout, &supervisor, args);
     if result.is_ok() {
         supervisor.update(|s| s.ready = true)?;
         summary(&supervisor.state(), args);
-        while !signals::stop_asked() {
+        while !signals::stop_asked() && !idle.as_mut().is_some_and(Idle::over) {
             process::pause(100);
         }
         line("");
         step("dockside", "stopping (again Ctrl-C: at once)");
     }
     supervisor.stop();
+    if args.for_tests {
+        layout.forget_data()?;
+    }
     match result {
         Ok(()) => {
             step("dockside", "stopped; the data stays (`cargo dockside down --wipe` forgets it)");
@@ -116,7 +126,11 @@ fn bring_up(layout: &Layout, supervisor: &Supervisor, args: &Args) -> Result<()>
     let failure = FirstFailure::default();
     thread::scope(|scope| {
         let build = shop.then(|| scope.spawn(|| failure.of(built(layout, args))));
-        let servers = failure.of(install::missing(layout, shop, args.docker)).and_then(|contained| {
+        let contained = match args.for_tests {
+            true => install::present().map(|()| Vec::new()),
+            false => install::missing(layout, shop, args.docker),
+        };
+        let servers = failure.of(contained).and_then(|contained| {
             let within = |need| contained.contains(&need);
             let amqp = given("AMQP_URL");
             let broker =

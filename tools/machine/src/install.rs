@@ -206,6 +206,19 @@ pub fn all(layout: &Layout) -> Result<Vec<Need>> {
     install(layout, vec![Need::Postgres, Need::RabbitMq, Need::Nginx])
 }
 
+/// # Errors
+/// when PostgreSQL or RabbitMQ is missing, with what installs it. Nothing is installed.
+pub fn present() -> Result<()> {
+    let needs: Vec<Need> = [Need::Postgres, Need::RabbitMq].into_iter().filter(|n| n.missing()).collect();
+    if needs.is_empty() {
+        return Ok(());
+    }
+    let names = needs.iter().map(|n| n.name()).collect::<Vec<_>>().join(" and ");
+    let manager = MANAGERS.into_iter().find(|(_, program)| find(program, &[]).is_some());
+    let how = manager.map(|(manager, _)| format!(": {}", command_line(manager, &needs)));
+    bail!("{names} missing; install it{}", how.unwrap_or_default())
+}
+
 /// Python with its module venv, installed where it is missing.
 pub fn with_python(layout: &Layout) -> Result<PathBuf> {
     install(layout, vec![Need::Python])?;
