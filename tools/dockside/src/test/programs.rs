@@ -56,13 +56,10 @@ pub struct Built {
     pub programs: BTreeMap<String, PathBuf>,
 }
 
-/// Builds every test, and the programs that tests start: together, so that dependencies are compiled once.
-///
-/// This tool apart from the rest: its dependencies' features would make what `up` built useless.
+/// Builds every test, and the programs that tests start: together, so that dependencies are compiled once. Plain `cargo
+/// test --workspace` chooses the same features and finds them built.
 pub fn build(layout: &Layout) -> Result<Built> {
-    let mut built =
-        build_one(layout, &["build", "--workspace", "--exclude", "dockside", "--bins", "--tests"])?;
-    built.tests.extend(build_one(layout, &["test", "-p", "dockside", "--no-run"])?.tests);
+    let mut built = build_one(layout, &["build", "--workspace", "--bins", "--tests"])?;
     built.tests.sort_by(|a, b| (&a.package, &a.source).cmp(&(&b.package, &b.source)));
     Ok(built)
 }
