@@ -4,7 +4,7 @@ mod cards;
 
 use std::cmp::Ordering;
 
-use iso_currency::Currency as Iso;
+use iso_currency::{Currency as Iso, IntoEnumIterator};
 use serde::{Deserialize, Serialize};
 
 /// An ISO 4217 currency, e.g. `EUR`.
@@ -17,6 +17,13 @@ impl Currency {
     /// The currency of an upper-case alphabetic code; `None` for an unknown one.
     pub fn from_code(code: &str) -> Option<Self> {
         Iso::from_code(code).map(Self)
+    }
+
+    /// Every code of ISO 4217, in alphabetical order.
+    pub fn codes() -> Vec<&'static str> {
+        let mut codes: Vec<_> = Iso::iter().map(|currency| currency.code()).collect();
+        codes.sort_unstable();
+        codes
     }
 
     pub fn code(self) -> &'static str {

@@ -63,20 +63,13 @@ pub fn price() -> Object {
 /// A merge patch may hold either half of a price.
 pub fn price_change() -> Object {
     let amount = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0)).maximum(Some(MAX_AMOUNT));
-    let currency = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(currencies()));
+    let currency = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(Currency::codes()));
     ObjectBuilder::new()
         .schema_type(Type::Object)
         .property("amount", amount.description(Some("Minor units.")))
         .property("currency", currency.description(Some("ISO 4217.")))
         .additional_properties(Some(AdditionalProperties::FreeForm(false)))
         .build()
-}
-
-/// Every code that is one.
-fn currencies() -> impl Iterator<Item = &'static str> {
-    let letters = || 'A'..='Z';
-    let codes = letters().flat_map(move |a| letters().flat_map(move |b| letters().map(move |c| [a, b, c])));
-    codes.filter_map(|code| Currency::from_code(&code.iter().collect::<String>())).map(Currency::code)
 }
 
 pub fn attributes() -> Object {

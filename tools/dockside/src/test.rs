@@ -17,13 +17,13 @@ use anyhow::{Context, Result, bail, ensure};
 use chaos_shop::cluster;
 use machine::commands::finish;
 use machine::compile::{self, cargo};
-use machine::console::{bold, green, line, red, seconds, step};
+use machine::console::{bold, dim, green, line, red, seconds, step};
 use machine::install::Need;
 use machine::layout::{Layout, Lock, free_space};
 use machine::servers::{rabbitmq, start};
 use machine::state::Secrets;
 use machine::supervisor::{self, Supervisor};
-use machine::{debian, install, services, signals};
+use machine::{debian, install, process, services, signals};
 
 use crate::test::programs::{Built, Lanes};
 use crate::{bench, contracts, observability, openapi};
@@ -33,6 +33,9 @@ pub const PROMISES: [&str; 10] = ["p1_", "p2_", "p3_", "p4_", "p5_", "p6_", "p7_
 
 /// The package with the tests that cross services.
 const SYSTEM: &str = "system-tests";
+
+/// The packages of this command line.
+const TOOL: [&str; 6] = ["dockside", "machine", "chaos-shop", "images", "bench", "deploy-test"];
 
 /// The file of its tests in a browser, which run apart.
 const WEB: &str = "web";
@@ -120,10 +123,9 @@ impl Plan {
                 "conformance" => plan.conformance = true,
                 "cluster" => plan.cluster = true,
                 "sandbox" => plan.packages.push("payment-sandbox".to_owned()),
-                "user" | "product" | "order" | "messaging" | "service" | "proto" | "dockside"
-                | "operator" | "load" | "payment-sandbox" | "storefront" => {
-                    plan.packages.push(name.clone());
-                }
+                "dockside" => plan.packages.extend(TOOL.map(str::to_owned)),
+                "user" | "product" | "order" | "messaging" | "service" | "proto" | "operator" | "load"
+                | "payment-sandbox" | "storefront" => plan.packages.push(name.clone()),
                 _ => plan.filters.push(name.clone()),
             }
         }
@@ -152,10 +154,19 @@ impl Plan {
     }
 }
 
+/// A step that has ended.
+struct Step {
+    name: String,
+    took: Duration,
+    /// What all processors of the machine worked meanwhile.
+    busy: Option<Duration>,
+    passed: bool,
+}
+
 /// Runs steps, remembers their times and prints the table at the end.
 #[derive(Default)]
 struct Run {
-    steps: Vec<(String, Duration, bool)>,
+    steps: Vec<Step>,
     /// What did not run here, and why.
     skipped: Vec<String>,
 }
@@ -163,17 +174,24 @@ struct Run {
 impl Run {
     fn step<T>(&mut self, name: &str, action: impl FnOnce() -> Result<T>) -> Result<T> {
         step(name, "...");
-        let start = Instant::now();
+        let (start, busy) = (Instant::now(), process::busy());
         let result = signals::check().and_then(|()| action());
-        self.steps.push((name.to_owned(), start.elapsed(), result.is_ok()));
+        self.steps.push(Step {
+            name: name.to_owned(),
+            took: start.elapsed(),
+            busy: process::busy().zip(busy).map(|(after, before)| after.saturating_sub(before)),
+            passed: result.is_ok(),
+        });
         result.with_context(|| name.to_owned())
     }
 
     fn table(&self) {
         line("");
-        for (name, took, ok) in &self.steps {
-            let word = if *ok { green("ok    ") } else { red("FAILED") };
-            line(&format!("  {word}  {name:<20} {:>12}", seconds(*took)));
+        line(&dim(&format!("  {:<28} {:>12} {:>16}", "step", "took", "processors' time")));
+        for Step { name, took, busy, passed } in &self.steps {
+            let word = if *passed { green("ok    ") } else { red("FAILED") };
+            let busy = busy.map(seconds).unwrap_or_default();
+            line(&format!("  {word}  {name:<20} {:>12} {busy:>16}", seconds(*took)));
         }
         for what in &self.skipped {
             line(&format!("  {}  {what}", bold(&red("SKIPPED"))));
@@ -570,6 +588,8 @@ mod tests {
         assert_eq!(plan(&["cluster"]), Plan { cluster: true, ..Plan::default() });
         let sandbox = plan(&["sandbox"]);
         assert!(sandbox.runs("payment-sandbox") && !sandbox.runs("order") && !sandbox.system);
+        let tool = plan(&["dockside"]);
+        assert!(tool.runs("dockside") && tool.runs("machine") && !tool.runs("order"));
         let storefront = plan(&["storefront"]);
         assert!(storefront.runs("storefront") && !storefront.system && storefront.filters.is_empty());
         let filter = plan(&["oversold"]);

@@ -139,9 +139,27 @@ pub fn output(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&out.stdout).into_owned())
 }
 
+/// What all processors of the machine have worked since it started (`man 5 proc_stat`); `None` where nothing says it.
+pub fn busy() -> Option<Duration> {
+    let ticks = worked(&std::fs::read_to_string("/proc/stat").ok()?)?;
+    Some(Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second()))
+}
+
+/// User, nice, system, interrupts; neither idle nor waiting.
+fn worked(stat: &str) -> Option<u64> {
+    let counts: Vec<u64> = stat.lines().next()?.split_whitespace().skip(1).flat_map(str::parse).collect();
+    [0, 1, 2, 5, 6].iter().map(|place| counts.get(*place).copied()).sum()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn idle_processors_have_not_worked() {
+        assert_eq!(worked("cpu  10 20 30 9999 888 4 5 777 0 0\ncpu0 1 1 1 1"), Some(69));
+        assert_eq!(worked(""), None);
+    }
 
     #[test]
     fn this_process_is_alive_and_one_that_started_at_another_time_is_not() {
