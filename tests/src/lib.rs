@@ -2,7 +2,7 @@
 //! check on what the services say, through its database and the payment
 //! sandbox's ledger.
 //!
-//! `cargo dockside test system` starts the shop and runs these tests.
+//! `cargo dockside test system` starts the shop and runs these tests. Without it they are skipped, which they say.
 
 pub mod chaos;
 pub mod failpoints;
@@ -10,8 +10,10 @@ pub mod keys;
 pub mod oracle;
 
 use std::future::Future;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Output};
+use std::sync::Once;
 use std::time::{Duration, Instant, SystemTime};
 
 use reqwest::{Method, RequestBuilder, StatusCode};
@@ -35,8 +37,25 @@ pub struct Shop {
 
 #[expect(clippy::disallowed_methods, reason = "tests have no settings of their own")]
 fn setting(name: &str) -> String {
-    std::env::var(name)
-        .unwrap_or_else(|_| panic!("{name} is not set: run these with `cargo dockside test system`"))
+    std::env::var(name).unwrap_or_else(|_| without_a_shop(name))
+}
+
+/// Ends this program with one sentence: nothing of it can run. Test programs end well, so that plain `cargo test
+/// --workspace` goes on; any other program fails.
+fn without_a_shop(name: &str) -> ! {
+    static SAID: Once = Once::new();
+    let program = std::env::current_exe().unwrap_or_default();
+    // Where cargo puts the programs of tests, and those alone.
+    let test = program.parent().is_some_and(|folder| folder.ends_with("deps"));
+    let skipped = if test { "SKIPPED: these tests need" } else { "this needs" };
+    SAID.call_once(|| {
+        // Not `eprintln!`, which the tests' harness would keep to itself.
+        let text = format!(
+            "\n{skipped} the running shop ({name} is not set): run `cargo dockside test system web`\n"
+        );
+        std::io::stderr().write_all(text.as_bytes()).ok();
+    });
+    std::process::exit(if test { 0 } else { 2 })
 }
 
 /// `cargo dockside`, told to do something with the shop in a folder.

@@ -2,12 +2,14 @@
 //! place of their own on a real broker, an issuer of access tokens, and a look
 //! at plans and routes.
 
-pub mod arrows;
 pub mod metadata;
 pub mod pgbouncer;
 pub mod plans;
 pub mod proxy;
 pub mod routes;
+mod servers;
+
+pub use arrows;
 
 use std::future::Future;
 use std::path::Path;
@@ -21,15 +23,10 @@ use service::auth::{AUDIENCE, Claims, ISSUER, Role, TOKEN_TYPE};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool, Postgres, Transaction};
 use uuid::Uuid;
 
-#[expect(clippy::disallowed_methods, reason = "tests have no settings of their own")]
-fn setting(name: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run tests with `cargo dockside test`"))
-}
-
 /// The URL of a new database with an empty `schema`. It stays until another test program starts after this one.
 pub async fn database(schema: &str) -> String {
     static FIRST: Once = Once::new();
-    let admin = setting("TEST_DATABASE_URL");
+    let admin = servers::database();
     let name = format!("test_{}_{}", std::process::id(), Uuid::now_v7().simple());
     let mut connection = PgConnection::connect(&admin).await.expect("PostgreSQL for tests answers");
     let mut first = false;
@@ -41,7 +38,7 @@ pub async fn database(schema: &str) -> String {
     connection.execute(AssertSqlSafe(create)).await.expect("a database can be created");
     connection.close().await.ok();
 
-    let mut url: reqwest::Url = admin.parse().expect("TEST_DATABASE_URL is a URL");
+    let mut url: reqwest::Url = admin.parse().expect("the address of PostgreSQL is a URL");
     url.set_path(&name);
     let mut connection = PgConnection::connect(url.as_str()).await.expect("the new database answers");
     let prepare = format!(
@@ -76,7 +73,7 @@ pub async fn begin(pool: &PgPool) -> Transaction<'static, Postgres> {
 
 /// The test broker's URL.
 pub fn amqp_url() -> String {
-    setting("TEST_AMQP_URL")
+    servers::broker()
 }
 
 /// The address of no broker, for tests that need none: whatever a client waits

@@ -8,36 +8,13 @@ use anyhow::Result;
 use clap::builder::RangedU64ValueParser;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use machine::layout::{DEFAULT_DIR, Layout};
+use machine::smoke;
 
-use crate::layout::Layout;
 use crate::{
-    bench, chaos, cluster, contracts, deploy_test, down, images, load, logs, matrix, openapi, operator,
-    prepare, restart, smoke, status, test, up,
+    bench, contracts, down, load, logs, matrix, openapi, operator, prepare, program, restart, status, test,
+    up,
 };
-
-/// The folder of the shop's data, logs and state, under the checkout.
-pub const DEFAULT_DIR: &str = ".dockside";
-
-/// What `up` was asked for.
-pub struct UpArgs {
-    pub detach: bool,
-    pub port: u16,
-    pub release: bool,
-    /// A folder with the programs, which are built otherwise.
-    pub programs: Option<PathBuf>,
-    pub servers: bool,
-    pub no_demo: bool,
-    /// The API alone, without web pages.
-    pub no_storefront: bool,
-    /// PostgreSQL, RabbitMQ and nginx as containers.
-    pub docker: bool,
-    /// Processes of each service.
-    pub replicas: usize,
-    /// Prometheus and Alertmanager too.
-    pub observe: bool,
-    /// This is the process in the background of `--detach`.
-    pub detached: bool,
-}
 
 pub fn command() -> Command {
     let names = |id, name, help| Arg::new(id).value_name(name).help(help).action(ArgAction::Append);
@@ -130,12 +107,8 @@ pub fn command() -> Command {
                         bench::ALL.into_iter().chain(test::BENCHES.map(|(name, _, _)| name)).collect::<Vec<_>>(),
                     ),
                 ),
-            Command::new("deploy-test")
-                .about("Test the images and docker-compose.yml under load on a Docker engine: all steps, or the one named")
-                .long_about(deploy_test::help())
-                .arg(Arg::new("step").value_name("STEP").value_parser(deploy_test::names()))
-                .arg(flag("keep", "Leave the shop running, to look at it")),
-            images_command(),
+            program::command(program::DEPLOY_TEST),
+            program::command(program::IMAGES),
             Command::new("openapi")
                 .about("Write docs/openapi.json, the API's document, from the services' code")
                 .arg(flag("check", "Change nothing; fail when it is out of date")),
@@ -200,6 +173,7 @@ fn up_command() -> Command {
                  installed when they are missing, and not as containers. Traces go where OTEL_EXPORTER_OTLP_ENDPOINT says.",
             ),
             flag("detached", "The process in the background of --detach").hide(true),
+            flag("for-tests", "Servers of test programs, which end when nobody uses them").hide(true).requires("servers"),
         ])
 }
 
@@ -303,27 +277,6 @@ fn programs(name: &'static str, help: &'static str) -> Arg {
     Arg::new(name).long(name).value_name("FOLDER").help(help).value_parser(value_parser!(PathBuf))
 }
 
-fn images_command() -> Command {
-    Command::new("images")
-        .about("Build the container images; show their sizes and layers, and what is in them")
-        .long_about(
-            "Build the container images; show their sizes and layers, and what is in them.\n\nWrites a bill of \
-             materials of each (CycloneDX 1.6, JSON) into the folder's images/: its crates, and the packages of its \
-             base image. Where trivy or grype is installed, image and bill of materials are scanned for known \
-             vulnerabilities. Fails when an image is larger than 20 MiB compressed, or when the scanner finds \
-             something serious that has a fix. Needs a Docker engine.",
-        )
-        .args([
-            Arg::new("tag").long("tag").value_name("TAG").help("Of dockside/NAME:TAG").default_value("dev"),
-            Arg::new("platform")
-                .long("platform")
-                .value_name("OS/ARCH")
-                .value_parser(["linux/amd64", "linux/arm64"])
-                .help("The engine's own when left out"),
-            flag("no-build", "Look at the images that are there"),
-        ])
-}
-
 fn flag(name: &'static str, help: &'static str) -> Arg {
     Arg::new(name).long(name).help(help).action(ArgAction::SetTrue)
 }
@@ -337,7 +290,7 @@ pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
     let layout = Layout::new(dir)?;
     match name {
         "up" => {
-            let args = UpArgs {
+            let args = up::Args {
                 detach: m.get_flag("detach"),
                 port: m.get_one("port").copied().unwrap_or_default(),
                 release: m.get_flag("release"),
@@ -349,6 +302,7 @@ pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
                 replicas: m.get_one("replicas").copied().unwrap_or(1),
                 observe: m.get_flag("observe"),
                 detached: m.get_flag("detached"),
+                for_tests: m.get_flag("for-tests"),
             };
             up::run(&layout, &args)
         }
@@ -376,7 +330,7 @@ pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
         }
         "chaos" => {
             let number = |id: &str| m.get_one::<u64>(id).copied();
-            let args = chaos::Args {
+            let args = chaos_shop::Args {
                 seed: number("seed"),
                 // A run on a cluster ends with its faults, and at the latest with this.
                 minutes: match (m.get_flag("cluster"), m.value_source("minutes")) {
@@ -397,20 +351,12 @@ pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
                 short: m.get_flag("short"),
                 count: number("count"),
             };
-            if args.cluster { cluster::run(&layout, &args) } else { chaos::run(&layout, &args) }
-        }
-        "deploy-test" => deploy_test::run(&layout, text("step"), m.get_flag("keep")),
-        "images" => {
-            let args = images::Args {
-                tag: text("tag").unwrap_or_default().to_owned(),
-                platform: text("platform").map(str::to_owned),
-                no_build: m.get_flag("no-build"),
-            };
-            images::run(&layout, &args)
+            chaos_shop::run(&layout, &args)
         }
         "openapi" => openapi::run(&layout, m.get_flag("check")),
         "prepare" => prepare::run(&layout, &list("crates")),
         load::NAME => load::run(&layout, m),
+        name if program::is(name) => program::run(&layout, name, m),
         name if operator::is(name) => operator::run(&layout, name, m),
         other => anyhow::bail!("no command {other}"),
     }

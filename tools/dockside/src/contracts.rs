@@ -5,12 +5,11 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-
-use crate::console::step;
-use crate::layout::Layout;
-use crate::state::{State, random_hex};
-use crate::test::programs::finish;
-use crate::{install, signals};
+use machine::commands::finish;
+use machine::console::step;
+use machine::layout::Layout;
+use machine::state::{State, random_hex};
+use machine::{install, signals};
 
 /// The gRPC services and events: linted, and compatible with those of the last commit. The OpenAPI document: linted.
 pub fn files(layout: &Layout) -> Result<()> {

@@ -6,19 +6,18 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use machine::console::line;
+use machine::layout::{Layout, Lock};
+use machine::process::{self, Identity, Signal};
+use machine::signals;
+use machine::state::State;
 
-use crate::cli::UpArgs;
-use crate::console::line;
-use crate::layout::{Layout, Lock};
-use crate::process::{self, Identity, Signal};
-use crate::signals;
-use crate::state::State;
-
-pub fn run(layout: &Layout, args: &UpArgs) -> Result<ExitCode> {
+/// The code to end with; `None` when another process is at work in the folder.
+pub fn run(layout: &Layout) -> Result<Option<ExitCode>> {
     match Lock::acquire(layout)? {
         // Let go at once: the process in the background takes it.
         Some(lock) => drop(lock),
-        None => return crate::up::already_running(layout, !args.servers),
+        None => return Ok(None),
     }
     signals::install()?;
     layout.rotate_log("dockside")?;
@@ -43,11 +42,11 @@ pub fn run(layout: &Layout, args: &UpArgs) -> Result<ExitCode> {
             // The summary is written right after the state.
             process::pause(200);
             follow.show("")?;
-            return Ok(ExitCode::SUCCESS);
+            return Ok(Some(ExitCode::SUCCESS));
         }
         if let Some(status) = ended {
             follow.show("")?;
-            return Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+            return Ok(Some(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE }));
         }
         if signals::stop_asked() {
             line("stopping");
@@ -56,7 +55,7 @@ pub fn run(layout: &Layout, args: &UpArgs) -> Result<ExitCode> {
                 identity.wait_gone(Duration::from_secs(180));
             }
             follow.show("")?;
-            return Ok(ExitCode::from(130));
+            return Ok(Some(ExitCode::from(130)));
         }
         process::pause(100);
     }

@@ -1,17 +1,16 @@
 //! `down`: stops what runs, whether or not its supervisor still lives; `--wipe` forgets the data.
 
 use std::fs;
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
-
-use crate::console::{line, step};
-use crate::layout::{Layout, Lock};
-use crate::process::Signal;
-use crate::state::State;
-use crate::{restart, shutdown, signals};
+use anyhow::{Result, bail};
+use machine::console::{line, step};
+use machine::layout::{Layout, Lock, remove};
+use machine::process::Signal;
+use machine::signals;
+use machine::state::State;
+use machine::supervisor::{restart::FILES, shutdown};
 
 /// Every process's grace, one after the other, and some more.
 const LIMIT: Duration = Duration::from_secs(180);
@@ -71,7 +70,7 @@ fn forget(layout: &Layout) -> Result<()> {
         if Lock::acquire(layout)?.is_none() {
             bail!("another `cargo dockside` is at work in {}", layout.dir.display());
         }
-        forget_data(layout)?;
+        layout.forget_data()?;
     }
     for name in ["logs", "test", "chaos", "bench"] {
         remove(&layout.dir.join(name))?;
@@ -79,7 +78,7 @@ fn forget(layout: &Layout) -> Result<()> {
     for entry in fs::read_dir(&layout.dir)?.flatten() {
         let name = entry.file_name();
         let ours = ["secrets.json", "state.json", "lock", "order.key.pem", "order.key.pub"];
-        if ours.iter().chain(&restart::FILES).any(|o| name == *o) {
+        if ours.iter().chain(&FILES).any(|o| name == *o) {
             fs::remove_file(entry.path())?;
         }
     }
@@ -87,34 +86,4 @@ fn forget(layout: &Layout) -> Result<()> {
     fs::remove_dir(&layout.dir).ok();
     step("dockside", "all data is forgotten");
     Ok(())
-}
-
-/// Removes what the servers, the sandbox and the services keep. Nothing of it may run.
-pub fn forget_data(layout: &Layout) -> Result<()> {
-    let outside = layout.outside();
-    if outside.exists() {
-        remove(&outside)?;
-        // Stays while other checkouts have data there.
-        outside.parent().map(fs::remove_dir);
-    }
-    let names = [
-        "postgres",
-        "rabbitmq",
-        "docker-postgres",
-        "docker-rabbitmq",
-        "edge",
-        "sandbox",
-        "objects",
-        "monitoring",
-    ];
-    names.iter().try_for_each(|name| remove(&layout.dir.join(name)))
-}
-
-fn remove(path: &Path) -> Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            Err(e).with_context(|| format!("cannot remove {}", path.display()))
-        }
-        _ => Ok(()),
-    }
 }

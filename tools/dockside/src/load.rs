@@ -6,10 +6,11 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
 use clap::ArgMatches;
+use machine::compile;
+use machine::layout::Layout;
+use machine::state::State;
 
-use crate::layout::Layout;
-use crate::state::State;
-use crate::{compile, operator};
+use crate::operator;
 
 pub const NAME: &str = "load";
 

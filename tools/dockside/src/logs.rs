@@ -4,12 +4,12 @@ use std::fs::File;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
+use machine::console::{dim, line};
+use machine::layout::Layout;
+use machine::process::{pause, tail};
+use machine::signals;
 
-use crate::console::{dim, line};
 use crate::detach::Follow;
-use crate::layout::Layout;
-use crate::process::{pause, tail};
-use crate::signals;
 
 pub fn run(layout: &Layout, service: Option<&str>, follow: bool, lines: usize) -> Result<ExitCode> {
     let mut names: Vec<String> = std::fs::read_dir(layout.logs())

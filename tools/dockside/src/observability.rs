@@ -4,10 +4,9 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::Result;
-
-use crate::layout::Layout;
-use crate::test::programs::finish;
-use crate::{install, up};
+use machine::commands::finish;
+use machine::install;
+use machine::layout::Layout;
 
 /// All that can be told without a shop.
 pub fn files(layout: &Layout) -> Result<()> {
@@ -18,7 +17,7 @@ pub fn files(layout: &Layout) -> Result<()> {
 
 /// Every query of the dashboards, asked of Prometheus while the shop of this folder sells.
 pub fn queries(layout: &Layout) -> Result<()> {
-    finish(python(layout, "trial.py")?.envs(up::announced(layout)?))
+    finish(python(layout, "trial.py")?.envs(layout.announced()?))
 }
 
 fn python(layout: &Layout, file: &str) -> Result<Command> {

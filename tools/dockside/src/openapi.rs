@@ -6,12 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail, ensure};
+use machine::compile;
+use machine::console::step;
+use machine::layout::Layout;
+use machine::process::output;
 use serde_json::{Value, json};
-
-use crate::compile;
-use crate::console::step;
-use crate::layout::Layout;
-use crate::process::output;
 
 const SERVICES: [&str; 3] = ["user", "product", "order"];
 

@@ -6,10 +6,9 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
 use clap::{Arg, ArgMatches};
-
-use crate::compile;
-use crate::layout::Layout;
-use crate::state::{Secrets, State};
+use machine::compile;
+use machine::layout::Layout;
+use machine::state::{Secrets, State};
 
 /// What is passed on, and what `--help` says of it here.
 const COMMANDS: [(&str, &str); 4] = [

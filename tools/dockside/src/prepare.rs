@@ -11,17 +11,17 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
+use machine::compile::{cargo, cargo_missing};
+use machine::console::{line, step};
+use machine::install::Need;
+use machine::layout::{Layout, Lock};
+use machine::servers::{postgres, start};
+use machine::state::{Secrets, State};
+use machine::supervisor::{self, Supervisor};
+use machine::url::Url;
+use machine::{install, signals};
 
 use self::metadata::{differences, read, replace};
-use crate::compile::{cargo, cargo_missing};
-use crate::console::{line, step};
-use crate::install::Need;
-use crate::layout::{Layout, Lock};
-use crate::servers::{postgres, start};
-use crate::state::{Secrets, State};
-use crate::supervisor::Supervisor;
-use crate::url::Url;
-use crate::{install, signals, up};
 
 /// A crate with checked queries. Its `sqlx.toml` names the variable.
 struct Checked {
@@ -82,7 +82,7 @@ pub fn run(layout: &Layout, only: &[String]) -> Result<ExitCode> {
                     layout.dir.display()
                 );
             };
-            up::stop_stale(layout);
+            supervisor::stop_stale(layout);
             let contained = install::postgres(layout)?.contains(&Need::Postgres);
             let supervisor = Supervisor::new(layout)?;
             let secrets = Secrets::load_or_create(layout)?;

@@ -1,33 +1,20 @@
 //! `restart`: replaces the running processes of a service, one after the other.
 //!
-//! The supervisor does it, as it is who keeps them running. It is asked by a file, which it looks for as often as after its
-//! processes, and answers by another.
+//! The supervisor does it, as it is who keeps them running; see `machine::supervisor::restart`.
 
 use std::fs;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use machine::console::{self, bold, line, seconds, step};
+use machine::layout::{Layout, Lock, write_private};
+use machine::process::pause;
+use machine::signals;
+use machine::state::{State, random_hex, service_of};
+use machine::supervisor::restart::{ANSWER, LIMIT, LOCK, REQUEST, forget};
+use machine::supervisor::shutdown::GRACE;
 use serde_json::{Value, json};
-
-use crate::console::{self, bold, line, seconds, step};
-use crate::layout::{Layout, Lock, write_private};
-use crate::process::pause;
-use crate::services::service_of;
-use crate::shutdown::GRACE;
-use crate::signals;
-use crate::state::{State, random_hex};
-use crate::supervisor::Supervisor;
-
-const REQUEST: &str = "restart.request";
-const ANSWER: &str = "restart.answer";
-const LOCK: &str = "restart.lock";
-pub const FILES: [&str; 3] = [REQUEST, ANSWER, LOCK];
-
-/// Until a new process serves.
-const LIMIT: Duration = Duration::from_secs(60);
 
 pub fn run(layout: &Layout, service: &str) -> Result<ExitCode> {
     let state = State::load(layout);
@@ -98,62 +85,11 @@ fn answered(layout: &Layout, state: &State, id: &str, names: &[String]) -> Resul
     }
 }
 
-/// Removes what an earlier restart left.
-pub fn forget(layout: &Layout) {
-    for name in [REQUEST, ANSWER] {
-        // Missing, as a rule.
-        let _ = fs::remove_file(layout.dir.join(name));
-    }
-}
-
-/// Does what was asked for, if anything was, in a thread of its own.
-pub fn serve(supervisor: &Arc<Supervisor>) {
-    let path = supervisor.layout().dir.join(REQUEST);
-    let Ok(bytes) = fs::read(&path) else { return };
-    // Before the work, so that it is done once.
-    if fs::remove_file(&path).is_err() {
-        return;
-    }
-    let request: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-    let supervisor = Arc::clone(supervisor);
-    thread::spawn(move || {
-        // One at a time, or both replicas of a service could be away: who asked may have gone without waiting.
-        static AT_IT: Mutex<()> = Mutex::new(());
-        let _at_it = AT_IT.lock().unwrap_or_else(PoisonError::into_inner);
-        let names = request["names"].as_array().into_iter().flatten().filter_map(Value::as_str);
-        if let Err(e) = replace(&supervisor, &request["id"], names) {
-            console::event("dockside", &format!("restart: {e:#}"));
-        }
-    });
-}
-
-/// One after the other; a process that does not get ready is the last one, so that the others go on serving.
-fn replace<'a>(supervisor: &Supervisor, id: &Value, names: impl Iterator<Item = &'a str>) -> Result<()> {
-    let path = supervisor.layout().dir.join(ANSWER);
-    let mut restarted = Vec::new();
-    for name in names {
-        let mut answer = json!({"id": id});
-        match supervisor.restart(name, LIMIT) {
-            Ok(took) => {
-                step(name, &format!("restarted, ready in {}", seconds(took)));
-                restarted.push(json!({"name": name, "millis": took.as_millis() as u64}));
-            }
-            Err(e) => answer["error"] = json!(format!("{e:#}")),
-        }
-        answer["restarted"] = json!(restarted);
-        write_private(&path, &serde_json::to_vec(&answer)?)?;
-        if !answer["error"].is_null() {
-            break;
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::Probe;
-    use crate::state::{Addresses, Process};
+    use machine::net::Probe;
+    use machine::state::{Addresses, Process};
 
     #[test]
     fn a_service_means_all_of_its_replicas() {

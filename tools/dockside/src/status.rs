@@ -4,13 +4,12 @@ use std::process::ExitCode;
 use std::thread;
 
 use anyhow::Result;
+use machine::console::{bold, dim, green, line, red};
+use machine::layout::Layout;
+use machine::net::Probe;
+use machine::state::{Addresses, Process, State};
+use machine::url::Url;
 use serde_json::{Value, json};
-
-use crate::console::{bold, dim, green, line, red};
-use crate::layout::Layout;
-use crate::net::Probe;
-use crate::state::{Addresses, Process, State};
-use crate::url::Url;
 
 pub fn run(layout: &Layout, as_json: bool) -> Result<ExitCode> {
     let state = State::load(layout);
@@ -123,7 +122,7 @@ fn document(state: &State, shown: &[Shown], ready: &[bool]) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::process::Identity;
+    use machine::process::Identity;
 
     fn order(identity: Option<Identity>) -> Process {
         Process {

@@ -14,25 +14,28 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use chaos_shop::cluster;
+use machine::commands::finish;
+use machine::compile::{self, cargo};
+use machine::console::{bold, dim, green, line, red, seconds, step};
+use machine::install::Need;
+use machine::layout::{Layout, Lock, free_space};
+use machine::servers::{rabbitmq, start};
+use machine::state::Secrets;
+use machine::supervisor::{self, Supervisor};
+use machine::{debian, install, process, services, signals};
 
-use crate::compile::{self, cargo};
-use crate::console::{bold, dim, green, line, red, seconds, step};
-use crate::install::Need;
-use crate::layout::{Layout, Lock, free_space};
-use crate::servers::{rabbitmq, start};
-use crate::state::Secrets;
-use crate::supervisor::Supervisor;
-use crate::test::programs::{Built, Lanes, finish};
-use crate::{
-    bench, chaos, cluster, contracts, debian, down, install, observability, openapi, process, services,
-    signals, up,
-};
+use crate::test::programs::{Built, Lanes};
+use crate::{bench, contracts, observability, openapi};
 
 /// What `matrix` runs unless it is told: each promise's short run.
 pub const PROMISES: [&str; 10] = ["p1_", "p2_", "p3_", "p4_", "p5_", "p6_", "p7_", "p8_", "p9_", "p10_"];
 
 /// The package with the tests that cross services.
 const SYSTEM: &str = "system-tests";
+
+/// The packages of this command line.
+const TOOL: [&str; 6] = ["dockside", "machine", "chaos-shop", "images", "bench", "deploy-test"];
 
 /// The file of its tests in a browser, which run apart.
 const WEB: &str = "web";
@@ -120,10 +123,9 @@ impl Plan {
                 "conformance" => plan.conformance = true,
                 "cluster" => plan.cluster = true,
                 "sandbox" => plan.packages.push("payment-sandbox".to_owned()),
-                "user" | "product" | "order" | "messaging" | "service" | "proto" | "dockside"
-                | "operator" | "load" | "payment-sandbox" | "storefront" => {
-                    plan.packages.push(name.clone());
-                }
+                "dockside" => plan.packages.extend(TOOL.map(str::to_owned)),
+                "user" | "product" | "order" | "messaging" | "service" | "proto" | "operator" | "load"
+                | "payment-sandbox" | "storefront" => plan.packages.push(name.clone()),
                 _ => plan.filters.push(name.clone()),
             }
         }
@@ -230,9 +232,9 @@ fn execute(layout: &Layout, plan: &Plan, others: &Others) -> Result<ExitCode> {
         bail!("another test run is at work in {}", layout.dir.display());
     };
     signals::install()?;
-    up::stop_stale(&layout);
+    supervisor::stop_stale(&layout);
     // Every run starts from nothing; the data of the last one stays until then, for who wants to look at it.
-    down::forget_data(&layout)?;
+    layout.forget_data()?;
     let supervisor = Supervisor::new(&layout)?;
     supervisor.expect_deaths();
     let mut run = Run::default();
@@ -246,7 +248,7 @@ fn execute(layout: &Layout, plan: &Plan, others: &Others) -> Result<ExitCode> {
         }
         Err(e) => Err(e),
         Ok(()) => {
-            line(&format!("{} in {}", bold(&green("all passed")), seconds(crate::console::since_start())));
+            line(&format!("{} in {}", bold(&green("all passed")), seconds(machine::console::since_start())));
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -435,7 +437,7 @@ fn tested(
             };
             services::start(layout, supervisor, &options, &secrets, &admin, &built, &broker)?;
             supervisor.update(|s| s.ready = true)?;
-            up::announced(layout)
+            layout.announced()
         })
     };
     if !plan.benches.is_empty() {
@@ -526,7 +528,7 @@ fn poolers(layout: &Layout) -> [Result<(String, String), String>; 2] {
 
 /// A shop of its own on servers that fail over, and a few faults.
 fn on_cluster(layout: &Layout, built: &BTreeMap<String, PathBuf>) -> Result<()> {
-    let args = chaos::Args {
+    let args = chaos_shop::Args {
         seed: Some(SEED),
         minutes: 10,
         faults: None,
@@ -544,7 +546,7 @@ fn on_cluster(layout: &Layout, built: &BTreeMap<String, PathBuf>) -> Result<()> 
         count: None,
     };
     let status = match built.is_empty() {
-        true => cluster::run(layout, &args)?,
+        true => chaos_shop::run(layout, &args)?,
         false => cluster::enter(layout, &args, built)?,
     };
     ensure!(status == ExitCode::SUCCESS, "a promise was broken: see above");
@@ -586,6 +588,8 @@ mod tests {
         assert_eq!(plan(&["cluster"]), Plan { cluster: true, ..Plan::default() });
         let sandbox = plan(&["sandbox"]);
         assert!(sandbox.runs("payment-sandbox") && !sandbox.runs("order") && !sandbox.system);
+        let tool = plan(&["dockside"]);
+        assert!(tool.runs("dockside") && tool.runs("machine") && !tool.runs("order"));
         let storefront = plan(&["storefront"]);
         assert!(storefront.runs("storefront") && !storefront.system && storefront.filters.is_empty());
         let filter = plan(&["oversold"]);

@@ -6,23 +6,51 @@ use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
+use machine::console::{bold, line, seconds, step};
+use machine::install::Need;
+use machine::layout::{Layout, Lock};
+use machine::servers::monitoring;
+use machine::servers::start;
+use machine::state::{Secrets, State};
+use machine::supervisor::{self, Supervisor};
+use machine::system::given;
+use machine::{compile, console, install, process, services, signals};
 
-use crate::cli::UpArgs;
-use crate::console::{bold, line, seconds, step};
-use crate::install::Need;
-use crate::layout::{Layout, Lock};
-use crate::servers::monitoring;
-use crate::servers::start::{self, given};
-use crate::state::{Secrets, State};
-use crate::supervisor::Supervisor;
-use crate::{compile, console, install, process, services, shutdown, signals};
+use crate::detach;
+use crate::idle::Idle;
 
-pub fn run(layout: &Layout, args: &UpArgs) -> Result<ExitCode> {
-    let layout = &Layout { observed: args.observe, ..layout.clone() };
+/// What `up` was asked for.
+pub struct Args {
+    pub detach: bool,
+    pub port: u16,
+    pub release: bool,
+    /// A folder with the programs, which are built otherwise.
+    pub programs: Option<PathBuf>,
+    pub servers: bool,
+    pub no_demo: bool,
+    /// The API alone, without web pages.
+    pub no_storefront: bool,
+    /// PostgreSQL, RabbitMQ and nginx as containers.
+    pub docker: bool,
+    /// Processes of each service.
+    pub replicas: usize,
+    /// Prometheus and Alertmanager too.
+    pub observe: bool,
+    /// This is the process in the background of `--detach`.
+    pub detached: bool,
+    /// Servers of test programs: what is in them goes with them, and they end when nobody uses them any more.
+    pub for_tests: bool,
+}
+
+pub fn run(layout: &Layout, args: &Args) -> Result<ExitCode> {
+    let layout = &Layout { observed: args.observe, passing: args.for_tests, ..layout.clone() };
     layout.prepare()?;
     if args.detach && !args.detached {
-        return crate::detach::run(layout, args);
+        return match detach::run(layout)? {
+            Some(code) => Ok(code),
+            None => already_running(layout, !args.servers),
+        };
     }
     if args.detached {
         // A session of its own: closing the terminal does not reach it.
@@ -33,19 +61,26 @@ pub fn run(layout: &Layout, args: &UpArgs) -> Result<ExitCode> {
     };
     signals::install()?;
     step("dockside", &format!("starting; data and logs are in {}", layout.dir.display()));
-    stop_stale(layout);
+    supervisor::stop_stale(layout);
+    let mut idle = args.for_tests.then(|| Idle::new(layout)).transpose()?;
+    if args.for_tests {
+        layout.forget_data()?;
+    }
     let supervisor = Supervisor::new(layout)?;
     let result = bring_up(layout, &supervisor, args);
     if result.is_ok() {
         supervisor.update(|s| s.ready = true)?;
         summary(&supervisor.state(), args);
-        while !signals::stop_asked() {
+        while !signals::stop_asked() && !idle.as_mut().is_some_and(Idle::over) {
             process::pause(100);
         }
         line("");
         step("dockside", "stopping (again Ctrl-C: at once)");
     }
     supervisor.stop();
+    if args.for_tests {
+        layout.forget_data()?;
+    }
     match result {
         Ok(()) => {
             step("dockside", "stopped; the data stays (`cargo dockside down --wipe` forgets it)");
@@ -61,7 +96,7 @@ pub fn run(layout: &Layout, args: &UpArgs) -> Result<ExitCode> {
 }
 
 /// Says what runs here already; success when that is what was wanted: a shop, or its servers at least.
-pub fn already_running(layout: &Layout, shop: bool) -> Result<ExitCode> {
+fn already_running(layout: &Layout, shop: bool) -> Result<ExitCode> {
     let state = State::load(layout);
     let pid = state.supervisor.as_ref().map_or(0, |s| s.pid);
     let servers = state.ready && state.postgres.is_some();
@@ -75,31 +110,14 @@ pub fn already_running(layout: &Layout, shop: bool) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What a program needs to find every process of the shop in this folder.
-pub fn announced(layout: &Layout) -> Result<[(String, String); 2]> {
-    let program = std::env::current_exe().context("cannot find this program")?;
-    // cargo may have built this program anew; the file keeps its place.
-    let program = program.to_string_lossy().trim_end_matches(" (deleted)").to_owned();
-    Ok([("DOCKSIDE_BIN".to_owned(), program), ("DOCKSIDE_DIR".to_owned(), layout.dir.display().to_string())])
-}
-
-/// Ends what a supervisor that was killed left running.
-pub fn stop_stale(layout: &Layout) {
-    let stale: Vec<_> = State::load(layout).processes.into_iter().filter(|p| p.live().is_some()).collect();
-    if !stale.is_empty() {
-        step("dockside", "stopping what an earlier run left behind");
-        shutdown::stop_in_order(&stale, signals::stop_at_once);
-    }
-}
-
-fn built(layout: &Layout, args: &UpArgs) -> Result<BTreeMap<String, PathBuf>> {
+fn built(layout: &Layout, args: &Args) -> Result<BTreeMap<String, PathBuf>> {
     match &args.programs {
         Some(folder) => compile::built_in(folder),
         None => compile::services(layout, args.release),
     }
 }
 
-fn bring_up(layout: &Layout, supervisor: &Supervisor, args: &UpArgs) -> Result<()> {
+fn bring_up(layout: &Layout, supervisor: &Supervisor, args: &Args) -> Result<()> {
     let shop = !args.servers;
     if shop {
         services::check_edge_port(args.port)?;
@@ -108,7 +126,11 @@ fn bring_up(layout: &Layout, supervisor: &Supervisor, args: &UpArgs) -> Result<(
     let failure = FirstFailure::default();
     thread::scope(|scope| {
         let build = shop.then(|| scope.spawn(|| failure.of(built(layout, args))));
-        let servers = failure.of(install::missing(layout, shop, args.docker)).and_then(|contained| {
+        let contained = match args.for_tests {
+            true => install::present().map(|()| Vec::new()),
+            false => install::missing(layout, shop, args.docker),
+        };
+        let servers = failure.of(contained).and_then(|contained| {
             let within = |need| contained.contains(&need);
             let amqp = given("AMQP_URL");
             let broker =
@@ -164,7 +186,7 @@ impl FirstFailure {
     }
 }
 
-fn summary(state: &State, args: &UpArgs) {
+fn summary(state: &State, args: &Args) {
     line("");
     let (Some(postgres), Some(rabbitmq)) = (&state.postgres, &state.rabbitmq) else {
         return;

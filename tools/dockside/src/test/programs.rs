@@ -4,22 +4,19 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-
-use crate::compile::{cargo, cargo_missing, executable};
-use crate::console::{bold, dim, line, seconds};
-use crate::layout::Layout;
-use crate::process::{self, Signal, output};
-use crate::signals;
-
-/// No step of a sound run takes this long.
-const LIMIT: Duration = Duration::from_secs(40 * 60);
+use machine::commands::{finish, watch};
+use machine::compile::{cargo, cargo_missing, executable};
+use machine::console::{bold, dim, line, seconds};
+use machine::layout::Layout;
+use machine::process::output;
+use machine::signals;
 
 /// The fewest and the most tests that run at the same moment. They wait for servers more than they compute.
 const THREADS: (usize, usize) = (4, 16);
@@ -59,13 +56,10 @@ pub struct Built {
     pub programs: BTreeMap<String, PathBuf>,
 }
 
-/// Builds every test, and the programs that tests start: together, so that dependencies are compiled once.
-///
-/// This tool apart from the rest: its dependencies' features would make what `up` built useless.
+/// Builds every test, and the programs that tests start: together, so that dependencies are compiled once. Plain `cargo
+/// test --workspace` chooses the same features and finds them built.
 pub fn build(layout: &Layout) -> Result<Built> {
-    let mut built =
-        build_one(layout, &["build", "--workspace", "--exclude", "dockside", "--bins", "--tests"])?;
-    built.tests.extend(build_one(layout, &["test", "-p", "dockside", "--no-run"])?.tests);
+    let mut built = build_one(layout, &["build", "--workspace", "--bins", "--tests"])?;
     built.tests.sort_by(|a, b| (&a.package, &a.source).cmp(&(&b.package, &b.source)));
     Ok(built)
 }
@@ -186,34 +180,6 @@ fn passed(program: &Program, command: &mut Command, lanes: &Lanes) -> Result<boo
     signals::check()?;
     line(&dim(&seconds(start.elapsed())));
     Ok(result.is_ok())
-}
-
-/// Runs a command with its output shown.
-pub fn finish(command: &mut Command) -> Result<()> {
-    let name = command.get_program().to_string_lossy().into_owned();
-    let child = command.stdin(Stdio::null()).spawn().map_err(cargo_missing)?;
-    watch(child, &name)
-}
-
-/// Waits for a command; ends it when a signal comes or it takes too long.
-fn watch(mut child: Child, name: &str) -> Result<()> {
-    let start = Instant::now();
-    loop {
-        if let Some(status) = child.try_wait()? {
-            signals::check()?;
-            if !status.success() {
-                bail!("{name} failed ({status})");
-            }
-            return Ok(());
-        }
-        if signals::stop_asked() || start.elapsed() > LIMIT {
-            process::kill(child.id(), Signal::TERM);
-            child.wait()?;
-            signals::check()?;
-            bail!("{name} took more than {} minutes", LIMIT.as_secs() / 60);
-        }
-        process::pause(50);
-    }
 }
 
 #[cfg(test)]

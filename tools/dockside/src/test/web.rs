@@ -1,12 +1,13 @@
 //! The tests in a browser: what they are given, and what is said where it can't be had.
 
 use anyhow::Result;
+use machine::console::step;
+use machine::install;
+use machine::layout::Layout;
 
 use super::programs::{self, Lanes, Program};
 use super::{Plan, Run};
-use crate::console::step;
-use crate::layout::Layout;
-use crate::{contracts, install};
+use crate::contracts;
 
 /// Runs them, where there is a browser. They use the shop that `env` tells of.
 pub fn run(
