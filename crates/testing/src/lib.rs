@@ -8,6 +8,7 @@ pub mod pgbouncer;
 pub mod plans;
 pub mod proxy;
 pub mod routes;
+pub mod statements;
 
 use std::future::Future;
 use std::path::Path;

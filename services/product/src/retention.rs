@@ -42,6 +42,6 @@ async fn sweep(pool: &Pool, lives: Lives) -> sqlx::Result<bool> {
     let reservations = stock::forget(&mut transaction, lives.ended_days, BATCH).await?;
     transaction.commit().await?;
     let changes = import::forget_changes(&mut *pool.acquire().await?).await?;
-    let imports = import::progress::forget(&mut *pool.acquire().await?).await?;
+    let imports = import::progress::store::forget(&mut *pool.acquire().await?).await?;
     Ok(keys || reservations as i64 == BATCH || changes || imports)
 }

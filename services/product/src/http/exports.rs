@@ -151,9 +151,10 @@ impl Export {
             Rest::After(id) => id,
             Rest::Nothing => return Ok(None),
         };
-        let rows = export::page(&mut *self.pool.acquire().await?, after).await.inspect_err(|error| {
-            tracing::warn!(%error, "export.failed");
-        })?;
+        let rows =
+            export::store::page(&mut *self.pool.acquire().await?, after).await.inspect_err(|error| {
+                tracing::warn!(%error, "export.failed");
+            })?;
         let mut text = String::new();
         self.rest = Rest::Nothing;
         for row in &rows {

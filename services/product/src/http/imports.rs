@@ -186,7 +186,7 @@ async fn create(
     security(("token" = ["staff"])),
 )]
 async fn show(State(app): State<App>, _: Staff, Path(id): Path<Uuid>) -> Result<Json<Progress>, Problem> {
-    let found = progress::find(&mut *app.pool.acquire().await?, id).await?;
+    let found = progress::store::find(&mut *app.pool.acquire().await?, id).await?;
     let absent = || Problem::not_found("There is no such import, or it began more than a day ago.");
     found.map(Json).ok_or_else(absent)
 }

@@ -1,12 +1,13 @@
 //! The words that products are found by: made with every change of their texts, and made anew for products whose words
 //! another release made, or nobody.
 
+mod store;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use service::Lifecycle;
 use service::db::Pool;
-use sqlx::types::Json;
 use words::Texts;
 
 use super::Form;
@@ -53,36 +54,21 @@ pub fn start(pool: Pool, lifecycle: &Lifecycle) {
 /// True when there may be more.
 async fn make_anew(pool: &Pool) -> sqlx::Result<bool> {
     let mut transaction = service::db::begin(pool).await?;
-    // The index that finds them names the version too: a new one comes with a new index.
-    let rows = sqlx::query!(
-        r#"SELECT id, name, sku, description, attributes AS "attributes: Json<BTreeMap<String, String>>"
-           FROM products.products WHERE words_version < 1
-           ORDER BY id LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED"#,
-        BATCH
-    );
-    let rows = rows.fetch_all(&mut *transaction).await?;
+    let rows = store::lock_old(&mut transaction).await?;
     if rows.is_empty() {
         return Ok(false);
     }
     let ids: Vec<_> = rows.iter().map(|row| row.id).collect();
     let vectors: Vec<String> =
         rows.iter().map(|row| vector_of(&row.name, &row.sku, &row.attributes.0, &row.description)).collect();
-    sqlx::query!(
-        "UPDATE products.products p SET search = n.search::tsvector, words_version = $3
-         FROM UNNEST($1::uuid[], $2::text[]) AS n (id, search) WHERE p.id = n.id",
-        &ids,
-        &vectors,
-        words::VERSION,
-    )
-    .execute(&mut *transaction)
-    .await?;
+    store::update(&mut transaction, &ids, &vectors).await?;
     transaction.commit().await?;
     Ok(rows.len() as i64 == BATCH)
 }
 
 #[cfg(test)]
 mod tests {
-    /// The statement above and the index `products_without_words` say `words_version < 1`.
+    /// The statement in the store and the index `products_without_words` say `words_version < 1`.
     #[test]
     fn a_new_version_of_words_comes_with_an_index_that_finds_older_ones() {
         assert_eq!(words::VERSION, 1);
