@@ -263,7 +263,7 @@ fn is_control_in_text(c: char) -> bool {
     c.is_control() && !"\n\t".contains(c)
 }
 
-/// NUL would make PostgreSQL refuse the text, and none belongs into a shop's fields.
+/// NUL would make PostgreSQL refuse the text, and none belongs into what people write.
 /// `pointer` is where `value` is, and is left as it was. Names are of one line in any case.
 fn refuse_control_characters(
     value: &Value,
@@ -457,15 +457,21 @@ mod tests {
     #[test]
     fn what_is_none_of_some_words_is_told_the_words() {
         #[derive(Debug, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        enum Size {
+            Small,
+            Big,
+        }
+        #[derive(Debug, Deserialize)]
         #[expect(dead_code, reason = "only parsed")]
         struct Choice {
-            role: crate::auth::Role,
+            size: Size,
         }
         let detail = |value: Value| fit::<Choice>(value).unwrap_err().errors.remove(0).detail;
-        let words = "One of customer, staff, admin is expected here.";
-        assert_eq!(detail(json!({"role": "root"})), words);
-        assert_eq!(detail(json!({"role": "`x`, expected `y`"})), words);
-        assert_eq!(detail(json!({"role": 1})), "Text is expected here.");
+        let words = "One of small, big is expected here.";
+        assert_eq!(detail(json!({"size": "root"})), words);
+        assert_eq!(detail(json!({"size": "`x`, expected `y`"})), words);
+        assert_eq!(detail(json!({"size": 1})), "Text is expected here.");
     }
 
     #[test]

@@ -4,10 +4,9 @@
 //! starts logs, traces and metrics ([`telemetry`]), and hands the service a
 //! [`Lifecycle`]. The service connects and migrates ([`db`]), binds its ports
 //! ([`serve`]) and spawns its tasks. A request passes the layers of [`http`],
-//! shows who it is ([`auth`], [`peer`]), and answers with JSON or a [`Problem`].
+//! says who it is if it is another service ([`peer`]), and is answered with JSON or a [`Problem`].
 
 mod admission;
-pub mod auth;
 pub mod batch;
 pub mod config;
 pub mod db;

@@ -3,8 +3,8 @@
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
+use identity::User;
 use order_core::ids::{OrderId, RefundId};
-use service::auth::User;
 use service::db::Pool;
 use service::extract::{Body, Json, Path, Query};
 use service::page::{Page, PageParams, PageQuery};

@@ -3,9 +3,9 @@
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use identity::Staff;
 use serde::{Deserialize, Serialize};
 use service::Problem;
-use service::auth::Staff;
 use service::extract::{Body, Json, Path, Query};
 use service::idempotency::{self, Answer, Request};
 use service::validate::Invalid;

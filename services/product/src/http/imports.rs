@@ -13,10 +13,10 @@ use std::collections::BTreeMap;
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
+use identity::Staff;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use service::Problem;
-use service::auth::Staff;
 use service::extract::{Json, Path, Query, media_type};
 use service::idempotency;
 use service::money::Currency;
