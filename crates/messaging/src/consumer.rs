@@ -22,7 +22,7 @@ use opentelemetry::metrics::Counter;
 use service::batch::{MAX_BATCH, linger};
 use service::db;
 use service::failpoint;
-use service::{Pulse, telemetry};
+use service::{Pulse, back_off, telemetry};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -345,8 +345,9 @@ impl<H: Handler> Worker<'_, H> {
 impl Held {
     /// To be tried alone from now on, less and less often.
     fn later(self) -> Self {
-        let pause = (FIRST_PAUSE * 2_u32.pow(self.tries.min(10))).min(LONGEST_PAUSE);
-        Self { tries: self.tries + 1, again_at: Instant::now() + pause, ..self }
+        let tries = self.tries + 1;
+        let pause = back_off(FIRST_PAUSE, tries, LONGEST_PAUSE);
+        Self { tries, again_at: Instant::now() + pause, ..self }
     }
 }
 

@@ -12,6 +12,7 @@ use tonic::transport::{Channel, Endpoint};
 use tower::ServiceExt;
 
 use super::{PING_EVERY, code_name, code_of, method};
+use crate::back_off;
 use crate::socket::connector;
 use crate::telemetry::Call;
 
@@ -113,8 +114,8 @@ impl Turns {
         if begun < replica.failed_at.load(Ordering::Relaxed) {
             return;
         }
-        let before = replica.failures.fetch_add(1, Ordering::Relaxed).min(8);
-        let pause = (PASSED_OVER * 2_u32.pow(before)).min(LONGEST_PASSED_OVER);
+        let failures = replica.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        let pause = back_off(PASSED_OVER, failures, LONGEST_PASSED_OVER);
         replica.failed_at.store(self.until(Duration::ZERO), Ordering::Relaxed);
         replica.passed_over.store(self.until(pause), Ordering::Relaxed);
     }

@@ -29,24 +29,13 @@ fn vector_of(name: &str, sku: &str, attributes: &BTreeMap<String, String>, descr
 
 /// Replicas that do so at once take different products.
 pub fn start(pool: Pool, lifecycle: &Lifecycle) {
-    let stop = lifecycle.stopping();
-    lifecycle.spawn_worker("words", |pulse| async move {
-        loop {
-            // After a full batch there is probably more.
-            while !stop.is_cancelled() {
-                pulse.beat();
-                match make_anew(&pool).await {
-                    Ok(true) => {}
-                    Ok(false) => break,
-                    Err(error) => {
-                        tracing::warn!(%error, "words.failed");
-                        break;
-                    }
-                }
-            }
-            if pulse.rest(stop.run_until_cancelled(tokio::time::sleep(EVERY))).await.is_none() {
-                return;
-            }
+    lifecycle.spawn_every("words", EVERY, move || {
+        let pool = pool.clone();
+        async move {
+            make_anew(&pool).await.unwrap_or_else(|error| {
+                tracing::warn!(%error, "words.failed");
+                false
+            })
         }
     });
 }
