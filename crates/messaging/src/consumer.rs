@@ -5,37 +5,33 @@
 //! that fails by itself goes to a retry queue of this consumer with growing
 //! pauses, and after the last to its dead letters; the rest flows on.
 
+mod aside;
 mod fault;
+mod inbox;
 
-use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
 use futures_util::{FutureExt, StreamExt};
-use lapin::Confirmation;
 use lapin::message::Delivery;
-use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions};
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
-use lapin::{BasicProperties, Channel, Consumer};
+use lapin::{Channel, Consumer};
 use opentelemetry::metrics::Counter;
 use service::batch::{MAX_BATCH, linger};
 use service::db;
 use service::failpoint;
-use service::{Pulse, telemetry};
-use tokio::time::{Instant, timeout_at};
+use service::{Pulse, back_off, telemetry};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument;
-use uuid::Uuid;
 
+pub use self::aside::move_to;
 pub use self::fault::ApplyError;
 use self::fault::Fault;
-use crate::envelope::{self, Event};
+use crate::envelope::Event;
 use crate::outbox::Outbox;
-use crate::topology::{Link, RETRY_AFTER_SECONDS, Topology, answered, name};
-
-/// Tries of an event that took too long each time, most of them two minutes apart: four hours.
-const SLOW_ATTEMPTS: i64 = 120;
+use crate::topology::{Link, Topology, answered, name};
 
 const PREFETCH: u16 = 2 * MAX_BATCH as u16;
 
@@ -344,123 +340,14 @@ impl<H: Handler> Worker<'_, H> {
         let kind = kinds.flat_map(|(_, kinds)| kinds.iter()).find(|kind| **kind == event.kind);
         self.applied.add(1, &[telemetry::label("event.type", kind.copied().unwrap_or("other"))]);
     }
-
-    /// Whether the database takes writes: an inbox row, rolled back.
-    async fn probe(&self) -> anyhow::Result<()> {
-        let probe = async {
-            let mut transaction = service::db::begin(self.outbox.pool()).await?;
-            let nobody = Uuid::now_v7();
-            sqlx::query!("INSERT INTO inbox (consumer, event_id) VALUES ('', $1)", nobody)
-                .execute(&mut *transaction)
-                .await?;
-            transaction.rollback().await
-        };
-        Ok(tokio::time::timeout(APPLY_DEADLINE, probe).await??)
-    }
-
-    async fn apply(&self, events: &[Event]) -> Result<(), ApplyError> {
-        if events.is_empty() {
-            return Ok(());
-        }
-        timeout_at(Instant::now() + APPLY_DEADLINE, self.apply_in_time(events))
-            .await
-            .unwrap_or(Err(ApplyError::TookTooLong))
-    }
-
-    /// Inbox rows, effects and new events in one transaction. An error at the
-    /// commit leaves open whether it happened; the inbox makes it safe to repeat.
-    async fn apply_in_time(&self, events: &[Event]) -> Result<(), ApplyError> {
-        let mut transaction = service::db::begin(self.outbox.pool()).await?;
-        let fresh = self.fresh(&mut transaction, events).await?;
-        if !fresh.is_empty() {
-            let span = tracing::info_span!("events.apply", otel.kind = "consumer", events = fresh.len());
-            // A batch has many parents and a span has one: the first event's.
-            telemetry::continue_traceparent(&span, fresh[0].traceparent.as_deref());
-            self.handler.apply(&mut transaction, &fresh).instrument(span).await?;
-        }
-        failpoint::hit("consumer.applied").await?;
-        transaction.commit().await?;
-        failpoint::hit("consumer.committed").await?;
-        self.outbox.wake();
-        Ok(())
-    }
-
-    /// The events that this consumer has not applied before, each once.
-    async fn fresh(
-        &self,
-        connection: &mut db::Connection,
-        events: &[Event],
-    ) -> Result<Vec<Event>, ApplyError> {
-        let mut ids: Vec<Uuid> = events.iter().map(|event| event.id).collect();
-        ids.sort_unstable(); // or two replicas with overlapping batches deadlock
-        ids.dedup();
-        let new = sqlx::query!(
-            r#"INSERT INTO inbox (consumer, event_id) SELECT $1, id FROM UNNEST($2::uuid[]) AS id
-             ON CONFLICT DO NOTHING
-             RETURNING event_id, event_id < (
-                 lpad(to_hex((EXTRACT(epoch FROM now() - interval '29 days') * 1000)::bigint), 12, '0')
-                 || repeat('0', 20))::uuid AS "old!""#,
-            self.consumer,
-            &ids,
-        )
-        .fetch_all(&mut *connection)
-        .await?;
-        // After the rows were written: a row that was pruned just now has been noted, too.
-        if new.iter().any(|row| row.old) {
-            let pruned =
-                sqlx::query_scalar!("SELECT up_to FROM inbox_pruned WHERE consumer = $1", self.consumer);
-            let pruned = pruned.fetch_optional(connection).await?;
-            let forgotten = |event: &&Event| {
-                !event.forced
-                    && pruned.is_some_and(|up_to| event.id <= up_to)
-                    && new.iter().any(|row| row.event_id == event.id)
-            };
-            if events.iter().any(|event| forgotten(&event)) {
-                return Err(ApplyError::Forgotten);
-            }
-        }
-        let mut new: HashSet<Uuid> = new.into_iter().map(|row| row.event_id).collect();
-        Ok(events.iter().filter(|event| new.remove(&event.id)).cloned().collect())
-    }
-
-    async fn put_aside(&self, channel: &Channel, one: &Held, error: &ApplyError) -> anyhow::Result<()> {
-        let (event, properties) = (&one.event, &one.delivery.properties);
-        let attempts = envelope::attempts(properties);
-        let retry = usize::try_from(attempts).ok().and_then(|index| RETRY_AFTER_SECONDS.get(index));
-        // What takes too long may take less in an hour: a slow disk is no fault of the event.
-        let slow = matches!(error, ApplyError::TookTooLong)
-            || matches!(error, ApplyError::Database(error) if service::db::timed_out(error));
-        let retry = retry.or_else(|| RETRY_AFTER_SECONDS.last().filter(|_| slow && attempts < SLOW_ATTEMPTS));
-        let queue = match (error, retry) {
-            (ApplyError::Database(_) | ApplyError::TookTooLong, Some(seconds)) => {
-                let declared = self.topology.retry_queue(channel, self.consumer, *seconds);
-                answered(declared).await?
-            }
-            _ => self.topology.dead_letters(self.consumer),
-        };
-        tracing::error!(%error, event.id = %event.id, event.action = event.kind, queue, "event.put_aside");
-        let properties = envelope::failed(properties, attempts + 1, &error.to_string());
-        move_to(channel, &queue, properties, &event.payload).await?;
-        self.put_aside.add(1, &[telemetry::label("queue", queue)]);
-        failpoint::hit("consumer.put_aside").await?;
-        Ok(())
-    }
-
-    async fn put_aside_noise(&self, channel: &Channel, delivery: &Delivery) -> anyhow::Result<()> {
-        let dead = self.topology.dead_letters(self.consumer);
-        let properties = envelope::failed(&delivery.properties, 0, "not an event");
-        tracing::error!(routing_key = %delivery.routing_key, queue = dead, "message.put_aside");
-        move_to(channel, &dead, properties, &delivery.data).await?;
-        self.put_aside.add(1, &[telemetry::label("queue", dead)]);
-        Ok(())
-    }
 }
 
 impl Held {
     /// To be tried alone from now on, less and less often.
     fn later(self) -> Self {
-        let pause = (FIRST_PAUSE * 2_u32.pow(self.tries.min(10))).min(LONGEST_PAUSE);
-        Self { tries: self.tries + 1, again_at: Instant::now() + pause, ..self }
+        let tries = self.tries + 1;
+        let pause = back_off(FIRST_PAUSE, tries, LONGEST_PAUSE);
+        Self { tries, again_at: Instant::now() + pause, ..self }
     }
 }
 
@@ -474,21 +361,5 @@ async fn acknowledge(channel: &Channel, tags: &[u64], all: bool) -> anyhow::Resu
     for tag in tags {
         answered(channel.basic_ack(*tag, BasicAckOptions { multiple })).await?;
     }
-    Ok(())
-}
-
-/// Publishes to one queue, never the exchange: other consumers had theirs. An
-/// error leaves open whether the queue has it.
-pub async fn move_to(
-    channel: &Channel,
-    queue: &str,
-    properties: BasicProperties,
-    body: &[u8],
-) -> anyhow::Result<()> {
-    let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-    let publish =
-        async { channel.basic_publish(name(""), name(queue), options, body, properties).await?.await };
-    let outcome = answered(publish).await?;
-    anyhow::ensure!(matches!(outcome, Confirmation::Ack(None)), "{queue} did not take the event");
     Ok(())
 }

@@ -16,6 +16,7 @@ use lapin::options::{ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOpti
 use lapin::tcp::AMQPUriTcpExt;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{AsyncTcpStream, Channel, Connection, ConnectionProperties, ExchangeKind};
+use service::back_off;
 use service::socket::notice_loss;
 use socket2::{SockRef, Socket};
 
@@ -238,8 +239,8 @@ impl Topology {
     }
 
     fn open_deadline(&self) -> Duration {
-        let doublings = self.given_up.load(Ordering::Relaxed).min(8);
-        (OPEN_DEADLINE * 2_u32.pow(doublings)).min(LONGEST_OPEN_DEADLINE)
+        let tries = self.given_up.load(Ordering::Relaxed).saturating_add(1);
+        back_off(OPEN_DEADLINE, tries, LONGEST_OPEN_DEADLINE)
     }
 
     /// Declares and names the queue that hands an event back to `consumer` after `seconds`. The first time, it

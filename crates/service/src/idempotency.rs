@@ -2,7 +2,7 @@
 //!
 //! One transaction writes the effect, its answer and the key. A request that is repeated because its answer was lost
 //! gets that answer and changes nothing, and one that died has left no key. (A request that calls other services too
-//! needs more: see the order service's claims.)
+//! needs more.)
 //!
 //! The service's schema has the table `idempotency_keys`.
 

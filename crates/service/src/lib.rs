@@ -4,10 +4,9 @@
 //! starts logs, traces and metrics ([`telemetry`]), and hands the service a
 //! [`Lifecycle`]. The service connects and migrates ([`db`]), binds its ports
 //! ([`serve`]) and spawns its tasks. A request passes the layers of [`http`],
-//! shows who it is ([`auth`], [`peer`]), and answers with JSON or a [`Problem`].
+//! says who it is if it is another service ([`peer`]), and is answered with JSON or a [`Problem`].
 
 mod admission;
-pub mod auth;
 pub mod batch;
 pub mod config;
 pub mod db;
@@ -30,11 +29,19 @@ pub mod telemetry;
 pub mod validate;
 mod watchdog;
 
+use std::time::Duration;
+
 pub use healthcheck::healthcheck;
 pub use lifecycle::{Lifecycle, run};
 pub use money::{self, Money};
 pub use problem::{FieldError, Problem};
 pub use watchdog::Pulse;
+
+/// How long to pause after so many failures in a row: `first`, then twice as long each time, but never longer than
+/// `longest`.
+pub fn back_off(first: Duration, failures: u32, longest: Duration) -> Duration {
+    first.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1))).min(longest)
+}
 
 /// Runs `work` to its end even when the caller stops waiting.
 ///
@@ -51,5 +58,16 @@ pub async fn detached<T: Send + 'static>(work: impl Future<Output = T> + Send + 
             // The runtime is ending, and with it whoever asked.
             Err(_) => std::future::pending().await,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_doubles_up_to_the_longest() {
+        let seconds = |failures| back_off(Duration::from_secs(1), failures, Duration::from_secs(5)).as_secs();
+        assert_eq!([0, 1, 2, 3, 4, u32::MAX].map(seconds), [1, 1, 2, 4, 5, 5]);
     }
 }

@@ -117,6 +117,26 @@ impl Lifecycle {
         });
     }
 
+    /// A worker that runs `step` once in `every`, and again at once while `step` says that there may be more.
+    pub fn spawn_every<F>(&self, name: &'static str, every: Duration, step: impl Fn() -> F + Send + 'static)
+    where
+        F: Future<Output = bool> + Send + 'static,
+    {
+        let stop = self.stopping();
+        self.spawn_worker(name, |pulse| async move {
+            loop {
+                let mut more = true;
+                while more && !stop.is_cancelled() {
+                    pulse.beat();
+                    more = step().await;
+                }
+                if pulse.rest(stop.run_until_cancelled(tokio::time::sleep(every))).await.is_none() {
+                    return;
+                }
+            }
+        });
+    }
+
     /// Cancelled when ports are to let no new connection in, a moment before [`Self::stopping`].
     pub(crate) fn closing(&self) -> CancellationToken {
         self.closing.clone()

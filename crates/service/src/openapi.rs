@@ -18,8 +18,12 @@ use crate::parameters::{self, Known};
 
 type Problems = BTreeMap<u16, Vec<String>>;
 
-/// The document of `routes`, named `title`.
-pub fn document<S: Clone + Send + Sync + 'static>(title: &str, routes: OpenApiRouter<S>) -> Value {
+/// The document of `routes`, named `title`; `token` describes the tokens that callers show.
+pub fn document<S: Clone + Send + Sync + 'static>(
+    title: &str,
+    token: &str,
+    routes: OpenApiRouter<S>,
+) -> Value {
     let mut document = serde_json::to_value(routes.into_openapi()).unwrap_or_default();
     document["info"] = json!({
         "title": title,
@@ -27,8 +31,7 @@ pub fn document<S: Clone + Send + Sync + 'static>(title: &str, routes: OpenApiRo
         "license": {"name": "Apache-2.0 OR MIT", "identifier": "Apache-2.0 OR MIT"},
     });
     document["components"]["securitySchemes"] = json!({
-        "token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT",
-            "description": "An access token of `POST /api/v1/auth/login`. Roles: customer, staff, admin; an admin may do what staff may."},
+        "token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": token},
     });
     document["components"]["schemas"]["Problem"] = problem_schema();
     let paths = document["paths"].as_object_mut();
@@ -86,9 +89,13 @@ fn link(paths: &mut Value) {
 
 /// The routes as axum takes them, and the document at `/openapi.json`. Query parameters that the document does not
 /// have are refused.
-pub fn router<S: Clone + Send + Sync + 'static>(title: &str, routes: OpenApiRouter<S>) -> Router<S> {
+pub fn router<S: Clone + Send + Sync + 'static>(
+    title: &str,
+    token: &str,
+    routes: OpenApiRouter<S>,
+) -> Router<S> {
     let (router, openapi) = routes.split_for_parts();
-    let document = document::<S>(title, OpenApiRouter::with_openapi(openapi));
+    let document = document::<S>(title, token, OpenApiRouter::with_openapi(openapi));
     let (text, known) = (document.to_string(), Known::of(&document));
     let checked = middleware::from_fn(move |request, next| parameters::check(known.clone(), request, next));
     let answer = move || async move { ([(header::CONTENT_TYPE, "application/json")], text) };
@@ -249,7 +256,7 @@ mod tests {
         params(("id" = String, Path), ("Idempotency-Key" = String, Header)),
         request_body(content = String, content_type = "application/json"),
         responses((status = 201, description = "Bought.")),
-        security(("token" = ["staff"])),
+        security(("token" = ["keeper"])),
         extensions(("x-problems" = json!({"409": ["sold_out"], "422": ["unknown_thing"]})))
     )]
     async fn buy(State(()): State<()>) {}
@@ -277,7 +284,8 @@ mod tests {
 
     #[test]
     fn a_key_that_may_be_left_out_is_never_missing() {
-        let document = document("Test", OpenApiRouter::new().routes(routes!(buy)).routes(routes!(keep)));
+        let document =
+            document("Test", "A token.", OpenApiRouter::new().routes(routes!(buy)).routes(routes!(keep)));
         let described = |path: &str| {
             document["paths"][path]["post"]["responses"]["400"]["description"].as_str().unwrap().to_owned()
         };
@@ -305,7 +313,7 @@ mod tests {
 
     #[test]
     fn an_operation_has_its_own_problems_and_those_of_its_kind() {
-        let document = document("Test", OpenApiRouter::new().routes(routes!(buy)));
+        let document = document("Test", "A token.", OpenApiRouter::new().routes(routes!(buy)));
         let operation = &document["paths"]["/things/{id}"]["post"];
         assert_eq!(operation["summary"], "Buy it.");
         let statuses: Vec<&String> = operation["responses"].as_object().unwrap().keys().collect();

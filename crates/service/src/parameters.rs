@@ -2,7 +2,7 @@
 //!
 //! Which there are, the OpenAPI document says. A name that ends in `.NAME` stands for all that begin like it. Who may
 //! not ask at all hears that first (401, 403), so an operation for those who are signed in is refused by
-//! [`crate::auth`], when it knows who is asking.
+//! whoever knows who is asking, by [`refuse_unknown`].
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -138,7 +138,7 @@ mod tests {
         let query = json!([{"in": "query", "name": "q"}, {"in": "path", "name": "id"}]);
         let document = json!({"paths": {"/a": {
             "get": {"parameters": query, "security": [{}]},
-            "post": {"security": [{"token": ["staff"]}]},
+            "post": {"security": [{"token": ["keeper"]}]},
             "put": {},
         }}});
         let known = Known::of(&document);

@@ -10,6 +10,7 @@ pub mod routes;
 mod servers;
 
 pub use arrows;
+pub mod statements;
 
 use std::future::Future;
 use std::path::Path;
@@ -17,9 +18,9 @@ use std::sync::Once;
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::signature::Ed25519KeyPair;
+use identity::{AUDIENCE, Claims, ISSUER, Role, TOKEN_TYPE};
 use jsonwebtoken::jwk::{Jwk, JwkSet};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use service::auth::{AUDIENCE, Claims, ISSUER, Role, TOKEN_TYPE};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool, Postgres, Transaction};
 use uuid::Uuid;
 

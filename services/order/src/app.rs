@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 
 use aws_lc_rs::hmac;
+use identity::Verifier;
 use messaging::{Outbox, Topology};
 use proto::events;
-use service::auth::Verifier;
 use service::peer::{self, ServiceKey};
 use service::serve::{Addresses, Ports};
 use service::{Lifecycle, db, failpoint, grpc};

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use identity::User;
 use order_core::ids::OrderId;
-use service::auth::User;
 use service::db::Pool;
 use tokio::time::{Instant, sleep};
 

@@ -20,9 +20,9 @@ use axum::Router;
 use axum::extract::{FromRef, Request};
 use axum::middleware::{self, Next};
 use axum::response::Response;
+use identity::Verifier;
 use order_core::ids::OrderId;
 use serde_json::Value;
-use service::auth::Verifier;
 use service::db::Pool;
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
@@ -67,7 +67,9 @@ pub struct Stopping(pub CancellationToken);
 pub struct WebhookKey(pub hmac::Key);
 
 pub fn router(app: App) -> Router {
-    service::openapi::router(TITLE, routes()).with_state(app).route_layer(middleware::from_fn(about_order))
+    service::openapi::router(TITLE, identity::TOKEN_DESCRIPTION, routes())
+        .with_state(app)
+        .route_layer(middleware::from_fn(about_order))
 }
 
 /// Has all that is logged for a request name the order that its path is about.
@@ -87,7 +89,7 @@ fn note_order(id: OrderId) {
 
 /// The OpenAPI document of this service.
 pub fn document() -> Value {
-    service::openapi::document(TITLE, routes())
+    service::openapi::document(TITLE, identity::TOKEN_DESCRIPTION, routes())
 }
 
 fn routes() -> OpenApiRouter<App> {

@@ -1,9 +1,9 @@
 //! The service put together.
 
+use identity::Verifier;
 use messaging::{Outbox, Topology};
 use proto::events;
 use proto::product::v1::product_service_server::ProductServiceServer;
-use service::auth::Verifier;
 use service::peer::Callers;
 use service::serve::{Addresses, Ports};
 use service::{Lifecycle, db, failpoint};

@@ -1,6 +1,7 @@
 //! The tree of categories.
 
 pub mod edit;
+pub mod store;
 
 use std::collections::HashMap;
 
@@ -25,42 +26,26 @@ pub struct Category {
 
 /// The top categories with all below them.
 pub async fn tree(connection: &mut Connection) -> sqlx::Result<Vec<Category>> {
-    let rows = sqlx::query!(
-        r#"SELECT c.slug, c.name, c.parent, COALESCE(n.count, 0) AS "count!"
-           FROM products.categories c
-           LEFT JOIN (SELECT category, count(*) FROM products.products
-                      WHERE archived_at IS NULL GROUP BY category) n ON n.category = c.slug
-           ORDER BY c.position, c.slug"#
-    );
-    let mut children: Siblings = HashMap::new();
-    for row in rows.fetch_all(connection).await? {
-        children.entry(row.parent).or_default().push(Category {
-            slug: row.slug,
-            name: row.name,
-            product_count: row.count,
-            children: Vec::new(),
-        });
-    }
-    Ok(below(None, &mut children))
+    Ok(built(store::counted(connection).await?))
 }
 
 /// As [`tree`] with no products counted, which in a big shop takes a while.
 pub async fn uncounted(connection: &mut Connection) -> sqlx::Result<Vec<Category>> {
-    let rows = sqlx::query!("SELECT slug, name, parent FROM products.categories ORDER BY position, slug");
-    let mut children: Siblings = HashMap::new();
-    for row in rows.fetch_all(connection).await? {
-        children.entry(row.parent).or_default().push(Category {
-            slug: row.slug,
-            name: row.name,
-            product_count: 0,
-            children: Vec::new(),
-        });
-    }
-    Ok(below(None, &mut children))
+    Ok(built(store::uncounted(connection).await?))
 }
 
 /// Categories by their parents.
 type Siblings = HashMap<Option<String>, Vec<Category>>;
+
+fn built(rows: Vec<store::Row>) -> Vec<Category> {
+    let mut children: Siblings = HashMap::new();
+    for row in rows {
+        let (slug, name, product_count) = (row.slug, row.name, row.count);
+        let category = Category { slug, name, product_count, children: Vec::new() };
+        children.entry(row.parent).or_default().push(category);
+    }
+    below(None, &mut children)
+}
 
 /// Takes each category's children out of the map once, so it ends even on a cycle.
 fn below(parent: Option<String>, children: &mut Siblings) -> Vec<Category> {
@@ -70,27 +55,4 @@ fn below(parent: Option<String>, children: &mut Siblings) -> Vec<Category> {
         category.product_count += category.children.iter().map(|child| child.product_count).sum::<i64>();
     }
     siblings
-}
-
-pub async fn exists(connection: &mut Connection, slug: &str) -> sqlx::Result<bool> {
-    sqlx::query_scalar!(
-        r#"SELECT EXISTS (SELECT FROM products.categories WHERE slug = $1) AS "exists!""#,
-        slug
-    )
-    .fetch_one(connection)
-    .await
-}
-
-/// The category and all below it; empty when there is none. A slug that it had before is as good.
-pub async fn with_descendants(connection: &mut Connection, slug: &str) -> sqlx::Result<Vec<String>> {
-    sqlx::query_scalar!(
-        r#"WITH RECURSIVE tree AS (
-               SELECT slug FROM products.categories WHERE slug = COALESCE(
-                   (SELECT category FROM products.category_redirects WHERE slug = $1), $1)
-               UNION SELECT c.slug FROM products.categories c JOIN tree ON c.parent = tree.slug)
-           SELECT slug AS "slug!" FROM tree"#,
-        slug
-    )
-    .fetch_all(connection)
-    .await
 }

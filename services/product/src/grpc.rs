@@ -1,20 +1,18 @@
 //! The calls of other services.
 
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::future::join_all;
 use opentelemetry::metrics::Counter;
 use proto::product::v1 as wire;
-use service::batch::Batcher;
-use service::db::Connection;
-use service::db::Pool;
+use service::batch::{Batcher, split};
+use service::db::{Connection, Pool};
 use service::failpoint;
-use service::grpc::{from_sqlx, internal, invalid, unavailable};
+use service::grpc::{from_sqlx, invalid, unavailable};
 use service::peer::Callers;
 use service::telemetry;
-use tokio::time::{Instant, timeout_at};
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
@@ -28,9 +26,6 @@ const CALLERS: [&str; 1] = ["order"];
 const MAX_ITEMS: usize = 200;
 const MAX_LINES: usize = 100;
 const MAX_QUANTITY: u32 = 999;
-
-/// For the items of a batch that failed as a whole. The order service waits three seconds for an answer.
-const SPLIT_WITHIN: Duration = Duration::from_secs(2);
 
 /// The server. Writes of concurrent calls are decided together, a transaction
 /// for all that queued up during the last one, in a task that outlives the
@@ -81,7 +76,7 @@ impl Calls {
 
 type Answers<'a, O> = Pin<Box<dyn Future<Output = sqlx::Result<Vec<O>>> + Send + 'a>>;
 
-/// A queue whose batches `operation` decides, in one transaction each.
+/// A queue whose batches `operation` decides, in one transaction each, or a bad item apart from the others.
 fn batched<I, O, F>(name: &'static str, pool: Pool, operation: F) -> Batcher<I, Result<O, Status>>
 where
     I: Send + Sync + 'static,
@@ -92,57 +87,26 @@ where
     Batcher::spawn(name, move |items: Arc<Vec<I>>| {
         let (pool, operation) = (pool.clone(), operation.clone());
         async move {
-            match in_transaction(&pool, &items, &*operation).await {
-                Ok(answers) => answers.into_iter().map(Ok).collect(),
-                Err(error) if items.len() == 1 || service::db::is_transient(&error) => {
-                    let status = from_sqlx(&error);
-                    items.iter().map(|_| Err(status.clone())).collect()
-                }
-                Err(error) => {
-                    tracing::warn!(%error, items = items.len(), "batch.split");
-                    one_by_one(&pool, &items, &*operation).await
-                }
-            }
+            let (pool, items, operation) = (&pool, &items, &operation);
+            let together = |part: Range<usize>| async move {
+                let mut transaction = service::db::begin(pool).await?;
+                let answers = operation(&mut transaction, &items[part]).await?;
+                transaction.commit().await?;
+                Ok(answers)
+            };
+            let answers = split(items.len(), together).await.into_iter();
+            answers.map(|answer| answer.map_err(|error| status(&error))).collect()
         }
     })
 }
 
-/// One of a batch is bad: each in a transaction of its own finds out which. Others wait behind it, so it ends when
-/// its time is over, and when the database goes away. What was not tried by then is unavailable.
-async fn one_by_one<I, O, F>(pool: &Pool, items: &[I], operation: &F) -> Vec<Result<O, Status>>
-where
-    F: for<'a> Fn(&'a mut Connection, &'a [I]) -> Answers<'a, O>,
-{
-    let deadline = Instant::now() + SPLIT_WITHIN;
-    let mut answers = Vec::with_capacity(items.len());
-    for item in items.chunks(1) {
-        let answer = match timeout_at(deadline, in_transaction(pool, item, operation)).await {
-            Ok(Ok(mut one)) => one.pop().ok_or_else(internal),
-            Ok(Err(error)) if service::db::is_transient(&error) => {
-                let status = from_sqlx(&error);
-                answers.resize_with(items.len(), || Err(status.clone()));
-                break;
-            }
-            Ok(Err(error)) => Err(from_sqlx(&error)),
-            Err(_) => {
-                tracing::warn!(left = items.len() - answers.len(), "batch.split_too_slow");
-                answers.resize_with(items.len(), || Err(unavailable("too much is waiting")));
-                break;
-            }
-        };
-        answers.push(answer);
+/// What is transient was logged for the whole batch.
+fn status(error: &sqlx::Error) -> Status {
+    if service::db::is_transient(error) {
+        unavailable("the database is busy or away")
+    } else {
+        from_sqlx(error)
     }
-    answers
-}
-
-async fn in_transaction<I, O, F>(pool: &Pool, items: &[I], operation: &F) -> sqlx::Result<Vec<O>>
-where
-    F: for<'a> Fn(&'a mut Connection, &'a [I]) -> Answers<'a, O>,
-{
-    let mut transaction = service::db::begin(pool).await?;
-    let answers = operation(&mut transaction, items).await?;
-    transaction.commit().await?;
-    Ok(answers)
 }
 
 /// Queues the items side by side, so that they share a transaction.

@@ -12,9 +12,9 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::FromRef;
+use identity::Verifier;
 use messaging::Outbox;
 use serde_json::Value;
-use service::auth::Verifier;
 use service::db::Pool;
 use service::money::Currency;
 use tokio::sync::Semaphore;
@@ -81,12 +81,12 @@ impl FromRef<App> for Arc<Verifier> {
 }
 
 pub fn router(app: App) -> Router {
-    service::openapi::router(TITLE, routes()).with_state(app)
+    service::openapi::router(TITLE, identity::TOKEN_DESCRIPTION, routes()).with_state(app)
 }
 
 /// The OpenAPI document of this service.
 pub fn document() -> Value {
-    service::openapi::document(TITLE, routes())
+    service::openapi::document(TITLE, identity::TOKEN_DESCRIPTION, routes())
 }
 
 fn routes() -> OpenApiRouter<App> {

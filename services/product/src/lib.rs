@@ -32,4 +32,9 @@ mod tests {
     fn no_module_leads_back_to_itself() {
         assert_eq!(testing::arrows::circles(env!("CARGO_MANIFEST_DIR")), Vec::<String>::new());
     }
+
+    #[test]
+    fn every_statement_is_in_a_store() {
+        assert_eq!(testing::statements::outside_stores(env!("CARGO_MANIFEST_DIR")), Vec::<String>::new());
+    }
 }

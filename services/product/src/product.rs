@@ -168,7 +168,11 @@ pub fn unknown_category(pointer: &str) -> Problem {
 
 /// 422 comes before 409, so it can't wait for the foreign key to speak up.
 pub async fn require_category(connection: &mut Connection, slug: &str) -> Result<(), Problem> {
-    if crate::category::exists(connection, slug).await? { Ok(()) } else { Err(unknown_category("/category")) }
+    if crate::category::store::exists(connection, slug).await? {
+        Ok(())
+    } else {
+        Err(unknown_category("/category"))
+    }
 }
 
 fn refused(error: sqlx::Error) -> Problem {

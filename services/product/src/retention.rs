@@ -13,24 +13,13 @@ const EVERY: Duration = Duration::from_secs(60);
 const BATCH: i64 = 1000;
 
 pub fn start(pool: Pool, lives: Lives, lifecycle: &Lifecycle) {
-    let stop = lifecycle.stopping();
-    lifecycle.spawn_worker("retention", |pulse| async move {
-        loop {
-            // After a full batch there is probably more.
-            while !stop.is_cancelled() {
-                pulse.beat();
-                match sweep(&pool, lives).await {
-                    Ok(true) => {}
-                    Ok(false) => break,
-                    Err(error) => {
-                        tracing::warn!(%error, "retention.failed");
-                        break;
-                    }
-                }
-            }
-            if pulse.rest(stop.run_until_cancelled(tokio::time::sleep(EVERY))).await.is_none() {
-                return;
-            }
+    lifecycle.spawn_every("retention", EVERY, move || {
+        let pool = pool.clone();
+        async move {
+            sweep(&pool, lives).await.unwrap_or_else(|error| {
+                tracing::warn!(%error, "retention.failed");
+                false
+            })
         }
     });
 }
@@ -42,6 +31,6 @@ async fn sweep(pool: &Pool, lives: Lives) -> sqlx::Result<bool> {
     let reservations = stock::forget(&mut transaction, lives.ended_days, BATCH).await?;
     transaction.commit().await?;
     let changes = import::forget_changes(&mut *pool.acquire().await?).await?;
-    let imports = import::progress::forget(&mut *pool.acquire().await?).await?;
+    let imports = import::progress::store::forget(&mut *pool.acquire().await?).await?;
     Ok(keys || reservations as i64 == BATCH || changes || imports)
 }

@@ -21,7 +21,8 @@ use uuid::Uuid;
 
 pub use adjust::{AdjustError, MAX_ON_HAND, adjust, open};
 pub use commit::{Committed, commit};
-pub use ledger::{Entry, page as ledger_page};
+pub use ledger::Entry;
+pub use ledger::store::page as ledger_page;
 pub use release::{Released, Return, expire_until, release, restock};
 pub use reserve::reserve;
 pub use set::{SetError, Wanted, set};

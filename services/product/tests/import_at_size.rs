@@ -10,9 +10,9 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::{Shop, answer, shop};
+use identity::Role;
 use reqwest::Method;
 use serde_json::{Value, json};
-use service::auth::Role;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 

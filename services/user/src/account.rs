@@ -5,11 +5,11 @@ mod email;
 mod language;
 mod store;
 
+use identity::Role;
 use messaging::{NewEvent, outbox};
 use proto::events;
 use proto::user::v1::{UserDeleted, UserRegistered};
 use serde::Serialize;
-use service::auth::Role;
 use service::db::Connection;
 use service::validate::Invalid;
 use service::{Problem, db};

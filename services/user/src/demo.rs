@@ -1,7 +1,7 @@
 //! The demo accounts: created once, never reset, and only when asked for.
 
+use identity::Role;
 use service::Problem;
-use service::auth::Role;
 use service::validate::Invalid;
 
 use crate::account::{self, Email, Language};

@@ -13,9 +13,9 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::FromRef;
+use identity::Verifier;
 use messaging::Outbox;
 use serde_json::Value;
-use service::auth::Verifier;
 use service::db::Pool;
 use utoipa_axum::router::OpenApiRouter;
 
@@ -45,12 +45,14 @@ impl FromRef<App> for Arc<Verifier> {
 }
 
 pub(crate) fn router(app: App) -> Router {
-    service::openapi::router(TITLE, routes()).merge(docs::router()).with_state(app)
+    service::openapi::router(TITLE, identity::TOKEN_DESCRIPTION, routes())
+        .merge(docs::router())
+        .with_state(app)
 }
 
 /// The OpenAPI document of this service.
 pub fn document() -> Value {
-    service::openapi::document(TITLE, routes())
+    service::openapi::document(TITLE, identity::TOKEN_DESCRIPTION, routes())
 }
 
 fn routes() -> OpenApiRouter<App> {

@@ -17,6 +17,7 @@ mod store;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use service::back_off;
 use service::db::Connection;
 use uuid::Uuid;
 
@@ -79,8 +80,7 @@ fn pause_after(failure: &Failure, attempts: i32, refusals: i32, age: Duration) -
         Failure::Refused(_) => refusals + 1 >= MOST_REFUSALS,
         Failure::Later(_) | Failure::Unreachable(_) => age >= GIVE_UP_AFTER,
     };
-    let doublings = u32::try_from(attempts - 1).unwrap_or(0).min(16);
-    (!hopeless).then(|| (FIRST_PAUSE * 2_u32.pow(doublings)).min(LONGEST_PAUSE))
+    (!hopeless).then(|| back_off(FIRST_PAUSE, u32::try_from(attempts).unwrap_or(0), LONGEST_PAUSE))
 }
 
 #[cfg(test)]

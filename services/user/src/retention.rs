@@ -10,24 +10,13 @@ use crate::{notification, reset, session, throttle};
 const EVERY: Duration = Duration::from_secs(60);
 
 pub(crate) fn start(pool: Pool, lifecycle: &Lifecycle) {
-    let stop = lifecycle.stopping();
-    lifecycle.spawn_worker("retention", |pulse| async move {
-        loop {
-            // After a full batch there is probably more.
-            while !stop.is_cancelled() {
-                pulse.beat();
-                match sweep(&pool).await {
-                    Ok(true) => {}
-                    Ok(false) => break,
-                    Err(error) => {
-                        tracing::warn!(%error, "retention.failed");
-                        break;
-                    }
-                }
-            }
-            if pulse.rest(stop.run_until_cancelled(tokio::time::sleep(EVERY))).await.is_none() {
-                return;
-            }
+    lifecycle.spawn_every("retention", EVERY, move || {
+        let pool = pool.clone();
+        async move {
+            sweep(&pool).await.unwrap_or_else(|error| {
+                tracing::warn!(%error, "retention.failed");
+                false
+            })
         }
     });
 }

@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 use aws_lc_rs::signature::Ed25519KeyPair;
+use identity::{AUDIENCE, Claims, ISSUER, Role, TOKEN_TYPE, Verifier};
 use jsonwebtoken::jwk::{Jwk, JwkSet, PublicKeyUse, ThumbprintHash};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use service::auth::{AUDIENCE, Claims, ISSUER, Role, TOKEN_TYPE, Verifier};
 use service::db::Pool;
 use service::{Lifecycle, Problem};
 use time::OffsetDateTime;

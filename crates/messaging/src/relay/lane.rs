@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use service::back_off;
 use service::batch::MAX_BATCH;
 use tokio::time::Instant;
 
@@ -10,6 +11,7 @@ use tokio::time::Instant;
 /// <https://www.rabbitmq.com/docs/quorum-queues#client-applications>
 pub(super) const FIRST_WINDOW: usize = 16;
 
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// What the broker said to events of one type.
@@ -64,8 +66,7 @@ impl Lanes {
             (0, _) => {
                 lane.failures = lane.failures.saturating_add(1);
                 lane.window = 1;
-                let pause = Duration::from_millis(500) * 2_u32.pow(lane.failures.min(8));
-                lane.pauses_until = Some(now + pause.min(LONGEST_PAUSE));
+                lane.pauses_until = Some(now + back_off(FIRST_PAUSE, lane.failures, LONGEST_PAUSE));
                 if lane.failures == 1 {
                     tracing::warn!(event.action = kind, "relay.type_pauses");
                 }

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// After this no further part is begun: what has queued up meanwhile is waited for too.
-const BUDGET: Duration = Duration::from_secs(3);
+/// After this no further part is begun: what has queued up meanwhile is waited for too, and who calls another service
+/// waits three seconds.
+const BUDGET: Duration = Duration::from_secs(2);
 
 /// Does `work` on all of a batch in one transaction or, where that fails, on ever smaller parts, so that a bad item
 /// fails alone. `work` gets the places of its items, and so many answers come back as there are `items`, in order. When
@@ -36,7 +37,10 @@ where
                 break;
             }
             Err(error) if end - start == 1 => answers.push(Err(error)),
-            Err(_) => {
+            Err(error) => {
+                if end - start == items {
+                    tracing::warn!(%error, items, "batch.split");
+                }
                 let middle = start.midpoint(end);
                 parts.extend([(middle, end), (start, middle)]);
             }
@@ -55,6 +59,7 @@ mod tests {
     use std::cell::Cell;
 
     use super::*;
+    use crate::db::Defect;
 
     /// Which of 1..=16 are done, where those of `bad` fail whatever they are together with; and how many parts it took.
     async fn tried(bad: &[usize], away_after: usize) -> (Vec<usize>, usize) {
@@ -65,8 +70,8 @@ mod tests {
             let away = parts.get() > away_after;
             async move {
                 match () {
-                    () if away => Err(sqlx::Error::PoolTimedOut),
-                    () if items.iter().any(|item| bad.contains(item)) => Err(sqlx::Error::RowNotFound),
+                    () if away => Err(crate::db::given_up()),
+                    () if items.iter().any(|item| bad.contains(item)) => Err(Defect("a bad item").into()),
                     () => Ok(items),
                 }
             }
@@ -98,7 +103,7 @@ mod tests {
         let calls = Cell::new(0);
         let answers = split_until(Instant::now(), 128, |_| {
             calls.set(calls.get() + 1);
-            async { Err::<Vec<()>, _>(sqlx::Error::RowNotFound) }
+            async { Err::<Vec<()>, _>(Defect("a bad item").into()) }
         });
         let answers = answers.await;
         assert_eq!((answers.len(), calls.get()), (128, 1));

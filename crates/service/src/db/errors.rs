@@ -3,6 +3,8 @@
 use std::fmt;
 use std::io;
 
+use money::{Currency, Money};
+
 /// What an error says about the statement that got it, and so what may be done next.
 /// Codes: <https://www.postgresql.org/docs/current/errcodes-appendix.html>
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +77,12 @@ impl From<Defect> for sqlx::Error {
     fn from(defect: Defect) -> Self {
         Self::Decode(defect.into())
     }
+}
+
+/// An amount and its currency as two columns have them.
+pub fn money(amount: i64, currency: &str) -> Result<Money, Defect> {
+    let currency = Currency::from_code(currency).ok_or(Defect("a column has no currency's code"))?;
+    Ok(Money::new(amount, currency))
 }
 
 /// Why a statement has no answer: its connection was closed, or could not be had, or its turn did not come.

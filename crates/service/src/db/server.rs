@@ -189,7 +189,7 @@ impl Server {
 
     /// Notes who was reached, and by which host of the list. A server that is new retires all connections to the one
     /// before, and so does another way to the same server while the one before is silent. A timeline that has
-    /// been left is not gone back to while the present server lives: who was promoted has the orders.
+    /// been left is not gone back to while the present server lives: who was promoted has the new rows.
     pub fn meet(&self, met: Identity, host: usize) -> sqlx::Result<CancellationToken> {
         let mut present = self.present();
         let alive = self.alive.load(Ordering::Relaxed);

@@ -1,7 +1,7 @@
 //! The SQL of tickets. Only their hashes are kept.
 
+use identity::{Role, User};
 use order_core::ids::OrderId;
-use service::auth::{Role, User};
 use service::db::Pool;
 use time::OffsetDateTime;
 

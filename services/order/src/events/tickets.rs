@@ -3,9 +3,9 @@
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use identity::User;
 use order_core::ids::OrderId;
 use serde::Serialize;
-use service::auth::User;
 use service::db::Pool;
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;

@@ -2,10 +2,10 @@
 
 use axum::extract::State;
 use axum::http::StatusCode;
+use identity::User;
 use order_core::ids::ProductId;
 use serde::Deserialize;
 use service::Problem;
-use service::auth::User;
 use service::extract::{Body, Json, Path};
 use service::validate::Invalid;
 use utoipa::ToSchema;

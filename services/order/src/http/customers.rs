@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
+use identity::User;
 use order_core::ids::UserId;
-use service::auth::User;
 use service::extract::Json;
 use service::page::Page;
 

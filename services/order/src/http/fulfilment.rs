@@ -2,10 +2,10 @@
 
 use axum::extract::State;
 use axum::http::HeaderMap;
+use identity::User;
 use order_core::ids::{OrderId, ParcelId};
 use serde::Deserialize;
 use service::Problem;
-use service::auth::User;
 use service::extract::{Body, Json, Path, not_null};
 use service::validate::Invalid;
 use utoipa::openapi::RefOr;

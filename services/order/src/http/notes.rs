@@ -2,10 +2,10 @@
 
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
+use identity::User;
 use order_core::ids::{NoteId, OrderId};
 use serde::Deserialize;
 use service::Problem;
-use service::auth::User;
 use service::db::Pool;
 use service::extract::{Body, Json, Path, Query};
 use service::page::{Page, PageParams, PageQuery};

@@ -3,9 +3,9 @@
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use identity::User;
 use order_core::ids::OrderId;
 use serde::Deserialize;
-use service::auth::User;
 use service::db::Pool;
 use service::extract::{Body, Json, Path, Query};
 use service::page::{Page, PageParams, PageQuery};

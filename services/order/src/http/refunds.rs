@@ -3,9 +3,9 @@
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
+use identity::User;
 use order_core::ids::{OrderId, RefundId};
 use serde::Deserialize;
-use service::auth::User;
 use service::db::Pool;
 use service::extract::{Body, Json, Path, Query, not_null};
 use service::page::{Page, PageParams, PageQuery};

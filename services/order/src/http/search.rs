@@ -1,9 +1,9 @@
 //! `/admin/orders`: everybody's orders, and the one that staff look for.
 
 use axum::extract::State;
+use identity::Staff;
 use order_core::ids::UserId;
 use serde::Deserialize;
-use service::auth::Staff;
 use service::db::Pool;
 use service::extract::{Json, Query};
 use service::money::Currency;

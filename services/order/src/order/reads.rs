@@ -3,8 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use identity::User;
 use order_core::ids::OrderId;
-use service::auth::User;
 use service::batch::{Batcher, Overloaded, split};
 use service::db::Pool;
 

@@ -5,9 +5,9 @@
 use std::collections::BTreeSet;
 
 use crate::common::{Buyer, Shop, order_of, send};
+use identity::{AUDIENCE, Claims, ISSUER, Role, TOKEN_TYPE};
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
-use service::auth::{AUDIENCE, Claims, ISSUER, Role, TOKEN_TYPE};
 use uuid::Uuid;
 
 const NOBODYS: &str = "01890000-0000-7000-8000-000000000000";

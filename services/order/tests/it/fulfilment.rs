@@ -1,11 +1,11 @@
 //! Shipping and delivering.
 
 use crate::common::{Shop, order_of};
+use identity::Role;
 use prost::Message;
 use proto::order::v1::{OrderDelivered, OrderShipped};
 use reqwest::Method;
 use serde_json::{Value, json};
-use service::auth::Role;
 use uuid::Uuid;
 
 fn parcel() -> Value {

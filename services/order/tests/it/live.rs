@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use crate::common::{Buyer, Shop, order_of};
+use identity::{AUDIENCE, Claims, ISSUER, Role, TOKEN_TYPE};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
-use service::auth::{AUDIENCE, Claims, ISSUER, Role, TOKEN_TYPE};
 use uuid::Uuid;
 
 /// An open stream of events.

@@ -211,7 +211,7 @@ async fn orders_are_listed_newest_first_and_seen_by_their_owner_and_staff_only()
     let path = format!("/orders/{}", placed[0]);
     assert_eq!(shop.customer().get(&path).await.problem(), (404, "not_found"));
     assert_eq!(shop.customer().post(&format!("{path}/cancel")).await.problem(), (404, "not_found"));
-    assert_eq!(shop.signed_in(service::auth::Role::Staff).get(&path).await.status, 200);
+    assert_eq!(shop.signed_in(identity::Role::Staff).get(&path).await.status, 200);
     assert_eq!(shop.customer().get("/orders").await.body["items"], json!([]));
 }
 
@@ -254,7 +254,7 @@ async fn staff_list_the_orders_of_everybody() {
         assert_eq!(answer.body["errors"][0]["pointer"], pointer);
     }
     assert_eq!(staff.get("/admin/orders?cursor=x").await.problem(), (400, "invalid_cursor"));
-    let admin = shop.signed_in(service::auth::Role::Admin);
+    let admin = shop.signed_in(identity::Role::Admin);
     assert_eq!(admin.get("/admin/orders").await.status, 200);
 }
 

@@ -3,9 +3,9 @@
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use identity::Staff;
 use serde::{Deserialize, Serialize};
 use service::Problem;
-use service::auth::Staff;
 use service::extract::{Body, Json, Path, Query};
 use service::idempotency::{self, Answer, Request};
 use service::validate::Invalid;
@@ -53,10 +53,10 @@ async fn list(State(app): State<App>) -> Result<Json<Categories>, Problem> {
 )]
 async fn read(State(app): State<App>, Path(slug): Path<String>) -> Result<Response, Problem> {
     let mut connection = app.pool.acquire().await?;
-    if let Some(place) = edit::find(&mut connection, &slug).await? {
+    if let Some(place) = category::store::find(&mut connection, &slug).await? {
         return Ok(Json(place).into_response());
     }
-    let to = edit::redirect(&mut connection, &slug).await?.ok_or_else(not_found)?;
+    let to = category::store::redirect(&mut connection, &slug).await?.ok_or_else(not_found)?;
     let to = HeaderValue::try_from(address(&to)).map_err(|_| Problem::internal())?;
     Ok((StatusCode::PERMANENT_REDIRECT, [(header::LOCATION, to)]).into_response())
 }
@@ -146,12 +146,12 @@ async fn update(
     body: Body,
 ) -> Result<Json<Place>, Problem> {
     let mut transaction = service::db::begin(&app.pool).await?;
-    edit::take_turn(&mut transaction).await?;
-    let there = edit::find(&mut transaction, &slug).await?;
-    let leads_to = edit::redirect(&mut transaction, &slug).await?;
+    category::store::take_turn(&mut transaction).await?;
+    let there = category::store::find(&mut transaction, &slug).await?;
+    let leads_to = category::store::redirect(&mut transaction, &slug).await?;
     // One that is there and leads elsewhere is being emptied into its successor.
     let now = leads_to.as_deref().unwrap_or(&slug);
-    let before = edit::find(&mut transaction, now).await?.ok_or_else(not_found)?;
+    let before = category::store::find(&mut transaction, now).await?.ok_or_else(not_found)?;
     let patch: CategoryPatch = body.json(&["application/merge-patch+json", "application/json"])?;
     let after = checked(Place {
         slug: patch.slug.unwrap_or_else(|| before.slug.clone()),
@@ -172,7 +172,7 @@ async fn update(
         edit::place(&mut transaction, &before.slug, &after).await?;
     }
     edit::add(&mut transaction, &after).await?;
-    edit::lead(&mut transaction, &before.slug, &after.slug).await?;
+    category::store::lead(&mut transaction, &before.slug, &after.slug).await?;
     transaction.commit().await?;
     empty(&app, &before.slug, &after.slug).await?;
     Ok(Json(after))
@@ -208,8 +208,8 @@ async fn remove(
     Query(query): Query<RemoveQuery>,
 ) -> Result<StatusCode, Problem> {
     let mut transaction = service::db::begin(&app.pool).await?;
-    edit::take_turn(&mut transaction).await?;
-    let there = edit::find(&mut transaction, &slug).await?;
+    category::store::take_turn(&mut transaction).await?;
+    let there = category::store::find(&mut transaction, &slug).await?;
     let Some(into) = query.move_to else {
         there.ok_or_else(not_found)?;
         edit::remove(&mut transaction, &slug).await?;
@@ -218,20 +218,20 @@ async fn remove(
     };
     if there.is_none() {
         // Done by the first of several requests, perhaps.
-        let done = edit::redirect(&mut transaction, &slug).await?.as_ref() == Some(&into);
+        let done = category::store::redirect(&mut transaction, &slug).await?.as_ref() == Some(&into);
         return if done { Ok(StatusCode::NO_CONTENT) } else { Err(not_found()) };
     }
     // Where that one's products go, if it is being emptied.
-    let into = edit::redirect(&mut transaction, &into).await?.unwrap_or(into);
+    let into = category::store::redirect(&mut transaction, &into).await?.unwrap_or(into);
     let mut invalid = Invalid::new();
-    if edit::find(&mut transaction, &into).await?.is_none() {
+    if category::store::find(&mut transaction, &into).await?.is_none() {
         invalid.push("/move_to", "unknown_category", "There is no such category.");
-    } else if edit::is_within(&mut transaction, &into, &slug).await? {
+    } else if category::store::is_within(&mut transaction, &into, &slug).await? {
         invalid.push("/move_to", "invalid_value", "Not itself, nor one within it.");
     }
     invalid.check()?;
     edit::require_room_to_merge(&mut transaction, &slug, &into).await?;
-    edit::lead(&mut transaction, &slug, &into).await?;
+    category::store::lead(&mut transaction, &slug, &into).await?;
     transaction.commit().await?;
     empty(&app, &slug, &into).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -246,13 +246,14 @@ async fn empty(app: &App, from: &str, into: &str) -> Result<(), Problem> {
         let mut transaction = service::db::begin(&app.pool).await?;
         // Imports lock products in another order.
         store::take_turn_to_add_many(&mut transaction).await?;
-        edit::take_turn(&mut transaction).await?;
+        category::store::take_turn(&mut transaction).await?;
         // That one may have been emptied meanwhile, or another request may have done the rest.
-        let now = edit::redirect(&mut transaction, from).await?;
-        if edit::find(&mut transaction, from).await?.is_none() {
+        let now = category::store::redirect(&mut transaction, from).await?;
+        if category::store::find(&mut transaction, from).await?.is_none() {
             return Ok(());
         }
-        let more = edit::move_products(&mut transaction, from, now.as_deref().unwrap_or(into)).await?;
+        let more =
+            category::store::move_products(&mut transaction, from, now.as_deref().unwrap_or(into)).await?;
         if more {
             transaction.commit().await?;
             continue;

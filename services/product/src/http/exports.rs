@@ -8,9 +8,9 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
+use identity::Staff;
 use serde::Deserialize;
 use service::Problem;
-use service::auth::Staff;
 use service::db::Pool;
 use service::extract::Query;
 use service::validate::Invalid;
@@ -151,9 +151,10 @@ impl Export {
             Rest::After(id) => id,
             Rest::Nothing => return Ok(None),
         };
-        let rows = export::page(&mut *self.pool.acquire().await?, after).await.inspect_err(|error| {
-            tracing::warn!(%error, "export.failed");
-        })?;
+        let rows =
+            export::store::page(&mut *self.pool.acquire().await?, after).await.inspect_err(|error| {
+                tracing::warn!(%error, "export.failed");
+            })?;
         let mut text = String::new();
         self.rest = Rest::Nothing;
         for row in &rows {

@@ -13,10 +13,10 @@ use std::collections::BTreeMap;
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
+use identity::Staff;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use service::Problem;
-use service::auth::Staff;
 use service::extract::{Json, Path, Query, media_type};
 use service::idempotency;
 use service::money::Currency;
@@ -186,7 +186,7 @@ async fn create(
     security(("token" = ["staff"])),
 )]
 async fn show(State(app): State<App>, _: Staff, Path(id): Path<Uuid>) -> Result<Json<Progress>, Problem> {
-    let found = progress::find(&mut *app.pool.acquire().await?, id).await?;
+    let found = progress::store::find(&mut *app.pool.acquire().await?, id).await?;
     let absent = || Problem::not_found("There is no such import, or it began more than a day ago.");
     found.map(Json).ok_or_else(absent)
 }

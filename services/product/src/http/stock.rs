@@ -2,8 +2,8 @@
 
 use axum::extract::State;
 use axum::http::HeaderMap;
+use identity::Staff;
 use serde::Deserialize;
-use service::auth::Staff;
 use service::extract::{Body, Json, Path, Query};
 use service::idempotency::{self, Answer, Request};
 use service::page::{Page, PageParams, PageQuery, invalid_cursor};

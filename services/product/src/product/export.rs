@@ -1,5 +1,7 @@
 //! The catalogue as a file: one that an import takes as it is, and finds nothing new in.
 
+pub mod store;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -7,9 +9,6 @@ use std::fmt::Write;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use service::Money;
-use service::db::Connection;
-use service::money::Currency;
-use sqlx::types::Json;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -43,43 +42,6 @@ pub struct Row {
     reserved: i32,
     /// The last entry of the ledger of its stock, 0 without any.
     stock_version: i64,
-}
-
-/// The next products of the shop behind this one, by id: a hundred, as one may have 100 KB, or fewer at the end.
-pub async fn page(connection: &mut Connection, after: Uuid) -> sqlx::Result<Vec<Row>> {
-    // Stock is looked up for each row: a join may read all of it.
-    let rows = sqlx::query!(
-        r#"SELECT p.id, p.sku, p.slug, p.name, p.description, p.price, p.currency, p.category,
-                  c.name AS category_name, c.parent AS category_parent,
-                  p.attributes AS "attributes: Json<BTreeMap<String, String>>", p.images,
-                  (SELECT on_hand FROM products.stock WHERE product_id = p.id) AS "on_hand!",
-                  (SELECT reserved FROM products.stock WHERE product_id = p.id) AS "reserved!",
-                  COALESCE((SELECT max(seq) FROM products.stock_ledger WHERE product_id = p.id), 0) AS "version!"
-           FROM products.products p JOIN products.categories c ON c.slug = p.category
-           WHERE p.id > $1 AND p.archived_at IS NULL ORDER BY p.id LIMIT 100"#,
-        after,
-    );
-    let rows = rows.fetch_all(connection).await?.into_iter().map(|row| {
-        let currency = Currency::from_code(&row.currency);
-        let currency = currency.ok_or_else(|| sqlx::Error::Decode("not a currency".into()))?;
-        Ok(Row {
-            id: row.id,
-            sku: row.sku,
-            slug: row.slug,
-            name: row.name,
-            description: row.description,
-            price: Money::new(row.price, currency),
-            category: row.category,
-            category_name: row.category_name,
-            category_parent: row.category_parent,
-            attributes: row.attributes.0,
-            images: row.images,
-            on_hand: row.on_hand,
-            reserved: row.reserved,
-            stock_version: row.version,
-        })
-    });
-    rows.collect()
 }
 
 impl Format {
@@ -237,6 +199,8 @@ fn google(row: &Row, link: &str, text: &mut String) {
 
 #[cfg(test)]
 mod tests {
+    use service::money::Currency;
+
     use super::*;
 
     fn row() -> Row {

@@ -161,7 +161,7 @@ impl Form {
         }
         invalid.text("/name", self.name.clone(), 1, 200);
         invalid.text("/description", self.description.clone(), 0, 5000);
-        invalid.price("/price", self.price);
+        check_price(self.price, invalid);
         if self.attributes.len() > MAX_ATTRIBUTES {
             invalid.push("/attributes", "too_many", format!("At most {MAX_ATTRIBUTES}."));
         }
@@ -189,6 +189,16 @@ impl Form {
                 invalid.push(format!("/images/{index}"), "invalid_value", "An http(s) address.");
             }
         }
+    }
+}
+
+/// From 0 to the most that cards are charged in its currency, in steps that can be charged.
+fn check_price(price: Money, invalid: &mut Invalid) {
+    let currency = price.currency;
+    let in_range = invalid.range("/price/amount", price.amount, 0, currency.card_ceiling()).is_some();
+    if in_range && price.for_cards().is_none() {
+        let step = Money::new(currency.card_step(), currency);
+        invalid.push("/price/amount", "not_chargeable", format!("Cards are charged in steps of {step}."));
     }
 }
 
@@ -281,5 +291,24 @@ mod tests {
         let problem = NewProduct::parse(body).unwrap_err();
         let pointers: Vec<_> = problem.errors.iter().map(|error| error.pointer.as_str()).collect();
         assert_eq!(pointers, ["/sku", "/name", "/price/amount", "/images/0", "/stock"]);
+    }
+
+    #[test]
+    fn a_price_is_one_that_can_be_charged() {
+        let code = |amount: i64, currency: &str| {
+            let mut invalid = Invalid::new();
+            check_price(Money::new(amount, currency.parse().unwrap()), &mut invalid);
+            let problem = invalid.check().err()?;
+            problem.errors.into_iter().next_back().map(|error| (error.code, error.detail))
+        };
+        for (amount, currency) in
+            [(0, "EUR"), (450_000_000, "IDR"), (24_900, "ISK"), (5120, "KWD"), (999_999_999_999, "EUR")]
+        {
+            assert_eq!(code(amount, currency), None, "{amount} {currency}");
+        }
+        let (refused, detail) = code(5124, "KWD").unwrap();
+        assert_eq!((&*refused, &*detail), ("not_chargeable", "Cards are charged in steps of 0.010 KWD."));
+        assert_eq!(code(-1, "EUR").unwrap().0, "out_of_range");
+        assert_eq!(code(1_000_000_000_000, "EUR").unwrap().0, "out_of_range");
     }
 }

@@ -1,12 +1,13 @@
 //! The words that products are found by: made with every change of their texts, and made anew for products whose words
 //! another release made, or nobody.
 
+mod store;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use service::Lifecycle;
 use service::db::Pool;
-use sqlx::types::Json;
 use words::Texts;
 
 use super::Form;
@@ -28,24 +29,13 @@ fn vector_of(name: &str, sku: &str, attributes: &BTreeMap<String, String>, descr
 
 /// Replicas that do so at once take different products.
 pub fn start(pool: Pool, lifecycle: &Lifecycle) {
-    let stop = lifecycle.stopping();
-    lifecycle.spawn_worker("words", |pulse| async move {
-        loop {
-            // After a full batch there is probably more.
-            while !stop.is_cancelled() {
-                pulse.beat();
-                match make_anew(&pool).await {
-                    Ok(true) => {}
-                    Ok(false) => break,
-                    Err(error) => {
-                        tracing::warn!(%error, "words.failed");
-                        break;
-                    }
-                }
-            }
-            if pulse.rest(stop.run_until_cancelled(tokio::time::sleep(EVERY))).await.is_none() {
-                return;
-            }
+    lifecycle.spawn_every("words", EVERY, move || {
+        let pool = pool.clone();
+        async move {
+            make_anew(&pool).await.unwrap_or_else(|error| {
+                tracing::warn!(%error, "words.failed");
+                false
+            })
         }
     });
 }
@@ -53,36 +43,21 @@ pub fn start(pool: Pool, lifecycle: &Lifecycle) {
 /// True when there may be more.
 async fn make_anew(pool: &Pool) -> sqlx::Result<bool> {
     let mut transaction = service::db::begin(pool).await?;
-    // The index that finds them names the version too: a new one comes with a new index.
-    let rows = sqlx::query!(
-        r#"SELECT id, name, sku, description, attributes AS "attributes: Json<BTreeMap<String, String>>"
-           FROM products.products WHERE words_version < 1
-           ORDER BY id LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED"#,
-        BATCH
-    );
-    let rows = rows.fetch_all(&mut *transaction).await?;
+    let rows = store::lock_old(&mut transaction).await?;
     if rows.is_empty() {
         return Ok(false);
     }
     let ids: Vec<_> = rows.iter().map(|row| row.id).collect();
     let vectors: Vec<String> =
         rows.iter().map(|row| vector_of(&row.name, &row.sku, &row.attributes.0, &row.description)).collect();
-    sqlx::query!(
-        "UPDATE products.products p SET search = n.search::tsvector, words_version = $3
-         FROM UNNEST($1::uuid[], $2::text[]) AS n (id, search) WHERE p.id = n.id",
-        &ids,
-        &vectors,
-        words::VERSION,
-    )
-    .execute(&mut *transaction)
-    .await?;
+    store::update(&mut transaction, &ids, &vectors).await?;
     transaction.commit().await?;
     Ok(rows.len() as i64 == BATCH)
 }
 
 #[cfg(test)]
 mod tests {
-    /// The statement above and the index `products_without_words` say `words_version < 1`.
+    /// The statement in the store and the index `products_without_words` say `words_version < 1`.
     #[test]
     fn a_new_version_of_words_comes_with_an_index_that_finds_older_ones() {
         assert_eq!(words::VERSION, 1);

@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use service::Money;
-use service::db::Connection;
-use service::money::Currency;
+use service::db::{self, Connection};
 use sqlx::types::Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -57,15 +55,13 @@ impl TryFrom<Row> for Product {
     type Error = sqlx::Error;
 
     fn try_from(row: Row) -> sqlx::Result<Self> {
-        let currency = Currency::from_code(&row.currency);
-        let currency = currency.ok_or_else(|| sqlx::Error::Decode("not a currency".into()))?;
         Ok(Self {
             id: row.id,
             sku: row.sku,
             slug: row.slug,
             name: row.name,
             description: row.description,
-            price: Money::new(row.price, currency),
+            price: db::money(row.price, &row.currency)?,
             category: row.category,
             attributes: row.attributes.0,
             images: row.images,

@@ -24,13 +24,7 @@ pub enum AdjustError {
 /// Gives new products, each named once, their stock rows.
 pub async fn open(connection: &mut Connection, products: &[(Uuid, i32)]) -> sqlx::Result<()> {
     let (ids, units): (Vec<Uuid>, Vec<i32>) = products.iter().copied().unzip();
-    sqlx::query!(
-        "INSERT INTO products.stock (product_id, on_hand) SELECT * FROM UNNEST($1::uuid[], $2::int[])",
-        &ids,
-        &units,
-    )
-    .execute(&mut *connection)
-    .await?;
+    store::insert_stock(connection, &ids, &units).await?;
     let filled = products.iter().filter(|(_, units)| *units > 0);
     let entries = filled.map(|&(product_id, units)| Change {
         product_id,
@@ -39,7 +33,7 @@ pub async fn open(connection: &mut Connection, products: &[(Uuid, i32)]) -> sqlx
         order_id: None,
     });
     let entries: Vec<Change> = entries.collect();
-    ledger::append(connection, Kind::Initial, &entries).await
+    ledger::store::append(connection, Kind::Initial, &entries).await
 }
 
 /// Adds `delta` units, or takes them when it is negative. A refusal has changed nothing.
@@ -63,5 +57,5 @@ pub async fn adjust(
     let added = BTreeMap::from([(product_id, Level { on_hand: delta, reserved: 0 })]);
     store::add_to_stock(connection, &added).await?;
     let change = Change { product_id, delta, on_hand, order_id: None };
-    Ok(ledger::append_adjustment(connection, change, reason, actor).await?)
+    Ok(ledger::store::append_adjustment(connection, change, reason, actor).await?)
 }

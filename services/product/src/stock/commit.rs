@@ -56,6 +56,6 @@ async fn sell(connection: &mut Connection, orders: &[Uuid]) -> sqlx::Result<()> 
         });
     }
     store::end(connection, orders, State::Committed).await?;
-    ledger::append(connection, Kind::Sale, &entries).await?;
+    ledger::store::append(connection, Kind::Sale, &entries).await?;
     store::add_to_stock(connection, &changes).await
 }

@@ -113,7 +113,7 @@ pub async fn restock(
         let (product_id, on_hand, order_id) = (back.product_id, level.on_hand, Some(back.order_id));
         entries.push(Change { product_id, delta, on_hand, order_id });
     }
-    ledger::append(connection, Kind::Restock, &entries).await?;
+    ledger::store::append(connection, Kind::Restock, &entries).await?;
     store::add_to_stock(connection, &changes).await
 }
 

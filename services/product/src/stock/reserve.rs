@@ -2,9 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use service::Money;
-use service::db::Connection;
-use service::money::Currency;
+use service::db::{self, Connection};
 use uuid::Uuid;
 
 use super::store::{self, Level, LineRow, Offer};
@@ -192,15 +190,14 @@ fn answer(reservation: &Reservation, known: &Known) -> sqlx::Result<Outcome> {
     }
     let lines = reservation.lines.iter().filter_map(|line| {
         let kept = known.lines.get(&line.product_id)?;
-        let currency = Currency::from_code(&kept.currency);
-        let currency = currency.ok_or_else(|| sqlx::Error::Decode("not a currency".into()));
-        Some(currency.map(|currency| ReservedLine {
+        let price = db::money(kept.unit_price, &kept.currency);
+        Some(price.map(|unit_price| ReservedLine {
             product_id: line.product_id,
             sku: kept.sku.clone(),
             name: kept.name.clone(),
-            unit_price: Money::new(kept.unit_price, currency),
+            unit_price,
             quantity: line.quantity,
         }))
     });
-    Ok(Outcome::Reserved { lines: lines.collect::<sqlx::Result<_>>()?, remaining_ms: known.remaining_ms })
+    Ok(Outcome::Reserved { lines: lines.collect::<Result<_, _>>()?, remaining_ms: known.remaining_ms })
 }

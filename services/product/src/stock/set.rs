@@ -6,6 +6,7 @@ use service::db::Connection;
 use uuid::Uuid;
 
 use super::adjust::MAX_ON_HAND;
+use super::ledger::{self, Change};
 use super::store::{self, Level};
 
 /// What is to be on hand.
@@ -39,7 +40,7 @@ pub async fn set(
     }
     let products: Vec<Uuid> = wanted.keys().copied().collect();
     let levels = store::lock_stock(connection, &products).await?;
-    let (mut changes, mut on_hand) = (BTreeMap::new(), BTreeMap::new());
+    let (mut changes, mut entries) = (BTreeMap::new(), Vec::new());
     for (product, wanted) in wanted {
         let level = levels.get(product).copied().unwrap_or_default();
         let units = match *wanted {
@@ -53,27 +54,12 @@ pub async fn set(
             return Err(SetError::Changed);
         }
         if units != level.on_hand {
-            on_hand.insert(*product, units);
-            changes.insert(*product, Level { on_hand: units - level.on_hand, reserved: 0 });
+            let delta = units - level.on_hand;
+            changes.insert(*product, Level { on_hand: delta, reserved: 0 });
+            entries.push(Change { product_id: *product, delta, on_hand: units, order_id: None });
         }
     }
     store::add_to_stock(connection, &changes).await?;
-
-    let products: Vec<Uuid> = changes.keys().copied().collect();
-    let ids: Vec<Uuid> = products.iter().map(|_| Uuid::now_v7()).collect();
-    let deltas: Vec<i32> = changes.values().map(|change| change.on_hand).collect();
-    let units: Vec<i32> = products.iter().map(|product| on_hand[product]).collect();
-    sqlx::query!(
-        "INSERT INTO products.stock_ledger (kind, reason, actor, id, product_id, delta, on_hand)
-         SELECT 'adjustment', $1, $2, * FROM UNNEST($3::uuid[], $4::uuid[], $5::int[], $6::int[])",
-        reason,
-        actor,
-        &ids,
-        &products,
-        &deltas,
-        &units,
-    )
-    .execute(connection)
-    .await?;
+    ledger::store::append_adjustments(connection, &entries, reason, actor).await?;
     Ok(())
 }

@@ -274,6 +274,18 @@ pub async fn lock_stock(
         .collect())
 }
 
+/// Gives new products, each named once, their stock rows.
+pub async fn insert_stock(connection: &mut Connection, products: &[Uuid], units: &[i32]) -> sqlx::Result<()> {
+    sqlx::query!(
+        "INSERT INTO products.stock (product_id, on_hand) SELECT * FROM UNNEST($1::uuid[], $2::int[])",
+        products,
+        units,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
 /// Adds to stock rows that this transaction holds locked.
 pub async fn add_to_stock(connection: &mut Connection, changes: &BTreeMap<Uuid, Level>) -> sqlx::Result<()> {
     let products: Vec<Uuid> = changes.keys().copied().collect();

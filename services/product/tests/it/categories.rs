@@ -3,9 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "clippy knows a test by #[test], which helpers don't carry")]
 
 use crate::common::{Shop, answer, names, pointers, shop};
+use identity::Role;
 use reqwest::Method;
 use serde_json::{Value, json};
-use service::auth::Role;
 
 async fn send(shop: &Shop, method: Method, path: &str, body: Value) -> (u16, Value) {
     answer(shop.staff(method, &format!("/categories{path}")).json(&body).send().await.unwrap()).await

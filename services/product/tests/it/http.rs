@@ -5,9 +5,9 @@
 use std::collections::BTreeSet;
 
 use crate::common::{answer, form, id, names, pointers, shop};
+use identity::Role;
 use reqwest::Method;
 use serde_json::{Value, json};
-use service::auth::Role;
 use uuid::Uuid;
 
 #[tokio::test]

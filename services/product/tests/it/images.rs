@@ -12,9 +12,9 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderMap, Method as Verb, StatusCode, Uri};
+use identity::Role;
 use reqwest::Method;
 use serde_json::{Value, json};
-use service::auth::Role;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 

@@ -2,9 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "clippy knows a test by #[test], which helpers don't carry")]
 
+use identity::Role;
 use reqwest::Method;
 use serde_json::{Value, json};
-use service::auth::Role;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 

@@ -5,9 +5,9 @@
 use std::collections::HashMap;
 
 use crate::common::{Shop, answer, id, shop};
+use identity::Role;
 use reqwest::Method;
 use serde_json::{Value, json};
-use service::auth::Role;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use uuid::Uuid;

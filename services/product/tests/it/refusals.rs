@@ -3,10 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "clippy knows a test by #[test], which helpers don't carry")]
 
 use crate::common::{Shop, answer, form, id, pointers, shop};
+use identity::Role;
 use reqwest::Method;
 use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
-use service::auth::Role;
 use uuid::Uuid;
 
 const JSON: &str = "application/json";

@@ -4,9 +4,9 @@
 
 use crate::common::{Shop, form, id, shop};
 use futures_util::future::join_all;
+use identity::Role;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
-use service::auth::Role;
 use uuid::Uuid;
 
 /// Status, whether it is an earlier request's answer, and the body.

@@ -4,9 +4,9 @@
 //! somebody else to undo it. And of the admins who could demote each other at
 //! the same time one stays, as every change locks all of them.
 
+use identity::Role;
 use serde::Serialize;
 use service::Problem;
-use service::auth::Role;
 use service::db::Connection;
 use utoipa::ToSchema;
 use uuid::Uuid;

@@ -1,6 +1,6 @@
 //! The rows of `users.accounts`.
 
-use service::auth::Role;
+use identity::Role;
 use service::db::Connection;
 use time::OffsetDateTime;
 use uuid::Uuid;

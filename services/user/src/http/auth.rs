@@ -3,9 +3,9 @@
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
+use identity::Role;
 use serde::{Deserialize, Serialize};
 use service::Problem;
-use service::auth::Role;
 use service::extract::Json;
 use service::validate::Invalid;
 use utoipa::ToSchema;

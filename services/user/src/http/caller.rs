@@ -3,7 +3,7 @@
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use service::auth::{Role, User};
+use identity::{Role, User};
 use service::{Problem, parameters};
 
 use super::App;

@@ -1,9 +1,9 @@
 //! What admins do with accounts.
 
 use axum::extract::State;
+use identity::Role;
 use serde::{Deserialize, Deserializer};
 use service::Problem;
-use service::auth::Role;
 use service::extract::{Body, Json, Path, Query};
 use service::page::{Page, PageParams, PageQuery};
 use utoipa::ToSchema;

@@ -1,6 +1,6 @@
 //! The rows of `users.sessions` and `users.refresh_tokens`.
 
-use service::auth::{Role, User};
+use identity::{Role, User};
 use service::db::Connection;
 use uuid::Uuid;
 

@@ -1,11 +1,11 @@
 //! Access tokens and the keys that they are checked with.
 
 use crate::app::{App, NO_BROKER};
+use identity::Claims;
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use service::auth::Claims;
 use uuid::Uuid;
 
 async fn published(app: &App) -> JwkSet {
@@ -31,7 +31,7 @@ async fn a_token_verifies_with_the_published_key() {
     let claims = jsonwebtoken::decode::<Claims>(&token, &DecodingKey::from_jwk(key).unwrap(), &validation);
     let claims = claims.unwrap().claims;
     assert_eq!(json!(claims.sub), id);
-    assert_eq!(claims.role, service::auth::Role::Customer);
+    assert_eq!(claims.role, identity::Role::Customer);
     assert_eq!(claims.exp - claims.iat, 900);
 }
 
@@ -72,7 +72,7 @@ async fn a_token_that_is_not_quite_right_is_refused() {
     let (header, payload) = rest.split_once('.').unwrap();
     let (_, others) = signed("at+jwt", json!({"role": "admin"})).split_once('.').map(owned).unwrap();
     let admin = others.split_once('.').unwrap().0.to_owned();
-    let stranger = testing::Issuer::start().await.token(id, service::auth::Role::Admin);
+    let stranger = testing::Issuer::start().await.token(id, identity::Role::Admin);
     // {"alg":"none","typ":"at+jwt"} and the same with a kid of no key
     let none = "eyJhbGciOiJub25lIiwidHlwIjoiYXQrand0In0";
     for (what, token) in [

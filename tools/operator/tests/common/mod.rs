@@ -8,13 +8,13 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use identity::Role;
 use messaging::topology::Topology;
 use operator::provider::Provider;
 use operator::reconcile::{self, Difference, Options, Outcome, Report, Sources};
 use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value, json};
 use service::Lifecycle;
-use service::auth::Role;
 use sqlx::{AssertSqlSafe, Executor, PgPool};
 use testing::{Issuer, within};
 use uuid::Uuid;

@@ -9,10 +9,10 @@ pub mod product;
 pub mod user;
 
 use clap::Parser;
+use identity::Role;
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use service::Lifecycle;
-use service::auth::Role;
 use sqlx::PgPool;
 use std::time::Duration;
 use testing::Issuer;

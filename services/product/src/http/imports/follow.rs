@@ -26,7 +26,7 @@ pub struct Followed {
 impl Followed {
     pub async fn begin(pool: Pool, id: Uuid, counts: watch::Receiver<Counts>) -> Result<Self, Problem> {
         let run = Uuid::now_v7();
-        progress::begin(&mut *pool.acquire().await?, id, run).await?;
+        progress::store::begin(&mut *pool.acquire().await?, id, run).await?;
         Ok(Self { pool, id, run, counts })
     }
 
@@ -69,6 +69,6 @@ impl Followed {
 
     async fn try_note(&self, status: Status) -> sqlx::Result<()> {
         let counts = *self.counts.borrow();
-        progress::note(&mut *self.pool.acquire().await?, self.id, self.run, status, counts).await
+        progress::store::note(&mut *self.pool.acquire().await?, self.id, self.run, status, counts).await
     }
 }

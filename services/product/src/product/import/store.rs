@@ -2,8 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use service::Money;
-use service::db::Connection;
+use service::db::{self, Connection};
 use service::idempotency::KEY_LIFE;
 use service::money::Currency;
 use sqlx::types::Json;
@@ -36,13 +35,11 @@ pub async fn lock(connection: &mut Connection, keys: &[String]) -> sqlx::Result<
         keys,
     );
     let rows = rows.fetch_all(connection).await?.into_iter().map(|row| {
-        let currency = Currency::from_code(&row.currency);
-        let currency = currency.ok_or_else(|| sqlx::Error::Decode("not a currency".into()))?;
         let form = Form {
             sku: row.sku,
             name: row.name,
             description: row.description,
-            price: Money::new(row.price, currency),
+            price: db::money(row.price, &row.currency)?,
             category: row.category,
             attributes: row.attributes.0,
             images: row.images,

@@ -8,6 +8,8 @@
 use service::db::Connection;
 use words::Query;
 
+use super::store::spelling as store;
+
 /// Words of a search that are looked up at most.
 const MOST_WORDS: usize = 12;
 
@@ -26,7 +28,7 @@ pub async fn correct(connection: &mut Connection, query: &Query) -> sqlx::Result
     }
     let alone: Vec<String> = query.words.iter().map(|word| word.any.clone()).collect();
     let alone = std::iter::once(found).chain(alone).collect::<Vec<_>>();
-    let is_known = are_known(connection, &alone).await?;
+    let is_known = store::are_known(connection, &alone).await?;
     let Some((false, is_known)) = is_known.split_first().map(|(all, each)| (*all, each)) else {
         return Ok(None);
     };
@@ -36,21 +38,7 @@ pub async fn correct(connection: &mut Connection, query: &Query) -> sqlx::Result
         return Ok(None);
     }
     let asked: Vec<String> = unknown.iter().map(|word| word.text.clone()).collect();
-    // Low, for a transposition in a short word leaves few trigrams as they were.
-    // https://www.postgresql.org/docs/current/pgtrgm.html
-    sqlx::query!("SELECT set_config('pg_trgm.similarity_threshold', '0.2', true)")
-        .fetch_one(&mut *connection)
-        .await?;
-    let candidates = sqlx::query!(
-        r#"SELECT asked.word AS "asked!", known.word, extensions.similarity(known.word, asked.word) AS "alike!"
-           FROM UNNEST($1::text[]) AS asked (word)
-           CROSS JOIN LATERAL (
-               SELECT DISTINCT k.word, extensions.similarity(k.word, asked.word) AS alike
-               FROM products.words k WHERE k.word OPERATOR(extensions.%) asked.word
-               ORDER BY alike DESC, k.word LIMIT 50) known"#,
-        &asked
-    );
-    let candidates = candidates.fetch_all(connection).await?;
+    let candidates = store::alike(connection, &asked).await?;
     let near = |asked: &str| {
         let near = candidates.iter().filter(|row| row.asked == asked).filter_map(|row| {
             let edits = edits(asked, &row.word);
@@ -73,18 +61,6 @@ pub async fn correct(connection: &mut Connection, query: &Query) -> sqlx::Result
         }
     }
     Ok(Some(best))
-}
-
-/// For each tsquery whether the shop has a product that it finds.
-async fn are_known(connection: &mut Connection, queries: &[String]) -> sqlx::Result<Vec<bool>> {
-    sqlx::query_scalar!(
-        r#"SELECT EXISTS (SELECT FROM products.products p
-                          WHERE p.archived_at IS NULL AND p.search @@ asked.query::tsquery) AS "exists!"
-           FROM UNNEST($1::text[]) WITH ORDINALITY AS asked (query, place) ORDER BY asked.place"#,
-        queries
-    )
-    .fetch_all(connection)
-    .await
 }
 
 fn tolerated(word: &str) -> usize {

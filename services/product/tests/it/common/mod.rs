@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
+use identity::Role;
 use messaging::NewEvent;
 use product::Config;
 use proto::events::{ORDER_CANCELLED, ORDER_REFUNDED};
@@ -17,7 +18,6 @@ use proto::product::v1::reserve_result::Outcome;
 use reqwest::{Client, Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 use service::Lifecycle;
-use service::auth::Role;
 use service::grpc::Retries;
 use service::peer::{self, ServiceKey};
 use sqlx::postgres::PgConnectOptions;

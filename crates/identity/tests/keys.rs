@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use identity::{AUDIENCE, Claims, ISSUER, Role, TOKEN_TYPE, Verifier};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use service::Lifecycle;
-use service::auth::{AUDIENCE, Claims, ISSUER, Role, TOKEN_TYPE, Verifier};
 use testing::Issuer;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;

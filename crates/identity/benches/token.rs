@@ -3,9 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a bench may panic")]
 
 use criterion::{Criterion, criterion_group, criterion_main};
+use identity::{AUDIENCE, Claims, ISSUER, Role, TOKEN_TYPE, Verifier};
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use service::auth::{AUDIENCE, Claims, ISSUER, Role, TOKEN_TYPE, Verifier};
 use uuid::Uuid;
 
 fn token(criterion: &mut Criterion) {

@@ -14,7 +14,9 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 use words::Query;
 
-use super::{Cursor, Filters, Place, Prices, Sort, Tier, from_micros};
+use crate::product::search::Sort;
+use crate::product::search::place::{Cursor, Place, Tier, from_micros};
+use crate::product::search::scope::Scope;
 
 /// Matches that are sorted at most; more are found soon enough by walking.
 const BROAD: i64 = 2_000;
@@ -123,52 +125,6 @@ macro_rules! ranked {
         );
         ids.fetch_all($connection).await
     }};
-}
-
-/// What is looked for.
-pub struct Scope<'a> {
-    pub filters: &'a Filters,
-    pub query: Option<Query>,
-    /// The tsquery of all that the query finds, but for what it leaves out.
-    pub words: Option<String>,
-    /// The tsquery of what must be so besides, wherever a product holds the words.
-    pub also: Option<String>,
-    /// The category with all below it.
-    pub categories: Option<Vec<String>>,
-    pub prices: Prices,
-}
-
-impl<'a> Scope<'a> {
-    pub fn new(
-        filters: &'a Filters,
-        query: Option<Query>,
-        categories: Option<Vec<String>>,
-        prices: Prices,
-    ) -> Self {
-        let mut also = conditions(filters, query.as_ref(), None);
-        let mut words = query.as_ref().and_then(of_words);
-        if words.is_none() && !filters.attributes.is_empty() {
-            words = also.take();
-        }
-        Self { filters, query, words, also, categories, prices }
-    }
-}
-
-/// The tsquery of all that the query finds, but for what it leaves out; `None` when it names nothing else.
-pub fn of_words(query: &Query) -> Option<String> {
-    match &query.without {
-        Some(_) => query.found(),
-        None => Some(query.found().unwrap_or_else(|| query.exact.clone())),
-    }
-}
-
-/// The tsquery of what must be so besides the words, but for the attribute of the name `except`.
-pub fn conditions(filters: &Filters, query: Option<&Query>, except: Option<&str>) -> Option<String> {
-    let attributes = filters.attributes.iter().filter(|(name, _)| Some(name.as_str()) != except);
-    let attributes = attributes.map(|(name, value)| words::with_attribute(name, value));
-    let without = query.and_then(|query| query.without.as_deref());
-    let conditions: Vec<String> = attributes.chain(without.map(|without| format!("!({without})"))).collect();
-    (!conditions.is_empty()).then(|| conditions.join(" & "))
 }
 
 /// Up to `limit` ids in the sort's order, from after `after`. Not for relevance, unless all are equally good.

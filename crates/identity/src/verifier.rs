@@ -1,113 +1,28 @@
-//! Who is asking: access tokens (RFC 9068 JWTs, EdDSA) checked locally with
-//! the user service's published keys.
+//! Access tokens (RFC 9068 JWTs, EdDSA) checked locally with the user service's
+//! published keys.
 //!
 //! Keys are refreshed every five minutes, and at most once a second for a key
 //! id not seen before; the last good set is kept while the user service is
-//! away. A role or a sign-out takes effect when the token runs out: 15 minutes
-//! at most.
+//! away.
 
 use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
-use axum::extract::{FromRef, FromRequestParts};
-use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use opentelemetry::metrics::Counter;
-use serde::{Deserialize, Serialize};
+use service::{Lifecycle, Problem, socket, telemetry};
 use tokio::sync::Mutex;
-use utoipa::ToSchema;
-use uuid::Uuid;
 
-use crate::{Lifecycle, Problem, parameters, telemetry};
-
-/// `typ` of an access token's header (RFC 9068, section 2.1).
-pub const TOKEN_TYPE: &str = "at+jwt";
-pub const ISSUER: &str = "dockside";
-pub const AUDIENCE: &str = "dockside-api";
+use crate::{AUDIENCE, Claims, ISSUER, TOKEN_TYPE, User};
 
 const REFRESH_EVERY: Duration = Duration::from_secs(300);
 const REFRESH_AT_MOST_EVERY: Duration = Duration::from_secs(1);
 /// Until there are any keys: the user service may be ready a moment later.
 const FIRST_KEYS_EVERY: Duration = Duration::from_millis(100);
 const FETCH_DEADLINE: Duration = Duration::from_secs(2);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Role {
-    Customer,
-    Staff,
-    Admin,
-}
-
-impl Role {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Customer => "customer",
-            Self::Staff => "staff",
-            Self::Admin => "admin",
-        }
-    }
-}
-
-impl std::str::FromStr for Role {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "customer" => Ok(Self::Customer),
-            "staff" => Ok(Self::Staff),
-            "admin" => Ok(Self::Admin),
-            _ => Err(format!("{text} is not a role")),
-        }
-    }
-}
-
-/// An access token's claims.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Claims {
-    pub iss: String,
-    pub aud: String,
-    pub sub: Uuid,
-    /// The sign-in that the token came from.
-    pub sid: Uuid,
-    pub role: Role,
-    /// Seconds since the Unix epoch.
-    pub iat: i64,
-    pub exp: i64,
-    pub jti: Uuid,
-}
-
-/// The signed-in caller. As an extractor: 401 without a valid token.
-#[derive(Clone, Copy, Debug)]
-pub struct User {
-    pub id: Uuid,
-    pub role: Role,
-    pub session: Uuid,
-    /// Until when the token is good, in seconds since the Unix epoch.
-    pub until: i64,
-}
-
-impl User {
-    pub fn is_staff(&self) -> bool {
-        self.role >= Role::Staff
-    }
-
-    /// 403 for customers.
-    pub fn into_staff(self) -> Result<Staff, Problem> {
-        if self.is_staff() { Ok(Staff(self)) } else { Err(Problem::forbidden("This is for staff.")) }
-    }
-}
-
-/// A caller who works here; 403 for customers.
-#[derive(Clone, Copy, Debug)]
-pub struct Staff(pub User);
-
-/// 403 for all but admins.
-#[derive(Clone, Copy, Debug)]
-pub struct Admin(pub User);
 
 /// Checks access tokens.
 pub struct Verifier {
@@ -126,7 +41,7 @@ struct Remote {
 impl Verifier {
     /// With the keys that `url` serves, kept fresh until `lifecycle` stops.
     pub fn fetching(url: &str, lifecycle: &Lifecycle) -> anyhow::Result<Arc<Self>> {
-        let client = crate::socket::http_client(FETCH_DEADLINE).build()?;
+        let client = socket::http_client(FETCH_DEADLINE).build()?;
         let description = "Fetches of the keys that access tokens are checked with.";
         let refreshes = telemetry::counter("jwks.refreshes", "{refresh}", description);
         for outcome in ["fetched", "failed"] {
@@ -244,62 +159,5 @@ impl Verifier {
                 false
             }
         }
-    }
-}
-
-impl User {
-    /// As the extractor, for one that asks for more before it looks at the parameters.
-    pub async fn of<S>(parts: &Parts, state: &S) -> Result<Self, Problem>
-    where
-        S: Send + Sync,
-        Arc<Verifier>: FromRef<S>,
-    {
-        Arc::<Verifier>::from_ref(state).caller(&parts.headers).await
-    }
-}
-
-impl<S> FromRequestParts<S> for User
-where
-    S: Send + Sync,
-    Arc<Verifier>: FromRef<S>,
-{
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let user = Self::of(parts, state).await?;
-        parameters::refuse_unknown(parts)?;
-        Ok(user)
-    }
-}
-
-impl<S> FromRequestParts<S> for Staff
-where
-    S: Send + Sync,
-    Arc<Verifier>: FromRef<S>,
-{
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let user = User::of(parts, state).await?;
-        let staff = user.into_staff()?;
-        parameters::refuse_unknown(parts)?;
-        Ok(staff)
-    }
-}
-
-impl<S> FromRequestParts<S> for Admin
-where
-    S: Send + Sync,
-    Arc<Verifier>: FromRef<S>,
-{
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let user = User::of(parts, state).await?;
-        if user.role != Role::Admin {
-            return Err(Problem::forbidden("This is for admins."));
-        }
-        parameters::refuse_unknown(parts)?;
-        Ok(Self(user))
     }
 }

@@ -1,0 +1,289 @@
+//! The replicas of a service that calls go to in turn.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use tonic::Code;
+use tonic::transport::{Channel, Endpoint};
+use tower::ServiceExt;
+
+use super::{PING_EVERY, code_name, code_of, method};
+use crate::back_off;
+use crate::socket::connector;
+use crate::telemetry::Call;
+
+const SERVER_ANSWERS_IN: Duration = Duration::from_secs(3);
+
+/// A connection to each replica of a service that is named alone; for one name, which may stand for several replicas, one
+/// to any of them. Calls take turns, and pass over a replica that has just failed one: its connection ended, it answered
+/// `UNAVAILABLE`, as one does whose database is away, or it did not answer for as long as the caller would wait.
+#[derive(Clone)]
+pub struct Replicas(Arc<Turns>);
+
+struct Turns {
+    replicas: Vec<Replica>,
+    next: AtomicUsize,
+    /// What `passed_over` counts from.
+    start: Instant,
+    made: Call,
+}
+
+struct Replica {
+    channel: Channel,
+    /// Milliseconds; 0 while it does not fail.
+    passed_over: AtomicU64,
+    /// When that was set last, in the same milliseconds.
+    failed_at: AtomicU64,
+    /// When it was asked last although it is passed over, in the same milliseconds.
+    asked_at: AtomicU64,
+    /// Trials in a row that failed.
+    failures: AtomicU32,
+}
+
+/// How long a replica that failed a call is passed over; then one call tries it. Twice as long after each further
+/// failure, as such a call may be a slow one.
+const PASSED_OVER: Duration = Duration::from_secs(1);
+const LONGEST_PASSED_OVER: Duration = Duration::from_secs(8);
+
+/// A call that is given up before this says nothing of its replica: its caller may have gone away.
+const PATIENCE: Duration = Duration::from_millis(1500);
+
+impl Replicas {
+    /// From one or more addresses, with commas.
+    pub fn new(addresses: &str) -> anyhow::Result<Self> {
+        let replica = |address: &str| {
+            let channel = channel(address.trim())?;
+            let never = || AtomicU64::new(0);
+            let (passed_over, failed_at, asked_at) = (never(), never(), never());
+            Ok(Replica { channel, passed_over, failed_at, asked_at, failures: AtomicU32::new(0) })
+        };
+        let replicas = addresses.split(',').map(replica).collect::<anyhow::Result<_>>()?;
+        let (next, start, made) = (AtomicUsize::new(0), Instant::now(), Call::made());
+        Ok(Self(Arc::new(Turns { replicas, next, start, made })))
+    }
+}
+
+impl Turns {
+    fn until(&self, pause: Duration) -> u64 {
+        u64::try_from((self.start.elapsed() + pause).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// The next replica. When all are passed over, the one that has been left alone for longest: in a rolling restart it is
+    /// back, while the one that failed last is not.
+    fn pick(&self) -> &Replica {
+        let turn = self.next.fetch_add(1, Ordering::Relaxed);
+        let from = |skip| &self.replicas[turn.wrapping_add(skip) % self.replicas.len()];
+        let now = self.until(Duration::ZERO);
+        let usable = |replica: &&Replica| {
+            let until = replica.passed_over.load(Ordering::Relaxed);
+            // Of those who find it due, one tries it.
+            until == 0
+                || until <= now
+                    && replica
+                        .passed_over
+                        .compare_exchange(
+                            until,
+                            self.until(PASSED_OVER),
+                            Ordering::Relaxed,
+                            Ordering::Relaxed,
+                        )
+                        .is_ok()
+        };
+        let all = || (0..self.replicas.len()).map(from);
+        let last = |replica: &&Replica| {
+            replica.failed_at.load(Ordering::Relaxed).max(replica.asked_at.load(Ordering::Relaxed))
+        };
+        all().find(usable).unwrap_or_else(|| {
+            let picked = all().min_by_key(last).unwrap_or_else(|| from(0));
+            picked.asked_at.store(now, Ordering::Relaxed);
+            picked
+        })
+    }
+
+    fn ended(&self, replica: &Replica, begun: u64, well: bool) {
+        if well {
+            replica.failures.store(0, Ordering::Relaxed);
+            replica.passed_over.store(0, Ordering::Relaxed);
+            return;
+        }
+        // Calls that were under way when it failed say no more than that.
+        if begun < replica.failed_at.load(Ordering::Relaxed) {
+            return;
+        }
+        let failures = replica.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        let pause = back_off(PASSED_OVER, failures, LONGEST_PASSED_OVER);
+        replica.failed_at.store(self.until(Duration::ZERO), Ordering::Relaxed);
+        replica.passed_over.store(self.until(pause), Ordering::Relaxed);
+    }
+}
+
+/// A call under way. Dropped, it was given up.
+struct UnderWay<'a> {
+    turns: &'a Turns,
+    replica: &'a Replica,
+    begun: Instant,
+    method: String,
+    answer: Option<Code>,
+}
+
+impl<'a> UnderWay<'a> {
+    fn begin(turns: &'a Turns, path: &str) -> Self {
+        let method = method(path).to_owned();
+        Self { turns, replica: turns.pick(), begun: Instant::now(), method, answer: None }
+    }
+
+    /// `None`: there was no answer.
+    fn end(mut self, answer: Option<Code>) {
+        self.answer = Some(answer.unwrap_or(Code::Unavailable));
+        let well = answer.is_some_and(|code| code != Code::Unavailable);
+        self.turns.ended(self.replica, self.begun_at(), well);
+    }
+
+    fn begun_at(&self) -> u64 {
+        self.turns.until(Duration::ZERO).saturating_sub(self.begun.elapsed().as_millis() as u64)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        let took = self.begun.elapsed();
+        self.turns.made.record(
+            &self.method,
+            code_name(self.answer.unwrap_or(Code::Cancelled)),
+            took.as_secs_f64(),
+        );
+        if self.answer.is_none() && took >= PATIENCE {
+            self.turns.ended(self.replica, self.begun_at(), false);
+        }
+    }
+}
+
+type Answered = Result<axum::http::Response<tonic::body::Body>, tonic::transport::Error>;
+
+impl tower::Service<axum::http::Request<tonic::body::Body>> for Replicas {
+    type Response = axum::http::Response<tonic::body::Body>;
+    type Error = tonic::transport::Error;
+    type Future = Pin<Box<dyn Future<Output = Answered> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: axum::http::Request<tonic::body::Body>) -> Self::Future {
+        let turns = self.0.clone();
+        Box::pin(async move {
+            let call = UnderWay::begin(&turns, request.uri().path());
+            let answered = call.replica.channel.clone().oneshot(request).await;
+            call.end(answered.as_ref().ok().map(|answer| code_of(answer.headers())));
+            answered
+        })
+    }
+}
+
+/// A channel that connects when first used, and again after every loss.
+pub fn channel(address: &str) -> anyhow::Result<Channel> {
+    let endpoint = Endpoint::from_shared(address.to_owned())
+        .with_context(|| format!("{address} is not the address of a gRPC server"))?;
+    Ok(endpoint
+        .http2_keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(SERVER_ANSWERS_IN)
+        .keep_alive_while_idle(true)
+        .connect_with_connector_lazy(connector()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn calls_take_turns_and_one_at_a_time_tries_a_replica_that_failed() {
+        let Replicas(turns) =
+            Replicas::new("http://127.0.0.1:1, http://127.0.0.1:2,http://127.0.0.1:3").unwrap();
+        let picked = || {
+            let picked = turns.pick();
+            turns.replicas.iter().position(|replica| std::ptr::eq(replica, picked)).unwrap()
+        };
+        let mut three = [picked(), picked(), picked()];
+        three.sort_unstable();
+        assert_eq!(three, [0, 1, 2]);
+        let later = |replica: &Replica| {
+            replica.passed_over.store(turns.until(Duration::from_secs(60)), Ordering::Relaxed);
+        };
+        later(&turns.replicas[0]);
+        assert!((0..9).all(|_| picked() != 0));
+        turns.replicas[0].passed_over.store(1, Ordering::Relaxed);
+        while turns.until(Duration::ZERO) <= 1 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!((0..9).filter(|_| picked() == 0).count(), 1);
+        turns.replicas.iter().for_each(later);
+        assert_eq!((0..9).filter(|_| picked() == 0).count(), 3);
+    }
+
+    /// In a rolling restart: the first is back, and not used again yet, when the second goes.
+    #[tokio::test]
+    async fn when_all_have_failed_the_one_that_was_left_alone_for_longest_is_tried() {
+        let Replicas(turns) = Replicas::new("http://127.0.0.1:1,http://127.0.0.1:2").unwrap();
+        for (at, replica) in turns.replicas.iter().enumerate() {
+            replica.passed_over.store(turns.until(Duration::from_secs(60)), Ordering::Relaxed);
+            replica.failed_at.store(at as u64 + 1, Ordering::Relaxed);
+        }
+        while turns.until(Duration::ZERO) <= 2 {
+            tokio::task::yield_now().await;
+        }
+        let picked = || usize::from(std::ptr::eq(turns.pick(), &raw const turns.replicas[1]));
+        // And then each in its turn: it may hang, and the other may only have been busy.
+        assert_eq!([picked(), picked(), picked(), picked()], [0, 1, 0, 1]);
+        turns.replicas[1].failed_at.store(turns.until(Duration::from_secs(1)), Ordering::Relaxed);
+        assert_eq!(picked(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_replica_that_says_nothing_is_passed_over_for_longer_and_longer() {
+        let Replicas(turns) = Replicas::new("http://127.0.0.1:1,http://127.0.0.1:2").unwrap();
+        let passed_over = |at: usize| turns.replicas[at].passed_over.load(Ordering::Relaxed);
+        let at = |call: &UnderWay<'_>| usize::from(std::ptr::eq(call.replica, &raw const turns.replicas[1]));
+        let given_up = UnderWay::begin(&turns, "/a.B/C");
+        let first = at(&given_up);
+        drop(given_up);
+        assert_eq!(passed_over(first), 0, "its caller had gone");
+        let mut pause = PASSED_OVER;
+        for _ in 0..6 {
+            let mut call = UnderWay::begin(&turns, "/a.B/C");
+            while at(&call) != first {
+                call.end(Some(Code::Ok));
+                call = UnderWay::begin(&turns, "/a.B/C");
+            }
+            // As if it had begun so long ago, and had been given up for the first time.
+            turns.replicas[first].failed_at.store(0, Ordering::Relaxed);
+            call.begun -= PATIENCE;
+            drop(call);
+            let wait = u128::from(passed_over(first)) - turns.start.elapsed().as_millis();
+            assert!(wait <= pause.as_millis() && wait > pause.as_millis() / 2, "{wait} ms, not {pause:?}");
+            // One that was under way when it failed says nothing new.
+            let failures = turns.replicas[first].failures.load(Ordering::Relaxed);
+            turns.replicas[first].failed_at.store(u64::MAX, Ordering::Relaxed);
+            let begun = Instant::now() - PATIENCE;
+            let (method, answer) = (String::new(), None);
+            drop(UnderWay { turns: &turns, replica: &turns.replicas[first], begun, method, answer });
+            assert_eq!(turns.replicas[first].failures.load(Ordering::Relaxed), failures);
+            turns.replicas[first].passed_over.store(1, Ordering::Relaxed);
+            pause = (pause * 2).min(LONGEST_PASSED_OVER);
+        }
+        let mut call = UnderWay::begin(&turns, "/a.B/C");
+        while at(&call) != first {
+            call = UnderWay::begin(&turns, "/a.B/C");
+        }
+        call.end(Some(Code::Ok));
+        assert_eq!((passed_over(first), turns.replicas[first].failures.load(Ordering::Relaxed)), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn what_is_no_address_is_refused() {
+        assert!(Replicas::new("").is_err() && Replicas::new("http://a:1,").is_err());
+    }
+}
