@@ -1,7 +1,7 @@
 //! What the browser keeps for us in encrypted cookies: the session's tokens, and the cart of who has not signed in.
 //!
 //! A refresh token is spent when it is used. The user service gives the same successor to whoever comes with it within
-//! ten seconds, so that tabs on two replicas get along; within one process they wait for one answer, which is kept for
+//! a minute, so that tabs on two replicas get along; within one process they wait for one answer, which is kept for
 //! a minute, as a browser may send the old cookie until it has got the new one.
 
 use std::collections::HashMap;
