@@ -8,6 +8,7 @@ pub mod measured;
 mod refund_store;
 pub mod runner;
 pub mod store;
+pub mod timeline;
 pub mod watch;
 pub mod webhooks;
 
