@@ -74,20 +74,35 @@ if (live?.dataset.events) {
   // A stream that was cut comes back by itself, one that was refused does not: the shop was full, or is away.
   const listen = () => {
     const stream = source = new EventSource(live.dataset.events);
-    stream.addEventListener("open", () => { pause = 15000; });
+    stream.addEventListener("open", () => { pause = 15000; live.classList.add("has-script"); });
     stream.addEventListener("status", () => { show(); look(); });
     stream.addEventListener("error", () => {
-      if (stream.readyState !== EventSource.CLOSED || pause > 600000) return;
+    source?.close();
+    clearTimeout(retry);
+      if (stream.readyState !== EventSource.CLOSED) return;
+      live.classList.remove("has-script");
+      if (pause > 600000) return;
       retry = setTimeout(async () => { await show(); if (live.dataset.events) listen(); }, pause);
       pause *= 2;
     });
   };
-  listen();
-  window.addEventListener("pagehide", () => { source.close(); clearTimeout(timer); clearTimeout(retry); });
-  // Back to a page that the browser has kept as it was.
-  window.addEventListener("pageshow", (event) => {
-    if (event.persisted && live.dataset.events) { listen(); show(); look(); }
+  // A tab that nobody sees holds no connection: a browser has six for all of them.
+  const rest = () => { source?.close(); clearTimeout(timer); clearTimeout(retry); };
+  const wake = () => {
+    if (document.hidden || !live.dataset.events) return;
+    wait = 1500;
+    pause = 15000;
+    listen();
+    look();
+  };
+  window.addEventListener("pagehide", rest);
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) return rest();
+    show();
+    wake();
   });
   live.classList.add("has-script");
-  look();
+  wake();
 }
+  // Back to a page that the browser has kept as it was.
+  window.addEventListener("pageshow", (event) => { if (event.persisted) { show(); wake(); } });

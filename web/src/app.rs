@@ -21,6 +21,7 @@ use crate::api::Client;
 use crate::config::Config;
 use crate::page::Failed;
 use crate::session::Refresher;
+use crate::shop::Listeners;
 use crate::{admin, assets, guard, shop, visitor};
 
 /// Forms may be this long, in bytes.
@@ -39,7 +40,7 @@ pub struct Shared {
     pub secure: bool,
     pub demo: bool,
     pub refresher: Refresher,
-    pub listeners: Arc<Semaphore>,
+    pub listeners: Listeners,
     pub lifecycle: Lifecycle,
     places: Arc<Semaphore>,
 }
@@ -62,7 +63,7 @@ impl App {
             origin,
             demo: config.demo_data,
             refresher: Refresher::default(),
-            listeners: Arc::new(Semaphore::new(config.listeners_at_once.into())),
+            listeners: Listeners::new(config.listeners_at_once),
             lifecycle: lifecycle.clone(),
             places: Arc::new(Semaphore::new(config.pages_at_once.into())),
         })))

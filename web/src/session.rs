@@ -38,6 +38,13 @@ pub struct Session {
 }
 
 /// Longest name that is kept, in bytes.
+/// Of an access token.
+#[derive(Deserialize)]
+struct Claims {
+    sub: String,
+    role: String,
+}
+
 const NAME: usize = 100;
 
 impl Session {
@@ -63,12 +70,17 @@ impl Session {
     }
 
     fn role(&self) -> Option<String> {
-        #[derive(Deserialize)]
-        struct Claims {
-            role: String,
-        }
+        Some(self.claims()?.role)
+    }
+
+    /// Whose it is.
+    pub fn account(&self) -> Option<String> {
+        Some(self.claims()?.sub)
+    }
+
+    fn claims(&self) -> Option<Claims> {
         let claims = BASE64_URL_SAFE_NO_PAD.decode(self.access.split('.').nth(1)?).ok()?;
-        Some(serde_json::from_slice::<Claims>(&claims).ok()?.role)
+        serde_json::from_slice(&claims).ok()
     }
 
     /// Seconds that its access token is good for yet.
