@@ -157,6 +157,7 @@ checkout-payment = Payment
 checkout-test-cards = These are test cards: no money moves. A real card provider puts its own fields here.
 checkout-summary = Your order
 checkout-pay = Pay { $value }
+checkout-no-cards = This shop can’t take a card yet.
 checkout-promise = Exactly this total is charged. If a price changes, you are asked again.
 checkout-back = Back to the cart
 card-pm-card-visa = Visa: is accepted

@@ -154,6 +154,7 @@ checkout-payment = 支付
 checkout-test-cards = 这些是测试卡，不会产生真实付款。真实的支付服务商会在这里放置自己的输入框。
 checkout-summary = 您的订单
 checkout-pay = 支付 { $value }
+checkout-no-cards = 本店暂时无法接受银行卡付款。
 checkout-promise = 只收取此金额。如果价格变化，会再次征求您的同意。
 checkout-back = 返回购物车
 card-pm-card-visa = Visa：付款成功

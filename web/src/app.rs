@@ -39,6 +39,8 @@ pub struct Shared {
     /// Browsers reach the shop by TLS.
     pub secure: bool,
     pub demo: bool,
+    /// The card provider is the payment sandbox.
+    pub sandbox: bool,
     pub refresher: Refresher,
     pub listeners: Listeners,
     pub lifecycle: Lifecycle,
@@ -62,6 +64,7 @@ impl App {
             secure: origin.starts_with("https:"),
             origin,
             demo: config.demo_data,
+            sandbox: config.payment_sandbox,
             refresher: Refresher::default(),
             listeners: Listeners::new(config.listeners_at_once),
             lifecycle: lifecycle.clone(),
