@@ -164,6 +164,7 @@ impl Frame {
         Input {
             name: name.to_owned(),
             label: self.t(label),
+            id: fill.id(name),
             kind: kind.to_owned(),
             value: if secret { String::new() } else { fill.value(name).to_owned() },
             problem: fill.problem(name).map(str::to_owned),
