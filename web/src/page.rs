@@ -39,7 +39,7 @@ pub struct Frame {
 }
 
 /// What a redirect may say by `?said=`, each with its message.
-const SAID: [&str; 14] = [
+const SAID: [&str; 16] = [
     "added",
     "cart-changed",
     "removed",
@@ -54,6 +54,8 @@ const SAID: [&str; 14] = [
     "cancelled",
     "welcome",
     "cart-full",
+    "placed-before",
+    "account-deleted",
 ];
 
 impl Frame {
@@ -162,9 +164,9 @@ impl Frame {
         let secret = kind == "password";
         let hint = format!("{label}-hint");
         Input {
+            id: fill.id(name),
             name: name.to_owned(),
             label: self.t(label),
-            id: fill.id(name),
             kind: kind.to_owned(),
             value: if secret { String::new() } else { fill.value(name).to_owned() },
             problem: fill.problem(name).map(str::to_owned),
