@@ -33,7 +33,10 @@ use crate::session::Session;
 use crate::visitor::Visitor;
 
 /// What a redirect may say by `?said=`.
-pub const SAID: [&str; 17] = [
+pub const SAID: [&str; 20] = [
+    "category-created",
+    "category-saved",
+    "category-deleted",
     "product-created",
     "product-saved",
     "product-archived",
@@ -56,6 +59,7 @@ pub const SAID: [&str; 17] = [
 pub fn router() -> Router<App> {
     Router::new()
         .route("/admin", get(async || Redirect::to("/admin/orders")))
+        .merge(categories::router())
         .merge(customers::router())
         .merge(images::router())
         .merge(imports::router())
@@ -148,7 +152,7 @@ mod tests {
             ),
             (
                 "field",
-                "tracking-number amount returned text number q placed-from placed-to min-total max-total file",
+                "tracking-number amount returned text number q placed-from placed-to min-total max-total file slug parent",
             ),
         ];
         for (group, words) in groups {
