@@ -145,6 +145,8 @@ mod tests {
             ("format", "csv tsv ndjson rss atom xml"),
             ("profile", "shopify woocommerce magento prestashop google"),
             ("dispute", "open won lost"),
+            ("phase", "creating authorising committing capturing confirmed voiding refunding settled"),
+            ("made-by", "staff cancel provider"),
             ("cancel-staff-view", "payment-declined payment-timeout out-of-stock customer staff"),
             (
                 "field",
