@@ -201,6 +201,8 @@ def configured(shop, workload):
             yield f"{workload}: {limit} MiB are too little for PASSWORD_HASHES_AT_ONCE"
     if shop.env(workload).get("DEMO_DATA") == "true" and shop.all("ExternalSecret"):
         yield f"{workload}: demo accounts in production"
+    if shop.env(workload).get("PAYMENT_SANDBOX") == "true" and ("StatefulSet", "payment-sandbox") not in shop.by_name:
+        yield f"{workload}: test cards without the payment sandbox"
 
 
 def one_proxy(shop):

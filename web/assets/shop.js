@@ -20,7 +20,10 @@ document.getElementById("problems")?.focus();
 const lang = document.documentElement.lang === "en" ? "en-GB" : document.documentElement.lang;
 function local(root) {
   const format = new Intl.DateTimeFormat(lang, { dateStyle: "medium", timeStyle: "short" });
-  for (const time of root.querySelectorAll("time[datetime]")) time.textContent = format.format(new Date(time.dateTime));
+  const exact = new Intl.DateTimeFormat(lang, { dateStyle: "medium", timeStyle: "medium" });
+  for (const time of root.querySelectorAll("time[datetime]")) {
+    time.textContent = ("exact" in time.dataset ? exact : format).format(new Date(time.dateTime));
+  }
 }
 local(document);
 
@@ -71,23 +74,39 @@ if (live?.dataset.events) {
     timer = setTimeout(async () => { await show(); look(); }, wait);
     wait *= 1.4;
   };
-  // A stream that was cut comes back by itself, one that was refused does not: the shop was full, or is away.
+  // A stream that was cut comes back by itself, one that was refused does not: the shop was full, or is away, or this
+  // customer has too many. Then the page looks now and then, and its link to look again is shown.
   const listen = () => {
+    source?.close();
+    clearTimeout(retry);
     const stream = source = new EventSource(live.dataset.events);
-    stream.addEventListener("open", () => { pause = 15000; });
+    stream.addEventListener("open", () => { pause = 15000; live.classList.add("has-script"); });
     stream.addEventListener("status", () => { show(); look(); });
     stream.addEventListener("error", () => {
-      if (stream.readyState !== EventSource.CLOSED || pause > 600000) return;
+      if (stream.readyState !== EventSource.CLOSED) return;
+      live.classList.remove("has-script");
+      if (pause > 600000) return;
       retry = setTimeout(async () => { await show(); if (live.dataset.events) listen(); }, pause);
       pause *= 2;
     });
   };
-  listen();
-  window.addEventListener("pagehide", () => { source.close(); clearTimeout(timer); clearTimeout(retry); });
-  // Back to a page that the browser has kept as it was.
-  window.addEventListener("pageshow", (event) => {
-    if (event.persisted && live.dataset.events) { listen(); show(); look(); }
+  // A tab that nobody sees holds no connection: a browser has six for all of them.
+  const rest = () => { source?.close(); clearTimeout(timer); clearTimeout(retry); };
+  const wake = () => {
+    if (document.hidden || !live.dataset.events) return;
+    wait = 1500;
+    pause = 15000;
+    listen();
+    look();
+  };
+  window.addEventListener("pagehide", rest);
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) return rest();
+    show();
+    wake();
   });
+  // Back to a page that the browser has kept as it was.
+  window.addEventListener("pageshow", (event) => { if (event.persisted) { show(); wake(); } });
   live.classList.add("has-script");
-  look();
+  wake();
 }

@@ -37,6 +37,28 @@ admin-notes = Notes
 admin-note-hint = Only staff see it.
 admin-note-add = Add the note
 
+admin-saga = Steps of the saga
+admin-saga-next = Next call:
+admin-saga-attempts = { $n ->
+    [one] { $n } try in vain
+   *[other] { $n } tries in vain
+}
+admin-saga-bank = Waits for the customer’s bank since
+admin-saga-requested = The order was asked for
+admin-saga-event = Event:
+admin-saga-waiting = These events are not published yet:
+phase-creating = The payment is to be created
+phase-authorising = The payment is to be authorised
+phase-committing = The stock is to be sold
+phase-capturing = The money is to be taken
+phase-confirmed = Paid and sold
+phase-voiding = The payment is to be cancelled
+phase-refunding = The money is to be given back
+phase-settled = Settled
+made-by-staff = by staff
+made-by-cancel = of a cancellation
+made-by-provider = at the card provider
+
 admin-product = Product
 admin-product-new = New product
 admin-product-create = Create the product
@@ -78,6 +100,15 @@ admin-before = Before:
 admin-mine = Yours:
 admin-theirs = Theirs, now saved:
 admin-taken = They also changed this, and you did not. It stays as they have it:
+
+admin-categories = Categories
+admin-category-new = New category
+admin-category-create = Create the category
+admin-category-edit = Rename or move
+admin-category-top = At the top
+admin-category-delete = Delete or merge
+admin-category-delete-hint = Its products and sub-categories go into the category that you choose. An empty one can go without.
+admin-category-nowhere = None: it is empty
 
 admin-import = Import
 admin-import-hint = A file adds products that are new and changes those that are there, by article number. A bad line does nothing to the others.
@@ -198,6 +229,12 @@ field-placed-from = Placed from
 field-placed-to = Placed until
 field-min-total = Total from
 field-max-total = Total until
+field-slug = Name in addresses
+field-slug-hint = Letters, digits and dashes. The old one leads to the new one.
+field-new-slug = Name in addresses
+field-new-slug-hint = Empty: made of the name.
+field-parent = In
+field-move-to = Merge it into
 field-file = File
 field-format = Format
 field-profile = Written by
@@ -205,6 +242,9 @@ field-decimal = Decimal mark of prices
 field-import-currency = Currency
 field-import-currency-hint = For prices that name none.
 
+said-category-created = The category was created.
+said-category-saved = The category was changed.
+said-category-deleted = The category is gone, and what was in it is where you chose.
 said-product-created = The product was created.
 said-product-saved = The product was saved.
 said-product-archived = The product was archived.
@@ -223,6 +263,10 @@ said-order-sent-elsewhere = The address was changed.
 said-mail-sent-again = The mail was sent again.
 said-customer-changed = The account was changed, and is signed out everywhere.
 
+problem-slug-taken = Another category has this name in addresses.
+problem-not-yet-moved = Not all products are moved yet. Send it again.
+problem-category-not-empty = It has products or sub-categories. Choose where they go.
+problem-too-deep = There are too many levels below one another.
 problem-no-number = Write a whole number.
 problem-no-amount = Write an amount with a point, for example 19.90, and its currency.
 problem-attributes = Each line needs a name, an equals sign and a value.

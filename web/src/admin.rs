@@ -33,7 +33,10 @@ use crate::session::Session;
 use crate::visitor::Visitor;
 
 /// What a redirect may say by `?said=`.
-pub const SAID: [&str; 17] = [
+pub const SAID: [&str; 20] = [
+    "category-created",
+    "category-saved",
+    "category-deleted",
     "product-created",
     "product-saved",
     "product-archived",
@@ -56,6 +59,7 @@ pub const SAID: [&str; 17] = [
 pub fn router() -> Router<App> {
     Router::new()
         .route("/admin", get(async || Redirect::to("/admin/orders")))
+        .merge(categories::router())
         .merge(customers::router())
         .merge(images::router())
         .merge(imports::router())
@@ -141,6 +145,8 @@ mod tests {
             ("format", "csv tsv ndjson rss atom xml"),
             ("profile", "shopify woocommerce magento prestashop google"),
             ("dispute", "open won lost"),
+            ("phase", "creating authorising committing capturing confirmed voiding refunding settled"),
+            ("made-by", "staff cancel provider"),
             ("cancel-staff-view", "payment-declined payment-timeout out-of-stock customer staff"),
             (
                 "field",
@@ -148,7 +154,7 @@ mod tests {
             ),
             (
                 "field",
-                "tracking-number amount returned text number q placed-from placed-to min-total max-total file",
+                "tracking-number amount returned text number q placed-from placed-to min-total max-total file slug parent",
             ),
         ];
         for (group, words) in groups {

@@ -12,6 +12,7 @@ use opentelemetry::propagation::Injector;
 use reqwest::redirect::Policy;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::time::{Instant, timeout_at};
 use url::Url;
 
 use self::types::Problem;
@@ -92,6 +93,8 @@ pub struct Call<'v> {
     visitor: &'v Visitor,
     signed: bool,
     patient: bool,
+    /// When the page that it is for has to be there.
+    until: Option<Instant>,
     request: reqwest::RequestBuilder,
 }
 
@@ -100,14 +103,15 @@ impl<'v> Call<'v> {
         let client = &visitor.app().client;
         let deadline = if method == Method::GET { READ_DEADLINE } else { WRITE_DEADLINE };
         let request = client.http.request(method, client.url(path)).timeout(deadline);
-        Self { visitor, signed: false, patient: false, request: introduce(visitor, request) }
+        let until = Some(visitor.until());
+        Self { visitor, signed: false, patient: false, until, request: introduce(visitor, request) }
     }
 
     /// A stream: it has no deadline of its own.
     pub fn stream(visitor: &'v Visitor, path: &[&str]) -> Self {
         let client = &visitor.app().client;
         let request = introduce(visitor, client.http.get(client.url(path)));
-        Self { visitor, signed: true, patient: false, request }
+        Self { visitor, signed: true, patient: false, until: None, request }
     }
 
     /// With the visitor's access token; without a session nothing is sent.
@@ -116,8 +120,9 @@ impl<'v> Call<'v> {
         self
     }
 
-    /// With the deadline of what only reads.
-    pub fn soon(mut self) -> Self {
+    /// With the deadline of what only reads, but not that of the page: the answer is for others, too.
+    pub fn for_all(mut self) -> Self {
+        self.until = None;
         self.request = self.request.timeout(READ_DEADLINE);
         self
     }
@@ -144,7 +149,7 @@ impl<'v> Call<'v> {
         body: impl futures_util::TryStream<Ok = Bytes, Error: std::error::Error + Send + Sync> + Send + 'static,
         deadline: Duration,
     ) -> Self {
-        self.patient = true;
+        (self.patient, self.until) = (true, None);
         self.request = self.request.timeout(deadline).body(reqwest::Body::wrap_stream(body));
         self.header("content-type", media_type)
     }
@@ -159,7 +164,7 @@ impl<'v> Call<'v> {
         if self.patient { &client.patient } else { &client.http }
     }
 
-    /// The answer, whatever it is, once the session has been renewed where it had to be.
+    /// The answer, whatever it is, once the session has been renewed where it had to be. It knows no page's deadline.
     pub async fn answer(self) -> Result<reqwest::Response, Refused> {
         let http = self.http();
         if !self.signed {
@@ -188,21 +193,43 @@ impl<'v> Call<'v> {
 
     /// With the version that a change has to name.
     pub async fn get_versioned<T: DeserializeOwned>(self) -> Result<(T, String), Refused> {
-        let answer = self.answer().await?;
-        let tag = answer.headers().get(header::ETAG).and_then(|tag| tag.to_str().ok());
-        let tag = tag.unwrap_or_default().to_owned();
-        Ok((understood(&good(answer).await?)?, tag))
+        let until = self.until;
+        let answered = async {
+            let answer = self.answer().await?;
+            let tag = answer.headers().get(header::ETAG).and_then(|tag| tag.to_str().ok());
+            let tag = tag.unwrap_or_default().to_owned();
+            Ok((understood(&good(answer).await?)?, tag))
+        };
+        within(until, answered).await
     }
 
     /// For an answer that is of no interest, once it is a good one.
     pub async fn done(self) -> Result<Bytes, Refused> {
-        good(self.answer().await?).await
+        let (visitor, patient) = (self.visitor, self.patient);
+        let done = within(self.until, async { good(self.answer().await?).await }).await;
+        if patient {
+            visitor.begin_anew();
+        }
+        done
     }
 
     /// As [`Self::get`], never with a token.
     pub async fn get_unsigned<T: DeserializeOwned>(self) -> Result<T, Refused> {
-        understood(&good(sent(self.http(), self.request).await?).await?)
+        let (until, http) = (self.until, self.http());
+        understood(&within(until, async { good(sent(http, self.request).await?).await }).await?)
     }
+}
+
+/// What comes after the page's deadline is as good as no answer.
+async fn within<T>(
+    until: Option<Instant>,
+    answer: impl Future<Output = Result<T, Refused>>,
+) -> Result<T, Refused> {
+    let Some(until) = until else { return answer.await };
+    timeout_at(until, answer).await.unwrap_or_else(|_| {
+        tracing::warn!("page.late");
+        Err(Refused::Away)
+    })
 }
 
 fn understood<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refused> {

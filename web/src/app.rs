@@ -21,6 +21,7 @@ use crate::api::Client;
 use crate::config::Config;
 use crate::page::Failed;
 use crate::session::Refresher;
+use crate::shop::Listeners;
 use crate::{admin, assets, guard, shop, visitor};
 
 /// Forms may be this long, in bytes.
@@ -38,8 +39,10 @@ pub struct Shared {
     /// Browsers reach the shop by TLS.
     pub secure: bool,
     pub demo: bool,
+    /// The card provider is the payment sandbox.
+    pub sandbox: bool,
     pub refresher: Refresher,
-    pub listeners: Arc<Semaphore>,
+    pub listeners: Listeners,
     pub lifecycle: Lifecycle,
     places: Arc<Semaphore>,
 }
@@ -61,8 +64,9 @@ impl App {
             secure: origin.starts_with("https:"),
             origin,
             demo: config.demo_data,
+            sandbox: config.payment_sandbox,
             refresher: Refresher::default(),
-            listeners: Arc::new(Semaphore::new(config.listeners_at_once.into())),
+            listeners: Listeners::new(config.listeners_at_once),
             lifecycle: lifecycle.clone(),
             places: Arc::new(Semaphore::new(config.pages_at_once.into())),
         })))

@@ -40,6 +40,9 @@ pub struct Config {
     /// Tells the demo accounts on the sign-in page: never in production.
     #[arg(long, env = "DEMO_DATA", default_value = "false", action = ArgAction::Set)]
     pub demo_data: bool,
+    /// The card provider is the payment sandbox: its test cards are shown at the checkout; never in production.
+    #[arg(long, env = "PAYMENT_SANDBOX", default_value = "false", action = ArgAction::Set)]
+    pub payment_sandbox: bool,
     #[command(flatten)]
     pub process: Process,
 }

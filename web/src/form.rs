@@ -64,6 +64,8 @@ impl Form {
 pub struct Fill {
     values: BTreeMap<String, String>,
     problems: BTreeMap<String, String>,
+    /// What ids of the form's fields begin with, where a page has several forms.
+    prefix: &'static str,
     /// What is wrong with no field of its own.
     pub general: Option<String>,
 }
@@ -78,6 +80,20 @@ impl Fill {
     pub fn with(mut self, name: &str, value: impl Into<String>) -> Self {
         self.values.insert(name.to_owned(), value.into());
         self
+    }
+
+    pub fn within(mut self, prefix: &'static str) -> Self {
+        self.prefix = prefix;
+        self
+    }
+
+    pub fn prefix(&self) -> &'static str {
+        self.prefix
+    }
+
+    /// Of a field in the page.
+    pub fn id(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
     }
 
     pub fn value(&self, name: &str) -> &str {
@@ -145,6 +161,7 @@ fn told(lang: Lang, code: &str, detail: &str) -> String {
 #[derive(Template)]
 #[template(path = "parts/input.html")]
 pub struct Input {
+    pub id: String,
     pub name: String,
     pub label: String,
     pub kind: String,

@@ -10,6 +10,7 @@ pub mod api;
 mod app;
 mod assets;
 mod config;
+mod cookie_cart;
 mod form;
 mod guard;
 mod locale;

@@ -39,7 +39,7 @@ pub struct Frame {
 }
 
 /// What a redirect may say by `?said=`, each with its message.
-const SAID: [&str; 14] = [
+const SAID: [&str; 16] = [
     "added",
     "cart-changed",
     "removed",
@@ -54,6 +54,8 @@ const SAID: [&str; 14] = [
     "cancelled",
     "welcome",
     "cart-full",
+    "placed-before",
+    "account-deleted",
 ];
 
 impl Frame {
@@ -162,6 +164,7 @@ impl Frame {
         let secret = kind == "password";
         let hint = format!("{label}-hint");
         Input {
+            id: fill.id(name),
             name: name.to_owned(),
             label: self.t(label),
             kind: kind.to_owned(),

@@ -15,6 +15,8 @@ use axum::Router;
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
 
+pub use events::Listeners;
+
 pub use addresses::{COUNTRIES, FIELDS as ADDRESS_FIELDS, fill as postal_fill, postal};
 
 use crate::app::App;

@@ -2,26 +2,35 @@
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time;
 
+use ::time::Duration;
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum_extra::extract::cookie::{Cookie, CookieJar, PrivateCookieJar, SameSite};
-use time::Duration;
+use tokio::time::Instant;
 
+use crate::api::types::Money;
 use crate::api::{Call, Refused};
 use crate::app::App;
+use crate::cookie_cart::{ADDITIONS, Addition, CookieCart};
 use crate::locale::Lang;
 use crate::page::{self, Failed, Frame};
-use crate::session::{CookieCart, Kept, Session};
+use crate::session::{Kept, Session};
 use crate::{api, guard};
 
 /// A session is renewed when its access token has less than this left, in seconds.
 const EARLY: i64 = 60;
+/// A page is shown with what has come until then. One that changes something has longer, as a change may take longer.
+const LOOK: time::Duration = time::Duration::from_secs(10);
+const CHANGE: time::Duration = time::Duration::from_secs(15);
 const KEPT: Duration = Duration::days(30);
 const CHOICES_KEPT: Duration = Duration::days(365);
+/// What cookies of additions to the cart begin with.
+const ADDED: &str = "added-";
 
 #[derive(Clone)]
 pub struct Visitor(Arc<Inner>);
@@ -30,6 +39,8 @@ struct Inner {
     app: App,
     lang: Lang,
     theme: &'static str,
+    /// When the page has to be there.
+    until: Mutex<Instant>,
     path: String,
     query: Option<String>,
     request_id: Option<HeaderValue>,
@@ -58,6 +69,7 @@ impl Visitor {
         Self(Arc::new(Inner {
             lang,
             theme,
+            until: Mutex::new(Instant::now() + if request.method().is_safe() { LOOK } else { CHANGE }),
             path: request.uri().path().to_owned(),
             query: request.uri().query().map(str::to_owned),
             request_id: headers.get("x-request-id").cloned(),
@@ -70,7 +82,12 @@ impl Visitor {
     }
 
     fn read(app: &App, jar: &PrivateCookieJar) -> Kept {
-        Kept::of(|name| jar.get(&app.cookie(name)).map(|cookie| cookie.value().to_owned()))
+        let start = app.cookie(ADDED);
+        let added = jar
+            .iter()
+            .filter_map(|cookie| Addition::decode(cookie.name().strip_prefix(&start)?, cookie.value()));
+        let cookie = |name: &str| jar.get(&app.cookie(name)).map(|cookie| cookie.value().to_owned());
+        Kept::of(cookie, added.take(2 * ADDITIONS).collect())
     }
 
     pub fn app(&self) -> &App {
@@ -87,6 +104,21 @@ impl Visitor {
 
     pub fn path(&self) -> &str {
         &self.0.path
+    }
+
+    /// When the page has to be there.
+    pub fn until(&self) -> Instant {
+        *self.0.until.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A file has been sent, which takes its time: the page's begins now.
+    pub fn begin_anew(&self) {
+        *self.0.until.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now() + CHANGE;
+    }
+
+    /// The time that is left for the page.
+    pub fn left(&self) -> time::Duration {
+        self.until().saturating_duration_since(Instant::now())
     }
 
     /// What was asked for, to come back to it.
@@ -164,6 +196,31 @@ impl Visitor {
     /// Reads or changes the cart in the cookie.
     pub fn cart<T>(&self, use_it: impl FnOnce(&mut CookieCart) -> T) -> T {
         use_it(&mut self.kept().cart)
+    }
+
+    /// Adds to the cart in the cookies; false when there is no room.
+    #[must_use]
+    pub fn add_to_cart(&self, product: uuid::Uuid, more: u16, price: &Money) -> bool {
+        let mut kept = self.kept();
+        let all = kept.cart.quantity(product).saturating_add(more);
+        let mut after = kept.cart.clone();
+        if !after.set(product, all, price) {
+            return false;
+        }
+        match kept.additions.len() < ADDITIONS {
+            true => kept.additions.push(Addition::new(product, more, price)),
+            false => kept.cart = after,
+        }
+        true
+    }
+
+    /// Has the cart's cookie hold what was added by others.
+    pub fn settle_cart(&self) {
+        let mut kept = self.kept();
+        let Kept { cart, additions, .. } = &mut *kept;
+        if additions.iter().any(|addition| !cart.knows(addition)) {
+            cart.settle(additions);
+        }
     }
 
     /// What the API's cart holds, as it has just been seen.
@@ -254,8 +311,10 @@ impl Visitor {
     }
 
     fn finish(&self, response: Response) -> Response {
-        let (before, kept) = (Self::read(self.app(), &self.0.private), self.kept().clone());
-        if before == kept {
+        let (before, mut kept) = (Self::read(self.app(), &self.0.private), self.kept().clone());
+        let settled = |addition: &&Addition| before.cart.knows(addition) && addition.is_settled();
+        let settled: Vec<_> = before.additions.iter().filter(settled).collect();
+        if before == kept && settled.is_empty() {
             return response;
         }
         let mut jar = PrivateCookieJar::new(self.app().key.clone());
@@ -273,7 +332,14 @@ impl Visitor {
             put("session", kept.session.and_then(|session| serde_json::to_string(&session).ok()));
         }
         if kept.cart != before.cart {
-            put("cart", Some(kept.cart).filter(|cart| !cart.0.is_empty()).map(|cart| cart.encode()));
+            kept.cart.settle(&before.additions);
+            put("cart", Some(kept.cart).filter(|cart| !cart.is_blank()).map(|cart| cart.encode()));
+        }
+        for addition in kept.additions.iter().filter(|addition| !before.additions.contains(addition)) {
+            put(&format!("{ADDED}{:08x}", addition.id), Some(addition.encode()));
+        }
+        for addition in settled {
+            put(&format!("{ADDED}{:08x}", addition.id), None);
         }
         if kept.held != before.held {
             put("held", Some(kept.held).filter(|held| *held > 0).map(|held| held.to_string()));

@@ -40,6 +40,8 @@ pub enum CartError {
     MixedCurrencies,
     #[error("the cart is full")]
     Full,
+    #[error("the cart has changed")]
+    Changed,
     #[error(transparent)]
     Catalogue(#[from] CatalogueError),
     #[error(transparent)]
@@ -91,13 +93,23 @@ impl Carts {
         Ok(Candidate { user, product, price: found.price, mixes })
     }
 
-    /// Sets how many of a product are in the cart, and returns the cart.
-    pub async fn put(&self, candidate: Candidate, quantity: Quantity) -> Result<Cart, CartError> {
+    /// Sets how many of a product are in the cart, if there are as many as `expected` before, and returns the cart.
+    pub async fn put(
+        &self,
+        candidate: Candidate,
+        quantity: Quantity,
+        expected: Option<u32>,
+    ) -> Result<Cart, CartError> {
         let Candidate { user, product: product_id, price, mixes } = candidate;
         if mixes {
             return Err(CartError::MixedCurrencies);
         }
         let mut transaction = service::db::begin(&self.pool).await?;
+        if let Some(expected) = expected
+            && store::locked_quantity(&mut transaction, user, product_id).await? != expected
+        {
+            return Err(CartError::Changed);
+        }
         let put = store::put(&mut transaction, user, Line { product_id, quantity }, price).await?;
         transaction.commit().await?;
         match put {

@@ -10,6 +10,7 @@ mod notes;
 mod orders;
 pub mod problems;
 mod refunds;
+mod saga;
 mod search;
 mod webhook;
 
@@ -97,6 +98,7 @@ fn routes() -> OpenApiRouter<App> {
         .merge(cart::router())
         .merge(orders::router())
         .merge(search::router())
+        .merge(saga::router())
         .merge(fulfilment::router())
         .merge(notes::router())
         .merge(refunds::router())

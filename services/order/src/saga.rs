@@ -12,6 +12,8 @@ mod refund_store;
 mod row;
 pub mod runner;
 pub mod store;
+pub mod timeline;
+pub mod timeline_store;
 pub mod watch;
 pub mod webhooks;
 mod worker;

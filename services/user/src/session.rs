@@ -2,9 +2,8 @@
 //! next (RFC 9700, section 4.14.2).
 //!
 //! A spent token that comes again was stolen, from us or from the thief, so the
-//! family ends. One exception: an answer may get lost, so for ten seconds after
-//! the rotation, and until the successor is used, the same token gets the same
-//! successor. Only hashes are stored, so the successor is derived:
+//! family ends. One exception: an answer may get lost, so until the successor is
+//! used, and for a minute at most, the same token gets the same successor. Only hashes are stored, so the successor is derived:
 //! HMAC-SHA256(key = the presented token, message = a random salt in its row).
 //! Neither the row nor an old token alone yields it.
 

@@ -127,6 +127,8 @@ async fn the_back_office_is_for_everybody_in_the_light_and_in_the_dark() {
         ("product of the back office", &format!("/admin/products/{product}")),
         ("stock", &format!("/admin/products/{product}/stock")),
         ("new product", "/admin/products/new"),
+        ("categories", "/admin/categories"),
+        ("category", "/admin/categories/lighting"),
         ("imports", "/admin/imports"),
         ("customers", "/admin/customers"),
     ] {
@@ -134,5 +136,86 @@ async fn the_back_office_is_for_everybody_in_the_light_and_in_the_dark() {
         looks.at(&b, name).await;
     }
     looks.found_nothing();
+    b.close().await;
+}
+
+#[tokio::test]
+async fn staff_make_rename_move_and_merge_categories() {
+    let site = Site::open().await;
+    let b = Browser::open(&site).await;
+    b.sign_in_as_admin().await;
+    let name = format!("T {}", &Uuid::now_v7().simple().to_string()[20..]);
+    let slug = name.to_lowercase().replace(' ', "-");
+    let make = "form[action='/admin/categories']";
+    let link = |slug: &str| format!("a[href='/admin/categories/{slug}']");
+    for part in ["one", "two"] {
+        b.goto("/admin/categories").await;
+        b.fill("#name", &format!("{name} {part}")).await;
+        b.click(&format!("{make} button")).await;
+        b.find(&link(&format!("{slug}-{part}"))).await;
+    }
+    // The same name again: another has its place.
+    b.expect_status(422);
+    b.fill("#name", &format!("{name} one")).await;
+    b.click(&format!("{make} button")).await;
+    b.find("#problems").await;
+    assert_eq!(b.value("#name").await, format!("{name} one"));
+
+    // Renamed and moved; the old name leads to the new one.
+    b.goto(&format!("/admin/categories/{slug}-two")).await;
+    b.fill("#name", &format!("{name} three")).await;
+    b.fill("#slug", &format!("{slug}-three")).await;
+    b.select("#parent", &format!("{slug}-one")).await;
+    b.click("main form button:not(.quiet)").await;
+    b.reads(&link(&format!("{slug}-three")), &format!("{name} one / {name} three")).await;
+    b.goto(&format!("/admin/categories/{slug}-two")).await;
+    b.comes_to(&format!("/admin/categories/{slug}-three")).await;
+
+    // Not empty: it has to be said where its sub-category goes.
+    b.goto(&format!("/admin/categories/{slug}-one")).await;
+    b.click("form[action$='/delete'] button").await;
+    b.reads("[role=alert]", "Choose where they go").await;
+    b.select("#move_to", "lighting").await;
+    b.click("form[action$='/delete'] button").await;
+    b.comes_to("/admin/categories").await;
+    assert!(!b.has(&link(&format!("{slug}-one"))).await);
+    // An empty one goes without.
+    b.goto(&format!("/admin/categories/{slug}-three")).await;
+    b.click("form[action$='/delete'] button").await;
+    b.reads("[role=status]", "is gone").await;
+    assert!(!b.has(&link(&format!("{slug}-three"))).await);
+    b.close().await;
+}
+
+#[tokio::test]
+async fn staff_see_the_steps_of_an_orders_saga() {
+    let site = Site::open().await;
+    let product = site.shop.product(5).await;
+    let buyer = site.shop.customer().await;
+    let order = buyer.place(product, 1, "pm_card_visa").await;
+    buyer.ended(&order).await;
+    let b = Browser::open(&site).await;
+    b.sign_in_as_admin().await;
+    b.goto(&format!("/admin/orders/{order}")).await;
+    b.reads("section[aria-labelledby=saga-title]", "Paid and sold").await;
+    let steps = b.client.find_all(Locator::Css(".timeline li")).await.unwrap();
+    assert_eq!(steps.len(), 3);
+    b.reads(".timeline li:last-child", "order.confirmed.v1").await;
+    b.close().await;
+}
+
+#[tokio::test]
+async fn a_filter_that_is_wrong_is_led_to() {
+    let site = Site::open().await;
+    let b = Browser::open(&site).await;
+    b.expect_status(422);
+    b.sign_in_as_admin().await;
+    b.goto(&format!("/admin/orders?q={}", "x".repeat(101))).await;
+    b.click("#problems a").await;
+    assert_eq!(b.script("return location.hash", vec![]).await, "#filter-q");
+    assert_eq!(
+        b.script("return document.querySelector(location.hash).form.action", vec![]).await,
+        format!("{}/admin/orders", site.pages)
+    );
     b.close().await;
 }

@@ -29,6 +29,12 @@ impl Looks {
     /// The page that is open, in the light and in the dark.
     pub async fn at(&mut self, b: &Browser<'_>, name: &str) {
         picture(b, name).await;
+        let twice = b.script(TWICE, vec![]).await;
+        assert_eq!(
+            twice,
+            json!([]),
+            "{name}: ids that are there twice, so that a link or a label leads elsewhere"
+        );
         let Some(axe) = &self.axe else { return };
         for (dark, how) in [(false, "light"), (true, "dark")] {
             b.dark(dark).await;
@@ -42,6 +48,9 @@ impl Looks {
         assert!(self.found.is_empty(), "{}", self.found.join("\n"));
     }
 }
+
+const TWICE: &str = "const all = [...document.querySelectorAll('[id]')].map(one => one.id);
+                     return all.filter((id, n) => all.indexOf(id) !== n)";
 
 /// What the page that is open has against it.
 async fn violations(b: &Browser<'_>, axe: &str) -> Vec<String> {
@@ -215,5 +224,44 @@ async fn the_language_is_the_visitors() {
     b.reads("main .price", "12.50").await;
     b.goto("/cart").await;
     b.find("html[lang^=zh]").await;
+    b.close().await;
+}
+
+#[tokio::test]
+async fn a_link_to_what_is_wrong_leads_to_its_field() {
+    let site = Site::open().await;
+    let b = Browser::open(&site).await;
+    b.expect_status(422);
+    b.sign_up().await;
+    b.goto("/account").await;
+    b.fill("#email-email", "somebody@example.test").await;
+    b.fill("#email-current_password", "not the password").await;
+    b.click("form[action='/account/email'] button").await;
+    b.click("#problems a").await;
+    let at = "return document.activeElement.closest('form').getAttribute('action')";
+    // The field of the form that was sent, not of the one beside it, which asks for a password too.
+    assert_eq!(b.script("return location.hash", vec![]).await, "#email-current_password");
+    b.press(fantoccini::key::Key::Tab).await;
+    assert_eq!(b.script(at, vec![]).await, "/account/email");
+    b.close().await;
+}
+
+#[tokio::test]
+async fn who_deletes_the_account_gives_the_password_again() {
+    let site = Site::open().await;
+    let b = Browser::open(&site).await;
+    b.expect_status(422);
+    let person = b.sign_up().await;
+    let form = "form[action='/account/delete']";
+    b.goto("/account").await;
+    b.fill("#delete-current_password", "not the password").await;
+    b.click(&format!("{form} button")).await;
+    b.reads("#problems", "password is wrong").await;
+    b.fill("#delete-current_password", crate::site::PASSWORD).await;
+    b.click(&format!("{form} button")).await;
+    b.reads("[role=status]", "was deleted").await;
+    b.goto("/sign-in").await;
+    b.sign_in_here(&person.email, crate::site::PASSWORD).await;
+    b.find("#problems").await;
     b.close().await;
 }

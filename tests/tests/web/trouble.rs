@@ -172,3 +172,78 @@ async fn a_session_that_ends_at_the_checkout_keeps_the_cart_and_the_form() {
     b.close().await;
     site.only_order(&person).await;
 }
+
+#[tokio::test]
+async fn an_order_whose_answer_was_lost_is_shown_after_the_session_has_ended() {
+    let site = Site::open().await;
+    let product = site.shop.product(5).await;
+    let b = Browser::open(&site).await;
+    let person = b.at_checkout(product, 1, "pm_card_visa").await;
+    // The form is sent, and its answer never comes to the page; the next try comes without a session.
+    let send = "const form = document.querySelector('form[action=\"/checkout\"]');
+                return fetch(form.action, {method: 'POST', body: new URLSearchParams(new FormData(form)), redirect: 'manual'})
+                    .then(answer => answer.type)";
+    assert_eq!(b.script(send, vec![]).await, "opaqueredirect");
+    let order = site.only_order(&person).await;
+    b.client.delete_cookie("session").await.unwrap();
+    b.click(PAY).await;
+    b.reads("#problems", "Your session has ended").await;
+    b.sign_in_here(&person.email, PASSWORD).await;
+    assert_eq!(b.at_order().await, order["id"].as_str().unwrap());
+    b.reads("main [role=status]", "was placed before your session ended").await;
+    b.close().await;
+    site.only_order(&person).await;
+}
+
+#[tokio::test]
+async fn two_tabs_that_add_at_the_same_moment_lose_nothing() {
+    let site = Site::open().await;
+    let (one, two) = (site.shop.product(5).await, site.shop.product(5).await);
+    let b = Browser::open(&site).await;
+    // Both go out before either answer is there.
+    let add = "const add = product => {
+                   const body = new URLSearchParams(new FormData(document.querySelector('.buy')));
+                   body.set('product', product);
+                   return fetch('/cart/items', {method: 'POST', body, redirect: 'manual'}).then(answer => answer.type);
+               };
+               return Promise.all(arguments[0].map(add))";
+    let twice = json!([one, two, one]);
+    for signed_in in [false, true] {
+        if signed_in {
+            b.sign_up().await;
+            b.goto("/cart").await;
+        }
+        b.goto(&format!("/products/{one}")).await;
+        let answers = b.script(add, vec![twice.clone()]).await;
+        assert_eq!(answers, json!(["opaqueredirect", "opaqueredirect", "opaqueredirect"]));
+        b.goto("/cart").await;
+        let times = if signed_in { 2 } else { 1 };
+        let quantity = |product| format!(".line form[action='/cart/items/{product}'] input[name=quantity]");
+        assert_eq!(b.value(&quantity(one)).await, (2 * times).to_string(), "signed in: {signed_in}");
+        assert_eq!(b.value(&quantity(two)).await, times.to_string(), "signed in: {signed_in}");
+    }
+    b.close().await;
+}
+
+#[tokio::test]
+async fn a_tab_that_nobody_sees_holds_no_stream() {
+    let site = Site::open().await;
+    let product = site.shop.product(5).await;
+    let b = Browser::open(&site).await;
+    b.at_checkout(product, 1, "pm_card_visa").await;
+    b.pay().await;
+    b.order_becomes("confirmed").await;
+    // As a browser tells it; what opens a stream from then on is counted.
+    let turn = "window.opened ??= 0;
+                window.EventSource = class extends EventTarget {
+                    constructor() { super(); window.opened += 1; window.open_now = true; }
+                    close() { window.open_now = false; }
+                };
+                Object.defineProperty(document, 'hidden', {configurable: true, value: arguments[0]});
+                document.dispatchEvent(new Event('visibilitychange'));
+                return [window.opened, window.open_now ?? false]";
+    assert_eq!(b.script(turn, vec![json!(true)]).await, json!([0, false]));
+    assert_eq!(b.script(turn, vec![json!(false)]).await, json!([1, true]));
+    assert_eq!(b.script(turn, vec![json!(true)]).await, json!([1, false]));
+    b.close().await;
+}

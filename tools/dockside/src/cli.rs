@@ -98,12 +98,12 @@ pub fn command() -> Command {
                      import: 5,000 lines a second, and 100,000 lines in 64 MiB\n\
                      listeners: 1,000 clients that follow an order in 64 MiB, and a change is with them within 100 ms \
                      (median)\nhot-stock: many buyers of one product, twice what a row lock for each of them allows; 500 units \
-                     and 64 buyers, 20 seeds\noverload: of four times what the shop can do, 80 % of that is seen through, within 3 s \
+                     and 64 buyers, 20 seeds\npages: the storefront's own time for a page is 2 ms (median)\noverload: of four times what the shop can do, 80 % of that is seen through, within 3 s \
                      (p99), and a refusal is quicker than an order\n\nThe figures are for a machine that does nothing else. Private servers are started for \
                      it under the folder's test/ and bench/, and stopped at the end.",
                 )
                 .arg(
-                    names("names", "NAME", "orders, reads, replicas, soak, catalogue, import, listeners, hot-stock, overload").value_parser(
+                    names("names", "NAME", "orders, reads, replicas, soak, catalogue, import, listeners, hot-stock, pages, overload").value_parser(
                         bench::ALL.into_iter().chain(test::BENCHES.map(|(name, _, _)| name)).collect::<Vec<_>>(),
                     ),
                 ),

@@ -84,11 +84,12 @@ pub struct Others {
 
 /// Tests that hold figures: their name here, their package and their file. An optimised build
 /// makes them hold the figures themselves; in `test` they hold some that are easier.
-pub const BENCHES: [(&str, &str, &str); 5] = [
+pub const BENCHES: [(&str, &str, &str); 6] = [
     ("catalogue", "product", "at_size"),
     ("import", "product", "import_at_size"),
     ("listeners", "order", "listeners"),
     ("hot-stock", "product", "hot_stock"),
+    ("pages", "storefront", "server_time"),
     (OVERLOAD, SYSTEM, "promises"),
 ];
 

@@ -10,7 +10,7 @@ use axum::routing::{get, post};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::types::Note;
+use super::types::{Note, Saga};
 use super::{key, new_key, plainly, refuse};
 use crate::api::Refused;
 use crate::api::types::{Money, Order, OrderItem, OrderLine, Page, Refund};
@@ -41,6 +41,7 @@ struct OrderPage {
     order: Order,
     refunds: Option<Vec<Refund>>,
     notes: Option<Vec<Note>>,
+    saga: Option<Saga>,
     /// What was typed into which form.
     shipment: Fill,
     refund: Fill,
@@ -117,13 +118,19 @@ async fn view(visitor: &Visitor, id: Uuid) -> Result<OrderPage, Refused> {
     let list = |what| visitor.signed(Method::GET, &["orders", &name, what]).query(&[("limit", "100")]);
     let order = visitor.signed(Method::GET, &["orders", &name]);
     let (refunds, notes) = (list("refunds"), list("notes"));
-    let (order, refunds, notes) =
-        tokio::join!(order.get::<Order>(), refunds.get::<Page<Refund>>(), notes.get::<Page<Note>>());
+    let saga = visitor.signed(Method::GET, &["admin", "orders", &name, "saga"]);
+    let (order, refunds, notes, saga) = tokio::join!(
+        order.get::<Order>(),
+        refunds.get::<Page<Refund>>(),
+        notes.get::<Page<Note>>(),
+        saga.get::<Saga>()
+    );
     let order = order?;
     Ok(OrderPage {
         p: visitor.frame(&visitor.lang().text("order-title", &[("value", order.number.as_str().into())])),
         refunds: shown(refunds)?.map(|page| page.items),
         notes: shown(notes)?.map(|page| page.items),
+        saga: shown(saga)?,
         shipment: Fill::default(),
         refund: Fill::default(),
         note: Fill::default(),

@@ -59,7 +59,7 @@ impl Orders {
 
 async fn list(visitor: Visitor) -> Shown {
     let lang = visitor.lang();
-    let mut fill = FILTERS.iter().fold(Fill::default(), |fill, name| {
+    let mut fill = FILTERS.iter().fold(Fill::default().within("filter-"), |fill, name| {
         fill.with(name, visitor.query_has(name).unwrap_or_default().trim())
     });
     let cursor = visitor.query_has("cursor").unwrap_or_default();

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::api::types::{Account, Product};
+use crate::api::types::{Account, Money, Product};
 
 #[derive(Clone, Deserialize)]
 pub struct StaffProduct {
@@ -37,6 +37,43 @@ pub struct Note {
     pub text: String,
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
+}
+
+/// How an order's saga went.
+#[derive(Deserialize)]
+pub struct Saga {
+    pub phase: String,
+    pub intent_id: Option<String>,
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub next_at: Option<OffsetDateTime>,
+    pub attempts: u32,
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub waiting_since: Option<OffsetDateTime>,
+    pub steps: Vec<SagaStep>,
+    pub waiting_events: Vec<WaitingEvent>,
+}
+
+#[derive(Deserialize)]
+pub struct SagaStep {
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+    pub kind: String,
+    /// Of the order, or of a refund.
+    pub status: Option<String>,
+    pub payment: Option<String>,
+    pub amount: Option<Money>,
+    pub made_by: Option<String>,
+    pub provider_id: Option<String>,
+    pub event: Option<String>,
+}
+
+#[derive(Deserialize)]
+pub struct WaitingEvent {
+    #[serde(rename = "type")]
+    pub kind: String,
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    pub attempts: u32,
 }
 
 #[derive(Deserialize)]

@@ -79,6 +79,7 @@ impl Category {
 #[derive(Deserialize)]
 pub struct CategoryPlace {
     pub name: String,
+    pub parent: Option<String>,
 }
 
 #[derive(Clone, Deserialize)]

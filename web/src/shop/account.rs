@@ -8,7 +8,7 @@ use axum::routing::{get, post};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::api::types::{Account, Page, SignIn};
+use crate::api::types::{Account, Page, SignIn, Tokens};
 use crate::api::{Call, Refused};
 use crate::app::App;
 use crate::form::{Fill, Form};
@@ -20,6 +20,7 @@ pub fn router() -> Router<App> {
         .route("/account", get(page).post(profile))
         .route("/account/email", post(email))
         .route("/account/password", post(password))
+        .route("/account/delete", post(delete))
         .route("/account/sessions/{id}/end", post(end))
         .route("/account/sessions/end", post(end_all))
 }
@@ -34,6 +35,7 @@ struct AccountPage {
     profile: Fill,
     email: Fill,
     password: Fill,
+    delete: Fill,
 }
 
 async fn view(visitor: &Visitor) -> Result<AccountPage, Refused> {
@@ -45,8 +47,9 @@ async fn view(visitor: &Visitor) -> Result<AccountPage, Refused> {
     Ok(AccountPage {
         sessions: shown(sessions)?.map(|page| page.items),
         profile: Fill::default().with("name", &*account.name).with("language", &*account.language),
-        email: Fill::default().with("email", &*account.email),
+        email: Fill::default().within("email-").with("email", &*account.email),
         password: Fill::default(),
+        delete: Fill::default().within("delete-"),
         p: visitor.frame(&visitor.lang().text("account-title", &[])),
         account,
     })
@@ -66,10 +69,10 @@ async fn send(
     fields: &[&str],
 ) -> Shown {
     let Err(refused) = call.json(&body).done().await else { return Ok(went("/account", said)) };
-    let mut fill = Fill::of(form);
-    fill.refuse(visitor.lang(), refused, fields)?;
     let mut page = view(visitor).await?;
-    *place(&mut page) = fill;
+    let there = place(&mut page);
+    *there = Fill::of(form).within(there.prefix());
+    there.refuse(visitor.lang(), refused, fields)?;
     Ok(unprocessable(&page))
 }
 
@@ -91,6 +94,37 @@ async fn password(visitor: Visitor, form: Form) -> Shown {
     let call = visitor.signed(Method::POST, &["me", "password"]);
     let fields = ["current_password", "new_password"];
     send(&visitor, (call, body), &form, "password-changed", |page| &mut page.password, &fields).await
+}
+
+/// The API takes the session for consent. Here the password is asked for, too: somebody else may be at the device.
+async fn delete(visitor: Visitor, form: Form) -> Shown {
+    let mut page = view(&visitor).await?;
+    let credentials = json!({"email": page.account.email, "password": form.get("current_password")});
+    let known = visitor.call(Method::POST, &["auth", "login"]).json(&credentials).get::<Tokens>().await;
+    let refused = match known {
+        Ok(tokens) => match visitor.signed(Method::DELETE, &["me"]).done().await {
+            Ok(_) => {
+                visitor.sign_out();
+                visitor.cart(|cart| cart.lines.clear());
+                return Ok(went("/", "account-deleted"));
+            }
+            Err(refused) => {
+                // The sign-in was for the password alone.
+                let end = json!({"refresh_token": tokens.refresh_token});
+                if visitor.call(Method::POST, &["auth", "logout"]).json(&end).done().await.is_err() {
+                    tracing::warn!("session.not_ended");
+                }
+                refused
+            }
+        },
+        Err(refused) => refused,
+    };
+    if refused.code() == "invalid_credentials" {
+        page.delete.wrong("current_password", visitor.lang().text("problem-wrong-password", &[]));
+    } else {
+        page.delete.refuse(visitor.lang(), refused, &["current_password"])?;
+    }
+    Ok(unprocessable(&page))
 }
 
 async fn end(visitor: Visitor, Path(id): Path<Uuid>, _: Form) -> Shown {

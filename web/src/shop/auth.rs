@@ -171,7 +171,7 @@ async fn sign_out(visitor: Visitor, _: Form) -> Shown {
         }
     }
     visitor.sign_out();
-    visitor.cart(|cart| cart.0.clear());
+    visitor.cart(|cart| cart.lines.clear());
     Ok(went("/", "signed-out"))
 }
 

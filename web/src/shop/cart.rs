@@ -1,5 +1,7 @@
 //! `/cart`: the API's of who has signed in, and that in the cookie of who has not. At sign-in one becomes the other.
 
+use std::time::Duration;
+
 use askama::Template;
 use axum::Router;
 use axum::extract::Path;
@@ -12,9 +14,9 @@ use uuid::Uuid;
 use crate::api::Refused;
 use crate::api::types::{Cart, Money, Product};
 use crate::app::App;
+use crate::cookie_cart::{CookieLine, MOST_OF_ONE};
 use crate::form::Form;
 use crate::page::{Failed, Frame, Shown, personal, went};
-use crate::session::{CookieLine, MOST_OF_ONE};
 use crate::visitor::Visitor;
 
 pub fn router() -> Router<App> {
@@ -38,11 +40,28 @@ pub struct Line {
     pub total: Money,
     /// The price that was shown last, when it was another one.
     pub was: Option<Money>,
+    /// The catalogue has not told what it is.
+    pub away: bool,
 }
 
 impl Line {
+    /// Of a cookie, without what the catalogue says.
+    fn unknown(line: CookieLine, away: bool) -> Self {
+        let nothing = || Money { amount: 0, currency: "XXX".to_owned() };
+        Self {
+            product: line.product,
+            name: String::new(),
+            price: nothing(),
+            quantity: line.quantity.into(),
+            available: 0,
+            total: nothing(),
+            was: None,
+            away,
+        }
+    }
+
     pub fn is_gone(&self) -> bool {
-        self.name.is_empty()
+        self.name.is_empty() && !self.away
     }
 
     pub fn is_short(&self) -> bool {
@@ -60,6 +79,10 @@ pub struct View {
 }
 
 impl View {
+    pub fn is_in_part_away(&self) -> bool {
+        self.lines.iter().any(|line| line.away)
+    }
+
     pub fn can_be_bought(&self) -> bool {
         self.total.is_some() && !self.lines.iter().any(|line| line.is_gone() || line.is_short())
     }
@@ -78,8 +101,9 @@ async fn page(visitor: Visitor) -> Shown {
 }
 
 pub async fn load(visitor: &Visitor) -> Result<View, Refused> {
+    visitor.settle_cart();
     if !visitor.is_signed_in() {
-        let lines = of_cookie(visitor, visitor.cart(|cart| cart.wanted())).await?;
+        let lines = of_cookie(visitor, visitor.cart(|cart| cart.wanted())).await;
         return Ok(View { total: sum(&lines), lines, aside: Vec::new() });
     }
     let cart = merge(visitor).await?;
@@ -90,55 +114,38 @@ pub async fn load(visitor: &Visitor) -> Result<View, Refused> {
             currency: item.unit_price.currency.clone(),
         };
         let (product, price, quantity) = (item.product_id, item.unit_price, item.quantity);
-        Line { product, name: item.name, price, quantity, available: item.available, total, was }
+        Line { product, name: item.name, price, quantity, available: item.available, total, was, away: false }
     });
     let lines: Vec<_> = lines.collect();
-    let aside = of_cookie(visitor, visitor.cart(|cart| cart.wanted())).await.unwrap_or_default();
+    let aside = of_cookie(visitor, visitor.cart(|cart| cart.wanted())).await;
     Ok(View { total: Some(cart.total).filter(|_| !lines.is_empty()), lines, aside })
 }
 
-/// The lines of the cookie with what the catalogue says of them.
-async fn of_cookie(visitor: &Visitor, wanted: Vec<CookieLine>) -> Result<Vec<Line>, Refused> {
+/// The lines of the cookie with what the catalogue says of them, as far as it does so in time.
+async fn of_cookie(visitor: &Visitor, wanted: Vec<CookieLine>) -> Vec<Line> {
     let asked = wanted.into_iter().map(async |line| (line, product(visitor, line.product).await));
     let found: Vec<_> = stream::iter(asked).buffered(SIDE_BY_SIDE).collect().await;
-    let line = |(line, product): (CookieLine, Result<Product, Refused>)| {
-        let quantity = i32::from(line.quantity);
-        let gone = || Money { amount: 0, currency: "XXX".to_owned() };
-        match product {
-            Ok(product) => {
-                let was = visitor.cart(|cart| cart.price_shown(line.product, &product.price));
-                let amount = product.price.amount.saturating_mul(quantity.into());
-                let total = Money { amount, currency: product.price.currency.clone() };
-                let (name, available) = (product.name, product.stock.available);
-                Ok(Line {
-                    product: line.product,
-                    name,
-                    price: product.price,
-                    quantity,
-                    available,
-                    total,
-                    was,
-                })
+    let line = |(line, product): (CookieLine, Result<Product, Refused>)| match product {
+        Ok(product) => {
+            let amount = product.price.amount.saturating_mul(line.quantity.into());
+            Line {
+                name: product.name,
+                available: product.stock.available,
+                total: Money { amount, currency: product.price.currency.clone() },
+                was: visitor.cart(|cart| cart.price_shown(line.product, &product.price)),
+                price: product.price,
+                ..Line::unknown(line, false)
             }
-            Err(refused) if refused.is_not_found() => {
-                let (price, total) = (gone(), gone());
-                Ok(Line {
-                    product: line.product,
-                    name: String::new(),
-                    price,
-                    quantity,
-                    available: 0,
-                    total,
-                    was: None,
-                })
-            }
-            Err(refused) => Err(refused),
         }
+        Err(refused) => Line::unknown(line, !refused.is_not_found()),
     };
     found.into_iter().map(line).collect()
 }
 
 fn sum(lines: &[Line]) -> Option<Money> {
+    if lines.iter().any(|line| line.away) {
+        return None;
+    }
     let mut there = lines.iter().filter(|line| !line.is_gone());
     let first = there.next()?.total.clone();
     there.try_fold(first, |sum, line| {
@@ -156,25 +163,22 @@ fn seen(visitor: &Visitor, cart: &Cart) {
     visitor.cart_holds(things);
 }
 
+/// Left of a page's time for what comes after bringing its cart along.
+const REST: Duration = Duration::from_secs(5);
+
 /// Brings what the cookie has into the API's cart: of each product the greater of both numbers, so that doing it twice
-/// does nothing more. What the API does not take stays in the cookie.
+/// does nothing more. What the API does not take, or not in time, stays in the cookie.
 pub async fn merge(visitor: &Visitor) -> Result<Cart, Refused> {
-    let mut cart: Cart = visitor.signed(Method::GET, &["cart"]).get().await?;
+    let mut cart = of_api(visitor).await?;
     for line in visitor.cart(|cart| cart.wanted()) {
-        let there =
-            cart.items.iter().find(|item| item.product_id == line.product).map_or(0, |item| item.quantity);
-        let wanted = i32::from(line.quantity).max(there);
-        let put = async {
-            if wanted == there {
-                return Ok(None);
-            }
-            put(visitor, line.product, wanted).await.map(Some)
-        };
-        match put.await {
-            Ok(changed) => {
-                cart = changed.unwrap_or(cart);
+        if visitor.left() < REST {
+            break;
+        }
+        let wanted = i32::from(line.quantity);
+        match change_to(visitor, &mut cart, line.product, |there| wanted.max(there)).await {
+            Ok(()) => {
                 visitor.cart(|cart| {
-                    if let Some(kept) = cart.0.iter_mut().find(|kept| kept.product == line.product) {
+                    if let Some(kept) = cart.lines.iter_mut().find(|kept| kept.product == line.product) {
                         kept.quantity = 0;
                     }
                 });
@@ -188,9 +192,38 @@ pub async fn merge(visitor: &Visitor) -> Result<Cart, Refused> {
     Ok(cart)
 }
 
-async fn put(visitor: &Visitor, product: Uuid, quantity: i32) -> Result<Cart, Refused> {
-    let call = visitor.signed(Method::PUT, &["cart", "items", &product.to_string()]);
-    call.json(&json!({"quantity": quantity})).get().await
+async fn of_api(visitor: &Visitor) -> Result<Cart, Refused> {
+    visitor.signed(Method::GET, &["cart"]).get().await
+}
+
+/// Tries at most, when others change the same line each time.
+const TRIES: usize = 4;
+
+/// Sets how many of a product are in the API's cart by how many are there, also when another tab is at it: then by what
+/// that one has left.
+async fn change_to(
+    visitor: &Visitor,
+    cart: &mut Cart,
+    product: Uuid,
+    quantity: impl Fn(i32) -> i32,
+) -> Result<(), Refused> {
+    for more in (0..TRIES).rev() {
+        let there = cart.items.iter().find(|item| item.product_id == product).map_or(0, |item| item.quantity);
+        let wanted = quantity(there);
+        if wanted == there {
+            return Ok(());
+        }
+        let call = visitor.signed(Method::PUT, &["cart", "items", &product.to_string()]);
+        match call.json(&json!({"quantity": wanted, "expected_quantity": there})).get().await {
+            Ok(changed) => {
+                *cart = changed;
+                return Ok(());
+            }
+            Err(refused) if refused.code() == "cart_changed" && more > 0 => *cart = of_api(visitor).await?,
+            Err(refused) => return Err(refused),
+        }
+    }
+    Ok(())
 }
 
 /// How many, as it was typed: of too many as many as there may be, and one where nothing was typed.
@@ -209,12 +242,10 @@ async fn add(visitor: Visitor, form: Form) -> Shown {
     if visitor.is_signed_in() {
         let (cart, product) = tokio::join!(merge(&visitor), product(&visitor, id));
         match cart {
-            Ok(cart) => {
-                let there =
-                    cart.items.iter().find(|item| item.product_id == id).map_or(0, |item| item.quantity);
-                let all = (there + i32::from(more)).min(MOST_OF_ONE.into());
-                match put(&visitor, id, all).await {
-                    Ok(cart) => seen(&visitor, &cart),
+            Ok(mut cart) => {
+                let all = |there: i32| there.saturating_add(more.into()).min(MOST_OF_ONE.into());
+                match change_to(&visitor, &mut cart, id, all).await {
+                    Ok(()) => seen(&visitor, &cart),
                     Err(refused) if ["cart_full", "mixed_currencies"].contains(&refused.code()) => {
                         return Ok(went("/cart", "cart-full"));
                     }
@@ -231,10 +262,7 @@ async fn add(visitor: Visitor, form: Form) -> Shown {
         }
     }
     let product = product(&visitor, id).await?;
-    let fits = visitor.cart(|cart| {
-        let all = cart.quantity(id).saturating_add(more);
-        cart.set(id, all, &product.price)
-    });
+    let fits = visitor.add_to_cart(id, more, &product.price);
     Ok(went("/cart", if fits { "added" } else { "cart-full" }))
 }
 
@@ -243,16 +271,18 @@ async fn change(visitor: Visitor, Path(id): Path<Uuid>, form: Form) -> Shown {
     if wanted == 0 {
         return take_out(&visitor, id).await;
     }
-    let in_cookie =
-        visitor.cart(|cart| match cart.0.iter_mut().find(|line| line.product == id && line.quantity > 0) {
+    let in_cookie = visitor.cart(|cart| {
+        match cart.lines.iter_mut().find(|line| line.product == id && line.quantity > 0) {
             Some(line) => {
                 line.quantity = wanted;
                 true
             }
             None => false,
-        });
+        }
+    });
     if !in_cookie && visitor.is_signed_in() {
-        let cart = put(&visitor, id, wanted.into()).await?;
+        let call = visitor.signed(Method::PUT, &["cart", "items", &id.to_string()]);
+        let cart = call.json(&json!({"quantity": wanted})).get().await?;
         seen(&visitor, &cart);
     }
     Ok(went("/cart", "cart-changed"))

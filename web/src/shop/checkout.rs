@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::addresses::{self, COUNTRIES};
 use super::{auth, cart};
 use crate::api::Refused;
-use crate::api::types::{Address, Money, Order};
+use crate::api::types::{Address, Money, Order, Page};
 use crate::app::App;
 use crate::form::{Fill, Form, sentence};
 use crate::page::{Frame, Holds, Shown, show, went};
@@ -44,6 +44,7 @@ struct Checkout {
     total: Money,
     /// `None` when they can't be looked up.
     addresses: Option<Vec<Address>>,
+    /// None where the card provider is not the sandbox: its own fields are to be put into the page.
     cards: &'static [&'static str],
     countries: &'static [(&'static str, &'static str)],
     fill: Fill,
@@ -79,14 +80,44 @@ async fn view(visitor: &Visitor, mut fill: Fill, status: StatusCode) -> Shown {
         fill = fill.with("payment_method", CARDS[0]);
     }
     let p = visitor.frame(&visitor.lang().text("checkout-title", &[]));
-    let page = Checkout { p, cart, total, addresses, cards: &CARDS, countries: &COUNTRIES, fill };
+    let cards = if visitor.app().sandbox { &CARDS[..] } else { &[] };
+    let page = Checkout { p, cart, total, addresses, cards, countries: &COUNTRIES, fill };
     Ok(show(status, &page, Holds::Personal))
 }
 
-/// After a sign-in in the middle: the page with all that was typed, and the same key.
+/// After a sign-in in the middle: the page with all that was typed, and the same key. When the order was placed before the
+/// session ended, and the answer was lost, its own page.
 pub async fn again(visitor: &Visitor, kept: Vec<(String, String)>) -> Shown {
+    if let Some(order) = placed_before(visitor, &kept).await {
+        return Ok(went(&format!("/orders/{order}"), "placed-before"));
+    }
     let fill = kept.into_iter().fold(Fill::default(), |fill, (name, value)| fill.with(&name, value));
     view(visitor, fill, StatusCode::OK).await
+}
+
+/// The newest order, if it has come out of a form like this one: nothing is left in the cart, it was placed after the form
+/// was shown, and it comes to the total that the form had.
+async fn placed_before(visitor: &Visitor, kept: &[(String, String)]) -> Option<Uuid> {
+    let orders = visitor.signed(Method::GET, &["orders"]).query(&[("limit", "1")]);
+    let (cart, orders) = tokio::join!(cart::load(visitor), orders.get::<Page<Order>>());
+    if cart.is_ok_and(|cart| !cart.lines.is_empty()) {
+        return None;
+    }
+    let newest = orders.ok()?.items.into_iter().next()?;
+    is_of_form(&newest, kept).then_some(newest.id)
+}
+
+/// Clocks may differ so much, in seconds.
+const CLOCKS: i64 = 60;
+
+fn is_of_form(order: &Order, kept: &[(String, String)]) -> bool {
+    let typed = |name: &str| kept.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value.as_str());
+    // A key is made when its form is shown, and says when (UUIDv7).
+    let shown = Uuid::try_parse(typed("key")).ok().and_then(|key| key.get_timestamp());
+    let Some(shown) = shown.and_then(|at| i64::try_from(at.to_unix().0).ok()) else { return false };
+    let total = &order.total;
+    order.placed_at.unix_timestamp() >= shown - CLOCKS
+        && (typed("amount").parse() == Ok(total.amount) && typed("currency") == total.currency)
 }
 
 async fn buy(visitor: Visitor, form: Form) -> Shown {
@@ -175,6 +206,9 @@ fn sent_before(visitor: &Visitor) -> axum::response::Response {
 
 #[cfg(test)]
 mod tests {
+    use time::format_description::well_known::Rfc3339;
+    use time::{Duration, OffsetDateTime};
+
     use super::*;
     use crate::locale::Lang;
 
@@ -195,6 +229,32 @@ mod tests {
         assert_eq!(request["address_id"], saved);
         assert_eq!(request["expected_total"]["amount"], -1, "no total that could be right");
         assert!(request.get("shipping_address").is_none());
+    }
+
+    #[test]
+    fn the_order_of_a_form_was_placed_after_it_and_comes_to_its_total() {
+        let order = |placed_at: OffsetDateTime, amount: i64| -> Order {
+            let eur = |amount: i64| json!({"amount": amount, "currency": "EUR"});
+            let placed_at = placed_at.format(&Rfc3339).unwrap();
+            serde_json::from_value(json!({
+                "id": Uuid::now_v7(), "number": "F7K2M-9XHRR", "status": "pending", "items": [],
+                "total": eur(amount), "refunded": eur(0), "payment": {"status": "pending"}, "parcels": [],
+                "history": [], "next_actions": [], "placed_at": placed_at,
+            }))
+            .unwrap()
+        };
+        let kept = |key: &str| {
+            let fields = [("key", key), ("amount", "3998"), ("currency", "EUR")];
+            fields.map(|(name, value)| (name.to_owned(), value.to_owned()))
+        };
+        let now = OffsetDateTime::now_utc();
+        let key = new_key();
+        assert!(is_of_form(&order(now, 3998), &kept(&key)));
+        assert!(!is_of_form(&order(now, 3997), &kept(&key)), "another total");
+        assert!(!is_of_form(&order(now - Duration::hours(1), 3998), &kept(&key)), "before the form");
+        for bad in ["", "x", "f47ac10b-58cc-4372-a567-0e02b2c3d479"] {
+            assert!(!is_of_form(&order(now, 3998), &kept(bad)), "{bad}");
+        }
     }
 
     #[test]

@@ -31,12 +31,36 @@ pub enum Put {
     MixedCurrencies,
 }
 
-/// Sets how many of a product are in the cart, at the price that its user is shown. In the caller's transaction: two that
-/// fill a cart at the same moment wait for each other, so that it has one currency and room.
-pub async fn put(connection: &mut Connection, user: UserId, line: Line, price: Money) -> sqlx::Result<Put> {
+/// In the caller's transaction: two that fill a cart at the same moment wait for each other, so that it has one currency
+/// and room.
+async fn take_turn(connection: &mut Connection, user: UserId) -> sqlx::Result<()> {
     sqlx::query!("SELECT pg_advisory_xact_lock(hashtextextended($1::text, 4217))", user.to_string())
-        .execute(&mut *connection)
+        .execute(connection)
         .await?;
+    Ok(())
+}
+
+/// How many of a product there are until the transaction ends: the line is locked, and nobody else puts one there
+/// meanwhile.
+pub async fn locked_quantity(
+    connection: &mut Connection,
+    user: UserId,
+    product: ProductId,
+) -> sqlx::Result<u32> {
+    take_turn(connection, user).await?;
+    let found = sqlx::query_scalar!(
+        "SELECT quantity FROM orders.cart_items WHERE user_id = $1 AND product_id = $2 FOR UPDATE",
+        user as UserId,
+        product as ProductId,
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(found.map_or(0, |quantity| u32::try_from(quantity).unwrap_or(0)))
+}
+
+/// Sets how many of a product are in the cart, at the price that its user is shown, in turn.
+pub async fn put(connection: &mut Connection, user: UserId, line: Line, price: Money) -> sqlx::Result<Put> {
+    take_turn(connection, user).await?;
     let others = sqlx::query!(
         r#"SELECT count(*) AS "count!", COALESCE(bool_or(currency <> $3), false) AS "mixed!"
            FROM orders.cart_items WHERE user_id = $1 AND product_id <> $2"#,

@@ -39,6 +39,11 @@ async fn show(user: User, State(carts): State<Carts>) -> Answer {
 struct QuantityBody {
     #[schema(inline, value_type = Quantity)]
     quantity: u32,
+    /// How many the caller has seen in the cart: 409 `cart_changed` when there are more or fewer by now. Without it the
+    /// last one to set a quantity wins.
+    #[serde(default, deserialize_with = "service::extract::not_null")]
+    #[schema(minimum = 0, maximum = 999, nullable = false)]
+    expected_quantity: Option<u32>,
 }
 
 /// Set how many of a product are in the cart
@@ -50,16 +55,19 @@ struct QuantityBody {
     request_body(content = QuantityBody, example = json!({"quantity": 2})),
     responses((status = 200, description = "The cart.", body = Cart, example = json!(examples::cart()))),
     security(("token" = [])),
-    extensions(("x-problems" = json!({"409": ["mixed_currencies", "cart_full"]}))),
+    extensions(("x-problems" = json!({"409": ["mixed_currencies", "cart_full", "cart_changed"]}))),
 )]
 async fn set(user: User, State(carts): State<Carts>, Path(product): Path<ProductId>, body: Body) -> Answer {
     let candidate = carts.find(user.id.into(), product).await?;
-    let QuantityBody { quantity } = body.json(&["application/json"])?;
+    let QuantityBody { quantity, expected_quantity } = body.json(&["application/json"])?;
     let mut invalid = Invalid::new();
     invalid.range("/quantity", quantity, 1, Quantity::MAX);
+    if let Some(expected) = expected_quantity {
+        invalid.range("/expected_quantity", expected, 0, Quantity::MAX);
+    }
     invalid.check()?;
     let quantity = quantity.try_into().map_err(|_| Problem::internal())?;
-    Ok(Json(carts.put(candidate, quantity).await?))
+    Ok(Json(carts.put(candidate, quantity, expected_quantity).await?))
 }
 
 /// Take a product out of the cart

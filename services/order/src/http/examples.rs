@@ -97,6 +97,29 @@ pub fn event() -> String {
     format!("id: 1\nevent: status\ndata: {}\n\n", order("pending"))
 }
 
+pub fn saga() -> Value {
+    let step = |at: &str, status: &str, payment: &str, version: i64, event: &str| json!({"at": at, "kind": "status", "status": status, "payment": payment, "version": version, "event": event});
+    json!({
+        "order_id": ORDER,
+        "phase": "confirmed",
+        "intent_id": "pi_3QexampleB2eZvKYlo2C",
+        "pending_cancel": null,
+        "next_at": null,
+        "attempts": 0,
+        "lease_until": null,
+        "deadline_at": "2026-11-23T09:05:00Z",
+        "waiting_since": null,
+        "reports": 0,
+        "reports_unread": 0,
+        "steps": [
+            {"at": PLACED, "kind": "requested", "event": null},
+            step(PLACED, "pending", "pending", 1, "order.placed.v1"),
+            step(CHANGED, "confirmed", "captured", 5, "order.confirmed.v1"),
+        ],
+        "waiting_events": [],
+    })
+}
+
 pub fn note() -> Value {
     json!({"id": NOTE, "author": STAFF, "text": "Wants it before Friday.", "created_at": CHANGED})
 }

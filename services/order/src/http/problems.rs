@@ -191,6 +191,10 @@ impl From<CartError> for Problem {
                 let detail = format!("A cart holds at most {MAX_LINES} different products.");
                 Self::conflict("cart_full", detail)
             }
+            CartError::Changed => {
+                let detail = "The cart has another number of it by now; look at it again.";
+                Self::conflict("cart_changed", detail)
+            }
             CartError::Catalogue(CatalogueError::Away) => {
                 Self::unavailable("The catalogue can't be reached; try again.")
             }

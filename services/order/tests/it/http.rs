@@ -81,6 +81,28 @@ async fn a_cart_is_its_users_own_and_a_quantity_is_set_not_added() {
 }
 
 #[tokio::test]
+async fn who_adds_to_what_another_tab_has_changed_is_told() {
+    let shop = Shop::open().await;
+    let (thing, buyer) = (shop.stock.add(100, 7), shop.customer());
+    let path = format!("/cart/items/{thing}");
+    let put = |quantity: i32, expected: Value| {
+        buyer.put(&path, json!({"quantity": quantity, "expected_quantity": expected}))
+    };
+    assert_eq!(put(2, json!(1)).await.problem(), (409, "cart_changed"));
+    assert_eq!(buyer.get("/cart").await.body["items"], json!([]));
+    // Both tabs have seen nothing in it.
+    let (one, two) = tokio::join!(put(1, json!(0)), put(1, json!(0)));
+    let (done, refused) = if one.status == 200 { (one, two) } else { (two, one) };
+    assert_eq!(done.body["items"][0]["quantity"], 1);
+    assert_eq!(refused.problem(), (409, "cart_changed"));
+    assert_eq!(put(2, json!(1)).await.body["items"][0]["quantity"], 2);
+    for bad in [json!(-1), json!(1000), json!(null), json!("1")] {
+        assert_eq!(put(3, bad).await.problem(), (422, "validation_failed"));
+    }
+    assert_eq!(buyer.get("/cart").await.body["items"][0]["quantity"], 2);
+}
+
+#[tokio::test]
 async fn a_cart_holds_a_hundred_products_of_one_currency() {
     let shop = Shop::open().await;
     let buyer = shop.customer();

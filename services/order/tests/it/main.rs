@@ -20,5 +20,6 @@ mod orders;
 mod overload;
 mod prices;
 mod refunds;
+mod saga;
 mod search;
 mod webhooks;

@@ -156,8 +156,8 @@ struct Presented {
 
 /// Get the next pair of tokens
 ///
-/// The refresh token is spent by it. A retry within ten seconds gets the same successor; a spent token
-/// that comes later ends the session.
+/// The refresh token is spent by it. A retry within a minute gets the same successor, until that one is used; a
+/// spent token that comes later ends the session.
 #[utoipa::path(
     post, path = "/api/v1/auth/refresh", operation_id = "refresh", tag = "sessions",
     request_body(content = Presented, example = json!({"refresh_token": "q0fH0fZ3V1y8w1mQm2b7cA3xk5s9d6e4r2t1u0i8o7p"})),

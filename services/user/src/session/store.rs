@@ -135,7 +135,7 @@ pub(super) async fn token(connection: &mut Connection, token_hash: &[u8]) -> sql
     let row = sqlx::query_as!(
         Token,
         r#"SELECT spent_at IS NOT NULL AS "spent!",
-                  CASE WHEN spent_at > now() - interval '10 seconds' THEN successor_salt END AS grace_salt
+                  CASE WHEN spent_at > now() - interval '60 seconds' THEN successor_salt END AS grace_salt
            FROM users.refresh_tokens WHERE token_hash = $1"#,
         token_hash,
     );

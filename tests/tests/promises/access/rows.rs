@@ -119,6 +119,8 @@ impl World<'_> {
             | "POST /api/v1/orders/{id}/event-tickets"
             | "GET /api/v1/orders/{id}/notes"
             | "GET /api/v1/orders/{id}/refunds" => mine(to_ship),
+            // To staff, whosever it is.
+            "GET /api/v1/admin/orders/{id}/saga" => row(to_ship),
             "POST /api/v1/orders/{id}/notes" => mine(to_ship).json(&json!({"text": "A good customer."})),
             "PUT /api/v1/orders/{id}/shipping-address" => mine(to_ship).json(&address()),
             "POST /api/v1/orders/{id}/cancel" => mine(to_cancel),

@@ -35,6 +35,7 @@ pub fn spec<'a>(
         ("PUBLIC_URL", shop.to_owned()),
         ("COOKIE_KEY", secrets.cookie_key.clone()),
         ("STOREFRONT_KEY", secrets.storefront_key.clone()),
+        ("PAYMENT_SANDBOX", "true".to_owned()),
         ("LOG_FORMAT", "json".to_owned()),
     ];
     let (http, admin) = (format!("http://{}", loopback(http)), format!("http://{}", loopback(admin)));

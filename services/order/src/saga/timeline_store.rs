@@ -1,0 +1,112 @@
+//! The timeline of a saga, from what the tables hold.
+
+use order_core::ids::{OrderId, UserId};
+use proto::events::{
+    ORDER_CANCELLED, ORDER_CONFIRMED, ORDER_DELIVERED, ORDER_PLACED, ORDER_REFUNDED, ORDER_SHIPPED,
+};
+use service::Money;
+use service::db::Connection;
+use time::OffsetDateTime;
+
+use super::Phase;
+use super::timeline::{Fact, Step, Timeline, WaitingEvent};
+use crate::order::store::currency;
+use crate::order::{CancelReason, PaymentStatus, Status};
+
+/// None when there is no such order.
+pub async fn read(connection: &mut Connection, order: OrderId) -> sqlx::Result<Option<Timeline>> {
+    let saga = sqlx::query!(
+        r#"SELECT s.phase, s.intent_id, s.pending_cancel, s.attempts, s.deadline_at, s.waiting_since, s.news, s.news_read,
+                  CASE WHEN s.busy OR s.news > s.news_read THEN s.next_at END AS next_at,
+                  CASE WHEN s.lease_until > now() THEN s.lease_until END AS lease_until, o.currency
+           FROM orders.sagas s JOIN orders.orders o ON o.id = s.order_id WHERE s.order_id = $1"#,
+        order as OrderId,
+    );
+    let Some(saga) = saga.fetch_optional(&mut *connection).await? else { return Ok(None) };
+    let mut steps = requested(connection, order).await?;
+    steps.extend(statuses(connection, order).await?);
+    steps.extend(refunds(connection, order, &saga.currency).await?);
+    // Stable: what was written in one transaction keeps its order.
+    steps.sort_by_key(|step| step.at);
+    Ok(Some(Timeline {
+        order_id: order,
+        phase: Phase::try_from(saga.phase)?,
+        intent_id: saga.intent_id,
+        pending_cancel: saga.pending_cancel.map(CancelReason::try_from).transpose()?,
+        next_at: saga.next_at,
+        attempts: saga.attempts,
+        lease_until: saga.lease_until,
+        deadline_at: saga.deadline_at,
+        waiting_since: saga.waiting_since,
+        reports: saga.news,
+        reports_unread: saga.news.saturating_sub(saga.news_read),
+        steps,
+        waiting_events: waiting_events(connection, order).await?,
+    }))
+}
+
+async fn requested(connection: &mut Connection, order: OrderId) -> sqlx::Result<Vec<Step>> {
+    let at =
+        sqlx::query_scalar!("SELECT created_at FROM orders.claims WHERE order_id = $1", order as OrderId);
+    let at = at.fetch_optional(connection).await?;
+    Ok(at.map(|at| Step { at, fact: Fact::Requested, event: None }).into_iter().collect())
+}
+
+async fn statuses(connection: &mut Connection, order: OrderId) -> sqlx::Result<Vec<Step>> {
+    let rows = sqlx::query!(
+        "SELECT version, status, at, payment_status FROM orders.order_history WHERE order_id = $1 ORDER BY version, at",
+        order as OrderId,
+    );
+    let mut steps = Vec::new();
+    for row in rows.fetch_all(connection).await? {
+        let status = Status::try_from(row.status)?;
+        let event = match status {
+            Status::Pending => ORDER_PLACED,
+            Status::Confirmed => ORDER_CONFIRMED,
+            Status::PartiallyShipped | Status::Shipped => ORDER_SHIPPED,
+            Status::Delivered => ORDER_DELIVERED,
+            Status::Cancelled => ORDER_CANCELLED,
+        };
+        let payment = PaymentStatus::try_from(row.payment_status)?;
+        let fact = Fact::Status { status, payment, version: row.version };
+        steps.push(Step { at: row.at, fact, event: Some(event) });
+    }
+    Ok(steps)
+}
+
+async fn refunds(connection: &mut Connection, order: OrderId, code: &str) -> sqlx::Result<Vec<Step>> {
+    let currency = currency(code)?;
+    let rows = sqlx::query!(
+        "SELECT id, amount, status, made_by, actor, provider_id, told, created_at FROM orders.refunds
+         WHERE order_id = $1 ORDER BY id",
+        order as OrderId,
+    );
+    let step = |(at, fact, told): (OffsetDateTime, Fact, bool)| Step {
+        at,
+        fact,
+        event: told.then_some(ORDER_REFUNDED),
+    };
+    let facts = rows.fetch_all(connection).await?.into_iter().map(|row| {
+        let fact = Fact::Refund {
+            id: row.id.into(),
+            amount: Money::new(row.amount, currency),
+            status: row.status,
+            made_by: row.made_by,
+            actor: row.actor.map(UserId::from),
+            provider_id: row.provider_id,
+        };
+        (row.created_at, fact, row.told)
+    });
+    Ok(facts.map(step).collect())
+}
+
+async fn waiting_events(connection: &mut Connection, order: OrderId) -> sqlx::Result<Vec<WaitingEvent>> {
+    sqlx::query_as!(
+        WaitingEvent,
+        r#"SELECT id, type AS kind, created_at, attempts FROM orders.outbox
+           WHERE published_at IS NULL AND aggregate_id = $1 ORDER BY id LIMIT 100"#,
+        order as OrderId,
+    )
+    .fetch_all(connection)
+    .await
+}
