@@ -8,9 +8,9 @@ pub mod plans;
 pub mod proxy;
 pub mod routes;
 mod servers;
+pub mod statements;
 
 pub use arrows;
-pub mod statements;
 
 use std::future::Future;
 use std::path::Path;

@@ -34,30 +34,9 @@ pub use times::Times;
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
-    /// A store is a file named `store` or `..._store`, or one in a folder of such a name.
     #[test]
-    fn all_sql_is_in_stores() {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-        let (mut folders, mut stores, mut others) = (vec![source.clone()], 0, vec![]);
-        while let Some(folder) = folders.pop() {
-            for entry in std::fs::read_dir(folder).unwrap() {
-                let path = entry.unwrap().path();
-                if path.is_dir() {
-                    folders.push(path);
-                } else if std::fs::read_to_string(&path).unwrap().contains(concat!("sqlx", "::query")) {
-                    let inside = path.strip_prefix(&source).unwrap().with_extension("");
-                    let mut names = inside.iter().map(|name| name.to_string_lossy());
-                    match names.any(|name| name == "store" || name.ends_with("_store")) {
-                        true => stores += 1,
-                        false => others.push(inside),
-                    }
-                }
-            }
-        }
-        assert!(stores > 5, "only {stores} stores");
-        assert!(others.is_empty(), "SQL outside of stores: {others:?}");
+    fn every_statement_is_in_a_store() {
+        assert_eq!(testing::statements::outside_stores(env!("CARGO_MANIFEST_DIR")), Vec::<String>::new());
     }
 
     #[test]
