@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
-pub use split::split;
+pub use split::{BUDGET, split};
 
 use crate::telemetry::{counter, label, observed};
 

@@ -19,8 +19,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 pub use connection::{Connection, Transaction, begin, begin_with};
-pub(crate) use errors::given_up;
-pub use errors::{Defect, Kind, is_transient, kind, money, timed_out, violated_constraint};
+pub use errors::{Defect, Kind, given_up, is_transient, kind, money, timed_out, violated_constraint};
 pub use pool::Pool;
 
 use crate::config::{Backends, Pooler};

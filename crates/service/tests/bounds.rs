@@ -47,6 +47,7 @@ fn services_reach_the_database_by_connections_with_deadlines_only() {
         "services/order/src",
         "crates/messaging/src",
         "crates/service/src",
+        "crates/identity/src",
     ] {
         sources(&root.join(folder), &mut found);
     }

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use opentelemetry::metrics::Counter;
 use proto::product::v1 as wire;
-use service::batch::{Batcher, split};
+use service::batch::{BUDGET, Batcher, split};
 use service::db::{Connection, Pool};
 use service::failpoint;
 use service::grpc::{from_sqlx, invalid, unavailable};
 use service::peer::Callers;
 use service::telemetry;
+use tokio::time::timeout;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
@@ -89,10 +90,18 @@ where
         async move {
             let (pool, items, operation) = (&pool, &items, &operation);
             let together = |part: Range<usize>| async move {
-                let mut transaction = service::db::begin(pool).await?;
-                let answers = operation(&mut transaction, &items[part]).await?;
-                transaction.commit().await?;
-                Ok(answers)
+                let whole = part.len() == items.len();
+                let work = async {
+                    let mut transaction = service::db::begin(pool).await?;
+                    let answers = operation(&mut transaction, &items[part]).await?;
+                    transaction.commit().await?;
+                    Ok(answers)
+                };
+                if whole {
+                    return work.await;
+                }
+                // What is done already is answered with the last part, and its callers wait for three seconds.
+                timeout(BUDGET, work).await.unwrap_or_else(|_| Err(service::db::given_up()))
             };
             let answers = split(items.len(), together).await.into_iter();
             answers.map(|answer| answer.map_err(|error| status(&error))).collect()

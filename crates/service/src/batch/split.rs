@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// After this no further part is begun: what has queued up meanwhile is waited for too, and who calls another service
-/// waits three seconds.
-const BUDGET: Duration = Duration::from_secs(2);
+/// From the failure of the whole on, no part is begun after so long: what has queued up meanwhile is waited for too, and
+/// who calls another service waits three seconds.
+pub const BUDGET: Duration = Duration::from_secs(2);
 
 /// Does `work` on all of a batch in one transaction or, where that fails, on ever smaller parts, so that a bad item
 /// fails alone. `work` gets the places of its items, and so many answers come back as there are `items`, in order. When
@@ -16,11 +16,11 @@ pub async fn split<T, F>(items: usize, work: impl Fn(Range<usize>) -> F) -> Vec<
 where
     F: Future<Output = sqlx::Result<Vec<T>>>,
 {
-    split_until(Instant::now() + BUDGET, items, work).await
+    split_within(BUDGET, items, work).await
 }
 
-async fn split_until<T, F>(
-    until: Instant,
+async fn split_within<T, F>(
+    budget: Duration,
     items: usize,
     work: impl Fn(Range<usize>) -> F,
 ) -> Vec<sqlx::Result<T>>
@@ -29,11 +29,12 @@ where
 {
     let mut answers = Vec::with_capacity(items);
     let mut parts = vec![(0, items)]; // the next one last
+    let mut until = None;
     while let Some((start, end)) = parts.pop() {
         match work(start..end).await {
             Ok(done) => answers.extend(done.into_iter().map(Ok)),
             Err(error) if crate::db::is_transient(&error) => {
-                tracing::warn!(%error, items = items - start, "batch.given_up");
+                tracing::warn!(%error, items = items - start, "batch.unavailable");
                 break;
             }
             Err(error) if end - start == 1 => answers.push(Err(error)),
@@ -41,11 +42,12 @@ where
                 if end - start == items {
                     tracing::warn!(%error, items, "batch.split");
                 }
+                until.get_or_insert_with(|| Instant::now() + budget);
                 let middle = start.midpoint(end);
                 parts.extend([(middle, end), (start, middle)]);
             }
         }
-        if Instant::now() >= until && !parts.is_empty() {
+        if until.is_some_and(|until| Instant::now() >= until) && !parts.is_empty() {
             tracing::warn!(items = items - answers.len(), "batch.out_of_time");
             break;
         }
@@ -99,9 +101,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_the_whole_takes_is_not_taken_from_its_parts() {
+        let answers = split(16, |part| async move {
+            if part.len() == 16 {
+                tokio::time::sleep(BUDGET + Duration::from_millis(100)).await;
+            }
+            if part.contains(&11) { Err(Defect("a bad item").into()) } else { Ok(vec![(); part.len()]) }
+        });
+        assert_eq!(answers.await.iter().filter(|answer| answer.is_ok()).count(), 15);
+    }
+
+    #[tokio::test]
     async fn nothing_more_is_tried_once_the_time_is_up() {
         let calls = Cell::new(0);
-        let answers = split_until(Instant::now(), 128, |_| {
+        let answers = split_within(Duration::ZERO, 128, |_| {
             calls.set(calls.get() + 1);
             async { Err::<Vec<()>, _>(Defect("a bad item").into()) }
         });

@@ -132,7 +132,7 @@ impl From<Unanswered> for sqlx::Error {
 }
 
 /// For what is left of a batch that is given up.
-pub(crate) fn given_up() -> sqlx::Error {
+pub fn given_up() -> sqlx::Error {
     Unanswered::GivenUp.into()
 }
 
