@@ -63,8 +63,10 @@ fn shared() -> Result<(Servers, File)> {
     let build = build_folder(&std::env::current_exe().context("cannot find this program")?)?;
     let dir = build.join("test-servers");
     let used = share(&dir, LIMIT, |limit| start(&build, &dir, limit))?;
-    let servers = running(&dir)?.context("they have ended again")?;
-    Ok((servers, used))
+    match running(&dir)? {
+        Running::Ready(servers) => Ok((servers, used)),
+        _ => bail!("they have ended again"),
+    }
 }
 
 /// Where cargo builds to, which it marks.
@@ -84,10 +86,18 @@ fn share(dir: &Path, limit: Duration, start: impl FnOnce(Duration) -> Result<()>
     wait(&used, deadline, File::try_lock_shared).context("servers that were to end do not")?;
     let starting = open(dir, STARTING)?;
     wait(&starting, deadline, File::try_lock).context("another test program starts them, and is not done")?;
-    if running(dir)?.is_none() {
-        start(deadline.saturating_duration_since(Instant::now()))?;
+    loop {
+        match running(dir)? {
+            Running::Ready(_) => return Ok(used),
+            Running::No => {
+                start(deadline.saturating_duration_since(Instant::now()))?;
+                return Ok(used);
+            }
+            // Started by a program that has ended since, or ended by `down`.
+            Running::NotReady if Instant::now() < deadline => pause(),
+            Running::NotReady => bail!("servers that start or end are not done: the time is over"),
+        }
     }
-    Ok(used)
 }
 
 fn open(dir: &Path, name: &str) -> Result<File> {
@@ -113,20 +123,28 @@ fn pause() {
     std::thread::sleep(Duration::from_millis(50));
 }
 
-/// What runs in the folder: `None` unless all of it is ready.
-fn running(dir: &Path) -> Result<Option<Servers>> {
+/// What runs in the folder.
+#[derive(Debug, PartialEq, Eq)]
+enum Running {
+    No,
+    /// Servers that start, or end.
+    NotReady,
+    Ready(Servers),
+}
+
+fn running(dir: &Path) -> Result<Running> {
     match open(dir, LOCK)?.try_lock_shared() {
         Err(TryLockError::WouldBlock) => {}
         Err(TryLockError::Error(error)) => return Err(error.into()),
         // Nobody keeps them running, whatever the state says.
-        Ok(()) => return Ok(None),
+        Ok(()) => return Ok(Running::No),
     }
     let state: Value =
         serde_json::from_slice(&fs::read(dir.join("state.json")).unwrap_or_default()).unwrap_or_default();
     let address = |name: &str| state[name].as_str().map(str::to_owned);
     let servers = address("postgres").zip(address("rabbitmq"));
     let servers = servers.filter(|_| state["ready"] == true);
-    Ok(servers.map(|(database, broker)| Servers { database, broker }))
+    Ok(servers.map_or(Running::NotReady, |(database, broker)| Running::Ready(Servers { database, broker })))
 }
 
 /// Runs the command line, which returns once they are ready.
@@ -182,9 +200,13 @@ mod tests {
     fn run(dir: &Path) -> File {
         let lock = open(dir, LOCK).unwrap();
         lock.try_lock().unwrap();
+        write_ready(dir);
+        lock
+    }
+
+    fn write_ready(dir: &Path) {
         let state = r#"{"ready": true, "postgres": "postgres://a", "rabbitmq": "amqp://b"}"#;
         fs::write(dir.join("state.json"), state).unwrap();
-        lock
     }
 
     #[test]
@@ -205,10 +227,10 @@ mod tests {
         });
         assert_eq!(started.load(SeqCst), 1);
         let servers = Servers { database: "postgres://a".to_owned(), broker: "amqp://b".to_owned() };
-        assert_eq!(running(&dir).unwrap(), Some(servers));
+        assert_eq!(running(&dir).unwrap(), Running::Ready(servers));
         // What a dead supervisor said does not count.
         drop(running_on);
-        assert_eq!(running(&dir).unwrap(), None);
+        assert_eq!(running(&dir).unwrap(), Running::No);
         fs::remove_dir_all(dir).unwrap();
     }
 
@@ -226,6 +248,23 @@ mod tests {
         assert!(open(&dir, USED).unwrap().try_lock().is_err());
         drop(used);
         open(&dir, USED).unwrap().try_lock().unwrap();
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn servers_that_somebody_else_starts_are_waited_for() {
+        let dir = scratch("waiting");
+        fs::create_dir_all(&dir).unwrap();
+        let lock = open(&dir, LOCK).unwrap();
+        lock.try_lock().unwrap();
+        let error = share(&dir, Duration::from_millis(100), |_| bail!("started twice")).unwrap_err();
+        assert_eq!(error.to_string(), "servers that start or end are not done: the time is over");
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| share(&dir, Duration::from_secs(30), |_| bail!("started twice")));
+            write_ready(&dir);
+            waiting.join().unwrap().unwrap();
+        });
+        drop(lock);
         fs::remove_dir_all(dir).unwrap();
     }
 

@@ -59,6 +59,8 @@ pub fn run(layout: &Layout, args: &Args) -> Result<ExitCode> {
     let Some(_lock) = Lock::acquire(layout)? else {
         return already_running(layout, !args.servers);
     };
+    // Whoever looks on must not believe what a process that died has left.
+    State { ready: false, ..State::load(layout) }.save(layout)?;
     signals::install()?;
     step("dockside", &format!("starting; data and logs are in {}", layout.dir.display()));
     supervisor::stop_stale(layout);
@@ -77,6 +79,7 @@ pub fn run(layout: &Layout, args: &Args) -> Result<ExitCode> {
         line("");
         step("dockside", "stopping (again Ctrl-C: at once)");
     }
+    supervisor.update(|s| s.ready = false)?;
     supervisor.stop();
     if args.for_tests {
         layout.forget_data()?;
