@@ -8,6 +8,7 @@ pub mod chaos;
 pub mod failpoints;
 pub mod keys;
 pub mod oracle;
+pub mod registry;
 
 use std::future::Future;
 use std::io::Write;

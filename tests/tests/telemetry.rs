@@ -1,11 +1,11 @@
 //! What the running shop shows of itself, against `telemetry/registry.yaml`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use system_tests::registry::{Group, registry};
 use system_tests::{Shop, eventually, send};
 use tonic::client::Grpc;
 use tonic::transport::Endpoint;
@@ -19,25 +19,6 @@ const MOST_SERIES: usize = 800;
 
 /// Made by the exporter, of the resource.
 const OF_THE_EXPORTER: &str = "target_info";
-
-/// The keys of one group of the registry, which has one a line.
-type Group = BTreeMap<String, String>;
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests lie in the repository").to_owned()
-}
-
-fn registry() -> Vec<Group> {
-    let text =
-        std::fs::read_to_string(root().join("telemetry/registry.yaml")).expect("the registry is a file");
-    let groups = text.split("\n  - id: ").skip(1).map(|group| {
-        let lines = group.lines().filter_map(|line| line.strip_prefix("    ")?.split_once(": "));
-        // What is deeper belongs to attributes.
-        let lines = lines.filter(|(key, _)| !key.starts_with(' '));
-        lines.map(|(key, value)| (key.to_owned(), value.trim_matches('"').to_owned())).collect()
-    });
-    groups.collect()
-}
 
 /// Name, type and help of a metric, as Prometheus has them.
 fn in_prometheus(group: &Group) -> (String, (String, String)) {
@@ -307,54 +288,4 @@ async fn logs_tell_of_requests_and_name_no_customer() {
             assert_eq!(found, None, "{service} logs {secret}");
         }
     }
-}
-
-#[test]
-fn every_log_event_of_the_code_is_in_the_registry_and_no_other() {
-    let registered: BTreeSet<String> = registry()
-        .into_iter()
-        .filter(|group| group["type"] == "event")
-        .map(|group| group["name"].clone())
-        .collect();
-    let mut logged = BTreeSet::new();
-    for folder in [
-        "crates/service",
-        "crates/identity",
-        "crates/messaging",
-        "services/user",
-        "services/product",
-        "services/order",
-    ] {
-        sources(&root().join(folder).join("src"), &mut |text| logged.extend(events(text)));
-    }
-    assert_eq!(logged, registered);
-}
-
-fn sources(folder: &Path, read: &mut impl FnMut(&str)) {
-    for entry in std::fs::read_dir(folder).expect("a folder can be read") {
-        let path = entry.expect("a folder can be read").path();
-        if path.is_dir() {
-            sources(&path, read);
-        } else if path.extension().is_some_and(|kind| kind == "rs") {
-            read(&std::fs::read_to_string(&path).expect("a source can be read"));
-        }
-    }
-}
-
-/// The last text in each logging macro, of what is no test.
-fn events(text: &str) -> Vec<String> {
-    let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
-    let mut found = Vec::new();
-    for level in ["error", "warn", "info", "debug", "trace"] {
-        for after in code.split(&format!("tracing::{level}!(")).skip(1) {
-            let mut depth = 1;
-            let end = after.find(|sign: char| {
-                depth += i32::from(sign == '(') - i32::from(sign == ')');
-                depth == 0
-            });
-            let call = &after[..end.expect("brackets come in pairs")];
-            found.push(call.rsplit('"').nth(1).expect("an event has a name").to_owned());
-        }
-    }
-    found
 }
