@@ -24,7 +24,7 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::{Context, Result, bail};
 use machine::console::{self, line};
 use machine::layout::{DEFAULT_DIR, Layout, Lock};
-use machine::process::output;
+use machine::process::{self, output};
 use machine::signals;
 use machine::supervisor::{self, Supervisor};
 use serde_json::{Value, json};
@@ -37,6 +37,7 @@ const BROKEN: u8 = 2;
 
 fn main() -> ExitCode {
     console::init();
+    process::end_with_parent();
     let name = std::env::args().nth(1).unwrap_or_default();
     let dir = std::env::var_os("DOCKSIDE_DIR").map_or(PathBuf::from(DEFAULT_DIR), PathBuf::from);
     match Layout::new(&dir).and_then(|layout| run(&layout, &name)) {

@@ -139,6 +139,13 @@ pub fn output(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&out.stdout).into_owned())
 }
 
+/// Ends this process as a user would when the one that started it has died: it would go on by itself for long.
+pub fn end_with_parent() {
+    // Other systems have nothing like it.
+    #[cfg(target_os = "linux")]
+    rustix::process::set_parent_process_death_signal(Some(Signal::TERM)).ok();
+}
+
 /// What all processors of the machine have worked since it started (`man 5 proc_stat`); `None` where nothing says it.
 pub fn busy() -> Option<Duration> {
     let ticks = worked(&std::fs::read_to_string("/proc/stat").ok()?)?;
