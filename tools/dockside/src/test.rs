@@ -125,8 +125,8 @@ impl Plan {
                 "cluster" => plan.cluster = true,
                 "sandbox" => plan.packages.push("payment-sandbox".to_owned()),
                 "dockside" => plan.packages.extend(TOOL.map(str::to_owned)),
-                "user" | "product" | "order" | "messaging" | "service" | "proto" | "operator" | "load"
-                | "payment-sandbox" | "storefront" => plan.packages.push(name.clone()),
+                "user" | "product" | "order" | "messaging" | "service" | "identity" | "proto"
+                | "operator" | "load" | "payment-sandbox" | "storefront" => plan.packages.push(name.clone()),
                 _ => plan.filters.push(name.clone()),
             }
         }

@@ -52,7 +52,7 @@ pub fn run(layout: &Layout, args: &Args) -> Result<ExitCode> {
         }
         wrong.extend(too_large(&image, found.compressed()));
         let file = folder.join(format!("{program}.cdx.json"));
-        let bill = sbom::of(layout, program, &image, &found)?;
+        let bill = sbom::of(layout, &IMAGES, program, &image, &found)?;
         fs::write(&file, format!("{:#}\n", bill.document))
             .with_context(|| format!("cannot write {}", file.display()))?;
         let base = match bill.packages {
@@ -185,6 +185,11 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+
+    #[test]
+    fn no_module_leads_back_to_itself() {
+        assert_eq!(arrows::circles(env!("CARGO_MANIFEST_DIR")), Vec::<String>::new());
+    }
 
     #[test]
     fn the_images_are_built_from_every_part_of_the_workspace() {

@@ -14,7 +14,6 @@ use machine::layout::Layout;
 use machine::process::output;
 use serde_json::{Value, json};
 
-use crate::IMAGES;
 use crate::layers::Image;
 
 pub struct Bill {
@@ -33,7 +32,8 @@ struct Crate {
     uses: BTreeSet<String>,
 }
 
-pub fn of(layout: &Layout, program: &str, image: &str, found: &Image) -> Result<Bill> {
+/// Of the image of one of the `programs`.
+pub fn of(layout: &Layout, programs: &[&str], program: &str, image: &str, found: &Image) -> Result<Bill> {
     let target = match found.architecture.as_str() {
         "amd64" => "x86_64-unknown-linux-gnu",
         "arm64" => "aarch64-unknown-linux-gnu",
@@ -41,7 +41,7 @@ pub fn of(layout: &Layout, program: &str, image: &str, found: &Image) -> Result<
     };
     // All of them at once, as the Dockerfile builds them: features that one asks for are those of all.
     let mut tree = cargo(layout);
-    tree.args(["tree", "--locked", "--target", target]).args(IMAGES.iter().flat_map(|p| ["--package", p]));
+    tree.args(["tree", "--locked", "--target", target]).args(programs.iter().flat_map(|p| ["--package", p]));
     tree.args(["--edges", "normal,no-proc-macro", "--prefix", "depth", "--format", "|{p}|{l}"]);
     let (root, crates) = graph(&output(&mut tree)?, program).context("cargo tree")?;
     let lock = fs::read_to_string(layout.root.join("Cargo.lock")).context("cannot read Cargo.lock")?;

@@ -1,6 +1,6 @@
 //! The shop on this machine: its programs built, its servers installed, all of them started, watched and stopped.
 //!
-//! What `cargo dockside` and the programs that it runs share. Each module uses those above it alone; a test holds that.
+//! What `cargo dockside` and the programs that it runs share. No module leads back to itself; a test holds that.
 #![expect(
     clippy::disallowed_methods,
     reason = "synchronous: it sleeps on its own threads, and reads what the user's shell set"

@@ -22,7 +22,8 @@ use crate::common::{Buyer, Shop, order_of};
 
 const KEY: &str = "sk_test_orders";
 
-/// Orders of a card that are placed and looked after at the same time, and cards.
+/// Orders of a card that are placed and looked after at the same time, and cards. With more, a shop that is not optimised
+/// refuses some.
 const AT_ONCE: (usize, usize) = (16, 4);
 
 /// What an order that is paid with a card ends as.
