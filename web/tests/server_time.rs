@@ -30,7 +30,7 @@ fn product(n: usize) -> Value {
 
 /// The catalogue, as it is for the demo's products.
 fn api() -> Router {
-    let category = |slug: &str, children: Vec<Value>| json!({"slug": slug, "name": slug, "product_count": 40, "count": 40, "children": children});
+    let category = |slug: &str, children: Vec<Value>| json!({"slug": slug, "name": slug, "product_count": 40, "children": children});
     let below = |slug: &str| (0..6).map(|n| category(&format!("{slug}-{n}"), Vec::new())).collect();
     let tree: Vec<Value> =
         ["deck", "galley", "light", "ropes"].map(|slug| category(slug, below(slug))).into();
