@@ -145,6 +145,11 @@ impl Answer {
         Ok(Self { status: StatusCode::CREATED, headers: Vec::new(), body, replayed: false })
     }
 
+    /// That it was done, where a repeated request is answered with what is there by then.
+    pub fn done() -> Self {
+        Self { status: StatusCode::NO_CONTENT, headers: Vec::new(), body: String::new(), replayed: false }
+    }
+
     /// A refusal that stays, however often it is asked for: nothing was changed.
     pub fn refused(problem: &Problem) -> Result<Self, Problem> {
         let body = serde_json::to_string(problem).map_err(|_| Problem::internal())?;
@@ -183,6 +188,15 @@ pub async fn sweep(connection: &mut Connection) -> sqlx::Result<bool> {
                    WHERE answered_at < now() - make_interval(secs => $1) LIMIT $2)";
     let deleted = sqlx::query(sql).bind(KEY_LIFE.as_secs_f64()).bind(BATCH).execute(connection).await?;
     Ok(deleted.rows_affected() == BATCH as u64)
+}
+
+/// Deletes the keys of `users`. One that is locked is being deleted by [`sweep`].
+pub async fn forget(connection: &mut Connection, users: &[Uuid]) -> sqlx::Result<()> {
+    let sql = "DELETE FROM idempotency_keys WHERE (user_id, operation, key) IN (
+                   SELECT user_id, operation, key FROM idempotency_keys
+                   WHERE user_id = ANY($1) FOR UPDATE SKIP LOCKED)";
+    sqlx::query(sql).bind(users).execute(connection).await?;
+    Ok(())
 }
 
 #[cfg(test)]

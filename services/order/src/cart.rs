@@ -4,8 +4,9 @@ pub mod store;
 
 use order_core::ids::{ProductId, UserId};
 use serde::Serialize;
-use service::Money;
 use service::db::Pool;
+use service::idempotency::{Answer, Request};
+use service::{Money, Problem};
 use utoipa::ToSchema;
 
 use crate::catalogue::{Catalogue, CatalogueError};
@@ -42,6 +43,8 @@ pub enum CartError {
     Full,
     #[error("the cart has changed")]
     Changed,
+    #[error("the Idempotency-Key is refused: {}", .0.code)]
+    Key(Box<Problem>),
     #[error(transparent)]
     Catalogue(#[from] CatalogueError),
     #[error(transparent)]
@@ -93,30 +96,38 @@ impl Carts {
         Ok(Candidate { user, product, price: found.price, mixes })
     }
 
-    /// Sets how many of a product are in the cart, if there are as many as `expected` before, and returns the cart.
+    /// Sets how many of a product are in the cart, if there are as many as `expected` before, and returns the cart. A
+    /// request that was done before changes nothing.
     pub async fn put(
         &self,
         candidate: Candidate,
         quantity: Quantity,
         expected: Option<u32>,
+        request: &Request,
     ) -> Result<Cart, CartError> {
         let Candidate { user, product: product_id, price, mixes } = candidate;
         if mixes {
             return Err(CartError::MixedCurrencies);
         }
+        let key = |problem| CartError::Key(Box::new(problem));
         let mut transaction = service::db::begin(&self.pool).await?;
+        if request.earlier(&mut transaction).await.map_err(key)?.is_some() {
+            transaction.commit().await?;
+            return self.show(user).await;
+        }
         if let Some(expected) = expected
             && store::locked_quantity(&mut transaction, user, product_id).await? != expected
         {
             return Err(CartError::Changed);
         }
-        let put = store::put(&mut transaction, user, Line { product_id, quantity }, price).await?;
-        transaction.commit().await?;
-        match put {
-            store::Put::Done => self.show(user).await,
-            store::Put::Full => Err(CartError::Full),
-            store::Put::MixedCurrencies => Err(CartError::MixedCurrencies),
+        match store::put(&mut transaction, user, Line { product_id, quantity }, price).await? {
+            store::Put::Done => {}
+            store::Put::Full => return Err(CartError::Full),
+            store::Put::MixedCurrencies => return Err(CartError::MixedCurrencies),
         }
+        request.answered(&mut transaction, &Answer::done()).await.map_err(key)?;
+        transaction.commit().await?;
+        self.show(user).await
     }
 
     /// Takes a product out, if it is in there, and returns the cart.

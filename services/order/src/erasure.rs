@@ -11,6 +11,8 @@ pub mod store;
 
 use order_core::ids::UserId;
 use service::db::Connection;
+use service::idempotency;
+use uuid::Uuid;
 
 /// Leaves tombstones and forgets what can be forgotten now; safe to repeat.
 pub async fn erase(connection: &mut Connection, users: &[UserId]) -> sqlx::Result<()> {
@@ -21,6 +23,8 @@ pub async fn erase(connection: &mut Connection, users: &[UserId]) -> sqlx::Resul
     // Claims before carts and orders, as those who place them lock.
     store::delete_claims(connection, users).await?;
     store::delete_carts(connection, users).await?;
+    let ids: Vec<Uuid> = users.iter().copied().map(Uuid::from).collect();
+    idempotency::forget(connection, &ids).await?;
     // Locked first: one that is about to end would not show as ended to a single statement.
     let orders = store::lock_orders(connection, users).await?;
     store::forget_ended(connection, &orders).await

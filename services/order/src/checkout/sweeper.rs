@@ -69,7 +69,10 @@ async fn erase_again(pool: &Pool) -> anyhow::Result<()> {
 }
 
 async fn forget(pool: &Pool, times: &Times) -> anyhow::Result<()> {
-    Ok(store::forget(&mut *pool.acquire().await?, OPERATION, times.key_life).await?)
+    let mut connection = pool.acquire().await?;
+    store::forget(&mut connection, OPERATION, times.key_life).await?;
+    service::idempotency::sweep(&mut connection).await?;
+    Ok(())
 }
 
 async fn forget_long_shipped(pool: &Pool) -> anyhow::Result<()> {

@@ -1,12 +1,14 @@
 //! `/cart`: the signed-in user's.
 
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use identity::User;
 use order_core::ids::ProductId;
 use serde::Deserialize;
+use serde_json::json;
 use service::Problem;
 use service::extract::{Body, Json, Path};
+use service::idempotency::{self, Request};
 use service::validate::Invalid;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -46,18 +48,28 @@ struct QuantityBody {
     expected_quantity: Option<u32>,
 }
 
+const SET: &str = "PUT /api/v1/cart/items";
+
 /// Set how many of a product are in the cart
 ///
-/// At most a hundred different products, all in one currency.
+/// At most a hundred different products, all in one currency. A request that is repeated with its `Idempotency-Key`
+/// changes nothing, and gets the cart as it is now.
 #[utoipa::path(
     put, path = "/api/v1/cart/items/{product_id}", operation_id = "set_cart_item", tag = "carts",
-    params(("product_id" = inline(ProductId), Path, description = "The product.")),
+    params(("product_id" = inline(ProductId), Path, description = "The product."), ("Idempotency-Key" = Option<String>, Header, description = "Of the caller's choice, 1 to 255 visible ASCII characters; kept for a day.", min_length = 1, max_length = 255, pattern = "^[!-~]+$", nullable = false)),
     request_body(content = QuantityBody, example = json!({"quantity": 2})),
     responses((status = 200, description = "The cart.", body = Cart, example = json!(examples::cart()))),
     security(("token" = [])),
     extensions(("x-problems" = json!({"409": ["mixed_currencies", "cart_full", "cart_changed"]}))),
 )]
-async fn set(user: User, State(carts): State<Carts>, Path(product): Path<ProductId>, body: Body) -> Answer {
+async fn set(
+    user: User,
+    State(carts): State<Carts>,
+    Path(product): Path<ProductId>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    let key = idempotency::key(&headers)?;
     let candidate = carts.find(user.id.into(), product).await?;
     let QuantityBody { quantity, expected_quantity } = body.json(&["application/json"])?;
     let mut invalid = Invalid::new();
@@ -66,8 +78,9 @@ async fn set(user: User, State(carts): State<Carts>, Path(product): Path<Product
         invalid.range("/expected_quantity", expected, 0, Quantity::MAX);
     }
     invalid.check()?;
+    let request = Request::new(user.id, SET, key, &json!([product, quantity, expected_quantity]))?;
     let quantity = quantity.try_into().map_err(|_| Problem::internal())?;
-    Ok(Json(carts.put(candidate, quantity, expected_quantity).await?))
+    Ok(Json(carts.put(candidate, quantity, expected_quantity, &request).await?))
 }
 
 /// Take a product out of the cart

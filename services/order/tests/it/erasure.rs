@@ -1,7 +1,8 @@
 //! What stays of a user who was deleted.
 
-use crate::common::{Buyer, Shop, order_of};
+use crate::common::{Buyer, Shop, order_of, send};
 use proto::user::v1::UserDeleted;
+use reqwest::Method;
 use serde_json::{Value, json};
 
 impl Shop {
@@ -24,7 +25,8 @@ impl Shop {
 
     async fn rows_of(&self, buyer: &Buyer<'_>) -> i64 {
         let query = "SELECT (SELECT count(*) FROM orders.claims WHERE user_id = $1)
-                          + (SELECT count(*) FROM orders.cart_items WHERE user_id = $1)";
+                          + (SELECT count(*) FROM orders.cart_items WHERE user_id = $1)
+                          + (SELECT count(*) FROM orders.idempotency_keys WHERE user_id = $1)";
         sqlx::query_scalar(query).bind(buyer.id).fetch_one(&self.pool).await.expect("the database answers")
     }
 }
@@ -42,9 +44,10 @@ async fn orders_lose_their_address_when_they_have_ended_and_stay_for_staff() {
     buyer.until(&cancelled, "cancelled", "declined").await;
     let (sent, stopped) = (buyer.buy(thing, 1).await, buyer.buy(thing, 1).await);
     let theirs = other.buy(thing, 1).await;
-    buyer.put(&format!("/cart/items/{thing}"), json!({"quantity": 1})).await;
+    let keyed = buyer.request(Method::PUT, &format!("/cart/items/{thing}")).header("Idempotency-Key", "k");
+    assert_eq!(send(keyed.json(&json!({"quantity": 1}))).await.status, 200);
     other.put(&format!("/cart/items/{thing}"), json!({"quantity": 1})).await;
-    assert!(shop.rows_of(&buyer).await > 4);
+    assert!(shop.rows_of(&buyer).await > 5);
 
     for _ in 0..2 {
         shop.delete(&buyer).await;

@@ -103,6 +103,32 @@ async fn who_adds_to_what_another_tab_has_changed_is_told() {
 }
 
 #[tokio::test]
+async fn a_change_of_a_cart_that_is_sent_twice_with_a_key_is_made_once() {
+    let shop = Shop::open().await;
+    let (thing, buyer) = (shop.stock.add(100, 7), shop.customer());
+    let path = format!("/cart/items/{thing}");
+    let put = |key: &str, quantity: i32, expected: i32| {
+        let request = buyer.request(Method::PUT, &path).header("Idempotency-Key", key);
+        send(request.json(&json!({"quantity": quantity, "expected_quantity": expected})))
+    };
+    for _ in 0..2 {
+        let put = put("a", 1, 0).await;
+        assert_eq!((put.status.as_u16(), &put.body["items"][0]["quantity"]), (200, &json!(1)));
+    }
+    assert_eq!(put("a", 2, 1).await.problem(), (422, "idempotency_key_reused"));
+    // A refusal is not kept: by now it may be right.
+    assert_eq!(put("b", 3, 2).await.problem(), (409, "cart_changed"));
+    assert_eq!(put("c", 2, 1).await.body["items"][0]["quantity"], 2);
+    assert_eq!(put("b", 3, 2).await.body["items"][0]["quantity"], 3);
+    // The cart as it is now.
+    assert_eq!(put("a", 1, 0).await.body["items"][0]["quantity"], 3);
+    assert_eq!(put("a b", 1, 0).await.problem(), (400, "idempotency_key_invalid"));
+    let kept = "SELECT count(*) FROM orders.idempotency_keys WHERE user_id = $1";
+    let kept: i64 = sqlx::query_scalar(kept).bind(buyer.id).fetch_one(&shop.pool).await.unwrap();
+    assert_eq!(kept, 3);
+}
+
+#[tokio::test]
 async fn a_cart_holds_a_hundred_products_of_one_currency() {
     let shop = Shop::open().await;
     let buyer = shop.customer();
