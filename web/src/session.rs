@@ -129,10 +129,10 @@ impl Refresher {
     fn flight(&self, token: &str) -> Flight {
         let new = || Flight { since: Instant::now(), tokens: Arc::default() };
         let mut flights = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        flights.retain(|_, flight| flight.since.elapsed() < KEPT);
         if let Some(known) = flights.get(token) {
             return known.clone();
         }
-        flights.retain(|_, flight| flight.since.elapsed() < KEPT);
         // Beyond the limit each is on its own, as on two replicas.
         if flights.len() >= MOST {
             return new();
@@ -207,6 +207,17 @@ mod tests {
         }
         assert!(kept("id.1").session.is_none());
         assert_eq!((kept("id.1").form_id.as_str(), kept("id.1").outs), ("id", 1));
+    }
+
+    #[test]
+    fn the_answer_to_a_spent_token_is_kept_for_a_minute() {
+        let refresher = Refresher::default();
+        let first = refresher.flight("token");
+        assert!(Arc::ptr_eq(&first.tokens, &refresher.flight("token").tokens));
+        // The clock of a machine that has just started may not reach back so far.
+        let Some(before) = Instant::now().checked_sub(KEPT) else { return };
+        refresher.0.lock().unwrap().get_mut("token").unwrap().since = before;
+        assert!(!Arc::ptr_eq(&first.tokens, &refresher.flight("token").tokens));
     }
 
     #[test]
