@@ -56,7 +56,7 @@ impl Deref for App {
 }
 
 impl App {
-    fn new(config: &Config, lifecycle: &Lifecycle) -> anyhow::Result<Self> {
+    pub(crate) fn new(config: &Config, lifecycle: &Lifecycle) -> anyhow::Result<Self> {
         let origin = config.origin()?;
         Ok(Self(Arc::new(Shared {
             client: Client::new(config)?,

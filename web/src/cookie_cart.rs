@@ -52,6 +52,8 @@ impl CookieLine {
 
 /// Additions with a cookie each at most; the next one is written with the cart.
 pub const ADDITIONS: usize = 8;
+/// Additions that a cart can name. Tabs that add at the same moment may make more than [`ADDITIONS`].
+pub const KNOWN: usize = 2 * ADDITIONS;
 /// Longer than an answer may be under way, in seconds.
 const SETTLED: i64 = 60;
 
@@ -85,6 +87,11 @@ impl Addition {
         BASE64_URL_SAFE_NO_PAD.encode(bytes)
     }
 
+    /// By which the older of two comes first.
+    pub fn age(&self) -> (i64, u32) {
+        (self.at, self.id)
+    }
+
     pub fn is_settled(&self) -> bool {
         OffsetDateTime::now_utc().unix_timestamp() - self.at > SETTLED
     }
@@ -97,7 +104,7 @@ impl CookieCart {
         let (lines, known) = (bytes(lines), bytes(known));
         let lines = lines.chunks_exact(LINE_BYTES).take(CART_LINES).filter_map(CookieLine::decode);
         let known = known.chunks_exact(4).filter_map(|id| Some(u32::from_be_bytes(*id.first_chunk()?)));
-        Self { lines: lines.collect(), known: known.take(2 * ADDITIONS).collect() }
+        Self { lines: lines.collect(), known: known.take(KNOWN).collect() }
     }
 
     pub fn encode(&self) -> String {
@@ -116,7 +123,7 @@ impl CookieCart {
     /// With the additions that it does not know, oldest first.
     pub fn with(mut self, additions: &[Addition]) -> Self {
         let mut new: Vec<_> = additions.iter().filter(|addition| !self.knows(addition)).collect();
-        new.sort_by_key(|addition| (addition.at, addition.id));
+        new.sort_by_key(|addition| addition.age());
         for Addition { line, .. } in new {
             let quantity = self.quantity(line.product).saturating_add(line.quantity);
             // One that finds no room is lost, as it would be told at once where it is the only one.
@@ -129,7 +136,7 @@ impl CookieCart {
         self.known.contains(&addition.id)
     }
 
-    /// Names the additions that its lines have.
+    /// Names the additions that its lines have and whose cookies stay.
     pub fn settle(&mut self, additions: &[Addition]) {
         self.known = additions.iter().map(|addition| addition.id).collect();
     }
@@ -201,7 +208,7 @@ mod tests {
     #[test]
     fn a_full_cart_fits_a_cookie() {
         let mut full = cart(CART_LINES);
-        full.known = vec![u32::MAX; 2 * ADDITIONS];
+        full.known = vec![u32::MAX; KNOWN];
         assert_eq!(CookieCart::decode(&full.encode()), full);
         // As a browser stores it: name and value in one, of which it takes 4,096 bytes.
         let jar = PrivateCookieJar::new(Key::generate()).add(Cookie::new("__Host-cart", full.encode()));

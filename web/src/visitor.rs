@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use crate::api::types::Money;
 use crate::api::{Call, Refused};
 use crate::app::App;
-use crate::cookie_cart::{ADDITIONS, Addition, CookieCart};
+use crate::cookie_cart::{ADDITIONS, Addition, CookieCart, KNOWN};
 use crate::locale::Lang;
 use crate::page::{self, Failed, Frame};
 use crate::session::{Kept, Session};
@@ -87,7 +87,10 @@ impl Visitor {
             .iter()
             .filter_map(|cookie| Addition::decode(cookie.name().strip_prefix(&start)?, cookie.value()));
         let cookie = |name: &str| jar.get(&app.cookie(name)).map(|cookie| cookie.value().to_owned());
-        Kept::of(cookie, added.take(2 * ADDITIONS).collect())
+        // A jar has no order.
+        let mut added: Vec<_> = added.collect();
+        added.sort_by_key(Addition::age);
+        Kept::of(cookie, added)
     }
 
     pub fn app(&self) -> &App {
@@ -312,9 +315,11 @@ impl Visitor {
 
     fn finish(&self, response: Response) -> Response {
         let (before, mut kept) = (Self::read(self.app(), &self.0.private), self.kept().clone());
+        // The cart's cookie takes over what the oldest of too many say.
+        let (over, named) = before.additions.split_at(before.additions.len().saturating_sub(KNOWN));
         let settled = |addition: &&Addition| before.cart.knows(addition) && addition.is_settled();
-        let settled: Vec<_> = before.additions.iter().filter(settled).collect();
-        if before == kept && settled.is_empty() {
+        let gone: Vec<_> = over.iter().chain(named.iter().filter(settled)).collect();
+        if before == kept && gone.is_empty() {
             return response;
         }
         let mut jar = PrivateCookieJar::new(self.app().key.clone());
@@ -331,14 +336,14 @@ impl Visitor {
         if kept.session != before.session {
             put("session", kept.session.and_then(|session| serde_json::to_string(&session).ok()));
         }
-        if kept.cart != before.cart {
-            kept.cart.settle(&before.additions);
+        if kept.cart != before.cart || !over.is_empty() {
+            kept.cart.settle(named);
             put("cart", Some(kept.cart).filter(|cart| !cart.is_blank()).map(|cart| cart.encode()));
         }
         for addition in kept.additions.iter().filter(|addition| !before.additions.contains(addition)) {
             put(&format!("{ADDED}{:08x}", addition.id), Some(addition.encode()));
         }
-        for addition in settled {
+        for addition in gone {
             put(&format!("{ADDED}{:08x}", addition.id), None);
         }
         if kept.held != before.held {
@@ -403,7 +408,88 @@ pub fn shown<T>(answer: Result<T, Refused>) -> Result<Option<T>, Refused> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
+    use axum::body::Body;
+    use base64::Engine;
+    use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+    use clap::Parser;
+    use uuid::Uuid;
+
     use super::*;
+    use crate::Config;
+
+    fn app() -> App {
+        let key = format!("--cookie-key={}", "ab".repeat(64));
+        let config = [
+            "storefront",
+            "--public-url=http://localhost",
+            "--api-url=http://localhost",
+            "--storefront-key=x",
+            &key,
+        ];
+        App::new(&Config::parse_from(config), &service::Lifecycle::new()).unwrap()
+    }
+
+    /// A browser's cookies.
+    #[derive(Default)]
+    struct Browser(HashMap<String, String>);
+
+    impl Browser {
+        fn take(&mut self, response: &Response) {
+            for set in response.headers().get_all("set-cookie") {
+                let cookie = Cookie::parse(set.to_str().unwrap()).unwrap();
+                if cookie.max_age() == Some(Duration::ZERO) {
+                    self.0.remove(cookie.name());
+                } else {
+                    self.0.insert(cookie.name().to_owned(), cookie.value().to_owned());
+                }
+            }
+        }
+
+        fn ask<T>(&mut self, app: &App, answer: impl FnOnce(&Visitor) -> T) -> T {
+            let cookies: Vec<_> = self.0.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            let request = Request::builder().header("cookie", cookies.join("; "));
+            let visitor = Visitor::new(app.clone(), &request.body(Body::empty()).unwrap());
+            let answer = answer(&visitor);
+            self.take(&visitor.finish(().into_response()));
+            answer
+        }
+    }
+
+    #[tokio::test]
+    async fn more_additions_than_a_cart_can_name_count_once_and_their_cookies_go() {
+        let (app, rope) = (app(), Uuid::now_v7());
+        let price = Money { amount: 5, currency: "EUR".to_owned() };
+        let now = ::time::OffsetDateTime::now_utc().unix_timestamp();
+        for (age, left) in [(0, KNOWN), (120, 0)] {
+            let (mut browser, mut jar) = (Browser::default(), PrivateCookieJar::new(app.key.clone()));
+            for n in 0..20 {
+                let addition = Addition::new(rope, 1, &price);
+                let mut text = BASE64_URL_SAFE_NO_PAD.decode(addition.encode()).unwrap();
+                text[..8].copy_from_slice(&(now - age - n).to_be_bytes());
+                let name = app.cookie(&format!("{ADDED}{:08x}", addition.id));
+                jar = jar.add(Cookie::new(name, BASE64_URL_SAFE_NO_PAD.encode(text)));
+            }
+            browser.take(&jar.into_response());
+            assert_eq!(browser.0.len(), 20);
+            // Pages that show the cart, and others.
+            for page in 0..6 {
+                let shown = browser.ask(&app, |visitor| {
+                    if page % 2 == 1 {
+                        visitor.settle_cart();
+                    }
+                    visitor.cart(|cart| cart.quantity(rope))
+                });
+                assert_eq!(shown, 20, "page {page}");
+                assert!(browser.0.len() <= KNOWN + 1, "page {page}");
+            }
+            assert!(browser.ask(&app, |visitor| visitor.add_to_cart(rope, 1, &price)));
+            assert_eq!(browser.ask(&app, |visitor| visitor.cart(|cart| cart.quantity(rope))), 21);
+            let additions = browser.0.keys().filter(|name| name.starts_with(&app.cookie(ADDED))).count();
+            assert_eq!(additions, if left == 0 { 1 } else { left }, "{age} seconds old");
+        }
+    }
 
     #[test]
     fn the_visitors_address_is_the_last_that_the_edge_wrote() {
