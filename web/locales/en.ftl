@@ -237,6 +237,7 @@ refund-failed = Could not be given back
 
 said-added = It is in your cart.
 said-cart-changed = Your cart was changed.
+said-cart-busy = Your cart is being changed elsewhere at this moment. Look at what is in it, and add it again if it is missing.
 said-cart-full = Your cart can’t take this one: it is full, or the price is in another currency.
 said-removed = It was removed.
 said-saved = It was saved.

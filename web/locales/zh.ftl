@@ -234,6 +234,7 @@ refund-failed = 退款失败
 
 said-added = 已加入购物车。
 said-cart-changed = 购物车已更新。
+said-cart-busy = 您的购物车正在别处被更改。请查看其中的商品，如有缺少，请重新添加。
 said-cart-full = 购物车放不下此商品：已满，或价格使用了另一种货币。
 said-removed = 已移除。
 said-saved = 已保存。

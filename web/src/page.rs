@@ -39,7 +39,7 @@ pub struct Frame {
 }
 
 /// What a redirect may say by `?said=`, each with its message.
-const SAID: [&str; 16] = [
+const SAID: [&str; 17] = [
     "added",
     "cart-changed",
     "removed",
@@ -54,6 +54,7 @@ const SAID: [&str; 16] = [
     "cancelled",
     "welcome",
     "cart-full",
+    "cart-busy",
     "placed-before",
     "account-deleted",
 ];

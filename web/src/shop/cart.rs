@@ -1,5 +1,6 @@
 //! `/cart`: the API's of who has signed in, and that in the cookie of who has not. At sign-in one becomes the other.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use askama::Template;
@@ -197,16 +198,19 @@ async fn of_api(visitor: &Visitor) -> Result<Cart, Refused> {
 }
 
 /// Tries at most, when others change the same line each time.
-const TRIES: usize = 4;
+const TRIES: usize = 8;
+/// Milliseconds before another try, so that two don't meet again.
+const PAUSE: RangeInclusive<u64> = 20..=120;
 
 /// Sets how many of a product are in the API's cart by how many are there, also when another tab is at it: then by what
-/// that one has left.
+/// that one has left. `cart_changed` when others are at it all the time.
 async fn change_to(
     visitor: &Visitor,
     cart: &mut Cart,
     product: Uuid,
     quantity: impl Fn(i32) -> i32,
 ) -> Result<(), Refused> {
+    let mut key = Uuid::now_v7();
     for more in (0..TRIES).rev() {
         let there = cart.items.iter().find(|item| item.product_id == product).map_or(0, |item| item.quantity);
         let wanted = quantity(there);
@@ -215,17 +219,27 @@ async fn change_to(
         }
         let call = visitor.signed(Method::PUT, &["cart", "items", &product.to_string()]);
         // The edge may send it twice, and by then the cart has what it asks for.
-        let call = call.key(&Uuid::now_v7().to_string());
+        let call = call.key(&key.to_string());
         match call.json(&json!({"quantity": wanted, "expected_quantity": there})).get().await {
             Ok(changed) => {
                 *cart = changed;
                 return Ok(());
             }
-            Err(refused) if refused.code() == "cart_changed" && more > 0 => *cart = of_api(visitor).await?,
+            // It may be done a moment later: only the same key tells.
+            Err(refused) if refused.code() == "idempotency_in_progress" && more > 0 => pause().await,
+            Err(refused) if refused.code() == "cart_changed" && more > 0 => {
+                pause().await;
+                *cart = of_api(visitor).await?;
+                key = Uuid::now_v7();
+            }
             Err(refused) => return Err(refused),
         }
     }
     Ok(())
+}
+
+async fn pause() {
+    tokio::time::sleep(Duration::from_millis(rand::random_range(PAUSE))).await;
 }
 
 /// How many, as it was typed: of too many as many as there may be, and one where nothing was typed.
@@ -250,6 +264,9 @@ async fn add(visitor: Visitor, form: Form) -> Shown {
                     Ok(()) => seen(&visitor, &cart),
                     Err(refused) if ["cart_full", "mixed_currencies"].contains(&refused.code()) => {
                         return Ok(went("/cart", "cart-full"));
+                    }
+                    Err(refused) if ["cart_changed", "idempotency_in_progress"].contains(&refused.code()) => {
+                        return Ok(went("/cart", "cart-busy"));
                     }
                     Err(refused) => return Err(refused.into()),
                 }
