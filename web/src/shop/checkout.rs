@@ -95,16 +95,15 @@ pub async fn again(visitor: &Visitor, kept: Vec<(String, String)>) -> Shown {
     view(visitor, fill, StatusCode::OK).await
 }
 
-/// The newest order, if it has come out of a form like this one: nothing is left in the cart, it was placed after the form
-/// was shown, and it comes to the total that the form had.
+/// The newest order that may have come out of this form: nothing is left in the cart, the order was placed after the form
+/// was shown, it comes to the total that the form had, and it was not cancelled. None when the cart can't be looked at.
 async fn placed_before(visitor: &Visitor, kept: &[(String, String)]) -> Option<Uuid> {
-    let orders = visitor.signed(Method::GET, &["orders"]).query(&[("limit", "1")]);
+    let orders = visitor.signed(Method::GET, &["orders"]).query(&[("limit", "5")]);
     let (cart, orders) = tokio::join!(cart::load(visitor), orders.get::<Page<Order>>());
-    if cart.is_ok_and(|cart| !cart.lines.is_empty()) {
+    if !cart.ok()?.lines.is_empty() {
         return None;
     }
-    let newest = orders.ok()?.items.into_iter().next()?;
-    is_of_form(&newest, kept).then_some(newest.id)
+    orders.ok()?.items.into_iter().find(|order| is_of_form(order, kept)).map(|order| order.id)
 }
 
 /// Clocks may differ so much, in seconds.
@@ -116,7 +115,8 @@ fn is_of_form(order: &Order, kept: &[(String, String)]) -> bool {
     let shown = Uuid::try_parse(typed("key")).ok().and_then(|key| key.get_timestamp());
     let Some(shown) = shown.and_then(|at| i64::try_from(at.to_unix().0).ok()) else { return false };
     let total = &order.total;
-    order.placed_at.unix_timestamp() >= shown - CLOCKS
+    order.status != "cancelled"
+        && order.placed_at.unix_timestamp() >= shown - CLOCKS
         && (typed("amount").parse() == Ok(total.amount) && typed("currency") == total.currency)
 }
 
@@ -252,6 +252,8 @@ mod tests {
         assert!(is_of_form(&order(now, 3998), &kept(&key)));
         assert!(!is_of_form(&order(now, 3997), &kept(&key)), "another total");
         assert!(!is_of_form(&order(now - Duration::hours(1), 3998), &kept(&key)), "before the form");
+        let cancelled = Order { status: "cancelled".to_owned(), ..order(now, 3998) };
+        assert!(!is_of_form(&cancelled, &kept(&key)), "cancelled");
         for bad in ["", "x", "f47ac10b-58cc-4372-a567-0e02b2c3d479"] {
             assert!(!is_of_form(&order(now, 3998), &kept(bad)), "{bad}");
         }
