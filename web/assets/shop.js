@@ -69,6 +69,7 @@ if (live?.dataset.events) {
   };
   // No event tells that a bank asks for something: while it may, the page looks by itself, less and less often.
   const look = () => {
+    if (document.hidden) return;
     clearTimeout(timer);
     if (!("soon" in live.dataset) || wait > 60000) return;
     timer = setTimeout(async () => { await show(); look(); }, wait);
@@ -77,6 +78,7 @@ if (live?.dataset.events) {
   // A stream that was cut comes back by itself, one that was refused does not: the shop was full, or is away, or this
   // customer has too many. Then the page looks now and then, and its link to look again is shown.
   const listen = () => {
+    if (document.hidden) return;
     source?.close();
     clearTimeout(retry);
     const stream = source = new EventSource(live.dataset.events);
