@@ -266,6 +266,7 @@ said-customer-changed = The account was changed, and is signed out everywhere.
 problem-slug-taken = Another category has this name in addresses.
 problem-not-yet-moved = Not all products are moved yet. Send it again.
 problem-category-not-empty = It has products or sub-categories. Choose where they go.
+problem-unknown-category = There is no such category any more. Choose another one.
 problem-too-deep = There are too many levels below one another.
 problem-no-number = Write a whole number.
 problem-no-amount = Write an amount with a point, for example 19.90, and its currency.

@@ -260,6 +260,7 @@ said-customer-changed = 账户已更改，并已在所有设备上退出登录�
 problem-slug-taken = 其他分类已使用这个网址名称。
 problem-not-yet-moved = 商品尚未全部移动，请再次提交。
 problem-category-not-empty = 其中还有商品或子分类，请选择移到哪里。
+problem-unknown-category = 此分类已不存在，请选择其他分类。
 problem-too-deep = 分类层级过多。
 problem-no-number = 请填写整数。
 problem-no-amount = 请用点号填写金额，例如 19.90，并注明货币。

@@ -32,18 +32,23 @@ pub struct Choice {
 }
 
 pub async fn choices(visitor: &Visitor) -> Result<Vec<Choice>, Refused> {
+    choices_without(visitor, "").await
+}
+
+/// All but the category `without` and those below it.
+async fn choices_without(visitor: &Visitor, without: &str) -> Result<Vec<Choice>, Refused> {
     let tree = visitor.call(Method::GET, &["categories"]).get::<Categories>().await?;
     let mut all = Vec::new();
-    below("", &tree.items, &mut all);
+    below("", &tree.items, without, &mut all);
     Ok(all)
 }
 
-fn below(above: &str, categories: &[Category], all: &mut Vec<Choice>) {
-    for category in categories {
+fn below(above: &str, categories: &[Category], without: &str, all: &mut Vec<Choice>) {
+    for category in categories.iter().filter(|category| category.slug != without) {
         let name =
             if above.is_empty() { category.name.clone() } else { format!("{above} / {}", category.name) };
         all.push(Choice { slug: category.slug.clone(), name: name.clone(), count: category.count });
-        below(&name, &category.children, all);
+        below(&name, &category.children, without, all);
     }
 }
 
@@ -87,7 +92,7 @@ async fn create(visitor: Visitor, form: Form) -> Shown {
 struct Edit {
     p: Frame,
     slug: String,
-    /// Where it may go: all others, of which the API refuses those within it.
+    /// Where it may go: all but itself and those below it.
     others: Vec<Choice>,
     fill: Fill,
     problem: Option<String>,
@@ -95,10 +100,8 @@ struct Edit {
 
 async fn edit(visitor: &Visitor, slug: &str) -> Result<Edit, Refused> {
     let place = visitor.call(Method::GET, &["categories", slug]);
-    let (place, others) = tokio::join!(place.get::<CategoryPlace>(), choices(visitor));
-    let place = place?;
-    let mut others = others?;
-    others.retain(|choice| choice.slug != slug);
+    let (place, others) = tokio::join!(place.get::<CategoryPlace>(), choices_without(visitor, slug));
+    let (place, others) = (place?, others?);
     Ok(Edit {
         p: visitor.frame(&place.name),
         slug: slug.to_owned(),
@@ -209,9 +212,15 @@ mod tests {
             count: 1,
             children,
         };
-        let mut all = Vec::new();
-        below("", &[leaf("a", vec![leaf("b", vec![])]), leaf("c", vec![])], &mut all);
-        let names: Vec<_> = all.iter().map(|choice| choice.name.as_str()).collect();
-        assert_eq!(names, ["A", "A / B", "C"]);
+        let tree = [leaf("a", vec![leaf("b", vec![])]), leaf("c", vec![])];
+        let names = |without: &str| {
+            let mut all = Vec::new();
+            below("", &tree, without, &mut all);
+            all.into_iter().map(|choice| choice.name).collect::<Vec<_>>()
+        };
+        assert_eq!(names(""), ["A", "A / B", "C"]);
+        // A category goes neither into itself nor into what is below it.
+        assert_eq!(names("a"), ["C"]);
+        assert_eq!(names("b"), ["A", "C"]);
     }
 }
