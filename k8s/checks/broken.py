@@ -159,7 +159,7 @@ def pooler(by_name):
     return by_name["Pooler", "pooler"]["spec"]
 
 
-# Of the overlay with a pooler.
+# Of the overlay with a pooler, which is production's.
 POOLED = {
     "a comparison through the pooler": lambda n, _: variable(n, "DATABASE_URL", "reconcile", "CronJob").update(value="postgres://reconcile:$(PASSWORD)@pooler:5432/dockside"),
     "a pooler by session": lambda n, _: pooler(n)["pgbouncer"].update(poolMode="session"),
@@ -178,6 +178,8 @@ POOLED = {
     "no address past the pooler": lambda n, _: container(n)["env"].remove(variable(n, "DATABASE_DIRECT_URL")),
     "a pooler that may not reach the database": lambda n, _: policy(n, "pooler")["egress"].pop(0),
     "a pooler that takes anybody": lambda n, _: policy(n, "pooler")["ingress"][0].pop("from"),
+    # No other problem comes with it: the local overlay has the sandbox, and without it more would be wrong.
+    "test cards without the payment sandbox": lambda n, _: n["ConfigMap", "storefront"]["data"].update(PAYMENT_SANDBOX="true"),
 }
 
 OBSERVED = {
