@@ -47,7 +47,7 @@ pub struct Timeline {
     pub reports: i64,
     #[schema(minimum = 0)]
     pub reports_unread: i64,
-    /// Oldest first.
+    /// Oldest first. Statuses come in the order in which the order had them, also where the clocks of replicas differ.
     pub steps: Vec<Step>,
     /// Events that are written and that the broker has not confirmed, oldest first, 100 at most.
     #[schema(max_items = 100)]
@@ -115,4 +115,62 @@ pub struct WaitingEvent {
     /// How often the broker did not take it.
     #[schema(minimum = 0)]
     pub attempts: i32,
+}
+
+/// The request, then the statuses as they come, and each refund after the last status that is not younger. None comes before
+/// the order was placed.
+pub fn in_order(requested: Option<Step>, statuses: Vec<Step>, mut refunds: Vec<Step>) -> Vec<Step> {
+    let mut steps = statuses;
+    refunds.sort_by_key(|refund| refund.at);
+    for refund in refunds {
+        let after = steps.iter().rposition(|step| step.at <= refund.at).unwrap_or(0) + 1;
+        steps.insert(after.min(steps.len()), refund);
+    }
+    requested.into_iter().chain(steps).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn statuses_keep_their_order_whatever_their_clocks_say() {
+        let step = |second: i64, fact: Fact| Step {
+            at: OffsetDateTime::UNIX_EPOCH + Duration::seconds(second),
+            fact,
+            event: None,
+        };
+        let status = |second, status, version| {
+            step(second, Fact::Status { status, payment: PaymentStatus::Captured, version })
+        };
+        let refund = |second, made_by: &str| {
+            let fact = Fact::Refund {
+                id: RefundId::from(Uuid::now_v7()),
+                amount: Money::zero("EUR".parse().unwrap()),
+                status: "succeeded".to_owned(),
+                made_by: made_by.to_owned(),
+                actor: None,
+                provider_id: None,
+            };
+            step(second, fact)
+        };
+        // The clock of who placed it was fast.
+        let statuses = vec![
+            status(90, Status::Pending, 1),
+            status(10, Status::Confirmed, 2),
+            status(20, Status::Cancelled, 3),
+        ];
+        let refunds = vec![refund(20, "cancel"), refund(15, "staff"), refund(5, "provider")];
+        let steps = in_order(Some(step(60, Fact::Requested)), statuses, refunds);
+        let named = |step: &Step| match &step.fact {
+            Fact::Requested => "requested".to_owned(),
+            Fact::Status { version, .. } => version.to_string(),
+            Fact::Refund { made_by, .. } => made_by.clone(),
+        };
+        let steps: Vec<_> = steps.iter().map(named).collect();
+        assert_eq!(steps, ["requested", "1", "provider", "2", "staff", "3", "cancel"]);
+        assert_eq!(in_order(None, vec![], vec![refund(5, "staff")]).len(), 1);
+    }
 }

@@ -9,7 +9,7 @@ use service::db::Connection;
 use time::OffsetDateTime;
 
 use super::Phase;
-use super::timeline::{Fact, Step, Timeline, WaitingEvent};
+use super::timeline::{Fact, Step, Timeline, WaitingEvent, in_order};
 use crate::order::store::currency;
 use crate::order::{CancelReason, PaymentStatus, Status};
 
@@ -23,11 +23,9 @@ pub async fn read(connection: &mut Connection, order: OrderId) -> sqlx::Result<O
         order as OrderId,
     );
     let Some(saga) = saga.fetch_optional(&mut *connection).await? else { return Ok(None) };
-    let mut steps = requested(connection, order).await?;
-    steps.extend(statuses(connection, order).await?);
-    steps.extend(refunds(connection, order, &saga.currency).await?);
-    // Stable: what was written in one transaction keeps its order.
-    steps.sort_by_key(|step| step.at);
+    let requested = requested(connection, order).await?;
+    let statuses = statuses(connection, order).await?;
+    let refunds = refunds(connection, order, &saga.currency).await?;
     Ok(Some(Timeline {
         order_id: order,
         phase: Phase::try_from(saga.phase)?,
@@ -40,21 +38,22 @@ pub async fn read(connection: &mut Connection, order: OrderId) -> sqlx::Result<O
         waiting_since: saga.waiting_since,
         reports: saga.news,
         reports_unread: saga.news.saturating_sub(saga.news_read),
-        steps,
+        steps: in_order(requested, statuses, refunds),
         waiting_events: waiting_events(connection, order).await?,
     }))
 }
 
-async fn requested(connection: &mut Connection, order: OrderId) -> sqlx::Result<Vec<Step>> {
+async fn requested(connection: &mut Connection, order: OrderId) -> sqlx::Result<Option<Step>> {
     let at =
         sqlx::query_scalar!("SELECT created_at FROM orders.claims WHERE order_id = $1", order as OrderId);
     let at = at.fetch_optional(connection).await?;
-    Ok(at.map(|at| Step { at, fact: Fact::Requested, event: None }).into_iter().collect())
+    Ok(at.map(|at| Step { at, fact: Fact::Requested, event: None }))
 }
 
+/// In the order in which the order had them.
 async fn statuses(connection: &mut Connection, order: OrderId) -> sqlx::Result<Vec<Step>> {
     let rows = sqlx::query!(
-        "SELECT version, status, at, payment_status FROM orders.order_history WHERE order_id = $1 ORDER BY version, at",
+        "SELECT version, status, at, payment_status FROM orders.order_history WHERE order_id = $1 ORDER BY version, status DESC",
         order as OrderId,
     );
     let mut steps = Vec::new();

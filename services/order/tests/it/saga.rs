@@ -43,6 +43,20 @@ async fn staff_see_what_was_written_of_an_order_and_when() {
     let refund = saga["steps"].as_array().unwrap().iter().find(|step| step["kind"] == "refund").unwrap();
     assert_eq!((&refund["made_by"], &refund["amount"]["amount"]), (&json!("cancel"), &json!(2000)));
     assert_eq!(refund["status"], "succeeded");
+
+    // Placed by a replica whose clock is fast.
+    for shift in [
+        "UPDATE orders.orders SET placed_at = placed_at + interval '10 minutes'",
+        "UPDATE orders.order_history SET at = at + interval '10 minutes' WHERE version = 1",
+    ] {
+        sqlx::query(shift).execute(&shop.pool).await.unwrap();
+    }
+    let shifted = staff.get(&path).await.body;
+    assert_eq!(kinds(&shifted), kinds(&saga));
+    let versions = |saga: &Value| -> Vec<Value> {
+        saga["steps"].as_array().unwrap().iter().map(|step| step["version"].clone()).collect()
+    };
+    assert_eq!(versions(&shifted), versions(&saga));
 }
 
 #[tokio::test]
