@@ -33,6 +33,8 @@ async fn show(
     Path(id): Path<OrderId>,
 ) -> Result<Json<Timeline>, Problem> {
     note_order(id);
-    let found = timeline_store::read(&mut *pool.acquire().await?, id).await?;
+    let mut transaction = service::db::begin_with(&pool, timeline_store::BEGIN).await?;
+    let found = timeline_store::read(&mut transaction, id).await?;
+    transaction.commit().await?;
     Ok(Json(found.ok_or(ReadError::UnknownOrder)?))
 }

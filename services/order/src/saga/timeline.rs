@@ -63,7 +63,7 @@ pub struct Step {
     pub at: OffsetDateTime,
     #[serde(flatten)]
     pub fact: Fact,
-    /// The type of the event that was written with it; null without one.
+    /// The type of the event that tells of it; null without one. A refund's is written when the refund has succeeded.
     #[schema(required)]
     pub event: Option<&'static str>,
 }

@@ -6,19 +6,23 @@ use proto::events::{
 };
 use service::Money;
 use service::db::Connection;
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
+use uuid::{Builder, Uuid};
 
 use super::Phase;
 use super::timeline::{Fact, Step, Timeline, WaitingEvent, in_order};
 use crate::order::store::currency;
 use crate::order::{CancelReason, PaymentStatus, Status};
 
-/// None when there is no such order.
+/// Begins a transaction whose statements all see the same.
+pub const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY";
+
+/// None when there is no such order. In a transaction that [`BEGIN`] began.
 pub async fn read(connection: &mut Connection, order: OrderId) -> sqlx::Result<Option<Timeline>> {
     let saga = sqlx::query!(
         r#"SELECT s.phase, s.intent_id, s.pending_cancel, s.attempts, s.deadline_at, s.waiting_since, s.news, s.news_read,
                   CASE WHEN s.busy OR s.news > s.news_read THEN s.next_at END AS next_at,
-                  CASE WHEN s.lease_until > now() THEN s.lease_until END AS lease_until, o.currency
+                  CASE WHEN s.lease_until > now() THEN s.lease_until END AS lease_until, o.currency, o.placed_at
            FROM orders.sagas s JOIN orders.orders o ON o.id = s.order_id WHERE s.order_id = $1"#,
         order as OrderId,
     );
@@ -39,7 +43,7 @@ pub async fn read(connection: &mut Connection, order: OrderId) -> sqlx::Result<O
         reports: saga.news,
         reports_unread: saga.news.saturating_sub(saga.news_read),
         steps: in_order(requested, statuses, refunds),
-        waiting_events: waiting_events(connection, order).await?,
+        waiting_events: waiting_events(connection, order, saga.placed_at).await?,
     }))
 }
 
@@ -99,13 +103,46 @@ async fn refunds(connection: &mut Connection, order: OrderId, code: &str) -> sql
     Ok(facts.map(step).collect())
 }
 
-async fn waiting_events(connection: &mut Connection, order: OrderId) -> sqlx::Result<Vec<WaitingEvent>> {
+/// The clocks of replicas differ by less.
+const CLOCKS: Duration = Duration::hours(1);
+
+async fn waiting_events(
+    connection: &mut Connection,
+    order: OrderId,
+    placed_at: OffsetDateTime,
+) -> sqlx::Result<Vec<WaitingEvent>> {
+    // Ids tell when their events were written: what waits from before the order is not looked at.
+    let first = lowest_id(placed_at - CLOCKS);
     sqlx::query_as!(
         WaitingEvent,
         r#"SELECT id, type AS kind, created_at, attempts FROM orders.outbox
-           WHERE published_at IS NULL AND aggregate_id = $1 ORDER BY id LIMIT 100"#,
+           WHERE published_at IS NULL AND aggregate_id = $1 AND id >= $2 ORDER BY id LIMIT 100"#,
         order as OrderId,
+        first,
     )
     .fetch_all(connection)
     .await
+}
+
+/// The lowest UUIDv7 of a moment.
+fn lowest_id(at: OffsetDateTime) -> Uuid {
+    let millis = u64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(0);
+    Builder::from_unix_timestamp_millis(millis, &[0; 10]).into_uuid()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lowest_id_of_a_moment_is_not_above_those_that_are_made_then() {
+        let before = OffsetDateTime::now_utc();
+        let made = Uuid::now_v7();
+        assert!(lowest_id(before) <= made);
+        assert!(lowest_id(before + Duration::seconds(1)) > made);
+        assert_eq!(
+            lowest_id(OffsetDateTime::UNIX_EPOCH - Duration::days(1)),
+            lowest_id(OffsetDateTime::UNIX_EPOCH)
+        );
+    }
 }
