@@ -102,8 +102,8 @@ async fn delete(visitor: Visitor, form: Form) -> Shown {
     let credentials = json!({"email": page.account.email, "password": form.get("current_password")});
     let known = visitor.call(Method::POST, &["auth", "login"]).json(&credentials).get::<Tokens>().await;
     let refused = match known {
-        Ok(tokens) => match visitor.signed(Method::DELETE, &["me"]).done().await {
-            Ok(_) => {
+        Ok(tokens) => match delete_account(&visitor).await {
+            Ok(()) => {
                 visitor.sign_out();
                 visitor.cart(|cart| cart.lines.clear());
                 return Ok(went("/", "account-deleted"));
@@ -125,6 +125,18 @@ async fn delete(visitor: Visitor, form: Form) -> Shown {
         page.delete.refuse(visitor.lang(), refused, &["current_password"])?;
     }
     Ok(unprocessable(&page))
+}
+
+/// Where no answer comes, the account is asked for: it may be gone.
+async fn delete_account(visitor: &Visitor) -> Result<(), Refused> {
+    match visitor.signed(Method::DELETE, &["me"]).done().await {
+        Ok(_) => Ok(()),
+        Err(Refused::Away) => match visitor.signed(Method::GET, &["me"]).done().await {
+            Err(refused) if refused.is_not_found() || matches!(refused, Refused::SignedOut) => Ok(()),
+            _ => Err(Refused::Away),
+        },
+        Err(refused) => Err(refused),
+    }
 }
 
 async fn end(visitor: Visitor, Path(id): Path<Uuid>, _: Form) -> Shown {
