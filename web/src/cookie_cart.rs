@@ -64,7 +64,7 @@ pub struct Addition {
     pub id: u32,
     /// In Unix seconds.
     at: i64,
-    line: CookieLine,
+    pub line: CookieLine,
 }
 
 impl Addition {
@@ -148,6 +148,13 @@ impl CookieCart {
     /// What is to be bought, as against what only has its price remembered.
     pub fn wanted(&self) -> Vec<CookieLine> {
         self.lines.iter().copied().filter(|line| line.quantity > 0).collect()
+    }
+
+    /// So many of a product are elsewhere now. Its price stays.
+    pub fn moved(&mut self, product: Uuid, quantity: u16) {
+        if let Some(line) = self.lines.iter_mut().find(|line| line.product == product) {
+            line.quantity = line.quantity.saturating_sub(quantity);
+        }
     }
 
     pub fn quantity(&self, product: Uuid) -> u16 {

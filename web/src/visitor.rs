@@ -226,6 +226,12 @@ impl Visitor {
         }
     }
 
+    /// What was added to the cart since its cookie was written.
+    pub fn unsettled(&self) -> Vec<Addition> {
+        let kept = self.kept();
+        kept.additions.iter().filter(|addition| !kept.cart.knows(addition)).cloned().collect()
+    }
+
     /// What the API's cart holds, as it has just been seen.
     pub fn cart_holds(&self, things: u32) {
         let mut kept = self.kept();

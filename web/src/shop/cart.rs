@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::api::Refused;
 use crate::api::types::{Cart, Money, Product};
 use crate::app::App;
-use crate::cookie_cart::{CookieLine, MOST_OF_ONE};
+use crate::cookie_cart::{Addition, CookieLine, MOST_OF_ONE};
 use crate::form::Form;
 use crate::page::{Failed, Frame, Shown, personal, went};
 use crate::visitor::Visitor;
@@ -102,12 +102,13 @@ async fn page(visitor: Visitor) -> Shown {
 }
 
 pub async fn load(visitor: &Visitor) -> Result<View, Refused> {
-    visitor.settle_cart();
     if !visitor.is_signed_in() {
+        visitor.settle_cart();
         let lines = of_cookie(visitor, visitor.cart(|cart| cart.wanted())).await;
         return Ok(View { total: sum(&lines), lines, aside: Vec::new() });
     }
     let cart = merge(visitor).await?;
+    visitor.settle_cart();
     let lines = cart.items.into_iter().map(|item| {
         let was = visitor.cart(|cart| cart.price_shown(item.product_id, &item.unit_price));
         let total = Money {
@@ -167,22 +168,27 @@ fn seen(visitor: &Visitor, cart: &Cart) {
 /// Left of a page's time for what comes after bringing its cart along.
 const REST: Duration = Duration::from_secs(5);
 
-/// Brings what the cookie has into the API's cart: of each product the greater of both numbers, so that doing it twice
-/// does nothing more. What the API does not take, or not in time, stays in the cookie.
+/// Brings what the cookie has into the API's cart, so that doing it twice does nothing more: of each product the greater of
+/// both numbers, and what was added since the cookie was written on top, each addition once. What the API does not take, or
+/// not in time, stays in the cookie.
 pub async fn merge(visitor: &Visitor) -> Result<Cart, Refused> {
     let mut cart = of_api(visitor).await?;
-    for line in visitor.cart(|cart| cart.wanted()) {
+    let (wanted, additions) = (visitor.cart(|cart| cart.wanted()), visitor.unsettled());
+    for part in parts(&wanted, &additions) {
         if visitor.left() < REST {
             break;
         }
-        let wanted = i32::from(line.quantity);
-        match change_to(visitor, &mut cart, line.product, |there| wanted.max(there)).await {
+        let done = match part {
+            Part::Settled(line) => {
+                let wanted = i32::from(line.quantity);
+                change_to(visitor, &mut cart, line.product, None, |there| wanted.max(there)).await
+            }
+            Part::Added(addition) => add_once(visitor, &mut cart, addition).await,
+        };
+        match done {
             Ok(()) => {
-                visitor.cart(|cart| {
-                    if let Some(kept) = cart.lines.iter_mut().find(|kept| kept.product == line.product) {
-                        kept.quantity = 0;
-                    }
-                });
+                let CookieLine { product, quantity, .. } = part.line();
+                visitor.cart(|cart| cart.moved(product, quantity));
             }
             Err(Refused::SignedOut) => return Err(Refused::SignedOut),
             Err(Refused::Away) => break,
@@ -191,6 +197,55 @@ pub async fn merge(visitor: &Visitor) -> Result<Cart, Refused> {
     }
     seen(visitor, &cart);
     Ok(cart)
+}
+
+/// What the cookies want of a product.
+#[derive(Clone, Copy)]
+enum Part<'a> {
+    Settled(CookieLine),
+    Added(&'a Addition),
+}
+
+impl Part<'_> {
+    fn line(self) -> CookieLine {
+        match self {
+            Self::Settled(line) => line,
+            Self::Added(addition) => addition.line,
+        }
+    }
+}
+
+/// The lines without the additions that are in them, each followed by these.
+fn parts<'a>(wanted: &[CookieLine], additions: &'a [Addition]) -> Vec<Part<'a>> {
+    let mut parts = Vec::with_capacity(wanted.len() + additions.len());
+    for line in wanted {
+        let added: Vec<_> =
+            additions.iter().filter(|addition| addition.line.product == line.product).collect();
+        let new = added.iter().fold(0, |sum: u16, addition| sum.saturating_add(addition.line.quantity));
+        let quantity = line.quantity.saturating_sub(new);
+        if quantity > 0 {
+            parts.push(Part::Settled(CookieLine { quantity, ..*line }));
+        }
+        parts.extend(added.into_iter().map(Part::Added));
+    }
+    parts
+}
+
+async fn add_once(visitor: &Visitor, cart: &mut Cart, addition: &Addition) -> Result<(), Refused> {
+    let (key, line) = (format!("added-{:08x}", addition.id), addition.line);
+    let all = |there| more_of(there, line.quantity);
+    match change_to(visitor, cart, line.product, Some(&key), all).await {
+        // It was added before, to another number of them.
+        Err(refused) if refused.code() == "idempotency_key_reused" => {
+            *cart = of_api(visitor).await?;
+            Ok(())
+        }
+        done => done,
+    }
+}
+
+fn more_of(there: i32, more: u16) -> i32 {
+    there.saturating_add(more.into()).min(MOST_OF_ONE.into())
 }
 
 async fn of_api(visitor: &Visitor) -> Result<Cart, Refused> {
@@ -203,14 +258,17 @@ const TRIES: usize = 8;
 const PAUSE: RangeInclusive<u64> = 20..=120;
 
 /// Sets how many of a product are in the API's cart by how many are there, also when another tab is at it: then by what
-/// that one has left. `cart_changed` when others are at it all the time.
+/// that one has left. `cart_changed` when others are at it all the time. With a `key` of its own it is done once, however
+/// often it is asked for.
 async fn change_to(
     visitor: &Visitor,
     cart: &mut Cart,
     product: Uuid,
+    key: Option<&str>,
     quantity: impl Fn(i32) -> i32,
 ) -> Result<(), Refused> {
-    let mut key = Uuid::now_v7();
+    let new_key = || key.map_or_else(|| Uuid::now_v7().to_string(), str::to_owned);
+    let mut key = new_key();
     for more in (0..TRIES).rev() {
         let there = cart.items.iter().find(|item| item.product_id == product).map_or(0, |item| item.quantity);
         let wanted = quantity(there);
@@ -219,7 +277,7 @@ async fn change_to(
         }
         let call = visitor.signed(Method::PUT, &["cart", "items", &product.to_string()]);
         // The edge may send it twice, and by then the cart has what it asks for.
-        let call = call.key(&key.to_string());
+        let call = call.key(&key);
         match call.json(&json!({"quantity": wanted, "expected_quantity": there})).get().await {
             Ok(changed) => {
                 *cart = changed;
@@ -230,7 +288,7 @@ async fn change_to(
             Err(refused) if refused.code() == "cart_changed" && more > 0 => {
                 pause().await;
                 *cart = of_api(visitor).await?;
-                key = Uuid::now_v7();
+                key = new_key();
             }
             Err(refused) => return Err(refused),
         }
@@ -259,8 +317,7 @@ async fn add(visitor: Visitor, form: Form) -> Shown {
         let (cart, product) = tokio::join!(merge(&visitor), product(&visitor, id));
         match cart {
             Ok(mut cart) => {
-                let all = |there: i32| there.saturating_add(more.into()).min(MOST_OF_ONE.into());
-                match change_to(&visitor, &mut cart, id, all).await {
+                match change_to(&visitor, &mut cart, id, None, |there| more_of(there, more)).await {
                     Ok(()) => seen(&visitor, &cart),
                     Err(refused) if ["cart_full", "mixed_currencies"].contains(&refused.code()) => {
                         return Ok(went("/cart", "cart-full"));
@@ -326,6 +383,24 @@ async fn take_out(visitor: &Visitor, id: Uuid) -> Shown {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_added_goes_on_top_of_what_the_cookie_had() {
+        let [rope, lamp] = [Uuid::now_v7(), Uuid::now_v7()];
+        let price = Money { amount: 5, currency: "EUR".to_owned() };
+        let line = |product, quantity| CookieLine { product, quantity, seen: 5 };
+        let additions = [Addition::new(rope, 2, &price), Addition::new(lamp, 1, &price)];
+        let of = |wanted: &[CookieLine]| -> Vec<_> {
+            let parts = parts(wanted, &additions).into_iter();
+            parts
+                .map(|part| (part.line().product, part.line().quantity, matches!(part, Part::Added(_))))
+                .collect()
+        };
+        assert_eq!(of(&[line(rope, 5), line(lamp, 1)]), [(rope, 3, false), (rope, 2, true), (lamp, 1, true)]);
+        // The lamp found no room.
+        assert_eq!(of(&[line(rope, 2)]), [(rope, 2, true)]);
+        assert_eq!(of(&[]), []);
+    }
 
     #[test]
     fn what_is_no_number_is_no_quantity() {
