@@ -13,8 +13,8 @@ use service::Lifecycle;
 use storefront::Config;
 use tokio::net::TcpListener;
 
-/// The bench holds an optimised build to the shorter one.
-const MEDIAN: Duration = Duration::from_millis(if cfg!(debug_assertions) { 50 } else { 2 });
+/// Held by the bench, which builds optimised.
+const MEDIAN: Duration = Duration::from_millis(2);
 const ROUNDS: usize = if cfg!(debug_assertions) { 20 } else { 2000 };
 
 const ID: &str = "018f5c3e-7a00-7000-8000-000000000001";
@@ -106,7 +106,8 @@ async fn a_page_takes_little_time_of_its_own() {
         }
         let own = whole.saturating_sub(waited);
         eprintln!("{page}: {whole:?}, of which {waited:?} for the API and {own:?} of its own");
-        assert!(own <= MEDIAN, "{page}: {own:?}");
+        // A build that is not optimised shows only that each page comes.
+        assert!(cfg!(debug_assertions) || own <= MEDIAN, "{page}: {own:?}");
     }
     assert!(lifecycle.shutdown(Duration::from_secs(5)).await);
 }

@@ -1,4 +1,5 @@
-//! What went wrong, as problem documents: the one place where errors of use cases become answers.
+//! What went wrong, as problem documents: the one place where errors of use cases become answers. Those
+//! of an Idempotency-Key come from `service::idempotency` as problems already.
 
 use order_core::ids::ProductId;
 use serde_json::json;
