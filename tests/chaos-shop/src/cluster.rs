@@ -24,7 +24,7 @@ use machine::commands;
 use machine::compile::{self, PACKAGES};
 use machine::console::{seconds, step};
 use machine::layout::{Layout, write_private};
-use machine::process::pause;
+use machine::process::{pause, this_program};
 use machine::servers::postgres::{self, DATABASE};
 use machine::servers::start::Broker;
 use machine::spec::Spec;
@@ -68,7 +68,7 @@ pub fn enter(layout: &Layout, args: &Args, built: &BTreeMap<String, PathBuf>) ->
         // The first process there, who waits for those that nobody else does: Patroni takes a dead PostgreSQL that nobody has
         // waited for to be alive.
         .args(["sh", "-c", "\"$@\"; exit $?", "sh"])
-        .arg(std::env::current_exe().context("cannot find this program")?)
+        .arg(this_program()?)
         .args(["chaos", "--dir"])
         .arg(&layout.dir)
         .args(passed_on(args))

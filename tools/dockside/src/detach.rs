@@ -22,8 +22,7 @@ pub fn run(layout: &Layout) -> Result<Option<ExitCode>> {
     signals::install()?;
     layout.rotate_log("dockside")?;
     let log = layout.append_log("dockside")?;
-    let program = std::env::current_exe().context("cannot find this program")?;
-    let mut child = Command::new(program)
+    let mut child = Command::new(process::this_program()?)
         .args(std::env::args_os().skip(1))
         .arg("--detached")
         .stdin(Stdio::null())

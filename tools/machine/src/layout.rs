@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
+use crate::process;
+
 /// Free space below which nothing is started: a full disk stops PostgreSQL and RabbitMQ in ways that
 /// are hard to read.
 const MIN_FREE: u64 = 1 << 30;
@@ -162,11 +164,8 @@ impl Layout {
 
     /// What a program needs to find every process of the shop in this folder.
     pub fn announced(&self) -> Result<[(String, String); 2]> {
-        let program = std::env::current_exe().context("cannot find this program")?;
-        // cargo may have built this program anew; the file keeps its place.
-        let program = program.to_string_lossy().trim_end_matches(" (deleted)").to_owned();
         Ok([
-            ("DOCKSIDE_BIN".to_owned(), program),
+            ("DOCKSIDE_BIN".to_owned(), process::this_program()?.display().to_string()),
             ("DOCKSIDE_DIR".to_owned(), self.dir.display().to_string()),
         ])
     }

@@ -1,14 +1,27 @@
 //! Processes by id: who lives, since when, and how to end them.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 pub use rustix::process::Signal;
 use rustix::process::{Pid, kill_process, kill_process_group, test_kill_process_group};
+
+/// The file of this program. cargo may have built it anew meanwhile: the system then calls the file that runs deleted,
+/// and a new one stands in its place.
+pub fn this_program() -> Result<PathBuf> {
+    Ok(in_place(&std::env::current_exe().context("cannot find this program")?))
+}
+
+fn in_place(program: &Path) -> PathBuf {
+    let name = program.as_os_str().as_bytes();
+    OsStr::from_bytes(name.strip_suffix(b" (deleted)").unwrap_or(name)).into()
+}
 
 /// A process as remembered on disk. The start time tells it from a later process with the same id.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -161,6 +174,13 @@ fn worked(stat: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_program_that_was_built_anew_is_found_in_its_place() {
+        assert_eq!(in_place(Path::new("/t/dockside (deleted)")), Path::new("/t/dockside"));
+        assert_eq!(in_place(Path::new("/t/dockside")), Path::new("/t/dockside"));
+        assert_eq!(this_program().unwrap(), std::env::current_exe().unwrap());
+    }
 
     #[test]
     fn idle_processors_have_not_worked() {
