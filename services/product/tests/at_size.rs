@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "clippy knows a test by #[test], which helpers don't carry")]
 
+mod catalogue;
 #[path = "it/common/mod.rs"]
 mod common;
 
@@ -13,7 +14,7 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD as BASE64;
 use common::{Shop, shop};
 use serde_json::Value;
-use sqlx::{AssertSqlSafe, PgConnection, Row};
+use sqlx::{PgConnection, Row};
 use testing::plans::{Bounds, Example, faults};
 
 const BIG: [&str; 6] = ["products", "stock", "sold_out", "stock_ledger", "reservations", "reservation_lines"];
@@ -37,7 +38,7 @@ async fn the_query_metadata_fits_the_schema() {
 async fn no_statement_reads_a_big_table_from_end_to_end() {
     let shop = shop().await;
     let begun = Instant::now();
-    fill(&shop).await;
+    catalogue::fill(&shop).await;
     println!("filled in {:.1} s", begun.elapsed().as_secs_f64());
     let mut connection = shop.pool.acquire().await.unwrap();
     let mut observer = shop.pool.acquire().await.unwrap();
@@ -60,60 +61,6 @@ async fn no_statement_reads_a_big_table_from_end_to_end() {
     browse(&shop).await;
     assert_eq!(scanned(&mut observer).await, before);
     println!("browsed after {:.1} s", begun.elapsed().as_secs_f64());
-}
-
-/// Indexes are built after the rows, which takes half the time.
-async fn fill(shop: &Shop) {
-    sqlx::raw_sql(
-        "INSERT INTO products.categories (slug, name, parent, position)
-         SELECT 'g-' || t, 'Department ' || t, NULL, t FROM generate_series(1, 8) t
-         UNION ALL
-         SELECT format('g-%s-%s', t, c), format('Shelf %s of %s', c, t), 'g-' || t, c
-         FROM generate_series(1, 8) t, generate_series(1, 6) c",
-    )
-    .execute(&shop.pool)
-    .await
-    .unwrap();
-    let indexes = sqlx::query(
-        "SELECT indexdef, format('DROP INDEX %I.%I', schemaname, indexname) FROM pg_indexes
-         WHERE schemaname = 'products' AND tablename = 'products' AND indexdef NOT LIKE '%UNIQUE%'
-           AND indexname <> 'products_without_words'
-         ORDER BY indexdef LIKE '%gin%' DESC, indexname",
-    );
-    let indexes = indexes.fetch_all(&shop.pool).await.unwrap();
-    let (create, drop): (Vec<String>, Vec<String>) =
-        indexes.iter().map(|row| (row.get(0), row.get(1))).unzip();
-    run(shop, drop).await;
-    let rows = include_str!("catalogue.sql");
-    let (one, two) = (rows.replace("{part}", "1"), rows.replace("{part}", "2"));
-    tokio::join!(run(shop, vec![one]), run(shop, vec![two]));
-    await_words(shop).await;
-    run(shop, vec!["VACUUM FULL products.products".to_owned()]).await;
-    let (odd, even): (Vec<_>, Vec<_>) = create.into_iter().enumerate().partition(|(index, _)| index % 2 == 1);
-    let statements = |half: Vec<(usize, String)>| half.into_iter().map(|(_, create)| create).collect();
-    tokio::join!(run(shop, statements(odd)), run(shop, statements(even)));
-    run(shop, vec!["VACUUM ANALYZE".to_owned()]).await;
-}
-
-/// The service makes them by itself.
-async fn await_words(shop: &Shop) {
-    let without = "SELECT count(*) FROM products.products WHERE words_version < 1";
-    let mut left = i64::MAX;
-    for _ in 0..600 {
-        left = sqlx::query_scalar(without).fetch_one(&shop.pool).await.unwrap();
-        if left == 0 {
-            return;
-        }
-        tokio::time::sleep(Duration::from_secs(1)).await;
-    }
-    panic!("{left} products without words");
-}
-
-async fn run(shop: &Shop, scripts: Vec<String>) {
-    let mut connection = shop.pool.acquire().await.unwrap();
-    for script in scripts {
-        sqlx::raw_sql(AssertSqlSafe(script)).execute(&mut *connection).await.unwrap();
-    }
 }
 
 const SHELF: &str = "'{g-8-1}'";
@@ -302,7 +249,7 @@ async fn browse(shop: &Shop) {
                 None => String::new(),
             };
         }
-        let median = median(times);
+        let median = catalogue::median(times);
         println!("{:>7.1} ms  {kind}", median.as_secs_f64() * 1000.0);
         if !cfg!(debug_assertions) && median > MEDIAN {
             slow.push(format!("{kind}: {median:?}"));
@@ -311,11 +258,6 @@ async fn browse(shop: &Shop) {
     assert!(slow.is_empty(), "longer than {MEDIAN:?}: {slow:#?}");
     let (_, tree) = shop.get("/categories").await;
     assert_eq!(tree["items"].as_array().unwrap().len(), 10);
-}
-
-fn median(mut times: Vec<Duration>) -> Duration {
-    times.sort();
-    times[times.len() / 2]
 }
 
 /// `cursor` moved to the middle of the shop.
