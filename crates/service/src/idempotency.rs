@@ -50,6 +50,30 @@ pub fn in_progress() -> Problem {
     Problem::conflict("idempotency_in_progress", detail).with_retry_after(1)
 }
 
+/// Why a request with a key is not done.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    #[error("it was used with another body")]
+    Reused,
+    #[error("the first request with it is still running")]
+    InProgress,
+    #[error("the status that is stored with it is none")]
+    Unreadable,
+    #[error(transparent)]
+    Store(#[from] sqlx::Error),
+}
+
+impl From<KeyError> for Problem {
+    fn from(error: KeyError) -> Self {
+        match error {
+            KeyError::Reused => reused(),
+            KeyError::InProgress => in_progress(),
+            KeyError::Unreadable => Self::internal(),
+            KeyError::Store(error) => error.into(),
+        }
+    }
+}
+
 /// A request that may have come with a key.
 pub struct Request {
     user: Uuid,
@@ -70,9 +94,9 @@ impl Request {
         Ok(Self { user, operation, key, body_hash: digest(&SHA256, &body).as_ref().to_vec() })
     }
 
-    /// The answer that the key has, which is given once the transaction is committed; without one the key is this transaction's until it ends. 409 while another one
-    /// has it, 422 when it came with another body. Always `None` without a key.
-    pub async fn earlier(&self, transaction: &mut Connection) -> Result<Option<Answer>, Problem> {
+    /// The answer that the key has, which is given once the transaction is committed; without one the key is this
+    /// transaction's until it ends. Always `None` without a key.
+    pub async fn earlier(&self, transaction: &mut Connection) -> Result<Option<Answer>, KeyError> {
         let Some(key) = &self.key else { return Ok(None) };
         // Not waited for, so that no connection is held by a request that only repeats another.
         let free: bool = sqlx::query_scalar("SELECT pg_try_advisory_xact_lock($1)")
@@ -80,7 +104,7 @@ impl Request {
             .fetch_one(&mut *transaction)
             .await?;
         if !free {
-            return Err(in_progress());
+            return Err(KeyError::InProgress);
         }
         // In a statement of its own, which sees what whoever had the lock has written.
         // It writes something itself, so that who commits this transaction waits behind the answer's: a failover
@@ -96,15 +120,15 @@ impl Request {
             .await?;
         let Some((body_hash, status, Json(headers), body, _)) = stored else { return Ok(None) };
         if body_hash != self.body_hash {
-            return Err(reused());
+            return Err(KeyError::Reused);
         }
         let status = u16::try_from(status).ok().and_then(|status| StatusCode::from_u16(status).ok());
-        let status = status.ok_or_else(Problem::internal)?;
+        let status = status.ok_or(KeyError::Unreadable)?;
         Ok(Some(Answer { status, headers, body, replayed: true }))
     }
 
     /// Stores the answer with the key, if there is one, in the transaction of the effect.
-    pub async fn answered(&self, transaction: &mut Connection, answer: &Answer) -> Result<(), Problem> {
+    pub async fn answered(&self, transaction: &mut Connection, answer: &Answer) -> Result<(), KeyError> {
         let Some(key) = &self.key else { return Ok(()) };
         let sql = "INSERT INTO idempotency_keys (user_id, operation, key, body_hash, status, headers, body)
                    VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING";
@@ -119,7 +143,7 @@ impl Request {
             .execute(transaction)
             .await?;
         // Can't be while the lock is held; if it were, the effect must not happen twice.
-        if stored.rows_affected() == 1 { Ok(()) } else { Err(in_progress()) }
+        if stored.rows_affected() == 1 { Ok(()) } else { Err(KeyError::InProgress) }
     }
 
     /// The advisory lock of the key. Two keys in 2^64 share one, and then one of them is asked to come again.

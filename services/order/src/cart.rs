@@ -4,9 +4,9 @@ pub mod store;
 
 use order_core::ids::{ProductId, UserId};
 use serde::Serialize;
+use service::Money;
 use service::db::Pool;
-use service::idempotency::{Answer, Request};
-use service::{Money, Problem};
+use service::idempotency::{Answer, KeyError, Request};
 use utoipa::ToSchema;
 
 use crate::catalogue::{Catalogue, CatalogueError};
@@ -43,8 +43,8 @@ pub enum CartError {
     Full,
     #[error("the cart has changed")]
     Changed,
-    #[error("the Idempotency-Key is refused: {}", .0.code)]
-    Key(Box<Problem>),
+    #[error("the Idempotency-Key: {0}")]
+    Key(#[from] KeyError),
     #[error(transparent)]
     Catalogue(#[from] CatalogueError),
     #[error(transparent)]
@@ -109,9 +109,8 @@ impl Carts {
         if mixes {
             return Err(CartError::MixedCurrencies);
         }
-        let key = |problem| CartError::Key(Box::new(problem));
         let mut transaction = service::db::begin(&self.pool).await?;
-        if request.earlier(&mut transaction).await.map_err(key)?.is_some() {
+        if request.earlier(&mut transaction).await?.is_some() {
             transaction.commit().await?;
             return self.show(user).await;
         }
@@ -125,7 +124,7 @@ impl Carts {
             store::Put::Full => return Err(CartError::Full),
             store::Put::MixedCurrencies => return Err(CartError::MixedCurrencies),
         }
-        request.answered(&mut transaction, &Answer::done()).await.map_err(key)?;
+        request.answered(&mut transaction, &Answer::done()).await?;
         transaction.commit().await?;
         self.show(user).await
     }

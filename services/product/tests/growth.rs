@@ -85,7 +85,9 @@ async fn measure(shop: &Shop) -> Vec<Duration> {
 /// another number: so no word of theirs is one of before.
 async fn grow(shop: &Shop) {
     let more = include_str!("catalogue/more.sql");
-    let part = |first: u32, last: u32| more.replace("{first}", &first.to_string()).replace("{last}", &last.to_string());
+    let part = |first: u32, last: u32| {
+        more.replace("{first}", &first.to_string()).replace("{last}", &last.to_string())
+    };
     catalogue::without_indexes(shop, [part(1, 4), part(5, 9)]).await;
     let count: i64 =
         sqlx::query_scalar("SELECT count(*) FROM products.products").fetch_one(&shop.pool).await.unwrap();

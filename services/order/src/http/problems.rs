@@ -196,7 +196,7 @@ impl From<CartError> for Problem {
                 let detail = "The cart has another number of it by now; look at it again.";
                 Self::conflict("cart_changed", detail)
             }
-            CartError::Key(problem) => *problem,
+            CartError::Key(error) => error.into(),
             CartError::Catalogue(CatalogueError::Away) => {
                 Self::unavailable("The catalogue can't be reached; try again.")
             }
