@@ -14,6 +14,10 @@ GRANT SELECT ON orders.sagas, orders.order_items, orders.refunds TO dockside_ope
 GRANT SELECT (id, status, payment_status, total, currency, refunded, dispute, version, placed_at, updated_at) ON orders.orders TO dockside_operator;
 GRANT SELECT (order_id, operation, answer_status, swept, created_at) ON orders.claims TO dockside_operator;
 
+-- To tell one order's life.
+GRANT SELECT ON orders.order_history TO dockside_operator;
+GRANT SELECT (event_id, order_id, kind, status, created_at, settled_at) ON users.notifications TO dockside_operator;
+
 -- To have the services do their work again.
 GRANT UPDATE (news, next_at) ON orders.sagas TO dockside_operator;
 GRANT UPDATE (published_at, claimed_until) ON users.outbox, products.outbox, orders.outbox TO dockside_operator;

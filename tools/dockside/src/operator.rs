@@ -1,4 +1,4 @@
-//! `dlq`, `outbox`, `saga`, `reconcile`: the program `operator`, with the running shop's addresses.
+//! `dlq`, `outbox`, `saga`, `trace`, `reconcile`: the program `operator`, with the running shop's addresses.
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
@@ -11,10 +11,11 @@ use machine::layout::Layout;
 use machine::state::{Secrets, State};
 
 /// What is passed on, and what `--help` says of it here.
-const COMMANDS: [(&str, &str); 4] = [
+const COMMANDS: [(&str, &str); 5] = [
     ("dlq", "Dead letters of the running shop: list, show, replay, drop"),
     ("outbox", "Events of the running shop that wait to be published: status"),
     ("saga", "Orders of the running shop that are under way: list, nudge"),
+    ("trace", "One order of the running shop from the request to the mail, with times"),
     ("reconcile", "Compare the running shop's orders, stock, payments and events, and mend what can be"),
 ];
 

@@ -66,6 +66,13 @@ pub enum Command {
     /// Orders whose money or stock is under way.
     #[command(subcommand)]
     Saga(Saga),
+    /// One order's life: what was asked, written, published, applied, mailed and paid, and when.
+    Trace {
+        order: Uuid,
+        /// Don't ask the payment provider.
+        #[arg(long)]
+        without_provider: bool,
+    },
     /// Compare orders, stock, the provider's payments and events; exit code 1 when something differs.
     Reconcile(Reconcile),
 }

@@ -15,7 +15,7 @@ use operator::dlq::{self, Which};
 use operator::provider::Provider;
 use operator::reconcile::{self, Difference, Options, Report, Sources};
 use operator::saga::Stuck;
-use operator::{outbox, saga};
+use operator::{outbox, saga, trace};
 use serde_json::json;
 use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
@@ -61,6 +61,13 @@ async fn run(cli: Cli) -> Result<bool> {
                 if known { "Nudged: its saga looks again within a second.\n" } else { "No such order.\n" };
             show(settings, &json!({"order_id": order, "nudged": known}), text);
             Ok(known)
+        }
+        Command::Trace { order, without_provider } => {
+            let provider = provider(settings, without_provider)?;
+            let found = trace::trace(&database(settings).await?, provider.as_ref(), order).await?;
+            let text = found.as_ref().map_or_else(|| "No such order.\n".to_owned(), text::trace);
+            show(settings, &json!(found), &text);
+            Ok(found.is_some())
         }
         Command::Reconcile(command) => reconcile_command(settings, command).await,
     }
@@ -144,13 +151,7 @@ async fn reconcile_command(settings: &Settings, command: Reconcile) -> Result<bo
 
 /// What was found, and with --mend what is left of it. Everything is opened anew, so that what was away may be back.
 async fn compare(settings: &Settings, command: &Reconcile) -> Result<(Report, Option<Vec<Difference>>)> {
-    let provider = match command.without_provider {
-        true => None,
-        false => Some(Provider::new(
-            need(settings.payment_url.as_deref(), "PAYMENT_URL (or --without-provider)"),
-            need(settings.payment_secret_key.as_deref(), "PAYMENT_SECRET_KEY"),
-        )?),
-    };
+    let provider = provider(settings, command.without_provider)?;
     let broker = settings
         .amqp_url
         .as_deref()
@@ -168,6 +169,14 @@ async fn compare(settings: &Settings, command: &Reconcile) -> Result<(Report, Op
     let patience = Duration::from_secs(u64::from(command.patience));
     let outcome = reconcile::mend(&sources, &options, patience).await?;
     Ok((outcome.found, Some(outcome.left)))
+}
+
+fn provider(settings: &Settings, without: bool) -> Result<Option<Provider>> {
+    if without {
+        return Ok(None);
+    }
+    let url = need(settings.payment_url.as_deref(), "PAYMENT_URL (or --without-provider)");
+    Provider::new(url, need(settings.payment_secret_key.as_deref(), "PAYMENT_SECRET_KEY")).map(Some)
 }
 
 fn show(settings: &Settings, json: &serde_json::Value, text: &str) {

@@ -74,6 +74,20 @@ struct Intent {
     amount_received: i64,
     #[serde(default)]
     amount_capturable: i64,
+    /// The whole of it where that is asked for, else its id.
+    #[serde(default, deserialize_with = "expanded")]
+    latest_charge: Option<Charge>,
+}
+
+#[derive(Deserialize)]
+struct Charge {
+    id: String,
+    status: String,
+    created: u64,
+}
+
+fn expanded<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Charge>, D::Error> {
+    Ok(serde_json::from_value(serde_json::Value::deserialize(from)?).ok())
 }
 
 #[derive(Deserialize)]
@@ -81,6 +95,8 @@ struct Refund {
     id: String,
     amount: i64,
     status: String,
+    #[serde(default)]
+    created: u64,
 }
 
 /// A customer's complaint to their bank about a payment.
@@ -140,6 +156,26 @@ impl Provider {
         let is_odd = minor.contains(&None);
         let [captured, held, refunded] = [0, 1, 2].map(|at| minor[at].unwrap_or(amounts[at]));
         Ok(Some(Money { status: found.status, currency: found.currency, captured, held, refunded, is_odd }))
+    }
+
+    /// When, in Unix seconds, an intent was created, charged and refunded. Nothing of one that it does not know.
+    pub async fn moments(&self, intent: &str) -> Result<Vec<(f64, String)>> {
+        let query = [("expand[]", "latest_charge")];
+        let found: Option<Intent> = self.ask(&format!("/v1/payment_intents/{intent}"), &query).await?;
+        let Some(found) = found else { return Ok(Vec::new()) };
+        let mut moments =
+            vec![(found.created as f64, format!("{intent} was created, {} by now", found.status))];
+        if let Some(charge) = found.latest_charge {
+            moments
+                .push((charge.created as f64, format!("{} was made, {} by now", charge.id, charge.status)));
+        }
+        let query = [("payment_intent", intent), ("limit", "100")];
+        let refunds: Option<List<Refund>> = self.ask("/v1/refunds", &query).await?;
+        let refunds = refunds.map(|list| list.data).unwrap_or_default();
+        moments.extend(refunds.into_iter().map(|refund| {
+            (refund.created as f64, format!("{} was made, {} by now", refund.id, refund.status))
+        }));
+        Ok(moments)
     }
 
     /// Up to a hundred of the intents that were created `since` (Unix seconds; `None`: ever), newest first, without

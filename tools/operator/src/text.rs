@@ -4,6 +4,7 @@ use operator::dlq::Letter;
 use operator::outbox::Status;
 use operator::reconcile::{Difference, Remedy, Report};
 use operator::saga::Saga;
+use operator::trace::{Moment, Trace};
 
 /// `text`, or what is said when there is none.
 pub fn or(text: String, none: &str) -> String {
@@ -71,6 +72,52 @@ pub fn whole(all: &[Letter]) -> String {
         format!("{}{body}\n\n", letters(std::slice::from_ref(letter)))
     };
     all.iter().map(one).collect()
+}
+
+/// A line of text for each moment, with a bar that shows when it was and how long it took.
+pub fn trace(of: &Trace) -> String {
+    let order = &of.order;
+    let mut text = format!(
+        "order {}: {}, payment {}, saga {}",
+        order.order_id, order.status, order.payment, order.phase
+    );
+    if let Some(next) = order.next_seconds {
+        text.push_str(&format!(
+            ", next call {} ({} in vain)",
+            if next > 0.0 { format!("in {}", age(next)) } else { "due".to_owned() },
+            order.attempts
+        ));
+    }
+    text.push('\n');
+    if let Some(id) = &order.trace_id {
+        text.push_str(&format!("trace {id}\n"));
+    }
+    let first = of.moments.iter().map(|moment| moment.offset_seconds).fold(0.0, f64::min);
+    let end = |moment: &Moment| moment.offset_seconds + moment.took_seconds.unwrap_or(0.0);
+    let span = of.moments.iter().map(end).fold(0.0, f64::max) - first;
+    let row = |moment: &Moment| {
+        [
+            format!("{:+.3} s", moment.offset_seconds),
+            moment.took_seconds.map_or_else(|| "-".to_owned(), |took| format!("{took:.3} s")),
+            bar(moment.offset_seconds - first, end(moment) - first, span),
+            moment.service.clone(),
+            moment.kind.clone(),
+            moment.what.clone(),
+        ]
+    };
+    let head = ["AT", "TOOK", "", "SERVICE", "KIND", "WHAT"];
+    text.push_str(&format!("\n{}", table(head, &of.moments.iter().map(row).collect::<Vec<_>>())));
+    text
+}
+
+/// Columns of a bar.
+const WIDTH: usize = 30;
+
+fn bar(from: f64, to: f64, span: f64) -> String {
+    let column = |at: f64| if span > 0.0 { (at / span * WIDTH as f64) as usize } else { 0 };
+    let first = column(from).min(WIDTH - 1);
+    let last = column(to).clamp(first + 1, WIDTH);
+    format!("|{}{}{}|", " ".repeat(first), "#".repeat(last - first), " ".repeat(WIDTH - last))
 }
 
 /// `left`: what mending left.
@@ -145,6 +192,21 @@ mod tests {
         let rows = [["a".to_owned(), "long one".to_owned()], ["bbbb".to_owned(), String::new()]];
         assert_eq!(table(["X", "Y"], &rows), "X     Y\na     long one\nbbbb\n");
         assert_eq!(table(["X"], &[]), "");
+    }
+
+    #[test]
+    fn a_bar_is_where_its_time_is() {
+        let bars = [(0.0, 0.0, 0.0), (0.0, 3.0, 3.0), (1.0, 2.0, 3.0), (3.0, 3.0, 3.0)];
+        let bars = bars.map(|(from, to, span)| bar(from, to, span));
+        assert_eq!(
+            bars,
+            [
+                format!("|#{}|", " ".repeat(29)),
+                format!("|{}|", "#".repeat(30)),
+                format!("|{0}{1}{0}|", " ".repeat(10), "#".repeat(10)),
+                format!("|{}#|", " ".repeat(29)),
+            ]
+        );
     }
 
     #[test]

@@ -54,6 +54,7 @@ async fn a_shop_in_order_has_no_differences() {
         &["outbox", "status"],
         &["saga", "list", "--stuck"],
         &["saga", "nudge", &cancelled.to_string()],
+        &["trace", &cancelled.to_string()],
     ] {
         let (code, text) = shop.operator(&[words, &database].concat());
         assert_eq!(code, Some(0), "{words:?}: {text}");
@@ -79,6 +80,57 @@ async fn a_shop_in_order_has_no_differences() {
     assert_eq!((report.in_flight, report.differences), (vec![busy], vec![]));
     let strict = shop.check(STRICT).await;
     assert!(about(&strict.differences, busy)[0].contains("has not come to rest"), "{strict:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_orders_life_is_told_from_the_request_to_the_mail() {
+    let shop = Shop::open().await;
+    let product = shop.product(100).await;
+    let order = shop.buy(product, "pm_card_visa", "confirmed", "captured").await;
+    shop.cancel(order).await;
+    shop.until(order, "cancelled", "refunded").await;
+    let id = order.to_string();
+    let told = || async {
+        let (code, text) = shop.operator(&["trace", &id, "--json"]);
+        assert_eq!(code, Some(0), "{text}");
+        let trace: Value = serde_json::from_str(&text).unwrap();
+        // Everything is published, and each consumer has applied it.
+        let ended = |kind: &str| {
+            let moments = trace["moments"].as_array().unwrap().iter();
+            moments.filter(|m| m["kind"] == kind && !m["took_seconds"].is_null()).count()
+        };
+        (ended("event") == 4 && ended("applied") >= 4).then_some(trace)
+    };
+    let trace = testing::eventually("all events to be applied", told).await;
+    assert_eq!((&trace["order_id"], &trace["status"]), (&json!(order), &json!("cancelled")));
+    let moments = trace["moments"].as_array().unwrap();
+    let said = |kind: &str| -> Vec<&str> {
+        moments.iter().filter(|m| m["kind"] == kind).map(|m| m["what"].as_str().unwrap()).collect()
+    };
+    assert_eq!(said("request"), ["POST /api/v1/orders"]);
+    assert_eq!(
+        said("status"),
+        ["pending, payment pending", "confirmed, payment captured", "cancelled, payment refunding"]
+    );
+    let mut events = said("event");
+    events.sort_unstable();
+    assert_eq!(events, ["order.cancelled.v1", "order.confirmed.v1", "order.placed.v1", "order.refunded.v1"]);
+    assert_eq!(said("reservation").len(), 1);
+    let stock: Vec<&str> = said("stock").iter().map(|what| what.split(' ').next().unwrap()).collect();
+    assert_eq!(stock, ["sale,", "restock,"]);
+    assert!(said("mail").len() >= 2, "{moments:?}");
+    // Created, charged, refunded.
+    assert_eq!(said("payment").len(), 3, "{moments:?}");
+    let intent = trace["intent_id"].as_str().unwrap();
+    assert!(said("payment").contains(&format!("{intent} was created, succeeded by now").as_str()));
+    assert!(moments.iter().all(|m| m["took_seconds"].as_f64().is_none_or(|took| took >= 0.0)));
+
+    let (code, text) = shop.operator(&["trace", &id]);
+    assert_eq!(code, Some(0));
+    assert!(text.starts_with(&format!("order {id}: cancelled, payment refunded")), "{text}");
+    assert_eq!(text.lines().filter(|line| line.contains('#')).count(), moments.len(), "{text}");
+    let other = Uuid::now_v7().to_string();
+    assert_eq!(shop.operator(&["trace", &other]), (Some(1), "No such order.\n".to_owned()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
