@@ -166,7 +166,7 @@ async fn observe(
         // Recorded by whoever knows it.
         order.id = tracing::field::Empty,
     );
-    telemetry::continue_trace(&span, &Headers(request.headers()));
+    telemetry::continue_from_outside(&span, &Headers(request.headers()));
 
     let mut response = next.run(request).instrument(span.clone()).await;
     if let Some(mut problem) = response.extensions_mut().remove::<Problem>() {

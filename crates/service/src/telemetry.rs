@@ -9,13 +9,14 @@ mod logs;
 mod metrics;
 mod openmetrics;
 mod process;
+mod sampler;
 
 use std::sync::mpsc;
 use std::time::Duration;
 
-use opentelemetry::Context;
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
 use opentelemetry::trace::{TraceContextExt, TracerProvider};
+use opentelemetry::{Context, InstrumentationScope};
 use opentelemetry_otlp::WithExportConfig;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::metrics::SdkMeterProvider;
@@ -34,6 +35,9 @@ use crate::config::Process;
 pub(crate) use level::router as log_level;
 pub(crate) use metrics::{Call, answer as metrics_answer};
 pub use metrics::{Timer, counter, duration_histogram, gauge, label, observed, seconds_histogram};
+
+/// The release of OpenTelemetry's semantic conventions whose names our telemetry has.
+const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.42.0";
 
 /// For the last metrics.
 const FLUSH_METRICS: Duration = Duration::from_secs(2);
@@ -60,8 +64,9 @@ impl Telemetry {
 
 /// Sets the process's global subscriber and providers.
 pub fn start(name: &'static str, config: &Process) -> anyhow::Result<Telemetry> {
-    let resource = Resource::builder().with_service_name(name).build();
+    let resource = Resource::builder().with_schema_url([], SCHEMA_URL).with_service_name(name).build();
     let mut traces = SdkTracerProvider::builder().with_resource(resource.clone());
+    traces = traces.with_sampler(sampler::from_environment());
     if let Some(endpoint) = &config.otel_exporter_otlp_endpoint {
         let exporter =
             opentelemetry_otlp::SpanExporter::builder().with_tonic().with_endpoint(endpoint).build()?;
@@ -71,7 +76,7 @@ pub fn start(name: &'static str, config: &Process) -> anyhow::Result<Telemetry> 
     let metrics = metrics::start(resource, config.otel_exporter_otlp_endpoint.as_deref())?;
     process::observe();
 
-    let tracer = tracing_opentelemetry::layer().with_tracer(traces.tracer("dockside"));
+    let tracer = tracing_opentelemetry::layer().with_tracer(traces.tracer_with_scope(scope()));
     tracing_subscriber::registry()
         .with(logs::writer(name, config)?)
         .with(tracer.with_filter(filter_fn(is_traced).with_max_level_hint(LevelFilter::INFO)))
@@ -79,10 +84,21 @@ pub fn start(name: &'static str, config: &Process) -> anyhow::Result<Telemetry> 
     Ok(Telemetry { traces, metrics })
 }
 
+/// What all spans and metrics are from.
+fn scope() -> InstrumentationScope {
+    InstrumentationScope::builder("dockside").with_schema_url(SCHEMA_URL).build()
+}
+
 /// Spans, and what went wrong in them, whatever is logged at the moment.
 fn is_traced(metadata: &Metadata<'_>) -> bool {
     let least = if metadata.is_span() { LevelFilter::INFO } else { LevelFilter::WARN };
     *metadata.level() <= least && !metadata.target().starts_with("lapin")
+}
+
+/// Makes `span` a child of the trace that a client from outside names. Its trace state and baggage are not taken: what
+/// somebody outside wrote is not passed on. Whether the trace is kept is decided here ([`sampler`]).
+pub fn continue_from_outside(span: &Span, carrier: &dyn Extractor) {
+    continue_traceparent(span, carrier.get("traceparent"));
 }
 
 /// Makes `span` a child of the trace context that came in with a message.

@@ -51,7 +51,7 @@ pub(crate) fn answer(headers: &HeaderMap) -> Response {
 }
 
 pub(super) fn meter() -> Meter {
-    opentelemetry::global::meter("dockside")
+    opentelemetry::global::meter_with_scope(super::scope())
 }
 
 /// A duration in seconds, named as OpenTelemetry names them (`a.b.duration`).
