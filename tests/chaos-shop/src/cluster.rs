@@ -154,6 +154,7 @@ pub fn start(layout: &Layout, supervisor: &Supervisor, args: &Args) -> Result<Pa
         storefront: false,
         links: None,
         balancers: hosts.balancer.iter().map(by).collect(),
+        more: Vec::new(),
     };
     services::start(layout, supervisor, &options, &secrets, &admin, &built, &broker)?;
     announce(layout, &hosts, &secrets)?;

@@ -109,6 +109,7 @@ fn start_shop(layout: &Layout, supervisor: &Supervisor, args: &Args) -> Result<P
         storefront: false,
         links: Some(program("links")?),
         balancers: Vec::new(),
+        more: Vec::new(),
     };
     services::start(layout, supervisor, &options, &secrets, &admin, &built, &broker)?;
     supervisor.update(|s| s.ready = true)?;

@@ -2,7 +2,7 @@
 //!
 //! `bench orders`: how many orders the shop sees through, beside what its PostgreSQL could write at most. `bench reads`:
 //! how many products are read, beside a bare server's. `bench replicas`: what an order costs with more replicas.
-//! `bench soak`: whether memory grows under load.
+//! `bench soak`: whether memory grows under load. `bench telemetry`: what traces, metrics and logs cost.
 //!
 //! The two are measured in turns on the same server, so that a slow or busy machine slows both. Times of one machine say
 //! little on another; their ratios say more. `bench/floors.toml` has what each may not fall below, or rise above.
@@ -15,6 +15,7 @@ mod reads;
 mod replicas;
 mod shop;
 mod soak;
+mod telemetry;
 mod work;
 
 use std::fs;
@@ -71,7 +72,8 @@ fn run(layout: &Layout, name: &str) -> Result<bool> {
         "reads" => with_shop(reads::measure),
         "replicas" => replicas::measure(&layout),
         "soak" => with_shop(soak::measure),
-        other => bail!("no bench {other}: orders, reads, replicas or soak"),
+        "telemetry" => telemetry::measure(&layout),
+        other => bail!("no bench {other}: orders, reads, replicas, soak or telemetry"),
     }?;
     report(&layout, name, &floors, &figures, &rounds)
 }

@@ -27,12 +27,14 @@ pub const SERVICES: [&str; 3] = ["user", "product", "order"];
 /// The figures, and for the JSON what they were made of.
 pub type Measured = (Vec<Figure>, Value);
 
-/// Starts a shop as it runs in production, but without limits for each client. Returns its PostgreSQL's address.
+/// Starts a shop as it runs in production, but without limits for each client, and with `more` settings. Returns its
+/// PostgreSQL's address.
 pub fn start(
     layout: &Layout,
     supervisor: &Supervisor,
     built: &BTreeMap<String, PathBuf>,
     replicas: usize,
+    more: &[(&'static str, String)],
     prepare: impl FnOnce(&Url) -> Result<()>,
 ) -> Result<Url> {
     let secrets = Secrets::load_or_create(layout)?;
@@ -55,6 +57,7 @@ pub fn start(
         storefront: false,
         links: None,
         balancers: Vec::new(),
+        more: more.to_vec(),
     };
     services::start(layout, supervisor, &options, &secrets, &admin, built, &broker)?;
     supervisor.update(|s| s.ready = true)?;

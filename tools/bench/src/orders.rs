@@ -26,7 +26,7 @@ const SPREAD: u32 = 1000;
 pub fn measure(layout: &Layout, supervisor: &Supervisor) -> Result<Measured> {
     let built = compile::measured(layout)?;
     let mut limit = None;
-    let admin = start(layout, supervisor, &built, 1, |admin| {
+    let admin = start(layout, supervisor, &built, 1, &[], |admin| {
         limit = Some(Limit::prepare(admin)?);
         Ok(())
     })?;

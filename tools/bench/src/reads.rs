@@ -30,7 +30,7 @@ const PAGE: &str = "/api/v1/products";
 pub fn measure(layout: &Layout, supervisor: &Supervisor) -> Result<Measured> {
     let built = compile::measured(layout)?;
     let load = built.get("load-reads").context("load-reads was not built")?;
-    let admin = start(layout, supervisor, &built, 1, |_| Ok(()))?;
+    let admin = start(layout, supervisor, &built, 1, &[], |_| Ok(()))?;
     let database = admin.with_database(DATABASE);
     let taken: Vec<u16> = supervisor.state().ports.values().copied().collect();
     let address = format!("127.0.0.1:{}", net::choose(None, &taken)?);

@@ -69,6 +69,6 @@ fn one(
     built: &BTreeMap<String, PathBuf>,
     replicas: usize,
 ) -> Result<Orders> {
-    let admin = start(layout, supervisor, built, replicas, |_| Ok(()))?;
+    let admin = start(layout, supervisor, built, replicas, &[], |_| Ok(()))?;
     Shop::new(layout, supervisor, &admin, built)?.buy(Buying::by(Pace::Users(CLIENTS)), || ())
 }

@@ -19,7 +19,7 @@ const WARM: f64 = 60.0;
 
 pub fn measure(layout: &Layout, supervisor: &Supervisor) -> Result<Measured> {
     let built = compile::measured(layout)?;
-    let admin = start(layout, supervisor, &built, 1, |_| Ok(()))?;
+    let admin = start(layout, supervisor, &built, 1, &[], |_| Ok(()))?;
     let shop = Shop::new(layout, supervisor, &admin, &built)?;
     let mut looks: BTreeMap<&str, Vec<(f64, f64)>> = BTreeMap::new();
     let begun = Instant::now();

@@ -1,4 +1,4 @@
-//! `bench orders`, `reads`, `replicas` and `soak`: the program `bench`, which is compiled when it is first asked for.
+//! `bench orders`, `reads`, `replicas`, `soak` and `telemetry`: the program `bench`, which is compiled when it is first asked for.
 
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
@@ -7,11 +7,11 @@ use anyhow::{Context, Result, bail};
 use machine::layout::Layout;
 use machine::{commands, compile, signals};
 
-/// The one that takes long, and runs when it is named.
-pub const SOAK: &str = "soak";
+/// Those that take long, and run when they are named.
+pub const LONG: [&str; 3] = ["soak", "telemetry", "growth"];
 
 /// Those of the program.
-pub const ALL: [&str; 4] = ["orders", "reads", "replicas", SOAK];
+pub const ALL: [&str; 5] = ["orders", "reads", "replicas", "soak", "telemetry"];
 
 /// Runs one; returns whether every figure keeps its floor.
 pub fn run(layout: &Layout, name: &str) -> Result<bool> {

@@ -94,7 +94,10 @@ pub fn command() -> Command {
                      reads: products and pages read a second beside a server of one statement; held and written likewise\n\
                      replicas: CPU for each order with two, four and eight replicas of each service on the same cores; likewise\n\
                      soak: memory over ten minutes at full load; likewise, and only when it is named\n\
+                     telemetry: orders, memory and metrics with a tenth of the traces, metrics and logs, beside none of them; \
+                     likewise, and only when it is named\n\
                      catalogue: each kind of search among 100,000 products within 20 ms (median)\n\
+                     growth: searches that find as much take at most 1.3 times as long among 1,000,000 products; only when it is named\n\
                      import: 5,000 lines a second, and 100,000 lines in 64 MiB\n\
                      listeners: 1,000 clients that follow an order in 64 MiB, and a change is with them within 100 ms \
                      (median)\nhot-stock: many buyers of one product, twice what a row lock for each of them allows; 500 units \
@@ -103,7 +106,7 @@ pub fn command() -> Command {
                      it under the folder's test/ and bench/, and stopped at the end.",
                 )
                 .arg(
-                    names("names", "NAME", "orders, reads, replicas, soak, catalogue, import, listeners, hot-stock, pages, overload").value_parser(
+                    names("names", "NAME", "orders, reads, replicas, soak, telemetry, catalogue, growth, import, listeners, hot-stock, pages, overload").value_parser(
                         bench::ALL.into_iter().chain(test::BENCHES.map(|(name, _, _)| name)).collect::<Vec<_>>(),
                     ),
                 ),

@@ -84,8 +84,9 @@ pub struct Others {
 
 /// Tests that hold figures: their name here, their package and their file. An optimised build
 /// makes them hold the figures themselves; in `test` they hold some that are easier.
-pub const BENCHES: [(&str, &str, &str); 6] = [
+pub const BENCHES: [(&str, &str, &str); 7] = [
     ("catalogue", "product", "at_size"),
+    ("growth", "product", "growth"),
     ("import", "product", "import_at_size"),
     ("listeners", "order", "listeners"),
     ("hot-stock", "product", "hot_stock"),
@@ -207,8 +208,7 @@ pub fn run(layout: &Layout, names: &[String], others: &Others) -> Result<ExitCod
 /// Holds the figures that the READMEs name, with optimised programs: all of them, or those named.
 pub fn bench(layout: &Layout, names: &[String]) -> Result<ExitCode> {
     let named = |name: &str| names.iter().any(|n| n == name);
-    // The long one only when it is asked for.
-    let usual = |name: &str| names.is_empty() && name != bench::SOAK || named(name);
+    let usual = |name: &str| names.is_empty() && !bench::LONG.contains(&name) || named(name);
     let mut kept = true;
     for name in bench::ALL.into_iter().filter(|name| usual(name)) {
         kept &= bench::run(layout, name)?;
@@ -435,6 +435,7 @@ fn tested(
                 storefront: plan.web && !optimised,
                 links: None,
                 balancers: Vec::new(),
+                more: Vec::new(),
             };
             services::start(layout, supervisor, &options, &secrets, &admin, &built, &broker)?;
             supervisor.update(|s| s.ready = true)?;

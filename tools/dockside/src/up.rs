@@ -160,6 +160,7 @@ fn bring_up(layout: &Layout, supervisor: &Supervisor, args: &Args) -> Result<()>
                 storefront: !args.no_storefront,
                 links: None,
                 balancers: Vec::new(),
+                more: Vec::new(),
             };
             let started =
                 services::start(layout, supervisor, &options, &secrets, &database, &programs, &broker);

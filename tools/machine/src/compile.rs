@@ -78,11 +78,11 @@ pub fn services_and_chaos(layout: &Layout, release: bool) -> Result<BTreeMap<Str
     programs(layout, &packages, &PACKAGES, release)
 }
 
-/// What a measurement needs, optimised: the services, who buys from them, and the bare server that reads are compared
-/// with. In one run of cargo, as above.
+/// What a measurement needs, optimised: the services, who buys from them, the bare server that reads are compared with,
+/// and a collector of traces. In one run of cargo, as above.
 pub fn measured(layout: &Layout) -> Result<BTreeMap<String, PathBuf>> {
     let packages = [&PACKAGES[..], &["operator", "load", "bare"]].concat();
-    let wanted = [&PACKAGES[..], &["load", "load-reads", "bare"]].concat();
+    let wanted = [&PACKAGES[..], &["load", "load-reads", "bare", "collector"]].concat();
     programs(layout, &packages, &wanted, true)
 }
 

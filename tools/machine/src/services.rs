@@ -62,6 +62,8 @@ pub struct Options {
     /// Where a cluster has several: by which address of the database and of the broker each replica goes, in turn. Empty:
     /// all by those given.
     pub balancers: Vec<(String, String)>,
+    /// More settings of user, product and order.
+    pub more: Vec<(&'static str, String)>,
 }
 
 /// HTTP, gRPC and admin.
@@ -204,7 +206,13 @@ pub fn start(
                 name,
                 program: program(service)?,
                 args: Vec::new(),
-                env: settings(common.into_iter().chain(delay.clone()).chain(own.clone())),
+                env: settings(
+                    common
+                        .into_iter()
+                        .chain(delay.clone())
+                        .chain(own.clone())
+                        .chain(options.more.iter().cloned()),
+                ),
                 run_as: None,
                 addresses: Addresses {
                     http: Some(format!("http://{}", loopback(ports[0]))),
@@ -366,6 +374,7 @@ mod tests {
             storefront: true,
             links: None,
             balancers: Vec::new(),
+            more: Vec::new(),
         };
         let mut taken = Vec::new();
         let ports = Ports::choose(&options, &mut taken).unwrap();
