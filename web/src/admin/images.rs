@@ -36,7 +36,7 @@ fn number(image: &str) -> Option<usize> {
     image.strip_prefix("/api/v1/products/")?.rsplit('/').next()?.parse().ok()
 }
 
-/// Each file gets a number that is free. The first that is refused ends it: those before it are there.
+/// Each file gets a number that is free; one that somebody else has taken meanwhile is refused. The first that is refused ends it: those before it are there.
 async fn add(visitor: Visitor, Path(id): Path<Uuid>, mut upload: Upload) -> Shown {
     let (product, _) = versioned(&visitor, id).await?;
     let taken: Vec<_> = product.product.images.iter().filter_map(|image| number(image)).collect();
@@ -46,6 +46,7 @@ async fn add(visitor: Visitor, Path(id): Path<Uuid>, mut upload: Upload) -> Show
     while let Some(file) = upload.file().await? {
         let Some(n) = free.next() else { return full(&visitor, id, "images_full").await };
         let call = visitor.signed(Method::PUT, &["products", &name, "images", &n.to_string()]);
+        let call = call.header("if-none-match", "*");
         if let Err(refused) = call.stream_of("application/octet-stream", file, DEADLINE).done().await {
             return told(&visitor, id, refused).await;
         }

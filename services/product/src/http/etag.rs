@@ -25,6 +25,11 @@ pub fn holds(headers: &HeaderMap, tag: &HeaderValue) -> bool {
         .any(|given| given == "*" || given.strip_prefix("W/").unwrap_or(given).as_bytes() == tag.as_bytes())
 }
 
+/// Whether the caller wants to write only where nothing is yet (RFC 9110, section 13.1.2).
+pub fn only_new(headers: &HeaderMap) -> bool {
+    tags(headers, header::IF_NONE_MATCH).any(|given| given == "*")
+}
+
 /// 428 without `If-Match`, 412 when the product has changed since.
 pub fn require_current(headers: &HeaderMap, product: &Product) -> Result<(), Problem> {
     if !headers.contains_key(header::IF_MATCH) {

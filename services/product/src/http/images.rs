@@ -113,16 +113,17 @@ async fn read(
 /// Put an image
 ///
 /// What an image is, its bytes say: JPEG, PNG or WebP, up to 10 MiB. The product's `images` names it, at the end when it is new.
+/// With `If-None-Match: *` it takes the place of no other image: 412 where there is one.
 #[utoipa::path(
     put, path = "/api/v1/products/{id}/images/{n}", operation_id = "put_product_image", tag = "images",
-    params(("id" = String, Path, description = "The product's id or slug."), ("n" = u8, Path, description = "The image's place.", minimum = 0, maximum = 9)),
+    params(("id" = String, Path, description = "The product's id or slug."), ("n" = u8, Path, description = "The image's place.", minimum = 0, maximum = 9), ("If-None-Match" = Option<String>, Header, description = "`*`: only where there is no image yet.", nullable = false)),
     request_body(content((inline(ImageBytes) = "image/jpeg"), (inline(ImageBytes) = "image/png"), (inline(ImageBytes) = "image/webp"), (inline(ImageBytes) = "application/octet-stream"))),
     responses(
         (status = 200, description = "It is in place of another, or was there already.", body = Uploaded, headers(("Location" = String, description = "Where the image is."), ("ETag" = String, description = "A strong entity tag.")), example = json!({"url": "/api/v1/products/018f5c3e-7a00-7000-8000-000000000001/images/0", "content_type": "image/jpeg", "size": 48213})),
         (status = 201, description = "The product has one image more.", body = Uploaded, headers(("Location" = String, description = "Where the image is."), ("ETag" = String, description = "A strong entity tag.")), example = json!({"url": "/api/v1/products/018f5c3e-7a00-7000-8000-000000000001/images/0", "content_type": "image/jpeg", "size": 48213})),
     ),
     security(("token" = ["staff"])),
-    extensions(("x-problems" = json!({"400": ["malformed_body"], "408": ["request_timeout"], "422": ["validation_failed"]}))),
+    extensions(("x-problems" = json!({"400": ["malformed_body"], "408": ["request_timeout"], "412": ["precondition_failed"], "422": ["validation_failed"]}))),
 )]
 async fn upload(
     State(app): State<App>,
@@ -133,6 +134,7 @@ async fn upload(
     let place = parse_place(&place)?;
     let found = store::find_for_staff(&mut *app.pool.acquire().await?, &name).await?;
     let product = found.ok_or_else(product::not_found)?;
+    let only_new = etag::only_new(request.headers());
     let body = receive(&app.image_room, request).await?;
 
     let before = image::find(&mut *app.pool.acquire().await?, product.id, place).await?;
@@ -142,8 +144,10 @@ async fn upload(
         let uploaded = Uploaded { url, content_type: image.media_type, size: image.size };
         Ok((status, headers, Json(uploaded)).into_response())
     };
-    if let Some(same) = before.filter(|image| image.hash == body.hash) {
-        return answer(StatusCode::OK, same, url);
+    match before {
+        Some(same) if same.hash == body.hash => return answer(StatusCode::OK, same, url),
+        Some(_) if only_new => return Err(taken()),
+        _ => {}
     }
     let image = Image {
         key: image::upload(&app.pool, &app.objects, product.id, body.payload).await?,
@@ -156,11 +160,19 @@ async fn upload(
     let id = product.id.to_string();
     let product = store::find_locked(&mut transaction, &id).await?.ok_or_else(product::not_found)?;
     let new = !product.images.contains(&url);
+    if only_new && !new {
+        return Err(taken());
+    }
     image::attach(&mut transaction, product.id, &product.images, place, &image).await?;
     product::announced(&mut transaction, product.id).await?;
     transaction.commit().await?;
     app.outbox.wake();
     answer(if new { StatusCode::CREATED } else { StatusCode::OK }, image, url)
+}
+
+fn taken() -> Problem {
+    let detail = "There is an image at this place.";
+    Problem::new(StatusCode::PRECONDITION_FAILED, "precondition_failed", detail)
 }
 
 /// Delete an image

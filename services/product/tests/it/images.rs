@@ -132,6 +132,31 @@ async fn a_replaced_image_is_deleted_and_the_same_one_again_changes_nothing() {
 }
 
 #[tokio::test]
+async fn of_two_new_images_for_one_place_one_gets_it() {
+    let shop = shop().await;
+    let product = shop.stocked(1).await;
+    let path = format!("/products/{product}/images/0");
+    let add = async |bytes: &'static [u8]| {
+        let request = shop.staff(Method::PUT, &path).header("if-none-match", "*");
+        answer(request.header("content-type", "application/octet-stream").body(bytes).send().await.unwrap())
+            .await
+    };
+    let (one, other) = tokio::join!(add(PNG), add(JPEG));
+    let mut statuses = [one.0, other.0];
+    statuses.sort_unstable();
+    assert_eq!(statuses, [201, 412], "{one:?} {other:?}");
+    let refused = if one.0 == 412 { &one.1 } else { &other.1 };
+    assert_eq!(refused["code"], "precondition_failed");
+    // What is there already is no other image.
+    let kept = if one.0 == 201 { PNG } else { JPEG };
+    assert_eq!(add(kept).await.0, 200);
+    assert_eq!(add(WEBP).await.0, 412);
+    assert_eq!(shop.put_image(&path, "image/webp", WEBP).await.0, 200);
+    shop.sweep().await;
+    assert_eq!(shop.images(&product).await, json!([format!("/api/v1{path}")]));
+}
+
+#[tokio::test]
 async fn an_image_is_gone_once_the_product_does_not_name_it() {
     let shop = shop().await;
     let product = shop.stocked(1).await;
