@@ -2,7 +2,8 @@
 //!
 //! The form has an Idempotency-Key of its own from when it was shown. Sent again with it, for whatever reason, an order
 //! is placed once. It keeps the key while what became of it is not known; a refusal for good ends it, and the page gets
-//! another. It says the total that was agreed to, too: when the order would come to something else, there is none.
+//! another. It says the goods and the total that were agreed to, too: when the order would be of something else or come to
+//! something else, there is none.
 
 use askama::Template;
 use axum::Router;
@@ -166,7 +167,7 @@ async fn buy(visitor: Visitor, form: Form) -> Shown {
     }
 }
 
-/// What the form asks for: the cart, for the total that it showed.
+/// What the form asks for: the cart as it showed it, for the total that it showed.
 fn request(form: &Form) -> Value {
     let mut request = json!({
         "payment_method": form.get("payment_method"),
@@ -175,11 +176,22 @@ fn request(form: &Form) -> Value {
             "currency": form.get("currency"),
         },
     });
+    let lines = form.fields().iter().filter(|(name, _)| name == "line");
+    let lines: Vec<Value> = lines.filter_map(|(_, line)| line_of(line)).collect();
+    if !lines.is_empty() {
+        request["expected_items"] = json!(lines);
+    }
     match Uuid::try_parse(form.get("address")) {
         Ok(id) => request["address_id"] = json!(id),
         Err(_) => request["shipping_address"] = json!(addresses::postal(form)),
     }
     request
+}
+
+/// A line of the cart as the form has it: `2 018f5c3e-7a00-7000-8000-000000000001`.
+fn line_of(text: &str) -> Option<Value> {
+    let (quantity, product) = text.split_once(' ')?;
+    Some(json!({"product_id": Uuid::try_parse(product).ok()?, "quantity": quantity.parse::<u32>().ok()?}))
 }
 
 #[derive(Template)]
@@ -213,13 +225,14 @@ mod tests {
     use crate::locale::Lang;
 
     #[test]
-    fn an_order_is_asked_for_at_the_total_that_was_shown() {
-        let form = Form::parse(b"amount=3998&currency=EUR&payment_method=pm_card_visa&address=new&name=Ada&line1=1+Quay&city=&country=GB");
+    fn an_order_is_asked_for_as_it_was_shown() {
+        let form = Form::parse(b"amount=3998&currency=EUR&line=2+018f5c3e-7a00-7000-8000-000000000009&line=x&payment_method=pm_card_visa&address=new&name=Ada&line1=1+Quay&city=&country=GB");
         assert_eq!(
             request(&form),
             json!({
                 "payment_method": "pm_card_visa",
                 "expected_total": {"amount": 3998, "currency": "EUR"},
+                "expected_items": [{"product_id": "018f5c3e-7a00-7000-8000-000000000009", "quantity": 2}],
                 "shipping_address": {"name": "Ada", "line1": "1 Quay", "country": "GB"},
             })
         );

@@ -30,6 +30,11 @@ pub struct Request {
     #[serde(default, deserialize_with = "not_null", skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub expected_total: Option<Money>,
+    /// What the customer has seen in the cart, in any order. When the cart holds something else, the order is refused with
+    /// 409 `cart_changed`. Not with `items`.
+    #[serde(default, deserialize_with = "not_null", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, min_items = 1, max_items = 100, value_type = Option<Vec<Line>>)]
+    pub expected_items: Option<Vec<LineBody>>,
     /// The name of one of the provider's test cards.
     #[schema(pattern = "^pm_[A-Za-z0-9_]+$", max_length = 100)]
     pub payment_method: String,
@@ -43,6 +48,8 @@ pub struct Wanted {
     pub shipping_address: Option<Address>,
     pub address_id: Option<AddressId>,
     pub expected_total: Option<Money>,
+    /// What the cart has to hold.
+    pub expected_items: Option<Lines>,
     pub payment_method: String,
 }
 

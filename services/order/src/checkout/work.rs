@@ -31,6 +31,9 @@ impl Checkout {
         shown: &HashMap<ProductId, Money>,
     ) -> Result<StoredAnswer, CheckoutError> {
         failpoint::hit("order.place.claimed").await?;
+        if !wanted.expected_items.as_ref().is_none_or(|expected| expected.are(&record.lines)) {
+            return self.refuse(&record, Refusal::CartChanged).await;
+        }
         let mut reserved = if record.sweeping {
             // Now rather than when the sweeper gets to it, which would be the stock of an order by then.
             self.products.release(&[record.id.into()]).await.map_err(away)?;

@@ -94,7 +94,8 @@ pub fn idempotency_key(headers: &HeaderMap) -> Result<String, Problem> {
 }
 
 fn checked(request: Request) -> Result<Wanted, Problem> {
-    let Request { items, shipping_address, address_id, expected_total, payment_method } = request;
+    let Request { items, shipping_address, address_id, expected_total, expected_items, payment_method } =
+        request;
     let mut invalid = Invalid::new();
     let shipping_address = match (shipping_address, address_id) {
         (Some(address), None) => address::checked(address, "/shipping_address", &mut invalid),
@@ -108,7 +109,12 @@ fn checked(request: Request) -> Result<Wanted, Problem> {
             None
         }
     };
-    let lines = items.and_then(|items| lines::checked("/items", &items, 1, &mut invalid));
+    if items.is_some() && expected_items.is_some() {
+        invalid.push("/expected_items", "ambiguous", "Send this for the cart, or items, not both.");
+    }
+    let mut checked =
+        |at, items: Option<Vec<_>>| items.and_then(|items| lines::checked(at, &items, 1, &mut invalid));
+    let (lines, expected_items) = (checked("/items", items), checked("/expected_items", expected_items));
     invalid.check()?;
     let method = &payment_method;
     let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
@@ -118,7 +124,7 @@ fn checked(request: Request) -> Result<Wanted, Problem> {
         let problem = Problem::unprocessable("unknown_payment_method", "No such payment method.");
         return Err(problem.with_errors(vec![error]));
     }
-    Ok(Wanted { lines, shipping_address, address_id, expected_total, payment_method })
+    Ok(Wanted { lines, shipping_address, address_id, expected_total, expected_items, payment_method })
 }
 
 #[derive(Deserialize)]

@@ -78,6 +78,47 @@ async fn a_total_that_was_agreed_to_is_the_one_that_is_charged() {
 }
 
 #[tokio::test]
+async fn a_cart_is_bought_as_it_was_seen_or_not_at_all() {
+    let shop = Shop::open().await;
+    let (one, other) = (shop.stock.add(1000, 9), shop.stock.add(1000, 9));
+    let buyer = shop.customer();
+    put(&buyer, one, 2).await;
+    let seen = |lines: &[(Uuid, u32)]| {
+        let lines = lines.iter().map(|(id, quantity)| json!({"product_id": id, "quantity": quantity}));
+        let mut body = of_cart();
+        body["expected_items"] = lines.collect();
+        // So much for any of these carts.
+        body["expected_total"] = json!({"amount": 2000, "currency": "EUR"});
+        body
+    };
+    let others = [&[(other, 2)][..], &[(one, 1)], &[(one, 1), (other, 1)], &[(one, 2), (other, 1)]];
+    for (at, lines) in others.into_iter().enumerate() {
+        for replayed in [false, true] {
+            let refused = buyer.order(&format!("key {at}"), &seen(lines)).await;
+            assert_eq!((refused.problem(), refused.replayed()), ((409, "cart_changed"), replayed), "{at}");
+        }
+    }
+    assert_eq!(buyer.get("/orders").await.body["items"], json!([]));
+    assert_eq!(shop.stock.lock().products[&one.to_string()].available, 9);
+    let mut both = order_of(one, 2, "pm_card_visa");
+    both["expected_items"] = json!([{"product_id": one, "quantity": 2}]);
+    for (wrong, pointer) in [
+        (both, "/expected_items"),
+        (seen(&[]), "/expected_items"),
+        (seen(&[(one, 1000)]), "/expected_items/0/quantity"),
+        (seen(&[(one, 1), (one, 1)]), "/expected_items/1/product_id"),
+    ] {
+        let refused = buyer.order("wrong", &wrong).await;
+        assert_eq!(refused.problem(), (422, "validation_failed"));
+        assert_eq!(refused.body["errors"][0]["pointer"], pointer);
+    }
+    assert_eq!(buyer.order("as seen", &seen(&[(one, 2)])).await.status, 201);
+    put(&buyer, one, 1).await;
+    put(&buyer, other, 1).await;
+    assert_eq!(buyer.order("in any order", &seen(&[(other, 1), (one, 1)])).await.status, 201);
+}
+
+#[tokio::test]
 async fn two_tabs_never_fill_a_cart_with_two_currencies() {
     let shop = Shop::open().await;
     let (chart, fan) = (shop.stock.add(100, 9), shop.stock.add(100, 9));

@@ -133,6 +133,11 @@ impl Lines {
         }
         if wrong.is_empty() { Ok(Self(good)) } else { Err(wrong) }
     }
+
+    /// Whether these are the lines of `others`, in whatever order.
+    pub fn are(&self, others: &[Line]) -> bool {
+        self.0.len() == others.len() && self.0.iter().all(|line| others.contains(line))
+    }
 }
 
 impl TryFrom<Vec<Line>> for Lines {
@@ -178,6 +183,17 @@ mod tests {
         for bad in [0, -1, 1000, 65_537, i64::MAX] {
             assert_eq!(Quantity::try_from(bad), Err(NoQuantity(bad)));
             assert!(serde_json::from_str::<Quantity>(&bad.to_string()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn lines_are_the_same_in_any_order() {
+        let lines =
+            |lines: &[(u128, u32)]| Lines::parse(lines.iter().map(|(n, q)| (product(*n), *q))).unwrap();
+        let two = lines(&[(1, 2), (3, 4)]);
+        assert!(two.are(&lines(&[(3, 4), (1, 2)])));
+        for other in [&[(1, 2)][..], &[(1, 2), (3, 5)], &[(1, 2), (3, 4), (5, 6)]] {
+            assert!(!two.are(&lines(other)), "{other:?}");
         }
     }
 
