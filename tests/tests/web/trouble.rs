@@ -86,6 +86,29 @@ async fn another_price_at_the_checkout_has_to_be_agreed_to() {
 }
 
 #[tokio::test]
+async fn other_goods_at_the_checkout_have_to_be_agreed_to_though_they_cost_the_same() {
+    let site = Site::open().await;
+    let (seen, other) = (site.shop.product(5).await, site.shop.product(5).await);
+    let b = Browser::open(&site).await;
+    let person = b.at_checkout(seen, 1, "pm_card_visa").await;
+    let price = b.text(PAY).await;
+    let [first, _] = b.another_tab().await;
+    b.put_in_cart(other, 1).await;
+    b.click(&format!("form[action='/cart/items/{seen}/remove'] button")).await;
+    b.reads("[role=status]", "Your cart was changed").await;
+    b.turn_to(&first).await;
+    b.expect_status(409);
+    b.click(PAY).await;
+    b.reads("#problems", "The cart has changed meanwhile").await;
+    assert_eq!(b.text(PAY).await, price);
+    assert!(site.orders(&person).await.is_empty());
+    b.pay().await;
+    b.order_becomes("confirmed").await;
+    b.close().await;
+    assert_eq!(site.only_order(&person).await["items"][0]["product_id"], json!(other));
+}
+
+#[tokio::test]
 async fn an_order_service_that_dies_before_it_answers_sells_once() {
     let site = Site::open().await;
     let product = site.shop.product(5).await;
