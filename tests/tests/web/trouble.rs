@@ -95,7 +95,7 @@ async fn other_goods_at_the_checkout_have_to_be_agreed_to_though_they_cost_the_s
     let [first, _] = b.another_tab().await;
     b.put_in_cart(other, 1).await;
     b.click(&format!("form[action='/cart/items/{seen}/remove'] button")).await;
-    b.reads("[role=status]", "Your cart was changed").await;
+    b.reads("[role=status]", "It was removed").await;
     b.turn_to(&first).await;
     b.expect_status(409);
     b.click(PAY).await;
