@@ -53,11 +53,11 @@ pub fn in_progress() -> Problem {
 /// Why a request with a key is not done.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
-    #[error("it was used with another body")]
+    #[error("the Idempotency-Key was used with another body")]
     Reused,
-    #[error("the first request with it is still running")]
+    #[error("the first request with the Idempotency-Key is still running")]
     InProgress,
-    #[error("the status that is stored with it is none")]
+    #[error("what is stored with the Idempotency-Key is no HTTP status")]
     Unreadable,
     #[error(transparent)]
     Store(#[from] sqlx::Error),

@@ -43,7 +43,7 @@ pub enum CartError {
     Full,
     #[error("the cart has changed")]
     Changed,
-    #[error("the Idempotency-Key: {0}")]
+    #[error(transparent)]
     Key(#[from] KeyError),
     #[error(transparent)]
     Catalogue(#[from] CatalogueError),

@@ -139,6 +139,8 @@ impl Floors {
 
 /// Three digits that count.
 fn short(value: f64) -> String {
+    // A sum of nothing is -0.
+    let value = value + 0.0;
     match value.abs() {
         v if v >= 100.0 => format!("{value:.0}"),
         v if v >= 10.0 => format!("{value:.1}"),
@@ -150,6 +152,11 @@ fn short(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_is_zero_without_a_sign() {
+        assert_eq!(short([0.0; 0].iter().sum()), "0.000");
+    }
 
     #[test]
     fn a_figure_is_the_median_of_its_rounds() {

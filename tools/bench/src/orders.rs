@@ -58,6 +58,10 @@ pub fn measure(layout: &Layout, supervisor: &Supervisor) -> Result<Measured> {
     Ok((figures, json!({"many": many, "bursts": bursts, "few": few, "half": half, "hot": hot})))
 }
 
+fn cores() -> f64 {
+    std::thread::available_parallelism().map_or(1.0, |cores| cores.get() as f64)
+}
+
 /// As many as the shop sees through, beside the limit. The second value is its median.
 fn at_full_load(shop: &Shop, limit: &Limit, figures: &mut Vec<Figure>) -> Result<(Value, f64)> {
     let mut rounds = Vec::new();
@@ -87,6 +91,11 @@ fn at_full_load(shop: &Shop, limit: &Limit, figures: &mut Vec<Figure>) -> Result
             "cpu_millis_per_order",
             "CPU of all processes for each confirmed order, ms, 32 clients",
             of(|(_, orders)| orders.cost.cpu_millis),
+        ),
+        Figure::of(
+            "cpu_to_limit",
+            "the same / the time of all cores for a transaction of the limit",
+            of(|(most, orders)| orders.cost.cpu_millis * most / 1000.0 / cores()),
         ),
         Figure::of(
             "commits_per_order_many",

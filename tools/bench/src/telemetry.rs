@@ -44,8 +44,12 @@ pub fn measure(layout: &Layout) -> Result<Measured> {
     let port = net::choose(None, &[]).context("no port is free")?;
     let address = format!("127.0.0.1:{port}");
     let program = built.get("collector").context("collector was not built")?;
+    ensure!(
+        std::env::vars_os().all(|(name, _)| !name.to_string_lossy().starts_with("OTEL_")),
+        "unset the variables OTEL_*: a shop without telemetry is measured, too"
+    );
     let collector = Command::new(program).arg(&address).stdin(Stdio::null()).spawn();
-    let _collector = Collector(collector.context("cannot start the collector")?);
+    let mut collector = Collector(collector.context("cannot start the collector")?);
     let on = [
         ("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{address}")),
         ("OTEL_TRACES_SAMPLER", "parentbased_traceidratio".to_owned()),
@@ -57,6 +61,7 @@ pub fn measure(layout: &Layout) -> Result<Measured> {
         // Who is first changes, as machines get slower and faster.
         for telemetry in [round % 2 == 0, round % 2 == 1] {
             let shown = one(layout, &built, if telemetry { &on } else { &off })?;
+            ensure!(collector.0.try_wait()?.is_none() && !net::free(port), "the collector has ended");
             console::step(
                 "telemetry",
                 &format!(

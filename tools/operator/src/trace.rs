@@ -37,7 +37,7 @@ pub struct Order {
 pub struct Moment {
     /// RFC 3339, UTC. The provider tells whole seconds.
     pub at: String,
-    /// Seconds since the order was asked for.
+    /// Seconds since the first moment that a service tells: since the order was asked for, for a day.
     pub offset_seconds: f64,
     /// How long it took: until the answer, the broker's confirm, the mail server's. Null for what has no end, or none yet.
     pub took_seconds: Option<f64>,
@@ -79,9 +79,9 @@ const MOMENTS: &str = "
         UNION ALL
         SELECT w.created_at, i.applied_at, i.service, 'applied', w.type
         FROM written w JOIN (
-            SELECT 'user' AS service, event_id, applied_at FROM users.inbox
-            UNION ALL SELECT 'product', event_id, applied_at FROM products.inbox
-            UNION ALL SELECT 'order', event_id, applied_at FROM orders.inbox) i ON i.event_id = w.id
+            SELECT 'user' AS service, event_id, applied_at FROM users.inbox WHERE consumer = 'user'
+            UNION ALL SELECT 'product', event_id, applied_at FROM products.inbox WHERE consumer = 'product'
+            UNION ALL SELECT 'order', event_id, applied_at FROM orders.inbox WHERE consumer = 'order') i ON i.event_id = w.id
         UNION ALL
         SELECT n.created_at, n.settled_at, 'user', 'mail', format('%s, %s', n.kind, n.status)
         FROM users.notifications n JOIN written w ON w.id = n.event_id

@@ -99,7 +99,7 @@ async fn an_orders_life_is_told_from_the_request_to_the_mail() {
             let moments = trace["moments"].as_array().unwrap().iter();
             moments.filter(|m| m["kind"] == kind && !m["took_seconds"].is_null()).count()
         };
-        (ended("event") == 4 && ended("applied") >= 4).then_some(trace)
+        (ended("event") == 4 && ended("applied") == 6).then_some(trace)
     };
     let trace = testing::eventually("all events to be applied", told).await;
     assert_eq!((&trace["order_id"], &trace["status"]), (&json!(order), &json!("cancelled")));

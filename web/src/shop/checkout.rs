@@ -97,7 +97,7 @@ pub async fn again(visitor: &Visitor, kept: Vec<(String, String)>) -> Shown {
 }
 
 /// The newest order that may have come out of this form: nothing is left in the cart, the order was placed after the form
-/// was shown, it comes to the total that the form had, and it was not cancelled. None when the cart can't be looked at.
+/// was shown, it is of the goods that the form had and comes to its total, and it was not cancelled. None when the cart can't be looked at.
 async fn placed_before(visitor: &Visitor, kept: &[(String, String)]) -> Option<Uuid> {
     let orders = visitor.signed(Method::GET, &["orders"]).query(&[("limit", "5")]);
     let (cart, orders) = tokio::join!(cart::load(visitor), orders.get::<Page<Order>>());
@@ -115,8 +115,15 @@ fn is_of_form(order: &Order, kept: &[(String, String)]) -> bool {
     // A key is made when its form is shown, and says when (UUIDv7).
     let shown = Uuid::try_parse(typed("key")).ok().and_then(|key| key.get_timestamp());
     let Some(shown) = shown.and_then(|at| i64::try_from(at.to_unix().0).ok()) else { return false };
+    let mut goods: Vec<String> =
+        kept.iter().filter(|(key, _)| key == "line").map(|(_, line)| line.clone()).collect();
+    let mut bought: Vec<String> =
+        order.items.iter().map(|item| format!("{} {}", item.quantity, item.product_id)).collect();
+    goods.sort_unstable();
+    bought.sort_unstable();
     let total = &order.total;
-    order.status != "cancelled"
+    goods == bought
+        && order.status != "cancelled"
         && order.placed_at.unix_timestamp() >= shown - CLOCKS
         && (typed("amount").parse() == Ok(total.amount) && typed("currency") == total.currency)
 }
@@ -244,26 +251,33 @@ mod tests {
         assert!(request.get("shipping_address").is_none());
     }
 
+    const SEEN: &str = "018f5c3e-7a00-7000-8000-000000000009";
+
     #[test]
     fn the_order_of_a_form_was_placed_after_it_and_comes_to_its_total() {
         let order = |placed_at: OffsetDateTime, amount: i64| -> Order {
             let eur = |amount: i64| json!({"amount": amount, "currency": "EUR"});
             let placed_at = placed_at.format(&Rfc3339).unwrap();
             serde_json::from_value(json!({
-                "id": Uuid::now_v7(), "number": "F7K2M-9XHRR", "status": "pending", "items": [],
+                "id": Uuid::now_v7(), "number": "F7K2M-9XHRR", "status": "pending",
+                "items": [{"product_id": SEEN, "sku": "A", "name": "A", "quantity": 2, "unit_price": eur(1999), "line_total": eur(3998)}],
                 "total": eur(amount), "refunded": eur(0), "payment": {"status": "pending"}, "parcels": [],
                 "history": [], "next_actions": [], "placed_at": placed_at,
             }))
             .unwrap()
         };
         let kept = |key: &str| {
-            let fields = [("key", key), ("amount", "3998"), ("currency", "EUR")];
+            let line = format!("2 {SEEN}");
+            let fields = [("key", key), ("amount", "3998"), ("currency", "EUR"), ("line", &line)];
             fields.map(|(name, value)| (name.to_owned(), value.to_owned()))
         };
         let now = OffsetDateTime::now_utc();
         let key = new_key();
         assert!(is_of_form(&order(now, 3998), &kept(&key)));
         assert!(!is_of_form(&order(now, 3997), &kept(&key)), "another total");
+        let mut other = order(now, 3998);
+        other.items[0].product_id = Uuid::now_v7();
+        assert!(!is_of_form(&other, &kept(&key)), "other goods");
         assert!(!is_of_form(&order(now - Duration::hours(1), 3998), &kept(&key)), "before the form");
         let cancelled = Order { status: "cancelled".to_owned(), ..order(now, 3998) };
         assert!(!is_of_form(&cancelled, &kept(&key)), "cancelled");

@@ -31,7 +31,7 @@ pub struct Request {
     #[schema(nullable = false)]
     pub expected_total: Option<Money>,
     /// What the customer has seen in the cart, in any order. When the cart holds something else, the order is refused with
-    /// 409 `cart_changed`. Not with `items`.
+    /// 409 `cart_changed`; when it holds nothing, with 422 `cart_empty`. Not with `items`.
     #[serde(default, deserialize_with = "not_null", skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, min_items = 1, max_items = 100, value_type = Option<Vec<Line>>)]
     pub expected_items: Option<Vec<LineBody>>,

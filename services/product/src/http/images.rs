@@ -161,7 +161,11 @@ async fn upload(
     let product = store::find_locked(&mut transaction, &id).await?.ok_or_else(product::not_found)?;
     let new = !product.images.contains(&url);
     if only_new && !new {
-        return Err(taken());
+        // The same request, sent twice, may have been faster.
+        return match image::find(&mut transaction, product.id, place).await? {
+            Some(same) if same.hash == image.hash => answer(StatusCode::OK, same, url),
+            _ => Err(taken()),
+        };
     }
     image::attach(&mut transaction, product.id, &product.images, place, &image).await?;
     product::announced(&mut transaction, product.id).await?;
