@@ -53,7 +53,11 @@ async fn guesses_cost_the_same_and_are_slowed_down_known_address_or_not() {
     let (checked, refused): (Vec<_>, Vec<_>) = answers.iter().partition(|answer| answer.status == 401);
     assert_eq!(checked.len(), 1);
     for answer in refused {
-        answer.is_problem(429, "too_many_attempts");
+        match answer.status.as_u16() {
+            // A machine that is too busy to hash turns some away without a look.
+            503 => answer.is_problem(503, "service_unavailable"),
+            _ => answer.is_problem(429, "too_many_attempts"),
+        }
     }
 
     // Never a lock-out: the right password works after the pause, and forgets the failures.

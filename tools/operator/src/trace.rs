@@ -103,7 +103,9 @@ const MOMENTS: &str = "
     SELECT to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') AS at,
            EXTRACT(epoch FROM at - min(at) FILTER (WHERE service <> 'provider') OVER ())::float8 AS offset_seconds,
            EXTRACT(epoch FROM until - at)::float8 AS took_seconds, service, kind, what
-    FROM entries ORDER BY entries.at, kind = 'applied', service";
+    FROM entries
+    ORDER BY entries.at, array_position(ARRAY['request', 'reservation', 'stock', 'status', 'refund', 'event'], kind),
+             kind, service";
 
 /// Clocks of replicas differ by less.
 const CLOCKS: u64 = 60 * 60;
