@@ -261,3 +261,24 @@ async fn a_cancellation_counts_what_went_back_at_the_provider_even_unheard() {
 fn eur(amount: i64) -> Value {
     json!({"amount": amount, "currency": "EUR"})
 }
+
+#[tokio::test]
+async fn reports_do_not_hurry_a_refund_that_keeps_failing() {
+    let shop = Shop::open().await;
+    let thing = shop.stock.add(1000, 10);
+    let buyer = shop.customer();
+    let id = buyer.buy_with(thing, 1, "pm_card_refundFail").await;
+    let body =
+        json!({"type": "charge.refunded", "data": {"object": {"id": shop.intent(&id).await}}}).to_string();
+    let begun = std::time::Instant::now();
+    buyer.post(&format!("/orders/{id}/cancel")).await;
+    let fourth = || async {
+        assert_eq!(shop.tell(now(), Some("application/json"), &body).await.status, 204);
+        let made = shop.provider_refunds(&id).await;
+        (made.len() == 4).then_some(made)
+    };
+    let made = testing::within(std::time::Duration::from_secs(60), "four refunds", fourth).await;
+    assert_eq!(made[1]["status"], "failed", "{made:?}");
+    // After the first that failed a second, after the next two, then four.
+    assert!(begun.elapsed().as_secs() >= 7, "{:?}", begun.elapsed());
+}
