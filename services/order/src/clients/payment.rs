@@ -4,6 +4,7 @@
 //!
 //! The client says what the provider said, in types of its own; what that means to an order is for the saga to say.
 
+mod alarms;
 mod bodies;
 mod errors;
 mod http;
@@ -21,8 +22,9 @@ use service::Money;
 use service::telemetry::duration_histogram;
 use time::OffsetDateTime;
 
+use self::alarms::Alarm;
 use self::bodies::{DisputeBody, IntentBody, List, RefundBody, parse};
-use self::http::{Answer, Faults, digest, holds, note};
+use self::http::{Answer, Faults, digest, holds};
 use self::units::Units;
 
 const INTENTS: &str = "/v1/payment_intents";
@@ -119,6 +121,7 @@ impl Payments {
     ) -> anyhow::Result<Self> {
         let client = service::socket::http_client(call_deadline).build();
         let client = client.context("the payment client can't be built")?;
+        Alarm::show_all();
         Ok(Self {
             client,
             url: url.trim_end_matches('/').to_owned(),
@@ -134,9 +137,9 @@ impl Payments {
         holds(&self.faults.key)
     }
 
-    /// Whether the same is so of our key, or of what we ask for.
-    pub fn is_our_fault(&self) -> bool {
-        self.is_key_refused() || holds(&self.faults.request)
+    /// Whether an order can't be paid because of us: the provider refuses our key, or what we asked for it.
+    pub fn is_our_fault(&self, order: OrderId) -> bool {
+        self.is_key_refused() || self.faults.is_of_request(order)
     }
 
     /// Creates the order's intent, unconfirmed: nothing is charged yet. Its key stays the same whatever parameters a
@@ -167,12 +170,12 @@ impl Payments {
         };
         match answer {
             Answer::Done(body) => {
-                note(&self.faults.request, false);
+                self.faults.note_request(intent.order, false);
                 Ok(Creation::Created(parse::<IntentBody>(&body)?.id.into()))
             }
             Answer::Refused(error) if error.is_about_the_order() => Ok(Creation::Refused(error.reason())),
             Answer::Refused(error) => {
-                note(&self.faults.request, true);
+                self.faults.note_request(intent.order, true);
                 error.alarm();
                 Err(NoAnswer)
             }
@@ -302,10 +305,25 @@ impl Payments {
     ) -> Result<Intent, NoAnswer> {
         let path = format!("/v1/payment_intents/{}/{verb}", payment.intent);
         let template = format!("{INTENT}/{verb}");
-        intent_of(
-            self.post(&path, template, form, format!("{}-{verb}-{attempt}", payment.intent)).await,
-            payment,
-        )
+        let answer = self.post(&path, template, form, format!("{}-{verb}-{attempt}", payment.intent)).await;
+        let mistake = match &answer {
+            Answer::Refused(error) if error.kind != "card_error" => Some(error.clone()),
+            _ => None,
+        };
+        let intent = intent_of(answer, payment);
+        // Refused, and as it was before: not for the state that it is in, but for what we asked.
+        let unchanged = matches!(
+            (verb, &intent),
+            (_, Err(NoAnswer)) | ("confirm", Ok(Intent::Unconfirmed)) | ("capture", Ok(Intent::Authorised))
+        );
+        match mistake.filter(|_| unchanged) {
+            Some(error) => {
+                self.faults.note_request(payment.order, true);
+                error.alarm();
+                Err(NoAnswer)
+            }
+            None => intent,
+        }
     }
 }
 
@@ -317,10 +335,7 @@ fn intent_of(answer: Answer, payment: Payment<'_>) -> Result<Intent, NoAnswer> {
         // The intent is in another state than we thought, or we have made a mistake.
         Answer::Refused(error) => match &error.payment_intent {
             Some(intent) => bodies::state(intent, payment),
-            None => {
-                error.alarm();
-                Err(NoAnswer)
-            }
+            None => Err(NoAnswer),
         },
         // The next call asks what has become of it, and the one after that has another key.
         Answer::KeyTaken | Answer::NoPath | Answer::None => Err(NoAnswer),

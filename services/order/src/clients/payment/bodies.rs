@@ -8,11 +8,12 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use service::money::Currency;
 
+use super::alarms::Alarm;
 use super::errors::ProviderError;
 use super::units::{Units, is_currency, is_for};
 use super::{Intent, MadeRefund, NoAnswer, Payment};
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 pub struct IntentBody {
     pub id: String,
     pub status: String,
@@ -29,17 +30,17 @@ pub struct IntentBody {
 }
 
 /// <https://docs.stripe.com/api/payment_intents/object#payment_intent_object-next_action>
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 struct NextActionBody {
     redirect_to_url: Option<RedirectBody>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 struct RedirectBody {
     url: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 pub struct RefundBody {
     id: String,
     amount: i64,
@@ -49,13 +50,13 @@ pub struct RefundBody {
     metadata: HashMap<String, String>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 pub struct DisputeBody {
     id: String,
     status: String,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 pub struct List<T> {
     pub data: Vec<T>,
     #[serde(default)]
@@ -83,6 +84,7 @@ impl Listed for RefundBody {
 pub fn parse<T: DeserializeOwned>(body: &str) -> Result<T, NoAnswer> {
     serde_json::from_str(body).map_err(|error| {
         tracing::error!(%error, "payment.answer_malformed");
+        Alarm::AnswerUnknown.count();
         NoAnswer
     })
 }
@@ -97,6 +99,7 @@ pub fn state(intent: &IntentBody, payment: Payment<'_>) -> Result<Intent, NoAnsw
             currency = intent.currency, order = intent.metadata.get("order_id"), total = %payment.total,
             "payment.mismatch"
         );
+        Alarm::Mismatch.count();
         return Err(NoAnswer);
     }
     Ok(match intent.status.as_str() {
@@ -112,6 +115,7 @@ pub fn state(intent: &IntentBody, payment: Payment<'_>) -> Result<Intent, NoAnsw
         "canceled" => Intent::Cancelled,
         other => {
             tracing::error!(status = other, "payment.status_unknown");
+            Alarm::AnswerUnknown.count();
             return Err(NoAnswer);
         }
     })
@@ -140,6 +144,7 @@ pub fn dispute(body: &DisputeBody) -> Dispute {
         // Somebody has to answer it, or waits for the bank.
         status => {
             tracing::error!(dispute = body.id, status, "payment.disputed");
+            Alarm::Disputed.count();
             Dispute::Open
         }
     }
@@ -151,6 +156,7 @@ pub fn refund(refund: RefundBody, currency: Currency, units: Units) -> Option<Ma
     let amount = units.read(refund.amount, currency);
     let Some(amount) = amount.filter(|_| is_currency(refund.currency.as_deref(), currency)) else {
         tracing::error!(refund = refund.id, refund.amount, refund.currency, "payment.mismatch");
+        Alarm::Mismatch.count();
         return None;
     };
     Some(MadeRefund {
@@ -165,7 +171,12 @@ pub fn refund(refund: RefundBody, currency: Currency, units: Units) -> Option<Ma
                 tracing::error!("payment.refund_requires_action");
                 RefundStatus::Pending
             }
-            _ => RefundStatus::Pending,
+            "pending" => RefundStatus::Pending,
+            other => {
+                tracing::error!(status = other, "payment.status_unknown");
+                Alarm::AnswerUnknown.count();
+                RefundStatus::Pending
+            }
         },
     })
 }

@@ -3,14 +3,15 @@
 use order_core::order::DeclineReason;
 use serde::Deserialize;
 
+use super::alarms::Alarm;
 use super::bodies::IntentBody;
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 pub struct ErrorBody {
     pub error: ProviderError,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 pub struct ProviderError {
     /// Of the HTTP answer.
     #[serde(skip)]
@@ -50,6 +51,7 @@ impl ProviderError {
     pub fn alarm(&self) {
         let (code, param, message) = (&self.code, &self.param, &self.message);
         tracing::error!(code, param, detail = message, "payment.our_mistake");
+        Alarm::OurMistake.count();
     }
 
     /// What the owner of a card may know. <https://docs.stripe.com/declines/codes>

@@ -3,12 +3,15 @@
 //! Only two kinds of error are about the payment: `card_error`, and `invalid_request_error`. All others are about us,
 //! or about the provider, and leave open what becomes of it. <https://docs.stripe.com/api/errors>
 
+use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use order_core::ids::OrderId;
 use service::telemetry::{Timer, label};
 use sha2::{Digest, Sha256};
 
+use super::alarms::Alarm;
 use super::bodies::{List, Listed, parse};
 use super::errors::{ErrorBody, ProviderError};
 use super::{NoAnswer, Payments};
@@ -26,7 +29,25 @@ const FAULT_HOLDS: Duration = Duration::from_secs(10);
 #[derive(Default)]
 pub struct Faults {
     pub key: Mutex<Option<Instant>>,
-    pub request: Mutex<Option<Instant>>,
+    /// By order: others go on.
+    pub requests: Mutex<HashMap<OrderId, Instant>>,
+}
+
+impl Faults {
+    pub fn note_request(&self, order: OrderId, is: bool) {
+        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        requests.retain(|_, at| at.elapsed() < FAULT_HOLDS);
+        if is {
+            requests.insert(order, Instant::now());
+        } else {
+            requests.remove(&order);
+        }
+    }
+
+    pub fn is_of_request(&self, order: OrderId) -> bool {
+        let requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        requests.get(&order).is_some_and(|at| at.elapsed() < FAULT_HOLDS)
+    }
 }
 
 pub fn note(fault: &Mutex<Option<Instant>>, is: bool) {
@@ -75,6 +96,7 @@ impl Payments {
             }
         }
         tracing::error!(path, ?filter, "payment.too_many_listed");
+        Alarm::AnswerUnknown.count();
         Err(NoAnswer)
     }
 
@@ -120,6 +142,7 @@ impl Payments {
         if matches!(status.as_u16(), 401 | 403) {
             note(&self.faults.key, true);
             tracing::error!(http.response.status_code = status.as_u16(), "payment.key_refused");
+            Alarm::KeyRefused.count();
             return Answer::None;
         }
         note(&self.faults.key, false);

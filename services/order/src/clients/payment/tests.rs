@@ -7,6 +7,7 @@ use order_core::ids::RefundId;
 use service::money::Currency;
 use uuid::Uuid;
 
+use super::http::note;
 use super::*;
 
 const SECRET: &str = "sk_test_payments";
@@ -263,6 +264,37 @@ async fn of_several_disputes_the_one_that_is_open_counts_and_then_a_lost_one() {
     assert_eq!(answering(404, error.clone()).await.dispute(payment).await, Ok(None));
     assert_eq!(answering(400, error).await.dispute(payment).await, Err(NoAnswer));
     assert_eq!(refusing(500, "api_error").await.dispute(payment).await, Err(NoAnswer));
+}
+
+#[tokio::test]
+async fn a_mistake_of_ours_keeps_its_order_and_no_other() {
+    let (intent, order) = (IntentId::from("pi".to_owned()), OrderId::from(Uuid::now_v7()));
+    let payment = Payment { intent: &intent, order, total: Money::new(1, Currency::EUR) };
+    let as_it_was = |status: &str| {
+        json!({"id": "pi", "status": status, "amount": 1, "currency": "eur",
+        "metadata": {"order_id": order.to_string()}})
+    };
+    let mistake = json!({"type": "invalid_request_error", "param": "return_url"});
+    let mut with_intent = mistake.clone();
+    with_intent["payment_intent"] = as_it_was("requires_confirmation");
+    for error in [mistake, with_intent] {
+        let payments = answering(400, error.clone()).await;
+        assert_eq!(payments.confirm(payment, "1").await, Err(NoAnswer), "{error}");
+        assert!(payments.is_our_fault(order), "{error}");
+        assert!(!payments.is_our_fault(Uuid::now_v7().into()), "{error}");
+    }
+    // It is in another state than we thought: no mistake.
+    for (status, is) in [("canceled", Intent::Cancelled), ("processing", Intent::Processing)] {
+        let mut error = json!({"type": "invalid_request_error", "code": "payment_intent_unexpected_state"});
+        error["payment_intent"] = as_it_was(status);
+        let payments = answering(400, error).await;
+        assert_eq!(payments.confirm(payment, "1").await, Ok(is));
+        assert!(!payments.is_our_fault(order));
+    }
+    // Nor is a card that is declined.
+    let declined = answering(402, json!({"type": "card_error", "code": "card_declined"})).await;
+    assert!(matches!(declined.confirm(payment, "1").await, Ok(Intent::Declined(_))));
+    assert!(!declined.is_our_fault(order));
 }
 
 #[test]
