@@ -157,6 +157,41 @@ async fn what_costs_nothing_and_what_the_provider_counts_otherwise_is_in_order()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_dispute_is_a_difference_until_its_order_knows_how_it_stands() {
+    let shop = Shop::open().await;
+    let product = shop.product(100).await;
+    let sent = shop.buy(product, "pm_card_createDispute", "confirmed", "captured").await;
+    let cancelled = shop.buy(product, "pm_card_createDispute", "confirmed", "captured").await;
+    let mended = async |words: &str, orders: &[Uuid]| {
+        let found = || async {
+            let report = shop.check(STRICT).await;
+            let all = orders.iter().map(|order| about(&report.differences, *order).join("; "));
+            let all: Vec<String> = all.collect();
+            (report.differences.len() == orders.len() && all.iter().all(|about| about.contains(words)))
+                .then_some(())
+        };
+        testing::eventually(&format!("{words:?} to be told of all"), found).await;
+        assert_eq!(shop.mend(STRICT).await.left, vec![]);
+        shop.agrees().await;
+    };
+    mended("is disputed", &[sent, cancelled]).await;
+    // What goes back waits for the bank: that is in order.
+    shop.cancel(cancelled).await;
+    shop.until(cancelled, "cancelled", "captured").await;
+    shop.agrees().await;
+    // Decided, weeks later.
+    for (order, evidence) in [(sent, "winning_evidence"), (cancelled, "losing_evidence")] {
+        let path = format!("disputes/du_{}", shop.intent(order).await.trim_start_matches("pi_"));
+        shop.at_provider(&path, &[("evidence[uncategorized_text]", evidence), ("submit", "true")]).await;
+    }
+    let recent = Options { since: Some(Duration::from_secs(1)), ..STRICT };
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let report = shop.check(recent).await;
+    assert_eq!(about(&report.differences, sent).len(), 1, "however long ago it was opened: {report:?}");
+    mended("decided at the provider", &[sent, cancelled]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_the_services_can_do_again_is_mended() {
     let shop = Shop::open().await;
     let product = shop.product(100).await;

@@ -68,6 +68,13 @@ fn difference(order: &Order, intent: &str, money: Option<&Money>) -> Option<Diff
         let what = format!("is in {}, its payment {intent} in {}", order.currency, money.currency);
         return Some(is(order, what, at_provider));
     }
+    if money.has_more_refunds {
+        return Some(is(
+            order,
+            format!("its payment {intent} has more refunds than are read here"),
+            at_provider,
+        ));
+    }
     if money.is_odd {
         let what = format!(
             "is for {}, and the provider has taken {captured} in its own units ({intent})",
@@ -82,6 +89,8 @@ fn difference(order: &Order, intent: &str, money: Option<&Money>) -> Option<Diff
                 is(order, what, nudge)
             }),
             (0, _) => Some(is(order, format!("is cancelled, and {held} are still held ({intent})"), nudge)),
+            // Nothing can go back that the customer's bank has, or has given back itself.
+            (kept, _) if matches!(order.dispute.as_deref(), Some("open" | "lost")) && kept > 0 => None,
             (kept, _) => Some(is(order, format!("is cancelled, and {kept} are kept ({intent})"), nudge)),
         };
     }
@@ -163,7 +172,7 @@ pub(super) async fn disputes(
             let mut of_order = listed.iter().filter(|one| one.payment_intent.as_ref() == Some(&intent));
             let open = of_order.clone().find(|one| is_open(&one.status));
             let Some(told) = open.or_else(|| of_order.next()) else { continue };
-            // A decided one may be one of several.
+            // A decided one may be one of several; see `decided`.
             let agrees = dispute.as_deref().is_some_and(|dispute| open.is_none() || dispute == "open");
             if !agrees {
                 let what = format!("its payment {intent} is disputed ({} is {})", told.id, told.status);
@@ -173,11 +182,34 @@ pub(super) async fn disputes(
         }
         last = next;
         if last.is_none() {
+            differences.extend(decided(database, provider).await?);
             differences.sort_by_key(|difference| difference.id);
             return Ok(differences);
         }
     }
     bail!("the provider has more disputes than this reads")
+}
+
+/// Orders whose dispute is open, however old it is, and is decided at the provider: weeks go by until then.
+async fn decided(database: &PgPool, provider: &Provider) -> Result<Vec<Difference>> {
+    let open: Vec<(Uuid, String)> = sqlx::query_as(
+        "SELECT o.id, s.intent_id FROM orders.orders o JOIN orders.sagas s ON s.order_id = o.id
+         WHERE o.dispute = 'open' AND s.intent_id IS NOT NULL AND s.news <= s.news_read",
+    )
+    .fetch_all(database)
+    .await?;
+    let answers = stream::iter(open).map(|(order, intent)| async move {
+        let disputes = provider.disputes_of(&intent).await?;
+        let decided = disputes.first().filter(|_| disputes.iter().all(|one| !is_open(&one.status)));
+        Ok::<_, anyhow::Error>(decided.map(|one| Difference {
+            about: About::Money,
+            id: order,
+            what: format!("its dispute is open, and decided at the provider ({} is {})", one.id, one.status),
+            remedy: Remedy::Nudge { order },
+        }))
+    });
+    let answers: Vec<_> = answers.buffer_unordered(AT_ONCE).try_collect().await?;
+    Ok(answers.into_iter().flatten().collect())
 }
 
 fn is_open(status: &str) -> bool {
@@ -217,6 +249,7 @@ impl Ownerless {
         let Some(money) = provider.money(&intent).await? else { return Ok(None) };
         let Money { captured, refunded, held, .. } = money;
         let has = match (captured - refunded, held) {
+            _ if money.has_more_refunds => "has more refunds than are read here".to_owned(),
             (0, 0) if money.status == "processing" => "may yet take money".to_owned(),
             (0, 0) => return Ok(None),
             (0, _) => format!("holds {held}"),

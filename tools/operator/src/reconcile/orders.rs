@@ -14,6 +14,8 @@ pub(super) struct Order {
     pub total: i64,
     pub currency: String,
     pub refunded: i64,
+    /// `open`, `won` or `lost`, once the customer has complained to their bank.
+    pub dispute: Option<String>,
     pub version: i64,
     /// None: it has no saga.
     pub phase: Option<String>,
@@ -30,7 +32,7 @@ pub(super) struct Order {
 
 pub(super) async fn load(connection: &mut PgConnection, options: &Options) -> sqlx::Result<Vec<Order>> {
     sqlx::query_as(
-        "SELECT o.id, o.status, o.payment_status AS payment, o.total, o.currency, o.refunded, o.version,
+        "SELECT o.id, o.status, o.payment_status AS payment, o.total, o.currency, o.refunded, o.dispute, o.version,
                 s.phase, s.intent_id AS intent, COALESCE(s.busy OR s.news > s.news_read, false) AS working,
                 EXTRACT(epoch FROM now() - GREATEST(o.updated_at, r.last))::float8 AS quiet,
                 COALESCE(i.lines, 0) AS lines, COALESCE(r.returned, 0) AS returned
@@ -107,8 +109,12 @@ impl Order {
                     _ => false,
                 }
             }
+            // It goes back once the bank has decided.
+            ("cancelled", "refunding") => self.dispute.as_deref() == Some("open"),
             ("cancelled", "settled") => match self.payment.as_str() {
                 "refunded" => self.refunded == self.total,
+                // The bank has given it back itself.
+                "captured" => self.dispute.as_deref() == Some("lost"),
                 payment => matches!(payment, "voided" | "declined"),
             },
             _ => false,
