@@ -96,6 +96,8 @@ impl LineError {
 #[derive(Clone, Debug)]
 pub struct Line {
     pub number: u64,
+    /// Its own among those that begin in the same line of the file; the first one's is that line's number.
+    place: u64,
     form: Form,
     /// Of its SKU.
     key: String,
@@ -163,7 +165,7 @@ impl Line {
         let units = more.units(stock, &mut invalid);
         invalid.check().map_err(refused)?;
         let (key, if_version) = (sku::key(&form.sku), more.stock_if_version);
-        Ok(Self { number, form, key, units, if_version, attributes, images, more })
+        Ok(Self { number, place: number, form, key, units, if_version, attributes, images, more })
     }
 }
 

@@ -37,6 +37,30 @@ async fn sell(shop: &Shop, sku: &str, units: u32) {
 }
 
 #[tokio::test]
+async fn items_of_a_feed_that_is_one_line_count_once_each() {
+    let shop = shop().await;
+    let token = shop.token(Role::Staff);
+    let item = |sku: &str, units: u32| {
+        format!(
+            "<item><g:id>{sku}</g:id><g:title>{sku}</g:title><g:price>1.00 EUR</g:price><g:product_type>Lamps</g:product_type>\
+             <g:quantity>{units}</g:quantity></item>"
+        )
+    };
+    let feed = |units: [u32; 3]| {
+        let items: String = ["A", "B", "C"].iter().zip(units).map(|(sku, units)| item(sku, units)).collect();
+        format!("<rss xmlns:g=\"http://base.google.com/ns/1.0\"><channel>{items}</channel></rss>")
+    };
+    for expected in [[3, 0, 0, 0], [0, 3, 3, 0]] {
+        let (status, report) =
+            shop.import_with(&token, "feed", "application/rss+xml", &feed([5, 6, 7])).await;
+        assert_eq!((status, counts(&report)), (200, expected), "{report}");
+        assert_eq!((shop.stock_of("A").await, shop.stock_of("C").await), ((5, 0), (7, 0)));
+    }
+    let (_, report) = shop.import_with(&token, "feed", "application/rss+xml", &feed([5, 9, 7])).await;
+    assert_eq!(codes(&report), [(1, "idempotency_key_reused")]);
+}
+
+#[tokio::test]
 async fn stock_that_comes_and_goes_is_on_top_of_what_is_there() {
     let shop = shop().await;
     shop.import_lines(&[line("A", json!({"stock": 5})), line("B", json!({"stock_change": 4}))]).await;

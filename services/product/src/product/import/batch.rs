@@ -94,7 +94,7 @@ impl<'a> Batch<'a> {
             HashMap::new()
         };
         let changing = lines.iter().filter(|line| line.units.is_some());
-        let changing: Vec<u64> = changing.map(|line| line.number).collect();
+        let changing: Vec<u64> = changing.map(|line| line.place).collect();
         let changes = match sender.key {
             Some(key) if !changing.is_empty() => {
                 Some(store::changes(connection, sender.id, key, &changing).await?)
@@ -229,14 +229,14 @@ impl<'a> Batch<'a> {
         draft.conditional |= line.if_version.is_some() && !done;
         (draft.form, draft.stock) = (form, stock);
         if let (Some(units), Some(_)) = (change, &self.changes) {
-            self.noted.push((line.number, line.key.clone(), units));
+            self.noted.push((line.place, line.key.clone(), units));
         }
         Ok(counted)
     }
 
     /// Whether the line came with the key before, and has done to stock what it says.
     fn is_done(&self, line: &Line) -> Result<bool, LineError> {
-        let before = self.changes.as_ref().and_then(|changes| changes.get(&line.number));
+        let before = self.changes.as_ref().and_then(|changes| changes.get(&line.place));
         match (line.units, before) {
             (None, _) | (_, None) => Ok(false),
             (Some(units), Some((sku, done))) if *sku == line.key && *done == units => Ok(true),

@@ -29,6 +29,8 @@ pub struct File {
     decoder: Decoder,
     body: Body,
     ended: bool,
+    /// The last line that something began in, and how many did.
+    begun: (u64, u64),
 }
 
 enum Body {
@@ -80,7 +82,7 @@ impl File {
                 Body::Csv { records, options, table: None, header: Bytes::new(), made }
             }
         };
-        Self { decoder: Decoder::new(encoding), body, ended: false }
+        Self { decoder: Decoder::new(encoding), body, ended: false, begun: (0, 0) }
     }
 
     /// Call it when [`Self::next`] gave `None`.
@@ -109,6 +111,16 @@ impl File {
 
     /// The next line. 422 for CSV without a header that names a product's fields.
     pub fn next(&mut self) -> Result<Option<Read>, Problem> {
+        let mut read = self.read()?;
+        if let Some(Read { line: Some(Ok(line)), .. }) = &mut read {
+            let before = if self.begun.0 == line.number { self.begun.1 } else { 0 };
+            self.begun = (line.number, before + 1);
+            line.place = line.number | (before << 40);
+        }
+        Ok(read)
+    }
+
+    fn read(&mut self) -> Result<Option<Read>, Problem> {
         let (records, options, table, header, made) = match &mut self.body {
             Body::Json(lines) => {
                 let line = lines.next().or_else(|| if self.ended { lines.last() } else { None });

@@ -20,7 +20,7 @@ pub struct Found {
     pub reserved: i32,
 }
 
-/// What lines did to stock: of which SKU (its key), and what.
+/// What lines did to stock, by their places: of which SKU (its key), and what.
 pub type Changes = HashMap<u64, (String, Units)>;
 
 /// The products with these keys of SKUs, by them, deleted ones aside, their rows locked. Their stock rows are not.
