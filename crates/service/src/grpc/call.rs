@@ -10,6 +10,7 @@ use tokio::time::timeout_at;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
+use super::replicas::Tried;
 use crate::telemetry;
 
 /// Pauses before a call whose connection ended is made again. At once it may
@@ -47,7 +48,7 @@ impl Default for Retries {
 }
 
 /// Makes a call that is safe to repeat, with [`request`]'s parameters, and makes
-/// it again in the time that is left, as `retries` allow, if its connection ended. A server that
+/// it again in the time that is left, as `retries` allow, if its connection ended: at another replica, where there is one. A server that
 /// stops tells its clients to leave (GOAWAY), but a call that was about to go out
 /// is not moved to the next connection: hyper fails it, unsent. What the server itself refuses is not asked again here.
 /// The deadline is kept here too: tonic's begins once there is a connection, and ends with the answer's headers.
@@ -66,8 +67,14 @@ where
         let answer = timeout_at(until.into(), call(request));
         async { answer.await.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time"))) }
     };
+    let tried = Tried::default();
+    let request = |left: Duration| {
+        let mut request = request(message.clone(), left, token)?;
+        request.extensions_mut().insert(tried.clone());
+        Ok::<_, Status>(request)
+    };
     retries.earn();
-    let mut result = call(request(message.clone(), deadline, token)?).await;
+    let mut result = call(request(deadline)?).await;
     for pause in CALL_AGAIN_AFTER {
         let Err(status) = &result else { break };
         // A server's answer, and a deadline, have another source or none.
@@ -80,7 +87,7 @@ where
         }
         tracing::debug!(error = status.message(), "grpc.call_again");
         tokio::time::sleep(pause).await;
-        result = call(request(message.clone(), left, token)?).await;
+        result = call(request(left)?).await;
     }
     result.map(Response::into_inner)
 }

@@ -72,34 +72,28 @@ impl Turns {
         u64::try_from((self.start.elapsed() + pause).as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// The next replica. When all are passed over, the one that has been left alone for longest: in a rolling restart it is
-    /// back, while the one that failed last is not.
-    fn pick(&self) -> &Replica {
-        let turn = self.next.fetch_add(1, Ordering::Relaxed);
-        let from = |skip| &self.replicas[turn.wrapping_add(skip) % self.replicas.len()];
+    /// The place of the next replica; another than where the call was `tried` last, if there is another. When all are
+    /// passed over, the one that has been left alone for longest: in a rolling restart it is back, while the one that
+    /// failed last is not.
+    fn pick(&self, tried: Option<usize>) -> usize {
+        let (turn, count) = (self.next.fetch_add(1, Ordering::Relaxed), self.replicas.len());
+        let all = || (0..count).map(|skip| turn.wrapping_add(skip) % count);
+        let others = || all().filter(|at| count == 1 || Some(*at) != tried);
         let now = self.until(Duration::ZERO);
-        let usable = |replica: &&Replica| {
-            let until = replica.passed_over.load(Ordering::Relaxed);
+        let usable = |at: &usize| {
+            let passed_over = &self.replicas[*at].passed_over;
+            let until = passed_over.load(Ordering::Relaxed);
             // Of those who find it due, one tries it.
-            until == 0
-                || until <= now
-                    && replica
-                        .passed_over
-                        .compare_exchange(
-                            until,
-                            self.until(PASSED_OVER),
-                            Ordering::Relaxed,
-                            Ordering::Relaxed,
-                        )
-                        .is_ok()
+            let (taken, order) = (self.until(PASSED_OVER), Ordering::Relaxed);
+            until == 0 || until <= now && passed_over.compare_exchange(until, taken, order, order).is_ok()
         };
-        let all = || (0..self.replicas.len()).map(from);
-        let last = |replica: &&Replica| {
-            replica.failed_at.load(Ordering::Relaxed).max(replica.asked_at.load(Ordering::Relaxed))
+        let last = |at: &usize| {
+            let Replica { failed_at, asked_at, .. } = &self.replicas[*at];
+            failed_at.load(Ordering::Relaxed).max(asked_at.load(Ordering::Relaxed))
         };
-        all().find(usable).unwrap_or_else(|| {
-            let picked = all().min_by_key(last).unwrap_or_else(|| from(0));
-            picked.asked_at.store(now, Ordering::Relaxed);
+        others().find(usable).unwrap_or_else(|| {
+            let picked = others().min_by_key(last).unwrap_or(0);
+            self.replicas[picked].asked_at.store(now, Ordering::Relaxed);
             picked
         })
     }
@@ -121,6 +115,18 @@ impl Turns {
     }
 }
 
+/// Where a call was tried last. An extension of its request: with it, the same call goes to another replica when it is
+/// made again.
+#[derive(Clone, Default)]
+pub(super) struct Tried(Arc<AtomicUsize>);
+
+impl Tried {
+    /// What is stored is one more; 0: nowhere yet.
+    fn place(&self) -> Option<usize> {
+        self.0.load(Ordering::Relaxed).checked_sub(1)
+    }
+}
+
 /// A call under way. Dropped, it was given up.
 struct UnderWay<'a> {
     turns: &'a Turns,
@@ -131,9 +137,13 @@ struct UnderWay<'a> {
 }
 
 impl<'a> UnderWay<'a> {
-    fn begin(turns: &'a Turns, path: &str) -> Self {
+    fn begin(turns: &'a Turns, path: &str, tried: Option<&Tried>) -> Self {
         let method = method(path).to_owned();
-        Self { turns, replica: turns.pick(), begun: Instant::now(), method, answer: None }
+        let place = turns.pick(tried.and_then(Tried::place));
+        if let Some(tried) = tried {
+            tried.0.store(place + 1, Ordering::Relaxed);
+        }
+        Self { turns, replica: &turns.replicas[place], begun: Instant::now(), method, answer: None }
     }
 
     /// `None`: there was no answer.
@@ -176,7 +186,8 @@ impl tower::Service<axum::http::Request<tonic::body::Body>> for Replicas {
     fn call(&mut self, request: axum::http::Request<tonic::body::Body>) -> Self::Future {
         let turns = self.0.clone();
         Box::pin(async move {
-            let call = UnderWay::begin(&turns, request.uri().path());
+            let tried = request.extensions().get::<Tried>();
+            let call = UnderWay::begin(&turns, request.uri().path(), tried);
             let answered = call.replica.channel.clone().oneshot(request).await;
             call.end(answered.as_ref().ok().map(|answer| code_of(answer.headers())));
             answered
@@ -203,10 +214,7 @@ mod tests {
     async fn calls_take_turns_and_one_at_a_time_tries_a_replica_that_failed() {
         let Replicas(turns) =
             Replicas::new("http://127.0.0.1:1, http://127.0.0.1:2,http://127.0.0.1:3").unwrap();
-        let picked = || {
-            let picked = turns.pick();
-            turns.replicas.iter().position(|replica| std::ptr::eq(replica, picked)).unwrap()
-        };
+        let picked = || turns.pick(None);
         let mut three = [picked(), picked(), picked()];
         three.sort_unstable();
         assert_eq!(three, [0, 1, 2]);
@@ -235,11 +243,32 @@ mod tests {
         while turns.until(Duration::ZERO) <= 2 {
             tokio::task::yield_now().await;
         }
-        let picked = || usize::from(std::ptr::eq(turns.pick(), &raw const turns.replicas[1]));
+        let picked = || turns.pick(None);
         // And then each in its turn: it may hang, and the other may only have been busy.
         assert_eq!([picked(), picked(), picked(), picked()], [0, 1, 0, 1]);
         turns.replicas[1].failed_at.store(turns.until(Duration::from_secs(1)), Ordering::Relaxed);
         assert_eq!(picked(), 0);
+    }
+
+    /// In a rolling restart of many calls: none of them meets twice the replica that is gone.
+    #[tokio::test]
+    async fn a_call_that_is_made_again_goes_to_another_replica() {
+        let Replicas(turns) = Replicas::new("http://127.0.0.1:1,http://127.0.0.1:2").unwrap();
+        let later = turns.until(Duration::from_secs(60));
+        turns.replicas.iter().for_each(|replica| replica.passed_over.store(later, Ordering::Relaxed));
+        for _ in 0..9 {
+            let tried = Tried::default();
+            let mut places = Vec::new();
+            for _ in 0..3 {
+                drop(UnderWay::begin(&turns, "/a.B/C", Some(&tried)));
+                places.extend(tried.place());
+                // Others ask in between.
+                turns.pick(None);
+            }
+            assert!(places.len() == 3 && places[0] != places[1] && places[1] != places[2], "{places:?}");
+        }
+        let Replicas(alone) = Replicas::new("http://127.0.0.1:1").unwrap();
+        assert_eq!((alone.pick(None), alone.pick(Some(0))), (0, 0));
     }
 
     #[tokio::test]
@@ -247,16 +276,16 @@ mod tests {
         let Replicas(turns) = Replicas::new("http://127.0.0.1:1,http://127.0.0.1:2").unwrap();
         let passed_over = |at: usize| turns.replicas[at].passed_over.load(Ordering::Relaxed);
         let at = |call: &UnderWay<'_>| usize::from(std::ptr::eq(call.replica, &raw const turns.replicas[1]));
-        let given_up = UnderWay::begin(&turns, "/a.B/C");
+        let given_up = UnderWay::begin(&turns, "/a.B/C", None);
         let first = at(&given_up);
         drop(given_up);
         assert_eq!(passed_over(first), 0, "its caller had gone");
         let mut pause = PASSED_OVER;
         for _ in 0..6 {
-            let mut call = UnderWay::begin(&turns, "/a.B/C");
+            let mut call = UnderWay::begin(&turns, "/a.B/C", None);
             while at(&call) != first {
                 call.end(Some(Code::Ok));
-                call = UnderWay::begin(&turns, "/a.B/C");
+                call = UnderWay::begin(&turns, "/a.B/C", None);
             }
             // As if it had begun so long ago, and had been given up for the first time.
             turns.replicas[first].failed_at.store(0, Ordering::Relaxed);
@@ -274,9 +303,9 @@ mod tests {
             turns.replicas[first].passed_over.store(1, Ordering::Relaxed);
             pause = (pause * 2).min(LONGEST_PASSED_OVER);
         }
-        let mut call = UnderWay::begin(&turns, "/a.B/C");
+        let mut call = UnderWay::begin(&turns, "/a.B/C", None);
         while at(&call) != first {
-            call = UnderWay::begin(&turns, "/a.B/C");
+            call = UnderWay::begin(&turns, "/a.B/C", None);
         }
         call.end(Some(Code::Ok));
         assert_eq!((passed_over(first), turns.replicas[first].failures.load(Ordering::Relaxed)), (0, 0));
