@@ -9,6 +9,7 @@ mod fact_store;
 pub mod facts;
 pub mod measured;
 mod refund_store;
+mod refund_turns;
 mod row;
 pub mod runner;
 pub mod store;

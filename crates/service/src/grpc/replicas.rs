@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -42,6 +42,8 @@ struct Replica {
     asked_at: AtomicU64,
     /// Trials in a row that failed.
     failures: AtomicU32,
+    /// It said nothing when it failed last.
+    silent: AtomicBool,
 }
 
 /// How long a replica that failed a call is passed over; then one call tries it. Twice as long after each further
@@ -59,7 +61,14 @@ impl Replicas {
             let channel = channel(address.trim())?;
             let never = || AtomicU64::new(0);
             let (passed_over, failed_at, asked_at) = (never(), never(), never());
-            Ok(Replica { channel, passed_over, failed_at, asked_at, failures: AtomicU32::new(0) })
+            Ok(Replica {
+                channel,
+                passed_over,
+                failed_at,
+                asked_at,
+                failures: AtomicU32::new(0),
+                silent: AtomicBool::new(false),
+            })
         };
         let replicas = addresses.split(',').map(replica).collect::<anyhow::Result<_>>()?;
         let (next, start, made) = (AtomicUsize::new(0), Instant::now(), Call::made());
@@ -92,7 +101,12 @@ impl Turns {
             failed_at.load(Ordering::Relaxed).max(asked_at.load(Ordering::Relaxed))
         };
         others().find(usable).unwrap_or_else(|| {
-            let picked = others().min_by_key(last).unwrap_or(0);
+            // One that hangs costs the call all of its time: the one that has just ended a connection may be better.
+            let hangs = |at: &usize| self.replicas[*at].silent.load(Ordering::Relaxed);
+            let spoke = || all().filter(|at| !hangs(at));
+            let wanted = others().filter(|at| !hangs(at)).min_by_key(last);
+            let wanted = wanted.or_else(|| spoke().min_by_key(last)).or_else(|| all().min_by_key(last));
+            let picked = wanted.unwrap_or(0);
             self.replicas[picked].asked_at.store(now, Ordering::Relaxed);
             picked
         })
@@ -149,6 +163,7 @@ impl<'a> UnderWay<'a> {
     /// `None`: there was no answer.
     fn end(mut self, answer: Option<Code>) {
         self.answer = Some(answer.unwrap_or(Code::Unavailable));
+        self.replica.silent.store(false, Ordering::Relaxed);
         let well = answer.is_some_and(|code| code != Code::Unavailable);
         self.turns.ended(self.replica, self.begun_at(), well);
     }
@@ -167,6 +182,7 @@ impl Drop for UnderWay<'_> {
             took.as_secs_f64(),
         );
         if self.answer.is_none() && took >= PATIENCE {
+            self.replica.silent.store(true, Ordering::Relaxed);
             self.turns.ended(self.replica, self.begun_at(), false);
         }
     }

@@ -30,8 +30,8 @@ pub struct Request {
     #[serde(default, deserialize_with = "not_null", skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub expected_total: Option<Money>,
-    /// What the customer has seen in the cart, in any order. When the cart holds something else, the order is refused with
-    /// 409 `cart_changed`; when it holds nothing, with 422 `cart_empty`. Not with `items`.
+    /// What the customer has seen, in any order. When the order would be of something else, as the cart has changed, it is
+    /// refused with 409 `cart_changed`; when the cart is empty, with 422 `cart_empty`.
     #[serde(default, deserialize_with = "not_null", skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, min_items = 1, max_items = 100, value_type = Option<Vec<Line>>)]
     pub expected_items: Option<Vec<LineBody>>,
@@ -48,7 +48,7 @@ pub struct Wanted {
     pub shipping_address: Option<Address>,
     pub address_id: Option<AddressId>,
     pub expected_total: Option<Money>,
-    /// What the cart has to hold.
+    /// What the order has to be of.
     pub expected_items: Option<Lines>,
     pub payment_method: String,
 }

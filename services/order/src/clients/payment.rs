@@ -22,8 +22,9 @@ use service::Money;
 use service::telemetry::duration_histogram;
 use time::OffsetDateTime;
 
-use self::alarms::Alarm;
+pub use self::alarms::Alarm;
 use self::bodies::{DisputeBody, IntentBody, List, RefundBody, parse};
+use self::errors::ProviderError;
 use self::http::{Answer, Faults, digest, holds};
 use self::units::Units;
 
@@ -137,9 +138,9 @@ impl Payments {
         holds(&self.faults.key)
     }
 
-    /// Whether an order can't be paid because of us: the provider refuses our key, or what we asked for it.
-    pub fn is_our_fault(&self, order: OrderId) -> bool {
-        self.is_key_refused() || self.faults.is_of_request(order)
+    /// Whether the provider has refused a moment ago what we asked for an order.
+    pub fn is_our_mistake(&self, order: OrderId) -> bool {
+        self.faults.is_of_request(order)
     }
 
     /// Creates the order's intent, unconfirmed: nothing is charged yet. Its key stays the same whatever parameters a
@@ -222,7 +223,13 @@ impl Payments {
     /// What has become of the intent.
     pub async fn retrieve(&self, payment: Payment<'_>) -> Result<Intent, NoAnswer> {
         let request = self.client.get(format!("{}/v1/payment_intents/{}", self.url, payment.intent));
-        intent_of(self.send("GET", INTENT, request.query(&[WITH_CHARGE])).await, payment)
+        let answer = self.send("GET", INTENT, request.query(&[WITH_CHARGE])).await;
+        if let Answer::Refused(error) = &answer
+            && error.payment_intent.is_none()
+        {
+            error.alarm();
+        }
+        intent_of(answer, payment)
     }
 
     /// How the amounts of a payment are counted. Only an intent tells that an earlier version of
@@ -311,12 +318,17 @@ impl Payments {
             _ => None,
         };
         let intent = intent_of(answer, payment);
-        // Refused, and as it was before: not for the state that it is in, but for what we asked.
-        let unchanged = matches!(
-            (verb, &intent),
-            (_, Err(NoAnswer)) | ("confirm", Ok(Intent::Unconfirmed)) | ("capture", Ok(Intent::Authorised))
-        );
-        match mistake.filter(|_| unchanged) {
+        // Refused, and as it was before: not for the state that it is in, but for what was asked.
+        let is_unchanged = |error: &ProviderError| match (verb, &intent) {
+            (_, Err(NoAnswer)) => error.payment_intent.is_none(),
+            ("confirm", Ok(Intent::Unconfirmed)) | ("capture", Ok(Intent::Authorised)) => true,
+            _ => false,
+        };
+        match mistake.filter(|error| is_unchanged(error)) {
+            // Such as a card that was used up since.
+            Some(error) if verb == "confirm" && error.is_about_the_order() => {
+                Ok(Intent::Declined(error.reason()))
+            }
             Some(error) => {
                 self.faults.note_request(payment.order, true);
                 error.alarm();

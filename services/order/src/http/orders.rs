@@ -109,9 +109,6 @@ fn checked(request: Request) -> Result<Wanted, Problem> {
             None
         }
     };
-    if items.is_some() && expected_items.is_some() {
-        invalid.push("/expected_items", "ambiguous", "Send this for the cart, or items, not both.");
-    }
     let mut checked =
         |at, items: Option<Vec<_>>| items.and_then(|items| lines::checked(at, &items, 1, &mut invalid));
     let (lines, expected_items) = (checked("/items", items), checked("/expected_items", expected_items));

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::refunds::{Refund, RefundReport, RefundStatus};
 use super::{Input, IntentStatus, State};
-use crate::clients::payment::{Creation, Intent, MadeRefund, NoAnswer, RefundAnswer};
+use crate::clients::payment::{Alarm, Creation, Intent, MadeRefund, NoAnswer, RefundAnswer};
 use crate::clients::product::Unavailable;
 
 pub fn creation(answer: Result<Creation, NoAnswer>) -> Input {
@@ -52,6 +52,7 @@ pub fn refunds(made: Vec<MadeRefund>, state: &State) -> Vec<Input> {
         let agrees = ours.is_none_or(|refund| refund.amount == made.amount);
         if !agrees {
             tracing::error!(refund = ?Some(&made.id), amount = %made.amount, "payment.mismatch");
+            Alarm::Mismatch.count();
         }
         agrees
     };

@@ -1,9 +1,12 @@
 //! The calls that a saga makes: what each asks of whom.
 
+use std::time::SystemTime;
+
 use order_core::ids::OrderId;
 
 use super::answers;
-use super::refunds::{Refund, RefundBy};
+use super::refund_turns;
+use super::refunds::RefundBy;
 use super::store::Job;
 use super::{Call, Input};
 use crate::clients::payment::{NewIntent, NoAnswer, Payment, Payments};
@@ -51,10 +54,10 @@ impl Calls {
     /// Asks for one open refund, after reading those that the provider has: one
     /// whose answer got lost is among them, however long ago that was.
     async fn refund(&self, payment: Payment<'_>, job: &Job) -> Vec<Input> {
-        let open: Vec<&Refund> = job.state.open_refunds().collect();
+        let due = refund_turns::due(&job.state, SystemTime::now()).unwrap_or_default();
         // In turns, so that one that stays open doesn't hold up the others.
-        let turn = usize::try_from(job.progress.attempts).unwrap_or(0) % open.len().max(1);
-        let Some(refund) = open.get(turn) else { return vec![Input::NoAnswer] };
+        let turn = usize::try_from(job.progress.attempts).unwrap_or(0) % due.len().max(1);
+        let Some(refund) = due.get(turn) else { return vec![Input::NoAnswer] };
         let Ok(made) = self.payments.refunds(payment).await else { return vec![Input::NoAnswer] };
         let known = made.iter().any(|made| made.ours == Some(refund.id));
         let mut facts = answers::refunds(made, &job.state);

@@ -1,16 +1,17 @@
 //! One order's worker: makes one call after the other and applies the answers, until the saga rests.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use order_core::ids::OrderId;
 use service::{failpoint, telemetry};
+use time::OffsetDateTime;
 use tracing::Instrument;
 use uuid::Uuid;
 
 use super::applier::NotApplied;
 use super::calls;
 use super::facts::{Report, Reported};
-use super::refunds::{RefundBy, RefundStatus};
+use super::refund_turns;
 use super::runner::Sagas;
 use super::store::{self, Job, Lease};
 use super::webhooks::{Subscription, is_known};
@@ -18,11 +19,11 @@ use super::{Call, Input, IntentStatus, Phase, State};
 
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// Before a refund is asked for again after many have failed.
-const LONGEST_REFUND_PAUSE: Duration = Duration::from_secs(3600);
-
 /// Between two looks whether a customer has proved who they are.
 const ACTION_PAUSE: Duration = Duration::from_secs(15);
+
+/// An order that can't be paid by a mistake of ours is kept for so long after it was placed: it may be no mistake.
+const LONGEST_KEPT: Duration = Duration::from_secs(3600);
 
 /// How long a worker leaves a saga alone, and whether because its call was in vain.
 struct Rest {
@@ -71,7 +72,9 @@ impl Sagas {
                 Rest { pause: LONGEST_PAUSE / 10, in_vain: true }
             }
         };
-        if let Err(error) = self.release(lease, rest, work.seen).await {
+        let age = work.job.as_ref().map(|job| OffsetDateTime::now_utc() - job.placed_at);
+        let is_young = age.is_none_or(|age| age < LONGEST_KEPT);
+        if let Err(error) = self.release(lease, rest, work.seen, is_young).await {
             tracing::warn!(%error, "saga.not_released");
         }
     }
@@ -121,7 +124,7 @@ impl Sagas {
         }
         if call == Some(Call::Refund)
             && !unread
-            && let Some(pause) = refund_pause(&job.state, SystemTime::now())
+            && let Err(pause) = refund_turns::due(&job.state, SystemTime::now())
         {
             return Ok(Next::Rest(Rest { pause, in_vain: true }));
         }
@@ -224,9 +227,10 @@ impl Sagas {
         }
     }
 
-    async fn release(&self, lease: Lease, rest: Rest, seen: i64) -> sqlx::Result<()> {
+    async fn release(&self, lease: Lease, rest: Rest, seen: i64, is_young: bool) -> sqlx::Result<()> {
         let mut connection = self.pool.acquire().await?;
-        let our_fault = self.calls.payments.is_our_fault(lease.order_id);
+        let payments = &self.calls.payments;
+        let our_fault = payments.is_key_refused() || is_young && payments.is_our_mistake(lease.order_id);
         store::release(&mut connection, lease, rest.pause, rest.in_vain, seen, our_fault).await
     }
 }
@@ -252,80 +256,8 @@ fn only_new(state: &State, facts: Vec<Input>) -> (Vec<Input>, State) {
     (new, state)
 }
 
-/// How long the refund that is next waits because those before it have failed: what a provider refuses today it may do
-/// tomorrow. A second, doubling up to an hour, counted from when the refund was opened, which its id tells: so no report
-/// makes it come sooner.
-fn refund_pause(state: &State, now: SystemTime) -> Option<Duration> {
-    let of_cancel = |status: RefundStatus| {
-        state.refunds.iter().filter(move |refund| refund.by == RefundBy::Cancel && refund.status == status)
-    };
-    let next = state.open_refunds().next()?;
-    let asked = next.by != RefundBy::Cancel || next.provider_id.is_some();
-    let failed = u32::try_from(of_cancel(RefundStatus::Failed).count()).unwrap_or(u32::MAX);
-    if asked || failed == 0 {
-        return None;
-    }
-    let pause = Duration::from_secs(2u64.pow((failed - 1).min(12))).min(LONGEST_REFUND_PAUSE);
-    let (seconds, nanos) = Uuid::from(next.id).get_timestamp()?.to_unix();
-    let due = Duration::new(seconds, nanos) + pause;
-    // The clock of who opened it may be fast.
-    let left = due.saturating_sub(now.duration_since(UNIX_EPOCH).ok()?).min(pause);
-    (!left.is_zero()).then_some(left)
-}
-
 /// 100 ms, doubling up to ten seconds.
 fn pause(attempts: i32) -> Duration {
     let doublings = u32::try_from(attempts).unwrap_or(0).min(10);
     (Duration::from_millis(100) * 2u32.pow(doublings)).min(LONGEST_PAUSE)
-}
-
-#[cfg(test)]
-mod tests {
-    use service::Money;
-    use uuid::{Builder, Uuid};
-
-    use super::*;
-    use crate::saga::refunds::Refund;
-
-    #[test]
-    fn each_refund_that_failed_doubles_the_pause_before_the_next() {
-        let eur = Money::zero("EUR".parse().unwrap());
-        let opened = Duration::from_millis(1_800_000_000_123);
-        let refund = |by, status| Refund {
-            id: Builder::from_unix_timestamp_millis(1_800_000_000_123, &[0; 10]).into_uuid().into(),
-            amount: eur,
-            status,
-            by,
-            provider_id: None,
-        };
-        let state = |failed: usize, by| State {
-            refunds: std::iter::repeat_n(refund(by, RefundStatus::Failed), failed)
-                .chain([refund(by, RefundStatus::Pending)])
-                .collect(),
-            ..State::placed(eur)
-        };
-        let after = |state: &State, millis: u64| {
-            refund_pause(state, UNIX_EPOCH + opened + Duration::from_millis(millis))
-        };
-        let cancel = |failed| state(failed, RefundBy::Cancel);
-        assert_eq!(after(&cancel(0), 0), None);
-        for (failed, seconds) in [(1, 1), (2, 2), (5, 16), (12, 2048), (13, 3600), (5000, 3600)] {
-            let pause = Duration::from_secs(seconds);
-            assert_eq!(after(&cancel(failed), 0), Some(pause), "{failed}");
-            assert_eq!(after(&cancel(failed), seconds * 1000 - 1), Some(Duration::from_millis(1)));
-            assert_eq!(after(&cancel(failed), seconds * 1000), None);
-        }
-        // What staff asked for is asked for at once, and so is what became of one that was.
-        assert_eq!(after(&state(3, RefundBy::Staff), 0), None);
-        let mut asked = cancel(3);
-        asked.refunds[3].provider_id = Some("re_1".to_owned().into());
-        assert_eq!(after(&asked, 0), None);
-        // A clock that is an hour behind.
-        let slow = UNIX_EPOCH + opened - Duration::from_secs(3600);
-        assert_eq!(refund_pause(&cancel(2), slow), Some(Duration::from_secs(2)));
-        // An id that does not tell when it was made.
-        let mut other = cancel(2);
-        other.refunds[2].id = Uuid::from_u128(7).into();
-        assert_eq!(after(&other, 0), None);
-    }
 }

@@ -58,6 +58,14 @@ async fn items_of_a_feed_that_is_one_line_count_once_each() {
     }
     let (_, report) = shop.import_with(&token, "feed", "application/rss+xml", &feed([5, 9, 7])).await;
     assert_eq!(codes(&report), [(1, "idempotency_key_reused")]);
+    // One that was bad, and is mended, moves no other.
+    let broken = feed([5, 6, 7]).replacen("1.00 EUR", "dear", 1).replace("<g:id>", "<g:id>X");
+    let (_, report) = shop.import_with(&token, "mended", "application/rss+xml", &broken).await;
+    assert_eq!(counts(&report), [2, 0, 0, 1], "{report}");
+    let mended = broken.replace("dear", "1.00 EUR");
+    let (_, report) = shop.import_with(&token, "mended", "application/rss+xml", &mended).await;
+    assert_eq!(counts(&report), [1, 2, 2, 0], "{report}");
+    assert_eq!((shop.stock_of("XA").await, shop.stock_of("XC").await), ((5, 0), (7, 0)));
 }
 
 #[tokio::test]

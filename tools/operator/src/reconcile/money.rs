@@ -209,7 +209,18 @@ async fn decided(database: &PgPool, provider: &Provider) -> Result<Vec<Differenc
         }))
     });
     let answers: Vec<_> = answers.buffer_unordered(AT_ONCE).try_collect().await?;
-    Ok(answers.into_iter().flatten().collect())
+    let mut found: Vec<Difference> = answers.into_iter().flatten().collect();
+    // The provider's answer is newer than the orders: its report may have come meanwhile.
+    let ids: Vec<Uuid> = found.iter().map(|difference| difference.id).collect();
+    let still: Vec<Uuid> = sqlx::query_scalar(
+        "SELECT o.id FROM orders.orders o JOIN orders.sagas s ON s.order_id = o.id
+         WHERE o.id = ANY($1) AND o.dispute = 'open' AND s.news <= s.news_read",
+    )
+    .bind(&ids)
+    .fetch_all(database)
+    .await?;
+    found.retain(|difference| still.contains(&difference.id));
+    Ok(found)
 }
 
 fn is_open(status: &str) -> bool {

@@ -151,7 +151,9 @@ impl Payments {
         }
         // 409: the same call is under way; 429: too fast. Neither is an answer about the payment.
         let about_us = matches!(status.as_u16(), 409 | 429);
-        let error = (status.is_client_error() && !about_us).then(|| parse::<ErrorBody>(&body).ok()).flatten();
+        let error = (status.is_client_error() && !about_us)
+            .then(|| serde_json::from_str::<ErrorBody>(&body).ok())
+            .flatten();
         let status = status.as_u16();
         let Some(ErrorBody { mut error }) = error else {
             tracing::warn!(http.response.status_code = status, "payment.no_answer");

@@ -280,8 +280,8 @@ async fn a_mistake_of_ours_keeps_its_order_and_no_other() {
     for error in [mistake, with_intent] {
         let payments = answering(400, error.clone()).await;
         assert_eq!(payments.confirm(payment, "1").await, Err(NoAnswer), "{error}");
-        assert!(payments.is_our_fault(order), "{error}");
-        assert!(!payments.is_our_fault(Uuid::now_v7().into()), "{error}");
+        assert!(payments.is_our_mistake(order), "{error}");
+        assert!(!payments.is_our_mistake(Uuid::now_v7().into()), "{error}");
     }
     // It is in another state than we thought: no mistake.
     for (status, is) in [("canceled", Intent::Cancelled), ("processing", Intent::Processing)] {
@@ -289,12 +289,21 @@ async fn a_mistake_of_ours_keeps_its_order_and_no_other() {
         error["payment_intent"] = as_it_was(status);
         let payments = answering(400, error).await;
         assert_eq!(payments.confirm(payment, "1").await, Ok(is));
-        assert!(!payments.is_our_fault(order));
+        assert!(!payments.is_our_mistake(order));
     }
-    // Nor is a card that is declined.
+    // Nor is a card that is declined, or that another order has used up.
+    for told in [true, false] {
+        let mut error = json!({"type": "invalid_request_error", "param": "payment_method"});
+        if told {
+            error["payment_intent"] = as_it_was("requires_confirmation");
+        }
+        let payments = answering(400, error).await;
+        assert!(matches!(payments.confirm(payment, "1").await, Ok(Intent::Declined(_))), "{told}");
+        assert!(!payments.is_our_mistake(order));
+    }
     let declined = answering(402, json!({"type": "card_error", "code": "card_declined"})).await;
     assert!(matches!(declined.confirm(payment, "1").await, Ok(Intent::Declined(_))));
-    assert!(!declined.is_our_fault(order));
+    assert!(!declined.is_our_mistake(order));
 }
 
 #[test]

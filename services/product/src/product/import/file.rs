@@ -112,10 +112,12 @@ impl File {
     /// The next line. 422 for CSV without a header that names a product's fields.
     pub fn next(&mut self) -> Result<Option<Read>, Problem> {
         let mut read = self.read()?;
-        if let Some(Read { line: Some(Ok(line)), .. }) = &mut read {
-            let before = if self.begun.0 == line.number { self.begun.1 } else { 0 };
-            self.begun = (line.number, before + 1);
-            line.place = line.number | (before << 40);
+        if let Some(Read { number, line: Some(line), .. }) = &mut read {
+            let before = if self.begun.0 == *number { self.begun.1 } else { 0 };
+            self.begun = (*number, before + 1);
+            if let Ok(line) = line {
+                line.place = *number | (before << 40);
+            }
         }
         Ok(read)
     }
