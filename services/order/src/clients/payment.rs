@@ -327,7 +327,12 @@ impl Payments {
         match mistake.filter(|error| is_unchanged(error)) {
             // Such as a card that was used up since.
             Some(error) if verb == "confirm" && error.is_about_the_order() => {
-                Ok(Intent::Declined(error.reason()))
+                // Where the refusal does not tell how the intent is, an attempt whose answer got lost may have held it.
+                let now = if error.payment_intent.is_some() { intent } else { self.retrieve(payment).await };
+                match now {
+                    Ok(Intent::Unconfirmed) => Ok(Intent::Declined(error.reason())),
+                    other => other,
+                }
             }
             Some(error) => {
                 self.faults.note_request(payment.order, true);
