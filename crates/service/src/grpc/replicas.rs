@@ -1,12 +1,16 @@
 //! The replicas of a service that calls go to in turn.
 
+mod names;
+
+use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use tokio::sync::Notify;
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 use tower::ServiceExt;
@@ -18,21 +22,28 @@ use crate::telemetry::Call;
 
 const SERVER_ANSWERS_IN: Duration = Duration::from_secs(3);
 
-/// A connection to each replica of a service that is named alone; for one name, which may stand for several replicas, one
-/// to any of them. Calls take turns, and pass over a replica that has just failed one: its connection ended, it answered
-/// `UNAVAILABLE`, as one does whose database is away, or it did not answer for as long as the caller would wait.
+/// A connection to each replica of a service. A name may stand for several replicas, as a headless Service's does in
+/// Kubernetes: it is looked up again and again, and each address it has is a replica. Calls take turns, and pass over a
+/// replica that has just failed one: its connection ended, it answered `UNAVAILABLE`, as one does whose database is away,
+/// or it did not answer for as long as the caller would wait.
 #[derive(Clone)]
 pub struct Replicas(Arc<Turns>);
 
 struct Turns {
-    replicas: Vec<Replica>,
+    replicas: RwLock<Arc<[Arc<Replica>]>>,
     next: AtomicUsize,
     /// What `passed_over` counts from.
     start: Instant,
+    /// A replica has failed: its name may stand for others by now.
+    failed: Arc<Notify>,
     made: Call,
 }
 
 struct Replica {
+    /// The place in the list of addresses that it is of.
+    named: usize,
+    /// What the name was resolved to; `None` for one that was not looked up.
+    at: Option<SocketAddr>,
     channel: Channel,
     /// Milliseconds; 0 while it does not fail.
     passed_over: AtomicU64,
@@ -46,6 +57,22 @@ struct Replica {
     silent: AtomicBool,
 }
 
+impl Replica {
+    fn new(named: usize, at: Option<SocketAddr>, channel: Channel) -> Self {
+        let never = || AtomicU64::new(0);
+        Self {
+            named,
+            at,
+            channel,
+            passed_over: never(),
+            failed_at: never(),
+            asked_at: never(),
+            failures: AtomicU32::new(0),
+            silent: AtomicBool::new(false),
+        }
+    }
+}
+
 /// How long a replica that failed a call is passed over; then one call tries it. Twice as long after each further
 /// failure, as such a call may be a slow one.
 const PASSED_OVER: Duration = Duration::from_secs(1);
@@ -57,26 +84,24 @@ const PATIENCE: Duration = Duration::from_millis(1500);
 impl Replicas {
     /// From one or more addresses, with commas.
     pub fn new(addresses: &str) -> anyhow::Result<Self> {
-        let replica = |address: &str| {
-            let channel = channel(address.trim())?;
-            let never = || AtomicU64::new(0);
-            let (passed_over, failed_at, asked_at) = (never(), never(), never());
-            Ok(Replica {
-                channel,
-                passed_over,
-                failed_at,
-                asked_at,
-                failures: AtomicU32::new(0),
-                silent: AtomicBool::new(false),
-            })
+        let addresses: Vec<Endpoint> =
+            addresses.split(',').map(|address| endpoint(address.trim())).collect::<anyhow::Result<_>>()?;
+        let one = |(named, endpoint): (usize, &Endpoint)| {
+            Arc::new(Replica::new(named, None, endpoint.connect_with_connector_lazy(connector())))
         };
-        let replicas = addresses.split(',').map(replica).collect::<anyhow::Result<_>>()?;
-        let (next, start, made) = (AtomicUsize::new(0), Instant::now(), Call::made());
-        Ok(Self(Arc::new(Turns { replicas, next, start, made })))
+        let replicas = RwLock::new(addresses.iter().enumerate().map(one).collect());
+        let (next, start, failed) = (AtomicUsize::new(0), Instant::now(), Arc::default());
+        let turns = Arc::new(Turns { replicas, next, start, failed, made: Call::made() });
+        addresses.into_iter().enumerate().for_each(|(named, endpoint)| turns.follow(named, endpoint));
+        Ok(Self(turns))
     }
 }
 
 impl Turns {
+    fn replicas(&self) -> Arc<[Arc<Replica>]> {
+        self.replicas.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn until(&self, pause: Duration) -> u64 {
         u64::try_from((self.start.elapsed() + pause).as_millis()).unwrap_or(u64::MAX)
     }
@@ -84,32 +109,34 @@ impl Turns {
     /// The place of the next replica; another than where the call was `tried` last, if there is another. When all are
     /// passed over, the one that has been left alone for longest: in a rolling restart it is back, while the one that
     /// failed last is not.
-    fn pick(&self, tried: Option<usize>) -> usize {
-        let (turn, count) = (self.next.fetch_add(1, Ordering::Relaxed), self.replicas.len());
+    fn pick(&self, tried: Option<usize>) -> (usize, Arc<Replica>) {
+        let replicas = self.replicas();
+        let (turn, count) = (self.next.fetch_add(1, Ordering::Relaxed), replicas.len());
         let all = || (0..count).map(|skip| turn.wrapping_add(skip) % count);
         let others = || all().filter(|at| count == 1 || Some(*at) != tried);
         let now = self.until(Duration::ZERO);
         let usable = |at: &usize| {
-            let passed_over = &self.replicas[*at].passed_over;
+            let passed_over = &replicas[*at].passed_over;
             let until = passed_over.load(Ordering::Relaxed);
             // Of those who find it due, one tries it.
             let (taken, order) = (self.until(PASSED_OVER), Ordering::Relaxed);
             until == 0 || until <= now && passed_over.compare_exchange(until, taken, order, order).is_ok()
         };
         let last = |at: &usize| {
-            let Replica { failed_at, asked_at, .. } = &self.replicas[*at];
+            let Replica { failed_at, asked_at, .. } = &*replicas[*at];
             failed_at.load(Ordering::Relaxed).max(asked_at.load(Ordering::Relaxed))
         };
-        others().find(usable).unwrap_or_else(|| {
+        let picked = others().find(usable).unwrap_or_else(|| {
             // One that hangs costs the call all of its time: the one that has just ended a connection may be better.
-            let hangs = |at: &usize| self.replicas[*at].silent.load(Ordering::Relaxed);
+            let hangs = |at: &usize| replicas[*at].silent.load(Ordering::Relaxed);
             let spoke = || all().filter(|at| !hangs(at));
             let wanted = others().filter(|at| !hangs(at)).min_by_key(last);
             let wanted = wanted.or_else(|| spoke().min_by_key(last)).or_else(|| all().min_by_key(last));
             let picked = wanted.unwrap_or(0);
-            self.replicas[picked].asked_at.store(now, Ordering::Relaxed);
+            replicas[picked].asked_at.store(now, Ordering::Relaxed);
             picked
-        })
+        });
+        (picked, replicas[picked].clone())
     }
 
     fn ended(&self, replica: &Replica, begun: u64, well: bool) {
@@ -123,13 +150,14 @@ impl Turns {
             return;
         }
         let failures = replica.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        self.failed.notify_one();
         let pause = back_off(PASSED_OVER, failures, LONGEST_PASSED_OVER);
         replica.failed_at.store(self.until(Duration::ZERO), Ordering::Relaxed);
         replica.passed_over.store(self.until(pause), Ordering::Relaxed);
     }
 }
 
-/// Where a call was tried last. An extension of its request: with it, the same call goes to another replica when it is
+/// Where a call was tried last: its place, which another replica may have by now. An extension of its request: with it, the same call goes to another replica when it is
 /// made again.
 #[derive(Clone, Default)]
 pub(super) struct Tried(Arc<AtomicUsize>);
@@ -144,7 +172,7 @@ impl Tried {
 /// A call under way. Dropped, it was given up.
 struct UnderWay<'a> {
     turns: &'a Turns,
-    replica: &'a Replica,
+    replica: Arc<Replica>,
     begun: Instant,
     method: String,
     answer: Option<Code>,
@@ -153,11 +181,11 @@ struct UnderWay<'a> {
 impl<'a> UnderWay<'a> {
     fn begin(turns: &'a Turns, path: &str, tried: Option<&Tried>) -> Self {
         let method = method(path).to_owned();
-        let place = turns.pick(tried.and_then(Tried::place));
+        let (place, replica) = turns.pick(tried.and_then(Tried::place));
         if let Some(tried) = tried {
             tried.0.store(place + 1, Ordering::Relaxed);
         }
-        Self { turns, replica: &turns.replicas[place], begun: Instant::now(), method, answer: None }
+        Self { turns, replica, begun: Instant::now(), method, answer: None }
     }
 
     /// `None`: there was no answer.
@@ -165,7 +193,7 @@ impl<'a> UnderWay<'a> {
         self.answer = Some(answer.unwrap_or(Code::Unavailable));
         self.replica.silent.store(false, Ordering::Relaxed);
         let well = answer.is_some_and(|code| code != Code::Unavailable);
-        self.turns.ended(self.replica, self.begun_at(), well);
+        self.turns.ended(&self.replica, self.begun_at(), well);
     }
 
     fn begun_at(&self) -> u64 {
@@ -183,7 +211,7 @@ impl Drop for UnderWay<'_> {
         );
         if self.answer.is_none() && took >= PATIENCE {
             self.replica.silent.store(true, Ordering::Relaxed);
-            self.turns.ended(self.replica, self.begun_at(), false);
+            self.turns.ended(&self.replica, self.begun_at(), false);
         }
     }
 }
@@ -213,13 +241,20 @@ impl tower::Service<axum::http::Request<tonic::body::Body>> for Replicas {
 
 /// A channel that connects when first used, and again after every loss.
 pub fn channel(address: &str) -> anyhow::Result<Channel> {
+    Ok(endpoint(address)?.connect_with_connector_lazy(connector()))
+}
+
+fn endpoint(address: &str) -> anyhow::Result<Endpoint> {
     let endpoint = Endpoint::from_shared(address.to_owned())
         .with_context(|| format!("{address} is not the address of a gRPC server"))?;
-    Ok(endpoint
+    Ok(kept_alive(endpoint))
+}
+
+fn kept_alive(endpoint: Endpoint) -> Endpoint {
+    endpoint
         .http2_keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(SERVER_ANSWERS_IN)
         .keep_alive_while_idle(true)
-        .connect_with_connector_lazy(connector()))
 }
 
 #[cfg(test)]
@@ -230,21 +265,21 @@ mod tests {
     async fn calls_take_turns_and_one_at_a_time_tries_a_replica_that_failed() {
         let Replicas(turns) =
             Replicas::new("http://127.0.0.1:1, http://127.0.0.1:2,http://127.0.0.1:3").unwrap();
-        let picked = || turns.pick(None);
+        let picked = || turns.pick(None).0;
         let mut three = [picked(), picked(), picked()];
         three.sort_unstable();
         assert_eq!(three, [0, 1, 2]);
-        let later = |replica: &Replica| {
+        let later = |replica: &Arc<Replica>| {
             replica.passed_over.store(turns.until(Duration::from_secs(60)), Ordering::Relaxed);
         };
-        later(&turns.replicas[0]);
+        later(&turns.replicas()[0]);
         assert!((0..9).all(|_| picked() != 0));
-        turns.replicas[0].passed_over.store(1, Ordering::Relaxed);
+        turns.replicas()[0].passed_over.store(1, Ordering::Relaxed);
         while turns.until(Duration::ZERO) <= 1 {
             tokio::task::yield_now().await;
         }
         assert_eq!((0..9).filter(|_| picked() == 0).count(), 1);
-        turns.replicas.iter().for_each(later);
+        turns.replicas().iter().for_each(later);
         assert_eq!((0..9).filter(|_| picked() == 0).count(), 3);
     }
 
@@ -252,17 +287,17 @@ mod tests {
     #[tokio::test]
     async fn when_all_have_failed_the_one_that_was_left_alone_for_longest_is_tried() {
         let Replicas(turns) = Replicas::new("http://127.0.0.1:1,http://127.0.0.1:2").unwrap();
-        for (at, replica) in turns.replicas.iter().enumerate() {
+        for (at, replica) in turns.replicas().iter().enumerate() {
             replica.passed_over.store(turns.until(Duration::from_secs(60)), Ordering::Relaxed);
             replica.failed_at.store(at as u64 + 1, Ordering::Relaxed);
         }
         while turns.until(Duration::ZERO) <= 2 {
             tokio::task::yield_now().await;
         }
-        let picked = || turns.pick(None);
+        let picked = || turns.pick(None).0;
         // And then each in its turn: it may hang, and the other may only have been busy.
         assert_eq!([picked(), picked(), picked(), picked()], [0, 1, 0, 1]);
-        turns.replicas[1].failed_at.store(turns.until(Duration::from_secs(1)), Ordering::Relaxed);
+        turns.replicas()[1].failed_at.store(turns.until(Duration::from_secs(1)), Ordering::Relaxed);
         assert_eq!(picked(), 0);
     }
 
@@ -271,7 +306,7 @@ mod tests {
     async fn a_call_that_is_made_again_goes_to_another_replica() {
         let Replicas(turns) = Replicas::new("http://127.0.0.1:1,http://127.0.0.1:2").unwrap();
         let later = turns.until(Duration::from_secs(60));
-        turns.replicas.iter().for_each(|replica| replica.passed_over.store(later, Ordering::Relaxed));
+        turns.replicas().iter().for_each(|replica| replica.passed_over.store(later, Ordering::Relaxed));
         for _ in 0..9 {
             let tried = Tried::default();
             let mut places = Vec::new();
@@ -284,14 +319,14 @@ mod tests {
             assert!(places.len() == 3 && places[0] != places[1] && places[1] != places[2], "{places:?}");
         }
         let Replicas(alone) = Replicas::new("http://127.0.0.1:1").unwrap();
-        assert_eq!((alone.pick(None), alone.pick(Some(0))), (0, 0));
+        assert_eq!((alone.pick(None).0, alone.pick(Some(0)).0), (0, 0));
     }
 
     #[tokio::test]
     async fn a_replica_that_says_nothing_is_passed_over_for_longer_and_longer() {
         let Replicas(turns) = Replicas::new("http://127.0.0.1:1,http://127.0.0.1:2").unwrap();
-        let passed_over = |at: usize| turns.replicas[at].passed_over.load(Ordering::Relaxed);
-        let at = |call: &UnderWay<'_>| usize::from(std::ptr::eq(call.replica, &raw const turns.replicas[1]));
+        let passed_over = |at: usize| turns.replicas()[at].passed_over.load(Ordering::Relaxed);
+        let at = |call: &UnderWay<'_>| usize::from(Arc::ptr_eq(&call.replica, &turns.replicas()[1]));
         let given_up = UnderWay::begin(&turns, "/a.B/C", None);
         let first = at(&given_up);
         drop(given_up);
@@ -304,19 +339,19 @@ mod tests {
                 call = UnderWay::begin(&turns, "/a.B/C", None);
             }
             // As if it had begun so long ago, and had been given up for the first time.
-            turns.replicas[first].failed_at.store(0, Ordering::Relaxed);
+            turns.replicas()[first].failed_at.store(0, Ordering::Relaxed);
             call.begun -= PATIENCE;
             drop(call);
             let wait = u128::from(passed_over(first)) - turns.start.elapsed().as_millis();
             assert!(wait <= pause.as_millis() && wait > pause.as_millis() / 2, "{wait} ms, not {pause:?}");
             // One that was under way when it failed says nothing new.
-            let failures = turns.replicas[first].failures.load(Ordering::Relaxed);
-            turns.replicas[first].failed_at.store(u64::MAX, Ordering::Relaxed);
+            let failures = turns.replicas()[first].failures.load(Ordering::Relaxed);
+            turns.replicas()[first].failed_at.store(u64::MAX, Ordering::Relaxed);
             let begun = Instant::now() - PATIENCE;
             let (method, answer) = (String::new(), None);
-            drop(UnderWay { turns: &turns, replica: &turns.replicas[first], begun, method, answer });
-            assert_eq!(turns.replicas[first].failures.load(Ordering::Relaxed), failures);
-            turns.replicas[first].passed_over.store(1, Ordering::Relaxed);
+            drop(UnderWay { turns: &turns, replica: turns.replicas()[first].clone(), begun, method, answer });
+            assert_eq!(turns.replicas()[first].failures.load(Ordering::Relaxed), failures);
+            turns.replicas()[first].passed_over.store(1, Ordering::Relaxed);
             pause = (pause * 2).min(LONGEST_PASSED_OVER);
         }
         let mut call = UnderWay::begin(&turns, "/a.B/C", None);
@@ -324,7 +359,7 @@ mod tests {
             call = UnderWay::begin(&turns, "/a.B/C", None);
         }
         call.end(Some(Code::Ok));
-        assert_eq!((passed_over(first), turns.replicas[first].failures.load(Ordering::Relaxed)), (0, 0));
+        assert_eq!((passed_over(first), turns.replicas()[first].failures.load(Ordering::Relaxed)), (0, 0));
     }
 
     #[tokio::test]
