@@ -176,7 +176,7 @@ async fn customers_do_not_wait_for_the_broker() {
     let notices = "SELECT count(*) FROM users.notifications WHERE order_id = $1";
     let order = buyer.place(product, 1, "pm_card_visa").await;
     shop.eventually(notices, order.parse().unwrap(), 2).await;
-    // RabbitMQ itself does not survive a kill in the first second of a quorum queue's life: docs/ARCHITECTURE.md.
+    // RabbitMQ itself does not survive a kill in the first second of a quorum queue's life: docs/reliability.md.
     tokio::time::sleep(Duration::from_secs(2)).await;
 
     shop.kill("rabbitmq");

@@ -2,6 +2,7 @@
 //! and nowhere else, and its client hears of a success with a warning.
 //! <https://www.postgresql.org/docs/current/warm-standby.html#SYNCHRONOUS-REPLICATION>
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -38,23 +39,22 @@ pub async fn scene(shop: &Shop, cluster: &Cluster, roles: &Roles, found: &mut Fo
     let cancelled = cancel_one(cluster, &machine.address);
     let asked = async {
         let begun = Instant::now();
-        let mut answers = Vec::new();
+        let (mut answers, mut granted) = (Vec::new(), BTreeSet::new());
         while begun.elapsed() < WAIT {
             let order = buyer.order(&key, product, 1, "pm_card_visa");
-            answers.push(match timeout(WAIT.saturating_sub(begun.elapsed()), send(order)).await {
-                Ok(Ok(answer)) => answer.status.as_u16(),
-                _ => 0,
-            });
+            let answer = timeout(WAIT.saturating_sub(begun.elapsed()), send(order)).await;
+            let answer = answer.ok().and_then(Result::ok);
+            answers.push(answer.as_ref().map_or(0, |answer| answer.status.as_u16()));
+            granted.extend(answer.filter(|answer| answer.status.as_u16() == 201).map(|answer| answer.id()));
             sleep(Duration::from_millis(500)).await;
         }
-        answers
+        (answers, granted)
     };
-    let (cancelled, answers) = tokio::join!(cancelled, asked);
+    let (cancelled, (answers, granted)) = tokio::join!(cancelled, asked);
     // The other standby has it all, and may not take over, as no commit has waited for it.
     let dead = cluster.power_off(primary);
     cluster.mend(&[standby])?;
     dead?;
-    let told_of = answers.contains(&201);
     found.notes.push(format!("while commits waited, an order was answered by {answers:?} (0: nothing)"));
 
     let begun = Instant::now();
@@ -70,11 +70,18 @@ pub async fn scene(shop: &Shop, cluster: &Cluster, roles: &Roles, found: &mut Fo
         Some(order) => {
             let seconds = begun.elapsed().as_secs_f64();
             found.notes.push(format!("its key found out after {seconds:.1} s that it is {order}"));
-            if told_of && !there(shop, order).await {
-                found.broken.push(format!("order {order}, which was answered for, is lost"));
-            }
         }
         None => found.broken.push(format!("an order under key {key} never had an answer")),
+    }
+    // One key, one order, whenever it was answered.
+    let granted: BTreeSet<String> = granted.into_iter().chain(order).collect();
+    if granted.len() > 1 {
+        found.broken.push(format!("key {key} had several orders: {granted:?}"));
+    }
+    for order in &granted {
+        if !there(shop, order).await {
+            found.broken.push(format!("order {order}, which was answered for, is lost"));
+        }
     }
     match cancelled? {
         Some(id) if is_lost(shop, id).await => found.notes.push(
