@@ -14,11 +14,12 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::postgres::{PgConnection, PgListener, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgListener, PgPoolOptions};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 pub use connection::{Connection, Transaction, begin, begin_with};
+pub(crate) use errors::outcome_unknown;
 pub use errors::{Defect, Kind, given_up, is_transient, kind, money, timed_out, violated_constraint};
 pub use pool::Pool;
 
@@ -30,7 +31,7 @@ use watch::Watch;
 /// How long a start waits for the database to come up.
 const START_DEADLINE: Duration = Duration::from_secs(60);
 
-/// How long it waits for one that takes writes, where there is one that does not: a failover may be under way.
+/// How long it waits for one that takes writes, where the only one there is does not: it may be promoted.
 const STANDBY_DEADLINE: Duration = Duration::from_secs(4);
 
 /// For the questions to a pooler at the start.
@@ -43,7 +44,8 @@ const MIGRATION_DEADLINE: Duration = Duration::from_secs(3600);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// A pool on `schema` with its migrations applied and, where they can be had, its connections open. Waits up to a
-/// minute for the database to come up, and four seconds for a standby to be promoted.
+/// minute for the database to come up, as long for one of several to take over, and four seconds for an only standby to be
+/// promoted.
 pub async fn open(config: &Backends, schema: &str, migrators: &[&Migrator]) -> anyhow::Result<Pool> {
     let pooled = config.database_pooler == Pooler::Transaction;
     let (direct_setting, direct_url) = match (&config.database_direct_url, pooled) {
@@ -135,25 +137,31 @@ fn of_any_version(migrator: &Migrator) -> Migrator {
     patient
 }
 
-/// A connection, and what is cancelled when its server is replaced.
+/// A connection, and what is cancelled when its server is replaced. Of several hosts one may be about to take over, as
+/// when the primary has just gone: that is waited for like a database that comes up.
 async fn connect_patiently(server: &Server) -> anyhow::Result<(PgConnection, CancellationToken)> {
     let started = Instant::now();
+    let mut standby_met: Option<Instant> = None;
     loop {
         match server.open().await {
             Ok(opened) => return Ok(opened),
             Err(error) if is_read_only(&error) => {
+                let waited = standby_met.get_or_insert_with(Instant::now).elapsed();
+                let patience = if server.has_several_hosts() { START_DEADLINE } else { STANDBY_DEADLINE };
                 ensure!(
-                    started.elapsed() < STANDBY_DEADLINE,
+                    waited < patience,
                     "the database server is a standby or read-only: name the primary, or list all servers as in \
                      postgres://role:password@one,two/dockside?target_session_attrs=read-write"
                 );
                 tracing::warn!(%error, "db.waiting");
             }
             Err(error) if is_unannounced(&error) => {
-                return Err(error).context(
-                    "DATABASE_URL leads to a pooler: set DATABASE_POOLER=transaction and DATABASE_DIRECT_URL, \
-                     or name PostgreSQL itself",
-                );
+                return Err(error).with_context(|| match server.setting() {
+                    "DATABASE_URL" => "DATABASE_URL leads to a pooler: set DATABASE_POOLER=transaction and \
+                                       DATABASE_DIRECT_URL, or name PostgreSQL itself"
+                        .to_owned(),
+                    direct => format!("{direct} leads to a pooler: it has to name PostgreSQL itself"),
+                });
             }
             Err(error) if is_transient(&error) && started.elapsed() < START_DEADLINE => {
                 tracing::warn!(%error, "db.waiting");
@@ -162,6 +170,19 @@ async fn connect_patiently(server: &Server) -> anyhow::Result<(PgConnection, Can
         }
         sleep(Duration::from_millis(250)).await;
     }
+}
+
+/// How the server that takes writes is reached, of those that `url` lists. For programs of operators, whose statements may
+/// take longer than [`Connection`] lets them: who uses it sets limits of their own. `setting` is named in errors.
+pub async fn primary(setting: &'static str, url: &str) -> anyhow::Result<PgConnectOptions> {
+    let mut hosts = address::parse(setting, url)?;
+    if hosts.len() > 1 {
+        let server = Server::new(setting, url, "operator", Session::Direct)?;
+        let (connection, _) = server.open().await.context("none of the database servers takes writes")?;
+        drop(connection);
+        return Ok(hosts.swap_remove(server.last()));
+    }
+    hosts.pop().context("no database server is named")
 }
 
 impl Pool {

@@ -20,7 +20,7 @@ use tower_http::trace::TraceLayer;
 
 pub use call::{Retries, call, request};
 pub use replicas::{Replicas, channel};
-pub use status::{from_sqlx, internal, invalid, is_transient, refusal, unavailable};
+pub use status::{from_sqlx, internal, invalid, is_transient, outcome_unknown, refusal, unavailable};
 
 use crate::admission::Admission;
 use crate::telemetry::{self, Call};
@@ -31,8 +31,8 @@ type Traced = tower::layer::util::Stack<
     tower::layer::util::Identity,
 >;
 
-/// A client's calls all go through one connection, to one replica. That it ends
-/// now and then, between calls, lets clients find replicas that are new.
+/// A client that does not look its peer's name up again sends all calls to one replica. That its connection ends now and
+/// then, between calls, lets it find others.
 const CONNECTION_AGE: Duration = Duration::from_secs(60);
 
 /// A connection, idle or not, whose peer doesn't answer a ping (HTTP/2's own, RFC 9113, section 6.7) is ended, and the

@@ -11,7 +11,7 @@ use axum::Router;
 use axum::http::{StatusCode, header};
 use axum::middleware;
 use axum::routing::get;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::parameters::{self, Known};
@@ -36,8 +36,8 @@ pub fn document<S: Clone + Send + Sync + 'static>(
     document["components"]["schemas"]["Problem"] = problem_schema();
     let paths = document["paths"].as_object_mut();
     let operations = paths.into_iter().flatten().filter_map(|(_, path)| path.as_object_mut());
-    for operation in operations.flat_map(Map::values_mut).filter(|operation| operation.is_object()) {
-        complete(operation);
+    for (method, operation) in operations.flatten().filter(|(_, operation)| operation.is_object()) {
+        complete(method, operation);
     }
     link(&mut document["paths"]);
     describe_inline(&mut document);
@@ -103,7 +103,7 @@ pub fn router<S: Clone + Send + Sync + 'static>(
 }
 
 /// Adds the answers that an operation has for being one of its kind, and writes out its own problems.
-fn complete(operation: &mut Value) {
+fn complete(method: &str, operation: &mut Value) {
     let mut problems = Problems::new();
     let mut add = |status: u16, code: &str| {
         let codes: &mut Vec<String> = problems.entry(status).or_default();
@@ -157,6 +157,9 @@ fn complete(operation: &mut Value) {
     add(429, "rate_limited");
     add(500, "internal_error");
     add(503, "service_unavailable");
+    if method != "get" {
+        add(503, "outcome_unknown");
+    }
     for (status, codes) in problems {
         operation["responses"][status.to_string()] = problem_response(status, &codes);
     }
@@ -325,7 +328,11 @@ mod tests {
         assert_eq!(described("422"), "`unknown_thing`, `validation_failed`, `idempotency_key_reused`");
         assert_eq!(described("409"), "`sold_out`, `idempotency_in_progress`");
         let headers = |status: &str| -> Vec<&String> {
-            operation["responses"][status]["headers"].as_object().into_iter().flat_map(Map::keys).collect()
+            operation["responses"][status]["headers"]
+                .as_object()
+                .into_iter()
+                .flat_map(serde_json::Map::keys)
+                .collect()
         };
         assert_eq!(headers("201"), ["Idempotency-Replayed"]);
         assert_eq!(headers("409"), ["Idempotency-Replayed", "Retry-After"]);

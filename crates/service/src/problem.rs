@@ -112,6 +112,11 @@ impl Problem {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "service_unavailable", detail).with_retry_after(1)
     }
 
+    /// 503: it may have been done, or may be done in a while. Repeated with its key, if it had one, it says which.
+    pub fn outcome_unknown(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "outcome_unknown", detail).with_retry_after(1)
+    }
+
     /// 500. What went wrong belongs into the log, not in here.
     pub fn internal() -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "Something went wrong on our side.")
@@ -135,10 +140,17 @@ impl Problem {
     }
 }
 
-/// A database error at the boundary: busy or away is 503, anything else is
-/// logged here, once, and becomes a 500.
+/// A database error at the boundary: busy or away is 503, and so is a COMMIT without an answer, with a code of its own.
+/// Anything else is logged here, once, and becomes a 500.
 impl From<sqlx::Error> for Problem {
     fn from(error: sqlx::Error) -> Self {
+        if crate::db::kind(&error) == crate::db::Kind::OutcomeUnknown {
+            tracing::warn!(error = %error, "db.outcome_unknown");
+            return Self::outcome_unknown(
+                "The database did not say whether the change was made. Repeat the request with the same \
+                 Idempotency-Key; without a key, look whether it was made before you repeat it.",
+            );
+        }
         if crate::db::is_transient(&error) {
             tracing::warn!(error = %error, "db.unavailable");
             return Self::unavailable("The service is busy or its database is away; try again.");

@@ -14,6 +14,7 @@ use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::{AssertSqlSafe, Executor, PgPool, SqlSafeStr};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
+use tonic_types::StatusExt;
 
 fn backends(database_url: String, connections: u32) -> Backends {
     Backends::new(database_url, connections, testing::NO_BROKER.to_owned())
@@ -134,6 +135,19 @@ async fn a_server_that_takes_no_writes_is_refused_at_the_start_and_never_lent() 
     let error = db::open(&backends(url.clone(), 2), "shop", &[]).await.expect_err("a refusal");
     assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
     assert!(error.to_string().contains("target_session_attrs=read-write"), "{error:#}");
+    // One of several takes over when the cluster has decided on it: later than an only server is waited for.
+    let mut two: reqwest::Url = url.parse().unwrap();
+    let (host, port) = (two.host_str().unwrap().to_owned(), two.port().unwrap_or(5432));
+    two.set_query(Some("target_session_attrs=read-write"));
+    let two = two.as_str().replacen(&format!("{host}:{port}"), &format!("{host}:{port},{host}:{port}"), 1);
+    let two = backends(two, 2);
+    let promoted = async {
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        read_only(false).await;
+    };
+    let (opened, ()) = tokio::join!(db::open(&two, "shop", &[]), promoted);
+    drop(opened.unwrap());
+    read_only(true).await;
 
     // Whoever has a session from before, and is told by it, gets no other one to the same server.
     let kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -198,6 +212,11 @@ async fn a_commit_that_takes_long_is_of_unknown_outcome_and_keeps_its_connection
     sqlx::query("INSERT INTO t VALUES (1)").execute(&mut *transaction).await.unwrap();
     let error = transaction.commit().await.unwrap_err();
     assert_eq!(db::kind(&error), Kind::OutcomeUnknown, "{error}");
+    // A client is told that it may have been done, and not that it was not.
+    let details = service::grpc::from_sqlx(&error).get_details_error_info().unwrap();
+    assert_eq!(details.reason, "outcome_unknown");
+    let problem = service::Problem::from(error);
+    assert_eq!((problem.status.as_u16(), problem.code.as_str()), (503, "outcome_unknown"));
     // Its place in the pool is not given to another, who would soon wait there too.
     assert!(matches!(pool.acquire().await, Err(sqlx::Error::PoolTimedOut)));
     let written = async || {

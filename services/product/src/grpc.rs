@@ -8,9 +8,9 @@ use futures_util::future::join_all;
 use opentelemetry::metrics::Counter;
 use proto::product::v1 as wire;
 use service::batch::{BUDGET, Batcher, split};
-use service::db::{Connection, Pool};
+use service::db::{Connection, Kind, Pool};
 use service::failpoint;
-use service::grpc::{from_sqlx, invalid, unavailable};
+use service::grpc::{from_sqlx, invalid, outcome_unknown, unavailable};
 use service::peer::Callers;
 use service::telemetry;
 use tokio::time::timeout;
@@ -111,10 +111,10 @@ where
 
 /// What is transient was logged for the whole batch.
 fn status(error: &sqlx::Error) -> Status {
-    if service::db::is_transient(error) {
-        unavailable("the database is busy or away")
-    } else {
-        from_sqlx(error)
+    match service::db::kind(error) {
+        Kind::OutcomeUnknown => outcome_unknown(),
+        Kind::OtherConnection | Kind::Later => unavailable("the database is busy or away"),
+        Kind::Statement => from_sqlx(error),
     }
 }
 

@@ -5,13 +5,16 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::db::{Kind, kind, outcome_unknown};
+
 /// From the failure of the whole on, no part is begun after so long: what has queued up meanwhile is waited for too, and
 /// who calls another service waits three seconds.
 pub const BUDGET: Duration = Duration::from_secs(2);
 
 /// Does `work` on all of a batch in one transaction or, where that fails, on ever smaller parts, so that a bad item
 /// fails alone. `work` gets the places of its items, and so many answers come back as there are `items`, in order. When
-/// the database goes away, or the time is up, what is left is given up with an error that is transient.
+/// the database goes away, or the time is up, what is left is given up with an error that is transient. Items whose COMMIT
+/// was not answered are told so: they may be done.
 pub async fn split<T, F>(items: usize, work: impl Fn(Range<usize>) -> F) -> Vec<sqlx::Result<T>>
 where
     F: Future<Output = sqlx::Result<Vec<T>>>,
@@ -35,6 +38,9 @@ where
             Ok(done) => answers.extend(done.into_iter().map(Ok)),
             Err(error) if crate::db::is_transient(&error) => {
                 tracing::warn!(%error, items = items - start, "batch.unavailable");
+                if kind(&error) == Kind::OutcomeUnknown {
+                    answers.resize_with(end, || Err(outcome_unknown()));
+                }
                 break;
             }
             Err(error) if end - start == 1 => answers.push(Err(error)),
@@ -98,6 +104,25 @@ mod tests {
     async fn nothing_more_is_tried_once_the_database_is_away() {
         // All, the first half, the second; and of that the first: away.
         assert_eq!(tried(&[11], 3).await, ((1..=8).collect(), 4));
+    }
+
+    #[tokio::test]
+    async fn an_item_whose_commit_was_not_answered_is_told_that_it_may_be_done() {
+        let parts = Cell::new(0);
+        let answers = split(4, |part| {
+            parts.set(parts.get() + 1);
+            let nth = parts.get();
+            async move {
+                match nth {
+                    1 => Err(Defect("a bad item").into()),
+                    2 => Err::<Vec<()>, _>(outcome_unknown()),
+                    _ => Ok(vec![(); part.len()]),
+                }
+            }
+        });
+        let kinds: Vec<Kind> =
+            answers.await.iter().map(|answer| kind(answer.as_ref().unwrap_err())).collect();
+        assert_eq!(kinds, [Kind::OutcomeUnknown, Kind::OutcomeUnknown, Kind::Later, Kind::Later]);
     }
 
     #[tokio::test]

@@ -52,7 +52,8 @@ fn of_code(code: &str) -> Kind {
     }
 }
 
-/// Whether the same call may well succeed later: anything but [`Kind::Statement`].
+/// Whether the same call may well succeed later: anything but [`Kind::Statement`]. After [`Kind::OutcomeUnknown`] it may
+/// also have succeeded already.
 pub fn is_transient(error: &sqlx::Error) -> bool {
     kind(error) != Kind::Statement
 }
@@ -134,6 +135,11 @@ impl From<Unanswered> for sqlx::Error {
 /// For what is left of a batch that is given up.
 pub fn given_up() -> sqlx::Error {
     Unanswered::GivenUp.into()
+}
+
+/// For each item of a batch whose COMMIT was not answered.
+pub(crate) fn outcome_unknown() -> sqlx::Error {
+    Unanswered::Commit.into()
 }
 
 fn unanswered(error: &sqlx::Error) -> Option<&Unanswered> {

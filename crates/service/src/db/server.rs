@@ -101,6 +101,8 @@ impl Session {
 
 #[derive(Debug)]
 pub(super) struct Server {
+    /// What its address is called in errors.
+    setting: &'static str,
     hosts: Vec<PgConnectOptions>,
     session: Session,
     /// The host that was writable last: the first to be tried.
@@ -125,7 +127,7 @@ struct Present {
 
 impl Server {
     /// `setting` is what `url` is called in errors. With `schema` as search path, but where a pooler is between.
-    pub fn new(setting: &str, url: &str, schema: &str, session: Session) -> anyhow::Result<Self> {
+    pub fn new(setting: &'static str, url: &str, schema: &str, session: Session) -> anyhow::Result<Self> {
         let with_settings = |options: PgConnectOptions| {
             let options = options.application_name(schema);
             match session {
@@ -135,6 +137,7 @@ impl Server {
             }
         };
         Ok(Self {
+            setting,
             hosts: address::parse(setting, url)?.into_iter().map(with_settings).collect(),
             session,
             last: AtomicUsize::new(0),
@@ -145,9 +148,23 @@ impl Server {
         })
     }
 
-    /// How the host that was writable last is reached.
+    pub fn setting(&self) -> &'static str {
+        self.setting
+    }
+
+    /// Whether one host may take over from another.
+    pub fn has_several_hosts(&self) -> bool {
+        self.hosts.len() > 1
+    }
+
+    /// The place in the list of the host that was writable last.
+    pub fn last(&self) -> usize {
+        self.last.load(Ordering::Relaxed)
+    }
+
+    /// How that host is reached.
     pub fn options(&self) -> PgConnectOptions {
-        self.hosts[self.last.load(Ordering::Relaxed)].clone()
+        self.hosts[self.last()].clone()
     }
 
     /// A connection to the present server.
@@ -164,7 +181,7 @@ impl Server {
 
     /// A connection to the first host that takes writes, and what is cancelled when that server is replaced.
     pub async fn open(&self) -> sqlx::Result<(PgConnection, CancellationToken)> {
-        let first = self.last.load(Ordering::Relaxed);
+        let first = self.last();
         let mut attempts: FuturesUnordered<_> = (0..self.hosts.len())
             .map(|turn| async move {
                 let host = (first + turn) % self.hosts.len();

@@ -39,6 +39,10 @@ fn refuse(status: Code, code: &str, message: &str, field: Option<&str>) -> Statu
 
 /// A database error at the gRPC boundary.
 pub fn from_sqlx(error: &sqlx::Error) -> Status {
+    if crate::db::kind(error) == crate::db::Kind::OutcomeUnknown {
+        tracing::warn!(%error, "db.outcome_unknown");
+        return outcome_unknown();
+    }
     if crate::db::is_transient(error) {
         tracing::warn!(%error, "db.unavailable");
         return unavailable("the database is busy or away");
@@ -50,6 +54,12 @@ pub fn from_sqlx(error: &sqlx::Error) -> Status {
 /// The call may be made again.
 pub fn unavailable(message: &str) -> Status {
     refusal(Code::Unavailable, "service_unavailable", message)
+}
+
+/// The call may be made again: it may have been carried out, or be carried out in a while.
+pub fn outcome_unknown() -> Status {
+    let message = "the database did not say whether the change was made";
+    refusal(Code::Unavailable, "outcome_unknown", message)
 }
 
 pub fn internal() -> Status {

@@ -25,7 +25,6 @@ use service::Problem;
 use service::db::Connection;
 use service::extract::not_null;
 use service::validate::Invalid;
-use sqlx::postgres::{PgDatabaseError, PgSeverity};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -196,14 +195,11 @@ pub enum ApplyError {
 }
 
 impl ApplyError {
-    /// An error of COMMIT. One that PostgreSQL reports of the transaction rolled it back; one
-    /// that ends the connection may come after the commit as well as before.
     pub fn at_commit(error: sqlx::Error) -> Self {
-        let severity = error
-            .as_database_error()
-            .and_then(|error| error.try_downcast_ref::<PgDatabaseError>())
-            .map(PgDatabaseError::severity);
-        if severity == Some(PgSeverity::Error) { Self::Database(error) } else { Self::Unsure(error) }
+        match service::db::kind(&error) {
+            service::db::Kind::OutcomeUnknown => Self::Unsure(error),
+            _ => Self::Database(error),
+        }
     }
 }
 

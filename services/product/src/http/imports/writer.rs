@@ -72,7 +72,7 @@ fn told(error: ApplyError) -> Problem {
         error @ ApplyError::Unsure(_) => {
             tracing::error!(%error, "import.unsure");
             let detail = "Whether the last lines were written is not known; look, and send the rest again.";
-            Problem::unavailable(detail)
+            Problem::outcome_unknown(detail)
         }
     }
 }
