@@ -7,7 +7,7 @@ mod text;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use clap::CommandFactory;
 use clap::error::ErrorKind;
 use messaging::topology::Topology;
@@ -18,15 +18,23 @@ use operator::saga::Stuck;
 use operator::{outbox, saga, trace};
 use serde_json::json;
 use sqlx::PgPool;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::postgres::PgPoolOptions;
 
 use crate::cli::{Cli, Command, Dlq, Outbox, Reconcile, Saga, Settings};
+
+/// For one command. A database that has gone without a word would else be waited for for ever.
+const LONGEST: Duration = Duration::from_secs(30 * 60);
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let done = async {
         let cli: Cli = service::config::load()?;
-        run(cli).await
+        // Again and again: each comparison has its own limit.
+        if matches!(&cli.command, Command::Reconcile(Reconcile { every: Some(_), .. })) {
+            return run(cli).await;
+        }
+        let late = |_| Err(anyhow!("not done within {} minutes", LONGEST.as_secs() / 60));
+        tokio::time::timeout(LONGEST, run(cli)).await.unwrap_or_else(late)
     };
     match done.await {
         Ok(true) => ExitCode::SUCCESS,
@@ -188,7 +196,7 @@ fn show(settings: &Settings, json: &serde_json::Value, text: &str) {
 
 async fn database(settings: &Settings) -> Result<PgPool> {
     let url = need(settings.database_url.as_deref(), "DATABASE_URL");
-    let options: PgConnectOptions = url.parse().context("DATABASE_URL is not a PostgreSQL URL")?;
+    let options = service::db::primary("DATABASE_URL", url).await?;
     // To compare years of orders may take longer than a request may.
     let options = options.application_name("operator").options([("statement_timeout", "10min")]);
     let pool = PgPoolOptions::new().max_connections(2).acquire_timeout(Duration::from_secs(10));
