@@ -1,6 +1,7 @@
 //! Putting the service together.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use aws_lc_rs::hmac;
 use identity::Verifier;
@@ -56,7 +57,11 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
         config.payment_return_url.as_deref(),
         times.provider_call,
     )?;
-    let (stream, announced) = OrderStream::new(pool.clone(), config.event_listeners);
+    let (stream, announced) = OrderStream::new(
+        pool.clone(),
+        config.event_listeners,
+        Duration::from_secs(config.event_poll_seconds),
+    );
     let calls = Calls { payments, products: products.clone() };
     let stop = lifecycle.stopping();
     let sagas = Sagas::new(pool.clone(), outbox.clone(), stream.clone(), calls, times, stop);

@@ -69,6 +69,9 @@ pub struct Config {
     /// Most clients that listen to orders' events at the same time; more get 503.
     #[arg(long, env = "EVENT_LISTENERS", default_value_t = 2000)]
     pub event_listeners: usize,
+    /// Seconds until a change that no listener was told of is found by polling.
+    #[arg(long, env = "EVENT_POLL_SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=30))]
+    pub event_poll_seconds: u64,
     /// Currency of an empty cart's total, ISO 4217.
     #[arg(long, env = "CURRENCY", default_value = "EUR")]
     pub currency: Currency,

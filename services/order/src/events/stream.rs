@@ -41,10 +41,9 @@ const LOAD: usize = 100;
 
 /// Longest wait for the connection that hears of them; polling waits with it.
 const CONNECT: Duration = Duration::from_secs(2);
-const POLL_EVERY: Duration = Duration::from_secs(5);
 /// Longest wait for the sign that the connection still leads to PostgreSQL, asked for at each poll.
 const BEAT: Duration = Duration::from_secs(2);
-/// The same while there is no connection that listens.
+/// Between two polls while there is no connection that listens.
 const POLL_WITHOUT_LISTENER: Duration = Duration::from_secs(1);
 
 /// A change of an order's status, as a Server-Sent Event.
@@ -109,6 +108,7 @@ struct Inner {
     slots: Arc<Semaphore>,
     watched: Mutex<HashMap<OrderId, Watched>>,
     changed: mpsc::Sender<OrderId>,
+    poll_every: Duration,
 }
 
 /// A place among an order's listeners; dropping it frees it.
@@ -155,8 +155,9 @@ impl Drop for Listener {
 }
 
 impl OrderStream {
-    /// With room for `most` listeners, and the other end of [`OrderStream::announce`].
-    pub fn new(pool: Pool, most: usize) -> (Self, mpsc::Receiver<OrderId>) {
+    /// With room for `most` listeners, and the other end of [`OrderStream::announce`]. Changes that nobody announced are
+    /// looked for each `poll_every`.
+    pub fn new(pool: Pool, most: usize, poll_every: Duration) -> (Self, mpsc::Receiver<OrderId>) {
         let (changed, announced) = mpsc::channel(ANNOUNCED);
         let slots = Arc::new(Semaphore::new(most));
         let (free, description) = (slots.clone(), "Streams of an order's events that are open.");
@@ -165,7 +166,7 @@ impl OrderStream {
         });
         let description = "Most streams that may be open.";
         observed("order.stream.listeners.limit", "{listener}", description, &[], move || Some(most));
-        (Self(Arc::new(Inner { pool, slots, watched: Mutex::default(), changed })), announced)
+        (Self(Arc::new(Inner { pool, slots, watched: Mutex::default(), changed, poll_every })), announced)
     }
 
     /// A place among the order's listeners; `None` when all are taken. Read the
@@ -209,14 +210,20 @@ impl OrderStream {
         let mut polled = Instant::now();
         loop {
             pulse.beat();
-            if listener.is_none() {
+            let listened = listener.is_some();
+            if !listened {
                 listener = tokio::select! {
                     () = stop.cancelled() => return,
                     listener = listen(&self.0.pool) => listener,
                 };
             }
             // However much arrives: a single change may have been missed all the same.
-            let due = polled + if listener.is_some() { POLL_EVERY } else { POLL_WITHOUT_LISTENER };
+            let due = match (listened, listener.is_some()) {
+                (true, true) => polled + self.0.poll_every,
+                // What changed before it listened was announced to nobody.
+                (false, true) => Instant::now(),
+                _ => polled + POLL_WITHOUT_LISTENER,
+            };
             let received = tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
@@ -227,7 +234,9 @@ impl OrderStream {
                 Some(orders) => Ok(orders),
                 // Something may have been missed.
                 None => {
-                    beat(&mut listener).await;
+                    if listened {
+                        beat(&mut listener).await;
+                    }
                     polled = Instant::now();
                     self.poll().await
                 }

@@ -221,7 +221,7 @@ mod tests {
 
     fn open() -> OrderStream {
         let nowhere = Pool::lazy("postgres://127.0.0.1:1/none", "orders", 1).expect("an address");
-        OrderStream::new(nowhere, 1).0
+        OrderStream::new(nowhere, 1, Duration::from_secs(5)).0
     }
 
     /// Waits until the stream's place is free again.

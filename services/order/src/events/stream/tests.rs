@@ -52,7 +52,7 @@ async fn a_connection_whose_other_end_has_vanished_is_given_up_for_another() {
     let (login, target) = before.rsplit_once('@').unwrap();
     let way = Way::default();
     let through = format!("{login}@{}/{name}", way.to(target.to_owned()).await);
-    let stream = OrderStream::new(Pool::lazy(&through, "orders", 2).unwrap(), 1).0;
+    let stream = OrderStream::new(Pool::lazy(&through, "orders", 2).unwrap(), 1, Duration::from_secs(5)).0;
     let pool = Pool::lazy(&database, "orders", 2).unwrap();
     let stop = CancellationToken::new();
     let hearing = tokio::spawn(stream.receive(stop.clone(), Pulse::unwatched()));
