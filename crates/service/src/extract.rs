@@ -113,7 +113,8 @@ pub fn media_type(headers: &HeaderMap) -> Option<String> {
 }
 
 /// A query string: 422 when it doesn't fit `T`. Take fields as
-/// `Option<String>` and parse them, so that messages name the parameter.
+/// `Option<String>` and parse them, so that messages name the parameter. In `q`, what somebody searches for, control
+/// characters are blanks; anywhere else they are refused.
 #[derive(Clone, Debug)]
 pub struct Query<T>(pub T);
 
@@ -127,7 +128,11 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
         let pairs = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(&parts.uri)
             .map_err(|_| invalid("", "The query string can't be read."))?;
         let mut fields = serde_json::Map::new();
-        for (name, value) in pairs.0 {
+        for (name, mut value) in pairs.0 {
+            // What people type or paste, in which nothing is an error.
+            if name == "q" {
+                value = value.replace(char::is_control, " ");
+            }
             if value.chars().any(char::is_control) {
                 return Err(invalid(&name, "Control characters are not accepted."));
             }

@@ -109,9 +109,9 @@ pub fn updated(product: &Product) -> NewEvent {
 }
 
 /// Adds a product with its stock. 409 `sku_taken`, 422 `unknown_category`.
-pub async fn create(connection: &mut Connection, new: NewProduct) -> Result<Product, Problem> {
+pub async fn create(connection: &mut Connection, mut new: NewProduct) -> Result<Product, Problem> {
     store::take_turn_to_add(connection).await?;
-    require_category(connection, &new.form.category).await?;
+    new.form.category = require_category(connection, &new.form.category).await?;
     let id = Uuid::now_v7();
     let name = slug(&new.form.name);
     // The end of a UUIDv7 is random, so one suffix is enough.
@@ -166,13 +166,10 @@ pub fn unknown_category(pointer: &str) -> Problem {
     Problem::invalid(vec![FieldError::new(pointer, "unknown_category", detail)])
 }
 
-/// 422 comes before 409, so it can't wait for the foreign key to speak up.
-pub async fn require_category(connection: &mut Connection, slug: &str) -> Result<(), Problem> {
-    if crate::category::store::exists(connection, slug).await? {
-        Ok(())
-    } else {
-        Err(unknown_category("/category"))
-    }
+/// The slug that this category has by now. 422 comes before 409, so it can't wait for the foreign key to speak up.
+pub async fn require_category(connection: &mut Connection, slug: &str) -> Result<String, Problem> {
+    let found = crate::category::store::current_slug(connection, slug).await?;
+    found.ok_or_else(|| unknown_category("/category"))
 }
 
 fn refused(error: sqlx::Error) -> Problem {

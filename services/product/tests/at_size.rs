@@ -152,7 +152,9 @@ fn examples(busiest: &str) -> Vec<Example> {
         for categories in ["NULL", SHELF, DEPARTMENT] {
             let (floors, ceilings) =
                 ("'{0,1000,2500,5000,10000,25000}'", "'{1000,2500,5000,10000,25000,9223372036854775807}'");
-            examples.push(example(&["WITH RECURSIVE each"], &[categories, stock, "501"]));
+            for [min, max] in [["NULL", "NULL"], ["5000", "6000"], ["NULL", "1500"]] {
+                examples.push(example(&["WITH RECURSIVE each"], &[categories, stock, "501", min, max]));
+            }
             let arguments = [floors, ceilings, categories, stock, "501", "'EUR'"];
             examples.push(example(&["SELECT n.count", "(floor, ceiling)"], &arguments));
         }

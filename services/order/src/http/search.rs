@@ -53,7 +53,7 @@ struct AdminQuery {
         ("user_id" = inline(Option<UserId>), Query, description = "Only orders of this user."),
         ("number" = Option<String>, Query, description = "The order with this number, typed with or without dash and capitals.", pattern = "^[2-9FHJKMPRTWXYfhjkmprtwxy]{5}-?[2-9FHJKMPRTWXYfhjkmprtwxy]{5}$"),
         ("email" = Option<String>, Query, description = "Only orders of the account with this e-mail address.", min_length = 1, max_length = 254, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*[^\\s\\u0000-\\u001f\\u007f-\\u009f][^\\u0000-\\u001f\\u007f-\\u009f]*$"),
-        ("q" = Option<String>, Query, description = "Words of the name on the parcel, each at least begun, or the parcel's tracking number.", min_length = 1, max_length = 100, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*[^\\s\\u0000-\\u001f\\u007f-\\u009f][^\\u0000-\\u001f\\u007f-\\u009f]*$"),
+        ("q" = Option<String>, Query, description = "Words of the name on the parcel, each at least begun, or the parcel's tracking number.", min_length = 1, max_length = 100, pattern = "[^\\s\\u0000-\\u001f\\u007f-\\u009f]"),
         ("placed_from" = Option<String>, Query, description = "Only orders placed then or later: RFC 3339, or a date in UTC.", pattern = "^[0-9]{4}-[01][0-9]-[0-3][0-9](T[0-2][0-9]:[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,9})?Z)?$"),
         ("placed_to" = Option<String>, Query, description = "Only orders placed before that; of a date, on that day too.", pattern = "^[0-9]{4}-[01][0-9]-[0-3][0-9](T[0-2][0-9]:[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,9})?Z)?$"),
         ("min_total" = Option<i64>, Query, description = "Only orders that come to this or more, in minor units of `currency`.", minimum = 0),

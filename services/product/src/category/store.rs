@@ -40,13 +40,14 @@ pub(super) async fn uncounted(connection: &mut Connection) -> sqlx::Result<Vec<R
     Ok(rows.map(|row| Row { slug: row.slug, name: row.name, parent: row.parent, count: 0 }).collect())
 }
 
-/// Whether there is a category with this slug.
-pub async fn exists(connection: &mut Connection, slug: &str) -> sqlx::Result<bool> {
+/// The slug of the category that has this one, or had it before.
+pub async fn current_slug(connection: &mut Connection, slug: &str) -> sqlx::Result<Option<String>> {
     sqlx::query_scalar!(
-        r#"SELECT EXISTS (SELECT FROM products.categories WHERE slug = $1) AS "exists!""#,
+        "SELECT slug FROM products.categories WHERE slug = COALESCE(
+             (SELECT category FROM products.category_redirects WHERE slug = $1), $1)",
         slug
     )
-    .fetch_one(connection)
+    .fetch_optional(connection)
     .await
 }
 

@@ -161,8 +161,8 @@ async fn update(
     let accepted = ["application/merge-patch+json", "application/json"];
     let patch = body.json_with_texts(&accepted, &product::TEXTS)?;
     let (patch, status) = product::split_status(patch)?;
-    let form = product::merge_patch(&product, patch)?;
-    product::require_category(&mut transaction, &form.category).await?;
+    let mut form = product::merge_patch(&product, patch)?;
+    form.category = product::require_category(&mut transaction, &form.category).await?;
     etag::require_current(&headers, &product)?;
     let status = status.filter(|status| *status != product.status);
     if form == Form::from(&product) && status.is_none() {

@@ -190,8 +190,10 @@ struct Prices {
     within: Option<String>,
     /// Price bands are counted in this one; in none where the shop has several and none is named.
     bands: Option<String>,
-    /// The shop has several, and none is named.
+    /// The shop has several, and what is found may be in any of them.
     are_mixed: bool,
+    /// The shop has several. Known only where facets are counted.
+    are_several: bool,
 }
 
 async fn prices(
@@ -203,7 +205,10 @@ async fn prices(
     let sorts = matches!(filters.sort, Sort::Price | Sort::PriceDown);
     let compares = sorts || filters.min_price.is_some() || filters.max_price.is_some();
     if let Some(named) = &filters.currency {
-        return Ok(Prices { within: Some(named.clone()), bands: Some(named.clone()), are_mixed: false });
+        let are_several = search.facets != Counts::None
+            && matches!(products::currencies(connection).await?, (Some(first), Some(last)) if first != last);
+        let (within, bands) = (Some(named.clone()), Some(named.clone()));
+        return Ok(Prices { within, bands, are_mixed: false, are_several });
     }
     if !compares && search.facets == Counts::None {
         return Ok(Prices::default());
@@ -220,10 +225,11 @@ async fn prices(
                 )]));
             }
             let within = default.clone().filter(|_| compares);
-            Ok(Prices { are_mixed: within.is_none(), within, bands: default })
+            Ok(Prices { are_mixed: within.is_none(), within, bands: default, are_several: true })
         }
         (first, _) => {
-            Ok(Prices { within: first.clone().filter(|_| compares), bands: first, are_mixed: false })
+            let within = first.clone().filter(|_| compares);
+            Ok(Prices { within, bands: first, ..Prices::default() })
         }
     }
 }

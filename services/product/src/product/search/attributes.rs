@@ -48,10 +48,11 @@ pub async fn count(connection: &mut Connection, scope: &Scope<'_>) -> sqlx::Resu
     let (mut counted, capped) = store::count(connection, scope, None).await?;
     let mut capped: BTreeMap<String, bool> = counted.keys().map(|name| (name.clone(), capped)).collect();
     for name in scope.filters.attributes.keys() {
-        let (mut own, own_capped) = store::count(connection, scope, Some(name)).await?;
-        if let Some(values) = own.remove(name) {
-            counted.insert(name.clone(), values);
+        // As products have it, which may be in other case than the filter.
+        let (own, own_capped) = store::count(connection, scope, Some(name)).await?;
+        for (name, values) in own {
             capped.insert(name.clone(), own_capped);
+            counted.insert(name, values);
         }
     }
     let mut facets: Vec<(i64, AttributeFacet)> = counted

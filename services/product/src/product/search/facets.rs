@@ -1,7 +1,7 @@
 //! Counts that come with a search: by category and by price band.
 //!
 //! Each honours all filters but its own: the categories' counts the price range
-//! and not the category, the bands' counts the category and not the range. So
+//! and not the category, the bands' counts the category and not the range, the currencies' counts all but the currency. So
 //! each tells what choosing something else would give.
 //!
 //! Counting ends somewhere, lest a search that fits the whole shop reads it all:
@@ -38,7 +38,7 @@ pub struct Facets {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     price_currency: Option<String>,
-    /// The currencies of what was found, where the shop has several and none is named.
+    /// The currencies of what was found, whichever is named, where the shop has several.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     currencies: Vec<CurrencyFacet>,
     /// With `facets=attributes`: the most common attributes, and their most common values.
@@ -117,7 +117,13 @@ pub async fn count(connection: &mut Connection, scope: &Scope<'_>, wanted: Wante
             currencies: store::currencies(connection, scope).await?,
         },
         // Few of the shop's products, it is to be hoped.
-        (true, _) | (false, Some(false)) => store::together(connection, scope).await?,
+        (true, _) | (false, Some(false)) => {
+            let mut counts = store::together(connection, scope, scope.prices.within.as_deref()).await?;
+            if scope.prices.are_several && scope.prices.within.is_some() {
+                counts.currencies = store::together(connection, scope, None).await?.currencies;
+            }
+            counts
+        }
     };
     let tree = category::uncounted(connection).await?;
     let categories = tree.into_iter().filter_map(|category| node(category, &mut counts.categories)).collect();
@@ -132,7 +138,7 @@ pub async fn count(connection: &mut Connection, scope: &Scope<'_>, wanted: Wante
         Wanted::All => Some(attributes::count(connection, scope).await?),
         Wanted::Some | Wanted::None => None,
     };
-    let currencies = counts.currencies.into_iter().filter(|_| scope.prices.are_mixed);
+    let currencies = counts.currencies.into_iter().filter(|_| scope.prices.are_several);
     Ok(Facets {
         categories,
         price_bands: bands.collect(),

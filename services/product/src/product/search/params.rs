@@ -18,8 +18,8 @@ use crate::product::Status;
 #[into_params(parameter_in = Query)]
 pub struct Params {
     /// What people type, which is text: words, numbers, part of a SKU, in any script. Of all punctuation `"a phrase"`
-    /// and `-without` mean something. Words that no product holds are respelt, and `did_you_mean` says so.
-    #[param(max_length = 200, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$")]
+    /// and `-without` mean something. Words that no product holds are respelt, and `did_you_mean` says so. Of a longer text
+    /// the first 200 characters count.
     q: Option<String>,
     /// A category's slug; those below it are included.
     #[param(min_length = 1, max_length = 64, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$")]
@@ -62,6 +62,15 @@ pub struct Params {
 /// Attributes that a search may filter by.
 const MOST_ATTRIBUTES: usize = 10;
 
+/// Characters of a query that are looked for.
+const MOST_TYPED: usize = 200;
+
+/// What was typed or pasted, in which nothing is an error.
+fn typed(q: &str) -> String {
+    let text: String = q.trim().chars().take(MOST_TYPED).collect();
+    text.trim().to_owned()
+}
+
 impl Params {
     /// Whether it is for staff to ask.
     pub fn is_for_staff(&self) -> bool {
@@ -100,8 +109,7 @@ impl Params {
     /// 422 for values that no search can have; 400 `invalid_cursor`.
     pub fn parse(self) -> Result<Search, Problem> {
         let mut invalid = Invalid::new();
-        let q = self.q.filter(|q| !q.trim().is_empty());
-        let q = q.and_then(|q| invalid.text("/q", q, 1, 200));
+        let q = self.q.as_deref().map(typed).filter(|q| !q.is_empty());
         let sort = match self.sort.as_deref() {
             None if q.is_some() => Sort::Relevance,
             None | Some("newest") => Sort::Newest,

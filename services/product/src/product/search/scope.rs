@@ -45,7 +45,8 @@ pub fn of_words(query: &Query) -> Option<String> {
 pub fn conditions(filters: &Filters, query: Option<&Query>, except: Option<&str>) -> Option<String> {
     let attributes = filters.attributes.iter().filter(|(name, _)| Some(name.as_str()) != except);
     let attributes = attributes.map(|(name, value)| words::with_attribute(name, value));
-    let without = query.and_then(|query| query.without.as_deref());
-    let conditions: Vec<String> = attributes.chain(without.map(|without| format!("!({without})"))).collect();
+    // A product may be called `Tee -Red`: by its own name it is found all the same.
+    let but = |query: &Query| Some(format!("(!({}) | {})", query.without.as_deref()?, query.exact));
+    let conditions: Vec<String> = attributes.chain(query.and_then(but)).collect();
     (!conditions.is_empty()).then(|| conditions.join(" & "))
 }

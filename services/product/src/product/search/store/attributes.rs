@@ -29,7 +29,7 @@ pub async fn count(
            SELECT a.key AS "name!", a.value AS "value!", count(*) AS "count!",
                   (SELECT count(*) FROM found) AS "found!"
            FROM found CROSS JOIN LATERAL jsonb_each_text(found.attributes) a
-           WHERE $9::text IS NULL OR a.key = $9
+           WHERE $9::text IS NULL OR lower(a.key) = lower($9)
            GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2 LIMIT 2000"#,
         words,
         scope::conditions(scope.filters, scope.query.as_ref(), except),

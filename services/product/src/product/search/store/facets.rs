@@ -7,8 +7,12 @@ use service::db::Connection;
 use crate::product::search::facets::{Count, Counts, FLOORS, MOST_EACH, MOST_IN_ALL};
 use crate::product::search::scope::Scope;
 
-/// Both in one go, for finding the products is what takes long.
-pub async fn together(connection: &mut Connection, scope: &Scope<'_>) -> sqlx::Result<Counts> {
+/// All in one go, for finding the products is what takes long. Of products with prices in one currency, or of all.
+pub async fn together(
+    connection: &mut Connection,
+    scope: &Scope<'_>,
+    currency: Option<&str>,
+) -> sqlx::Result<Counts> {
     let rows = sqlx::query!(
         r#"WITH found AS MATERIALIZED (
                SELECT p.category, p.currency, p.price
@@ -28,7 +32,7 @@ pub async fn together(connection: &mut Connection, scope: &Scope<'_>) -> sqlx::R
         scope.filters.min_price,
         scope.filters.max_price,
         scope.also.as_deref(),
-        scope.prices.within.as_deref(),
+        currency,
     );
     let rows = rows.fetch_all(connection).await?;
     let capped = rows.iter().map(|row| row.count).sum::<i64>() > MOST_IN_ALL;
@@ -117,7 +121,7 @@ pub async fn currencies(
     connection: &mut Connection,
     scope: &Scope<'_>,
 ) -> sqlx::Result<BTreeMap<String, Count>> {
-    if !scope.prices.are_mixed {
+    if !scope.prices.are_several {
         return Ok(BTreeMap::new());
     }
     // One look into the index for each.
@@ -135,11 +139,15 @@ pub async fn currencies(
                      AND ($1::text[] IS NULL OR p.category = ANY($1))
                      AND ($2::bool IS NULL
                           OR EXISTS (SELECT FROM products.sold_out o WHERE o.product_id = p.id) <> $2)
+                     AND ($4::bigint IS NULL OR p.price >= $4)
+                     AND ($5::bigint IS NULL OR p.price <= $5)
                    LIMIT $3) hits) n
            WHERE each.currency IS NOT NULL"#,
         scope.categories.as_deref() as _,
         scope.filters.in_stock,
         MOST_EACH + 1,
+        scope.filters.min_price,
+        scope.filters.max_price,
     );
     let rows = rows.fetch_all(connection).await?.into_iter();
     let counts = rows.map(|row| (row.currency, Count::up_to(MOST_EACH, row.count)));
