@@ -84,6 +84,7 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
             sagas.clone(),
             times,
             problems::checkout_refused,
+            config.unpaid_orders_an_hour,
         ),
         refunds: Refunds::new(pool.clone(), sagas.clone(), times, problems::refund_refused),
         sagas: sagas.clone(),

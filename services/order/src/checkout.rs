@@ -10,6 +10,7 @@ mod write;
 use std::collections::HashMap;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
+use std::time::Duration;
 
 use messaging::Outbox;
 use opentelemetry::metrics::Counter;
@@ -17,6 +18,7 @@ use order_core::ids::UserId;
 use service::batch::{Batcher, split};
 use service::db::Pool;
 use service::telemetry;
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use self::claim::Claimed;
@@ -27,15 +29,18 @@ use crate::cart;
 use crate::clients::product::Products;
 use crate::clients::user::Users;
 use crate::idempotency::{self, Key, Record, StoredAnswer};
-use crate::order::Line;
+use crate::order::{self, Line};
 use crate::saga::runner::Sagas;
 use crate::times::Times;
+
+const HOUR: Duration = Duration::from_secs(3600);
 
 pub const OPERATION: &str = "POST /api/v1/orders";
 
 /// Why orders are refused for now.
 const BACKLOG: &str = "backlog";
 const PROVIDER_KEY: &str = "provider_key";
+const UNPAID: &str = "unpaid";
 
 /// How a refusal is answered; the last are the lines that were to be bought.
 pub type AnswerRefusal = fn(Uuid, &Refusal, &[Line]) -> serde_json::Result<StoredAnswer>;
@@ -53,6 +58,7 @@ pub struct Inner {
     claims: Batcher<(Key, Record), sqlx::Result<bool>>,
     place: Batcher<Job, sqlx::Result<Placed>>,
     answer_refusal: AnswerRefusal,
+    most_unpaid: u32,
     refused: Counter<u64>,
     refusals: Counter<u64>,
 }
@@ -74,6 +80,7 @@ impl Checkout {
         sagas: Sagas,
         times: Times,
         answer_refusal: AnswerRefusal,
+        most_unpaid: u32,
     ) -> Self {
         let claim_pool = pool.clone();
         let claims = Batcher::spawn("claims", move |batch: Arc<Vec<(Key, Record)>>| {
@@ -101,7 +108,7 @@ impl Checkout {
         });
         let description = "Requests for an order that were refused for now.";
         let refused = telemetry::counter("orders.refused", "{request}", description);
-        for reason in [BACKLOG, PROVIDER_KEY] {
+        for reason in [BACKLOG, PROVIDER_KEY, UNPAID] {
             refused.add(0, &[telemetry::label("reason", reason)]);
         }
         let description =
@@ -119,6 +126,7 @@ impl Checkout {
             claims,
             place,
             answer_refusal,
+            most_unpaid,
             refused,
             refusals,
         }))
@@ -135,6 +143,18 @@ impl Checkout {
         }
         self.refused.add(1, &[telemetry::label("reason", BACKLOG)]);
         Err(CheckoutError::Backlog)
+    }
+
+    /// Refuses who has left too many orders unpaid: they may be trying out stolen cards.
+    async fn require_payer(&self, user: UserId) -> Result<(), CheckoutError> {
+        let oldest =
+            order::store::unpaid_since(&mut *self.pool.acquire().await?, user, HOUR, self.most_unpaid)
+                .await?;
+        let Some(oldest) = oldest else { return Ok(()) };
+        self.refused.add(1, &[telemetry::label("reason", UNPAID)]);
+        let left =
+            (oldest + HOUR - OffsetDateTime::now_utc()).whole_seconds().clamp(1, HOUR.as_secs() as i64);
+        Err(CheckoutError::TooManyUnpaid { seconds: u32::try_from(left).unwrap_or(1) })
     }
 
     /// The answer that the key has to this request, if any: it stays the answer, whatever rules came since.

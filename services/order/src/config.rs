@@ -72,6 +72,9 @@ pub struct Config {
     /// Seconds until a change that no listener was told of is found by polling.
     #[arg(long, env = "EVENT_POLL_SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=30))]
     pub event_poll_seconds: u64,
+    /// Orders of one account within an hour that are unpaid: their card was declined, or they wait for it. More get 429.
+    #[arg(long, env = "UNPAID_ORDERS_AN_HOUR", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    pub unpaid_orders_an_hour: u32,
     /// Currency of an empty cart's total, ISO 4217.
     #[arg(long, env = "CURRENCY", default_value = "EUR")]
     pub currency: Currency,

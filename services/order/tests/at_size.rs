@@ -110,6 +110,8 @@ async fn no_statement_reads_a_big_table_from_end_to_end() {
         example(&["orders.is_known", "s.intent_id = $1"], &["'pi_77'", "'charge.refunded'"]),
     ];
     let (last, middle) = ("'ffffffff-ffff-ffff-ffff-ffffffffffff'", "'018d0000-0000-7000-8000-000000000000'");
+    // Of the last hour alone.
+    examples.push(example(&["WHERE user_id = $1 AND id > $2"], &[&busiest, last, "9"]));
     for before in [last, middle] {
         for limit in ["21", "101"] {
             examples.push(example(&["orders.orders WHERE id < $1"], &[before, limit]));

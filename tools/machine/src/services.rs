@@ -256,7 +256,8 @@ pub fn start(
         ("SERVICE_KEY_FILE", key.display().to_string()),
     ];
     let back = page("PAYMENT_RETURN_URL", "/orders/{order_id}");
-    let own = own.into_iter().chain(back).chain(links::short_times(options)).collect();
+    let unpaid = (!is_set("UNPAID_ORDERS_AN_HOUR")).then(|| ("UNPAID_ORDERS_AN_HOUR", "1000000".to_owned()));
+    let own = own.into_iter().chain(back).chain(unpaid).chain(links::short_times(options)).collect();
     serve("order", &ports.order, &secrets.order, own)?;
 
     for replica in named("storefront", &ports.storefront) {

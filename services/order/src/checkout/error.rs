@@ -14,6 +14,9 @@ pub enum CheckoutError {
     Backlog,
     #[error("the payment provider refuses the shop's key")]
     KeyRefused,
+    /// For so many seconds to come.
+    #[error("too many of the account's orders are unpaid")]
+    TooManyUnpaid { seconds: u32 },
     #[error(transparent)]
     Key(#[from] KeyError),
     /// Of the cart.

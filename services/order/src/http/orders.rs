@@ -42,6 +42,7 @@ pub fn router() -> OpenApiRouter<App> {
     extensions(("x-problems" = json!({
         "409": ["out_of_stock", "cart_changed", "price_changed"],
         "422": ["unknown_product", "unknown_payment_method", "unknown_address", "cart_empty", "too_many_items"],
+        "429": ["too_many_unpaid_orders"],
     }))),
 )]
 async fn place(

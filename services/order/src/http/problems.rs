@@ -1,6 +1,7 @@
 //! What went wrong, as problem documents: the one place where errors of use cases become answers. Those
 //! of an Idempotency-Key come from `service::idempotency` as problems already.
 
+use axum::http::StatusCode;
 use order_core::ids::ProductId;
 use serde_json::json;
 use service::{FieldError, Money, Problem};
@@ -46,6 +47,12 @@ impl From<CheckoutError> for Problem {
             CheckoutError::KeyRefused => {
                 Self::unavailable("Payments can't be taken at the moment; try again later.")
             }
+            CheckoutError::TooManyUnpaid { seconds } => Self::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "too_many_unpaid_orders",
+                "Too many of your orders in the last hour were not paid; try again later.",
+            )
+            .with_retry_after(seconds),
             CheckoutError::Key(error) => error.into(),
             CheckoutError::NoLines(NoLines::Empty) => {
                 Self::unprocessable("cart_empty", "There is nothing in the cart to buy.")

@@ -284,3 +284,33 @@ async fn while_the_provider_refuses_our_key_orders_wait_and_none_are_taken() {
     shop.replace(right).await;
     shop.staff().until(&waiting, "confirmed", "captured").await;
 }
+
+#[tokio::test]
+async fn who_leaves_too_many_orders_unpaid_gets_no_more_for_a_while() {
+    let shop = Shop::open_with(&["--unpaid-orders-an-hour=2"]).await;
+    let thing = shop.stock.add(1000, 50);
+    let (buyer, other) = (shop.customer(), shop.customer());
+    for _ in 0..3 {
+        buyer.buy(thing, 1).await; // which are paid, and count for nothing
+    }
+    let declined = order_of(thing, 1, "pm_card_chargeDeclined");
+    let first = buyer.order("first", &declined).await;
+    buyer.until(&first.id(), "cancelled", "declined").await;
+    let waits = buyer.order("second", &order_of(thing, 1, "pm_card_hang")).await.id();
+
+    let reserved = || shop.stock.lock().reservations.len();
+    let before = reserved();
+    let refused = buyer.order("third", &order_of(thing, 1, "pm_card_visa")).await;
+    assert_eq!(refused.problem(), (429, "too_many_unpaid_orders"), "{}", refused.body);
+    let seconds: u32 = refused.headers["retry-after"].to_str().unwrap().parse().unwrap();
+    assert!((1..=3600).contains(&seconds), "{seconds}");
+    assert_eq!(reserved(), before, "nothing is reserved for it");
+    // What a key stands for stays, and others buy.
+    let again = buyer.order("first", &declined).await;
+    assert_eq!((again.status.as_u16(), again.replayed(), again.id()), (201, true, first.id()));
+    other.buy(thing, 1).await;
+    // One that is given up is not unpaid; the refused key makes an order then.
+    assert_eq!(buyer.post(&format!("/orders/{waits}/cancel")).await.status, 200);
+    let placed = buyer.order("third", &order_of(thing, 1, "pm_card_visa")).await;
+    assert_eq!((placed.status.as_u16(), placed.replayed()), (201, false));
+}
