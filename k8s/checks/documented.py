@@ -38,6 +38,7 @@ def broken(root, local, overlays):
         ("exec postgres-0 --", "exec postgres-1 --"),
         ("custom --create dockside", "custom --create docksides"),
         ("job restore --from=cronjob/backup", "job restore --from=cronjob/backups"),
+        ("exec deployment/user -- user", "exec deployment/user -- sh"),
         ("/spec/rules/1/backendRefs/0/weight", "/spec/rules/2/backendRefs/0/weight"),
         ("canary-weight=", "canary-share="),
         ("app in (user, product, order)", "app in (user, produce, order)"),
@@ -94,6 +95,9 @@ def kubectl(args, objects):
         return exec_problems(workload, command) if workload else [f"no Pod {words[0]}"]
     if verb == "create":
         source = by_name.get(("CronJob", options["--from"].removeprefix("cronjob/")))
+        kind, slash, name = words[0].partition("/")
+        if slash:
+            return program_problems(by_name.get((KINDS[kind], name)), command)
         job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": words[1]}}
         print(json.dumps({**job, **source["spec"]["jobTemplate"]} if source else job))
         return [] if source else [f"no {options['--from']}"]
@@ -185,6 +189,14 @@ def job_problems(job):
         kubernetes_validate.validate(job, "1.36", strict=True)
     except kubernetes_validate.ValidationError as error:
         return [f"job: {error.message}"]
+def program_problems(workload, command):
+    """A command in a service's own image, which has its program and nothing else."""
+    if workload is None:
+        return ["no such workload"]
+    program = workload["spec"]["template"]["spec"]["containers"][0]["name"]
+    return [] if command[0] == program else [f"{program}'s image has no {command[0]}"]
+
+
     return []
 
 

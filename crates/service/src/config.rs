@@ -113,7 +113,11 @@ pub enum LogFormat {
 /// Parses the process's settings, reading `X_FILE` for each setting `X`.
 /// Prints help or the error and exits where clap would.
 pub fn load<C: Parser>() -> anyhow::Result<C> {
-    let mut args: Vec<OsString> = std::env::args_os().collect();
+    load_from(std::env::args_os().collect())
+}
+
+/// The same for a sub-command, whose `args` are these; the first is its name.
+pub fn load_from<C: Parser>(mut args: Vec<OsString>) -> anyhow::Result<C> {
     args.extend(from_files(&C::command(), |name| std::env::var_os(name))?);
     Ok(C::parse_from(args))
 }

@@ -8,7 +8,6 @@ use proto::user::v1::user_service_server::UserServiceServer;
 use service::peer::Callers;
 use service::serve::{Addresses, Ports};
 use service::{Lifecycle, failpoint, grpc};
-use sqlx::migrate::Migrator;
 use tonic::service::Routes;
 
 use crate::config::Config;
@@ -21,8 +20,6 @@ use crate::reset::Desk;
 use crate::signing::SigningKeys;
 use crate::{consumer, demo, notification, retention};
 
-static MIGRATIONS: Migrator = sqlx::migrate!();
-
 /// Starts the service's tasks and returns where it listens; it runs until
 /// `lifecycle` stops. Fails on a taken port, a bad setting, or when the database
 /// can't be reached or migrated.
@@ -32,8 +29,7 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
     let callers = Callers::parse("user", &config.trusted_callers)?;
     let mailer = Mailer::new(&config.mail)?;
     let ports = Ports::bind(&config.listen, lifecycle)?;
-    let migrations = [&messaging::MIGRATIONS, &MIGRATIONS];
-    let pool = service::db::open(&config.backends, "users", &migrations).await?;
+    let pool = service::db::open(&config.backends, "users", &crate::MIGRATIONS).await?;
     let outbox = Outbox::new(pool.clone());
     let resets = Desk::new(&config, pool.clone(), mailer.is_some())?;
     let app = App {

@@ -11,6 +11,7 @@
 
 mod account;
 mod address;
+mod admin;
 mod app;
 mod config;
 mod consumer;
@@ -30,6 +31,11 @@ mod signing;
 mod throttle;
 mod user_agent;
 
+/// Messaging's tables, then the service's own.
+const MIGRATIONS: [&sqlx::migrate::Migrator; 2] = [&messaging::MIGRATIONS, &OWN_MIGRATIONS];
+static OWN_MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
+
+pub use admin::asked as admin;
 pub use app::start;
 pub use config::Config;
 pub use http::document as openapi;

@@ -7,6 +7,9 @@ fn main() -> ExitCode {
         println!("{}", user::openapi());
         return ExitCode::SUCCESS;
     }
+    if let Some(done) = user::admin() {
+        return done;
+    }
     service::run(
         "user",
         |config: &Config| &config.process,

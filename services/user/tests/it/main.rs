@@ -2,6 +2,7 @@
 //! does, is apart.
 
 mod addresses;
+mod admin;
 mod administration;
 mod app;
 mod events;
