@@ -179,6 +179,8 @@ POOLED = {
     "a pooler that may not reach the database": lambda n, _: policy(n, "pooler")["egress"].pop(0),
     "a pooler that takes anybody": lambda n, _: policy(n, "pooler")["ingress"][0].pop("from"),
     # No other problem comes with it: the local overlay has the sandbox, and without it more would be wrong.
+    "demo accounts in production": lambda n, _: n["ConfigMap", "user"]["data"].update(DEMO_ACCOUNTS="true"),
+    "demo data in production": lambda n, _: n["ConfigMap", "product"]["data"].update(DEMO_DATA="true"),
     "test cards without the payment sandbox": lambda n, _: n["ConfigMap", "storefront"]["data"].update(PAYMENT_SANDBOX="true"),
 }
 

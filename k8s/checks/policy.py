@@ -199,8 +199,10 @@ def configured(shop, workload):
     if workload.app == "user":
         if IDLE_USER + HASH * int(env.get("PASSWORD_HASHES_AT_ONCE") or 99) > limit:
             yield f"{workload}: {limit} MiB are too little for PASSWORD_HASHES_AT_ONCE"
-    if shop.env(workload).get("DEMO_DATA") == "true" and shop.all("ExternalSecret"):
-        yield f"{workload}: demo accounts in production"
+    for name, what in [("DEMO_ACCOUNTS", "accounts"), ("DEMO_DATA", "data")]:
+        # Whatever is not plainly `false`: the services take some more words for `true`.
+        if shop.env(workload).get(name, "false") != "false" and shop.all("ExternalSecret"):
+            yield f"{workload}: demo {what} in production"
     if shop.env(workload).get("PAYMENT_SANDBOX") == "true" and ("StatefulSet", "payment-sandbox") not in shop.by_name:
         yield f"{workload}: test cards without the payment sandbox"
 

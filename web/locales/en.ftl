@@ -98,6 +98,7 @@ forgot-send = Send the link
 forgot-sent = If there is an account with this address, a mail with a link is on its way. The link is good for an hour.
 reset-title = Set a new password
 reset-set = Set the password
+demo-line = Demo shop: everybody knows the passwords of its accounts, an admin's too.
 demo-title = This is a demo shop. Anybody may sign in with these accounts:
 
 account-title = Account

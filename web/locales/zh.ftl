@@ -95,6 +95,7 @@ forgot-send = 发送链接
 forgot-sent = 如果该地址有账户，带链接的邮件已在路上。链接一小时内有效。
 reset-title = 设置新密码
 reset-set = 设置密码
+demo-line = 演示商店：它的账户密码（包括管理员的）是公开的。
 demo-title = 这是演示商店，任何人都可以用这些账户登录：
 
 account-title = 账户

@@ -63,7 +63,7 @@ impl App {
             key: config.key()?,
             secure: origin.starts_with("https:"),
             origin,
-            demo: config.demo_data,
+            demo: config.demo_accounts,
             sandbox: config.payment_sandbox,
             refresher: Refresher::default(),
             listeners: Listeners::new(config.listeners_at_once),

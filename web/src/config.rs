@@ -37,9 +37,9 @@ pub struct Config {
     /// What the edge knows the storefront by, so that it believes which visitor a call is for.
     #[arg(long, env = "STOREFRONT_KEY", hide_env_values = true)]
     pub storefront_key: String,
-    /// Tells the demo accounts on the sign-in page: never in production.
-    #[arg(long, env = "DEMO_DATA", default_value = "false", action = ArgAction::Set)]
-    pub demo_data: bool,
+    /// Says on each page that there are demo accounts, and which on the sign-in page: never in production.
+    #[arg(long, env = "DEMO_ACCOUNTS", default_value = "false", action = ArgAction::Set)]
+    pub demo_accounts: bool,
     /// The card provider is the payment sandbox: its test cards are shown at the checkout; never in production.
     #[arg(long, env = "PAYMENT_SANDBOX", default_value = "false", action = ArgAction::Set)]
     pub payment_sandbox: bool,

@@ -40,9 +40,10 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
         pool: pool.clone(),
         mails: mailer.is_some(),
     };
-    if config.demo_data {
-        demo::load(&app).await?;
+    if config.demo_accounts {
+        demo::load(&app.pool, &app.hasher).await?;
     }
+    demo::warn(&app.pool, &app.hasher, config.demo_accounts).await;
     retention::start(pool.clone(), lifecycle);
     let notifier = consumer::Notifier { mails: app.mails };
     let topology =

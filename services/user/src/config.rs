@@ -37,9 +37,9 @@ pub struct Config {
     #[arg(long, env = "PASSWORD_RESETS_AN_HOUR", default_value_t = 30,
           value_parser = clap::value_parser!(i32).range(1..))]
     pub password_resets_an_hour: i32,
-    /// Creates the demo accounts, whose passwords are public: never in production.
-    #[arg(long, env = "DEMO_DATA", default_value = "false", action = ArgAction::Set)]
-    pub demo_data: bool,
+    /// Creates the demo accounts, one of them an admin, whose passwords are public: never in production.
+    #[arg(long, env = "DEMO_ACCOUNTS", default_value = "false", action = ArgAction::Set)]
+    pub demo_accounts: bool,
     #[command(flatten)]
     pub process: Process,
 }

@@ -2,11 +2,12 @@
 
 use identity::Role;
 use service::Problem;
+use service::db::Pool;
 use service::validate::Invalid;
 
-use crate::account::{self, Email, Language};
-use crate::http::App;
-use crate::password::NewPassword;
+use crate::account::{self, Email, Language, NewAccount};
+use crate::admin::open_account;
+use crate::password::Hasher;
 
 const ACCOUNTS: [(&str, &str, &str, Role); 3] = [
     ("demo@dockside.test", "dockside-demo", "Demo Customer", Role::Customer),
@@ -15,36 +16,45 @@ const ACCOUNTS: [(&str, &str, &str, Role); 3] = [
 ];
 
 /// Creates the accounts that are missing.
-pub(crate) async fn load(app: &App) -> anyhow::Result<()> {
+pub(crate) async fn load(pool: &Pool, hasher: &Hasher) -> anyhow::Result<()> {
     for (email, password, name, role) in ACCOUNTS {
-        let created = create(app, email, password, name, role).await;
-        created.map_err(|problem| anyhow::anyhow!("demo account {email}: {}", problem.detail))?;
+        let form = NewAccount::parse(email.to_owned(), name.to_owned(), password.to_owned(), Language::En);
+        let opened = match form {
+            Ok(form) => open_account(pool, hasher, form, role).await.map(drop),
+            Err(problem) => Err(problem),
+        };
+        opened.map_err(|problem| failed(email, &problem))?;
     }
     Ok(())
 }
 
-async fn create(app: &App, email: &str, password: &str, name: &str, role: Role) -> Result<(), Problem> {
-    let mut invalid = Invalid::new();
-    let email = Email::parse(&mut invalid, email);
-    let password = NewPassword::parse(&mut invalid, "/password", password.to_owned());
-    invalid.check()?;
-    let (Some(email), Some(password)) = (email, password) else {
+/// Says which of them anybody can sign in with, those of an earlier start too, which nobody asks for any more.
+/// No start fails for it.
+pub(crate) async fn warn(pool: &Pool, hasher: &Hasher, asked_for: bool) {
+    let mut open = Vec::new();
+    for (email, password, _, _) in ACCOUNTS {
+        if opens(pool, hasher, email, password).await.unwrap_or(false) {
+            open.push(email);
+        }
+    }
+    if !open.is_empty() {
+        tracing::warn!(demo.accounts = open.join(" "), demo.asked_for = asked_for, "demo.accounts_open");
+    }
+}
+
+async fn opens(pool: &Pool, hasher: &Hasher, email: &str, password: &str) -> Result<bool, Problem> {
+    let Some(email) = Email::parse(&mut Invalid::new(), email) else {
         return Err(Problem::internal());
     };
-    let mut connection = app.pool.acquire().await?;
-    if account::credentials(&mut connection, &email).await?.is_some() {
-        return Ok(());
-    }
+    let mut connection = pool.acquire().await?;
+    let known = account::credentials(&mut connection, &email).await?;
     drop(connection);
-
-    let hash = app.hasher.hash(password).await?;
-    let mut transaction = service::db::begin(&app.pool).await?;
-    match account::register(&mut transaction, &email, name, role, Language::En, &hash).await {
-        // Another replica was faster.
-        Err(problem) if problem.code == "email_taken" => return Ok(()),
-        outcome => outcome?,
+    let Some(known) = known.filter(|known| !known.disabled) else {
+        return Ok(false);
     };
-    transaction.commit().await?;
-    app.outbox.wake();
-    Ok(())
+    Ok(hasher.verify(password.to_owned(), Some(known.password_hash)).await?.is_some())
+}
+
+fn failed(email: &str, problem: &Problem) -> anyhow::Error {
+    anyhow::anyhow!("demo account {email}: {}", problem.detail)
 }

@@ -226,6 +226,7 @@ pub fn start(
         })
     };
     let demo = options.demo.then_some(("DEMO_DATA", "true".to_owned()));
+    let demo_accounts = options.demo.then_some(("DEMO_ACCOUNTS", "true".to_owned()));
     let jwks = ("JWKS_URL", format!("http://{edge}/.well-known/jwks.json"));
     let trusted = ("TRUSTED_CALLERS", format!("order={public_key}"));
     // A mail server of the user's own wins over files.
@@ -235,7 +236,7 @@ pub fn start(
         (!is_set("PASSWORD_RESETS_AN_HOUR")).then(|| ("PASSWORD_RESETS_AN_HOUR", "1000000".to_owned()));
     let new_password = page("PASSWORD_RESET_URL", "/reset-password?token={token}");
     let own = [trusted.clone()].into_iter().chain(mail).chain(resets).chain(new_password);
-    let own = own.chain(demo.clone()).collect();
+    let own = own.chain(demo_accounts.clone()).collect();
     serve("user", &ports.user, &secrets.user, own)?;
     let folder = fs::canonicalize(&layout.dir)?.join("objects");
     let objects = object_store(&folder, options.hasty, is_set("OBJECT_STORE_URL"));
@@ -243,8 +244,7 @@ pub fn start(
     // That of the demo data.
     let currency =
         (options.demo && !is_set("DEFAULT_CURRENCY")).then(|| ("DEFAULT_CURRENCY", "EUR".to_owned()));
-    let own =
-        [jwks.clone(), trusted].into_iter().chain(objects).chain(demo.clone()).chain(currency).collect();
+    let own = [jwks.clone(), trusted].into_iter().chain(objects).chain(demo).chain(currency).collect();
     serve("product", &ports.product, &secrets.product, own)?;
     let own = [
         jwks,
@@ -261,7 +261,7 @@ pub fn start(
     serve("order", &ports.order, &secrets.order, own)?;
 
     for replica in named("storefront", &ports.storefront) {
-        let more = delay.clone().into_iter().chain(demo.clone());
+        let more = delay.clone().into_iter().chain(demo_accounts.clone());
         start(storefront::spec(replica, program("storefront")?, &edge, &shop, secrets, more))?;
     }
 

@@ -314,7 +314,8 @@ async fn demo_accounts_exist_only_when_asked_for_and_keep_a_changed_password() {
     assert_eq!(app.count("SELECT count(*) FROM users.accounts").await, 0);
 
     let demo =
-        App::start_with(&app.database_url, crate::app::NO_BROKER, "dockside", &["--demo-data=true"]).await;
+        App::start_with(&app.database_url, crate::app::NO_BROKER, "dockside", &["--demo-accounts=true"])
+            .await;
     for (name, role) in [("demo", "customer"), ("staff", "staff"), ("admin", "admin")] {
         let (email, password) = (format!("{name}@dockside.test"), format!("dockside-{name}"));
         let exists = || async {
@@ -329,7 +330,8 @@ async fn demo_accounts_exist_only_when_asked_for_and_keep_a_changed_password() {
     demo.sql("UPDATE users.accounts SET password_hash = 'changed' WHERE email = 'demo@dockside.test'").await;
     demo.sql("DELETE FROM users.accounts WHERE email = 'admin@dockside.test'").await;
     let again =
-        App::start_with(&app.database_url, crate::app::NO_BROKER, "dockside", &["--demo-data=true"]).await;
+        App::start_with(&app.database_url, crate::app::NO_BROKER, "dockside", &["--demo-accounts=true"])
+            .await;
     testing::eventually("the missing account is back", || async {
         (again.count("SELECT count(*) FROM users.accounts").await == 3).then_some(())
     })
