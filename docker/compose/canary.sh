@@ -3,7 +3,8 @@
 # `canary` says what each gets.
 #
 # Run in the edge: docker compose exec edge canary order 10
-# From 0 on, requests with the header `X-Canary: order` go there too. A new edge container starts with every canary off.
+# From 0 on, requests with the headers `X-Canary: order` and `X-Canary-Key` go there too; the key is in
+# /run/secrets/canary_key. A new edge container starts with every canary off.
 # The files it writes are read at each request: "gray release" in docker/edge/nginx.conf.template.
 set -eu
 usage() {

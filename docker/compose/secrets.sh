@@ -13,6 +13,9 @@ storefront() {
     put storefront/storefront_key "$key"
     put edge/storefront_key "$key"
 }
+canary() {
+    put edge/canary_key "$(secret)"
+}
 reconcile() {
     password=$(secret)
     put reconcile/database_url "postgres://reconcile:$password@postgres:5432/dockside"
@@ -31,6 +34,7 @@ if [ -e postgres/complete ]; then
     # Shops that were made before these ran by themselves, or before there were web pages.
     [ -e postgres/reconcile ] || reconcile
     [ -e edge/storefront_key ] || storefront
+    [ -e edge/canary_key ] || canary
     [ -e postgres/metrics ] || metrics
     exit 0
 fi
@@ -66,6 +70,7 @@ put order/payment_secret_key "$key"
 put order/payment_webhook_secret "$webhook"
 reconcile
 storefront
+canary
 metrics
 
 put postgres/complete yes

@@ -217,7 +217,7 @@ def main():
         report(name, found, note)
     found = documented.problems(ROOT, local, everything) or list(documented.broken(ROOT, local, everything))
     report("the cluster's commands in docs/deploy.md", found)
-    for overlay, breaks in [("local", broken.LOCAL), ("production-pooler", broken.POOLED), ("local-observability", broken.OBSERVED)]:
+    for overlay, breaks in [("local", broken.LOCAL), ("production-pooler", broken.POOLED), ("local-observability", broken.OBSERVED), ("canary-gateway", broken.ROUTED)]:
         unnoticed, count = broken.unnoticed(rendered[overlay], problems, breaks)
         report(f"breaking {overlay}", unnoticed, f" in {count} ways")
     return failed

@@ -185,6 +185,13 @@ POOLED = {
 }
 
 OBSERVED = {
+# Of an overlay with a canary.
+ROUTED = {
+    "a canary for whoever asks": lambda n, _: n["HTTPRoute", "edge"]["spec"]["rules"][0].update(matches=[{"headers": [{"name": "X-Canary", "value": "order"}]}]),
+    "a canary's key in the manifest": lambda n, _: n["ConfigMap", "edge"]["data"].update(CANARY_KEY="x"),
+    "edges that believe different proxies": lambda n, _: n["ConfigMap", "edge"]["data"].update(EDGE_TRUSTED_PROXY="unix:"),
+}
+
     "a scrape of a port that nobody opens": lambda n, _: n["ConfigMap", "prometheus"]["data"].update({"prometheus.yml": n["ConfigMap", "prometheus"]["data"]["prometheus.yml"].replace("port: 7083", "port: 7089")}),
     "a dashboard's source that is not there": lambda n, _: n["ConfigMap", "grafana"]["data"].update({"datasources.yaml": n["ConfigMap", "grafana"]["data"]["datasources.yaml"].replace("tempo:3200", "jaeger:3200")}),
     "metrics that Prometheus may not read": lambda n, all: all.remove(n["NetworkPolicy", "order-metrics"]),

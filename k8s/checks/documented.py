@@ -21,7 +21,9 @@ KINDS = {
 # What a command makes itself.
 MADE = {("job", "restore")}
 # Tried elsewhere, or none of Kubernetes'.
-SILENT = ["docker", "kind", "curl", "sed"]
+SILENT = ["docker", "kind", "curl", "sed", "openssl"]
+# What the manifests leave out, as it has a secret.
+ADDED = ("nginx.ingress.kubernetes.io/canary-by-header", "nginx.ingress.kubernetes.io/canary-by-header-value")
 
 
 def problems(root, local, overlays):
@@ -36,11 +38,13 @@ def broken(root, local, overlays):
         ("`rabbitmq:4`", "`rabbitmq:3`"),
         ("deployment user product order", "deployment user products order"),
         ("exec postgres-0 --", "exec postgres-1 --"),
+        ("exec deployment/user -- user", "exec deployment/user -- sh"),
         ("custom --create dockside", "custom --create docksides"),
         ("job restore --from=cronjob/backup", "job restore --from=cronjob/backups"),
-        ("exec deployment/user -- user", "exec deployment/user -- sh"),
-        ("/spec/rules/1/backendRefs/0/weight", "/spec/rules/2/backendRefs/0/weight"),
+        ("/spec/rules/0/backendRefs/0/weight", "/spec/rules/2/backendRefs/0/weight"),
         ("canary-weight=", "canary-share="),
+        ("canary-by-header=", "canary-by-head="),
+        ("/spec/rules/-", "/spec/rule/-"),
         ("app in (user, product, order)", "app in (user, produce, order)"),
         ("-k k8s/overlays/local", "-k k8s/overlays/here"),
         ("containers[0].command", "containers[0].commands"),
@@ -91,13 +95,13 @@ def kubectl(args, objects):
     if options.get("-n") != "dockside" and (verb, words) != ("delete", ["namespace", "dockside"]):
         return ["names no namespace"]
     if verb == "exec":
+        kind, slash, name = words[0].partition("/")
+        if slash:
+            return program_problems(by_name.get((KINDS[kind], name)), command)
         workload = by_name.get(("StatefulSet", words[0].removesuffix("-0")))
         return exec_problems(workload, command) if workload else [f"no Pod {words[0]}"]
     if verb == "create":
         source = by_name.get(("CronJob", options["--from"].removeprefix("cronjob/")))
-        kind, slash, name = words[0].partition("/")
-        if slash:
-            return program_problems(by_name.get((KINDS[kind], name)), command)
         job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": words[1]}}
         print(json.dumps({**job, **source["spec"]["jobTemplate"]} if source else job))
         return [] if source else [f"no {options['--from']}"]
@@ -153,7 +157,7 @@ def lacks(thing, verb, options, extra):
                 yield ".".join(path)
     for name in (word.partition("=")[0] for word in extra):
         containers = [c["name"] for c in thing["spec"].get("template", {}).get("spec", {}).get("containers", [])]
-        if (verb == "annotate" and name not in thing["metadata"]["annotations"]) or (verb == "set" and name not in containers):
+        if (verb == "annotate" and name not in (*thing["metadata"]["annotations"], *ADDED)) or (verb == "set" and name not in containers):
             yield name
 
 
@@ -165,6 +169,9 @@ def paths(patch):
 
 def reaches(thing, path):
     for part in path:
+        # Where a list is added to.
+        if part == "-" and isinstance(thing, list):
+            return True
         try:
             thing = thing[int(part) if isinstance(thing, list) else part]
         except (KeyError, IndexError, ValueError):
@@ -182,13 +189,6 @@ def exec_problems(workload, command):
     return [f"{command[0]} names {name}" for name in names if name not in known]
 
 
-def job_problems(job):
-    import kubernetes_validate
-
-    try:
-        kubernetes_validate.validate(job, "1.36", strict=True)
-    except kubernetes_validate.ValidationError as error:
-        return [f"job: {error.message}"]
 def program_problems(workload, command):
     """A command in a service's own image, which has its program and nothing else."""
     if workload is None:
@@ -197,6 +197,13 @@ def program_problems(workload, command):
     return [] if command[0] == program else [f"{program}'s image has no {command[0]}"]
 
 
+def job_problems(job):
+    import kubernetes_validate
+
+    try:
+        kubernetes_validate.validate(job, "1.36", strict=True)
+    except kubernetes_validate.ValidationError as error:
+        return [f"job: {error.message}"]
     return []
 
 

@@ -30,6 +30,7 @@ def check(shop):
             yield from configured(shop, workload)
     yield from reconciled(shop)
     yield from edge_template(shop)
+    yield from asked_for_by_secret(shop)
     yield from one_proxy(shop)
     yield from namespace_and_rights(shop)
     yield from secrets(shop)
@@ -213,6 +214,21 @@ def one_proxy(shop):
         edges = {shop.env(w)["EDGE_TRUSTED_PROXY"] for w in shop.workloads if w.app == "edge"}
         if len(edges) != 1 or edges == {"unix:"}:
             yield f"the edges believe different proxies, or none: {', '.join(sorted(edges))}"
+
+
+def asked_for_by_secret(shop):
+    """A header that anybody can read here must not lead to a canary."""
+    for route in shop.all("HTTPRoute"):
+        for rule in route["spec"]["rules"]:
+            if any(match.get("headers") or match.get("queryParams") for match in rule.get("matches", [])):
+                yield f"HTTPRoute/{route['metadata']['name']}: whoever asks gets the canary, without a secret"
+    for ingress in shop.all("Ingress"):
+        for name in ingress["metadata"].get("annotations", {}):
+            if name.startswith(("nginx.ingress.kubernetes.io/canary-by-header", "nginx.ingress.kubernetes.io/canary-by-cookie")):
+                yield f"Ingress/{ingress['metadata']['name']}: {name} lets whoever asks get the canary, without a secret"
+    for workload in shop.workloads:
+        if workload.app == "edge" and shop.env(workload).get("CANARY_KEY"):
+            yield f"{workload}: CANARY_KEY is written in the manifest"
 
 
 def edge_template(shop):

@@ -71,7 +71,7 @@ fn release(shop: &Shop, release: &Release) -> Result<String> {
         ensure!(wanted.contains(&count), "{count} of {REQUESTS} requests reached {canary} at {share} %");
         found.push(format!("{count} at {share} %"));
         let asked = release.reached(shop, &address, ASKED, true)?;
-        ensure!(asked == ASKED, "{asked} of {ASKED} requests with the header reached {canary} at {share} %");
+        ensure!(asked == ASKED, "{asked} of {ASKED} requests with the key reached {canary} at {share} %");
     }
     set(shop, service, "off")?;
     let none =
@@ -86,13 +86,19 @@ fn set(shop: &Shop, service: &str, share: &str) -> Result<()> {
 }
 
 impl Release {
-    /// How many of so many requests went to that address; with the header if they are to ask for it.
+    /// How many of so many requests went to that address; with the key if they are to ask for it.
     fn reached(&self, shop: &Shop, address: &str, count: usize, asking: bool) -> Result<usize> {
         let run = random_hex()?;
+        let key = shop.compose(&["exec", "-T", "edge", "cat", "/run/secrets/canary_key"])?;
         for number in 0..count {
             let id = format!("{run}-{number}");
-            let headers = [("X-Request-Id", id.as_str()), ("X-Canary", self.service)];
-            let headers = if asking { &headers[..] } else { &headers[..1] };
+            let headers = [
+                ("X-Request-Id", id.as_str()),
+                ("X-Canary", self.service),
+                // Last: who only names the service is nobody special.
+                ("X-Canary-Key", key.trim()),
+            ];
+            let headers = if asking { &headers[..] } else { &headers[..2] };
             let url = shop.api(self.path);
             let answer = net::request("GET", &url, headers, None, crate::customers::TIME_OUT)?;
             ensure!(answer.status == self.status, "GET {} was answered {}", self.path, answer.status);

@@ -62,6 +62,7 @@ pub fn spec(layout: &Layout, edge: &Edge, contained: bool) -> Result<Spec> {
         ("ORDER_UPSTREAM", replicas(&edge.order)),
         ("STOREFRONT_UPSTREAM", replicas(&edge.storefront)),
         ("STOREFRONT_KEY", edge.storefront_key.clone()),
+        ("CANARY_KEY", String::new()),
         // By the groups, whose connections are kept; no canary.
         ("USER_ROUTE", "user".to_owned()),
         ("PRODUCT_ROUTE", "product".to_owned()),
@@ -164,6 +165,7 @@ mod tests {
                 ("STOREFRONT_UPSTREAM", replicas(&[])),
                 ("STOREFRONT_ROUTE", "storefront".to_owned()),
                 ("STOREFRONT_KEY", String::new()),
+                ("CANARY_KEY", String::new()),
             ]);
             for name in ["EDGE_RATE", "EDGE_BURST", "EDGE_AUTH_RATE", "EDGE_AUTH_BURST"] {
                 values.push((name, "1000".to_owned()));
@@ -276,7 +278,9 @@ mod tests {
                 while !head.ends_with(b"\r\n\r\n") && matches!(stream.read(&mut byte), Ok(1)) {
                     head.push(byte[0]);
                 }
-                let own = "Connection: close\r\nX-Content-Type-Options: nosniff";
+                let own = format!(
+                    "Connection: close\r\nX-Content-Type-Options: nosniff\r\nX-From: 127.0.0.1:{port}"
+                );
                 let _ = write!(stream, "HTTP/1.1 200 OK\r\n{own}\r\nContent-Length: {}\r\n\r\n", head.len());
                 let _ = stream.write_all(&head);
             }
@@ -330,6 +334,35 @@ mod tests {
                 assert!(!answer.contains("x-storefront-key") && !answer.contains("x-visitor"), "{answer}");
                 assert_eq!(answer.matches("x-content-type-options").count(), 1, "{answer}");
             }
+        }
+    }
+
+    #[test]
+    fn only_who_has_the_secret_asks_for_a_canary() {
+        let (stable, canary) = (format!("127.0.0.1:{}", echo()), format!("127.0.0.1:{}", echo()));
+        let of =
+            |key| [("CANARY_KEY", key), ("ORDER_ROUTE", stable.as_str()), ("ORDER_CANARY", canary.as_str())];
+        let (with_key, without) = (Alone::start(&of("Key-1_a")), Alone::start(&of("")));
+        for edge in [&with_key, &without] {
+            fs::create_dir_all(edge.dir.join("canary/order")).unwrap();
+            fs::write(edge.dir.join("canary/order/asked"), "").unwrap();
+        }
+        let reached = |edge: &Alone, headers: &str| {
+            let answer = edge.answer("GET /api/v1/orders", headers);
+            assert!(!answer.contains("x-canary-key"), "{answer}");
+            [&stable, &canary].map(|address| answer.contains(&format!("x-from: {address}\r\n")))
+        };
+        assert_eq!(reached(&with_key, "X-Canary: order\r\nX-Canary-Key: Key-1_a\r\n"), [false, true]);
+        for headers in [
+            "X-Canary: order\r\n",
+            "X-Canary: order\r\nX-Canary-Key: key-1_a\r\n",
+            "X-Canary: order\r\nX-Canary-Key: Key-1_ab\r\n",
+            "X-Canary: order\r\nX-Canary-Key:\r\n",
+            "X-Canary: user\r\nX-Canary-Key: Key-1_a\r\n",
+            "X-Canary-Key: Key-1_a order\r\n",
+        ] {
+            assert_eq!(reached(&with_key, headers), [true, false], "{headers}");
+            assert_eq!(reached(&without, headers), [true, false], "{headers}");
         }
     }
 
