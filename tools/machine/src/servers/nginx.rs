@@ -269,6 +269,11 @@ mod tests {
 
     /// A service whose answers are the heads of their requests; its port.
     fn echo() -> u16 {
+        echo_with(String::new())
+    }
+
+    /// One whose answers have these header lines too.
+    fn echo_with(more: String) -> u16 {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         std::thread::spawn(move || {
@@ -281,6 +286,7 @@ mod tests {
                 let own = format!(
                     "Connection: close\r\nX-Content-Type-Options: nosniff\r\nX-From: 127.0.0.1:{port}"
                 );
+                let own = if more.is_empty() { own } else { format!("{own}\r\n{more}") };
                 let _ = write!(stream, "HTTP/1.1 200 OK\r\n{own}\r\nContent-Length: {}\r\n\r\n", head.len());
                 let _ = stream.write_all(&head);
             }
@@ -363,6 +369,53 @@ mod tests {
         ] {
             assert_eq!(reached(&with_key, headers), [true, false], "{headers}");
             assert_eq!(reached(&without, headers), [true, false], "{headers}");
+        }
+    }
+
+    #[test]
+    fn every_answer_says_what_a_browser_may_do_with_it() {
+        let service = format!("127.0.0.1:{}", echo());
+        let alone = Alone::start(&[]);
+        let limits = [("EDGE_RATE", "1"), ("EDGE_BURST", "1")];
+        let limited = Alone::start(&[limits[0], limits[1], ("USER_UPSTREAM", service.as_str())]);
+        let busy = (0..50).map(|_| limited.answer("GET /api/v1/me", ""));
+        let long = format!("GET /{}", "x".repeat(20_000));
+        let answers = [
+            alone.answer("GET /healthz", ""),
+            alone.answer("GET /api/v1/me", ""),
+            alone.answer("GET /api/v1/nothing", ""),
+            alone.answer("GET /docs/", ""),
+            alone.answer("TRACE /api/v1/me", ""),
+            alone.answer("GET /", ""),
+            alone.answer("GET /admin", ""),
+            alone.answer(&long, ""),
+            alone.answer("GET /", "Content-Length: x\r\n"),
+        ];
+        for answer in answers.into_iter().chain(busy) {
+            let (head, _) = answer.split_once("\r\n\r\n").unwrap();
+            for line in [
+                "content-security-policy: default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+                "x-content-type-options: nosniff",
+                "referrer-policy: no-referrer",
+            ] {
+                assert_eq!(head.matches(&format!("\r\n{line}")).count(), 1, "{line}: {head}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_service_says_of_its_own_answer_stays() {
+        let own = ["Content-Security-Policy: default-src 'self'", "Referrer-Policy: same-origin"];
+        let service = format!("127.0.0.1:{}", echo_with(own.join("\r\n")));
+        let edge = Alone::start(&[("USER_UPSTREAM", &service), ("STOREFRONT_UPSTREAM", &service)]);
+        for path in ["/docs/", "/", "/admin", "/orders/1/events"] {
+            let answer = edge.answer(&format!("GET {path}"), "");
+            for line in own {
+                let (name, _) = line.split_once(':').unwrap();
+                let name = format!("\r\n{}:", name.to_lowercase());
+                assert_eq!(answer.matches(&name).count(), 1, "{path}: {answer}");
+                assert!(answer.contains(&line.to_lowercase()), "{path}: {answer}");
+            }
         }
     }
 
