@@ -67,7 +67,7 @@ pub fn command() -> Command {
                 .arg(names(
                     "names",
                     "NAME",
-                    "fmt, manifests, observability, contracts, clippy, unit (all but system), cluster, system, web (in a browser), conformance; a package: user, \
+                    "fmt, manifests, supply (cargo-deny), observability, contracts, clippy, unit (all but system), cluster, system, web (in a browser), conformance; a package: user, \
                      product, order, storefront, messaging, service, sandbox, operator, load, dockside; or part of the names of tests",
                 ))
                 .args([

@@ -18,6 +18,7 @@ mod prepare;
 mod program;
 mod restart;
 mod status;
+mod supply;
 mod test;
 mod up;
 

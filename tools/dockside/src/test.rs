@@ -6,6 +6,7 @@
 pub mod programs;
 mod web;
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
@@ -26,7 +27,7 @@ use machine::supervisor::{self, Supervisor};
 use machine::{debian, install, process, services, signals};
 
 use crate::test::programs::{Built, Lanes};
-use crate::{bench, contracts, observability, openapi};
+use crate::{bench, contracts, observability, openapi, supply};
 
 /// What `matrix` runs unless it is told: each promise's short run.
 pub const PROMISES: [&str; 10] = ["p1_", "p2_", "p3_", "p4_", "p5_", "p6_", "p7_", "p8_", "p9_", "p10_"];
@@ -54,6 +55,7 @@ const SEED: u64 = 1;
 struct Plan {
     fmt: bool,
     manifests: bool,
+    supply: bool,
     observability: bool,
     contracts: bool,
     clippy: bool,
@@ -100,6 +102,7 @@ impl Plan {
             return Plan {
                 fmt: true,
                 manifests: true,
+                supply: true,
                 observability: true,
                 contracts: true,
                 clippy: true,
@@ -116,6 +119,7 @@ impl Plan {
             match name.as_str() {
                 "fmt" => plan.fmt = true,
                 "manifests" => plan.manifests = true,
+                "supply" => plan.supply = true,
                 "observability" => plan.observability = true,
                 "contracts" => plan.contracts = true,
                 "clippy" => plan.clippy = true,
@@ -259,6 +263,7 @@ fn execute(layout: &Layout, plan: &Plan, others: &Others) -> Result<ExitCode> {
 /// `over`.
 fn beside(layout: &Layout, plan: &Plan, over: &AtomicBool) -> (Run, Result<()>) {
     let mut run = Run::default();
+    let unknown = RefCell::new(None);
     let mut step = |wanted: bool, name: &str, action: &dyn Fn() -> Result<()>| match wanted {
         true if !over.load(SeqCst) => run.step(name, action),
         _ => Ok(()),
@@ -266,6 +271,13 @@ fn beside(layout: &Layout, plan: &Plan, over: &AtomicBool) -> (Run, Result<()>) 
     let servers = plan.tests() || plan.shop() || !plan.benches.is_empty();
     let result = step(servers, "install", &|| install::all(layout).map(drop))
         .and_then(|()| step(plan.manifests, "manifests", &|| manifests(layout)))
+        .and_then(|()| step(plan.supply, "crates", &|| supply::crates(layout)))
+        .and_then(|()| {
+            step(plan.supply, "advisories", &|| {
+                *unknown.borrow_mut() = supply::advisories(layout)?;
+                Ok(())
+            })
+        })
         .and_then(|()| step(plan.observability, "observability", &|| observability::files(layout)))
         .and_then(|()| step(plan.contracts, "contracts", &|| contracts::files(layout)))
         .and_then(|()| {
@@ -279,6 +291,7 @@ fn beside(layout: &Layout, plan: &Plan, over: &AtomicBool) -> (Run, Result<()>) 
             let possible = plan.cluster && cluster::usable().is_ok();
             step(possible, "install for the cluster", &|| install::cluster(layout))
         });
+    run.skipped.extend(unknown.into_inner());
     (run, result)
 }
 
@@ -341,6 +354,7 @@ fn steps(
         over.store(built.is_err(), SeqCst);
         let (other, result) = beside.join().map_err(|_| anyhow::anyhow!("a step has panicked"))?;
         run.steps.extend(other.steps);
+        run.skipped.extend(other.skipped);
         let built = built?;
         result.map(|()| built)
     })?;
@@ -574,7 +588,9 @@ mod tests {
     #[test]
     fn without_names_everything_runs() {
         let all = plan(&[]);
-        assert!(all.fmt && all.manifests && all.contracts && all.clippy && all.filters.is_empty());
+        assert!(
+            all.fmt && all.manifests && all.supply && all.contracts && all.clippy && all.filters.is_empty()
+        );
         assert!(all.unit && all.system && all.web && all.conformance && all.cluster);
         assert!(all.runs("order") && !all.runs(SYSTEM));
     }
@@ -583,6 +599,7 @@ mod tests {
     fn names_choose_steps_packages_or_tests() {
         assert_eq!(plan(&["fmt"]), Plan { fmt: true, ..Plan::default() });
         assert_eq!(plan(&["manifests"]), Plan { manifests: true, ..Plan::default() });
+        assert_eq!(plan(&["supply"]), Plan { supply: true, ..Plan::default() });
         assert_eq!(plan(&["observability"]), Plan { observability: true, ..Plan::default() });
         assert_eq!(plan(&["contracts"]), Plan { contracts: true, ..Plan::default() });
         assert_eq!(plan(&["conformance"]), Plan { conformance: true, ..Plan::default() });
