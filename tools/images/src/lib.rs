@@ -7,7 +7,7 @@ mod sbom;
 use std::fs;
 use std::process::{Command, ExitCode, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use machine::console::{line, seconds, step};
 use machine::layout::Layout;
 use machine::process::output;
@@ -24,9 +24,12 @@ pub struct Args {
     pub platform: Option<String>,
     /// Looks at images of that tag that are there.
     pub no_build: bool,
+    /// A machine without a scanner is an error.
+    pub scan: bool,
 }
 
 pub fn run(layout: &Layout, args: &Args) -> Result<ExitCode> {
+    let scanner = wanted(Scanner::installed(), args.scan)?;
     output(Command::new("docker").args(["version", "--format", "{{.Server.Version}}"]))
         .context("this needs a Docker engine")?;
     let folder = layout.dir.join("images");
@@ -36,7 +39,6 @@ pub fn run(layout: &Layout, args: &Args) -> Result<ExitCode> {
             build(layout, args, program)?;
         }
     }
-    let scanner = Scanner::installed();
     let mut wrong = Vec::new();
     for program in IMAGES {
         let image = reference(program, &args.tag);
@@ -78,6 +80,15 @@ pub fn run(layout: &Layout, args: &Args) -> Result<ExitCode> {
     }
     step("images", &format!("done in {}", seconds(machine::console::since_start())));
     Ok(ExitCode::SUCCESS)
+}
+
+/// The scanner to use, if any.
+///
+/// # Errors
+/// when there must be one and there is none: a release that nobody looked at passes for one that was found sound.
+fn wanted(installed: Option<Scanner>, required: bool) -> Result<Option<Scanner>> {
+    ensure!(installed.is_some() || !required, "--scan needs a scanner: install trivy or grype");
+    Ok(installed)
 }
 
 /// The largest of the images of that tag, compressed, as `order 13.1 MiB`.
@@ -203,6 +214,15 @@ mod tests {
             let folder = member.as_str().unwrap().split('/').next().unwrap();
             assert!(dockerfile.lines().any(|line| line == format!("COPY {folder} {folder}")), "{folder}");
             assert!(ignored.lines().any(|line| line == format!("!{folder}")), "{folder}");
+        }
+    }
+
+    #[test]
+    fn a_scan_that_was_asked_for_is_not_left_out() {
+        assert!(wanted(None, true).unwrap_err().to_string().contains("install trivy or grype"));
+        assert_eq!(wanted(None, false).unwrap(), None);
+        for required in [true, false] {
+            assert_eq!(wanted(Some(Scanner::Grype), required).unwrap(), Some(Scanner::Grype));
         }
     }
 

@@ -25,6 +25,10 @@ fn command() -> Command {
                 .value_parser(["linux/amd64", "linux/arm64"])
                 .help("The engine's own when left out"),
             Arg::new("no-build").long("no-build").help("Look at the images that are there").action(ArgAction::SetTrue),
+            Arg::new("scan")
+                .long("scan")
+                .help("Fail where no scanner is installed, before anything is built")
+                .action(ArgAction::SetTrue),
             Arg::new("dir")
                 .long("dir")
                 .value_name("FOLDER")
@@ -42,6 +46,7 @@ fn main() -> ExitCode {
         tag: typed.get_one::<String>("tag").cloned().unwrap_or_default(),
         platform: typed.get_one::<String>("platform").cloned(),
         no_build: typed.get_flag("no-build"),
+        scan: typed.get_flag("scan"),
     };
     let dir = typed.get_one::<PathBuf>("dir").map_or(Path::new(DEFAULT_DIR), PathBuf::as_path);
     console::end(Layout::new(dir).and_then(|layout| images::run(&layout, &args)))
