@@ -187,6 +187,7 @@ def main():
     import broken
     import documented
     import lint
+    import pinned
     import scripts
 
     command = renderer()
@@ -200,6 +201,8 @@ def main():
             print(f"        {problem}")
 
     for name, found, note in lint.results(ROOT, WORK / "bin"):
+        report(name, found, note)
+    for name, found, note in pinned.results(ROOT):
         report(name, found, note)
     rendered, everything = {}, []
     for overlay in OVERLAYS:
