@@ -119,6 +119,7 @@ LOCAL = {
     "a worker of the edge for each core": lambda n, _: n["ConfigMap", "edge"]["data"].update(EDGE_WORKERS="auto"),
     "a setting that the edge does not have": lambda n, _: n["ConfigMap", "edge"]["data"].update(ORDER_SHARE=""),
     "an edge without the storefront's key": lambda n, _: container(n, name="edge").pop("env"),
+    "signing keys in plain text": lambda n, _: container(n, name="user")["env"].remove(variable(n, "SIGNING_KEY_ENCRYPTION_KEY", "user")),
     "the storefront's key in the manifest": lambda n, _: variable(n, "STOREFRONT_KEY", "storefront").update(value="x"),
     "a key of the cookies that nothing makes": lambda n, _: variable(n, "COOKIE_KEY", "storefront")["valueFrom"]["secretKeyRef"].update(key="cookies-key"),
     "a namespace that enforces nothing": lambda n, _: n["Namespace", "dockside"]["metadata"].pop("labels"),
@@ -178,13 +179,12 @@ POOLED = {
     "no address past the pooler": lambda n, _: container(n)["env"].remove(variable(n, "DATABASE_DIRECT_URL")),
     "a pooler that may not reach the database": lambda n, _: policy(n, "pooler")["egress"].pop(0),
     "a pooler that takes anybody": lambda n, _: policy(n, "pooler")["ingress"][0].pop("from"),
-    # No other problem comes with it: the local overlay has the sandbox, and without it more would be wrong.
     "demo accounts in production": lambda n, _: n["ConfigMap", "user"]["data"].update(DEMO_ACCOUNTS="true"),
     "demo data in production": lambda n, _: n["ConfigMap", "product"]["data"].update(DEMO_DATA="true"),
+    # No other problem comes with it: the local overlay has the sandbox, and without it more would be wrong.
     "test cards without the payment sandbox": lambda n, _: n["ConfigMap", "storefront"]["data"].update(PAYMENT_SANDBOX="true"),
 }
 
-OBSERVED = {
 # Of an overlay with a canary.
 ROUTED = {
     "a canary for whoever asks": lambda n, _: n["HTTPRoute", "edge"]["spec"]["rules"][0].update(matches=[{"headers": [{"name": "X-Canary", "value": "order"}]}]),
@@ -192,6 +192,7 @@ ROUTED = {
     "edges that believe different proxies": lambda n, _: n["ConfigMap", "edge"]["data"].update(EDGE_TRUSTED_PROXY="unix:"),
 }
 
+OBSERVED = {
     "a scrape of a port that nobody opens": lambda n, _: n["ConfigMap", "prometheus"]["data"].update({"prometheus.yml": n["ConfigMap", "prometheus"]["data"]["prometheus.yml"].replace("port: 7083", "port: 7089")}),
     "a dashboard's source that is not there": lambda n, _: n["ConfigMap", "grafana"]["data"].update({"datasources.yaml": n["ConfigMap", "grafana"]["data"]["datasources.yaml"].replace("tempo:3200", "jaeger:3200")}),
     "metrics that Prometheus may not read": lambda n, all: all.remove(n["NetworkPolicy", "order-metrics"]),

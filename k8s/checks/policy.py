@@ -200,6 +200,8 @@ def configured(shop, workload):
     if workload.app == "user":
         if IDLE_USER + HASH * int(env.get("PASSWORD_HASHES_AT_ONCE") or 99) > limit:
             yield f"{workload}: {limit} MiB are too little for PASSWORD_HASHES_AT_ONCE"
+    if workload.app == "user" and "SIGNING_KEY_ENCRYPTION_KEY" not in env and "SIGNING_KEY_ENCRYPTION_KEY_FILE" not in env:
+        yield f"{workload}: signing keys are stored plain"
     for name, what in [("DEMO_ACCOUNTS", "accounts"), ("DEMO_DATA", "data")]:
         # Whatever is not plainly `false`: the services take some more words for `true`.
         if shop.env(workload).get(name, "false") != "false" and shop.all("ExternalSecret"):

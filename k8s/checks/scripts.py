@@ -47,6 +47,7 @@ MAKER_BREAKS = [
     ("another Secret", '"name":"dockside"', '"name":"secrets"'),
     ("the same password for all", "$(random | field", "$(echo 1 | field"),
     ("a short key of the cookies", "random 64", "random 16"),
+    ("a short key of signing keys", "random 32", "random 16"),
     ("a key that does not fit", "tail -c 32", "head -c 32"),
     ("a line break in a value", "base64 -w0)\"", "base64)\""),
     ("a Secret that exists as an error", "409)", "410)"),
@@ -140,6 +141,9 @@ class Maker:
         # What cookies are sealed with: 64 bytes.
         if not re.fullmatch(rb"[0-9a-f]{128}", values.pop("cookie-key")):
             found.append("the key of the cookies is short, or not random")
+        # What signing keys are sealed with: 32 bytes.
+        if not re.fullmatch(rb"[0-9a-f]{64}", values.pop("signing-key-encryption-key")):
+            found.append("the key of signing keys is short, or not random")
         if len(set(values.values())) < len(values) or not all(re.fullmatch(rb"[0-9a-f]{48}", v) for v in values.values()):
             found.append("passwords are not random, or not fit for URLs")
         public = ["openssl", "pkey", "-pubout", "-outform", "DER"]

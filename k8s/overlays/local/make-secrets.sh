@@ -18,7 +18,7 @@ for name in postgres-password user-password product-password order-password reco
     payment-webhook-secret storefront-key; do
     fields+=,$(random | field "$name")
 done
-fields+=,$(random 64 | field cookie-key)
+fields+=,$(random 64 | field cookie-key),$(random 32 | field signing-key-encryption-key)
 body='{"apiVersion":"v1","kind":"Secret","metadata":{"name":"dockside"},"type":"Opaque","data":{'$fields'}}'
 
 host=$KUBERNETES_SERVICE_HOST

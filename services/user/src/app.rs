@@ -17,7 +17,7 @@ use crate::http::{self, App};
 use crate::mailer::Mailer;
 use crate::password::Hasher;
 use crate::reset::Desk;
-use crate::signing::SigningKeys;
+use crate::signing::{Seals, SigningKeys};
 use crate::{consumer, demo, notification, retention};
 
 /// Starts the service's tasks and returns where it listens; it runs until
@@ -28,13 +28,14 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
     failpoint::register(messaging::failpoints::ALL);
     let callers = Callers::parse("user", &config.trusted_callers)?;
     let mailer = Mailer::new(&config.mail)?;
+    let seals = Seals::parse(config.signing_key_encryption_key.as_deref())?;
     let ports = Ports::bind(&config.listen, lifecycle)?;
     let pool = service::db::open(&config.backends, "users", &crate::MIGRATIONS).await?;
     let outbox = Outbox::new(pool.clone());
     let resets = Desk::new(&config, pool.clone(), mailer.is_some())?;
     let app = App {
         resets,
-        keys: SigningKeys::start(&pool, lifecycle).await?,
+        keys: SigningKeys::start(&pool, seals, lifecycle).await?,
         hasher: Arc::new(Hasher::new(config.password_hashes_at_once)),
         outbox: outbox.clone(),
         pool: pool.clone(),

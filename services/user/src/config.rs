@@ -37,6 +37,11 @@ pub struct Config {
     #[arg(long, env = "PASSWORD_RESETS_AN_HOUR", default_value_t = 30,
           value_parser = clap::value_parser!(i32).range(1..))]
     pub password_resets_an_hour: i32,
+    /// What the private halves of the keys that tokens are signed with are encrypted with in the database: 32 random
+    /// bytes as hex or base64. Of two, with a blank between, the first encrypts and both decrypt, so that one can be
+    /// changed for another. Without it they are stored as they are.
+    #[arg(long, env = "SIGNING_KEY_ENCRYPTION_KEY", hide_env_values = true)]
+    pub signing_key_encryption_key: Option<String>,
     /// Creates the demo accounts, one of them an admin, whose passwords are public: never in production.
     #[arg(long, env = "DEMO_ACCOUNTS", default_value = "false", action = ArgAction::Set)]
     pub demo_accounts: bool,

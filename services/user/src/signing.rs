@@ -1,11 +1,14 @@
 //! The keys that access tokens are signed with: Ed25519, in the database, so
-//! that all replicas share them.
+//! that all replicas share them. Where there is a key for that, they are sealed.
 //!
 //! Keys rotate by themselves: a month-old key gets a successor, which is
 //! published at once but signs only when every verifier has had time to fetch
 //! it; the old key stays published until the last token it signed has run out.
 
+mod seal;
 mod store;
+#[cfg(test)]
+mod tests;
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -15,9 +18,10 @@ use aws_lc_rs::signature::Ed25519KeyPair;
 use identity::{AUDIENCE, Claims, ISSUER, Role, TOKEN_TYPE, Verifier};
 use jsonwebtoken::jwk::{Jwk, JwkSet, PublicKeyUse, ThumbprintHash};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use service::db::Pool;
+use service::db::{Connection, Pool};
 use service::{Lifecycle, Problem};
 use time::OffsetDateTime;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 /// Seconds that an access token lives.
@@ -25,6 +29,12 @@ pub(crate) const TOKEN_LIFETIME: i64 = 15 * 60;
 
 /// How often a replica looks for keys that another one made.
 const RELOAD_EVERY: Duration = Duration::from_secs(60);
+
+/// How long a replica leaves stored keys as they are: as long as an update may run, replicas of the version before can't
+/// read what this one seals. They would go on with the keys that they have, but none could start.
+const SEAL_AFTER: Duration = Duration::from_secs(15 * 60);
+
+pub(crate) use seal::Seals;
 
 /// The current keys, in the database's order of use.
 pub(crate) struct SigningKeys {
@@ -41,8 +51,9 @@ struct KeySet {
 impl SigningKeys {
     /// Loads the keys, creating the first if there is none, and keeps them
     /// current until `lifecycle` stops.
-    pub async fn start(pool: &Pool, lifecycle: &Lifecycle) -> anyhow::Result<Arc<Self>> {
-        let current = load(pool).await.context("can't load the signing keys")?;
+    pub async fn start(pool: &Pool, seals: Seals, lifecycle: &Lifecycle) -> anyhow::Result<Arc<Self>> {
+        let started = Instant::now();
+        let current = load(pool, &seals, Stored::AsTheyAre).await.context("can't load the signing keys")?;
         let keys = Arc::new(Self {
             verifier: Verifier::with_keys(&current.published),
             current: RwLock::new(Arc::new(current)),
@@ -50,7 +61,8 @@ impl SigningKeys {
         let (pool, reloaded, stop) = (pool.clone(), keys.clone(), lifecycle.stopping());
         lifecycle.spawn_worker("signing_keys", |pulse| async move {
             while pulse.rest(stop.run_until_cancelled(tokio::time::sleep(RELOAD_EVERY))).await.is_some() {
-                match load(&pool).await {
+                let stored = if started.elapsed() < SEAL_AFTER { Stored::AsTheyAre } else { Stored::Renewed };
+                match load(&pool, &seals, stored).await {
                     Ok(current) => reloaded.replace(current),
                     Err(error) => tracing::warn!(error = format!("{error:#}"), "signing_keys.reload_failed"),
                 }
@@ -103,18 +115,25 @@ impl SigningKeys {
     }
 }
 
+/// What becomes of keys that are stored plain, or sealed with another key than the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stored {
+    AsTheyAre,
+    Renewed,
+}
+
 /// Reads the keys, first adding one that is due and removing those that are
 /// done. One replica at a time: a lock of the transaction sees to it.
-async fn load(pool: &Pool) -> anyhow::Result<KeySet> {
+async fn load(pool: &Pool, seals: &Seals, stored: Stored) -> anyhow::Result<KeySet> {
     let mut transaction = service::db::begin(pool).await?;
     store::lock(&mut transaction).await?;
     store::remove_superseded(&mut transaction).await?;
     if store::is_one_due(&mut transaction).await? {
         let (kid, private_key) = generate()?;
-        store::add(&mut transaction, &kid, &private_key).await?;
+        store::add(&mut transaction, &kid, &seals.seal(&kid, &private_key)?).await?;
         tracing::info!(key.id = kid, "signing_keys.added");
     }
-    let rows = store::all(&mut transaction).await?;
+    let rows = opened(&mut transaction, seals, stored).await?;
     transaction.commit().await?;
 
     let signing = rows.iter().rfind(|row| row.active).or(rows.first()).context("there is no signing key")?;
@@ -125,6 +144,24 @@ async fn load(pool: &Pool) -> anyhow::Result<KeySet> {
             keys: rows.iter().map(|row| public_half(&row.private_key)).collect::<Result<_, _>>()?,
         },
     })
+}
+
+/// The keys in their plain form, after sealing those that are to be.
+async fn opened(
+    connection: &mut Connection,
+    seals: &Seals,
+    stored: Stored,
+) -> anyhow::Result<Vec<store::Row>> {
+    let mut rows = store::all(connection).await?;
+    for row in &mut rows {
+        let private_key = seals.open(&row.kid, &row.private_key)?;
+        if stored == Stored::Renewed && !seals.is_current(&row.private_key) {
+            store::replace(connection, &row.kid, &seals.seal(&row.kid, &private_key)?).await?;
+            tracing::info!(key.id = row.kid, "signing_keys.sealed");
+        }
+        row.private_key = private_key;
+    }
+    Ok(rows)
 }
 
 /// A new key's id and its PKCS#8 v1 form, the one that [`Jwk`] can read.

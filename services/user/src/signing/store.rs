@@ -44,6 +44,14 @@ pub(super) async fn add(connection: &mut Connection, kid: &str, private_key: &[u
     Ok(())
 }
 
+/// Stores the same key in another form.
+pub(super) async fn replace(connection: &mut Connection, kid: &str, private_key: &[u8]) -> sqlx::Result<()> {
+    sqlx::query!("UPDATE users.signing_keys SET private_key = $2 WHERE kid = $1", kid, private_key)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
 /// Removes keys whose successor has signed for an hour: four times a token's life.
 pub(super) async fn remove_superseded(connection: &mut Connection) -> sqlx::Result<()> {
     sqlx::query!(
