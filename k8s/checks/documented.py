@@ -21,7 +21,7 @@ KINDS = {
 # What a command makes itself.
 MADE = {("job", "restore")}
 # Tried elsewhere, or none of Kubernetes'.
-SILENT = ["docker", "kind", "curl", "sed", "openssl"]
+SILENT = ["docker", "kind", "curl", "sed", "openssl", "age", "age-keygen", "python3", "cosign", "gh"]
 # What the manifests leave out, as it has a secret.
 ADDED = ("nginx.ingress.kubernetes.io/canary-by-header", "nginx.ingress.kubernetes.io/canary-by-header-value")
 
