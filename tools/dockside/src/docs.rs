@@ -72,15 +72,15 @@ fn path_holds(root: &Path, folder: &Path, path: &str) -> bool {
     [root, folder].iter().any(|from| from.join(path).exists())
 }
 
-/// All Markdown files below a folder.
-fn documents(folder: &Path, found: &mut Vec<PathBuf>) {
+/// All files below a folder whose names end so.
+fn files(folder: &Path, end: &str, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).expect("a folder of the repository").flatten() {
         let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
         if path.is_dir() {
             if !name.starts_with('.') && !SKIPPED.contains(&name.as_str()) {
-                documents(&path, found);
+                files(&path, end, found);
             }
-        } else if name.ends_with(".md") {
+        } else if name.ends_with(end) {
             found.push(path);
         }
     }
@@ -89,10 +89,10 @@ fn documents(folder: &Path, found: &mut Vec<PathBuf>) {
 #[test]
 fn all_that_documents_point_to_is_there() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the root");
-    let mut files = Vec::new();
-    documents(&root, &mut files);
-    assert!(files.len() > 10, "{files:?}");
-    let wrong: Vec<String> = files
+    let mut found = Vec::new();
+    files(&root, ".md", &mut found);
+    assert!(found.len() > 10, "{found:?}");
+    let wrong: Vec<String> = found
         .iter()
         .flat_map(|file| {
             let shown = file.strip_prefix(&root).unwrap_or(file).display().to_string();
@@ -100,6 +100,31 @@ fn all_that_documents_point_to_is_there() {
         })
         .collect();
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// Names of tests in backticks: sentences, with underscores for blanks.
+fn tests_named(text: &str) -> impl Iterator<Item = &str> {
+    let sentence = |code: &&str| {
+        code.matches('_').count() > 3 && code.chars().all(|c| c == '_' || c.is_ascii_alphanumeric())
+    };
+    text.split('`').skip(1).step_by(2).filter(sentence)
+}
+
+#[test]
+fn every_test_that_the_security_pages_name_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the root");
+    let mut sources = Vec::new();
+    files(&root, ".rs", &mut sources);
+    let sources: String =
+        sources.iter().map(|file| std::fs::read_to_string(file).unwrap_or_default()).collect();
+    for page in ["docs/asvs.md", "docs/threat-model.md"] {
+        let text = std::fs::read_to_string(root.join(page)).expect("the page");
+        let named: Vec<&str> = tests_named(&text).collect();
+        assert!(named.len() > 10, "{page} names {} tests", named.len());
+        let missing: Vec<&str> =
+            named.into_iter().filter(|name| !sources.contains(&format!("fn {name}("))).collect();
+        assert!(missing.is_empty(), "{page}: {missing:#?}");
+    }
 }
 
 #[test]
