@@ -31,7 +31,10 @@ async fn every_page_says_that_there_are_demo_accounts_and_none_where_there_are_n
     let (demo, plain) = (storefront(&["--demo-accounts=true"], &lifecycle), storefront(&[], &lifecycle));
     for path in ["/sign-in", "/sign-up", "/cart", "/nothing/there", "/"] {
         let shown = page(Method::GET, format!("{demo}{path}")).await.text().await.unwrap();
-        assert!(shown.contains("class=\"demo-line\"") && shown.contains("everybody knows"), "{path}: {shown}");
+        assert!(
+            shown.contains("class=\"demo-line\"") && shown.contains("everybody knows"),
+            "{path}: {shown}"
+        );
         let shown = page(Method::GET, format!("{plain}{path}")).await.text().await.unwrap();
         assert!(!shown.contains("demo-line") && !shown.contains("dockside-admin"), "{path}: {shown}");
     }
