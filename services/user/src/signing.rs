@@ -115,7 +115,7 @@ impl SigningKeys {
     }
 }
 
-/// What becomes of keys that are stored plain, or sealed with another key than the first.
+/// What becomes of keys that are not stored as a new one would be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stored {
     AsTheyAre,
@@ -146,7 +146,7 @@ async fn load(pool: &Pool, seals: &Seals, stored: Stored) -> anyhow::Result<KeyS
     })
 }
 
-/// The keys in their plain form, after sealing those that are to be.
+/// The keys in their plain form, after storing those anew that are to be.
 async fn opened(
     connection: &mut Connection,
     seals: &Seals,
@@ -157,7 +157,7 @@ async fn opened(
         let private_key = seals.open(&row.kid, &row.private_key)?;
         if stored == Stored::Renewed && !seals.is_current(&row.private_key) {
             store::replace(connection, &row.kid, &seals.seal(&row.kid, &private_key)?).await?;
-            tracing::info!(key.id = row.kid, "signing_keys.sealed");
+            tracing::info!(key.id = row.kid, "signing_keys.stored_anew");
         }
         row.private_key = private_key;
     }

@@ -13,8 +13,16 @@ const VERSION: u8 = 1;
 const DER: u8 = 0x30;
 const ID: usize = 8;
 
+/// In place of the first key: what is sealed is to be stored plain again, as before a way back to a version that seals
+/// nothing.
+const PLAINLY: &str = "plain";
+
 /// The first key seals, and all open: so that one can be changed for another while replicas run.
-pub(crate) struct Seals(Vec<Seal>);
+pub(crate) struct Seals {
+    /// None seals.
+    plainly: bool,
+    keys: Vec<Seal>,
+}
 
 struct Seal {
     id: [u8; ID],
@@ -22,17 +30,22 @@ struct Seal {
 }
 
 impl Seals {
-    /// Of keys of 32 bytes as hex or base64, with blanks or commas between.
+    /// Of keys of 32 bytes as hex or base64, with blanks or commas between; `plain` may stand first.
     pub fn parse(setting: Option<&str>) -> anyhow::Result<Self> {
         let words = setting.unwrap_or_default().split([' ', ',', '\n', '\t', '\r']);
-        let seals = words.filter(|word| !word.is_empty()).map(Seal::parse);
-        let seals = seals.collect::<anyhow::Result<Vec<_>>>().context("SIGNING_KEY_ENCRYPTION_KEY")?;
-        Ok(Self(seals))
+        let mut words = words.filter(|word| !word.is_empty()).peekable();
+        let plainly = words.next_if_eq(&PLAINLY).is_some();
+        let keys = words.map(Seal::parse).collect::<anyhow::Result<Vec<_>>>();
+        Ok(Self { plainly, keys: keys.context("SIGNING_KEY_ENCRYPTION_KEY")? })
+    }
+
+    fn sealing(&self) -> Option<&Seal> {
+        self.keys.first().filter(|_| !self.plainly)
     }
 
     /// As it is to be stored.
     pub fn seal(&self, kid: &str, private_key: &[u8]) -> anyhow::Result<Vec<u8>> {
-        let Some(Seal { id, key }) = self.0.first() else {
+        let Some(Seal { id, key }) = self.sealing() else {
             return Ok(private_key.to_vec());
         };
         let mut text = private_key.to_vec();
@@ -53,7 +66,7 @@ impl Seals {
         let parts = rest.split_first_chunk::<ID>();
         let parts = parts.and_then(|(id, rest)| Some((id, rest.split_first_chunk::<NONCE_LEN>()?)));
         let (id, (nonce, text)) = parts.with_context(|| format!("the signing key {kid} is cut short"))?;
-        let Some(Seal { key, .. }) = self.0.iter().find(|seal| seal.id == *id) else {
+        let Some(Seal { key, .. }) = self.keys.iter().find(|seal| seal.id == *id) else {
             bail!(
                 "the signing key {kid} is encrypted with a key that SIGNING_KEY_ENCRYPTION_KEY does not name"
             );
@@ -67,11 +80,11 @@ impl Seals {
 
     /// Whether it is stored as it would be today.
     pub fn is_current(&self, stored: &[u8]) -> bool {
-        match (self.0.first(), stored.split_first()) {
+        match (self.sealing(), stored.split_first()) {
             (Some(seal), Some((&VERSION, rest))) => rest.starts_with(&seal.id),
             (Some(_), _) => false,
-            // What is sealed stays so: its key was needed to read it.
-            (None, _) => true,
+            // Without a key nothing sealed can be read, so nothing is to be stored anew.
+            (None, first) => first.is_some_and(|(first, _)| *first == DER),
         }
     }
 }
@@ -155,8 +168,16 @@ mod tests {
     }
 
     #[test]
+    fn what_is_sealed_is_stored_plain_again_for_a_way_back() {
+        let (sealing, back) = (seals(&key("a1")), seals(&format!("plain {}", key("a1"))));
+        let stored = sealing.seal("one", PLAIN).unwrap();
+        assert!(!back.is_current(&stored) && back.is_current(PLAIN));
+        assert_eq!(back.seal("one", &back.open("one", &stored).unwrap()).unwrap(), PLAIN);
+    }
+
+    #[test]
     fn what_is_no_key_is_refused_with_a_sentence() {
-        for bad in ["ab".repeat(31), "ab".repeat(33), "secret".to_owned(), format!("{} x", key("a1"))] {
+        for bad in ["ab".repeat(31), "ab".repeat(33), "secret".to_owned(), format!("{} plain", key("a1"))] {
             let refused =
                 Seals::parse(Some(&bad)).err().map(|error| format!("{error:#}")).unwrap_or_default();
             assert!(refused.contains("SIGNING_KEY_ENCRYPTION_KEY: is not of 32 random bytes"), "{refused}");

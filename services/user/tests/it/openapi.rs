@@ -83,7 +83,8 @@ fn what_the_document_says_of_bodies_is_what_is_accepted() {
 #[tokio::test]
 async fn the_reader_runs_its_own_scripts_alone() {
     let app = crate::app::App::start().await;
-    for path in ["/docs/", "/docs/index.html", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css", "/docs"] {
+    for path in ["/docs/", "/docs/index.html", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css", "/docs"]
+    {
         let answer = app.request(reqwest::Method::GET, path).send().await.expect("the service answers");
         let policy = answer.headers()["content-security-policy"].to_str().expect("text").to_owned();
         assert!(policy.contains("default-src 'none'; script-src 'self';"), "{path}: {policy}");
