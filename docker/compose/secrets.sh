@@ -22,6 +22,23 @@ reconcile() {
     cat order/payment_secret_key >reconcile/payment_secret_key
     put postgres/reconcile "$password"
 }
+# Each account declares, reads and writes its own queues, and the exchange by which it puts events aside; it tells of
+# nothing but its own affairs, and subscribes to what it needs. None writes to the default exchange, which leads into
+# every queue. The exchange of all events is made here, as none may delete it. RabbitMQ reads this whenever it starts.
+broker() {
+    accounts='' permissions='' topics=''
+    for service in user product order; do
+        password=$(sed 's|^amqp://[^:]*:\([^@]*\)@.*|\1|' $service/amqp_url)
+        case $service in order) reads='^(product|user)[.]' ;; *) reads='^order[.]' ;; esac
+        own="$service([.]|\$)"
+        topology="\"configure\":\"^dockside[.]$own\",\"write\":\"^dockside[.](events\$|$own)\",\"read\":\"^dockside[.](events\$|$own)\""
+        accounts="$accounts${accounts:+,}{\"name\":\"$service\",\"password\":\"$password\",\"tags\":\"\"}"
+        permissions="$permissions${permissions:+,}{\"user\":\"$service\",\"vhost\":\"/\",$topology}"
+        topics="$topics${topics:+,}{\"user\":\"$service\",\"vhost\":\"/\",\"exchange\":\"dockside.events\",\"write\":\"^${service}[.]\",\"read\":\"$reads\"}"
+    done
+    events='{"name":"dockside.events","vhost":"/","type":"topic","durable":true,"auto_delete":false,"internal":false,"arguments":{}}'
+    put rabbitmq/definitions.json "{\"vhosts\":[{\"name\":\"/\"}],\"users\":[$accounts],\"permissions\":[$permissions],\"topic_permissions\":[$topics],\"exchanges\":[$events]}"
+}
 # What reads PostgreSQL's own metrics.
 metrics() {
     password=$(secret)
@@ -36,24 +53,19 @@ if [ -e postgres/complete ]; then
     [ -e edge/storefront_key ] || storefront
     [ -e edge/canary_key ] || canary
     [ -e postgres/metrics ] || metrics
+    # Made by an earlier release, it may give more rights.
+    broker
     exit 0
 fi
 
 put postgres/superuser "$(secret)"
-accounts='' permissions='' topics=''
-# Every service declares the whole topology, and tells of nothing but its own affairs.
-topology='"configure":"^dockside[.]","write":"^(dockside[.]|amq[.]default$)","read":"^dockside[.]"'
 for service in user product order; do
     password=$(secret)
     put "postgres/$service" "$password"
     put "$service/database_url" "postgres://${service}_service:$password@postgres:5432/dockside"
-    password=$(secret)
-    put "$service/amqp_url" "amqp://$service:$password@rabbitmq:5672/%2f"
-    accounts="$accounts${accounts:+,}{\"name\":\"$service\",\"password\":\"$password\",\"tags\":\"\"}"
-    permissions="$permissions${permissions:+,}{\"user\":\"$service\",\"vhost\":\"/\",$topology}"
-    topics="$topics${topics:+,}{\"user\":\"$service\",\"vhost\":\"/\",\"exchange\":\"dockside.events\",\"write\":\"^${service}[.]\",\"read\":\".*\"}"
+    put "$service/amqp_url" "amqp://$service:$(secret)@rabbitmq:5672/%2f"
 done
-put rabbitmq/definitions.json "{\"vhosts\":[{\"name\":\"/\"}],\"users\":[$accounts],\"permissions\":[$permissions],\"topic_permissions\":[$topics]}"
+broker
 
 # {"private_key_pem":"...\n...","public_key":"..."}; the private half never leaves order's folder.
 pair=$(order keygen)

@@ -57,7 +57,9 @@ MAKER_BREAKS = [
 BROKER_BREAKS = [
     ("no JSON", '"tags":""}', '"tags":"}'),
     ("an administrator", '"tags":""', '"tags":"administrator"'),
-    ("no right to read", '"read":".*"', '"read":""'),
+    ("every queue", "dockside[.]%s(", "dockside[.].*%s("),
+    ("everybody's events", "'^(product|user)[.]'", "'.*'"),
+    ("an exchange of all events that is not there", '"exchanges":[{', '"policies":[{'),
     ("a service left out", ",$(may order)", ""),
     ("another's password", 'order "$ORDER', 'order "$USER'),
     ("definitions that are not read", "load_definitions", "# load_definitions"),
@@ -203,6 +205,20 @@ def certificate(folder, name, address):
     subprocess.run(command, check=True, capture_output=True, timeout=30)
 
 
+def broker_rights():
+    """Of each account: its own queues; of the events, its own to tell and those that it needs to hear."""
+    permissions, topics = [], []
+    for name in SERVICES:
+        own = f"{name}([.]|$)"
+        both = f"^dockside[.](events$|{own})"
+        permissions.append({"user": name, "vhost": "/", "configure": f"^dockside[.]{own}", "write": both, "read": both})
+        heard = "^(product|user)[.]" if name == "order" else "^order[.]"
+        topics.append({"user": name, "vhost": "/", "exchange": "dockside.events", "write": f"^{name}[.]", "read": heard})
+    events = {"name": "dockside.events", "vhost": "/", "type": "topic", "durable": True}
+    events |= {"auto_delete": False, "internal": False, "arguments": {}}
+    return {"permissions": permissions, "topic_permissions": topics, "exchanges": [events]}
+
+
 def broker_problems(script, local):
     """What RabbitMQ would read."""
     broker = next(w for w in map(Workload.of, local) if w and w.app == "rabbitmq")
@@ -223,14 +239,10 @@ def broker_problems(script, local):
         except ValueError as error:
             return [f"the definitions are no JSON: {error}"]
     found = []
-    # All queues, which each of them declares; of the events, only its own.
-    queues = {"configure": "^dockside[.]", "write": "^(dockside[.]|amq[.]default$)", "read": "^dockside[.]"}
-    events = {"vhost": "/", "exchange": "dockside.events", "read": ".*"}
     if definitions != {
         "vhosts": [{"name": "/"}],
         "users": [{"name": name, "password": password, "tags": ""} for name, password in passwords.items()],
-        "permissions": [{"user": name, "vhost": "/", **queues} for name in SERVICES],
-        "topic_permissions": [{"user": name, **events, "write": f"^{name}[.]"} for name in SERVICES],
+        **broker_rights(),
     }:
         found.append(f"other accounts or permissions than wanted: {definitions}")
     limit = mebibytes(broker.pod["containers"][0]["resources"]["limits"]["memory"]) * 2**20

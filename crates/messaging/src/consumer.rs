@@ -8,6 +8,7 @@
 mod aside;
 mod fault;
 mod inbox;
+mod trust;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -79,7 +80,11 @@ pub(crate) async fn run(
     let description = "Events that could not be applied, by the queue that they are in now.";
     let put_aside = telemetry::counter("events.put_aside", "{event}", description);
     put_aside.add(0, &[telemetry::label("queue", topology.dead_letters(consumer))]);
-    let worker = Worker { consumer, topology, outbox, handler, caught_up, stop, pulse, applied, put_aside };
+    let description = "Events that were not believed, and became dead letters.";
+    let untrusted = telemetry::counter("events.untrusted", "{event}", description);
+    trust::REASONS.iter().for_each(|reason| untrusted.add(0, &[telemetry::label("reason", *reason)]));
+    let worker =
+        Worker { consumer, topology, outbox, handler, caught_up, stop, pulse, applied, put_aside, untrusted };
     let mut warned = false;
     while !stop.is_cancelled() {
         pulse.beat();
@@ -112,6 +117,7 @@ struct Worker<'a, H> {
     pulse: &'a Pulse,
     applied: Counter<u64>,
     put_aside: Counter<u64>,
+    untrusted: Counter<u64>,
 }
 
 /// A delivered event that is not acknowledged yet.
@@ -158,7 +164,7 @@ impl<H: Handler> Worker<'_, H> {
             }
             let begun = Instant::now();
             failpoint::hit("consumer.received").await?;
-            let pass = self.pass(&link.channel, new, &mut held, &mut proved_at).await?;
+            let pass = self.pass(&link, new, &mut held, &mut proved_at).await?;
             acknowledge(&link.channel, &pass.acknowledged, held.is_empty()).await?;
             if pass.proved || !pass.stuck {
                 (pause, stuck_since) = (Duration::ZERO, None);
@@ -175,7 +181,7 @@ impl<H: Handler> Worker<'_, H> {
     /// A connection and the queue's deliveries.
     async fn subscribe(&self) -> anyhow::Result<(Link, Consumer)> {
         let link = self.topology.link().await?;
-        self.topology.declare_exchange(&link.channel).await?;
+        self.topology.declare_exchange(&link.connection).await?;
         let queue = self.topology.queue(self.consumer);
         let cannot = || format!("cannot consume from {queue}");
         self.topology.declare(&link.connection, self.consumer).await.with_context(cannot)?;
@@ -236,7 +242,7 @@ impl<H: Handler> Worker<'_, H> {
     /// Tries all that is due once, within [`PASS_DEADLINE`] and one more transaction. What was not brought to an end is in `held`.
     async fn pass(
         &self,
-        channel: &Channel,
+        link: &Link,
         new: Vec<Delivery>,
         held: &mut Vec<Held>,
         proved_at: &mut Option<Instant>,
@@ -245,16 +251,18 @@ impl<H: Handler> Worker<'_, H> {
         let (mut batch, tried): (Vec<_>, Vec<_>) =
             std::mem::take(held).into_iter().partition(|one| one.tries == 0);
         for delivery in new {
-            match Event::from_delivery(&delivery) {
-                Some(event) => {
-                    batch.push(Held { event, delivery, tries: 0, again_at: Instant::now(), doubted_at: None })
-                }
-                None => {
-                    anyhow::ensure!(Instant::now() < until, "the broker is slow to take what is no event");
-                    self.put_aside_noise(channel, &delivery).await?;
-                    pass.acknowledged.push(delivery.delivery_tag);
-                }
+            let event = Event::from_delivery(&delivery);
+            let distrust = event.as_ref().and_then(|event| self.topology.distrust(&delivery, &event.kind));
+            if let (Some(event), None) = (event, &distrust) {
+                batch.push(Held { event, delivery, tries: 0, again_at: Instant::now(), doubted_at: None });
+                continue;
             }
+            anyhow::ensure!(Instant::now() < until, "the broker is slow to take what is no event");
+            match &distrust {
+                Some(why) => self.put_aside_untrusted(link, &delivery, why).await?,
+                None => self.put_aside_noise(link, &delivery).await?,
+            }
+            pass.acknowledged.push(delivery.delivery_tag);
         }
         let events: Vec<Event> = batch.iter().map(|one| one.event.clone()).collect();
         match self.apply(&events).await {
@@ -280,7 +288,7 @@ impl<H: Handler> Worker<'_, H> {
                 held.push(one);
                 continue;
             }
-            self.try_alone(channel, one, held, &mut pass, proved_at).await?;
+            self.try_alone(link, one, held, &mut pass, proved_at).await?;
         }
         for (one, error, its_own) in std::mem::take(&mut pass.doubtful) {
             if !its_own {
@@ -291,7 +299,7 @@ impl<H: Handler> Worker<'_, H> {
             } else if Instant::now() > until {
                 held.push(one.later());
             } else {
-                self.put_aside(channel, &one, &error).await?;
+                self.put_aside(link, &one, &error).await?;
                 pass.acknowledged.push(one.delivery.delivery_tag);
             }
         }
@@ -300,7 +308,7 @@ impl<H: Handler> Worker<'_, H> {
 
     async fn try_alone(
         &self,
-        channel: &Channel,
+        link: &Link,
         mut one: Held,
         held: &mut Vec<Held>,
         pass: &mut Pass,
@@ -315,7 +323,7 @@ impl<H: Handler> Worker<'_, H> {
         };
         match error.fault() {
             Fault::Event => {
-                self.put_aside(channel, &one, &error).await?;
+                self.put_aside(link, &one, &error).await?;
                 pass.acknowledged.push(one.delivery.delivery_tag);
             }
             Fault::Doubtful => {

@@ -39,11 +39,11 @@ impl Event {
             aggregate_version: number(headers, "aggregate_version")?,
             payload: delivery.data.clone(),
             traceparent: text(headers, "traceparent"),
-            forced: matches!(headers.inner().get(FORCED), Some(AMQPValue::Boolean(true))),
+            forced: is_set(headers, FORCED),
         })
     }
 
-    pub(crate) fn properties(&self) -> BasicProperties {
+    pub(crate) fn properties(&self, account: &str) -> BasicProperties {
         let mut headers = FieldTable::default();
         let mut set = |name: &str, value: AMQPValue| {
             headers.insert(name.into(), value);
@@ -59,6 +59,7 @@ impl Event {
             .with_content_type("application/x-protobuf".into())
             .with_message_id(short(&self.id.to_string()))
             .with_type(short(&self.kind))
+            .with_user_id(short(account))
             .with_headers(headers)
     }
 }
@@ -66,6 +67,7 @@ impl Event {
 const ATTEMPTS: &str = "dockside-attempts";
 const ERROR: &str = "dockside-error";
 const FORCED: &str = "dockside-forced";
+const UNTRUSTED: &str = "dockside-untrusted";
 
 /// How often the delivery was already tried and put into a retry queue.
 pub(crate) fn attempts(properties: &BasicProperties) -> i64 {
@@ -82,6 +84,14 @@ pub(crate) fn failed(properties: &BasicProperties, attempts: i64, reason: &str) 
     properties.clone().with_headers(headers).with_delivery_mode(2).with_timestamp(now)
 }
 
+/// As [`failed`], of what was not believed.
+pub(crate) fn untrusted(properties: &BasicProperties, reason: &str) -> BasicProperties {
+    let failed = failed(properties, 0, reason);
+    let mut headers = failed.headers().clone().unwrap_or_default();
+    headers.insert(UNTRUSTED.into(), AMQPValue::Boolean(true));
+    failed.with_headers(headers)
+}
+
 /// What is known of a dead letter's failure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
@@ -89,6 +99,8 @@ pub struct Failure {
     pub reason: String,
     /// When the consumer gave up, in seconds since 1970; none when the broker did.
     pub at: Option<u64>,
+    /// It was not believed: who sent it may not, or it came by another way than its type.
+    pub untrusted: bool,
 }
 
 impl Failure {
@@ -101,17 +113,18 @@ impl Failure {
             attempts: attempts(properties),
             reason: reason.unwrap_or_else(|| "unknown".to_owned()),
             at: *properties.timestamp(),
+            untrusted: is_set(&headers, UNTRUSTED),
         }
     }
 }
 
 /// The properties of a dead letter as they were before it failed: as for a
 /// first delivery, with all attempts ahead. `forced`: it is to be applied even
-/// if it is older than what its consumer's inbox remembers.
-pub fn revived(properties: &BasicProperties, forced: bool) -> BasicProperties {
+/// if it is older than what its consumer's inbox remembers. `account`: who sends it now.
+pub fn revived(properties: &BasicProperties, forced: bool, account: &str) -> BasicProperties {
     let mut headers = FieldTable::default();
     for (name, value) in properties.headers().clone().unwrap_or_default().inner() {
-        let ours = [ATTEMPTS, ERROR, FORCED].contains(&name.as_str());
+        let ours = [ATTEMPTS, ERROR, FORCED, UNTRUSTED].contains(&name.as_str());
         // x-death, x-delivery-count and the like.
         if !ours && !name.as_str().starts_with("x-") {
             headers.insert(name.clone(), value.clone());
@@ -120,7 +133,12 @@ pub fn revived(properties: &BasicProperties, forced: bool) -> BasicProperties {
     if forced {
         headers.insert(FORCED.into(), AMQPValue::Boolean(true));
     }
-    properties.clone().with_headers(headers).with_delivery_mode(2)
+    sent_by(properties.clone().with_headers(headers).with_delivery_mode(2), account)
+}
+
+/// The same as another account's: the broker takes no message in anybody else's name.
+pub fn sent_by(properties: BasicProperties, account: &str) -> BasicProperties {
+    properties.with_user_id(ShortString::try_new(account).unwrap_or_default())
 }
 
 /// How often the broker has delivered this message and got it back.
@@ -134,6 +152,10 @@ fn text(headers: &FieldTable, name: &str) -> Option<String> {
         AMQPValue::ShortString(value) => Some(value.to_string()),
         _ => None,
     }
+}
+
+fn is_set(headers: &FieldTable, name: &str) -> bool {
+    matches!(headers.inner().get(name), Some(AMQPValue::Boolean(true)))
 }
 
 fn number(headers: &FieldTable, name: &str) -> Option<i64> {

@@ -36,6 +36,9 @@ pub struct Naming {
     /// What the names of the exchange and of all queues start with.
     #[arg(long, env = "AMQP_NAMESPACE", default_value = "dockside")]
     pub amqp_namespace: String,
+    /// Refuse events that don't say which account published them, as those of earlier releases don't.
+    #[arg(long, env = "AMQP_REQUIRE_PUBLISHER", default_value_t = false, action = clap::ArgAction::Set)]
+    pub amqp_require_publisher: bool,
 }
 
 /// Starts the relay of `outbox` and the consumer of `name`'s queue. Both
@@ -51,7 +54,7 @@ pub fn start(
     let (stop, relayed) = (lifecycle.stopping(), topology.clone());
     let events = outbox.clone();
     lifecycle.spawn_worker("relay", |pulse| async move {
-        relay::run(&relayed, &events, &stop, &pulse).await;
+        relay::run(name, &relayed, &events, &stop, &pulse).await;
     });
     let (stop, events) = (lifecycle.stopping(), outbox.clone());
     lifecycle.spawn_worker("outbox.watch", |pulse| async move {

@@ -19,7 +19,7 @@ use futures_util::stream::FuturesUnordered;
 use lapin::options::BasicPublishOptions;
 use service::batch::{MAX_BATCH, linger};
 use service::failpoint;
-use service::{Pulse, telemetry};
+use service::{Pulse, back_off, telemetry};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -42,12 +42,20 @@ const IN_STEP: Duration = Duration::from_millis(250);
 /// Published and not confirmed, of all types.
 const MOST_UNCONFIRMED: usize = 1024;
 
-/// Between two tries to declare the queues of a consumer.
-const DECLARE_EVERY: Duration = Duration::from_secs(5);
+/// Between two tries to declare the queues of a consumer, or to find those of a service that starts.
+const FIRST_TRY_AGAIN: Duration = Duration::from_secs(1);
+const LAST_TRY_AGAIN: Duration = Duration::from_secs(5);
 
 /// Publishes until `stop`, reconnecting after every failure.
-pub(crate) async fn run(topology: &Topology, outbox: &Outbox, stop: &CancellationToken, pulse: &Pulse) {
+pub(crate) async fn run(
+    own: &'static str,
+    topology: &Topology,
+    outbox: &Outbox,
+    stop: &CancellationToken,
+    pulse: &Pulse,
+) {
     let mut relay = Relay {
+        own,
         topology,
         outbox,
         link: None,
@@ -106,6 +114,8 @@ pub(crate) async fn watch(outbox: &Outbox, stop: &CancellationToken, pulse: &Pul
 }
 
 struct Relay<'a> {
+    /// The consumer of the same service.
+    own: &'static str,
     topology: &'a Topology,
     outbox: &'a Outbox,
     link: Option<Link>,
@@ -114,7 +124,7 @@ struct Relay<'a> {
     late: FuturesUnordered<BoxFuture<'a, Outcome>>,
     /// Consumers whose queues may not be there: what they subscribe to waits.
     undeclared: Vec<&'static str>,
-    declaring: FuturesUnordered<BoxFuture<'a, (&'static str, anyhow::Result<()>)>>,
+    declaring: FuturesUnordered<BoxFuture<'a, (&'static str, u32, anyhow::Result<()>)>>,
     last_confirm: Instant,
     counted: Counted,
 }
@@ -167,7 +177,7 @@ impl Relay<'_> {
 
     async fn connect(&mut self) -> anyhow::Result<()> {
         let link = self.topology.link().await?;
-        self.topology.declare_exchange(&link.channel).await?;
+        self.topology.declare_exchange(&link.connection).await?;
         tracing::info!("relay.connected");
         self.link = Some(link);
         self.last_confirm = Instant::now();
@@ -175,7 +185,7 @@ impl Relay<'_> {
         self.undeclared.clear();
         self.declaring.clear();
         for (consumer, _) in self.topology.subscriptions {
-            self.declare(consumer, Duration::ZERO);
+            self.declare(consumer, 0);
         }
         // Mostly they are all there in a moment; a queue without a leader holds up its own events only.
         let until = Instant::now() + IN_STEP;
@@ -183,16 +193,22 @@ impl Relay<'_> {
         Ok(())
     }
 
-    /// Has the queues of `consumer` declared, and holds back until then what it subscribes to.
-    fn declare(&mut self, consumer: &'static str, after: Duration) {
+    /// Has the queues of `consumer` declared, and holds back until then what it subscribes to: `mandatory` counts a
+    /// message as delivered when it reached one of two intended queues. Those of another service are its own to
+    /// declare, unless they are missing and this account may.
+    fn declare(&mut self, consumer: &'static str, failures: u32) {
         let Some(link) = &self.link else { return };
-        let (topology, connection) = (self.topology, link.connection.clone());
+        let (own, topology, connection) = (self.own, self.topology, link.connection.clone());
         if !self.undeclared.contains(&consumer) {
             self.undeclared.push(consumer);
         }
         let declare = async move {
-            tokio::time::sleep(after).await;
-            (consumer, topology.declare(&connection, consumer).await)
+            if failures > 0 {
+                tokio::time::sleep(back_off(FIRST_TRY_AGAIN, failures, LAST_TRY_AGAIN)).await;
+            }
+            let there = consumer != own && matches!(topology.declared(&connection, consumer).await, Ok(true));
+            let declared = if there { Ok(()) } else { topology.declare(&connection, consumer).await };
+            (consumer, failures, declared)
         };
         self.declaring.push(declare.boxed());
     }
@@ -219,12 +235,15 @@ impl Relay<'_> {
     async fn hear(&mut self) {
         tokio::select! {
             Some(outcome) = self.late.next(), if !self.late.is_empty() => self.learn(outcome),
-            Some((consumer, declared)) = self.declaring.next(), if !self.declaring.is_empty() => {
+            Some((consumer, failures, declared)) = self.declaring.next(), if !self.declaring.is_empty() => {
                 match declared {
                     Ok(()) => self.undeclared.retain(|name| *name != consumer),
                     Err(error) => {
-                        tracing::warn!(error = format!("{error:#}"), "relay.queue_not_declared");
-                        self.declare(consumer, DECLARE_EVERY);
+                        // Said once: the other service may be away for long.
+                        if failures == 0 {
+                            tracing::warn!(error = format!("{error:#}"), "relay.queue_not_declared");
+                        }
+                        self.declare(consumer, failures.saturating_add(1));
                     }
                 }
             }
@@ -240,7 +259,7 @@ impl Relay<'_> {
         let gone: Vec<_> = outcome.returned.iter().flat_map(|kind| self.topology.subscribers(kind)).collect();
         for consumer in gone {
             if !self.undeclared.contains(&consumer) {
-                self.declare(consumer, Duration::ZERO);
+                self.declare(consumer, 0);
             }
         }
         // A broker stops reading from a channel when a queue does not take what came on it. A new one gets
@@ -321,8 +340,8 @@ impl Relay<'_> {
             let mandatory = self.topology.subscribers(&event.kind).next().is_some();
             let options = BasicPublishOptions { mandatory, ..BasicPublishOptions::default() };
             let (exchange, key) = (name(&self.topology.exchange()), name(&event.kind));
-            let publish =
-                link.channel.basic_publish(exchange, key, options, &event.payload, event.properties());
+            let properties = event.properties(self.topology.account());
+            let publish = link.channel.basic_publish(exchange, key, options, &event.payload, properties);
             let failure = match timeout_at(deadline, publish).await {
                 Ok(Ok(confirm)) => {
                     self.lanes.sent(&event.kind);

@@ -1,8 +1,6 @@
 //! Who subscribes to what, and the queues that carry it.
-//!
-//! Every process declares all of it before it publishes: `mandatory` counts a
-//! message as delivered when it reached one of two intended queues, so a
-//! missing binding would lose events silently.
+
+mod declare;
 
 use std::collections::HashSet;
 use std::net::Shutdown;
@@ -12,10 +10,11 @@ use std::time::Duration;
 
 use anyhow::Context;
 use futures_util::future::join_all;
-use lapin::options::{ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::options::ConfirmSelectOptions;
 use lapin::tcp::AMQPUriTcpExt;
-use lapin::types::{AMQPValue, FieldTable, ShortString};
-use lapin::{AsyncTcpStream, Channel, Connection, ConnectionProperties, ExchangeKind};
+use lapin::types::ShortString;
+use lapin::uri::AMQPUri;
+use lapin::{AsyncTcpStream, Channel, Connection, ConnectionProperties};
 use service::back_off;
 use service::socket::notice_loss;
 use socket2::{SockRef, Socket};
@@ -27,11 +26,6 @@ pub type Subscriptions = &'static [(&'static str, &'static [&'static str])];
 /// a dead letter. A queue each, as a quorum queue expires messages at its head
 /// only, and made when it is first needed: most never are.
 pub(crate) const RETRY_AFTER_SECONDS: [u32; 4] = [1, 5, 30, 120];
-
-/// Deliveries of one message, counting those that a crash or a lost
-/// connection cut short, before the broker itself makes it a dead letter:
-/// above any plausible number of restarts, below forever.
-const DELIVERY_LIMIT: u32 = 100;
 
 /// Bytes of one AMQP frame.
 const FRAME_MAX: u32 = 16 * 1024;
@@ -46,12 +40,6 @@ const OPEN_DEADLINE: Duration = Duration::from_secs(4);
 
 /// A broker that is too busy to open a connection in time gets longer each time, up to this.
 const LONGEST_OPEN_DEADLINE: Duration = Duration::from_secs(16);
-
-/// RabbitMQ 3.10 forgets a quorum queue, with what is in it, that was declared less than a second before the broker was killed.
-const SETTLES_IN: Duration = Duration::from_millis(1500);
-
-/// For declaring what is used: a quorum queue has to find its leader first.
-const DECLARE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// For all else that a broker is asked.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
@@ -120,8 +108,11 @@ impl Drop for Wire {
 #[derive(Debug)]
 pub struct Topology {
     url: String,
+    /// That of the address: RabbitMQ takes no message that names another one as its publisher.
+    account: String,
     namespace: String,
     pub(crate) subscriptions: Subscriptions,
+    pub(crate) require_publisher: bool,
     /// Openings given up one after the other since the last that was not.
     given_up: AtomicU32,
     /// Retry queues that were declared on the present connections, and have settled.
@@ -133,13 +124,28 @@ impl Topology {
         // lapin keeps buffers of 32 frames each way: 8 MiB a connection at the
         // broker's 128 KiB. Longer messages go in several frames.
         let url = with_default(url, "frame_max", FRAME_MAX);
+        let account = url.parse().map(|uri: AMQPUri| uri.authority.userinfo.username);
         Self {
+            // An address that is none is refused when it is used.
+            account: account.unwrap_or_default(),
             url: with_default(&url, "heartbeat", u32::from(HEARTBEAT)),
             namespace: namespace.to_owned(),
             subscriptions,
+            require_publisher: false,
             given_up: AtomicU32::new(0),
             retry_queues: Mutex::default(),
         }
+    }
+
+    /// Whether a consumer refuses events that don't name their publisher, as those of earlier releases don't.
+    #[must_use]
+    pub fn require_publisher(self, require_publisher: bool) -> Self {
+        Self { require_publisher, ..self }
+    }
+
+    /// The account that everything is sent as.
+    pub fn account(&self) -> &str {
+        &self.account
     }
 
     /// Who gets events of this type.
@@ -162,11 +168,16 @@ impl Topology {
         format!("{}.{consumer}.dead", self.namespace)
     }
 
+    /// Where `consumer` puts aside what it could not apply, and nobody else sends anything.
+    pub fn aside(&self, consumer: &str) -> String {
+        format!("{}.{consumer}.aside", self.namespace)
+    }
+
     /// A new connection and a channel with confirms on, with everything declared.
     /// The channel ends with the connection, so keep both.
     pub async fn connect(&self) -> anyhow::Result<(Connection, Channel)> {
         let (connection, channel) = self.open().await?;
-        self.declare_exchange(&channel).await?;
+        self.declare_exchange(&connection).await?;
         let declared = self.subscriptions.iter().map(|(consumer, _)| self.declare(&connection, consumer));
         for declared in join_all(declared).await {
             declared?;
@@ -210,7 +221,7 @@ impl Topology {
 
     /// On a socket that notices when the broker's host is gone; heartbeats notice when the broker is.
     async fn connected(&self, wire: &Wire) -> anyhow::Result<(Connection, Channel)> {
-        let uri: lapin::uri::AMQPUri =
+        let uri: AMQPUri =
             self.url.parse().map_err(|error| anyhow::anyhow!("AMQP_URL is not an address: {error}"))?;
         let held = wire.0.clone();
         let runtime = lapin::runtime::default_runtime()?;
@@ -242,64 +253,6 @@ impl Topology {
         let tries = self.given_up.load(Ordering::Relaxed).saturating_add(1);
         back_off(OPEN_DEADLINE, tries, LONGEST_OPEN_DEADLINE)
     }
-
-    /// Declares and names the queue that hands an event back to `consumer` after `seconds`. The first time, it
-    /// gets a while to settle before anything is entrusted to it.
-    pub(crate) async fn retry_queue(
-        &self,
-        channel: &Channel,
-        consumer: &str,
-        seconds: u32,
-    ) -> lapin::Result<String> {
-        let queue = format!("{}.{consumer}.retry.{seconds}s", self.namespace);
-        let mut arguments = dead_lettering(&self.queue(consumer));
-        arguments.insert("x-message-ttl".into(), AMQPValue::LongLongInt(i64::from(seconds) * 1000));
-        declare_queue(channel, &queue, arguments).await?;
-        let known = || self.retry_queues.lock().unwrap_or_else(PoisonError::into_inner);
-        if !known().contains(&queue) {
-            tokio::time::sleep(SETTLES_IN).await;
-            known().insert(queue.clone());
-        }
-        Ok(queue)
-    }
-
-    pub(crate) async fn declare_exchange(&self, channel: &Channel) -> anyhow::Result<()> {
-        let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
-        let (exchange, none) = (name(&self.exchange()), FieldTable::default());
-        let declared = channel.exchange_declare(exchange, ExchangeKind::Topic, options, none);
-        answered(declared).await.context("declaring the exchange failed")
-    }
-
-    /// Declares the queues of `consumer` and what they are bound to, on a channel of their own: one that does not
-    /// answer, as a quorum queue without a leader may not, holds nothing else up.
-    pub(crate) async fn declare(&self, connection: &Connection, consumer: &str) -> anyhow::Result<()> {
-        let queue = self.queue(consumer);
-        let declare = async {
-            let channel = connection.create_channel().await?;
-            let dead = self.dead_letters(consumer);
-            declare_queue(&channel, &dead, quorum()).await?;
-            let mut arguments = dead_lettering(&dead);
-            arguments.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(i64::from(DELIVERY_LIMIT)));
-            declare_queue(&channel, &queue, arguments).await?;
-            for (_, kinds) in self.subscriptions.iter().filter(|(name, _)| *name == consumer) {
-                for kind in *kinds {
-                    let (exchange, options) = (name(&self.exchange()), QueueBindOptions::default());
-                    let bound = channel.queue_bind(
-                        name(&queue),
-                        exchange,
-                        name(kind),
-                        options,
-                        FieldTable::default(),
-                    );
-                    bound.await?;
-                }
-            }
-            channel.close(200, "done".into()).await
-        };
-        let declared = tokio::time::timeout(DECLARE_DEADLINE, declare).await;
-        let declared = declared.with_context(|| format!("{queue} does not answer"))?;
-        declared.with_context(|| format!("declaring {queue} failed"))
-    }
 }
 
 /// The address with `setting`, unless it has one already.
@@ -310,33 +263,6 @@ fn with_default(url: &str, setting: &str, value: u32) -> String {
     } else {
         format!("{url}{separator}{setting}={value}")
     }
-}
-
-async fn declare_queue(channel: &Channel, queue: &str, arguments: FieldTable) -> lapin::Result<()> {
-    channel.queue_declare(name(queue), QueueDeclareOptions::durable(), arguments).await?;
-    Ok(())
-}
-
-/// Quorum queues write to disk before they confirm; classic ones don't.
-/// <https://www.rabbitmq.com/docs/quorum-queues>
-fn quorum() -> FieldTable {
-    let mut arguments = FieldTable::default();
-    arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
-    arguments
-}
-
-/// A quorum queue that hands on what expires or is delivered too often, itself
-/// at least once. <https://www.rabbitmq.com/docs/quorum-queues#dead-lettering>
-fn dead_lettering(to_queue: &str) -> FieldTable {
-    let mut arguments = quorum();
-    let mut set = |name: &str, value: &str| {
-        arguments.insert(name.into(), AMQPValue::LongString(value.into()));
-    };
-    set("x-dead-letter-exchange", "");
-    set("x-dead-letter-routing-key", to_queue);
-    set("x-dead-letter-strategy", "at-least-once");
-    set("x-overflow", "reject-publish");
-    arguments
 }
 
 /// Our names are far below AMQP's 255 bytes; a namespace that breaks this

@@ -5,13 +5,15 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use lapin::BasicProperties;
-use lapin::options::{BasicGetOptions, BasicPublishOptions, QueueBindOptions};
-use lapin::types::FieldTable;
-use proto::events::{PRODUCT_UPDATED, USER_REGISTERED};
+use lapin::options::{BasicGetOptions, BasicPublishOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use messaging::Topology;
+use proto::events::{PRODUCT_UPDATED, SUBSCRIPTIONS, USER_REGISTERED};
 use testing::eventually;
 use testing::proxy::Proxy;
 
@@ -96,6 +98,40 @@ async fn a_bad_event_becomes_a_dead_letter_and_the_rest_flows() {
     rig.applied(100).await;
     rig.notes.fail.store(false, Ordering::Relaxed);
     rig.applied(101).await;
+}
+
+#[tokio::test]
+async fn a_queue_of_an_earlier_release_is_taken_as_it_is() {
+    let (url, namespace) = (testing::amqp_url(), testing::namespace());
+    let topology = Topology::new(&url, &namespace, SUBSCRIPTIONS);
+    let (_connection, channel) = topology.open().await.unwrap();
+    let (queue, dead) = (topology.queue("order"), topology.dead_letters("order"));
+    let quorum = || FieldTable::from(BTreeMap::from([("x-queue-type".into(), text("quorum"))]));
+    let mut handing_on = quorum();
+    for (name, value) in [
+        ("x-dead-letter-exchange", ""),
+        ("x-dead-letter-routing-key", &dead),
+        ("x-dead-letter-strategy", "at-least-once"),
+        ("x-overflow", "reject-publish"),
+    ] {
+        handing_on.insert(name.into(), text(value));
+    }
+    for (queue, arguments) in [(&dead, quorum()), (&queue, handing_on)] {
+        let options = QueueDeclareOptions::durable();
+        channel.queue_declare(queue.as_str().into(), options, arguments).await.unwrap();
+    }
+    let rig = Rig::start_as("order", &url, &url, &namespace).await;
+    rig.notes.refuse.store(true, Ordering::Relaxed);
+    rig.write(PRODUCT_UPDATED, BAD..=BAD).await;
+    rig.write(PRODUCT_UPDATED, 1..=1).await;
+    rig.applied(1).await;
+    let letter =
+        || async { channel.basic_get(dead.as_str().into(), BasicGetOptions { no_ack: true }).await.unwrap() };
+    eventually("a dead letter", letter).await;
+}
+
+fn text(value: &str) -> AMQPValue {
+    AMQPValue::LongString(value.into())
 }
 
 #[tokio::test]

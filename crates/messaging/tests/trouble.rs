@@ -136,7 +136,7 @@ async fn deliver(rig: &Rig, channel: &Channel, id: Uuid, version: i64) {
 /// Whether anything was ever put into the first retry queue.
 async fn was_put_aside(rig: &Rig) -> bool {
     let (connection, channel) = rig.broker().await;
-    let retry = format!("{}.retry.1s", rig.topology.queue("order"));
+    let retry = format!("{}.retry.in.1s", rig.topology.queue("order"));
     let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     let found = channel.queue_declare(retry.as_str().into(), options, FieldTable::default()).await;
     connection.close(200, "done".into()).await.ok();
@@ -260,7 +260,7 @@ async fn an_event_whose_inbox_row_is_gone_is_not_applied_again_and_one_that_only
     let letter = dead_letter(&rig, &channel).await;
     let queue = rig.topology.queue("order");
     for _ in 0..2 {
-        let forced = envelope::revived(&letter.properties, true);
+        let forced = envelope::revived(&letter.properties, true, rig.topology.account());
         messaging::move_to(&channel, &queue, forced, &letter.data).await.unwrap();
     }
     rig.write(PRODUCT_UPDATED, 1..=1).await;

@@ -16,16 +16,20 @@ CONF
 account() {
     printf '{"name":"%s","password":"%s","tags":""}' "$1" "$2"
 }
-# Each service declares the whole topology, and tells of nothing but its own affairs.
+# Each account declares, reads and writes its own queues, and the exchange by which it puts events aside; it tells of
+# nothing but its own affairs, and subscribes to what it needs. None writes to the default exchange, which leads into
+# every queue. The exchange of all events is made here, as none may delete it.
 may() {
-    printf '{"user":"%s","vhost":"/","configure":"^dockside[.]","write":"^(dockside[.]|amq[.]default$)","read":"^dockside[.]"}' "$1"
+    printf '{"user":"%s","vhost":"/","configure":"^dockside[.]%s([.]|$)",' "$1" "$1"
+    printf '"write":"^dockside[.](events$|%s([.]|$))","read":"^dockside[.](events$|%s([.]|$))"}' "$1" "$1"
 }
 tells() {
-    printf '{"user":"%s","vhost":"/","exchange":"dockside.events","write":"^%s[.]","read":".*"}' "$1" "$1"
+    printf '{"user":"%s","vhost":"/","exchange":"dockside.events","write":"^%s[.]","read":"%s"}' "$1" "$1" "$2"
 }
 cat >/etc/rabbitmq/definitions.json <<JSON
 {"vhosts":[{"name":"/"}],
  "users":[$(account user "$USER_PASSWORD"),$(account product "$PRODUCT_PASSWORD"),$(account order "$ORDER_PASSWORD")],
  "permissions":[$(may user),$(may product),$(may order)],
- "topic_permissions":[$(tells user),$(tells product),$(tells order)]}
+ "topic_permissions":[$(tells user '^order[.]'),$(tells product '^order[.]'),$(tells order '^(product|user)[.]')],
+ "exchanges":[{"name":"dockside.events","vhost":"/","type":"topic","durable":true,"auto_delete":false,"internal":false,"arguments":{}}]}
 JSON

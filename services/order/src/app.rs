@@ -45,7 +45,8 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
     let pool = db::open(&config.backends, "orders", &[&messaging::MIGRATIONS, &MIGRATIONS]).await?;
     let outbox = Outbox::new(pool.clone());
     let topology =
-        Topology::new(&config.backends.amqp_url, &config.naming.amqp_namespace, events::SUBSCRIPTIONS);
+        Topology::new(&config.backends.amqp_url, &config.naming.amqp_namespace, events::SUBSCRIPTIONS)
+            .require_publisher(config.naming.amqp_require_publisher);
     messaging::start(lifecycle, "order", topology, &outbox, Consumer);
 
     let key = ServiceKey::from_pem("order", &config.service_key)?;

@@ -38,7 +38,8 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
     };
     let outbox = Outbox::new(pool.clone());
     let topology =
-        Topology::new(&config.backends.amqp_url, &config.naming.amqp_namespace, events::SUBSCRIPTIONS);
+        Topology::new(&config.backends.amqp_url, &config.naming.amqp_namespace, events::SUBSCRIPTIONS)
+            .require_publisher(config.naming.amqp_require_publisher);
     messaging::start(lifecycle, "product", topology, &outbox, Consumer(lives));
     let (expiring, stop) = (pool.clone(), lifecycle.stopping());
     lifecycle.spawn_worker("expiry", |pulse| async move {

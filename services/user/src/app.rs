@@ -48,7 +48,8 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
     retention::start(pool.clone(), lifecycle);
     let notifier = consumer::Notifier { mails: app.mails };
     let topology =
-        Topology::new(&config.backends.amqp_url, &config.naming.amqp_namespace, events::SUBSCRIPTIONS);
+        Topology::new(&config.backends.amqp_url, &config.naming.amqp_namespace, events::SUBSCRIPTIONS)
+            .require_publisher(config.naming.amqp_require_publisher);
     messaging::start(lifecycle, "user", topology, &outbox, notifier);
     match mailer {
         Some(mailer) => notification::start(pool.clone(), mailer, lifecycle),

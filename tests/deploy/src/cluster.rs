@@ -123,14 +123,15 @@ fn check_rabbitmq(name: &str, passwords: &[String]) -> Result<()> {
         Ok(rows)
     };
     let queues = |user: &str| {
-        let (own, written) = ("^dockside[.]", "^(dockside[.]|amq[.]default$)");
-        json!({"user": user, "configure": own, "write": written, "read": own})
+        let both = format!("^dockside[.](events$|{user}([.]|$))");
+        json!({"user": user, "configure": format!("^dockside[.]{user}([.]|$)"), "write": both, "read": both})
     };
     let permissions = listed("list_permissions", "user")?;
     ensure!(permissions == ["order", "product", "user"].map(queues), "the permissions are {permissions:?}");
     let events = |user: &str| {
         let written = format!("^{user}[.]");
-        json!({"user": user, "exchange": "dockside.events", "write": written, "read": ".*"})
+        let read = if user == "order" { "^(product|user)[.]" } else { "^order[.]" };
+        json!({"user": user, "exchange": "dockside.events", "write": written, "read": read})
     };
     let topics = listed("list_topic_permissions", "user")?;
     ensure!(topics == ["order", "product", "user"].map(events), "the topic permissions are {topics:?}");

@@ -99,7 +99,8 @@ pub enum Dlq {
         #[command(flatten)]
         which: Which,
         /// Events, too, that are older than the 30 days for which a service remembers what it has applied. Make sure
-        /// first that it was not: a letter may have been given back before, and be here still.
+        /// first that it was not: a letter may have been given back before, and be here still. And those that were
+        /// not believed, as somebody else may have sent them.
         #[arg(long)]
         force: bool,
         #[command(flatten)]

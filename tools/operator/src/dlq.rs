@@ -60,6 +60,8 @@ pub struct Moved {
     pub refused: Vec<Letter>,
     /// Left where they are: older than what an inbox remembers, so that they could be applied twice.
     pub too_old: Vec<Letter>,
+    /// Left where they are: not sent by who may tell of such a thing, so perhaps forged.
+    pub untrusted: Vec<Letter>,
 }
 
 /// The oldest `limit` letters of each of `services`, which stay as they are,
@@ -74,7 +76,7 @@ pub async fn list(topology: &Topology, services: &[&'static str], limit: usize) 
         let held = desk.hold().await?;
         found.letters.extend(held.iter().take(limit).map(|delivery| Letter::of(service, delivery)));
         found.total += held.len();
-        renew_if_old(&confirming, &mut desk, &held).await?;
+        renew_if_old(topology, &confirming, &mut desk, &held).await?;
         desk.close(&connection).await?;
     }
     within(connection.close(200, "done".into())).await?;
@@ -82,7 +84,7 @@ pub async fn list(topology: &Topology, services: &[&'static str], limit: usize) 
 }
 
 /// Gives letters back to their service, with all attempts ahead of them. `force`: old ones, too, and they are applied
-/// even though nobody knows any more whether they were.
+/// even though nobody knows any more whether they were; and those that were not believed, which then are.
 pub async fn replay(
     topology: &Topology,
     services: &[&'static str],
@@ -113,12 +115,17 @@ pub async fn replay(
                 moved.too_old.push(letter);
                 continue;
             }
-            let properties = envelope::revived(&delivery.properties, force);
+            if letter.untrusted && !force {
+                others.push(delivery);
+                moved.untrusted.push(letter);
+                continue;
+            }
+            let properties = envelope::revived(&delivery.properties, force, topology.account());
             messaging::move_to(&confirming, &queue, properties, &delivery.data).await?;
             desk.remove(&delivery).await?;
             moved.done.push(letter);
         }
-        renew_if_old(&confirming, &mut desk, &others).await?;
+        renew_if_old(topology, &confirming, &mut desk, &others).await?;
         desk.close(&connection).await?;
     }
     within(connection.close(200, "done".into())).await?;
@@ -142,7 +149,7 @@ pub async fn drop(topology: &Topology, services: &[&'static str], which: &Which)
                 others.push(delivery);
             }
         }
-        renew_if_old(&confirming, &mut desk, &others).await?;
+        renew_if_old(topology, &confirming, &mut desk, &others).await?;
         desk.close(&connection).await?;
     }
     within(connection.close(200, "done".into())).await?;
@@ -211,12 +218,17 @@ impl Desk {
 
 /// Puts copies of all held letters behind them, in their order, and removes the
 /// originals, when one has been held often. Killed in between, a letter is there twice.
-async fn renew_if_old(confirming: &Channel, desk: &mut Desk, held: &[Delivery]) -> Result<()> {
+async fn renew_if_old(
+    topology: &Topology,
+    confirming: &Channel,
+    desk: &mut Desk,
+    held: &[Delivery],
+) -> Result<()> {
     if held.iter().all(|delivery| envelope::delivery_count(&delivery.properties) < RENEW_AT) {
         return Ok(());
     }
     for delivery in held {
-        let properties = as_new(&delivery.properties);
+        let properties = envelope::sent_by(as_new(&delivery.properties), topology.account());
         messaging::move_to(confirming, &desk.queue, properties, &delivery.data).await?;
         desk.remove(delivery).await?;
     }

@@ -119,10 +119,21 @@ async fn dlq_command(settings: &Settings, command: Dlq) -> Result<bool> {
                 );
                 text.push_str(&text::letters(&moved.too_old));
             }
-            let json = json!({"replayed": moved.done, "refused": moved.refused, "too_old": moved.too_old});
+            if !moved.untrusted.is_empty() {
+                text.push_str(
+                    "Not believed, as another account sent them or under another routing key: they may be forged. \
+                     Where you know that they are right, say --force:\n",
+                );
+                text.push_str(&text::letters(&moved.untrusted));
+            }
+            let json = json!({
+                "replayed": moved.done, "refused": moved.refused, "too_old": moved.too_old,
+                "untrusted": moved.untrusted,
+            });
             show(settings, &json, &text);
             let nothing = moved.done.is_empty() && matches!(which, Which::Id(_));
-            Ok(moved.refused.is_empty() && moved.too_old.is_empty() && !nothing)
+            let left = !moved.refused.is_empty() || !moved.too_old.is_empty() || !moved.untrusted.is_empty();
+            Ok(!left && !nothing)
         }
         Dlq::Drop { which, yes, of } => {
             if which.all && !yes {

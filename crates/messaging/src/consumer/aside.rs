@@ -5,20 +5,16 @@ use lapin::options::BasicPublishOptions;
 use lapin::{BasicProperties, Channel, Confirmation};
 use service::{failpoint, telemetry};
 
+use super::trust::Distrust;
 use super::{ApplyError, Handler, Held, Worker};
 use crate::envelope;
-use crate::topology::{RETRY_AFTER_SECONDS, answered, name};
+use crate::topology::{Link, RETRY_AFTER_SECONDS, answered, name};
 
 /// Tries of an event that took too long each time, most of them two minutes apart: four hours.
 const SLOW_ATTEMPTS: i64 = 120;
 
 impl<H: Handler> Worker<'_, H> {
-    pub(super) async fn put_aside(
-        &self,
-        channel: &Channel,
-        one: &Held,
-        error: &ApplyError,
-    ) -> anyhow::Result<()> {
+    pub(super) async fn put_aside(&self, link: &Link, one: &Held, error: &ApplyError) -> anyhow::Result<()> {
         let (event, properties) = (&one.event, &one.delivery.properties);
         let attempts = envelope::attempts(properties);
         let retry = usize::try_from(attempts).ok().and_then(|index| RETRY_AFTER_SECONDS.get(index));
@@ -28,40 +24,86 @@ impl<H: Handler> Worker<'_, H> {
         let retry = retry.or_else(|| RETRY_AFTER_SECONDS.last().filter(|_| slow && attempts < SLOW_ATTEMPTS));
         let queue = match (error, retry) {
             (ApplyError::Database(_) | ApplyError::TookTooLong, Some(seconds)) => {
-                let declared = self.topology.retry_queue(channel, self.consumer, *seconds);
+                let declared = self.topology.retry_queue(&link.connection, self.consumer, *seconds);
                 answered(declared).await?
             }
             _ => self.topology.dead_letters(self.consumer),
         };
         tracing::error!(%error, event.id = %event.id, event.action = event.kind, queue, "event.put_aside");
         let properties = envelope::failed(properties, attempts + 1, &error.to_string());
-        move_to(channel, &queue, properties, &event.payload).await?;
+        self.hand_over(&link.channel, &queue, properties, &event.payload).await?;
         self.put_aside.add(1, &[telemetry::label("queue", queue)]);
         failpoint::hit("consumer.put_aside").await?;
         Ok(())
     }
 
-    pub(super) async fn put_aside_noise(&self, channel: &Channel, delivery: &Delivery) -> anyhow::Result<()> {
-        let dead = self.topology.dead_letters(self.consumer);
+    pub(super) async fn put_aside_noise(&self, link: &Link, delivery: &Delivery) -> anyhow::Result<()> {
         let properties = envelope::failed(&delivery.properties, 0, "not an event");
-        tracing::error!(routing_key = %delivery.routing_key, queue = dead, "message.put_aside");
-        move_to(channel, &dead, properties, &delivery.data).await?;
+        self.bury(link, delivery, properties, "not an event").await
+    }
+
+    /// What is not what it says: nothing of it is applied.
+    pub(super) async fn put_aside_untrusted(
+        &self,
+        link: &Link,
+        delivery: &Delivery,
+        why: &Distrust,
+    ) -> anyhow::Result<()> {
+        let properties = envelope::untrusted(&delivery.properties, &why.error);
+        self.bury(link, delivery, properties, &why.error).await?;
+        self.untrusted.add(1, &[telemetry::label("reason", why.reason)]);
+        Ok(())
+    }
+
+    async fn bury(
+        &self,
+        link: &Link,
+        delivery: &Delivery,
+        properties: BasicProperties,
+        error: &str,
+    ) -> anyhow::Result<()> {
+        let dead = self.topology.dead_letters(self.consumer);
+        tracing::error!(routing_key = %delivery.routing_key, queue = dead, error, "message.put_aside");
+        self.hand_over(&link.channel, &dead, properties, &delivery.data).await?;
         self.put_aside.add(1, &[telemetry::label("queue", dead)]);
         Ok(())
+    }
+
+    /// To a queue of this consumer, by the exchange that only its account may write to. The broker wants to hear
+    /// who sends it now; who sent it first does not count any more.
+    async fn hand_over(
+        &self,
+        channel: &Channel,
+        queue: &str,
+        properties: BasicProperties,
+        body: &[u8],
+    ) -> anyhow::Result<()> {
+        let properties = envelope::sent_by(properties, self.topology.account());
+        publish(channel, &self.topology.aside(self.consumer), queue, properties, body).await
     }
 }
 
 /// Publishes to one queue, never the exchange: other consumers had theirs. An
-/// error leaves open whether the queue has it.
+/// error leaves open whether the queue has it. Only an administrator's account may.
 pub async fn move_to(
     channel: &Channel,
     queue: &str,
     properties: BasicProperties,
     body: &[u8],
 ) -> anyhow::Result<()> {
+    publish(channel, "", queue, properties, body).await
+}
+
+async fn publish(
+    channel: &Channel,
+    exchange: &str,
+    queue: &str,
+    properties: BasicProperties,
+    body: &[u8],
+) -> anyhow::Result<()> {
     let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
     let publish =
-        async { channel.basic_publish(name(""), name(queue), options, body, properties).await?.await };
+        async { channel.basic_publish(name(exchange), name(queue), options, body, properties).await?.await };
     let outcome = answered(publish).await?;
     anyhow::ensure!(matches!(outcome, Confirmation::Ack(None)), "{queue} did not take the event");
     Ok(())

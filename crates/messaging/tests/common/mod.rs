@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use lapin::{Channel, Connection};
 use messaging::topology::Topology;
-use messaging::{ApplyError, Event, Handler, Naming, NewEvent, Outbox, outbox};
+use messaging::{ApplyError, Event, Handler, NewEvent, Outbox, outbox};
 use proto::events::SUBSCRIPTIONS;
 use proto::user::v1::UserRegistered;
 use service::Lifecycle;
@@ -90,17 +90,23 @@ impl Rig {
 
     /// With the broker behind another address.
     pub async fn start_through(amqp_url: &str) -> Self {
+        Self::start_as("order", amqp_url, &testing::amqp_url(), &testing::namespace()).await
+    }
+
+    /// As a service, by another account than its tests' own, the `admin`'s.
+    pub async fn start_as(service: &'static str, amqp_url: &str, admin: &str, namespace: &str) -> Self {
         let backends = Backends::new(testing::database("orders").await, 5, amqp_url.to_owned());
         let pool = service::db::open(&backends, "orders", &[&messaging::MIGRATIONS]).await.unwrap();
         sqlx::query("CREATE TABLE effects (event_id uuid NOT NULL, aggregate_id uuid)")
             .execute(&pool)
             .await
             .unwrap();
-        let naming = Naming { amqp_namespace: testing::namespace() };
         let (outbox, notes, lifecycle) = (Outbox::new(pool.clone()), Notes::default(), Lifecycle::new());
-        let topology = |url: &str| Topology::new(url, &naming.amqp_namespace, SUBSCRIPTIONS);
-        messaging::start(&lifecycle, "order", topology(amqp_url), &outbox, notes.clone());
-        let topology = topology(&testing::amqp_url());
+        let topology = |url: &str| Topology::new(url, namespace, SUBSCRIPTIONS);
+        // Tests that deliver events themselves don't say who they are.
+        let own = topology(amqp_url).require_publisher(namespace == "dockside");
+        messaging::start(&lifecycle, service, own, &outbox, notes.clone());
+        let topology = topology(admin);
         Self { pool, database_url: backends.database_url, outbox, topology, notes, lifecycle }
     }
 

@@ -173,8 +173,9 @@ async fn p9_a_service_tells_of_nothing_on_the_broker_but_its_own_affairs() {
                 assert!(refused.contains("ACCESS_REFUSED"), "{service} tells of {other}: {refused}");
             }
         }
-        for exchange in ["amq.topic", "amq.fanout", "amq.direct"] {
-            let refused = may_publish(&connection, exchange, "anything").await.expect_err(exchange);
+        // The default one, without a name, leads into every queue.
+        for exchange in ["", "amq.topic", "amq.fanout", "amq.direct"] {
+            let refused = may_publish(&connection, exchange, "dockside.order").await.expect_err(exchange);
             assert!(refused.contains("ACCESS_REFUSED"), "{service} in {exchange}: {refused}");
         }
         let channel = connection.create_channel().await.unwrap();

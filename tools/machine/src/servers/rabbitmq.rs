@@ -198,30 +198,41 @@ pub fn disk_free_limit(free: u64, passing: bool) -> u64 {
     limit.min(free / 2)
 }
 
-/// An account for each service and one for tests. A service gets at the topology alone, all of it, as every one
-/// declares it (a queue with a dead-letter exchange takes the right to read it and to write there), and
-/// tells of nothing but its own affairs.
+/// Each service, whose password on the broker is its own, and the events that it may subscribe to.
+const READS: [(&str, &str); 3] =
+    [("user", "^order[.]"), ("product", "^order[.]"), ("order", "^(product|user)[.]")];
+
+/// An account for each service and one for tests. A service declares, reads and writes its own queues, with the
+/// exchange by which it puts events aside, and tells of nothing but its own affairs. None writes to the default
+/// exchange, which leads into every queue. The exchange of all events is made here, as none may delete it.
 pub fn definitions(secrets: &Secrets) -> serde_json::Value {
-    let services = [("user", &secrets.user), ("product", &secrets.product), ("order", &secrets.order)];
     let mut users =
         vec![json!({"name": "admin", "password": secrets.rabbitmq_admin, "tags": "administrator"})];
     let mut permissions =
         vec![json!({"user": "admin", "vhost": "/", "configure": ".*", "write": ".*", "read": ".*"})];
-    for (name, password) in services {
+    let mut topics = Vec::new();
+    for ((name, read), password) in READS.iter().zip([&secrets.user, &secrets.product, &secrets.order]) {
         users.push(json!({"name": name, "password": password, "tags": ""}));
         permissions.push(json!({
             "user": name,
             "vhost": "/",
-            "configure": "^dockside[.]",
-            "write": "^(dockside[.]|amq[.]default$)",
-            "read": "^dockside[.]",
+            "configure": format!("^dockside[.]{name}([.]|$)"),
+            "write": format!("^dockside[.](events$|{name}([.]|$))"),
+            "read": format!("^dockside[.](events$|{name}([.]|$))"),
         }));
-    }
-    let own = services.map(|(name, _)| {
         let write = format!("^{name}[.]");
-        json!({"user": name, "vhost": "/", "exchange": "dockside.events", "write": write, "read": ".*"})
+        topics.push(
+            json!({"user": name, "vhost": "/", "exchange": "dockside.events", "write": write, "read": read}),
+        );
+    }
+    let events = json!({
+        "name": "dockside.events", "vhost": "/", "type": "topic",
+        "durable": true, "auto_delete": false, "internal": false, "arguments": {},
     });
-    json!({"vhosts": [{"name": "/"}], "users": users, "permissions": permissions, "topic_permissions": own})
+    json!({
+        "vhosts": [{"name": "/"}], "users": users, "permissions": permissions,
+        "topic_permissions": topics, "exchanges": [events],
+    })
 }
 
 /// The address of an account on the private broker.

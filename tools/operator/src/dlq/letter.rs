@@ -32,6 +32,8 @@ pub struct Letter {
     pub age_seconds: Option<u64>,
     /// The event is older than what an inbox remembers of what was applied.
     pub forgotten: bool,
+    /// Its service did not believe it.
+    pub untrusted: bool,
     /// The body as text, where it decodes as what `kind` says.
     pub body: Option<String>,
     pub body_hex: String,
@@ -54,6 +56,7 @@ impl Letter {
             kind,
             aggregate_id: event.map(|event| event.aggregate_id),
             attempts: failure.attempts,
+            untrusted: failure.untrusted,
             error: failure.reason,
             forgotten: made.is_some_and(|then| now.saturating_sub(then) >= INBOX_REMEMBERS.as_secs()),
             age_seconds: failure.at.or(made).map(|then| now.saturating_sub(then)),
