@@ -13,7 +13,7 @@ use futures_util::future::join_all;
 use lapin::options::ConfirmSelectOptions;
 use lapin::tcp::AMQPUriTcpExt;
 use lapin::types::ShortString;
-use lapin::uri::AMQPUri;
+use lapin::uri::{AMQPScheme, AMQPUri};
 use lapin::{AsyncTcpStream, Channel, Connection, ConnectionProperties};
 use service::back_off;
 use service::socket::notice_loss;
@@ -223,6 +223,11 @@ impl Topology {
     async fn connected(&self, wire: &Wire) -> anyhow::Result<(Connection, Channel)> {
         let uri: AMQPUri =
             self.url.parse().map_err(|error| anyhow::anyhow!("AMQP_URL is not an address: {error}"))?;
+        // lapin without its TLS would speak plain there, and say the password first.
+        anyhow::ensure!(
+            uri.scheme == AMQPScheme::AMQP,
+            "AMQP_URL asks for TLS (amqps), which is not spoken here; nothing is sent without it"
+        );
         let held = wire.0.clone();
         let runtime = lapin::runtime::default_runtime()?;
         let connection = Connection::connector(
