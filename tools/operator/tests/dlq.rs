@@ -63,6 +63,10 @@ impl Broker {
     }
 
     async fn bury_as(&self, id: Uuid) -> Uuid {
+        self.bury_with(id, &[]).await
+    }
+
+    async fn bury_with(&self, id: Uuid, more: &[(&str, AMQPValue)]) -> Uuid {
         let order = Uuid::now_v7();
         let body = OrderCancelled {
             order: Some(Order { id: order.to_string(), ..Order::default() }),
@@ -75,6 +79,9 @@ impl Broker {
         }
         for (name, value) in [("aggregate_version", 3), ("dockside-attempts", 5)] {
             headers.insert(name.into(), AMQPValue::LongLongInt(value));
+        }
+        for (name, value) in more {
+            headers.insert((*name).into(), value.clone());
         }
         let properties = BasicProperties::default()
             .with_message_id(id.to_string().into())
@@ -180,6 +187,32 @@ async fn a_letter_older_than_the_inbox_is_given_back_by_force_only() {
     assert_eq!(id, old);
     // Its consumer is told; see crates/messaging.
     assert!(properties.headers().clone().unwrap().inner().contains_key("dockside-forced"));
+}
+
+#[tokio::test]
+async fn a_letter_that_was_not_believed_is_given_back_by_force_only() {
+    let broker = Broker::open().await;
+    let good = broker.dead_letter().await;
+    let forged = Uuid::now_v7();
+    broker.bury_with(forged, &[("dockside-untrusted", AMQPValue::Boolean(true))]).await;
+    let moved = dlq::replay(&broker.topology, USER, &Which::All, false).await.unwrap();
+    assert_eq!(
+        (moved.done[0].id.clone(), moved.untrusted[0].id.clone()),
+        (good.to_string(), forged.to_string())
+    );
+    assert_eq!(broker.dead().await, [forged.to_string()]);
+    let (id, properties) = eventually("the good one in its queue", || broker.delivered()).await;
+    // The broker has checked who gives it back.
+    let account = properties.user_id().clone().map(|account| account.to_string());
+    assert_eq!((id, account.as_deref()), (good.to_string(), Some(broker.topology.account())));
+    let (code, text, _) = operator(&broker, &["dlq", "replay", &forged.to_string()]);
+    assert_eq!(code, Some(1));
+    assert!(text.contains("forged") && text.contains("--force"), "{text}");
+    let (code, text, _) = operator(&broker, &["dlq", "replay", &forged.to_string(), "--force"]);
+    assert_eq!(code, Some(0), "{text}");
+    let (id, properties) = eventually("the other in its queue", || broker.delivered()).await;
+    assert_eq!(id, forged.to_string());
+    assert!(!properties.headers().clone().unwrap().inner().contains_key("dockside-untrusted"));
 }
 
 #[tokio::test]
