@@ -11,7 +11,7 @@ PORTS = {"https": 443, "http": 80, "postgres": 5432, "amqp": 5672}
 # Who takes requests from everywhere.
 PUBLIC = {("edge", 8080)}
 # Addresses for browsers: the Pod itself goes nowhere by them.
-FOR_BROWSERS = ("PUBLIC_URL", "PAYMENT_RETURN_URL", "PASSWORD_RESET_URL")
+FOR_BROWSERS = ("PUBLIC_URL", "PAYMENT_RETURN_URL", "PASSWORD_RESET_URL", "EMAIL_VERIFICATION_URL")
 # What stores and the maker of secrets need beside their clients, by (policy, direction, app, port); no setting names
 # these. The app is `*` where Kubernetes or an operator is the other side, the port `TCP` for all of them.
 OWN = {

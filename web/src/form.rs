@@ -68,6 +68,8 @@ pub struct Fill {
     prefix: &'static str,
     /// What is wrong with no field of its own.
     pub general: Option<String>,
+    /// The code of what the API refused.
+    pub refusal: String,
 }
 
 impl Fill {
@@ -132,6 +134,7 @@ impl Fill {
             }
             other => return Err(other),
         };
+        self.refusal.clone_from(&problem.code);
         for error in &problem.errors {
             let name = error.pointer.rsplit('/').next().unwrap_or_default();
             match fields.contains(&name) {

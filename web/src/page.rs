@@ -39,7 +39,7 @@ pub struct Frame {
 }
 
 /// What a redirect may say by `?said=`, each with its message.
-const SAID: [&str; 17] = [
+const SAID: [&str; 19] = [
     "added",
     "cart-changed",
     "removed",
@@ -57,6 +57,8 @@ const SAID: [&str; 17] = [
     "cart-busy",
     "placed-before",
     "account-deleted",
+    "address-confirmed",
+    "address-mail-sent",
 ];
 
 impl Frame {

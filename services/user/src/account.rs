@@ -92,27 +92,32 @@ pub(crate) async fn register(
     Ok(account)
 }
 
-/// Gives the account another address, or `None` when its password is no longer `current`. 409 `email_taken` when another
-/// account has the address.
+/// The account that has this address.
+pub(crate) async fn of_address(connection: &mut Connection, email: &Email) -> sqlx::Result<Option<Account>> {
+    Ok(store::with_email(connection, email, None).await?.pop().map(|managed| managed.account))
+}
+
+/// Gives the account another address, and returns how it was and how it is; `None` when it has gone, is disabled, or its
+/// password is no longer `current`. 409 `email_taken` when another account has the address.
 pub(crate) async fn change_email(
     connection: &mut Connection,
     id: Uuid,
     current: &str,
     email: &Email,
-) -> Result<Option<Account>, Problem> {
+) -> Result<Option<(Account, Account)>, Problem> {
     let taken = || Problem::conflict("email_taken", "There is an account with this e-mail address.");
-    let changed = store::change_email(&mut *connection, id, current, email).await;
-    let changed = changed.map_err(|error| match db::violated_constraint(&error) {
+    let Some((before, hash)) = store::lock(&mut *connection, id).await? else {
+        return Ok(None);
+    };
+    if hash != current {
+        return Ok(None);
+    }
+    let changed = store::change_email(connection, id, email).await;
+    let after = changed.map_err(|error| match db::violated_constraint(&error) {
         Some("accounts_email_key") => taken(),
         _ => error.into(),
     })?;
-    if changed.is_some() {
-        return Ok(changed);
-    }
-    match store::own_password(connection, id).await? {
-        Some((_, hash)) if hash == current => Err(taken()),
-        _ => Ok(None),
-    }
+    Ok(Some((before, after.ok_or_else(taken)?)))
 }
 
 /// Removes the account with everything that is kept of its owner, and tells

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroUsize;
 
-use clap::{ArgAction, Parser};
+use clap::{ArgAction, Parser, ValueEnum};
 use messaging::Naming;
 use service::config::{Backends, Listen, Process};
 
@@ -33,7 +33,15 @@ pub struct Config {
     /// Without it the mail has the token itself.
     #[arg(long, env = "PASSWORD_RESET_URL")]
     pub password_reset_url: Option<String>,
-    /// Requests for such mails that one client address may make within an hour.
+    /// Whether an e-mail address counts only once it is verified by a mail: `required`, for which mails must leave, or `off`.
+    #[arg(long, env = "EMAIL_VERIFICATION", value_enum, default_value = "off")]
+    pub email_verification: EmailVerification,
+    /// Where the link in the mail that verifies an address leads to; {token} in it stands for the token. Without it the
+    /// mail has the token itself.
+    #[arg(long, env = "EMAIL_VERIFICATION_URL")]
+    pub email_verification_url: Option<String>,
+    /// Requests for mails with a token that one client address may make within an hour, registrations among them where
+    /// addresses are verified.
     #[arg(long, env = "PASSWORD_RESETS_AN_HOUR", default_value_t = 30,
           value_parser = clap::value_parser!(i32).range(1..))]
     pub password_resets_an_hour: i32,
@@ -47,6 +55,12 @@ pub struct Config {
     pub demo_accounts: bool,
     #[command(flatten)]
     pub process: Process,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum EmailVerification {
+    Off,
+    Required,
 }
 
 /// How mail leaves; without server and folder it is recorded, and not sent.

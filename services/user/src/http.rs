@@ -8,6 +8,7 @@ mod me;
 mod resets;
 mod sessions;
 mod users;
+mod verifications;
 
 use std::sync::Arc;
 
@@ -19,9 +20,9 @@ use serde_json::Value;
 use service::db::Pool;
 use utoipa_axum::router::OpenApiRouter;
 
+use crate::desk::Desk;
 use crate::docs;
 use crate::password::Hasher;
-use crate::reset::Desk;
 use crate::signing::SigningKeys;
 
 const TITLE: &str = "Dockside user";
@@ -33,7 +34,7 @@ pub(crate) struct App {
     pub outbox: Outbox,
     pub hasher: Arc<Hasher>,
     pub keys: Arc<SigningKeys>,
-    pub resets: Desk,
+    pub desk: Desk,
     /// Whether mails leave at all.
     pub mails: bool,
 }
@@ -60,6 +61,7 @@ fn routes() -> OpenApiRouter<App> {
         .merge(auth::router())
         .merge(me::router())
         .merge(resets::router())
+        .merge(verifications::router())
         .merge(sessions::router())
         .merge(addresses::router())
         .merge(users::router())

@@ -7,7 +7,7 @@
 //! thread; `session` opens a family of refresh tokens; `signing` signs the
 //! access token. Order events come in through `consumer`, become rows of
 //! `notification`, and leave as mail through `mailer`. `reset` lets those back in who
-//! have forgotten their password.
+//! have forgotten their password, and `verification` finds out whether an address is its owner's.
 
 mod account;
 mod address;
@@ -16,6 +16,7 @@ mod app;
 mod config;
 mod consumer;
 mod demo;
+mod desk;
 mod docs;
 mod failpoints;
 mod grpc;
@@ -23,13 +24,16 @@ mod http;
 mod mailer;
 mod notification;
 mod password;
+mod quota;
 mod reset;
 mod retention;
 mod schema;
 mod session;
 mod signing;
 mod throttle;
+mod token;
 mod user_agent;
+mod verification;
 
 /// Messaging's tables, then the service's own.
 const MIGRATIONS: [&sqlx::migrate::Migrator; 2] = [&messaging::MIGRATIONS, &OWN_MIGRATIONS];

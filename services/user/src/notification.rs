@@ -1,6 +1,7 @@
 //! What customers are told about their orders: a row per event, and a mail of
 //! each, which leaves later and by itself. What they are told about their
-//! account leaves the same way; its rows have no order.
+//! account leaves the same way; its rows have no order. A letter goes to an address of its own, which an account may not
+//! have yet, or any more.
 //!
 //! The consumer only writes the row, so that a mail server that is away or
 //! slow holds up no event. The sender claims rows that are due (`SKIP LOCKED`,
@@ -10,6 +11,7 @@
 //! lost: it goes out again with the same Message-ID.
 
 mod again;
+mod letter;
 mod mail;
 mod sender;
 mod store;
@@ -22,8 +24,10 @@ use service::db::Connection;
 use uuid::Uuid;
 
 use crate::mailer::Failure;
+use crate::token::{Link, Token};
 
 pub(crate) use again::send_again;
+pub(crate) use letter::{Letter, Recipient, write_to};
 pub(crate) use sender::start;
 pub(crate) use store::{Mail, NewNotification, insert, sweep};
 
@@ -38,29 +42,39 @@ const GIVE_UP_AFTER: Duration = Duration::from_secs(3 * 24 * 3600);
 const PASSWORD_RESET: &str = "account.password_reset";
 const PASSWORD_CHANGED: &str = "account.password_changed";
 
-/// How long the token in a mail of kind [`PASSWORD_RESET`] is good for.
-const RESET_LIFETIME: Duration = Duration::from_secs(3600);
+/// How long the token in a mail is good for; `None` of a mail without one.
+fn lifetime(kind: &str) -> Option<Duration> {
+    match kind {
+        PASSWORD_RESET => Some(Duration::from_secs(3600)),
+        letter::CONFIRM_ADDRESS | letter::CONFIRM_CHANGE => Some(Duration::from_secs(24 * 3600)),
+        _ => None,
+    }
+}
 
 const FIRST_PAUSE: Duration = Duration::from_secs(30);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15 * 60);
 
-/// What a mail of kind [`PASSWORD_RESET`] is made of, as JSON. It is kept until the mail has left or is given up.
+/// What a mail with a token is made of, as JSON. It is kept until the mail has left or is given up.
 #[derive(Serialize, Deserialize)]
-struct Reset {
+pub(crate) struct Ticket {
     token: String,
     /// With the token in it.
     link: Option<String>,
+}
+
+impl Ticket {
+    pub fn new(token: &Token, link: Option<&Link>) -> Self {
+        Self { token: token.encode(), link: link.map(|link| link.with(token)) }
+    }
 }
 
 /// Sends the account's owner the token for a new password, and the link that has it in it, if there is one.
 pub(crate) async fn tell_of_reset(
     connection: &mut Connection,
     account: Uuid,
-    token: String,
-    link: Option<String>,
+    ticket: Ticket,
 ) -> sqlx::Result<()> {
-    let payload =
-        serde_json::to_vec(&Reset { token, link }).map_err(|error| sqlx::Error::Encode(error.into()))?;
+    let payload = serde_json::to_vec(&ticket).map_err(|error| sqlx::Error::Encode(error.into()))?;
     store::insert_of_account(connection, account, PASSWORD_RESET, &payload, true).await
 }
 

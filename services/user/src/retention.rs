@@ -5,7 +5,7 @@ use std::time::Duration;
 use service::db::Pool;
 use service::{Lifecycle, idempotency};
 
-use crate::{notification, reset, session, throttle};
+use crate::{notification, quota, reset, session, throttle, verification};
 
 const EVERY: Duration = Duration::from_secs(60);
 
@@ -28,6 +28,8 @@ async fn sweep(pool: &Pool) -> sqlx::Result<bool> {
     let failures = throttle::sweep(&mut connection).await?;
     let notifications = notification::sweep(&mut connection).await?;
     let resets = reset::sweep(&mut connection).await?;
+    let quotas = quota::sweep(&mut connection).await?;
+    let verifications = verification::sweep(&mut connection).await?;
     let keys = idempotency::sweep(&mut connection).await?;
-    Ok(sessions || failures || notifications || resets || keys)
+    Ok(sessions || failures || notifications || resets || quotas || verifications || keys)
 }

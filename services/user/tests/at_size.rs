@@ -9,9 +9,10 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
 use testing::plans::{Bounds, Example, faults};
 
-const BIG: [&str; 10] = [
+const BIG: [&str; 11] = [
     "accounts",
     "addresses",
+    "email_verifications",
     "inbox",
     "notifications",
     "outbox",
@@ -46,6 +47,11 @@ const FILL: &str = "
     SELECT 'u-' || n || '@example.com', 1, now() - n * interval '1 ms', now() FROM generate_series(1, 100000) n;
     INSERT INTO users.password_resets (token_hash, account_id, created_at, ended_at)
     SELECT sha256((account::text || n)::bytea), account, now() - n * interval '1 s', CASE WHEN n > 1 THEN now() END
+    FROM owners;
+    INSERT INTO users.email_verifications (token_hash, account_id, email, email_key, name, language, password_hash, created_at)
+    SELECT sha256((account::text || n)::bytea), CASE WHEN n > 1 THEN account END, 'V-' || account || '@example.com',
+           'v-' || account || '@example.com', CASE WHEN n = 1 THEN 'A' END, CASE WHEN n = 1 THEN 'en' END,
+           CASE WHEN n = 1 THEN '-' END, now() - n * interval '1 s'
     FROM owners;
     INSERT INTO users.password_reset_callers (caller, asked, since)
     SELECT '10.0.' || n / 256 || '.' || n % 256, 1, now() - n * interval '1 ms' FROM generate_series(1, 100000) n;

@@ -96,6 +96,7 @@ async fn every_page_is_for_everybody_in_the_light_and_in_the_dark() {
         ("sign-up", "/sign-up"),
         ("forgot-password", "/forgot-password"),
         ("reset-password", "/reset-password?token=x"),
+        ("confirm-email", "/confirm-email?token=x"),
         ("not-found", "/nowhere"),
     ] {
         b.goto(path).await;

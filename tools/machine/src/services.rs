@@ -235,7 +235,8 @@ pub fn start(
     let resets =
         (!is_set("PASSWORD_RESETS_AN_HOUR")).then(|| ("PASSWORD_RESETS_AN_HOUR", "1000000".to_owned()));
     let new_password = page("PASSWORD_RESET_URL", "/reset-password?token={token}");
-    let own = [trusted.clone()].into_iter().chain(mail).chain(resets).chain(new_password);
+    let verification = page("EMAIL_VERIFICATION_URL", "/confirm-email?token={token}");
+    let own = [trusted.clone()].into_iter().chain(mail).chain(resets).chain(new_password).chain(verification);
     let own = own.chain(demo_accounts.clone()).collect();
     serve("user", &ports.user, &secrets.user, own)?;
     let folder = fs::canonicalize(&layout.dir)?.join("objects");

@@ -8,6 +8,7 @@ use axum::routing::{get, post};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::auth;
 use crate::api::types::{Account, Page, SignIn, Tokens};
 use crate::api::{Call, Refused};
 use crate::app::App;
@@ -68,7 +69,12 @@ async fn send(
     place: impl FnOnce(&mut AccountPage) -> &mut Fill,
     fields: &[&str],
 ) -> Shown {
-    let Err(refused) = call.json(&body).done().await else { return Ok(went("/account", said)) };
+    let refused = match call.json(&body).done().await {
+        // A new address counts when it is verified.
+        Ok(answer) if auth::is_mail_sent(&answer) => return Ok(went("/account", "address-mail-sent")),
+        Ok(_) => return Ok(went("/account", said)),
+        Err(refused) => refused,
+    };
     let mut page = view(visitor).await?;
     let there = place(&mut page);
     *there = Fill::of(form).within(there.prefix());

@@ -1,10 +1,11 @@
-//! Sign-up, sign-in, sign-out, and the forgotten password.
+//! Sign-up, sign-in, sign-out, the forgotten password, and addresses that are verified.
 
 use askama::Template;
 use axum::Router;
 use axum::http::Method;
 use axum::response::Response;
 use axum::routing::{get, post};
+use serde::Deserialize;
 use serde_json::json;
 
 use super::{cart, checkout};
@@ -24,6 +25,8 @@ pub fn router() -> Router<App> {
         .route("/sign-out", post(sign_out))
         .route("/forgot-password", get(forgot_page).post(forgot))
         .route("/reset-password", get(reset_page).post(reset))
+        .route("/confirm-email", get(confirm_page).post(confirm))
+        .route("/confirm-email/again", post(confirm_again))
 }
 
 #[derive(Template)]
@@ -98,17 +101,20 @@ async fn sign_in_at_checkout(visitor: Visitor, form: Form) -> Shown {
 
 /// Signs in, and brings the cart along. What was wrong comes back in the form.
 async fn enter(visitor: &Visitor, form: &Form) -> Result<Result<(), Fill>, Refused> {
-    let credentials = json!({"email": form.get("email").trim(), "password": form.get("password")});
-    let tokens = visitor.call(Method::POST, &["auth", "login"]).json(&credentials).get::<Tokens>().await;
-    let tokens = match tokens {
-        Ok(tokens) => tokens,
+    match enter_as(visitor, form.get("email").trim(), form.get("password")).await {
+        Ok(()) => Ok(Ok(())),
         Err(refused) => {
             let mut fill = Fill::of(form);
             fill.refuse(visitor.lang(), refused, &["email", "password"])?;
-            return Ok(Err(fill));
+            Ok(Err(fill))
         }
-    };
-    visitor.sign_in(Session::new(tokens, form.get("email")));
+    }
+}
+
+async fn enter_as(visitor: &Visitor, email: &str, password: &str) -> Result<(), Refused> {
+    let credentials = json!({"email": email, "password": password});
+    let tokens = visitor.call(Method::POST, &["auth", "login"]).json(&credentials).get::<Tokens>().await?;
+    visitor.sign_in(Session::new(tokens, email));
     let (account, cart) =
         tokio::join!(visitor.signed(Method::GET, &["me"]).get::<Account>(), cart::merge(visitor));
     if let Ok(account) = account {
@@ -118,7 +124,7 @@ async fn enter(visitor: &Visitor, form: &Form) -> Result<Result<(), Fill>, Refus
     if let Err(refused) = cart {
         tracing::info!(?refused, "cart.not_merged");
     }
-    Ok(Ok(()))
+    Ok(())
 }
 
 async fn sign_up_page(visitor: Visitor) -> Shown {
@@ -142,6 +148,10 @@ async fn sign_up(visitor: Visitor, form: Form) -> Shown {
         "language": visitor.lang().code(),
     });
     let made = visitor.call(Method::POST, &["auth", "register"]).json(&account).done().await;
+    // There is no account before the address is verified.
+    if made.as_ref().is_ok_and(|answer| is_mail_sent(answer)) {
+        return Ok(went("/confirm-email?sent=1", ""));
+    }
     // Sent twice: the account is there, and whoever knows its password is in.
     let taken = matches!(&made, Err(refused) if refused.code() == "email_taken");
     if made.is_ok() || taken {
@@ -160,6 +170,16 @@ async fn sign_up(visitor: Visitor, form: Form) -> Shown {
         }
     }
     Ok(unprocessable(&sign_up_view(&visitor, fill, next)))
+}
+
+/// The answer that says that a token is on its way to an address, and nothing of the account.
+pub fn is_mail_sent(answer: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Sent {
+        #[serde(rename = "expires_in")]
+        _seconds: i64,
+    }
+    serde_json::from_slice::<Sent>(answer).is_ok()
 }
 
 async fn sign_out(visitor: Visitor, _: Form) -> Shown {
@@ -230,6 +250,79 @@ async fn reset(visitor: Visitor, form: Form) -> Shown {
             fill.refuse(visitor.lang(), refused, &["password", "token"])?;
             let p = visitor.frame(&visitor.lang().text("reset-title", &[]));
             Ok(unprocessable(&Reset { p, fill }))
+        }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "confirm.html")]
+struct Confirm {
+    p: Frame,
+    /// Of the token and the password.
+    fill: Fill,
+    /// Of the address that the mail goes to once more.
+    again: Fill,
+    sent: bool,
+}
+
+fn confirm_view(visitor: &Visitor, fill: Fill, again: Fill, sent: bool) -> Confirm {
+    let p = visitor.frame(&visitor.lang().text("confirm-title", &[]));
+    Confirm { p, fill, again: again.within("again-"), sent }
+}
+
+async fn confirm_page(visitor: Visitor) -> Shown {
+    let token = Fill::default().with("token", visitor.query_has("token").unwrap_or_default());
+    let sent = visitor.query_has("sent").is_some();
+    Ok(personal(&confirm_view(&visitor, token, Fill::default(), sent)))
+}
+
+/// The password goes with the token, and opens the session at once.
+async fn confirm(visitor: Visitor, form: Form) -> Shown {
+    let password = form.get("password");
+    let body = json!({"token": form.get("token").trim(), "password": password});
+    let done = visitor.call(Method::POST, &["email-verifications", "confirm"]).json(&body);
+    match done.get::<Account>().await {
+        Ok(account) => {
+            // A change of the address has ended the session.
+            visitor.sign_out();
+            match enter_as(&visitor, &account.email, password).await {
+                Ok(()) => Ok(went("/", "address-confirmed")),
+                Err(_) => Ok(went("/sign-in", "address-confirmed")),
+            }
+        }
+        Err(refused) => {
+            let mut fill = Fill::of(&form);
+            if refused.code() == "wrong_password" {
+                fill.wrong("password", visitor.lang().text("problem-wrong-password-of-token", &[]));
+            } else {
+                fill.refuse(visitor.lang(), refused, &["password", "token"])?;
+            }
+            Ok(unprocessable(&confirm_view(&visitor, fill, Fill::default(), false)))
+        }
+    }
+}
+
+async fn confirm_again(visitor: Visitor, form: Form) -> Shown {
+    let body = json!({"email": form.get("email").trim()});
+    match visitor.call(Method::POST, &["email-verifications"]).json(&body).done().await {
+        Ok(_) => Ok(went("/confirm-email?sent=1", "")),
+        Err(refused) => {
+            let mut again = Fill::of(&form);
+            again.refuse(visitor.lang(), refused, &["email"])?;
+            Ok(unprocessable(&confirm_view(&visitor, Fill::default(), again, false)))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_mail_sent;
+
+    #[test]
+    fn an_account_is_not_taken_for_a_mail_that_was_sent() {
+        assert!(is_mail_sent(br#"{"expires_in": 86400}"#));
+        for account in [&br#"{"id": "x", "email": "a@b", "name": "Ada"}"#[..], b"", b"{}"] {
+            assert!(!is_mail_sent(account));
         }
     }
 }

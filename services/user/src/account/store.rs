@@ -294,22 +294,41 @@ pub(crate) async fn set_password(connection: &mut Connection, id: Uuid, new: &st
     Ok(())
 }
 
-/// The account with its new address; `None` when the password is no longer `current`, and when another account has the
-/// address in an older form of it.
+/// Keeps an account as it is until the transaction ends, unless it is disabled; with the hash of its password.
+pub(super) async fn lock(connection: &mut Connection, id: Uuid) -> sqlx::Result<Option<(Account, String)>> {
+    let row = sqlx::query!(
+        "SELECT id, email, name, role, language, created_at, password_hash FROM users.accounts
+         WHERE id = $1 AND NOT disabled FOR UPDATE",
+        id,
+    );
+    let Some(row) = row.fetch_optional(connection).await? else {
+        return Ok(None);
+    };
+    let account = Account {
+        id: row.id,
+        email: row.email,
+        name: row.name,
+        role: role(&row.role)?,
+        language: Language::stored(&row.language),
+        created_at: row.created_at,
+    };
+    Ok(Some((account, row.password_hash)))
+}
+
+/// The account with its new address; `None` when another account has the address in an older form of it. Lock the
+/// account before.
 pub(super) async fn change_email(
     connection: &mut Connection,
     id: Uuid,
-    current: &str,
     email: &Email,
 ) -> sqlx::Result<Option<Account>> {
     let row = sqlx::query_as!(
         Row,
-        "UPDATE users.accounts a SET email = $3, email_key = $4, version = version + 1, updated_at = now()
-         WHERE id = $1 AND password_hash = $2 AND NOT disabled
-           AND NOT EXISTS (SELECT FROM users.accounts o WHERE o.email_key = $5 AND o.email_key <> $4 AND o.id <> a.id)
+        "UPDATE users.accounts a SET email = $2, email_key = $3, version = version + 1, updated_at = now()
+         WHERE id = $1
+           AND NOT EXISTS (SELECT FROM users.accounts o WHERE o.email_key = $4 AND o.email_key <> $3 AND o.id <> a.id)
          RETURNING id, email, name, role, language, created_at",
         id,
-        current,
         email.as_str(),
         email.key(),
         email.old_key(),

@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use identity::Role;
 use serde::{Deserialize, Serialize};
 use service::Problem;
@@ -13,11 +13,14 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::App;
+use super::verifications::VerificationRequested;
 use crate::account::{self, Account, Email, Language, NewAccount};
+use crate::desk::Wish;
 use crate::password::{Match, NewPassword};
 use crate::session::{self, Credentials, RefreshToken, SignedIn};
 use crate::signing::TOKEN_LIFETIME;
-use crate::{schema, throttle, user_agent};
+use crate::verification::{self, Opening};
+use crate::{quota, schema, throttle, user_agent};
 
 pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -44,25 +47,40 @@ struct Registration {
 }
 
 /// Open an account
+///
+/// With `EMAIL_VERIFICATION=required` nothing is opened yet: a mail with a token goes to the address, and the answer is 202, the
+/// same one for an address that has an account. That one is told in a mail that somebody tried.
 #[utoipa::path(
     post, path = "/api/v1/auth/register", operation_id = "register", tag = "accounts",
     request_body(content = Registration, example = json!({"email": "ada@example.com", "password": "correct horse 7", "name": "Ada Lovelace"})),
-    responses((status = 201, description = "The account.", body = Account, example = json!({"id": "018f5c3e-7a00-7000-8000-000000000001", "email": "ada@example.com", "name": "Ada Lovelace", "role": "customer", "language": "en", "created_at": "2026-11-23T09:00:00Z"}))),
+    responses(
+        (status = 201, description = "The account.", body = Account, example = json!({"id": "018f5c3e-7a00-7000-8000-000000000001", "email": "ada@example.com", "name": "Ada Lovelace", "role": "customer", "language": "en", "created_at": "2026-11-23T09:00:00Z"})),
+        (status = 202, description = "A mail is on its way to the address; the account is opened with the token in it.", body = VerificationRequested, example = json!({"expires_in": 86400})),
+    ),
     security(()),
-    extensions(("x-problems" = json!({"409": ["email_taken"]}))),
+    extensions(("x-problems" = json!({"409": ["email_taken"], "429": ["too_many_mails"]}))),
 )]
 async fn register(
     State(app): State<App>,
+    headers: HeaderMap,
     Json(form): Json<Registration>,
-) -> Result<(StatusCode, Json<Account>), Problem> {
+) -> Result<Response, Problem> {
     let NewAccount { email, name, password, language } =
         NewAccount::parse(form.email, form.name, form.password, form.language)?;
+    if app.desk.verifies() {
+        app.desk.admit(Wish::Verification, quota::caller(&headers)).await?;
+        let new = Opening { name, language, password_hash: app.hasher.hash(password).await? };
+        let mut transaction = service::db::begin(&app.pool).await?;
+        verification::register(&mut transaction, &email, &new, app.desk.verification_link()).await?;
+        transaction.commit().await?;
+        return Ok(VerificationRequested::answer().into_response());
+    }
     let hash = app.hasher.hash(password).await?;
     let mut transaction = service::db::begin(&app.pool).await?;
     let account = account::register(&mut transaction, &email, &name, Role::Customer, language, &hash).await?;
     transaction.commit().await?;
     app.outbox.wake();
-    Ok((StatusCode::CREATED, Json(account)))
+    Ok((StatusCode::CREATED, Json(account)).into_response())
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -76,13 +94,14 @@ struct Login {
 
 /// Sign in
 ///
-/// An unknown address and a wrong password get the same answer in the same time.
+/// An unknown address and a wrong password get the same answer in the same time. Who registered and has not verified the address
+/// gets 403 `email_not_verified` with the right password.
 #[utoipa::path(
     post, path = "/api/v1/auth/login", operation_id = "login", tag = "sessions",
     request_body(content = Login, example = json!({"email": "ada@example.com", "password": "correct horse 7"})),
     responses((status = 200, description = "An access token, and a refresh token to get the next.", body = Tokens, headers(("Cache-Control" = String, description = "`no-store`.")), example = json!({"access_token": "eyJ0eXAiOiJhdCtqd3QifQ.e30.c2ln", "token_type": "Bearer", "expires_in": 900, "refresh_token": "q0fH0fZ3V1y8w1mQm2b7cA3xk5s9d6e4r2t1u0i8o7p"}))),
     security(()),
-    extensions(("x-problems" = json!({"401": ["invalid_credentials"], "429": ["too_many_attempts"]}))),
+    extensions(("x-problems" = json!({"401": ["invalid_credentials"], "403": ["email_not_verified"], "429": ["too_many_attempts"]}))),
 )]
 async fn login(
     State(app): State<App>,
@@ -100,11 +119,25 @@ async fn login(
     let mut connection = app.pool.acquire().await?;
     throttle::check(&mut connection, &email).await?;
     let credentials = account::credentials(&mut connection, &email).await?;
+    // For every address, so that each takes the same time.
+    let registered = match app.desk.verifies() {
+        true => verification::newest_hash(&mut connection, &email).await?,
+        false => None,
+    };
     drop(connection);
 
     let stored = credentials.as_ref().map(|known| known.password_hash.clone());
+    let waits = stored.is_none() && registered.is_some();
+    let stored = stored.or(registered);
     let matched = app.hasher.verify(form.password.clone(), stored).await?;
     let mut transaction = service::db::begin(&app.pool).await?;
+    if waits && matched.is_some() {
+        throttle::succeeded(&mut transaction, &email).await?;
+        transaction.commit().await?;
+        let detail = "The account is opened when its address is verified, with the token in the mail.";
+        let problem = Problem::new(StatusCode::FORBIDDEN, "email_not_verified", detail);
+        return Err(problem);
+    }
     let Some(account) = credentials.filter(|known| matched.is_some() && !known.disabled) else {
         throttle::failed(&mut transaction, &email).await?;
         transaction.commit().await?;

@@ -1,7 +1,8 @@
 //! The caller's own account: profile, password, erasure.
 
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use service::extract::{Body, Json, not_null};
 use service::failpoint;
@@ -14,9 +15,12 @@ use uuid::Uuid;
 
 use super::App;
 use super::caller::{Caller, signed_out};
+use super::verifications::VerificationRequested;
 use crate::account::{self, Account, Email, Language};
+use crate::desk::Wish;
+use crate::notification::{Letter, Recipient, write_to};
 use crate::password::NewPassword;
-use crate::{reset, schema, session, throttle};
+use crate::{quota, reset, schema, session, throttle, verification};
 
 pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -80,6 +84,11 @@ async fn edit(State(app): State<App>, Caller(user): Caller, body: Body) -> Resul
 )]
 async fn erase(State(app): State<App>, Caller(user): Caller) -> Result<StatusCode, Problem> {
     let mut transaction = service::db::begin(&app.pool).await?;
+    // In this order, as who opens an account with the same address does.
+    account::forget_failures(&mut transaction, user.id).await?;
+    if let Some((email, _)) = account::own_password(&mut transaction, user.id).await? {
+        verification::forget(&mut transaction, &email).await?;
+    }
     let erased = account::erase(&mut transaction, user.id).await?;
     failpoint::hit("user.erasure.written").await?;
     transaction.commit().await?;
@@ -99,31 +108,55 @@ struct EmailChange {
 
 /// Change the own e-mail address
 ///
-/// The next sign-in is with the new one, and mails go there. Wrong guesses at the password count like failed sign-ins.
+/// The next sign-in is with the new one, and mails go there. All other sessions end, and a mail tells the old address. With
+/// `EMAIL_VERIFICATION=required` nothing changes yet: a mail with a token goes to the new address, and the answer is 202, the same
+/// one for an address that has an account. Wrong guesses at the password count like failed sign-ins.
 #[utoipa::path(
     post, path = "/api/v1/me/email", operation_id = "change_email", tag = "accounts",
     request_body(content = EmailChange, example = json!({"current_password": "correct horse 7", "email": "ada@example.org"})),
-    responses((status = 200, description = "The account.", body = Account, example = json!({"id": "018f5c3e-7a00-7000-8000-000000000001", "email": "ada@example.org", "name": "Ada Lovelace", "role": "customer", "language": "en", "created_at": "2026-11-23T09:00:00Z"}))),
+    responses(
+        (status = 200, description = "The account.", body = Account, example = json!({"id": "018f5c3e-7a00-7000-8000-000000000001", "email": "ada@example.org", "name": "Ada Lovelace", "role": "customer", "language": "en", "created_at": "2026-11-23T09:00:00Z"})),
+        (status = 202, description = "A mail is on its way to the new address, which counts when its token has come back.", body = VerificationRequested, example = json!({"expires_in": 86400})),
+    ),
     security(("token" = [])),
-    extensions(("x-problems" = json!({"409": ["email_taken"], "422": ["wrong_password"], "429": ["too_many_attempts"]}))),
+    extensions(("x-problems" = json!({"409": ["email_taken"], "422": ["wrong_password"], "429": ["too_many_attempts", "too_many_mails"]}))),
 )]
 async fn change_email(
     State(app): State<App>,
     Caller(user): Caller,
+    headers: HeaderMap,
     Json(form): Json<EmailChange>,
-) -> Result<Json<Account>, Problem> {
+) -> Result<Response, Problem> {
     let mut invalid = Invalid::new();
     let new = Email::parse(&mut invalid, &form.email);
     invalid.check()?;
     let new = new.ok_or_else(Problem::internal)?;
     let current = verified(&app, user.id, form.current_password).await?;
+    if app.desk.verifies() {
+        let mut connection = app.pool.acquire().await?;
+        let own = account::find(&mut connection, user.id).await?.ok_or_else(signed_out)?;
+        let known = account::of_address(&mut connection, &new).await?;
+        drop(connection);
+        // Its owner may write the own address otherwise.
+        if known.is_none_or(|known| known.id != own.id) {
+            app.desk.admit(Wish::Verification, quota::caller(&headers)).await?;
+            let mut transaction = service::db::begin(&app.pool).await?;
+            verification::change(&mut transaction, &own, &new, app.desk.verification_link()).await?;
+            transaction.commit().await?;
+            return Ok(VerificationRequested::answer().into_response());
+        }
+    }
     let mut transaction = service::db::begin(&app.pool).await?;
-    let account = account::change_email(&mut transaction, user.id, &current, &new).await?;
-    let account = account.ok_or_else(wrong_password)?;
+    let changed = account::change_email(&mut transaction, user.id, &current, &new).await?;
+    let (before, after) = changed.ok_or_else(wrong_password)?;
     // One may have gone to the old address.
     reset::end_all(&mut transaction, user.id).await?;
+    session::revoke_others(&mut transaction, &user).await?;
+    if app.mails {
+        write_to(&mut transaction, &Recipient::owner(&before), &Letter::AddressChanged).await?;
+    }
     transaction.commit().await?;
-    Ok(Json(account))
+    Ok(Json(after).into_response())
 }
 
 /// The hash of the account's password, if it is this one. 422 `wrong_password`, 429 after many guesses.

@@ -1,7 +1,5 @@
 //! A new password for who has forgotten the old one.
 
-use std::net::IpAddr;
-
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
@@ -14,9 +12,10 @@ use utoipa_axum::routes;
 
 use super::App;
 use crate::account::Email;
+use crate::desk::Wish;
 use crate::password::NewPassword;
-use crate::reset::{self, Token};
-use crate::schema;
+use crate::token::Token;
+use crate::{quota, reset, schema};
 
 pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(ask)).routes(routes!(confirm))
@@ -57,13 +56,8 @@ async fn ask(
     let email = Email::parse(&mut invalid, &form.email);
     invalid.check()?;
     let email = email.ok_or_else(Problem::internal)?;
-    app.resets.receive(email, caller(&headers)).await?;
+    app.desk.receive(Wish::NewPassword, email, quota::caller(&headers)).await?;
     Ok((StatusCode::ACCEPTED, Json(ResetRequested { expires_in: reset::LIFETIME })))
-}
-
-/// The client's address as the edge says it, which lets nobody else say it. None of who asks past the edge.
-fn caller(headers: &HeaderMap) -> Option<IpAddr> {
-    headers.get("x-forwarded-for")?.to_str().ok()?.rsplit(',').next()?.trim().parse().ok()
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -115,19 +109,4 @@ fn refused() -> Problem {
         "This token is not good: it is wrong, was used, is older than an hour, or there is a newer one.";
     let code = "invalid_reset_token";
     Problem::unprocessable(code, detail).with_errors(vec![FieldError::new("/token", code, detail)])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_caller_is_who_the_edge_says() {
-        let of = |value: &'static str| {
-            caller(&HeaderMap::from_iter([("x-forwarded-for".parse().unwrap(), value.parse().unwrap())]))
-        };
-        assert_eq!(of("192.0.2.7"), "192.0.2.7".parse().ok());
-        assert_eq!(of("198.51.100.1, 2001:db8::1"), "2001:db8::1".parse().ok());
-        assert_eq!((of("unknown"), of(""), caller(&HeaderMap::new())), (None, None, None));
-    }
 }

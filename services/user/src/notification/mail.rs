@@ -2,6 +2,7 @@
 //! subject and sentences for each event; the words around it are here.
 
 mod event;
+mod name;
 
 use std::collections::HashMap;
 
@@ -10,6 +11,7 @@ use askama::Template;
 
 use crate::account::Language;
 use event::{About, Back, Decline, Told, Why, currency, of_account, tell};
+pub(super) use name::cleaned;
 
 #[derive(Debug)]
 pub(super) struct Mail {
@@ -36,18 +38,24 @@ struct Words {
     code: &'static str,
     /// Before and after the name.
     hello: (&'static str, &'static str),
+    /// To who is not named.
+    hello_there: &'static str,
     order: &'static str,
     total: &'static str,
 }
 
-const ENGLISH: Words = Words { code: "en", hello: ("Hello ", ","), order: "Order", total: "Total" };
-const CHINESE: Words = Words { code: "zh-CN", hello: ("", "，您好："), order: "订单", total: "合计" };
+const ENGLISH: Words =
+    Words { code: "en", hello: ("Hello ", ","), hello_there: "Hello,", order: "Order", total: "Total" };
+const CHINESE: Words =
+    Words {
+        code: "zh-CN", hello: ("", "，您好："), hello_there: "您好：", order: "订单", total: "合计"
+    };
 
 /// What the templates fill in; the one for HTML escapes it.
 struct Content<'a> {
     words: &'static Words,
     subject: &'a str,
-    name: &'a str,
+    hello: String,
     sentences: Vec<&'a str>,
     link: Option<&'a str>,
     order: Option<Bought<'a>>,
@@ -79,7 +87,7 @@ struct Html<'a> {
     content: &'a Content<'a>,
 }
 
-/// The mail about an event or about the account to somebody called `name`. Fails on an event
+/// The mail about an event or about the account to somebody called `name`, cleaned. Fails on an event
 /// that nobody is to be told of, or that is not whole.
 pub(super) fn write(kind: &str, payload: &[u8], name: &str, language: Language) -> anyhow::Result<Mail> {
     if let Some(about) = of_account(kind, payload)? {
@@ -124,10 +132,16 @@ fn letter(about: &About, name: &str, language: Language, order: Option<Bought<'_
     let mut said = said.lines().map(str::trim).filter(|line| !line.is_empty());
     let subject = said.next().context("the template says nothing")?;
     let link = match about {
-        About::PasswordReset { link, .. } => link.as_deref(),
+        About::PasswordReset(ticket) | About::ConfirmAddress(ticket) | About::ConfirmChange(ticket) => {
+            ticket.link.as_deref()
+        }
         _ => None,
     };
-    let content = Content { words, subject, name, sentences: said.collect(), link, order };
+    let hello = match name {
+        "" => words.hello_there.to_owned(),
+        name => [words.hello.0, name, words.hello.1].concat(),
+    };
+    let content = Content { words, subject, hello, sentences: said.collect(), link, order };
     let (text, html) = (Text { content: &content }.render()?, Html { content: &content }.render()?);
     Ok(Mail { subject: subject.to_owned(), text, html })
 }

@@ -218,7 +218,8 @@ async fn put_off(pool: &Pool, mail: &Due, failure: &Failure) -> sqlx::Result<&'s
 
 /// The mail for an event: the same Message-ID whenever it is made.
 fn compose(mailer: &Mailer, due: &Due) -> anyhow::Result<Message> {
-    let text = mail::write(&due.kind, &due.payload, &due.name, Language::stored(&due.language))?;
+    let name = mail::cleaned(&due.name);
+    let text = mail::write(&due.kind, &due.payload, &name, Language::stored(&due.language))?;
     let address =
         Email::stored(due.email.clone()).for_mail().parse().context("mail can't be sent to this address")?;
     let id = format!("<{}@{}>", due.event_id, mailer.from.email.domain());
@@ -226,7 +227,7 @@ fn compose(mailer: &Mailer, due: &Due) -> anyhow::Result<Message> {
     let automatic = HeaderName::new_from_ascii_str("Auto-Submitted");
     let message = Message::builder()
         .from(mailer.from.clone())
-        .to(Mailbox::new(Some(due.name.clone()), address))
+        .to(Mailbox::new(Some(name).filter(|name| !name.is_empty()), address))
         .subject(text.subject)
         .message_id(Some(id))
         .date(due.created_at.into())

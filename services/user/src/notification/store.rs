@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{PASSWORD_RESET, RESET_LIFETIME};
+use super::{Recipient, lifetime};
 
 /// Something to tell a customer of.
 pub(crate) struct NewNotification {
@@ -80,7 +80,33 @@ pub(super) async fn insert_of_account(
     Ok(())
 }
 
-/// A mail to be sent now, to where the account's owner is reached today.
+/// Writes a letter that is to be sent, unless its account has gone.
+pub(super) async fn insert_letter(
+    connection: &mut Connection,
+    recipient: &Recipient,
+    kind: &str,
+    payload: &[u8],
+) -> sqlx::Result<()> {
+    // An account that is being erased is waited for: then there is none.
+    let insert = sqlx::query!(
+        "WITH known AS MATERIALIZED (SELECT id FROM users.accounts WHERE id = $2 FOR KEY SHARE)
+         INSERT INTO users.notifications
+             (event_id, account_id, email, name, language, kind, payload, status)
+         SELECT $1, $2::uuid, $3, $4, $5, $6, $7, 'pending'
+         WHERE EXISTS (SELECT FROM known) OR $2::uuid IS NULL",
+        Uuid::now_v7(),
+        recipient.account,
+        recipient.email,
+        recipient.name,
+        recipient.language.as_str(),
+        kind,
+        payload,
+    );
+    insert.execute(connection).await?;
+    Ok(())
+}
+
+/// A mail to be sent now: a letter to its own address, any other to where the account's owner is reached today.
 pub(super) struct Due {
     pub event_id: Uuid,
     pub kind: String,
@@ -102,7 +128,7 @@ impl Due {
 
     /// The token in it is not good any more.
     pub fn has_run_out(&self) -> bool {
-        self.kind == PASSWORD_RESET && self.age() >= RESET_LIFETIME
+        lifetime(&self.kind).is_some_and(|lifetime| self.age() >= lifetime)
     }
 }
 
@@ -113,12 +139,14 @@ pub(super) async fn claim(connection: &mut Connection, limit: i64) -> sqlx::Resu
         // An array, so that they are looked up by index however many are due.
         r#"UPDATE users.notifications n
            SET due_at = now() + interval '60 seconds', attempts = n.attempts + 1
-           FROM users.accounts a
-           WHERE a.id = n.user_id AND n.event_id = ANY(ARRAY(
+           FROM users.notifications d LEFT JOIN users.accounts a ON a.id = d.user_id
+           WHERE n.event_id = d.event_id AND d.event_id = ANY(ARRAY(
                SELECT event_id FROM users.notifications
                WHERE status = 'pending' AND due_at <= now()
                ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED))
-           RETURNING n.event_id, n.kind, COALESCE(n.payload, '') AS "payload!", a.email, a.name, a.language,
+           RETURNING n.event_id, n.kind, COALESCE(n.payload, '') AS "payload!",
+                     COALESCE(n.email, a.email) AS "email!", COALESCE(n.name, a.name) AS "name!",
+                     COALESCE(n.language, a.language) AS "language!",
                      n.attempts, n.refusals, n.created_at,
                      EXTRACT(epoch FROM now() - n.created_at)::float8 AS "age_seconds!""#,
         limit,
@@ -274,10 +302,19 @@ pub(crate) async fn sweep(connection: &mut Connection) -> sqlx::Result<bool> {
          WHERE order_id IS NULL AND payload IS NOT NULL AND status IN ('failed', 'sent')"
     );
     tokens.execute(&mut *connection).await?;
+    // Whoever has no account is not kept.
+    let strangers = sqlx::query!(
+        "DELETE FROM users.notifications WHERE event_id IN (
+             SELECT event_id FROM users.notifications
+             WHERE user_id IS NULL AND account_id IS NULL AND created_at < now() - interval '1 day'
+               AND status <> 'pending' LIMIT 10000)"
+    );
+    let strangers = strangers.execute(&mut *connection).await?.rows_affected();
     let old = sqlx::query!(
         "DELETE FROM users.notifications WHERE event_id IN (
              SELECT event_id FROM users.notifications
              WHERE created_at < now() - interval '90 days' AND status <> 'pending' LIMIT 10000)"
     );
-    Ok(old.execute(connection).await?.rows_affected() == 10_000)
+    let old = old.execute(connection).await?.rows_affected();
+    Ok(strangers == 10_000 || old == 10_000)
 }

@@ -1,4 +1,4 @@
-//! The rows of `users.password_resets` and `users.password_reset_callers`. Times are the clock's, since a transaction's
+//! The rows of `users.password_resets`. Times are the clock's, since a transaction's
 //! `now()` is from before it waited for a lock.
 
 use service::db::Connection;
@@ -67,22 +67,6 @@ pub(super) async fn spend(connection: &mut Connection, token_hash: &[u8]) -> sql
     Ok(update.execute(connection).await?.rows_affected() == 1)
 }
 
-/// Counts a request; returns how many there were in the caller's hour, and the seconds until that is over.
-pub(super) async fn count(connection: &mut Connection, caller: &str) -> sqlx::Result<(i32, f64)> {
-    let row = sqlx::query!(
-        r#"INSERT INTO users.password_reset_callers AS c (caller, asked, since) VALUES ($1, 1, clock_timestamp())
-           ON CONFLICT (caller) DO UPDATE SET
-               asked = CASE WHEN c.since < clock_timestamp() - interval '1 hour'
-                            THEN 1 ELSE LEAST(c.asked, 1000000000) + 1 END,
-               since = CASE WHEN c.since < clock_timestamp() - interval '1 hour'
-                            THEN clock_timestamp() ELSE c.since END
-           RETURNING asked, EXTRACT(epoch FROM since + interval '1 hour' - clock_timestamp())::float8 AS "left!""#,
-        caller,
-    );
-    let row = row.fetch_one(connection).await?;
-    Ok((row.asked, row.left))
-}
-
 /// Removes what is an hour old; true when there may be more.
 pub(crate) async fn sweep(connection: &mut Connection) -> sqlx::Result<bool> {
     let tokens = sqlx::query!(
@@ -90,12 +74,5 @@ pub(crate) async fn sweep(connection: &mut Connection) -> sqlx::Result<bool> {
              SELECT token_hash FROM users.password_resets
              WHERE created_at < now() - interval '1 hour' LIMIT 10000)"
     );
-    let tokens = tokens.execute(&mut *connection).await?.rows_affected();
-    let callers = sqlx::query!(
-        "DELETE FROM users.password_reset_callers WHERE caller IN (
-             SELECT caller FROM users.password_reset_callers
-             WHERE since < now() - interval '1 hour' LIMIT 10000)"
-    );
-    let callers = callers.execute(connection).await?.rows_affected();
-    Ok(tokens == 10_000 || callers == 10_000)
+    Ok(tokens.execute(connection).await?.rows_affected() == 10_000)
 }

@@ -16,3 +16,4 @@ mod self_service;
 mod sessions;
 mod starting;
 mod tokens;
+mod verification;

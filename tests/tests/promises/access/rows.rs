@@ -78,6 +78,11 @@ impl World<'_> {
             "POST /api/v1/password-resets/confirm" => row("").json(&json!({
                 "token": self.reset_token, "password": self.me.credentials()["password"],
             })),
+            "POST /api/v1/email-verifications" => row("").json(&json!({"email": self.me.email})),
+            // Good once, and somebody else's.
+            "POST /api/v1/email-verifications/confirm" => row("").json(&json!({
+                "token": self.verification_token, "password": self.me.credentials()["password"],
+            })),
             "POST /api/v1/payments/webhook" => {
                 let body =
                     json!({"type": "payment_intent.succeeded", "data": {"object": {"id": "pi_nobodys"}}});

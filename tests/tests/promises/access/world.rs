@@ -49,6 +49,8 @@ pub struct World<'a> {
     pub category: String,
     /// With it somebody who has forgotten the password sets a new one.
     pub reset_token: String,
+    /// With it and the password somebody gets another address.
+    pub verification_token: String,
 }
 
 impl<'a> World<'a> {
@@ -106,6 +108,16 @@ impl<'a> World<'a> {
             sqlx::query("INSERT INTO users.password_resets (token_hash, account_id) VALUES (sha256($1), $2)");
         reset.bind(&reset_token).bind(forgetful).execute(&shop.database).await.unwrap();
 
+        let moving: Uuid = registered(shop).await.id.parse().unwrap();
+        let verification_token = [Uuid::now_v7().into_bytes(), Uuid::now_v7().into_bytes()].concat();
+        let verification = sqlx::query(
+            "INSERT INTO users.email_verifications (token_hash, account_id, email, email_key)
+             VALUES (sha256($1), $2, $3, $3)",
+        );
+        let verification = verification.bind(&verification_token).bind(moving);
+        let verification = verification.bind(format!("{}@example.test", Uuid::now_v7()));
+        verification.execute(&shop.database).await.unwrap();
+
         let mut wrong = tokens::wrong(shop, &me.id, &me.session, &me.token).await;
         wrong.push(("a refresh token", me.refresh.clone()));
         Self {
@@ -125,6 +137,7 @@ impl<'a> World<'a> {
             category,
             managed: registered(shop).await.id,
             reset_token: BASE64.encode(reset_token),
+            verification_token: BASE64.encode(verification_token),
             me,
         }
     }

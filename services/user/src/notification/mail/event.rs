@@ -10,7 +10,9 @@ use proto::order::v1::{
 use service::Money;
 use service::money::Currency;
 
-use super::super::{PASSWORD_CHANGED, PASSWORD_RESET, Reset};
+use super::super::letter::{ADDRESS_CHANGED, ADDRESS_KNOWN, CONFIRM_ADDRESS, CONFIRM_CHANGE};
+use super::super::{PASSWORD_CHANGED, PASSWORD_RESET, Ticket};
+use super::name::cleaned;
 
 /// What happened to an order, or to the account.
 pub(super) enum About {
@@ -46,11 +48,14 @@ pub(super) enum About {
         card: Option<Card>,
     },
     /// Somebody asked for a new password.
-    PasswordReset {
-        token: String,
-        link: Option<String>,
-    },
+    PasswordReset(Ticket),
     PasswordChanged,
+    /// Somebody registered with this address.
+    ConfirmAddress(Ticket),
+    /// Somebody wants this address for their account.
+    ConfirmChange(Ticket),
+    AddressKnown,
+    AddressChanged,
 }
 
 /// The card that was charged.
@@ -105,11 +110,12 @@ pub(super) enum Back {
 /// `None` of what is about an order.
 pub(super) fn of_account(kind: &str, payload: &[u8]) -> anyhow::Result<Option<About>> {
     Ok(match kind {
-        PASSWORD_RESET => {
-            let Reset { token, link } = serde_json::from_slice(payload)?;
-            Some(About::PasswordReset { token, link })
-        }
+        PASSWORD_RESET => Some(About::PasswordReset(serde_json::from_slice(payload)?)),
         PASSWORD_CHANGED => Some(About::PasswordChanged),
+        CONFIRM_ADDRESS => Some(About::ConfirmAddress(serde_json::from_slice(payload)?)),
+        CONFIRM_CHANGE => Some(About::ConfirmChange(serde_json::from_slice(payload)?)),
+        ADDRESS_KNOWN => Some(About::AddressKnown),
+        ADDRESS_CHANGED => Some(About::AddressChanged),
         _ => None,
     })
 }
@@ -202,8 +208,8 @@ fn card(card: told_by::Card) -> Option<Card> {
 }
 
 fn place(to: Destination) -> Option<Place> {
-    let town = Some(to.town).filter(|town| !town.is_empty());
-    (!to.recipient.is_empty()).then_some(Place { recipient: to.recipient, town })
+    let (recipient, town) = (cleaned(&to.recipient), cleaned(&to.town));
+    (!recipient.is_empty()).then_some(Place { recipient, town: Some(town).filter(|town| !town.is_empty()) })
 }
 
 fn decline(reason: Option<&str>) -> Decline {

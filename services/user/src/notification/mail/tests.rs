@@ -6,7 +6,7 @@ use proto::order::v1::{
 };
 
 use super::*;
-use crate::notification::{PASSWORD_CHANGED, PASSWORD_RESET, Reset};
+use crate::notification::{PASSWORD_CHANGED, PASSWORD_RESET, Ticket};
 
 fn write(kind: &str, payload: &[u8], name: &str) -> anyhow::Result<Mail> {
     super::write(kind, payload, name, Language::En)
@@ -361,7 +361,7 @@ fn letters_say_what_was_bought_in_text_and_in_escaped_html() {
 fn a_mail_about_the_password_has_a_link_or_a_token_and_no_order() {
     let reset = |link: Option<&str>| {
         let link = link.map(str::to_owned);
-        let payload = serde_json::to_vec(&Reset { token: "to_ken-7".to_owned(), link }).unwrap();
+        let payload = serde_json::to_vec(&Ticket { token: "to_ken-7".to_owned(), link }).unwrap();
         [Language::En, Language::Zh]
             .map(|language| super::write(PASSWORD_RESET, &payload, "Ada", language).unwrap())
     };
@@ -410,5 +410,32 @@ fn an_event_that_is_not_whole_makes_no_mail() {
         (events::USER_DELETED, Vec::new()),
     ] {
         assert!(write(kind, &payload, "Ada").is_err());
+    }
+}
+
+#[test]
+fn a_letter_names_nobody_who_is_not_known_and_has_its_token_or_its_link() {
+    let link = "https://shop.test/confirm?token=to_ken-7";
+    for kind in ["account.confirm_address", "account.confirm_change"] {
+        for (link, language, hello) in [
+            (Some(link), Language::En, "Hello,\n"),
+            (Some(link), Language::Zh, "您好：\n"),
+            (None, Language::En, "Hello,\n"),
+            (None, Language::Zh, "您好：\n"),
+        ] {
+            let ticket = Ticket { token: "to_ken-7".to_owned(), link: link.map(str::to_owned) };
+            let payload = serde_json::to_vec(&ticket).unwrap();
+            let mail = super::write(kind, &payload, "", language).unwrap();
+            assert!(mail.text.starts_with(hello), "{}", mail.text);
+            assert_eq!(mail.text.contains("POST /api/v1/email-verifications/confirm"), link.is_none());
+            let shown = link.unwrap_or("to_ken-7");
+            assert!(mail.text.contains(shown) && mail.html.contains(shown), "{}", mail.text);
+        }
+    }
+    for kind in ["account.address_known", "account.address_changed"] {
+        for language in [Language::En, Language::Zh] {
+            let mail = super::write(kind, b"", "Ada", language).unwrap();
+            assert!(mail.text.contains("Ada") && !mail.text.contains("http"), "{}", mail.text);
+        }
     }
 }

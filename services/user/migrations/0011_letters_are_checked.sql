@@ -1,0 +1,3 @@
+ALTER TABLE users.notifications
+    VALIDATE CONSTRAINT notifications_letters_account,
+    VALIDATE CONSTRAINT notifications_recipient;

@@ -1,0 +1,146 @@
+//! Whether an e-mail address is its owner's: a token goes there, and the address counts once the token has come back
+//! with the password. It is good once and for 24 hours.
+//!
+//! There is no account before that, so that nobody can take a stranger's address, sign in with it, or have mails sent to
+//! it. The password is asked for since a stranger may register somebody's address with a password of the stranger's:
+//! whoever only follows the link in that mail must not open an account that the stranger has the password of.
+//!
+//! A known and an unknown address run the same statements and get one mail each. For a known one nobody gets the token.
+
+mod store;
+
+use identity::Role;
+use service::Problem;
+use service::db::Connection;
+use uuid::Uuid;
+
+use crate::account::{self, Account, Email, Language};
+use crate::notification::{Letter, Recipient, Ticket, write_to};
+use crate::token::{Link, Token};
+use crate::{quota, session};
+
+pub(crate) use store::{find, forget, newest_hash, sweep};
+
+/// Seconds that a token is good for. The statements and the mails say it too.
+pub(crate) const LIFETIME: i64 = 24 * 3600;
+
+/// An account that is to be opened.
+pub(crate) struct Opening {
+    pub name: String,
+    pub language: Language,
+    pub password_hash: String,
+}
+
+/// What is to become of an address.
+pub(crate) enum Pending {
+    Opening(Email, Opening),
+    Change { account: Uuid, email: Email },
+}
+
+/// Keeps a registration until its address is verified, and sends the token there. An address that has an account is told
+/// so instead. One that got three mails within an hour gets none.
+pub(crate) async fn register(
+    connection: &mut Connection,
+    email: &Email,
+    new: &Opening,
+    link: Option<&Link>,
+) -> sqlx::Result<()> {
+    if !may_mail(connection, email).await? {
+        return Ok(());
+    }
+    let token = Token::generate();
+    store::insert_opening(connection, email, new, &token.hash()).await?;
+    let stranger = Recipient::stranger(email, new.language);
+    let letter = Letter::ConfirmAddress(Ticket::new(&token, link));
+    tell(connection, email, &stranger, letter).await
+}
+
+/// Keeps an account's new address until it is verified, and sends the token there, as [`register`] does.
+pub(crate) async fn change(
+    connection: &mut Connection,
+    account: &Account,
+    email: &Email,
+    link: Option<&Link>,
+) -> sqlx::Result<()> {
+    if !may_mail(connection, email).await? {
+        return Ok(());
+    }
+    let token = Token::generate();
+    store::insert_change(connection, account.id, email, &token.hash()).await?;
+    let new = Recipient { account: Some(account.id), ..Recipient::stranger(email, account.language) };
+    tell(connection, email, &new, Letter::ConfirmChange(Ticket::new(&token, link))).await
+}
+
+/// Sends another token for the newest registration of this address, if it has no account.
+pub(crate) async fn again(
+    connection: &mut Connection,
+    email: &Email,
+    link: Option<&Link>,
+) -> sqlx::Result<()> {
+    if !may_mail(connection, email).await? || account::of_address(connection, email).await?.is_some() {
+        return Ok(());
+    }
+    let token = Token::generate();
+    let Some(language) = store::repeat(connection, email, &token.hash()).await? else {
+        return Ok(());
+    };
+    let letter = Letter::ConfirmAddress(Ticket::new(&token, link));
+    write_to(connection, &Recipient::stranger(email, language), &letter).await
+}
+
+async fn may_mail(connection: &mut Connection, email: &Email) -> sqlx::Result<bool> {
+    let may = quota::mail_to(connection, email).await?;
+    if !may {
+        tracing::info!("verification.too_many");
+    }
+    Ok(may)
+}
+
+/// Sends the letter to the address, unless an account has it: then its owner is told that somebody tried.
+async fn tell(
+    connection: &mut Connection,
+    email: &Email,
+    recipient: &Recipient,
+    letter: Letter,
+) -> sqlx::Result<()> {
+    match account::of_address(connection, email).await? {
+        Some(known) => write_to(connection, &Recipient::owner(&known), &Letter::AddressKnown).await,
+        None => write_to(connection, recipient, &letter).await,
+    }
+}
+
+/// Opens the account, or gives the account its new address, and ends the token. `None` when the token is not good any
+/// more, or `current` is no longer the hash of the account's password: roll back then. 409 `email_taken` when another
+/// account has the address.
+pub(crate) async fn redeem(
+    connection: &mut Connection,
+    token: &Token,
+    pending: &Pending,
+    current: &str,
+) -> Result<Option<Account>, Problem> {
+    match pending {
+        Pending::Opening(email, new) => {
+            // Of two with the same token the second waits here, and then finds the token used.
+            if !store::spend(connection, &token.hash()).await? {
+                return Ok(None);
+            }
+            let Opening { name, language, password_hash } = new;
+            account::register(connection, email, name, Role::Customer, *language, password_hash)
+                .await
+                .map(Some)
+        }
+        Pending::Change { account, email } => {
+            // The account first, as whoever erases it does.
+            let Some((before, after)) = account::change_email(connection, *account, current, email).await?
+            else {
+                return Ok(None);
+            };
+            if !store::spend(connection, &token.hash()).await? {
+                return Ok(None);
+            }
+            session::revoke_all(connection, *account).await?;
+            write_to(connection, &Recipient::owner(&before), &Letter::AddressChanged).await?;
+            Ok(Some(after))
+        }
+    }
+}
