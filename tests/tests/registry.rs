@@ -17,6 +17,7 @@ fn every_log_event_of_the_code_is_in_the_registry_and_no_other() {
         "crates/service",
         "crates/identity",
         "crates/messaging",
+        "crates/audit",
         "services/user",
         "services/product",
         "services/order",

@@ -91,6 +91,12 @@ impl User {
     }
 }
 
+impl From<User> for audit::Actor {
+    fn from(user: User) -> Self {
+        Self { id: user.id, role: user.role.as_str() }
+    }
+}
+
 /// A caller who works here; 403 for customers.
 #[derive(Clone, Copy, Debug)]
 pub struct Staff(pub User);

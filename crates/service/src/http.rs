@@ -32,6 +32,15 @@ const LONGEST_PATH: usize = 200;
 
 static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+tokio::task_local! {
+    static REQUEST_ID: String;
+}
+
+/// The id of the request that this task answers, if it answers one.
+pub fn request_id() -> Option<String> {
+    REQUEST_ID.try_with(String::clone).ok()
+}
+
 /// For answers to somebody who is signed in.
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
@@ -106,7 +115,7 @@ async fn admit(request: Request, next: Next, admission: &Admission) -> Response 
 }
 
 fn refusal(request: &Request) -> Response {
-    let id = request_id(request.headers());
+    let id = callers_id(request.headers());
     let mut problem = Problem::unavailable("Too many requests at once; try again.");
     problem.instance = Some(request.uri().path().to_owned());
     problem.trace_id = telemetry::callers_trace_id(&Headers(request.headers()))
@@ -149,7 +158,7 @@ async fn observe(
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let route = route.unwrap_or_else(|| "unmatched".to_owned());
     let path = request.uri().path().to_owned();
-    let request_id = request_id(request.headers());
+    let request_id = callers_id(request.headers());
     // A page tells it, and it goes on with calls to others.
     request.headers_mut().insert(X_REQUEST_ID.clone(), request_id.clone());
     let signed_in = request.headers().contains_key(header::AUTHORIZATION);
@@ -168,7 +177,8 @@ async fn observe(
     );
     telemetry::continue_from_outside(&span, &Headers(request.headers()));
 
-    let mut response = next.run(request).instrument(span.clone()).await;
+    let id = request_id.to_str().unwrap_or_default().to_owned();
+    let mut response = REQUEST_ID.scope(id, next.run(request)).instrument(span.clone()).await;
     if let Some(mut problem) = response.extensions_mut().remove::<Problem>() {
         let headers = std::mem::take(response.headers_mut());
         problem.instance = Some(path);
@@ -213,7 +223,7 @@ fn known_method(method: &Method) -> &'static str {
 }
 
 /// The caller's own `X-Request-Id` if it is a sane one, else a new one.
-fn request_id(headers: &HeaderMap) -> HeaderValue {
+fn callers_id(headers: &HeaderMap) -> HeaderValue {
     let sane = |value: &&HeaderValue| {
         (1..=128).contains(&value.len())
             && value.as_bytes().iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte))

@@ -46,6 +46,7 @@ fn services_reach_the_database_by_connections_with_deadlines_only() {
         "services/product/src",
         "services/order/src",
         "crates/messaging/src",
+        "crates/audit/src",
         "crates/service/src",
         "crates/identity/src",
     ] {

@@ -42,7 +42,9 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
     let times = config.times()?;
     measured::start();
     let ports = Ports::bind(&config.listen, lifecycle)?;
-    let pool = db::open(&config.backends, "orders", &[&messaging::MIGRATIONS, &MIGRATIONS]).await?;
+    let pool =
+        db::open(&config.backends, "orders", &[&messaging::MIGRATIONS, &audit::MIGRATIONS, &MIGRATIONS])
+            .await?;
     let outbox = Outbox::new(pool.clone());
     let topology =
         Topology::new(&config.backends.amqp_url, &config.naming.amqp_namespace, events::SUBSCRIPTIONS)
@@ -73,7 +75,14 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
     let app = App {
         pool: pool.clone(),
         carts: Carts::new(pool.clone(), catalogue),
-        changes: Changes::new(pool.clone(), stream.clone(), reads.clone(), sagas.clone()),
+        changes: Changes::new(
+            pool.clone(),
+            outbox.clone(),
+            stream.clone(),
+            reads.clone(),
+            sagas.clone(),
+            times,
+        ),
         fulfilment,
         reads,
         verifier: Verifier::fetching(&config.jwks_url, lifecycle)?,
@@ -103,6 +112,7 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
     lifecycle.spawn_worker("sagas.watch", |pulse| watch::run(watched, stop, pulse));
     let (stop, swept) = (lifecycle.stopping(), pool.clone());
     lifecycle.spawn_worker("claims", |pulse| sweeper::run(swept, products, times, stop, pulse));
+    audit::start(pool.clone(), &config.audit, lifecycle);
     let calls = grpc::Api { descriptors: proto::DESCRIPTORS, ..grpc::Api::default() };
     ports.serve(lifecycle, &pool, http::router(app), calls)
 }

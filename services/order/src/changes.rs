@@ -2,18 +2,24 @@
 
 use std::time::Duration;
 
+use audit::Entry;
 use identity::User;
+use messaging::Outbox;
 use order_core::ids::OrderId;
 use service::db::Pool;
 use tokio::time::{Instant, sleep};
 
 use crate::address::Address;
+use crate::erasure;
 use crate::events::stream::OrderStream;
 use crate::order::reads::{ReadError, Reads};
 use crate::order::{CancelReason, Order, Status, store};
+use crate::refunds;
 use crate::saga::applier::NotApplied;
+use crate::saga::facts::{self, Outcome, Report};
 use crate::saga::runner::Sagas;
-use crate::saga::{Input, Refusal};
+use crate::saga::{Input, Refusal, measured};
+use crate::times::Times;
 
 /// How long a cancellation waits for the answer of a capture under way.
 const CANCEL_WAIT: Duration = Duration::from_secs(3);
@@ -41,21 +47,36 @@ pub enum ReaddressError {
 #[derive(Clone)]
 pub struct Changes {
     pool: Pool,
+    outbox: Outbox,
     stream: OrderStream,
     reads: Reads,
     sagas: Sagas,
+    times: Times,
 }
 
 impl Changes {
-    pub fn new(pool: Pool, stream: OrderStream, reads: Reads, sagas: Sagas) -> Self {
-        Self { pool, stream, reads, sagas }
+    pub fn new(
+        pool: Pool,
+        outbox: Outbox,
+        stream: OrderStream,
+        reads: Reads,
+        sagas: Sagas,
+        times: Times,
+    ) -> Self {
+        Self { pool, outbox, stream, reads, sagas, times }
     }
 
     /// Has an order go elsewhere, and returns it as it is then.
-    pub async fn readdress(&self, id: OrderId, address: &Address) -> Result<Order, ReaddressError> {
-        if !store::readdress(&mut *self.pool.acquire().await?, id, address).await? {
-            return Err(ReaddressError::NotChangeable);
-        }
+    pub async fn readdress(&self, by: User, id: OrderId, address: &Address) -> Result<Order, ReaddressError> {
+        let mut transaction = service::db::begin(&self.pool).await?;
+        refunds::store::lock(&mut transaction, id).await?;
+        let order = store::load(&mut transaction, &[id]).await?.pop();
+        let changed = store::readdress(&mut transaction, id, address).await?;
+        let order = order.filter(|_| changed).ok_or(ReaddressError::NotChangeable)?;
+        let entry = Entry::new(by, "order.sent_elsewhere", "order", id);
+        let entry = entry.personal(order.user_id.into(), &order.shipping_address, address);
+        erasure::record(&mut transaction, order.user_id, entry).await?;
+        transaction.commit().await?;
         self.stream.announce(&[id]);
         Ok(self.reads.get(id).await?)
     }
@@ -70,7 +91,10 @@ impl Changes {
         if order.status == Status::Cancelled && !asked.contains(&order.cancel_reason) {
             return Err(NotApplied::Refused(Refusal::NotCancellable).into());
         }
-        self.sagas.apply(id, Input::Cancel(reason)).await?;
+        match reason {
+            CancelReason::Staff => self.cancel_as_staff(user, &order).await?,
+            _ => drop(self.sagas.apply(id, Input::Cancel(reason)).await?),
+        }
         // At once, unless the money is being captured right now: then the answer comes first.
         let deadline = Instant::now() + CANCEL_WAIT;
         loop {
@@ -80,5 +104,29 @@ impl Changes {
             }
             sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// In a transaction of its own, with what is recorded of it.
+    async fn cancel_as_staff(&self, by: User, order: &Order) -> Result<(), NotApplied> {
+        let mut transaction = service::db::begin(&self.pool).await?;
+        let facts = vec![Input::Cancel(CancelReason::Staff)];
+        let report = Report { order: order.id, facts, lease: None };
+        let mut applied = facts::apply(&mut transaction, &[report], &self.times).await?;
+        match applied.outcomes.pop() {
+            Some(Outcome::Applied(_)) => {}
+            Some(Outcome::Refused(refusal)) => return Err(refusal.into()),
+            Some(Outcome::UnknownOrder) | None => return Err(NotApplied::UnknownOrder),
+        }
+        if order.status != Status::Cancelled {
+            let entry = Entry::new(by, "order.cancelled", "order", order.id);
+            let entry = entry.field("status", order.status, Status::Cancelled);
+            audit::record(&mut transaction, entry).await?;
+        }
+        transaction.commit().await?;
+        measured::count(&applied.happened);
+        self.outbox.wake();
+        self.stream.announce(&applied.moved);
+        self.sagas.wake();
+        Ok(())
     }
 }

@@ -24,6 +24,8 @@ pub struct Config {
     pub naming: messaging::Naming,
     #[command(flatten)]
     pub process: Process,
+    #[command(flatten)]
+    pub audit: audit::Settings,
     /// Where the user service publishes the keys of access tokens.
     #[arg(long, env = "JWKS_URL", default_value = "http://user:8081/.well-known/jwks.json")]
     pub jwks_url: String,

@@ -9,6 +9,7 @@
 
 pub mod store;
 
+use audit::Entry;
 use order_core::ids::UserId;
 use service::db::Connection;
 use service::idempotency;
@@ -25,9 +26,16 @@ pub async fn erase(connection: &mut Connection, users: &[UserId]) -> sqlx::Resul
     store::delete_carts(connection, users).await?;
     let ids: Vec<Uuid> = users.iter().copied().map(Uuid::from).collect();
     idempotency::forget(connection, &ids).await?;
+    audit::forget(connection, &ids).await?;
     // Locked first: one that is about to end would not show as ended to a single statement.
     let orders = store::lock_orders(connection, users).await?;
     store::forget_ended(connection, &orders).await
+}
+
+/// Records what was done to an order of this customer. Of one who is forgotten no personal value is kept.
+pub async fn record(connection: &mut Connection, customer: UserId, entry: Entry) -> sqlx::Result<()> {
+    let forgotten = store::is_deleted(connection, customer).await?;
+    audit::record(connection, if forgotten { entry.impersonal() } else { entry }).await
 }
 
 /// Once more for those erased within the last hour: their access tokens outlive

@@ -3,11 +3,14 @@
 
 use std::collections::HashMap;
 
+use audit::Entry;
+use identity::User;
 use messaging::Outbox;
-use order_core::ids::{OrderId, ParcelId, ProductId, UserId};
+use order_core::ids::{OrderId, ParcelId, ProductId};
 use service::db::{Connection, Pool};
 use uuid::Uuid;
 
+use crate::erasure;
 use crate::events::stream::OrderStream;
 use crate::order::parcel_store;
 use crate::order::reads::{ReadError, Reads};
@@ -69,21 +72,29 @@ impl Fulfilment {
     }
 
     /// Returns the order as it is then. What was reported before changes nothing.
-    pub async fn ship(&self, actor: UserId, id: OrderId, shipment: Shipment) -> Result<Order, ShipError> {
+    pub async fn ship(&self, by: User, id: OrderId, shipment: Shipment) -> Result<Order, ShipError> {
         let mut transaction = service::db::begin(&self.pool).await?;
         let (order, restocked) = locked(&mut transaction, id).await?;
-        let facts = match decide(&order, &restocked, shipment.clone())? {
+        let (actor, customer) = (by.id.into(), order.user_id);
+        let (facts, entry) = match decide(&order, &restocked, shipment.clone())? {
             Decision::Known => return Ok(order),
             Decision::Ship { parcel, last } => {
                 parcel_store::insert(&mut transaction, id, &parcel, shipment.key.as_deref(), actor).await?;
-                vec![Input::Ship { parcel, last }]
+                let entry = Entry::new(by, "order.shipped", "order", id).field("parcel", (), parcel.id);
+                let entry = entry.field("items", (), &parcel.lines);
+                let entry = entry.personal(customer.into(), &(), &parcel.tracking);
+                (vec![Input::Ship { parcel, last }], entry)
             }
             Decision::Correct { sent, tracking, newest } => {
                 parcel_store::correct(&mut transaction, id, &sent, &tracking, actor).await?;
-                vec![Input::Correct { parcel: Parcel { tracking: Some(tracking), ..sent.parcel }, newest }]
+                let entry = Entry::new(by, "order.tracking_corrected", "order", id);
+                let entry = entry.personal(customer.into(), &sent.parcel.tracking, &Some(&tracking));
+                let parcel = Parcel { tracking: Some(tracking), ..sent.parcel };
+                (vec![Input::Correct { parcel, newest }], entry)
             }
         };
         let (moved, happened) = self.apply(&mut transaction, id, facts).await?;
+        erasure::record(&mut transaction, customer, entry).await?;
         transaction.commit().await?;
         measured::count(&happened);
         self.outbox.wake();
@@ -93,11 +104,16 @@ impl Fulfilment {
 
     /// Reports that what left has arrived. Of an order that left in part too, once nothing more is to follow: the rest is in
     /// stock again, or nobody has paid for it any more.
-    pub async fn deliver(&self, id: OrderId) -> Result<Order, ShipError> {
+    pub async fn deliver(&self, by: User, id: OrderId) -> Result<Order, ShipError> {
         let mut transaction = service::db::begin(&self.pool).await?;
         let (order, restocked) = locked(&mut transaction, id).await?;
         let more = !order.rest(&restocked.done).is_empty();
         let (moved, happened) = self.apply(&mut transaction, id, vec![Input::Deliver { more }]).await?;
+        if order.status != Status::Delivered {
+            let entry = Entry::new(by, "order.delivered", "order", id);
+            let entry = entry.field("status", order.status, Status::Delivered);
+            audit::record(&mut transaction, entry).await?;
+        }
         transaction.commit().await?;
         measured::count(&happened);
         self.outbox.wake();

@@ -1,5 +1,6 @@
 //! The HTTP API of the order service.
 
+mod audited;
 mod cart;
 mod customers;
 mod events;
@@ -104,4 +105,5 @@ fn routes() -> OpenApiRouter<App> {
         .merge(refunds::router())
         .merge(events::router())
         .merge(webhook::router())
+        .merge(audited::router())
 }

@@ -2,11 +2,14 @@
 
 pub mod store;
 
+use audit::Entry;
+use identity::User;
 use order_core::ids::{NoteId, OrderId, UserId};
 use serde::Serialize;
 use service::db::Pool;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
+use uuid::Uuid;
 
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Note {
@@ -37,11 +40,19 @@ pub enum NoteError {
 pub async fn add(
     pool: &Pool,
     order: OrderId,
-    author: UserId,
+    author: User,
     text: &str,
     key: Option<&str>,
 ) -> Result<Note, NoteError> {
-    let note = store::add(&mut *pool.acquire().await?, order, author, text, key).await?;
+    let id = NoteId::from(Uuid::now_v7());
+    let mut transaction = service::db::begin(pool).await?;
+    let note = store::add(&mut transaction, id, order, author.id.into(), text, key).await?;
     let note = note.ok_or(NoteError::CustomerForgotten)?;
+    if note.id == id {
+        // What it says is in the note, as long as that is kept.
+        let entry = Entry::new(author, "note.added", "order", order).field("note", (), id);
+        audit::record(&mut transaction, entry).await?;
+    }
+    transaction.commit().await?;
     if note.text == text { Ok(note) } else { Err(NoteError::KeyReused) }
 }

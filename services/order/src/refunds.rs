@@ -5,8 +5,11 @@ pub mod store;
 
 use std::collections::HashMap;
 
-use order_core::ids::{ProductId, RefundId, UserId};
+use audit::Entry;
+use identity::User;
+use order_core::ids::{ProductId, RefundId};
 use serde::Serialize;
+use serde_json::json;
 use service::Money;
 use service::db::Connection;
 use service::db::Pool;
@@ -15,6 +18,7 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use crate::erasure;
 use crate::idempotency::{self, Key, KeyError, Lookup, Record, StoredAnswer};
 use crate::order::{self, Line, Order, Sent, Status};
 use crate::saga::facts::{self, Outcome, Report};
@@ -105,12 +109,12 @@ impl Refunds {
     /// The answer to the request, and whether it is an earlier one's.
     pub async fn answer(
         &self,
-        staff: UserId,
+        by: User,
         key: String,
         order: &Order,
         request: &Request,
     ) -> Result<(StoredAnswer, bool), RefundError> {
-        let key = Key::new(staff, OPERATION, key, &(order.id, request))?;
+        let key = Key::new(by.id.into(), OPERATION, key, &(order.id, request))?;
         let record = {
             let mut connection = self.pool.acquire().await?;
             match idempotency::find_or_take_over(&mut connection, &key, &self.times).await? {
@@ -121,7 +125,7 @@ impl Refunds {
                 }
             }
         };
-        match self.open(&key, &record, order, request).await {
+        match self.open(&key, &record, by, order, request).await {
             Ok(answer) => Ok((answer, false)),
             Err(error) => {
                 let mut connection = self.pool.acquire().await?;
@@ -135,6 +139,7 @@ impl Refunds {
         &self,
         key: &Key,
         record: &Record,
+        by: User,
         order: &Order,
         request: &Request,
     ) -> Result<StoredAnswer, RefundError> {
@@ -143,8 +148,7 @@ impl Refunds {
             if idempotency::store::lock_held(&mut transaction, &[record]).await?.is_empty() {
                 return Ok(None);
             }
-            let decided =
-                decide(&mut transaction, &self.times, record.id.into(), key.user_id, order, request).await?;
+            let decided = decide(&mut transaction, &self.times, record.id.into(), by, order, request).await?;
             let answer = match decided {
                 Decision::Made(refund) => {
                     let body = serde_json::to_string(&refund)?;
@@ -188,7 +192,7 @@ async fn decide(
     connection: &mut Connection,
     times: &Times,
     id: RefundId,
-    actor: UserId,
+    by: User,
     order: &Order,
     request: &Request,
 ) -> Result<Decision, RefundError> {
@@ -211,7 +215,12 @@ async fn decide(
         Some(Outcome::Refused(refusal)) => return Ok(Decision::Refused(refusal.into())),
         Some(Outcome::UnknownOrder) | None => return Err(RefundError::UnknownOrder),
     }
+    let actor = by.id.into();
     let refund = store::describe(connection, id, request, returned, actor, order.total.currency).await?;
+    let entry = Entry::new(by, "order.refunded", "order", order.id).field("refund", (), id);
+    let entry = entry.field("amount", (), refund.amount).field("restock", json!([]), &request.restock);
+    let entry = entry.personal(order.user_id.into(), &(), &json!({"reason": request.reason}));
+    erasure::record(connection, order.user_id, entry).await?;
     saga::store::reschedule(connection, order.id).await?;
     Ok(Decision::Made(refund))
 }

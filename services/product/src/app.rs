@@ -27,7 +27,9 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
     let callers = Callers::parse("product", &config.trusted_callers)?;
     let verifier = Verifier::fetching(&config.jwks_url, lifecycle)?;
     let objects = Objects::open(&config.objects)?;
-    let pool = db::open(&config.backends, "products", &[&messaging::MIGRATIONS, &MIGRATIONS]).await?;
+    let pool =
+        db::open(&config.backends, "products", &[&messaging::MIGRATIONS, &audit::MIGRATIONS, &MIGRATIONS])
+            .await?;
     if config.demo_data {
         demo::load(&pool).await?;
     }
@@ -52,6 +54,7 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
     });
 
     retention::start(pool.clone(), lives, lifecycle);
+    audit::start(pool.clone(), &config.audit, lifecycle);
     product::indexing::start(pool.clone(), lifecycle);
     let calls = grpc::Calls::new(pool.clone(), callers, lives);
     let routes = Routes::new(ProductServiceServer::new(calls));

@@ -21,6 +21,8 @@ pub struct Config {
     pub naming: messaging::Naming,
     #[command(flatten)]
     pub process: Process,
+    #[command(flatten)]
+    pub audit: audit::Settings,
     /// Where the user service publishes the keys that verify access tokens.
     #[arg(long, env = "JWKS_URL", default_value = "http://localhost:8081/.well-known/jwks.json")]
     pub jwks_url: String,

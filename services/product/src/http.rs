@@ -1,5 +1,6 @@
 //! The public API's adapter.
 
+mod audited;
 mod categories;
 mod etag;
 mod exports;
@@ -97,4 +98,5 @@ fn routes() -> OpenApiRouter<App> {
         .merge(exports::router())
         .merge(images::router())
         .merge(stock::router())
+        .merge(audited::router())
 }

@@ -18,7 +18,9 @@ const PUT_DEADLINE: Duration = Duration::from_secs(30);
 /// Longest wait for an object's first bytes, and for a deletion.
 const DEADLINE: Duration = Duration::from_secs(10);
 
+// Named, as `audit::Settings` is a group of this name too.
 #[derive(clap::Args, Clone)]
+#[group(id = "objects")]
 pub struct Settings {
     /// Where images are kept: a folder (`file:///folder`), which replicas share, or `s3://bucket/prefix`.
     #[arg(long, env = "OBJECT_STORE_URL", default_value = "file:///data/objects")]

@@ -46,6 +46,7 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
     }
     demo::warn(&app.pool, &app.hasher, config.demo_accounts).await;
     retention::start(pool.clone(), lifecycle);
+    audit::start(pool.clone(), &config.audit, lifecycle);
     let notifier = consumer::Notifier { mails: app.mails };
     let topology =
         Topology::new(&config.backends.amqp_url, &config.naming.amqp_namespace, events::SUBSCRIPTIONS)

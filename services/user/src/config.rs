@@ -55,6 +55,8 @@ pub struct Config {
     pub demo_accounts: bool,
     #[command(flatten)]
     pub process: Process,
+    #[command(flatten)]
+    pub audit: audit::Settings,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -1,6 +1,7 @@
 //! The HTTP API.
 
 mod addresses;
+mod audited;
 mod auth;
 mod caller;
 mod mails;
@@ -66,4 +67,5 @@ fn routes() -> OpenApiRouter<App> {
         .merge(addresses::router())
         .merge(users::router())
         .merge(mails::router())
+        .merge(audited::router())
 }

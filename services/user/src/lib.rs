@@ -36,7 +36,8 @@ mod user_agent;
 mod verification;
 
 /// Messaging's tables, then the service's own.
-const MIGRATIONS: [&sqlx::migrate::Migrator; 2] = [&messaging::MIGRATIONS, &OWN_MIGRATIONS];
+const MIGRATIONS: [&sqlx::migrate::Migrator; 3] =
+    [&messaging::MIGRATIONS, &audit::MIGRATIONS, &OWN_MIGRATIONS];
 static OWN_MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
 
 pub use admin::asked as admin;

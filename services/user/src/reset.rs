@@ -6,6 +6,7 @@
 
 mod store;
 
+use audit::Entry;
 use service::db::Connection;
 use uuid::Uuid;
 
@@ -42,7 +43,9 @@ pub(crate) async fn grant(
     let token = Token::generate();
     store::end_all(connection, account.id).await?;
     store::insert(connection, account.id, &token.hash()).await?;
-    notification::tell_of_reset(connection, account.id, Ticket::new(&token, link)).await
+    notification::tell_of_reset(connection, account.id, Ticket::new(&token, link)).await?;
+    let entry = Entry::by_nobody("password.reset_asked", "account", Some(account.id.to_string()));
+    audit::record(connection, entry).await
 }
 
 /// Whose token this is, while it is good.
@@ -68,5 +71,7 @@ pub(crate) async fn redeem(
     account::set_password(connection, account, password_hash).await?;
     session::revoke_all(connection, account).await?;
     notification::tell_of_new_password(connection, account, mails).await?;
+    let entry = Entry::by_nobody("password.reset", "account", Some(account.to_string()));
+    audit::record(connection, entry.named("password")).await?;
     Ok(true)
 }

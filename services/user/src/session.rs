@@ -9,6 +9,7 @@
 
 mod store;
 
+use audit::{Actor, Entry};
 use aws_lc_rs::{digest, hmac};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -94,6 +95,11 @@ pub(crate) async fn open(
 ) -> sqlx::Result<Option<SignedIn>> {
     let refresh_token = RefreshToken::generate();
     let family = store::insert(connection, account, &refresh_token.hash(), user_agent).await?;
+    if let Some(family) = &family {
+        let who = Actor { id: family.account, role: family.role.as_str() };
+        let entry = Entry::new(who, "sign_in.succeeded", "account", family.account);
+        audit::record(connection, entry.field("session", (), family.session)).await?;
+    }
     Ok(family.map(|family| SignedIn {
         account: family.account,
         role: family.role,

@@ -9,10 +9,11 @@
 
 mod store;
 
+use audit::Entry;
 use service::Problem;
 use service::db::Connection;
 
-use crate::account::Email;
+use crate::account::{self, Email};
 
 /// Failures before the first pause.
 const FREE_FAILURES: i32 = 10;
@@ -32,10 +33,16 @@ pub(crate) async fn check(connection: &mut Connection, email: &Email) -> Result<
     Err(problem.with_retry_after(seconds))
 }
 
-/// Counts a failure. 429 when others have started a pause since the check, so
+/// Counts a failure and records it. 429 when others have started a pause since the check, so
 /// that many guesses at once learn no more than one after the other.
 pub(crate) async fn failed(connection: &mut Connection, email: &Email) -> Result<(), Problem> {
-    if store::count(connection, email).await? { Ok(()) } else { check(connection, email).await }
+    if !store::count(connection, email).await? {
+        return check(connection, email).await;
+    }
+    let paused = store::pause(connection, email).await?.is_some();
+    let action = if paused { "sign_in.paused" } else { "sign_in.failed" };
+    let account = account::credentials(connection, email).await?.map(|known| known.id.to_string());
+    Ok(audit::record(connection, Entry::by_nobody(action, "account", account)).await?)
 }
 
 /// Forgets the failures of an address that has just shown the right password.

@@ -9,7 +9,9 @@
 
 mod store;
 
+use audit::{Actor, Entry};
 use identity::Role;
+use serde_json::json;
 use service::Problem;
 use service::db::Connection;
 use uuid::Uuid;
@@ -140,6 +142,10 @@ pub(crate) async fn redeem(
             }
             session::revoke_all(connection, *account).await?;
             write_to(connection, &Recipient::owner(&before), &Letter::AddressChanged).await?;
+            let (old, new) = (json!({"email": before.email}), json!({"email": after.email}));
+            let who = Actor { id: after.id, role: after.role.as_str() };
+            let entry = Entry::new(who, "email.changed", "account", after.id).personal(after.id, &old, &new);
+            audit::record(connection, entry).await?;
             Ok(Some(after))
         }
     }

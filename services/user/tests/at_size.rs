@@ -9,9 +9,11 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
 use testing::plans::{Bounds, Example, faults};
 
-const BIG: [&str; 11] = [
+const BIG: [&str; 13] = [
     "accounts",
     "addresses",
+    "audit_log",
+    "audit_personal",
     "email_verifications",
     "inbox",
     "notifications",
@@ -63,6 +65,13 @@ const FILL: &str = "
     SELECT gen_random_uuid(), 'user.registered.v1', id, 1, '-',
            CASE WHEN hashtext(id::text) % 50 <> 0 THEN now() END FROM users.accounts;
     INSERT INTO users.inbox (consumer, event_id) SELECT 'user', event_id FROM users.notifications;
+    -- One account did a fifth of it; all but a few entries are of three actions.
+    INSERT INTO audit_log (id, at, actor, role, action, object_kind, object_id, changes)
+    SELECT id, created_at, CASE WHEN n % 5 = 0 THEN (SELECT id FROM users.accounts ORDER BY id LIMIT 1) ELSE id END,
+           'customer', CASE WHEN n % 5000 = 0 THEN 'account.changed' WHEN n % 3 = 0 THEN 'sign_in.failed'
+                            ELSE 'sign_in.succeeded' END, 'account', id, '[]'
+    FROM (SELECT id, created_at, row_number() OVER (ORDER BY id) AS n FROM users.accounts) AS numbered;
+    INSERT INTO audit_personal (entry, subject, changes) SELECT id, actor, '[]' FROM audit_log WHERE id::text LIKE '%7';
 ";
 
 fn example(parts: &[&'static str], arguments: &[&str]) -> Example {
@@ -82,6 +91,8 @@ async fn the_query_metadata_fits_the_schema() {
     let mut stale = testing::metadata::stale(&mut connection, env!("CARGO_MANIFEST_DIR")).await;
     let messaging = concat!(env!("CARGO_MANIFEST_DIR"), "/../../crates/messaging");
     stale.extend(testing::metadata::stale(&mut connection, messaging).await);
+    let audit = concat!(env!("CARGO_MANIFEST_DIR"), "/../../crates/audit");
+    stale.extend(testing::metadata::stale(&mut connection, audit).await);
     assert!(stale.is_empty(), "{}", stale.join("\n\n"));
     app.stop().await;
 }
@@ -126,5 +137,30 @@ async fn no_statement_reads_a_big_table_from_end_to_end() {
     // A dozen a row: it is found twice and written anew, with its entries in the indexes.
     let bounds = Bounds { blocks: 128 * 20, ..bounds };
     found.extend(faults(&mut connection, messaging, bounds, &examples).await);
+    let audit = concat!(env!("CARGO_MANIFEST_DIR"), "/../../crates/audit");
+    let bounds = Bounds { blocks: 2000, ..bounds };
+    found.extend(faults(&mut connection, audit, bounds, &audited(&busiest)).await);
     assert!(found.is_empty(), "{}", found.join("\n\n"));
+}
+
+/// Pages of the record, by each filter.
+fn audited(busiest: &str) -> Vec<Example> {
+    let (first, none) = ("'ffffffff-ffff-ffff-ffff-ffffffffffff'", "'00000000-0000-0000-0000-000000000000'");
+    let middle = "'018c1000-0000-7000-8000-000000000000'";
+    let page = |before, from, actor, action, object| {
+        example(&["FROM audit_log l"], &[before, from, actor, action, object, "101"])
+    };
+    vec![
+        page(first, none, "NULL", "NULL", "NULL"),
+        page(middle, none, "NULL", "NULL", "NULL"),
+        page(first, middle, "NULL", "'account.changed'", "NULL"),
+        page(middle, none, "NULL", "'sign_in.failed'", "NULL"),
+        page(first, none, busiest, "NULL", "NULL"),
+        page(middle, none, busiest, "'account.changed'", "NULL"),
+        page(first, none, middle, "NULL", "NULL"),
+        page(first, none, "NULL", "NULL", "'018c1000-0000-7000-8000-000000000000'"),
+        page(first, none, busiest, "'account.changed'", "'nothing'"),
+        example(&["DELETE FROM audit_log"], &[none]),
+        example(&["DELETE FROM audit_personal", "entry < $1"], &[none]),
+    ]
 }

@@ -41,7 +41,8 @@ struct Operation {
 impl Operation {
     /// The user service has sessions and accounts at hand: there a change counts at once.
     fn knows_sessions(&self) -> bool {
-        self.path.starts_with("/api/v1/me") || self.path.starts_with("/api/v1/users")
+        let own = ["/api/v1/me", "/api/v1/users", "/api/v1/audit/users"];
+        own.iter().any(|path| self.path.starts_with(path))
     }
 }
 

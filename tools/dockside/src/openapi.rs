@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 const SERVICES: [&str; 3] = ["user", "product", "order"];
 
 /// What an operation may be listed under, in the order that readers show.
-const TAGS: [(&str, &str); 11] = [
+const TAGS: [(&str, &str); 12] = [
     ("accounts", "Registration, profile, addresses."),
     ("sessions", "Signing in and out."),
     ("users", "Administration of accounts."),
@@ -27,6 +27,7 @@ const TAGS: [(&str, &str); 11] = [
     ("orders", "Placing orders and following them."),
     ("refunds", "Money that goes back."),
     ("payments", "For the card provider."),
+    ("audit", "Who did what, for admins."),
 ];
 
 /// Writes `docs/openapi.json`, or with `check` says whether it is up to date.

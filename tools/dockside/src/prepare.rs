@@ -33,14 +33,21 @@ struct Checked {
     variable: &'static str,
 }
 
-/// `messaging` first: the services' check reads its metadata.
-const CRATES: [Checked; 4] = [
+/// `messaging` and `audit` first: the services' check reads their metadata.
+const CRATES: [Checked; 5] = [
     Checked {
         package: "messaging",
         folder: MESSAGING,
         schema: "messaging",
         search_path: "messaging",
         variable: "MESSAGING_DATABASE_URL",
+    },
+    Checked {
+        package: "audit",
+        folder: AUDIT,
+        schema: "audit",
+        search_path: "audit",
+        variable: "AUDIT_DATABASE_URL",
     },
     Checked {
         package: "user",
@@ -65,10 +72,11 @@ const CRATES: [Checked; 4] = [
     },
 ];
 const MESSAGING: &str = "crates/messaging";
+const AUDIT: &str = "crates/audit";
 
 pub fn run(layout: &Layout, only: &[String]) -> Result<ExitCode> {
     if let Some(unknown) = only.iter().find(|name| CRATES.iter().all(|c| c.package != *name)) {
-        bail!("no crate {unknown} with checked queries: messaging, user, product or order");
+        bail!("no crate {unknown} with checked queries: messaging, audit, user, product or order");
     }
     layout.prepare()?;
     signals::install()?;
@@ -128,11 +136,11 @@ fn each(layout: &Layout, database: &Url, scratch: &Path, only: &[String]) -> Res
     Ok(())
 }
 
-/// Applies the migrations of `messaging`, which every service has in its schema, and the crate's own.
+/// Applies the migrations of `messaging` and `audit`, which every service has in its schema, and the crate's own.
 fn migrate(layout: &Layout, url: &Url, c: &Checked) -> Result<()> {
     postgres::psql(url, &["-q", "-c", &format!("CREATE SCHEMA IF NOT EXISTS {}", c.schema)])?;
-    let mut folders = vec![MESSAGING];
-    folders.extend((c.folder != MESSAGING).then_some(c.folder));
+    let mut folders = vec![MESSAGING, AUDIT];
+    folders.extend((!folders.contains(&c.folder)).then_some(c.folder));
     for folder in folders {
         let folder = layout.root.join(folder).join("migrations");
         let mut files: Vec<PathBuf> =

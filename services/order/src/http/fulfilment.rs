@@ -141,7 +141,7 @@ async fn ship(
     let order = for_staff(&reads, user, id).await?;
     let key = service::idempotency::key(&headers)?;
     let shipment = checked(body.json(&["application/json"])?, &order, key)?;
-    Ok(customers.one(user, fulfilment.ship(user.id.into(), id, shipment).await?).await)
+    Ok(customers.one(user, fulfilment.ship(user, id, shipment).await?).await)
 }
 
 fn checked(request: Request, order: &Order, key: Option<String>) -> Result<Shipment, Problem> {
@@ -203,5 +203,5 @@ async fn deliver(
     Path(id): Path<OrderId>,
 ) -> Result<Json<View>, Problem> {
     for_staff(&reads, user, id).await?;
-    Ok(customers.one(user, fulfilment.deliver(id).await?).await)
+    Ok(customers.one(user, fulfilment.deliver(user, id).await?).await)
 }

@@ -62,7 +62,7 @@ async fn add(
     let text = invalid.text("/text", text, 1, 500);
     invalid.check()?;
     let text = text.ok_or_else(Problem::internal)?;
-    let note = notes::add(&pool, id, user.id.into(), &text, key.as_deref()).await?;
+    let note = notes::add(&pool, id, user, &text, key.as_deref()).await?;
     Ok((StatusCode::CREATED, Json(note)))
 }
 
@@ -113,5 +113,5 @@ async fn readdress(
     let address = address::checked(sent, "", &mut invalid);
     invalid.check()?;
     let address = address.ok_or_else(Problem::internal)?;
-    Ok(customers.one(user, changes.readdress(id, &address).await?).await)
+    Ok(customers.one(user, changes.readdress(user, id, &address).await?).await)
 }

@@ -71,7 +71,7 @@ async fn open(
     let order = for_staff(&reads, user, id).await?;
     let key = idempotency_key(&headers)?;
     let request = checked(body.json_with_texts(&["application/json"], &["reason"])?, &order)?;
-    let (answer, replayed) = refunds.answer(user.id.into(), key, &order, &request).await?;
+    let (answer, replayed) = refunds.answer(user, key, &order, &request).await?;
     stored(answer, replayed)
 }
 

@@ -10,6 +10,7 @@ use super::Note;
 /// customer is forgotten, and so would be what is noted.
 pub async fn add(
     connection: &mut Connection,
+    id: NoteId,
     order: OrderId,
     author: UserId,
     text: &str,
@@ -24,7 +25,7 @@ pub async fn add(
          FROM (SELECT id FROM orders.orders WHERE id = $2 AND shipping_address IS NOT NULL FOR SHARE) o
          ON CONFLICT (order_id, author, key) DO UPDATE SET key = EXCLUDED.key
          RETURNING id, author, text, created_at",
-        Uuid::now_v7(),
+        id as NoteId,
         order as OrderId,
         author as UserId,
         text,

@@ -24,7 +24,7 @@ fn operations() -> Vec<(Method, String)> {
         methods.map(|method| (method, path.trim_start_matches("/api/v1").to_owned())).collect()
     };
     let all: Vec<_> = paths.iter().flat_map(operation).collect();
-    assert_eq!(all.len(), 20, "{all:?}");
+    assert_eq!(all.len(), 22, "{all:?}");
     all
 }
 

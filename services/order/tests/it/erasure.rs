@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 impl Shop {
     /// Sends `user.deleted` as the user service would, and waits until it is applied.
-    async fn delete(&self, buyer: &Buyer<'_>) {
+    pub async fn delete(&self, buyer: &Buyer<'_>) {
         let body = UserDeleted { user_id: buyer.id.to_string() };
         let event = messaging::NewEvent::new(proto::events::USER_DELETED, buyer.id, 1, &body);
         let mut connection = self.outbox.acquire().await.expect("the database answers");

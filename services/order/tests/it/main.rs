@@ -1,6 +1,7 @@
 //! The tests of the order service from outside, in one program, as each more is linked by itself. What needs the machine for itself is apart.
 
 mod access;
+mod audit;
 mod authentication;
 mod batches;
 mod common;

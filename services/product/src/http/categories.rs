@@ -1,5 +1,6 @@
 //! `/categories`.
 
+use audit::Entry;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -106,6 +107,8 @@ async fn create(
         return Ok(answer);
     }
     edit::add(&mut transaction, &place).await?;
+    let entry = Entry::new(user, "category.created", "category", &place.slug).fields(&(), &place);
+    audit::record(&mut transaction, entry).await?;
     let answer = Answer::created(&place)?.with_header(&header::LOCATION, &address(&place.slug));
     request.answered(&mut transaction, &answer).await?;
     transaction.commit().await?;
@@ -141,7 +144,7 @@ struct CategoryPatch {
 )]
 async fn update(
     State(app): State<App>,
-    _: Staff,
+    Staff(user): Staff,
     Path(slug): Path<String>,
     body: Body,
 ) -> Result<Json<Place>, Problem> {
@@ -158,6 +161,10 @@ async fn update(
         name: patch.name.unwrap_or_else(|| before.name.clone()),
         parent: patch.parent.unwrap_or_else(|| before.parent.clone()),
     })?;
+    if after != before {
+        let entry = Entry::new(user, "category.changed", "category", &before.slug).fields(&before, &after);
+        audit::record(&mut transaction, entry).await?;
+    }
     if after.slug == before.slug {
         if after != before {
             edit::place(&mut transaction, &before.slug, &after).await?;
@@ -203,7 +210,7 @@ struct RemoveQuery {
 )]
 async fn remove(
     State(app): State<App>,
-    _: Staff,
+    Staff(user): Staff,
     Path(slug): Path<String>,
     Query(query): Query<RemoveQuery>,
 ) -> Result<StatusCode, Problem> {
@@ -211,8 +218,10 @@ async fn remove(
     category::store::take_turn(&mut transaction).await?;
     let there = category::store::find(&mut transaction, &slug).await?;
     let Some(into) = query.move_to else {
-        there.ok_or_else(not_found)?;
+        let there = there.ok_or_else(not_found)?;
         edit::remove(&mut transaction, &slug).await?;
+        let entry = Entry::new(user, "category.deleted", "category", &slug).fields(&there, &());
+        audit::record(&mut transaction, entry).await?;
         transaction.commit().await?;
         return Ok(StatusCode::NO_CONTENT);
     };
@@ -232,6 +241,8 @@ async fn remove(
     invalid.check()?;
     edit::require_room_to_merge(&mut transaction, &slug, &into).await?;
     category::store::lead(&mut transaction, &slug, &into).await?;
+    let entry = Entry::new(user, "category.merged", "category", &slug).field("move_to", (), &into);
+    audit::record(&mut transaction, entry).await?;
     transaction.commit().await?;
     empty(&app, &slug, &into).await?;
     Ok(StatusCode::NO_CONTENT)

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use audit::Entry;
 use axum::body::{Body, BodyDataStream};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -127,7 +128,7 @@ async fn read(
 )]
 async fn upload(
     State(app): State<App>,
-    _: Staff,
+    Staff(user): Staff,
     Path((name, place)): Path<(String, String)>,
     request: Request,
 ) -> Result<Response, Problem> {
@@ -167,7 +168,12 @@ async fn upload(
             _ => Err(taken()),
         };
     }
+    let before = image::find(&mut transaction, product.id, place).await?;
     image::attach(&mut transaction, product.id, &product.images, place, &image).await?;
+    let entry = Entry::new(user, "image.put", "product", product.id);
+    let before = before.map(|before| hex::encode(before.hash));
+    let entry = entry.field(&format!("images/{place}"), before, hex::encode(&image.hash));
+    audit::record(&mut transaction, entry).await?;
     product::announced(&mut transaction, product.id).await?;
     transaction.commit().await?;
     app.outbox.wake();
@@ -188,7 +194,7 @@ fn taken() -> Problem {
 )]
 async fn remove(
     State(app): State<App>,
-    _: Staff,
+    Staff(user): Staff,
     Path((name, place)): Path<(String, String)>,
 ) -> Result<StatusCode, Problem> {
     let place = parse_place(&place)?;
@@ -201,6 +207,8 @@ async fn remove(
         return Err(absent());
     }
     product::update(&mut transaction, product.id, &form).await?;
+    let entry = Entry::new(user, "image.deleted", "product", product.id);
+    audit::record(&mut transaction, entry.field("images", &product.images, &form.images)).await?;
     transaction.commit().await?;
     app.outbox.wake();
     Ok(StatusCode::NO_CONTENT)

@@ -30,7 +30,7 @@ use uuid::Uuid;
 use self::follow::Followed;
 use self::reader::{LIMITS, Reader, too_large};
 use self::rejected::Rejected;
-use self::writer::write;
+use self::writer::{Noted, write};
 use super::App;
 use crate::product::import::progress::{self, Counts, Progress};
 use crate::product::import::{
@@ -160,7 +160,8 @@ async fn create(
     let reader = Reader { body, limits: LIMITS, stop, batches, keep, counts: came };
     let mut report = Report { dry_run, rejected: keep.then(Rejected::default), ..Report::default() };
     let work = async {
-        let writer = write(&app, sender, queue, &mut report, &counts);
+        let noted = Noted::new(user, parameters.id);
+        let writer = write(&app, sender, queue, &mut report, &counts, noted);
         let (read, written) = tokio::join!(reader.run(file), writer);
         written.and(read)
     };

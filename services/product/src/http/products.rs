@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use audit::Entry;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -127,7 +128,11 @@ async fn create(
         transaction.commit().await?;
         return Ok(answer);
     }
+    let (form, stock, status) = (new.form.clone(), new.stock, new.status);
     let product = product::create(&mut transaction, new).await?;
+    let entry = Entry::new(user, "product.created", "product", product.id).fields(&(), &form);
+    let entry = entry.field("stock", (), stock).field("status", (), status);
+    audit::record(&mut transaction, entry).await?;
     let answer = Answer::created(&product)?
         .with_header(&header::LOCATION, &format!("/api/v1/products/{}", product.id))
         .with_header(&header::ETAG, etag::of(&product).to_str().unwrap_or_default());
@@ -151,7 +156,7 @@ async fn create(
 )]
 async fn update(
     State(app): State<App>,
-    _: Staff,
+    Staff(user): Staff,
     Path(name): Path<String>,
     headers: HeaderMap,
     body: Body,
@@ -165,9 +170,13 @@ async fn update(
     form.category = product::require_category(&mut transaction, &form.category).await?;
     etag::require_current(&headers, &product)?;
     let status = status.filter(|status| *status != product.status);
-    if form == Form::from(&product) && status.is_none() {
+    let before = Form::from(&product);
+    if form == before && status.is_none() {
         return Ok(tagged(product));
     }
+    let entry = Entry::new(user, "product.changed", "product", product.id).fields(&before, &form);
+    let entry = entry.field("status", product.status, status.unwrap_or(product.status));
+    audit::record(&mut transaction, entry).await?;
     if let Some(status) = status {
         product::set_status(&mut transaction, product.id, status).await?;
     }
@@ -189,7 +198,7 @@ async fn update(
 )]
 async fn archive(
     State(app): State<App>,
-    _: Staff,
+    Staff(user): Staff,
     Path(name): Path<String>,
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
@@ -197,6 +206,8 @@ async fn archive(
     let product = store::find_locked(&mut transaction, &name).await?.ok_or_else(product::not_found)?;
     etag::require_current(&headers, &product)?;
     product::set_status(&mut transaction, product.id, Status::Deleted).await?;
+    let entry = Entry::new(user, "product.archived", "product", product.id);
+    audit::record(&mut transaction, entry.field("status", product.status, Status::Deleted)).await?;
     transaction.commit().await?;
     app.outbox.wake();
     Ok(StatusCode::NO_CONTENT)
@@ -212,13 +223,19 @@ async fn archive(
     security(("token" = ["staff"])),
     extensions(("x-problems" = json!({"409": ["sku_taken"]}))),
 )]
-async fn restore(State(app): State<App>, _: Staff, Path(name): Path<String>) -> Result<Response, Problem> {
+async fn restore(
+    State(app): State<App>,
+    Staff(user): Staff,
+    Path(name): Path<String>,
+) -> Result<Response, Problem> {
     let mut transaction = service::db::begin(&app.pool).await?;
     let product = store::find_any_locked(&mut transaction, &name).await?.ok_or_else(product::not_found)?;
     if product.status != Status::Deleted {
         return Ok(tagged(product));
     }
     let product = product::restore(&mut transaction, product.id).await?;
+    let entry = Entry::new(user, "product.restored", "product", product.id);
+    audit::record(&mut transaction, entry.field("status", Status::Deleted, product.status)).await?;
     transaction.commit().await?;
     app.outbox.wake();
     Ok(tagged(product))

@@ -94,6 +94,10 @@ async fn create(
         Ok(entry) => {
             store::touch(&mut transaction, product.id).await?;
             product::announced(&mut transaction, product.id).await?;
+            // The reason is in the ledger, under the same actor.
+            let changed = audit::Entry::new(user, "stock.adjusted", "product", product.id);
+            let changed = changed.field("on_hand", entry.on_hand - entry.delta, entry.on_hand);
+            audit::record(&mut transaction, changed).await?;
             Answer::created(&entry)?
         }
         Err(AdjustError::Database(error)) => return Err(error.into()),

@@ -1,6 +1,7 @@
 //! The tests of the product service from outside, in one program, as each more is linked by itself. What needs the machine, or looks at its
 //! process's memory, is apart.
 
+mod audit;
 mod categories;
 mod common;
 mod events;

@@ -4,7 +4,8 @@
 //! somebody else to undo it. And of the admins who could demote each other at
 //! the same time one stays, as every change locks all of them.
 
-use identity::Role;
+use audit::Entry;
+use identity::{Role, User};
 use serde::Serialize;
 use service::Problem;
 use service::db::Connection;
@@ -69,7 +70,7 @@ pub(super) async fn lock(connection: &mut Connection, id: Uuid) -> sqlx::Result<
 /// nobody could administer the shop afterwards.
 pub(crate) async fn administer(
     connection: &mut Connection,
-    admin: Uuid,
+    admin: User,
     id: Uuid,
     change: Change,
 ) -> Result<Option<Managed>, Problem> {
@@ -79,7 +80,7 @@ pub(crate) async fn administer(
     let role = change.role.unwrap_or(held.role);
     let disabled = change.disabled.unwrap_or(held.disabled);
     if (role, disabled) != (held.role, held.disabled) {
-        if id == admin {
+        if id == admin.id {
             let detail = "Another admin has to change this account.";
             return Err(Problem::conflict("own_account", detail));
         }
@@ -88,6 +89,8 @@ pub(crate) async fn administer(
         }
         store::administer(connection, id, role, disabled).await?;
         session::revoke_all(connection, id).await?;
+        let entry = Entry::new(admin, "account.changed", "account", id).field("role", held.role, role);
+        audit::record(connection, entry.field("disabled", held.disabled, disabled)).await?;
     }
     Ok(store::managed(connection, id).await?)
 }

@@ -1,5 +1,6 @@
 //! What staff do with mails.
 
+use audit::Entry;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use serde::Deserialize;
@@ -65,6 +66,8 @@ async fn send_again(
         return Err(Problem::conflict("no_mail", "This shop sends no mail: no mail server is set up."));
     }
     let mail = notification::send_again(&mut transaction, id, order_id).await?.ok_or_else(absent)?;
+    let entry = Entry::new(user, "mail.sent_again", "account", id).field("order", (), order_id);
+    audit::record(&mut transaction, entry).await?;
     // A refusal is not kept with the key: what was too early once is not so later.
     let answer = Answer::created(&mail)?;
     request.answered(&mut transaction, &answer).await?;

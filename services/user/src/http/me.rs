@@ -1,9 +1,11 @@
 //! The caller's own account: profile, password, erasure.
 
+use audit::Entry;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
+use serde_json::json;
 use service::extract::{Body, Json, not_null};
 use service::failpoint;
 use service::validate::Invalid;
@@ -90,6 +92,10 @@ async fn erase(State(app): State<App>, Caller(user): Caller) -> Result<StatusCod
         verification::forget(&mut transaction, &email).await?;
     }
     let erased = account::erase(&mut transaction, user.id).await?;
+    if erased {
+        audit::forget(&mut transaction, &[user.id]).await?;
+        audit::record(&mut transaction, Entry::new(user, "account.erased", "account", user.id)).await?;
+    }
     failpoint::hit("user.erasure.written").await?;
     transaction.commit().await?;
     failpoint::hit("user.erasure.committed").await?;
@@ -152,6 +158,9 @@ async fn change_email(
     // One may have gone to the old address.
     reset::end_all(&mut transaction, user.id).await?;
     session::revoke_others(&mut transaction, &user).await?;
+    let (old, new) = (json!({"email": before.email}), json!({"email": after.email}));
+    let entry = Entry::new(user, "email.changed", "account", user.id).personal(user.id, &old, &new);
+    audit::record(&mut transaction, entry).await?;
     if app.mails {
         write_to(&mut transaction, &Recipient::owner(&before), &Letter::AddressChanged).await?;
     }
@@ -226,6 +235,8 @@ async fn change_password(
     }
     session::revoke_others(&mut transaction, &user).await?;
     reset::end_all(&mut transaction, user.id).await?;
+    let entry = Entry::new(user, "password.changed", "account", user.id).named("password");
+    audit::record(&mut transaction, entry).await?;
     transaction.commit().await?;
     Ok(StatusCode::NO_CONTENT)
 }

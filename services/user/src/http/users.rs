@@ -104,7 +104,7 @@ async fn change(
     let patch: Patch = body.json(&["application/json", "application/merge-patch+json"])?;
     let change = Change { role: patch.role, disabled: patch.disabled };
     let mut transaction = service::db::begin(&app.pool).await?;
-    let account = account::administer(&mut transaction, admin.id, id, change).await?;
+    let account = account::administer(&mut transaction, admin, id, change).await?;
     transaction.commit().await?;
     account.map(Json).ok_or_else(absent)
 }

@@ -5,6 +5,7 @@ mod addresses;
 mod admin;
 mod administration;
 mod app;
+mod audit;
 mod events;
 mod grpc;
 mod http;

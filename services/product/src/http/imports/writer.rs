@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use audit::Entry;
+use identity::User;
 use service::Problem;
 use tokio::sync::{mpsc, watch};
+use uuid::Uuid;
 
 use super::reader::Batch;
 use super::{App, MAX_ERRORS, Report};
@@ -12,12 +15,27 @@ use crate::product::import::{self, Applied, ApplyError, Line, Rehearsal, Sender}
 
 const TRIES: u32 = 5;
 
+/// What is recorded of an import: one row, with the first batch that changes something.
+pub struct Noted {
+    by: User,
+    import: Uuid,
+    done: bool,
+}
+
+impl Noted {
+    /// `import` is the id that the sender gave it, if they did.
+    pub fn new(by: User, import: Option<Uuid>) -> Self {
+        Self { by, import: import.unwrap_or_else(Uuid::now_v7), done: false }
+    }
+}
+
 pub async fn write(
     app: &App,
     sender: Sender<'_>,
     mut queue: mpsc::Receiver<Batch>,
     report: &mut Report,
     counts: &watch::Sender<Counts>,
+    mut noted: Noted,
 ) -> Result<(), Problem> {
     let mut rehearsal = Rehearsal::default();
     while let Some(mut batch) = queue.recv().await {
@@ -25,7 +43,7 @@ pub async fn write(
             let mut transaction = service::db::begin(&app.pool).await?;
             import::rehearse(&mut transaction, &batch.lines, sender, &mut rehearsal).await.map_err(told)?
         } else {
-            write_batch(app, sender, &batch.lines).await?
+            write_batch(app, sender, &batch.lines, &mut noted).await?
         };
         report.created += applied.created;
         report.updated += applied.updated;
@@ -49,11 +67,16 @@ pub async fn write(
 
 /// Tries again what somebody else came in between of, or what failed for
 /// reasons that pass.
-async fn write_batch(app: &App, sender: Sender<'_>, lines: &[Line]) -> Result<Applied, Problem> {
+async fn write_batch(
+    app: &App,
+    sender: Sender<'_>,
+    lines: &[Line],
+    noted: &mut Noted,
+) -> Result<Applied, Problem> {
     let mut tries = 0;
     loop {
         tries += 1;
-        match try_batch(app, sender, lines).await {
+        match try_batch(app, sender, lines, noted).await {
             Ok(applied) => return Ok(applied),
             Err(ApplyError::Raced) if tries < TRIES => {}
             Err(ApplyError::Database(error)) if tries < TRIES && service::db::is_transient(&error) => {
@@ -77,13 +100,24 @@ fn told(error: ApplyError) -> Problem {
     }
 }
 
-async fn try_batch(app: &App, sender: Sender<'_>, lines: &[Line]) -> Result<Applied, ApplyError> {
+async fn try_batch(
+    app: &App,
+    sender: Sender<'_>,
+    lines: &[Line],
+    noted: &mut Noted,
+) -> Result<Applied, ApplyError> {
     if lines.is_empty() {
         return Ok(Applied::default());
     }
     let mut transaction = service::db::begin(&app.pool).await?;
     let applied = import::apply(&mut transaction, lines, sender).await?;
+    let note = applied.changed > 0 && !noted.done;
+    if note {
+        let entry = Entry::new(noted.by, "products.imported", "import", noted.import);
+        audit::record(&mut transaction, entry).await?;
+    }
     transaction.commit().await.map_err(ApplyError::at_commit)?;
+    noted.done |= note;
     if applied.changed > 0 {
         app.outbox.wake();
     }

@@ -127,7 +127,11 @@ impl Shop {
     }
 
     pub fn token(&self, role: Role) -> String {
-        self.issuer.token(Uuid::now_v7(), role)
+        self.token_of(Uuid::now_v7(), role)
+    }
+
+    pub fn token_of(&self, user: Uuid, role: Role) -> String {
+        self.issuer.token(user, role)
     }
 
     pub fn as_role(&self, role: Role, method: Method, path: &str) -> RequestBuilder {
