@@ -1,5 +1,6 @@
 //! `/admin`: the back office, for staff. What somebody may do is the API's to say; here others just find nothing.
 
+mod audit;
 mod categories;
 mod customers;
 mod images;
@@ -59,6 +60,7 @@ pub const SAID: [&str; 20] = [
 pub fn router() -> Router<App> {
     Router::new()
         .route("/admin", get(async || Redirect::to("/admin/orders")))
+        .merge(audit::router())
         .merge(categories::router())
         .merge(customers::router())
         .merge(images::router())
@@ -154,10 +156,15 @@ mod tests {
             ),
             (
                 "field",
-                "tracking-number amount returned text number q placed-from placed-to min-total max-total file slug parent",
+                "tracking-number amount returned text number q placed-from placed-to min-total max-total file slug parent action actor object from to",
             ),
         ];
-        for (group, words) in groups {
+        let done: Vec<String> =
+            audit::PARTS.iter().map(|(_, actions)| actions.replace(['.', '_'], "-")).collect();
+        let parts = audit::PARTS.map(|(name, _)| ("audit", name));
+        for (group, words) in
+            groups.into_iter().chain(parts).chain(done.iter().map(|words| ("did", words.as_str())))
+        {
             for word in words.split(' ') {
                 assert!(Lang::En.has(&format!("{group}-{word}")), "{group}-{word}");
             }

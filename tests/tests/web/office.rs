@@ -131,6 +131,7 @@ async fn the_back_office_is_for_everybody_in_the_light_and_in_the_dark() {
         ("category", "/admin/categories/lighting"),
         ("imports", "/admin/imports"),
         ("customers", "/admin/customers"),
+        ("record", "/admin/audit"),
     ] {
         b.goto(path).await;
         looks.at(&b, name).await;

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -117,4 +118,36 @@ pub struct ImportProgress {
     pub updated: u64,
     pub unchanged: u64,
     pub failed: u64,
+}
+
+/// Something that was done.
+#[derive(Deserialize)]
+pub struct Audited {
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+    pub actor: Option<Uuid>,
+    pub role: Option<String>,
+    pub action: String,
+    pub object: AuditObject,
+    pub changes: Vec<Changed>,
+}
+
+#[derive(Deserialize)]
+pub struct AuditObject {
+    pub kind: String,
+    pub id: Option<String>,
+}
+
+#[derive(Deserialize)]
+pub struct Changed {
+    pub field: String,
+    /// Left out of a value that is not kept, which is something else than null.
+    #[serde(default, deserialize_with = "present")]
+    pub before: Option<Value>,
+    #[serde(default, deserialize_with = "present")]
+    pub after: Option<Value>,
+}
+
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
 }
