@@ -42,6 +42,19 @@ async fn a_service_that_waits_for_its_database_stops_when_it_is_told_to() {
     assert!(status.success(), "{status}");
 }
 
+#[tokio::test]
+async fn each_start_says_which_demo_accounts_anybody_can_sign_in_with() {
+    let database_url = testing::database("users").await;
+    for (asked_for, word) in [(true, "true"), (false, "false")] {
+        let service = Process::with(&database_url, &[("DEMO_ACCOUNTS", word)]);
+        let said = service.logged("demo.accounts_open");
+        assert_eq!(said["log.level"], "warn", "{said}");
+        assert_eq!(said["demo.asked_for"], asked_for, "{said}");
+        let accounts = said["demo.accounts"].as_str().expect("addresses");
+        assert_eq!(accounts, "demo@dockside.test staff@dockside.test admin@dockside.test");
+    }
+}
+
 /// The program itself, killed when a test fails before it ends.
 struct Process {
     child: RefCell<Child>,
@@ -51,11 +64,17 @@ struct Process {
 impl Process {
     /// On free ports; nothing listens where its database should be.
     fn start() -> Self {
+        Self::with("postgres://127.0.0.1:1/none", &[])
+    }
+
+    /// With these settings too.
+    fn with(database_url: &str, more: &[(&str, &str)]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_user"))
             .env_clear()
-            .envs([("DATABASE_URL", "postgres://127.0.0.1:1/none"), ("AMQP_URL", NO_BROKER)])
+            .envs([("DATABASE_URL", database_url), ("AMQP_URL", NO_BROKER)])
+            .envs(more.iter().copied())
             .envs(["HTTP_ADDR", "GRPC_ADDR", "ADMIN_ADDR"].map(|name| (name, "127.0.0.1:0")))
-            .envs([("LOG_FORMAT", "json"), ("RUST_LOG", "service=debug")])
+            .envs([("LOG_FORMAT", "json"), ("RUST_LOG", "service=debug,user=info")])
             .stdout(Stdio::piped())
             .spawn()
             .expect("the program starts");
@@ -67,12 +86,16 @@ impl Process {
     }
 
     fn admin_address(&self) -> String {
-        let lines = || self.log.recv_timeout(Duration::from_secs(10)).ok();
+        self.logged("service.bound")["listen.admin"].as_str().expect("an address").to_owned()
+    }
+
+    /// The next line of the log with this event.
+    fn logged(&self, event: &str) -> Value {
+        let lines = || self.log.recv_timeout(Duration::from_secs(30)).ok();
         let mut lines = std::iter::from_fn(lines)
-            .take(100)
+            .take(200)
             .map(|line| serde_json::from_str::<Value>(&line).expect("a JSON log"));
-        let bound = lines.find(|line| line["message"] == "service.bound").expect("the bound addresses");
-        bound["listen.admin"].as_str().expect("an address").to_owned()
+        lines.find(|line| line["message"] == event).unwrap_or_else(|| panic!("no {event} in the log"))
     }
 }
 
