@@ -1,5 +1,7 @@
 //! What every page has around it, by a storefront whose API is away.
 
+use std::time::Duration;
+
 use clap::Parser;
 use reqwest::{Method, Response};
 use service::Lifecycle;
@@ -22,7 +24,8 @@ fn storefront(more: &[&str], lifecycle: &Lifecycle) -> String {
 }
 
 async fn page(method: Method, url: String) -> Response {
-    reqwest::Client::new().request(method, url).send().await.expect("the storefront answers")
+    let client = reqwest::Client::builder().timeout(Duration::from_secs(20)).build().expect("a client");
+    client.request(method, url).send().await.expect("the storefront answers")
 }
 
 #[tokio::test]
