@@ -96,7 +96,7 @@ pub struct Recorded {
     /// Such as `order.shipped`.
     pub action: String,
     /// What it was done to.
-    pub object: Object,
+    pub object: Subject,
     pub changes: Vec<Change>,
     /// Of the request that did it, as in logs and answers.
     #[schema(required)]
@@ -106,7 +106,7 @@ pub struct Recorded {
 /// What something was done to.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = AuditObject)]
-pub struct Object {
+pub struct Subject {
     pub kind: String,
     /// Null when there is none.
     #[schema(required)]
@@ -148,7 +148,7 @@ impl From<Found> for Recorded {
             actor: found.actor,
             role: found.role,
             action: found.action,
-            object: Object { kind: found.object_kind, id: found.object_id },
+            object: Subject { kind: found.object_kind, id: found.object_id },
             changes,
             request_id: found.request_id,
         }
