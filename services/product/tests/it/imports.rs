@@ -527,7 +527,7 @@ async fn a_commit_without_an_answer_is_not_tried_again_and_what_was_done_is_told
     let refused = request.send().await.unwrap();
     assert!(refused.headers().contains_key("retry-after"));
     let (status, problem) = answer(refused).await;
-    assert_eq!((status, &problem["code"]), (503, &json!("service_unavailable")), "{problem}");
+    assert_eq!((status, &problem["code"]), (503, &json!("outcome_unknown")), "{problem}");
     let done = json!({"created": 500, "updated": 0, "unchanged": 0, "failed": 0, "last_line": 500});
     assert_eq!(problem["imported"], done, "{problem}");
     let tries: i64 =
