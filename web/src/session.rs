@@ -152,6 +152,8 @@ pub struct Kept {
     /// How many things the API's cart holds, as it was last seen. It has a cookie of its own: the session's is written
     /// when its tokens change and else not, as an answer that is late would put spent ones back.
     pub held: u32,
+    /// The device tokens of the accounts that somebody has signed in with here, the newest first.
+    pub devices: Vec<String>,
     /// What form tokens are made of.
     pub form_id: String,
     /// How often somebody has signed out in this browser. A session from before the last time is none: an answer that was
@@ -170,11 +172,25 @@ impl Kept {
         Self {
             cart: cookie("cart").map(|text| CookieCart::decode(&text)).unwrap_or_default().with(&additions),
             additions,
+            devices: cookie("device")
+                .map(|text| text.split('.').map(str::to_owned).collect())
+                .unwrap_or_default(),
             held: held.and_then(|text| text.parse().ok()).unwrap_or(0),
             form_id: form_id.to_owned(),
             session,
             outs,
         }
+    }
+}
+
+/// Accounts that a browser is known to.
+const DEVICES: usize = 4;
+
+impl Kept {
+    /// Keeps a device token for the next sign-in.
+    pub fn remember(&mut self, device: String) {
+        self.devices.insert(0, device);
+        self.devices.truncate(DEVICES);
     }
 }
 
@@ -222,8 +238,12 @@ mod tests {
 
     #[test]
     fn a_session_with_the_longest_name_fits_a_cookie() {
-        let tokens =
-            Tokens { access_token: "a".repeat(1200), refresh_token: "r".repeat(43), expires_in: 900 };
+        let tokens = Tokens {
+            access_token: "a".repeat(1200),
+            refresh_token: "r".repeat(43),
+            expires_in: 900,
+            device_token: None,
+        };
         let session = Session::new(tokens, &"船".repeat(100));
         assert_eq!(session.name, "船".repeat(33));
         let text = serde_json::to_string(&session).unwrap();
@@ -233,7 +253,8 @@ mod tests {
     #[test]
     fn who_is_staff_is_what_the_token_says() {
         let session = |access_token: String| {
-            Session::new(Tokens { access_token, refresh_token: String::new(), expires_in: 900 }, "Ada")
+            let refresh_token = String::new();
+            Session::new(Tokens { access_token, refresh_token, expires_in: 900, device_token: None }, "Ada")
         };
         let of = |role: &str| {
             let claims = BASE64_URL_SAFE_NO_PAD.encode(json!({"sub": "x", "role": role}).to_string());

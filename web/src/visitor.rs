@@ -183,6 +183,16 @@ impl Visitor {
         kept.held = 0;
     }
 
+    /// Keeps what a sign-in gave this browser to be known by. Signing out leaves it.
+    pub fn remember(&self, device: String) {
+        self.kept().remember(device);
+    }
+
+    /// What this browser is known by, for a call's header.
+    pub fn devices(&self) -> String {
+        self.kept().devices.join(",")
+    }
+
     pub fn forget_session(&self) {
         let mut kept = self.kept();
         kept.session = None;
@@ -331,7 +341,7 @@ impl Visitor {
         let mut jar = PrivateCookieJar::new(self.app().key.clone());
         let mut put = |name: &str, value: Option<String>| {
             // It outlives sessions, which it may declare ended.
-            let age = if name == "form" { CHOICES_KEPT } else { KEPT };
+            let age = if name == "form" || name == "device" { CHOICES_KEPT } else { KEPT };
             let name = self.app().cookie(name);
             let cookie = match value {
                 Some(value) => self.cookie(name, value, age),
@@ -351,6 +361,9 @@ impl Visitor {
         }
         for addition in gone {
             put(&format!("{ADDED}{:08x}", addition.id), None);
+        }
+        if kept.devices != before.devices {
+            put("device", Some(kept.devices.join(".")));
         }
         if kept.held != before.held {
             put("held", Some(kept.held).filter(|held| *held > 0).map(|held| held.to_string()));
@@ -495,6 +508,16 @@ mod tests {
             let additions = browser.0.keys().filter(|name| name.starts_with(&app.cookie(ADDED))).count();
             assert_eq!(additions, if left == 0 { 1 } else { left }, "{age} seconds old");
         }
+    }
+
+    #[tokio::test]
+    async fn a_browser_stays_known_to_its_last_four_accounts_when_somebody_signs_out() {
+        let (app, mut browser) = (app(), Browser::default());
+        for device in ["a", "b", "c", "d", "e"] {
+            browser.ask(&app, |visitor| visitor.remember(device.to_owned()));
+        }
+        browser.ask(&app, Visitor::sign_out);
+        assert_eq!(browser.ask(&app, Visitor::devices), "e,d,c,b");
     }
 
     #[test]

@@ -17,7 +17,7 @@ use service::config::Backends;
 use service::db::Pool;
 
 use crate::account::{self, Email, Language, NewAccount};
-use crate::password::Hasher;
+use crate::password::{Asker, Hasher};
 
 /// Letters of a password that is made here: 144 bits.
 const PASSWORD_BYTES: usize = 18;
@@ -128,7 +128,7 @@ pub(crate) async fn open_account(
     if let Some(known) = known(pool, &email).await? {
         return Ok(known);
     }
-    let hash = hasher.hash(password).await?;
+    let hash = hasher.hash(password, &Asker::default()).await?;
     let mut transaction = service::db::begin(pool).await?;
     match account::register(&mut transaction, &email, &name, role, language, &hash).await {
         Err(problem) if problem.code == "email_taken" => {

@@ -7,7 +7,7 @@ use service::validate::Invalid;
 
 use crate::account::{self, Email, Language, NewAccount};
 use crate::admin::open_account;
-use crate::password::Hasher;
+use crate::password::{Asker, Hasher};
 
 const ACCOUNTS: [(&str, &str, &str, Role); 3] = [
     ("demo@dockside.test", "dockside-demo", "Demo Customer", Role::Customer),
@@ -52,7 +52,7 @@ async fn opens(pool: &Pool, hasher: &Hasher, email: &str, password: &str) -> Res
     let Some(known) = known.filter(|known| !known.disabled) else {
         return Ok(false);
     };
-    Ok(hasher.verify(password.to_owned(), Some(known.password_hash)).await?.is_some())
+    Ok(hasher.verify(password.to_owned(), Some(known.password_hash), &Asker::default()).await?.is_some())
 }
 
 fn failed(email: &str, problem: &Problem) -> anyhow::Error {

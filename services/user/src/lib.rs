@@ -17,6 +17,7 @@ mod config;
 mod consumer;
 mod demo;
 mod desk;
+mod device;
 mod docs;
 mod failpoints;
 mod grpc;

@@ -27,7 +27,7 @@ use crate::mailer::Failure;
 use crate::token::{Link, Token};
 
 pub(crate) use again::send_again;
-pub(crate) use letter::{Letter, Recipient, write_to};
+pub(crate) use letter::{Letter, Recipient, Signed, write_to};
 pub(crate) use sender::start;
 pub(crate) use store::{Mail, NewNotification, insert, sweep};
 

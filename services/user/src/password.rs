@@ -1,5 +1,7 @@
 //! Passwords: which are acceptable, and hashing them without holding anybody up.
 
+mod share;
+
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,10 +15,17 @@ use service::validate::Invalid;
 use tokio::sync::Semaphore;
 use unicode_normalization::UnicodeNormalization;
 
+use self::share::Shares;
+
+pub(crate) use self::share::Asker;
+
 /// Hashes that may wait for their turn, and for how long; more are refused,
 /// since by then their callers have given up or will soon.
 const MOST_WAITING: usize = 64;
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
+
+/// As many of those who are known may wait beside them.
+const MOST_KNOWN_WAITING: usize = 32;
 
 /// The most used passwords of eight characters and more, in lower case.
 const COMMON: &str = include_str!("password/common.txt");
@@ -65,7 +74,11 @@ impl NewPassword {
 /// Argon2id on blocking threads, a bounded number at a time.
 pub(crate) struct Hasher {
     admitted: Arc<Semaphore>,
+    admitted_known: Arc<Semaphore>,
+    /// Held by who is not known until the hash begins: so few of them are before somebody who is known.
+    strangers: Arc<Semaphore>,
     at_once: Arc<Semaphore>,
+    shares: Shares,
     hashes: Counter<u64>,
     refused: Counter<u64>,
 }
@@ -78,6 +91,9 @@ impl Hasher {
         let at_once = at_once.min(Semaphore::MAX_PERMITS);
         let hasher = Self {
             admitted: Arc::new(Semaphore::new(most)),
+            admitted_known: Arc::new(Semaphore::new(MOST_KNOWN_WAITING)),
+            strangers: Arc::new(Semaphore::new(1)),
+            shares: Shares::default(),
             at_once: Arc::new(Semaphore::new(at_once)),
             hashes: counter("password.hashes", "{hash}", "Passwords hashed."),
             refused: counter(
@@ -90,7 +106,8 @@ impl Hasher {
         hasher.refused.add(0, &[]);
         let turns = hasher.at_once.clone();
         let in_work = move || at_once.saturating_sub(turns.available_permits());
-        let (admitted, working) = (hasher.admitted.clone(), in_work.clone());
+        let (admitted, known, working) =
+            (hasher.admitted.clone(), hasher.admitted_known.clone(), in_work.clone());
         observed("password.hashing.in_work", "{hash}", "Passwords that are being hashed.", &[], move || {
             Some(in_work())
         });
@@ -100,7 +117,11 @@ impl Hasher {
             "{hash}",
             "Passwords that wait for their turn.",
             &[],
-            move || Some(most.saturating_sub(admitted.available_permits()).saturating_sub(working())),
+            move || {
+                let known = MOST_KNOWN_WAITING.saturating_sub(known.available_permits());
+                let all = most.saturating_sub(admitted.available_permits()) + known;
+                Some(all.saturating_sub(working()))
+            },
         );
         observed("password.hashing.limit", "{hash}", "Most passwords hashed at once.", &[], move || {
             Some(at_once)
@@ -108,9 +129,9 @@ impl Hasher {
         hasher
     }
 
-    /// A PHC string to store. 503 when too much is waiting.
-    pub async fn hash(&self, password: NewPassword) -> Result<String, Problem> {
-        let hashed = self.run(move || hash(password.0.as_bytes())).await?;
+    /// A PHC string to store. 503 when too much is waiting, or too much of this asker.
+    pub async fn hash(&self, password: NewPassword, asker: &Asker) -> Result<String, Problem> {
+        let hashed = self.run(asker, move || hash(password.0.as_bytes())).await?;
         hashed.map_err(|error| {
             tracing::error!(%error, "password.hash_failed");
             Problem::internal()
@@ -118,11 +139,16 @@ impl Hasher {
     }
 
     /// Whether `password` is the one that `stored` was made of; without
-    /// `stored` it is not, after the same time. 503 when too much is waiting.
-    pub async fn verify(&self, password: String, stored: Option<String>) -> Result<Option<Match>, Problem> {
+    /// `stored` it is not, after the same time. 503 when too much is waiting, or too much of this asker.
+    pub async fn verify(
+        &self,
+        password: String,
+        stored: Option<String>,
+        asker: &Asker,
+    ) -> Result<Option<Match>, Problem> {
         let known = stored.is_some();
         let stored = stored.unwrap_or_else(|| DECOY.to_owned());
-        let matched = self.run(move || compare(&password, &stored)).await?;
+        let matched = self.run(asker, move || compare(&password, &stored)).await?;
         let matched = matched.map_err(|error| {
             tracing::error!(%error, "password.stored_hash_unusable");
             Problem::internal()
@@ -130,19 +156,31 @@ impl Hasher {
         Ok(matched.filter(|_| known))
     }
 
-    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
+    async fn run<T: Send + 'static>(
+        &self,
+        asker: &Asker,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Problem> {
         let busy = || {
             self.refused.add(1, &[]);
             Problem::unavailable("Too many sign-ins at once; try again.")
         };
-        let _admitted = self.admitted.try_acquire().map_err(|_| busy())?;
-        let turn = tokio::time::timeout(LONGEST_WAIT, self.at_once.clone().acquire_owned());
+        let taken = self.shares.take(asker).ok_or_else(busy)?;
+        let places = if asker.is_known() { &self.admitted_known } else { &self.admitted };
+        let _admitted = places.try_acquire().map_err(|_| busy())?;
+        let turn = tokio::time::timeout(LONGEST_WAIT, async {
+            let _first = match asker.is_known() {
+                true => None,
+                false => Some(self.strangers.acquire().await),
+            };
+            self.at_once.clone().acquire_owned().await
+        });
         let turn = turn.await.map_err(|_| busy())?.map_err(|_| busy())?;
         self.hashes.add(1, &[]);
         // The turn ends with the work, not with whoever waited for it.
         let work = tokio::task::spawn_blocking(move || {
             let result = work();
-            drop(turn);
+            drop((turn, taken));
             result
         });
         work.await.map_err(|error| {
@@ -241,7 +279,7 @@ mod tests {
     #[tokio::test]
     async fn an_unknown_account_matches_nothing() {
         let hasher = Hasher::new(None);
-        assert_eq!(hasher.verify("anything".into(), None).await.unwrap(), None);
+        assert_eq!(hasher.verify("anything".into(), None, &Asker::default()).await.unwrap(), None);
     }
 
     #[test]
@@ -266,7 +304,7 @@ mod tests {
     async fn what_would_wait_too_long_is_refused_at_once() {
         let hasher = Hasher::new(NonZeroUsize::new(1));
         let _all = hasher.admitted.try_acquire_many(1 + MOST_WAITING as u32).unwrap();
-        let problem = hasher.verify("anything".into(), None).await.unwrap_err();
+        let problem = hasher.verify("anything".into(), None, &Asker::default()).await.unwrap_err();
         assert_eq!(problem.code, "service_unavailable");
     }
 
@@ -275,9 +313,36 @@ mod tests {
         let hasher = Hasher::new(NonZeroUsize::new(1));
         let _turn = hasher.at_once.clone().acquire_owned().await.unwrap();
         let started = tokio::time::Instant::now();
-        let problem = hasher.verify("anything".into(), None).await.unwrap_err();
+        let problem = hasher.verify("anything".into(), None, &Asker::default()).await.unwrap_err();
         assert_eq!(problem.code, "service_unavailable");
         assert!(started.elapsed() >= LONGEST_WAIT);
+    }
+
+    #[tokio::test]
+    async fn who_is_known_does_not_wait_behind_strangers() {
+        let hasher = Arc::new(Hasher::new(NonZeroUsize::new(1)));
+        let turn = hasher.at_once.clone().acquire_owned().await.unwrap();
+        let (sender, mut order) = tokio::sync::mpsc::unbounded_channel();
+        let ask = |asker: Asker, name: &'static str| {
+            let (hasher, sender) = (hasher.clone(), sender.clone());
+            tokio::spawn(async move {
+                hasher.run(&asker, move || sender.send(name)).await.unwrap().unwrap();
+            })
+        };
+        for _ in 0..5 {
+            ask(Asker::default(), "stranger");
+        }
+        // One of them is next already, the others wait for their turn to be next.
+        while hasher.strangers.available_permits() > 0 || hasher.admitted.available_permits() > 60 {
+            tokio::task::yield_now().await;
+        }
+        ask(Asker::known(uuid::Uuid::now_v7(), None), "known");
+        while hasher.admitted_known.available_permits() == MOST_KNOWN_WAITING {
+            tokio::task::yield_now().await;
+        }
+        drop(turn);
+        let first = [order.recv().await, order.recv().await];
+        assert_eq!(first, [Some("stranger"), Some("known")]);
     }
 
     #[test]

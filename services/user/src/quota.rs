@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use axum::http::{HeaderMap, StatusCode};
 use service::Problem;
 use service::db::Connection;
+use uuid::Uuid;
 
 use crate::account::Email;
 
@@ -19,6 +20,11 @@ const TO_ONE_ADDRESS: i32 = 3;
 /// The client's address as the edge says it, which lets nobody else say it. None of who asks past the edge.
 pub(crate) fn caller(headers: &HeaderMap) -> Option<IpAddr> {
     headers.get("x-forwarded-for")?.to_str().ok()?.rsplit(',').next()?.trim().parse().ok()
+}
+
+/// What the client's address is counted as.
+pub(crate) fn caller_network(headers: &HeaderMap) -> Option<String> {
+    caller(headers).map(network)
 }
 
 /// Counts a request of a client; 429 with `code` when there were more than `most` within its hour.
@@ -40,8 +46,14 @@ pub(crate) async fn mail_to(connection: &mut Connection, email: &Email) -> sqlx:
     Ok(asked <= TO_ONE_ADDRESS)
 }
 
+/// Counts a mail about a new device of the account; false when there were enough within an hour.
+pub(crate) async fn mail_of_device(connection: &mut Connection, account: Uuid) -> sqlx::Result<bool> {
+    let (asked, _) = store::count(connection, &format!("account {account}")).await?;
+    Ok(asked <= TO_ONE_ADDRESS)
+}
+
 /// Whoever has an IPv6 address has all of its network.
-pub(crate) fn network(caller: IpAddr) -> String {
+fn network(caller: IpAddr) -> String {
     match caller.to_canonical() {
         IpAddr::V4(address) => address.to_string(),
         IpAddr::V6(address) => {

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::account::{self, Email};
 use crate::notification::Ticket;
 use crate::token::{Link, Token};
-use crate::{notification, session};
+use crate::{device, notification, session};
 
 pub(crate) use store::{end_all, sweep};
 
@@ -70,6 +70,7 @@ pub(crate) async fn redeem(
     }
     account::set_password(connection, account, password_hash).await?;
     session::revoke_all(connection, account).await?;
+    device::forget_others(connection, account, &[]).await?;
     notification::tell_of_new_password(connection, account, mails).await?;
     let entry = Entry::by_nobody("password.reset", "account", Some(account.to_string()));
     audit::record(connection, entry.named("password")).await?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use service::db::Pool;
 use service::{Lifecycle, idempotency};
 
-use crate::{notification, quota, reset, session, throttle, verification};
+use crate::{device, notification, quota, reset, session, throttle, verification};
 
 const EVERY: Duration = Duration::from_secs(60);
 
@@ -30,6 +30,7 @@ async fn sweep(pool: &Pool) -> sqlx::Result<bool> {
     let resets = reset::sweep(&mut connection).await?;
     let quotas = quota::sweep(&mut connection).await?;
     let verifications = verification::sweep(&mut connection).await?;
+    let devices = device::sweep(&mut connection).await?;
     let keys = idempotency::sweep(&mut connection).await?;
-    Ok(sessions || failures || notifications || resets || quotas || verifications || keys)
+    Ok(sessions || failures || notifications || resets || quotas || verifications || devices || keys)
 }

@@ -92,13 +92,16 @@ pub(crate) async fn open(
     connection: &mut Connection,
     account: &Credentials,
     user_agent: Option<&str>,
+    from_known_device: bool,
 ) -> sqlx::Result<Option<SignedIn>> {
     let refresh_token = RefreshToken::generate();
     let family = store::insert(connection, account, &refresh_token.hash(), user_agent).await?;
     if let Some(family) = &family {
         let who = Actor { id: family.account, role: family.role.as_str() };
         let entry = Entry::new(who, "sign_in.succeeded", "account", family.account);
-        audit::record(connection, entry.field("session", (), family.session)).await?;
+        let entry = entry.field("session", (), family.session);
+        let entry = entry.field("new_device", false, !from_known_device);
+        audit::record(connection, entry).await?;
     }
     Ok(family.map(|family| SignedIn {
         account: family.account,

@@ -1,5 +1,6 @@
-//! Sign-in throttling by address, whichever replica is asked and whether or not
-//! the address has an account.
+//! Sign-in throttling by lane, whichever replica is asked: a lane for each address, whether or not it has an account, one
+//! for each device that an account was signed in from, and one for each session. So guesses from elsewhere don't slow
+//! whoever is known.
 //!
 //! From the tenth failure on, each starts a pause of 1, 2, 4 ... at most 60
 //! seconds in which nothing is checked. Never a lock-out, which would let
@@ -12,16 +13,37 @@ mod store;
 use audit::Entry;
 use service::Problem;
 use service::db::Connection;
+use uuid::Uuid;
 
-use crate::account::{self, Email};
+use crate::account::Email;
+
+/// Whose failures count together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Lane(String);
+
+impl Lane {
+    /// Of everybody who is not known.
+    pub fn address(email: &Email) -> Self {
+        Self(email.key())
+    }
+
+    // Neither has the `@` of an address.
+    pub fn device(id: Uuid) -> Self {
+        Self(format!("device {id}"))
+    }
+
+    pub fn session(id: Uuid) -> Self {
+        Self(format!("session {id}"))
+    }
+}
 
 /// Failures before the first pause.
 const FREE_FAILURES: i32 = 10;
 const LONGEST_PAUSE_SECONDS: f64 = 60.0;
 
 /// 429 `too_many_attempts` during a pause.
-pub(crate) async fn check(connection: &mut Connection, email: &Email) -> Result<(), Problem> {
-    let Some(seconds) = store::pause(connection, email).await? else { return Ok(()) };
+pub(crate) async fn check(connection: &mut Connection, lane: &Lane) -> Result<(), Problem> {
+    let Some(seconds) = store::pause(connection, lane).await? else { return Ok(()) };
     #[expect(clippy::cast_possible_truncation, reason = "at most a minute")]
     #[expect(clippy::cast_sign_loss, reason = "at least one second")]
     let seconds = seconds.ceil().clamp(1.0, LONGEST_PAUSE_SECONDS) as u32;
@@ -33,23 +55,27 @@ pub(crate) async fn check(connection: &mut Connection, email: &Email) -> Result<
     Err(problem.with_retry_after(seconds))
 }
 
-/// Counts a failure and records it. 429 when others have started a pause since the check, so
-/// that many guesses at once learn no more than one after the other.
-pub(crate) async fn failed(connection: &mut Connection, email: &Email) -> Result<(), Problem> {
-    if !store::count(connection, email).await? {
-        return check(connection, email).await;
+/// Counts a failure and records it, of which account if it is known. 429 when others have started a pause since the
+/// check, so that many guesses at once learn no more than one after the other.
+pub(crate) async fn failed(
+    connection: &mut Connection,
+    lane: &Lane,
+    account: Option<Uuid>,
+) -> Result<(), Problem> {
+    if !store::count(connection, lane).await? {
+        return check(connection, lane).await;
     }
-    let paused = store::pause(connection, email).await?.is_some();
+    let paused = store::pause(connection, lane).await?.is_some();
     let action = if paused { "sign_in.paused" } else { "sign_in.failed" };
-    let account = account::credentials(connection, email).await?.map(|known| known.id.to_string());
+    let account = account.map(|id| id.to_string());
     Ok(audit::record(connection, Entry::by_nobody(action, "account", account)).await?)
 }
 
-/// Forgets the failures of an address that has just shown the right password.
+/// Forgets the failures of a lane that has just shown the right password.
 /// 429 when a pause has begun since the check.
-pub(crate) async fn succeeded(connection: &mut Connection, email: &Email) -> Result<(), Problem> {
-    store::forget(connection, email).await?;
-    check(connection, email).await
+pub(crate) async fn succeeded(connection: &mut Connection, lane: &Lane) -> Result<(), Problem> {
+    store::forget(connection, lane).await?;
+    check(connection, lane).await
 }
 
 /// Removes what would count as forgotten anyway; true when there may be more.

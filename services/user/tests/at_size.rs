@@ -9,11 +9,12 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
 use testing::plans::{Bounds, Example, faults};
 
-const BIG: [&str; 13] = [
+const BIG: [&str; 14] = [
     "accounts",
     "addresses",
     "audit_log",
     "audit_personal",
+    "devices",
     "email_verifications",
     "inbox",
     "notifications",
@@ -55,6 +56,8 @@ const FILL: &str = "
            'v-' || account || '@example.com', CASE WHEN n = 1 THEN 'A' END, CASE WHEN n = 1 THEN 'en' END,
            CASE WHEN n = 1 THEN '-' END, now() - n * interval '1 s'
     FROM owners;
+    INSERT INTO users.devices (id, account_id, token_hash, last_used_at)
+    SELECT gen_random_uuid(), account, sha256((account::text || n)::bytea), now() - n * interval '1 min' FROM owners;
     INSERT INTO users.password_reset_callers (caller, asked, since)
     SELECT '10.0.' || n / 256 || '.' || n % 256, 1, now() - n * interval '1 ms' FROM generate_series(1, 100000) n;
     INSERT INTO users.notifications (event_id, user_id, order_id, kind, created_at, status, due_at)

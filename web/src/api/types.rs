@@ -19,6 +19,9 @@ pub struct Tokens {
     pub refresh_token: String,
     /// Seconds.
     pub expires_in: i64,
+    /// For this browser to keep.
+    #[serde(default)]
+    pub device_token: Option<String>,
 }
 
 #[derive(Deserialize)]

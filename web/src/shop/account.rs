@@ -97,7 +97,7 @@ async fn email(visitor: Visitor, form: Form) -> Shown {
 async fn password(visitor: Visitor, form: Form) -> Shown {
     let (current, new) = (form.get("current_password"), form.get("new_password"));
     let body = json!({"current_password": current, "new_password": new});
-    let call = visitor.signed(Method::POST, &["me", "password"]);
+    let call = visitor.signed(Method::POST, &["me", "password"]).header(auth::DEVICE, &visitor.devices());
     let fields = ["current_password", "new_password"];
     send(&visitor, (call, body), &form, "password-changed", |page| &mut page.password, &fields).await
 }
@@ -106,7 +106,8 @@ async fn password(visitor: Visitor, form: Form) -> Shown {
 async fn delete(visitor: Visitor, form: Form) -> Shown {
     let mut page = view(&visitor).await?;
     let credentials = json!({"email": page.account.email, "password": form.get("current_password")});
-    let known = visitor.call(Method::POST, &["auth", "login"]).json(&credentials).get::<Tokens>().await;
+    let call = visitor.call(Method::POST, &["auth", "login"]).header(auth::DEVICE, &visitor.devices());
+    let known = call.json(&credentials).get::<Tokens>().await;
     let refused = match known {
         Ok(tokens) => match delete_account(&visitor).await {
             Ok(()) => {

@@ -113,7 +113,11 @@ async fn enter(visitor: &Visitor, form: &Form) -> Result<Result<(), Fill>, Refus
 
 async fn enter_as(visitor: &Visitor, email: &str, password: &str) -> Result<(), Refused> {
     let credentials = json!({"email": email, "password": password});
-    let tokens = visitor.call(Method::POST, &["auth", "login"]).json(&credentials).get::<Tokens>().await?;
+    let call = visitor.call(Method::POST, &["auth", "login"]).header(DEVICE, &visitor.devices());
+    let mut tokens = call.json(&credentials).get::<Tokens>().await?;
+    if let Some(device) = tokens.device_token.take() {
+        visitor.remember(device);
+    }
     visitor.sign_in(Session::new(tokens, email));
     let (account, cart) =
         tokio::join!(visitor.signed(Method::GET, &["me"]).get::<Account>(), cart::merge(visitor));
@@ -171,6 +175,9 @@ async fn sign_up(visitor: Visitor, form: Form) -> Shown {
     }
     Ok(unprocessable(&sign_up_view(&visitor, fill, next)))
 }
+
+/// What this browser is known by.
+pub const DEVICE: &str = "x-device-token";
 
 /// The answer that says that a token is on its way to an address, and nothing of the account.
 pub fn is_mail_sent(answer: &[u8]) -> bool {

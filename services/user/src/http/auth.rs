@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use identity::Role;
 use serde::{Deserialize, Serialize};
 use service::Problem;
+use service::db::Connection;
 use service::extract::Json;
 use service::validate::Invalid;
 use utoipa::ToSchema;
@@ -16,11 +17,15 @@ use super::App;
 use super::verifications::VerificationRequested;
 use crate::account::{self, Account, Email, Language, NewAccount};
 use crate::desk::Wish;
-use crate::password::{Match, NewPassword};
+use crate::device::{self, Device};
+use crate::notification::{Letter, Recipient, Signed, write_to};
+use crate::password::{Asker, Match, NewPassword};
 use crate::session::{self, Credentials, RefreshToken, SignedIn};
 use crate::signing::TOKEN_LIFETIME;
+use crate::throttle::{self, Lane};
+use crate::token::Token;
 use crate::verification::{self, Opening};
-use crate::{quota, schema, throttle, user_agent};
+use crate::{quota, schema, user_agent};
 
 pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -67,15 +72,17 @@ async fn register(
 ) -> Result<Response, Problem> {
     let NewAccount { email, name, password, language } =
         NewAccount::parse(form.email, form.name, form.password, form.language)?;
+    let caller = quota::caller(&headers);
+    let asker = Asker::of(email.key(), quota::caller_network(&headers));
     if app.desk.verifies() {
-        app.desk.admit(Wish::Verification, quota::caller(&headers)).await?;
-        let new = Opening { name, language, password_hash: app.hasher.hash(password).await? };
+        app.desk.admit(Wish::Verification, caller).await?;
+        let new = Opening { name, language, password_hash: app.hasher.hash(password, &asker).await? };
         let mut transaction = service::db::begin(&app.pool).await?;
         verification::register(&mut transaction, &email, &new, app.desk.verification_link()).await?;
         transaction.commit().await?;
         return Ok(VerificationRequested::answer().into_response());
     }
-    let hash = app.hasher.hash(password).await?;
+    let hash = app.hasher.hash(password, &asker).await?;
     let mut transaction = service::db::begin(&app.pool).await?;
     let account = account::register(&mut transaction, &email, &name, Role::Customer, language, &hash).await?;
     transaction.commit().await?;
@@ -96,10 +103,14 @@ struct Login {
 ///
 /// An unknown address and a wrong password get the same answer in the same time. Who registered and has not verified the address
 /// gets 403 `email_not_verified` with the right password.
+///
+/// A client that sends the `device_token` of an earlier sign-in in `X-Device-Token` is not slowed down by what others guess. A
+/// sign-in without it is told to the account's owner in a mail.
 #[utoipa::path(
     post, path = "/api/v1/auth/login", operation_id = "login", tag = "sessions",
+    params(("X-Device-Token" = Option<String>, Header, description = "The device tokens that earlier sign-ins gave to this client, with commas between.", nullable = false)),
     request_body(content = Login, example = json!({"email": "ada@example.com", "password": "correct horse 7"})),
-    responses((status = 200, description = "An access token, and a refresh token to get the next.", body = Tokens, headers(("Cache-Control" = String, description = "`no-store`.")), example = json!({"access_token": "eyJ0eXAiOiJhdCtqd3QifQ.e30.c2ln", "token_type": "Bearer", "expires_in": 900, "refresh_token": "q0fH0fZ3V1y8w1mQm2b7cA3xk5s9d6e4r2t1u0i8o7p"}))),
+    responses((status = 200, description = "An access token, and a refresh token to get the next.", body = Tokens, headers(("Cache-Control" = String, description = "`no-store`.")), example = json!({"access_token": "eyJ0eXAiOiJhdCtqd3QifQ.e30.c2ln", "token_type": "Bearer", "expires_in": 900, "refresh_token": "q0fH0fZ3V1y8w1mQm2b7cA3xk5s9d6e4r2t1u0i8o7p", "device_token": "k3fH0fZ3V1y8w1mQm2b7cA3xk5s9d6e4r2t1u0i8o7p"}))),
     security(()),
     extensions(("x-problems" = json!({"401": ["invalid_credentials"], "403": ["email_not_verified"], "429": ["too_many_attempts"]}))),
 )]
@@ -117,8 +128,13 @@ async fn login(
 
     // Not held while the password waits for its turn to be hashed.
     let mut connection = app.pool.acquire().await?;
-    throttle::check(&mut connection, &email).await?;
     let credentials = account::credentials(&mut connection, &email).await?;
+    // Whosever they are, so that each address takes the same time.
+    let devices = device::find(&mut connection, &device::presented(&headers)).await?;
+    let device =
+        credentials.as_ref().and_then(|known| devices.into_iter().find(|device| device.account == known.id));
+    let lane = device.map_or_else(|| Lane::address(&email), |device| Lane::device(device.id));
+    throttle::check(&mut connection, &lane).await?;
     // For every address, so that each takes the same time.
     let registered = match app.desk.verifies() {
         true => verification::newest_hash(&mut connection, &email).await?,
@@ -126,50 +142,86 @@ async fn login(
     };
     drop(connection);
 
+    let network = quota::caller_network(&headers);
+    let asker = match device {
+        Some(device) => Asker::known(device.account, network),
+        None => Asker::of(email.key(), network),
+    };
+    let tried = credentials.as_ref().map(|known| known.id);
     let stored = credentials.as_ref().map(|known| known.password_hash.clone());
     let waits = stored.is_none() && registered.is_some();
     let stored = stored.or(registered);
-    let matched = app.hasher.verify(form.password.clone(), stored).await?;
+    let matched = app.hasher.verify(form.password.clone(), stored, &asker).await?;
     let mut transaction = service::db::begin(&app.pool).await?;
     if waits && matched.is_some() {
-        throttle::succeeded(&mut transaction, &email).await?;
+        throttle::succeeded(&mut transaction, &lane).await?;
         transaction.commit().await?;
         let detail = "The account is opened when its address is verified, with the token in the mail.";
         let problem = Problem::new(StatusCode::FORBIDDEN, "email_not_verified", detail);
         return Err(problem);
     }
     let Some(account) = credentials.filter(|known| matched.is_some() && !known.disabled) else {
-        throttle::failed(&mut transaction, &email).await?;
+        throttle::failed(&mut transaction, &lane, tried).await?;
         transaction.commit().await?;
         return Err(refused());
     };
-    throttle::succeeded(&mut transaction, &email).await?;
-    let device = headers.get(header::USER_AGENT).and_then(user_agent::describe);
-    let mut signed_in = session::open(&mut transaction, &account, device.as_deref()).await?;
+    throttle::succeeded(&mut transaction, &lane).await?;
+    let agent = headers.get(header::USER_AGENT).and_then(user_agent::describe);
+    let mut signed_in = enter(&app, &mut transaction, &account, device, agent.as_deref()).await?;
     transaction.commit().await?;
     if signed_in.is_none() && matched == Some(Match::AsTyped) {
         // Another sign-in may have renewed the hash meanwhile. No connection is held while this one is hashed.
         let now = account::credentials(&mut *app.pool.acquire().await?, &email).await?;
         if let Some(now) = now.filter(|now| !now.disabled)
-            && app.hasher.verify(form.password.clone(), Some(now.password_hash.clone())).await?.is_some()
+            && app
+                .hasher
+                .verify(form.password.clone(), Some(now.password_hash.clone()), &asker)
+                .await?
+                .is_some()
         {
             let mut transaction = service::db::begin(&app.pool).await?;
-            signed_in = session::open(&mut transaction, &now, device.as_deref()).await?;
+            signed_in = enter(&app, &mut transaction, &now, device, agent.as_deref()).await?;
             transaction.commit().await?;
         }
     }
-    let signed_in = signed_in.ok_or_else(refused)?;
+    let (signed_in, device_token) = signed_in.ok_or_else(refused)?;
     if matched == Some(Match::AsTyped) {
-        renew_hash(&app, &account, &form.password).await;
+        renew_hash(&app, &account, &form.password, &asker).await;
     }
-    tokens(&app, &signed_in)
+    tokens(&app, &signed_in, device_token)
+}
+
+/// Opens a session, as [`session::open`] does; with the token for a device that is not known yet. A mail tells of one where the
+/// account has others.
+async fn enter(
+    app: &App,
+    connection: &mut Connection,
+    account: &Credentials,
+    device: Option<Device>,
+    user_agent: Option<&str>,
+) -> sqlx::Result<Option<(SignedIn, Option<Token>)>> {
+    let Some(signed_in) = session::open(connection, account, user_agent, device.is_some()).await? else {
+        return Ok(None);
+    };
+    let Some(new) = device::signed_in(connection, account.id, device).await? else {
+        return Ok(Some((signed_in, None)));
+    };
+    if app.mails
+        && new.is_another
+        && quota::mail_of_device(connection, account.id).await?
+        && let Some(owner) = account::find(connection, account.id).await?
+    {
+        let letter = Letter::NewDevice(Signed { user_agent: user_agent.map(str::to_owned) });
+        write_to(connection, &Recipient::owner(&owner), &letter).await?;
+    }
+    Ok(Some((signed_in, Some(new.token))))
 }
 
 /// Makes the hash of a password that an earlier release took as it was typed anew, so that it can be typed on any
 /// keyboard. What fails is done at the next sign-in.
-async fn renew_hash(app: &App, account: &Credentials, password: &str) {
+async fn renew_hash(app: &App, account: &Credentials, password: &str, asker: &Asker) {
     let renewed = async {
-        let new = app.hasher.hash(NewPassword::of_old(password)).await?;
+        let new = app.hasher.hash(NewPassword::of_old(password), asker).await?;
         let mut connection = app.pool.acquire().await?;
         Ok::<_, Problem>(
             account::renew_hash(&mut connection, account.id, &account.password_hash, &new).await?,
@@ -205,7 +257,7 @@ async fn refresh(State(app): State<App>, Json(form): Json<Presented>) -> Result<
     let mut transaction = service::db::begin(&app.pool).await?;
     let signed_in = session::refresh(&mut transaction, &presented).await?;
     transaction.commit().await?;
-    tokens(&app, &signed_in.ok_or_else(refused)?)
+    tokens(&app, &signed_in.ok_or_else(refused)?, None)
 }
 
 /// Sign out
@@ -233,15 +285,24 @@ struct Tokens {
     /// Seconds.
     expires_in: i64,
     refresh_token: String,
+    /// At a sign-in from a device that is not known: keep it there, and send it in `X-Device-Token` with the next sign-in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    device_token: Option<String>,
 }
 
 /// RFC 6749, section 5.1, `no-store` included.
-fn tokens(app: &App, signed_in: &SignedIn) -> Result<impl IntoResponse + use<>, Problem> {
+fn tokens(
+    app: &App,
+    signed_in: &SignedIn,
+    device_token: Option<Token>,
+) -> Result<impl IntoResponse + use<>, Problem> {
     let tokens = Tokens {
         access_token: app.keys.sign(signed_in.account, signed_in.role, signed_in.session)?,
         token_type: "Bearer",
         expires_in: TOKEN_LIFETIME,
         refresh_token: signed_in.refresh_token.encode(),
+        device_token: device_token.map(|token| token.encode()),
     };
     Ok(([(header::CACHE_CONTROL, "no-store")], Json(tokens)))
 }

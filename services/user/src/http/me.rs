@@ -4,6 +4,7 @@ use audit::Entry;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
+use identity::User;
 use serde::Deserialize;
 use serde_json::json;
 use service::extract::{Body, Json, not_null};
@@ -13,16 +14,16 @@ use service::{FieldError, Problem};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use uuid::Uuid;
 
 use super::App;
 use super::caller::{Caller, signed_out};
 use super::verifications::VerificationRequested;
 use crate::account::{self, Account, Email, Language};
 use crate::desk::Wish;
-use crate::notification::{Letter, Recipient, write_to};
-use crate::password::NewPassword;
-use crate::{quota, reset, schema, session, throttle, verification};
+use crate::notification::{self, Letter, Recipient, write_to};
+use crate::password::{Asker, NewPassword};
+use crate::throttle::{self, Lane};
+use crate::{device, quota, reset, schema, session, verification};
 
 pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -116,7 +117,7 @@ struct EmailChange {
 ///
 /// The next sign-in is with the new one, and mails go there. All other sessions end, and a mail tells the old address. With
 /// `EMAIL_VERIFICATION=required` nothing changes yet: a mail with a token goes to the new address, and the answer is 202, the same
-/// one for an address that has an account. Wrong guesses at the password count like failed sign-ins.
+/// one for an address that has an account. Ten wrong guesses in a session start pauses, as failed sign-ins do.
 #[utoipa::path(
     post, path = "/api/v1/me/email", operation_id = "change_email", tag = "accounts",
     request_body(content = EmailChange, example = json!({"current_password": "correct horse 7", "email": "ada@example.org"})),
@@ -137,7 +138,7 @@ async fn change_email(
     let new = Email::parse(&mut invalid, &form.email);
     invalid.check()?;
     let new = new.ok_or_else(Problem::internal)?;
-    let current = verified(&app, user.id, form.current_password).await?;
+    let current = verified(&app, &user, &headers, form.current_password).await?;
     if app.desk.verifies() {
         let mut connection = app.pool.acquire().await?;
         let own = account::find(&mut connection, user.id).await?.ok_or_else(signed_out)?;
@@ -168,19 +169,21 @@ async fn change_email(
     Ok(Json(after).into_response())
 }
 
-/// The hash of the account's password, if it is this one. 422 `wrong_password`, 429 after many guesses.
-async fn verified(app: &App, id: Uuid, password: String) -> Result<String, Problem> {
+/// The hash of the caller's password, if it is this one. 422 `wrong_password`, 429 after many guesses in this session.
+async fn verified(app: &App, user: &User, headers: &HeaderMap, password: String) -> Result<String, Problem> {
+    let lane = Lane::session(user.session);
     // Not held while the password waits for its turn to be hashed.
     let mut connection = app.pool.acquire().await?;
-    let (email, current) = account::own_password(&mut connection, id).await?.ok_or_else(signed_out)?;
-    throttle::check(&mut connection, &email).await?;
+    let (_, current) = account::own_password(&mut connection, user.id).await?.ok_or_else(signed_out)?;
+    throttle::check(&mut connection, &lane).await?;
     drop(connection);
-    let right = app.hasher.verify(password, Some(current.clone())).await?.is_some();
+    let asker = Asker::known(user.id, quota::caller_network(headers));
+    let right = app.hasher.verify(password, Some(current.clone()), &asker).await?.is_some();
     let mut transaction = service::db::begin(&app.pool).await?;
     if right {
-        throttle::succeeded(&mut transaction, &email).await?;
+        throttle::succeeded(&mut transaction, &lane).await?;
     } else {
-        throttle::failed(&mut transaction, &email).await?;
+        throttle::failed(&mut transaction, &lane, Some(user.id)).await?;
     }
     transaction.commit().await?;
     if right { Ok(current) } else { Err(wrong_password()) }
@@ -197,9 +200,11 @@ struct PasswordChange {
 
 /// Change the own password
 ///
-/// Signs out everywhere but here. Wrong guesses count like failed sign-ins.
+/// Signs out everywhere but here, and a mail tells the owner. Of the devices that are known only those stay whose tokens come along.
+/// Ten wrong guesses in a session start pauses, as failed sign-ins do.
 #[utoipa::path(
     post, path = "/api/v1/me/password", operation_id = "change_password", tag = "accounts",
+    params(("X-Device-Token" = Option<String>, Header, description = "The device tokens that sign-ins gave to this client, with commas between.", nullable = false)),
     request_body(content = PasswordChange, example = json!({"current_password": "correct horse 7", "new_password": "another horse 8"})),
     responses((status = 204, description = "It is changed.")),
     security(("token" = [])),
@@ -208,6 +213,7 @@ struct PasswordChange {
 async fn change_password(
     State(app): State<App>,
     Caller(user): Caller,
+    headers: HeaderMap,
     Json(form): Json<PasswordChange>,
 ) -> Result<StatusCode, Problem> {
     let mut invalid = Invalid::new();
@@ -215,21 +221,10 @@ async fn change_password(
     invalid.check()?;
     let new = new.ok_or_else(Problem::internal)?;
 
-    // Not held while the passwords wait for their turn to be hashed.
-    let mut connection = app.pool.acquire().await?;
-    let (email, current) = account::own_password(&mut connection, user.id).await?.ok_or_else(signed_out)?;
-    throttle::check(&mut connection, &email).await?;
-    drop(connection);
-
-    if app.hasher.verify(form.current_password, Some(current.clone())).await?.is_none() {
-        let mut transaction = service::db::begin(&app.pool).await?;
-        throttle::failed(&mut transaction, &email).await?;
-        transaction.commit().await?;
-        return Err(wrong_password());
-    }
-    let new = app.hasher.hash(new).await?;
+    let current = verified(&app, &user, &headers, form.current_password).await?;
+    let asker = Asker::known(user.id, quota::caller_network(&headers));
+    let new = app.hasher.hash(new, &asker).await?;
     let mut transaction = service::db::begin(&app.pool).await?;
-    throttle::succeeded(&mut transaction, &email).await?;
     if !account::change_password(&mut transaction, user.id, &current, &new).await? {
         return Err(wrong_password());
     }
@@ -237,6 +232,8 @@ async fn change_password(
     reset::end_all(&mut transaction, user.id).await?;
     let entry = Entry::new(user, "password.changed", "account", user.id).named("password");
     audit::record(&mut transaction, entry).await?;
+    device::forget_others(&mut transaction, user.id, &device::presented(&headers)).await?;
+    notification::tell_of_new_password(&mut transaction, user.id, app.mails).await?;
     transaction.commit().await?;
     Ok(StatusCode::NO_CONTENT)
 }

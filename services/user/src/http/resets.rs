@@ -13,7 +13,7 @@ use utoipa_axum::routes;
 use super::App;
 use crate::account::Email;
 use crate::desk::Wish;
-use crate::password::NewPassword;
+use crate::password::{Asker, NewPassword};
 use crate::token::Token;
 use crate::{quota, reset, schema};
 
@@ -83,6 +83,7 @@ struct NewPasswordByToken {
 )]
 async fn confirm(
     State(app): State<App>,
+    headers: HeaderMap,
     Json(form): Json<NewPasswordByToken>,
 ) -> Result<StatusCode, Problem> {
     let mut invalid = Invalid::new();
@@ -95,7 +96,7 @@ async fn confirm(
     let mut connection = app.pool.acquire().await?;
     let account = reset::account_of(&mut connection, &token).await?.ok_or_else(refused)?;
     drop(connection);
-    let hash = app.hasher.hash(new).await?;
+    let hash = app.hasher.hash(new, &Asker::of(account.to_string(), quota::caller_network(&headers))).await?;
     let mut transaction = service::db::begin(&app.pool).await?;
     if !reset::redeem(&mut transaction, account, &token, &hash, app.mails).await? {
         return Err(refused());

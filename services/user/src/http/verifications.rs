@@ -13,6 +13,8 @@ use utoipa_axum::routes;
 use super::App;
 use crate::account::{self, Account, Email};
 use crate::desk::Wish;
+use crate::password::Asker;
+use crate::throttle::Lane;
 use crate::token::Token;
 use crate::verification::{self, Pending};
 use crate::{quota, schema, throttle};
@@ -88,30 +90,37 @@ struct Verification {
     security(()),
     extensions(("x-problems" = json!({"409": ["email_taken"], "422": ["invalid_verification_token", "wrong_password"], "429": ["too_many_attempts"]}))),
 )]
-async fn confirm(State(app): State<App>, Json(form): Json<Verification>) -> Result<Json<Account>, Problem> {
+async fn confirm(
+    State(app): State<App>,
+    headers: HeaderMap,
+    Json(form): Json<Verification>,
+) -> Result<Json<Account>, Problem> {
     let token = Token::parse(&form.token).ok_or_else(refused)?;
     // Not held while the password waits for its turn to be hashed. For a wrong token nothing is hashed.
     let mut connection = app.pool.acquire().await?;
     let pending = verification::find(&mut connection, &token).await?.ok_or_else(refused)?;
-    let (email, current) = match &pending {
-        Pending::Opening(email, new) => (email.clone(), new.password_hash.clone()),
+    let (known, (email, current)) = match &pending {
+        Pending::Opening(email, new) => (None, (email.clone(), new.password_hash.clone())),
         Pending::Change { account, .. } => {
-            account::own_password(&mut connection, *account).await?.ok_or_else(refused)?
+            let own = account::own_password(&mut connection, *account).await?;
+            (Some(*account), own.ok_or_else(refused)?)
         }
     };
-    throttle::check(&mut connection, &email).await?;
+    let lane = Lane::address(&email);
+    throttle::check(&mut connection, &lane).await?;
     drop(connection);
 
-    let right = app.hasher.verify(form.password, Some(current.clone())).await?.is_some();
+    let asker = Asker::of(email.key(), quota::caller_network(&headers));
+    let right = app.hasher.verify(form.password, Some(current.clone()), &asker).await?.is_some();
     let mut transaction = service::db::begin(&app.pool).await?;
     if !right {
-        throttle::failed(&mut transaction, &email).await?;
+        throttle::failed(&mut transaction, &lane, known).await?;
         transaction.commit().await?;
         let (code, detail) = ("wrong_password", "This is not the password that goes with this token.");
         let error = FieldError::new("/password", code, detail);
         return Err(Problem::unprocessable(code, detail).with_errors(vec![error]));
     }
-    throttle::succeeded(&mut transaction, &email).await?;
+    throttle::succeeded(&mut transaction, &lane).await?;
     let account = verification::redeem(&mut transaction, &token, &pending, &current).await?;
     let account = account.ok_or_else(refused)?;
     transaction.commit().await?;

@@ -1,5 +1,6 @@
 //! Letters about an account: to an address that it may not have yet, or any more.
 
+use serde::{Deserialize, Serialize};
 use service::db::Connection;
 use uuid::Uuid;
 
@@ -10,6 +11,7 @@ pub(super) const CONFIRM_ADDRESS: &str = "account.confirm_address";
 pub(super) const CONFIRM_CHANGE: &str = "account.confirm_change";
 pub(super) const ADDRESS_KNOWN: &str = "account.address_known";
 pub(super) const ADDRESS_CHANGED: &str = "account.address_changed";
+pub(super) const NEW_DEVICE: &str = "account.new_device";
 
 /// Who a letter goes to, whatever becomes of the account until it leaves.
 pub(crate) struct Recipient {
@@ -43,6 +45,15 @@ pub(crate) enum Letter {
     AddressKnown,
     /// The account has another address now.
     AddressChanged,
+    /// Somebody signed in from a device that the account was not signed in from before.
+    NewDevice(Signed),
+}
+
+/// What a sign-in was made with.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Signed {
+    /// Such as `Firefox on Linux`.
+    pub user_agent: Option<String>,
 }
 
 /// Has the letter sent.
@@ -51,13 +62,13 @@ pub(crate) async fn write_to(
     recipient: &Recipient,
     letter: &Letter,
 ) -> sqlx::Result<()> {
-    let (kind, ticket) = match letter {
-        Letter::ConfirmAddress(ticket) => (CONFIRM_ADDRESS, Some(ticket)),
-        Letter::ConfirmChange(ticket) => (CONFIRM_CHANGE, Some(ticket)),
-        Letter::AddressKnown => (ADDRESS_KNOWN, None),
-        Letter::AddressChanged => (ADDRESS_CHANGED, None),
+    let (kind, payload) = match letter {
+        Letter::ConfirmAddress(ticket) => (CONFIRM_ADDRESS, serde_json::to_vec(ticket)),
+        Letter::ConfirmChange(ticket) => (CONFIRM_CHANGE, serde_json::to_vec(ticket)),
+        Letter::AddressKnown => (ADDRESS_KNOWN, Ok(Vec::new())),
+        Letter::AddressChanged => (ADDRESS_CHANGED, Ok(Vec::new())),
+        Letter::NewDevice(signed) => (NEW_DEVICE, serde_json::to_vec(signed)),
     };
-    let payload = ticket.map(serde_json::to_vec).transpose();
-    let payload = payload.map_err(|error| sqlx::Error::Encode(error.into()))?.unwrap_or_default();
+    let payload = payload.map_err(|error| sqlx::Error::Encode(error.into()))?;
     store::insert_letter(connection, recipient, kind, &payload).await
 }

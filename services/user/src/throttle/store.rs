@@ -2,22 +2,21 @@
 
 use service::db::Connection;
 
-use super::{FREE_FAILURES, LONGEST_PAUSE_SECONDS};
-use crate::account::Email;
+use super::{FREE_FAILURES, LONGEST_PAUSE_SECONDS, Lane};
 
 /// How many seconds are left of the pause, if there is one.
-pub(super) async fn pause(connection: &mut Connection, email: &Email) -> sqlx::Result<Option<f64>> {
+pub(super) async fn pause(connection: &mut Connection, lane: &Lane) -> sqlx::Result<Option<f64>> {
     sqlx::query_scalar!(
         r#"SELECT EXTRACT(epoch FROM blocked_until - clock_timestamp())::float8 AS "seconds!"
            FROM users.sign_in_failures WHERE email_key = $1 AND blocked_until > clock_timestamp()"#,
-        email.key(),
+        &lane.0,
     )
     .fetch_optional(connection)
     .await
 }
 
 /// Counts a failure, unless there is a pause: then false.
-pub(super) async fn count(connection: &mut Connection, email: &Email) -> sqlx::Result<bool> {
+pub(super) async fn count(connection: &mut Connection, lane: &Lane) -> sqlx::Result<bool> {
     let counted = sqlx::query!(
         "INSERT INTO users.sign_in_failures AS f (email_key, failures, last_failed_at, blocked_until)
          VALUES ($1, 1, clock_timestamp(), '-infinity')
@@ -31,7 +30,7 @@ pub(super) async fn count(connection: &mut Connection, email: &Email) -> sqlx::R
                              END,
              last_failed_at = clock_timestamp()
          WHERE f.blocked_until <= clock_timestamp()",
-        email.key(),
+        &lane.0,
         FREE_FAILURES,
         LONGEST_PAUSE_SECONDS,
     );
@@ -39,10 +38,10 @@ pub(super) async fn count(connection: &mut Connection, email: &Email) -> sqlx::R
 }
 
 /// Forgets the failures, unless there is a pause.
-pub(super) async fn forget(connection: &mut Connection, email: &Email) -> sqlx::Result<()> {
+pub(super) async fn forget(connection: &mut Connection, lane: &Lane) -> sqlx::Result<()> {
     sqlx::query!(
         "DELETE FROM users.sign_in_failures WHERE email_key = $1 AND blocked_until <= clock_timestamp()",
-        email.key(),
+        &lane.0,
     )
     .execute(connection)
     .await?;

@@ -116,6 +116,8 @@ async fn what_matters_to_the_security_of_an_account_is_recorded() {
     assert_eq!(actions(&entries), newest_first);
     assert_eq!((&entries[2]["actor"], &entries[4]["actor"]), (&json!(id), &Value::Null));
     assert_eq!(entries[2]["changes"], json!([{"field": "password"}]));
+    let new_device = json!({"field": "new_device", "before": false, "after": true});
+    assert_eq!(entries[5]["changes"][1], new_device);
     let email = json!([{"field": "email", "before": "ada@example.com", "after": "ada@example.org"}]);
     assert_eq!(entries[3]["changes"], email);
     // Of an unknown address it is known that somebody tried.

@@ -6,6 +6,7 @@ mod admin;
 mod administration;
 mod app;
 mod audit;
+mod devices;
 mod events;
 mod grpc;
 mod http;

@@ -242,7 +242,8 @@ async fn guesses_at_the_current_password_are_slowed_down_like_sign_ins() {
     app.sql("UPDATE users.sign_in_failures SET failures = 14").await;
     change("wrong").await.is_problem(422, "wrong_password");
     change(PASSWORD).await.is_problem(429, "too_many_attempts");
-    app.login("ada@example.com", PASSWORD).await.is_problem(429, "too_many_attempts");
+    // In this session: whoever has its token keeps nobody else out.
+    app.login("ada@example.com", PASSWORD).await.tokens();
     app.sql("UPDATE users.sign_in_failures SET blocked_until = now()").await;
     assert_eq!(change(PASSWORD).await.status, StatusCode::NO_CONTENT);
     assert_eq!(app.count("SELECT count(*) FROM users.sign_in_failures").await, 0);
@@ -337,7 +338,9 @@ async fn erasure_leaves_nothing_of_a_person_and_tells_the_others() {
         for row in rows {
             let row = row.to_lowercase();
             assert!(!row.contains("ada@") && !row.contains("lovelace"), "{table}: {row}");
-            assert!(table == "outbox" || !row.contains(id), "{table}: {row}");
+            // What was done, and to which account, stays.
+            let may_name_it = ["outbox", "audit_log"].contains(&table.as_str());
+            assert!(may_name_it || !row.contains(id), "{table}: {row}");
         }
     }
     // Another one's stays.

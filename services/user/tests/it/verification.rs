@@ -241,7 +241,8 @@ async fn without_verification_a_change_ends_other_sessions_and_tells_the_old_add
     assert_eq!(app.call(Method::POST, "/api/v1/me/email", &ada.access, body).await.status, 200);
     app.get("/api/v1/me", &phone.access).await.is_problem(401, "invalid_token");
     assert_eq!(app.get("/api/v1/me", &ada.access).await.status, 200);
-    assert_eq!(kinds(&app, "ada@example.com").await, ["account.address_changed"]);
+    // Beside the news of the second device.
+    assert_eq!(kinds(&app, "ada@example.com").await.last().unwrap(), "account.address_changed");
     assert_eq!(kinds(&app, "new@example.com").await, Vec::<String>::new());
 }
 
@@ -306,6 +307,6 @@ async fn without_a_mail_server_nothing_can_be_verified_and_the_service_does_not_
         NO_BROKER,
         REQUIRED,
     ]);
-    let error = user::start(config, &lifecycle).await.err().expect("it does not start");
+    let error = user::start(config, &lifecycle).await.expect_err("it does not start");
     assert!(error.to_string().contains("SMTP_URL"), "{error:#}");
 }

@@ -10,8 +10,8 @@ use proto::order::v1::{
 use service::Money;
 use service::money::Currency;
 
-use super::super::letter::{ADDRESS_CHANGED, ADDRESS_KNOWN, CONFIRM_ADDRESS, CONFIRM_CHANGE};
-use super::super::{PASSWORD_CHANGED, PASSWORD_RESET, Ticket};
+use super::super::letter::{ADDRESS_CHANGED, ADDRESS_KNOWN, CONFIRM_ADDRESS, CONFIRM_CHANGE, NEW_DEVICE};
+use super::super::{PASSWORD_CHANGED, PASSWORD_RESET, Signed, Ticket};
 use super::name::cleaned;
 
 /// What happened to an order, or to the account.
@@ -56,6 +56,8 @@ pub(super) enum About {
     ConfirmChange(Ticket),
     AddressKnown,
     AddressChanged,
+    /// Somebody signed in, with this, from a device that is not known.
+    NewDevice(Option<String>),
 }
 
 /// The card that was charged.
@@ -116,6 +118,12 @@ pub(super) fn of_account(kind: &str, payload: &[u8]) -> anyhow::Result<Option<Ab
         CONFIRM_CHANGE => Some(About::ConfirmChange(serde_json::from_slice(payload)?)),
         ADDRESS_KNOWN => Some(About::AddressKnown),
         ADDRESS_CHANGED => Some(About::AddressChanged),
+        NEW_DEVICE => {
+            let Signed { user_agent } = serde_json::from_slice(payload)?;
+            // It is the client's word.
+            let user_agent = user_agent.map(|text| cleaned(&text)).filter(|text| !text.is_empty());
+            Some(About::NewDevice(user_agent))
+        }
         _ => None,
     })
 }
