@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
-use sqlx::{Connection as _, Row};
+use sqlx::{ConnectOptions, Connection as _, Row};
 use tokio_util::sync::CancellationToken;
 
 use super::address;
@@ -129,7 +129,9 @@ impl Server {
     /// `setting` is what `url` is called in errors. With `schema` as search path, but where a pooler is between.
     pub fn new(setting: &'static str, url: &str, schema: &str, session: Session) -> anyhow::Result<Self> {
         let with_settings = |options: PgConnectOptions| {
-            let options = options.application_name(schema);
+            // sqlx asks for each statement whether it would be logged. Where it would not, tracing-subscriber takes the next
+            // line of ours for that statement's, and drops it. What is slow is logged all the same.
+            let options = options.application_name(schema).log_statements(log::LevelFilter::Off);
             match session {
                 // PgBouncer knows neither of these.
                 Session::Pooled => options.extra_float_digits(None),
