@@ -15,8 +15,7 @@ use sqlx::migrate::Migrator;
 use crate::cart::Carts;
 use crate::catalogue::Catalogue;
 use crate::changes::Changes;
-use crate::checkout::Checkout;
-use crate::checkout::sweeper;
+use crate::checkout::{Bounds, Checkout, sweeper};
 use crate::clients::payment::Payments;
 use crate::clients::product::Products;
 use crate::clients::user::Users;
@@ -92,9 +91,8 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
             products.clone(),
             users.clone(),
             sagas.clone(),
-            times,
+            Bounds { times, unpaid_an_hour: config.unpaid_orders_an_hour },
             problems::checkout_refused,
-            config.unpaid_orders_an_hour,
         ),
         refunds: Refunds::new(pool.clone(), sagas.clone(), times, problems::refund_refused),
         sagas: sagas.clone(),

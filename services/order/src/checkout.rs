@@ -45,6 +45,14 @@ const UNPAID: &str = "unpaid";
 /// How a refusal is answered; the last are the lines that were to be bought.
 pub type AnswerRefusal = fn(Uuid, &Refusal, &[Line]) -> serde_json::Result<StoredAnswer>;
 
+/// What a checkout is held to.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    pub times: Times,
+    /// Unpaid orders of an account.
+    pub unpaid_an_hour: u32,
+}
+
 /// Cheap to clone, as each request does.
 #[derive(Clone)]
 pub struct Checkout(Arc<Inner>);
@@ -58,7 +66,7 @@ pub struct Inner {
     claims: Batcher<(Key, Record), sqlx::Result<bool>>,
     place: Batcher<Job, sqlx::Result<Placed>>,
     answer_refusal: AnswerRefusal,
-    most_unpaid: u32,
+    unpaid_an_hour: u32,
     refused: Counter<u64>,
     refusals: Counter<u64>,
 }
@@ -78,9 +86,8 @@ impl Checkout {
         products: Products,
         users: Users,
         sagas: Sagas,
-        times: Times,
+        Bounds { times, unpaid_an_hour }: Bounds,
         answer_refusal: AnswerRefusal,
-        most_unpaid: u32,
     ) -> Self {
         let claim_pool = pool.clone();
         let claims = Batcher::spawn("claims", move |batch: Arc<Vec<(Key, Record)>>| {
@@ -126,7 +133,7 @@ impl Checkout {
             claims,
             place,
             answer_refusal,
-            most_unpaid,
+            unpaid_an_hour,
             refused,
             refusals,
         }))
@@ -148,7 +155,7 @@ impl Checkout {
     /// Refuses who has left too many orders unpaid: they may be trying out stolen cards.
     async fn require_payer(&self, user: UserId) -> Result<(), CheckoutError> {
         let oldest =
-            order::store::unpaid_since(&mut *self.pool.acquire().await?, user, HOUR, self.most_unpaid)
+            order::store::unpaid_since(&mut *self.pool.acquire().await?, user, HOUR, self.unpaid_an_hour)
                 .await?;
         let Some(oldest) = oldest else { return Ok(()) };
         self.refused.add(1, &[telemetry::label("reason", UNPAID)]);
