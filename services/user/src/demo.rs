@@ -32,9 +32,9 @@ pub(crate) async fn load(pool: &Pool, hasher: &Hasher) -> anyhow::Result<()> {
 /// No start fails for it.
 pub(crate) async fn warn(pool: &Pool, hasher: &Hasher, asked_for: bool) {
     let mut open = Vec::new();
-    for (email, password, _, _) in ACCOUNTS {
+    for (email, password, _, role) in ACCOUNTS {
         if opens(pool, hasher, email, password).await.unwrap_or(false) {
-            open.push(email);
+            open.push(role.as_str());
         }
     }
     if !open.is_empty() {
