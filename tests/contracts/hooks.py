@@ -27,6 +27,7 @@ STATE = {
     "invalid_phone",  # not one that can be dialled
     "invalid_postal_code",  # of another form than its country's
     "invalid_reset_token",  # only mails have one
+    "invalid_verification_token",  # the same
     "invalid_ticket",  # only the shop gives them
     "invalid_signature",  # only the payment provider can sign
     "not_allowed",  # beside another field or parameter
@@ -59,6 +60,8 @@ TOGETHER = {
     ("/email", "invalid_email"),  # of orders' customers
     ("/placed_from", "invalid_value"),  # a day that no month has
     ("/placed_to", "invalid_value"),
+    ("/from", "invalid_value"),  # the same
+    ("/to", "invalid_value"),
     ("/price/amount", "out_of_range"),  # above the most of its currency
     ("/amount/amount", "out_of_range"),
     ("/link", "missing_field"),  # a feed needs one
@@ -131,7 +134,9 @@ MARKS = [*string.punctuation, *(mark + other for mark in string.punctuation + " 
 
 
 def is_free_text(schema):
-    free = "enum" not in schema and "format" not in schema and schema.get("pattern", "").startswith("^[^")
+    # Without a pattern, or with one that says only what is not in it.
+    pattern = schema.get("pattern", "").removeprefix("^")
+    free = "enum" not in schema and "format" not in schema and (not pattern or pattern.startswith("[^"))
     return "string" in schema.get("type", []) and free
 
 
