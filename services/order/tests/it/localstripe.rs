@@ -91,9 +91,7 @@ impl Localstripe {
             return None;
         };
         let client = Client::builder().timeout(Duration::from_secs(20)).build().expect("a client");
-        // A port that was free.
-        let port =
-            TcpListener::bind("[::]:0").await.expect("a port").local_addr().expect("an address").port();
+        let port = free_port().await;
         let child = Command::new(program)
             .args(["--from-scratch", "--port", &port.to_string()])
             .stdout(Stdio::null())
@@ -167,6 +165,19 @@ impl Localstripe {
 }
 
 /// Passes everything on but `return_url`, which localstripe does not know.
+/// A port that was free, below those that the system chooses from
+/// (<https://docs.kernel.org/networking/ip-sysctl.html>, `ip_local_port_range`): localstripe binds it anew, and would take
+/// it from another test that was given it meanwhile and does not listen yet.
+async fn free_port() -> u16 {
+    for _ in 0..1000 {
+        let port = rand::random_range(20_000..32_000);
+        if TcpListener::bind(("::", port)).await.is_ok() {
+            return port;
+        }
+    }
+    panic!("no port is free");
+}
+
 async fn proxy(target: String) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = format!("http://{}", listener.local_addr().expect("an address"));
