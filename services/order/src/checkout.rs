@@ -4,6 +4,7 @@ mod claim;
 mod error;
 pub mod request;
 pub mod sweeper;
+mod unpaid_store;
 mod work;
 mod write;
 
@@ -29,7 +30,7 @@ use crate::cart;
 use crate::clients::product::Products;
 use crate::clients::user::Users;
 use crate::idempotency::{self, Key, Record, StoredAnswer};
-use crate::order::{self, Line};
+use crate::order::Line;
 use crate::saga::runner::Sagas;
 use crate::times::Times;
 
@@ -153,15 +154,19 @@ impl Checkout {
     }
 
     /// Refuses who has left too many orders unpaid: they may be trying out stolen cards.
-    async fn require_payer(&self, user: UserId) -> Result<(), CheckoutError> {
-        let oldest =
-            order::store::unpaid_since(&mut *self.pool.acquire().await?, user, HOUR, self.unpaid_an_hour)
-                .await?;
-        let Some(oldest) = oldest else { return Ok(()) };
+    async fn require_payer(&self, key: &Key, record: &Record) -> Result<(), CheckoutError> {
+        let mut connection = self.pool.acquire().await?;
+        let unpaid = unpaid_store::unpaid(&mut connection, key, record, HOUR, self.unpaid_an_hour).await?;
+        let seconds = match unpaid.since {
+            Some(oldest) => {
+                (oldest + HOUR - OffsetDateTime::now_utc()).whole_seconds().clamp(1, HOUR.as_secs() as i64)
+            }
+            // It will be known in a moment what becomes of those that are being placed.
+            None if unpaid.with_others => 1,
+            None => return Ok(()),
+        };
         self.refused.add(1, &[telemetry::label("reason", UNPAID)]);
-        let left =
-            (oldest + HOUR - OffsetDateTime::now_utc()).whole_seconds().clamp(1, HOUR.as_secs() as i64);
-        Err(CheckoutError::TooManyUnpaid { seconds: u32::try_from(left).unwrap_or(1) })
+        Err(CheckoutError::TooManyUnpaid { seconds: u32::try_from(seconds).unwrap_or(1) })
     }
 
     /// The answer that the key has to this request, if any: it stays the answer, whatever rules came since.

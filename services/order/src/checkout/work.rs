@@ -31,7 +31,7 @@ impl Checkout {
         shown: &HashMap<ProductId, Money>,
     ) -> Result<StoredAnswer, CheckoutError> {
         failpoint::hit("order.place.claimed").await?;
-        self.require_payer(key.user_id).await?;
+        self.require_payer(key, &record).await?;
         if !wanted.expected_items.as_ref().is_none_or(|expected| expected.are(&record.lines)) {
             return self.refuse(&record, Refusal::CartChanged).await;
         }

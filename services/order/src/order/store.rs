@@ -1,7 +1,6 @@
 //! All SQL of orders.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use order_core::ids::{OrderId, ProductId, UserId};
 use service::Money;
@@ -25,30 +24,6 @@ pub const FIRST_EPOCH: i64 = 1;
 /// Whether an order was not written because another has its number.
 pub fn is_number_taken(error: &sqlx::Error) -> bool {
     service::db::violated_constraint(error) == Some("directory_number_key")
-}
-
-/// When the account placed the last but `most` - 1 of its orders that are unpaid and not older than `within`; `None` when it
-/// has fewer.
-pub async fn unpaid_since(
-    connection: &mut Connection,
-    user: UserId,
-    within: Duration,
-    most: u32,
-) -> sqlx::Result<Option<OffsetDateTime>> {
-    // Their ids tell when they were made, and are what the account's orders are listed by.
-    let now = OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000;
-    let since = u64::try_from(now).unwrap_or(0).saturating_sub(within.as_millis() as u64);
-    let since = uuid::Builder::from_unix_timestamp_millis(since, &[0; 10]).into_uuid();
-    sqlx::query_scalar!(
-        "SELECT placed_at FROM orders.orders
-         WHERE user_id = $1 AND id > $2 AND (status = 'pending' OR cancel_reason = 'payment_declined')
-         ORDER BY id DESC OFFSET $3 LIMIT 1",
-        user as UserId,
-        since,
-        i64::from(most) - 1,
-    )
-    .fetch_optional(connection)
-    .await
 }
 
 /// Writes new orders with their items, history, sagas and places in the directory.

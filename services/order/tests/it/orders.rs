@@ -1,5 +1,7 @@
 //! Orders from placement to their end, against a real payment sandbox.
 
+use futures_util::future::join_all;
+
 use crate::common::product::State;
 use crate::common::{Shop, order_of};
 use serde_json::json;
@@ -313,4 +315,27 @@ async fn who_leaves_too_many_orders_unpaid_gets_no_more_for_a_while() {
     assert_eq!(buyer.post(&format!("/orders/{waits}/cancel")).await.status, 200);
     let placed = buyer.order("third", &order_of(thing, 1, "pm_card_visa")).await;
     assert_eq!((placed.status.as_u16(), placed.replayed()), (201, false));
+}
+
+#[tokio::test]
+async fn of_many_orders_at_once_no_more_are_placed_than_may_be_left_unpaid() {
+    let shop = Shop::open_with(&["--unpaid-orders-an-hour=3"]).await;
+    let thing = shop.stock.add(1000, 50);
+    let buyer = shop.customer();
+    let hanging = order_of(thing, 1, "pm_card_hang");
+    let keys: Vec<String> = (0..20).map(|n| format!("at once {n}")).collect();
+    let answers = join_all(keys.iter().map(|key| buyer.order(key, &hanging))).await;
+    let placed = answers.iter().filter(|answer| answer.status == 201).count();
+    assert!(placed <= 3, "{placed} were placed");
+    let refused = answers.iter().filter(|answer| answer.status != 201);
+    for answer in refused {
+        assert_eq!(answer.problem(), (429, "too_many_unpaid_orders"), "{}", answer.body);
+    }
+    // One after the other the rest of them are placed, and no more.
+    let mut placed = placed;
+    for key in &keys {
+        let answer = buyer.order(key, &hanging).await;
+        placed += usize::from(answer.status == 201 && !answer.replayed());
+    }
+    assert_eq!(placed, 3);
 }
