@@ -18,7 +18,7 @@ use crate::refunds;
 use crate::saga::applier::NotApplied;
 use crate::saga::facts::{self, Outcome, Report};
 use crate::saga::runner::Sagas;
-use crate::saga::{Input, Refusal, measured};
+use crate::saga::{Input, Refusal, State, fact_store, measured};
 use crate::times::Times;
 
 /// How long a cancellation waits for the answer of a capture under way.
@@ -92,7 +92,7 @@ impl Changes {
             return Err(NotApplied::Refused(Refusal::NotCancellable).into());
         }
         match reason {
-            CancelReason::Staff => self.cancel_as_staff(user, &order).await?,
+            CancelReason::Staff => self.cancel_as_staff(user, id).await?,
             _ => drop(self.sagas.apply(id, Input::Cancel(reason)).await?),
         }
         // At once, unless the money is being captured right now: then the answer comes first.
@@ -106,20 +106,25 @@ impl Changes {
         }
     }
 
-    /// In a transaction of its own, with what is recorded of it.
-    async fn cancel_as_staff(&self, by: User, order: &Order) -> Result<(), NotApplied> {
+    /// In a transaction of its own, with what is recorded of it: only what this request has changed.
+    async fn cancel_as_staff(&self, by: User, id: OrderId) -> Result<(), NotApplied> {
         let mut transaction = service::db::begin(&self.pool).await?;
+        // Locked, so that nobody changes it between what was and what is.
+        let before = fact_store::lock(&mut transaction, &[id]).await?.remove(&id);
+        let before = before.ok_or(NotApplied::UnknownOrder)?.state;
         let facts = vec![Input::Cancel(CancelReason::Staff)];
-        let report = Report { order: order.id, facts, lease: None };
+        let report = Report { order: id, facts, lease: None };
         let mut applied = facts::apply(&mut transaction, &[report], &self.times).await?;
-        match applied.outcomes.pop() {
-            Some(Outcome::Applied(_)) => {}
+        let after = match applied.outcomes.pop() {
+            Some(Outcome::Applied(reported)) => reported.state,
             Some(Outcome::Refused(refusal)) => return Err(refusal.into()),
             Some(Outcome::UnknownOrder) | None => return Err(NotApplied::UnknownOrder),
-        }
-        if order.status != Status::Cancelled {
-            let entry = Entry::new(by, "order.cancelled", "order", order.id);
-            let entry = entry.field("status", order.status, Status::Cancelled);
+        };
+        let of = |state: &State| (state.status, state.pending_cancel);
+        if of(&before) != of(&after) {
+            // One that waits for the answer of a capture is asked for, and recorded, once.
+            let entry = Entry::new(by, "order.cancelled", "order", id);
+            let entry = entry.field("status", before.status, Status::Cancelled);
             audit::record(&mut transaction, entry).await?;
         }
         transaction.commit().await?;

@@ -5,7 +5,7 @@ mod answers;
 pub mod applier;
 pub mod calls;
 mod columns;
-mod fact_store;
+pub mod fact_store;
 pub mod facts;
 pub mod measured;
 mod refund_store;

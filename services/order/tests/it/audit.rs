@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test's helper may panic as the test may")]
 
 use crate::common::{Buyer, Shop, address, order_of};
+use futures_util::future::join_all;
 use identity::Role;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -102,6 +103,22 @@ async fn what_is_repeated_refused_or_done_by_the_customer_is_not_recorded() {
     }
     let file = shop.signed_in(Role::Admin).get(&format!("{AUDIT}/export?object={id}")).await;
     assert_eq!(file.body.as_str().unwrap().lines().count(), 4);
+}
+
+#[tokio::test]
+async fn of_many_cancellations_at_once_one_is_recorded() {
+    let shop = Shop::open().await;
+    let thing = shop.stock.add(1000, 100);
+    let (buyer, staff) = (shop.customer(), shop.staff());
+    let id = buyer.buy(thing, 1).await;
+    let path = format!("/orders/{id}/cancel");
+    for answer in join_all((0..8).map(|_| staff.post(&path))).await {
+        assert_eq!(answer.status, 200, "{}", answer.body);
+    }
+    let entries = audit(&shop, "").await;
+    assert_eq!(entries.len(), 1, "{entries:?}");
+    let change = json!([{"field": "status", "before": "confirmed", "after": "cancelled"}]);
+    assert_eq!((&entries[0]["action"], &entries[0]["changes"]), (&json!("order.cancelled"), &change));
 }
 
 #[tokio::test]
