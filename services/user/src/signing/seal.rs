@@ -29,6 +29,11 @@ struct Seal {
     key: RandomizedNonceKey,
 }
 
+/// Whether a stored key is not sealed.
+pub(super) fn is_plain(stored: &[u8]) -> bool {
+    stored.first() == Some(&DER)
+}
+
 impl Seals {
     /// Of keys of 32 bytes as hex or base64, with blanks or commas between; `plain` may stand first.
     pub fn parse(setting: Option<&str>) -> anyhow::Result<Self> {
@@ -57,10 +62,7 @@ impl Seals {
     /// The key in its plain form.
     pub fn open(&self, kid: &str, stored: &[u8]) -> anyhow::Result<Vec<u8>> {
         let Some((VERSION, rest)) = stored.split_first().map(|(first, rest)| (*first, rest)) else {
-            ensure!(
-                stored.first() == Some(&DER),
-                "the signing key {kid} is stored in a form that is not known"
-            );
+            ensure!(is_plain(stored), "the signing key {kid} is stored in a form that is not known");
             return Ok(stored.to_vec());
         };
         let parts = rest.split_first_chunk::<ID>();
@@ -84,7 +86,7 @@ impl Seals {
             (Some(seal), Some((&VERSION, rest))) => rest.starts_with(&seal.id),
             (Some(_), _) => false,
             // Without a key nothing sealed can be read, so nothing is to be stored anew.
-            (None, first) => first.is_some_and(|(first, _)| *first == DER),
+            (None, _) => is_plain(stored),
         }
     }
 }

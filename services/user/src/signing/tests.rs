@@ -1,4 +1,5 @@
 use service::config::Backends;
+use sqlx::Executor;
 
 use super::*;
 
@@ -41,6 +42,22 @@ async fn a_key_from_before_is_read_and_sealed_once_no_replica_of_before_is_left(
     assert!(seals.is_current(&sealed));
     load(&pool, &seals, Stored::Renewed).await.unwrap();
     assert_eq!(stored(&pool).await, sealed, "what is sealed is not written again");
+}
+
+#[tokio::test]
+async fn a_key_that_falls_due_beside_replicas_of_before_is_one_that_they_can_read() {
+    let pool = pool().await;
+    load(&pool, &Seals::parse(None).unwrap(), Stored::Renewed).await.unwrap();
+    let mut connection = pool.acquire().await.unwrap();
+    let month = "UPDATE users.signing_keys SET created_at = created_at - interval '31 days'";
+    connection.execute(month).await.unwrap();
+    let both = load(&pool, &seals(OLD), Stored::AsTheyAre).await.unwrap();
+    assert_eq!(both.published.keys.len(), 2);
+    let before = load(&pool, &Seals::parse(None).unwrap(), Stored::AsTheyAre).await.unwrap();
+    assert_eq!(before.published, both.published);
+    load(&pool, &seals(OLD), Stored::Renewed).await.unwrap();
+    let rows = store::all(&mut connection).await.unwrap();
+    assert!(rows.iter().all(|row| seals(OLD).is_current(&row.private_key)));
 }
 
 #[tokio::test]
