@@ -402,3 +402,21 @@ async fn an_address_is_changed_by_who_knows_the_password_and_to_a_free_one() {
     // The old one is free again.
     assert_eq!(app.register("ada@example.com").await.status, 201);
 }
+
+/// PostgreSQL looks up what goes with a deleted row by the foreign key alone: without an index for that it reads the
+/// whole table, each time.
+#[tokio::test]
+async fn what_goes_with_an_account_is_found_by_an_index() {
+    let app = App::start().await;
+    let keys = "SELECT count(*) FROM pg_constraint WHERE contype = 'f' AND confdeltype = 'c'";
+    assert!(app.count(keys).await > 5);
+    let without = sqlx::query_scalar::<_, String>(
+        "SELECT conrelid::regclass || '.' || attname FROM pg_constraint
+         JOIN pg_attribute ON attrelid = conrelid AND attnum = conkey[1]
+         WHERE contype = 'f' AND confdeltype = 'c' AND NOT EXISTS (
+             SELECT FROM pg_index WHERE indrelid = conrelid AND indkey[0] = conkey[1] AND indisvalid
+                AND (indpred IS NULL
+                     OR pg_get_expr(indpred, indrelid) = format('(%I IS NOT NULL)', attname)))",
+    );
+    assert_eq!(without.fetch_all(&app.pool).await.unwrap(), Vec::<String>::new());
+}
