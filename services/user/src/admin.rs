@@ -8,6 +8,7 @@ use std::io::BufRead;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
+use audit::Entry;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use clap::Parser;
@@ -130,13 +131,16 @@ pub(crate) async fn open_account(
     }
     let hash = hasher.hash(password, &Asker::default()).await?;
     let mut transaction = service::db::begin(pool).await?;
-    match account::register(&mut transaction, &email, &name, role, language, &hash).await {
+    let account = match account::register(&mut transaction, &email, &name, role, language, &hash).await {
         Err(problem) if problem.code == "email_taken" => {
             drop(transaction);
             return known(pool, &email).await?.ok_or_else(Problem::internal);
         }
         outcome => outcome?,
     };
+    // By whoever runs the program: nobody is signed in.
+    let entry = Entry::by_nobody("account.opened", "account", Some(account.id.to_string()));
+    audit::record(&mut transaction, entry.field("role", (), role)).await?;
     transaction.commit().await?;
     Ok(Opened::New)
 }

@@ -97,7 +97,8 @@ impl Desk {
         let desk = self.clone();
         // After the answer, whose time then tells nothing of the account.
         tokio::spawn(async move {
-            if let Err(error) = desk.grant(wish, &email).await {
+            let network = caller.map(quota::network);
+            if let Err(error) = desk.grant(wish, &email, network.as_deref()).await {
                 match wish {
                     Wish::NewPassword => tracing::warn!(%error, "password_reset.not_granted"),
                     Wish::Verification => tracing::warn!(%error, "verification.not_granted"),
@@ -108,13 +109,13 @@ impl Desk {
         Ok(())
     }
 
-    async fn grant(&self, wish: Wish, email: &Email) -> sqlx::Result<()> {
+    async fn grant(&self, wish: Wish, email: &Email, network: Option<&str>) -> sqlx::Result<()> {
         let _turn = self.turns.acquire().await;
         let mut transaction = service::db::begin(&self.pool).await?;
         match wish {
             Wish::NewPassword => reset::grant(&mut transaction, email, self.password_link.as_ref()).await?,
             Wish::Verification => {
-                verification::again(&mut transaction, email, self.verification_link()).await?;
+                verification::again(&mut transaction, email, network, self.verification_link()).await?;
             }
         }
         transaction.commit().await

@@ -26,7 +26,7 @@ use uuid::Uuid;
 use crate::mailer::Failure;
 use crate::token::{Link, Token};
 
-pub(crate) use again::send_again;
+pub(crate) use again::{Again, send_again};
 pub(crate) use letter::{Letter, Recipient, Signed, write_to};
 pub(crate) use sender::start;
 pub(crate) use store::{Mail, NewNotification, insert, sweep};

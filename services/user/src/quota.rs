@@ -5,7 +5,10 @@ mod store;
 
 use std::net::{IpAddr, Ipv6Addr};
 
+use aws_lc_rs::digest::{SHA256, digest};
 use axum::http::{HeaderMap, StatusCode};
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use service::Problem;
 use service::db::Connection;
 use uuid::Uuid;
@@ -14,8 +17,12 @@ use crate::account::Email;
 
 pub(crate) use store::sweep;
 
-/// Mails that an e-mail address gets within an hour.
+/// Mails that an e-mail address gets within an hour on behalf of one client network, and those about new devices.
 const TO_ONE_ADDRESS: i32 = 3;
+
+/// Mails that an e-mail address gets within an hour whoever asks for them. More than one network has, so that a stranger
+/// does not use up the mails of an address's owner.
+const TO_ONE_ADDRESS_IN_ALL: i32 = 12;
 
 /// The client's address as the edge says it, which lets nobody else say it. None of who asks past the edge.
 pub(crate) fn caller(headers: &HeaderMap) -> Option<IpAddr> {
@@ -38,12 +45,25 @@ pub(crate) async fn ask(
     if asked > most { Err(too_many(code, left)) } else { Ok(()) }
 }
 
-/// Counts a mail to this address; false when it has had enough within its hour. Whoever counts the next one waits until
-/// the transaction ends.
-pub(crate) async fn mail_to(connection: &mut Connection, email: &Email) -> sqlx::Result<bool> {
-    // It has an `@`, which no client's address has.
-    let (asked, _) = store::count(connection, &email.key()).await?;
-    Ok(asked <= TO_ONE_ADDRESS)
+/// Counts a mail to this address that somebody in `network` asks for; false when it has had enough within its hour.
+/// Whoever counts the next one waits until the transaction ends.
+pub(crate) async fn mail_to(
+    connection: &mut Connection,
+    email: &Email,
+    network: Option<&str>,
+) -> sqlx::Result<bool> {
+    let address = address_hash(email);
+    let (asked, _) = store::count(connection, &format!("{address} {}", network.unwrap_or("-"))).await?;
+    if asked > TO_ONE_ADDRESS {
+        return Ok(false);
+    }
+    let (in_all, _) = store::count(connection, &address).await?;
+    Ok(in_all <= TO_ONE_ADDRESS_IN_ALL)
+}
+
+/// What an e-mail address is counted as: an address that is forgotten meanwhile is not kept here.
+fn address_hash(email: &Email) -> String {
+    format!("mail {}", BASE64_URL_SAFE_NO_PAD.encode(digest(&SHA256, email.key().as_bytes())))
 }
 
 /// Counts a mail about a new device of the account; false when there were enough within an hour.
@@ -53,7 +73,7 @@ pub(crate) async fn mail_of_device(connection: &mut Connection, account: Uuid) -
 }
 
 /// Whoever has an IPv6 address has all of its network.
-fn network(caller: IpAddr) -> String {
+pub(crate) fn network(caller: IpAddr) -> String {
     match caller.to_canonical() {
         IpAddr::V4(address) => address.to_string(),
         IpAddr::V6(address) => {

@@ -132,6 +132,9 @@ pub(crate) async fn refresh(
         _ => {
             tracing::warn!(session.id = %family.session, user.id = %family.account, "session.token_reused");
             store::revoke(connection, family.session).await?;
+            let account = Some(family.account.to_string());
+            let entry = Entry::by_nobody("session.token_reused", "account", account);
+            audit::record(connection, entry.field("session", (), family.session)).await?;
             return Ok(None);
         }
     };

@@ -11,11 +11,14 @@
 mod store;
 
 use audit::Entry;
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use service::Problem;
 use service::db::Connection;
 use uuid::Uuid;
 
 use crate::account::Email;
+use crate::token::Token;
 
 /// Whose failures count together.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +37,11 @@ impl Lane {
 
     pub fn session(id: Uuid) -> Self {
         Self(format!("session {id}"))
+    }
+
+    /// Of who has this token from a mail: guesses at the address slow them no more.
+    pub fn token(token: &Token) -> Self {
+        Self(format!("token {}", BASE64_URL_SAFE_NO_PAD.encode(token.hash())))
     }
 }
 
@@ -55,8 +63,9 @@ pub(crate) async fn check(connection: &mut Connection, lane: &Lane) -> Result<()
     Err(problem.with_retry_after(seconds))
 }
 
-/// Counts a failure and records it, of which account if it is known. 429 when others have started a pause since the
-/// check, so that many guesses at once learn no more than one after the other.
+/// Counts a failure, and records it if it is of an account. Of addresses without one nothing is recorded: anybody could fill
+/// the database with rows that it keeps for a year. 429 when others have started a pause since the check, so that many
+/// guesses at once learn no more than one after the other.
 pub(crate) async fn failed(
     connection: &mut Connection,
     lane: &Lane,
@@ -67,8 +76,10 @@ pub(crate) async fn failed(
     }
     let paused = store::pause(connection, lane).await?.is_some();
     let action = if paused { "sign_in.paused" } else { "sign_in.failed" };
-    let account = account.map(|id| id.to_string());
-    Ok(audit::record(connection, Entry::by_nobody(action, "account", account)).await?)
+    if let Some(account) = account {
+        audit::record(connection, Entry::by_nobody(action, "account", Some(account.to_string()))).await?;
+    }
+    Ok(())
 }
 
 /// Forgets the failures of a lane that has just shown the right password.

@@ -19,9 +19,9 @@ use uuid::Uuid;
 use crate::account::{self, Account, Email, Language};
 use crate::notification::{Letter, Recipient, Ticket, write_to};
 use crate::token::{Link, Token};
-use crate::{quota, session};
+use crate::{quota, reset, session};
 
-pub(crate) use store::{find, forget, newest_hash, sweep};
+pub(crate) use store::{find, forget, newest_hash, others, sweep};
 
 /// Seconds that a token is good for. The statements and the mails say it too.
 pub(crate) const LIFETIME: i64 = 24 * 3600;
@@ -40,18 +40,20 @@ pub(crate) enum Pending {
 }
 
 /// Keeps a registration until its address is verified, and sends the token there. An address that has an account is told
-/// so instead. One that got three mails within an hour gets none.
+/// so instead. One that got its mails of this hour gets none, but can be sent one later ([`again`]).
 pub(crate) async fn register(
     connection: &mut Connection,
     email: &Email,
     new: &Opening,
+    network: Option<&str>,
     link: Option<&Link>,
 ) -> sqlx::Result<()> {
-    if !may_mail(connection, email).await? {
+    let token = Token::generate();
+    let may = may_mail(connection, email, network).await?;
+    store::insert_opening(connection, email, new, &token.hash()).await?;
+    if !may {
         return Ok(());
     }
-    let token = Token::generate();
-    store::insert_opening(connection, email, new, &token.hash()).await?;
     let stranger = Recipient::stranger(email, new.language);
     let letter = Letter::ConfirmAddress(Ticket::new(&token, link));
     tell(connection, email, &stranger, letter).await
@@ -62,9 +64,18 @@ pub(crate) async fn change(
     connection: &mut Connection,
     account: &Account,
     email: &Email,
+    network: Option<&str>,
     link: Option<&Link>,
 ) -> sqlx::Result<()> {
-    if !may_mail(connection, email).await? {
+    let entry = Entry::new(
+        Actor { id: account.id, role: account.role.as_str() },
+        "email.change_asked",
+        "account",
+        account.id,
+    );
+    let (old, new) = (json!({"email": account.email}), json!({"email": email.as_str()}));
+    audit::record(connection, entry.personal(account.id, &old, &new)).await?;
+    if !may_mail(connection, email, network).await? {
         return Ok(());
     }
     let token = Token::generate();
@@ -73,13 +84,15 @@ pub(crate) async fn change(
     tell(connection, email, &new, Letter::ConfirmChange(Ticket::new(&token, link))).await
 }
 
-/// Sends another token for the newest registration of this address, if it has no account.
+/// Sends another token for this address, if somebody has registered with it and it has no account.
 pub(crate) async fn again(
     connection: &mut Connection,
     email: &Email,
+    network: Option<&str>,
     link: Option<&Link>,
 ) -> sqlx::Result<()> {
-    if !may_mail(connection, email).await? || account::of_address(connection, email).await?.is_some() {
+    if !may_mail(connection, email, network).await? || account::of_address(connection, email).await?.is_some()
+    {
         return Ok(());
     }
     let token = Token::generate();
@@ -90,8 +103,8 @@ pub(crate) async fn again(
     write_to(connection, &Recipient::stranger(email, language), &letter).await
 }
 
-async fn may_mail(connection: &mut Connection, email: &Email) -> sqlx::Result<bool> {
-    let may = quota::mail_to(connection, email).await?;
+async fn may_mail(connection: &mut Connection, email: &Email, network: Option<&str>) -> sqlx::Result<bool> {
+    let may = quota::mail_to(connection, email, network).await?;
     if !may {
         tracing::info!("verification.too_many");
     }
@@ -141,6 +154,8 @@ pub(crate) async fn redeem(
                 return Ok(None);
             }
             session::revoke_all(connection, *account).await?;
+            // A token may have gone to the old address.
+            reset::end_all(connection, *account).await?;
             write_to(connection, &Recipient::owner(&before), &Letter::AddressChanged).await?;
             let (old, new) = (json!({"email": before.email}), json!({"email": after.email}));
             let who = Actor { id: after.id, role: after.role.as_str() };

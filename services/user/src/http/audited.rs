@@ -35,7 +35,7 @@ async fn list(
     audit::list::page(&app.pool, query).await
 }
 
-/// Get what was done to accounts, and what matters to their security as a file
+/// Export the audit log of accounts
 ///
 /// Each line is an entry as in the list, newest first (NDJSON).
 #[utoipa::path(

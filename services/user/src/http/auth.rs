@@ -73,12 +73,14 @@ async fn register(
     let NewAccount { email, name, password, language } =
         NewAccount::parse(form.email, form.name, form.password, form.language)?;
     let caller = quota::caller(&headers);
-    let asker = Asker::of(email.key(), quota::caller_network(&headers));
+    let network = quota::caller_network(&headers);
+    let asker = Asker::of(email.key(), network.clone());
     if app.desk.verifies() {
         app.desk.admit(Wish::Verification, caller).await?;
         let new = Opening { name, language, password_hash: app.hasher.hash(password, &asker).await? };
         let mut transaction = service::db::begin(&app.pool).await?;
-        verification::register(&mut transaction, &email, &new, app.desk.verification_link()).await?;
+        let link = app.desk.verification_link();
+        verification::register(&mut transaction, &email, &new, network.as_deref(), link).await?;
         transaction.commit().await?;
         return Ok(VerificationRequested::answer().into_response());
     }
@@ -101,11 +103,11 @@ struct Login {
 
 /// Sign in
 ///
-/// An unknown address and a wrong password get the same answer in the same time. Who registered and has not verified the address
-/// gets 403 `email_not_verified` with the right password.
+/// An unknown address and a wrong password get the same answer in the same time. The password of the newest registration whose
+/// address is not verified yet gets 403 `email_not_verified`, whether or not the address has an account.
 ///
-/// A client that sends the `device_token` of an earlier sign-in in `X-Device-Token` is not slowed down by what others guess. A
-/// sign-in without it is told to the account's owner in a mail.
+/// A client that sends the `device_token` of an earlier sign-in in `X-Device-Token` is not slowed down by what others guess. Of a
+/// sign-in without it, but for the first, the account's owner gets a mail, at most three of them an hour.
 #[utoipa::path(
     post, path = "/api/v1/auth/login", operation_id = "login", tag = "sessions",
     params(("X-Device-Token" = Option<String>, Header, description = "The device tokens that earlier sign-ins gave to this client, with commas between.", nullable = false)),
@@ -149,12 +151,18 @@ async fn login(
     };
     let tried = credentials.as_ref().map(|known| known.id);
     let stored = credentials.as_ref().map(|known| known.password_hash.clone());
-    let waits = stored.is_none() && registered.is_some();
-    let stored = stored.or(registered);
     let matched = app.hasher.verify(form.password.clone(), stored, &asker).await?;
+    // The same whether or not the address has an account: whoever registers it learns nothing by the password that they chose.
+    let waits = match registered {
+        Some(registered) if matched.is_none() => {
+            app.hasher.verify(form.password.clone(), Some(registered), &asker).await?.is_some()
+        }
+        _ => false,
+    };
     let mut transaction = service::db::begin(&app.pool).await?;
-    if waits && matched.is_some() {
-        throttle::succeeded(&mut transaction, &lane).await?;
+    if waits {
+        // It counts neither as a failure nor as a sign-in: a stranger may have registered the address of an account.
+        throttle::check(&mut transaction, &lane).await?;
         transaction.commit().await?;
         let detail = "The account is opened when its address is verified, with the token in the mail.";
         let problem = Problem::new(StatusCode::FORBIDDEN, "email_not_verified", detail);

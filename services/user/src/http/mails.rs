@@ -16,7 +16,7 @@ use super::App;
 use super::caller::Staff;
 use super::users::absent;
 use crate::account;
-use crate::notification::{self, Mail};
+use crate::notification::{self, Again, Mail};
 
 pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(send_again))
@@ -65,9 +65,12 @@ async fn send_again(
     if !app.mails {
         return Err(Problem::conflict("no_mail", "This shop sends no mail: no mail server is set up."));
     }
-    let mail = notification::send_again(&mut transaction, id, order_id).await?.ok_or_else(absent)?;
-    let entry = Entry::new(user, "mail.sent_again", "account", id).field("order", (), order_id);
-    audit::record(&mut transaction, entry).await?;
+    let Again { mail, queued } =
+        notification::send_again(&mut transaction, id, order_id).await?.ok_or_else(absent)?;
+    if queued {
+        let entry = Entry::new(user, "mail.sent_again", "account", id).field("order", (), order_id);
+        audit::record(&mut transaction, entry).await?;
+    }
     // A refusal is not kept with the key: what was too early once is not so later.
     let answer = Answer::created(&mail)?;
     request.answered(&mut transaction, &answer).await?;

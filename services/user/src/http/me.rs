@@ -148,7 +148,9 @@ async fn change_email(
         if known.is_none_or(|known| known.id != own.id) {
             app.desk.admit(Wish::Verification, quota::caller(&headers)).await?;
             let mut transaction = service::db::begin(&app.pool).await?;
-            verification::change(&mut transaction, &own, &new, app.desk.verification_link()).await?;
+            let network = quota::caller_network(&headers);
+            let link = app.desk.verification_link();
+            verification::change(&mut transaction, &own, &new, network.as_deref(), link).await?;
             transaction.commit().await?;
             return Ok(VerificationRequested::answer().into_response());
         }

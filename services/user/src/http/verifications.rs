@@ -46,7 +46,7 @@ impl VerificationRequested {
 /// Ask once more for the mail that verifies an address
 ///
 /// If somebody has registered with the address within a day and it has no account, another mail with a token goes there: at most
-/// three mails within an hour. Every address gets the same answer, before the registration is looked for.
+/// three mails within an hour for one client network, and twelve in all. Every address gets the same answer, before the registration is looked for.
 #[utoipa::path(
     post, path = "/api/v1/email-verifications", operation_id = "request_email_verification", tag = "accounts",
     request_body(content = VerificationRequest, example = json!({"email": "ada@example.com"})),
@@ -73,16 +73,16 @@ struct Verification {
     /// From the mail.
     #[schema(schema_with = schema::text)]
     token: String,
-    /// The one that was chosen at registration; of an account that gets another address its current one.
+    /// One that was chosen at a registration of this address; of an account that gets another address its current one.
     #[schema(schema_with = schema::text)]
     password: String,
 }
 
 /// Verify an address by a token
 ///
-/// Opens the account that somebody registered, or gives an account its new address, which ends its sessions. The token is good
-/// once, and for 24 hours. A wrong token, a used one and an old one get the same answer. Wrong guesses at the password count like
-/// failed sign-ins.
+/// Opens the account that somebody registered, or gives an account its new address, which ends its sessions. If the address was
+/// registered several times, the password tells which of the newest five it is. The token is good once, and for 24 hours. A wrong
+/// token, a used one and an old one get the same answer. After ten wrong passwords with one token there are pauses.
 #[utoipa::path(
     post, path = "/api/v1/email-verifications/confirm", operation_id = "confirm_email_verification", tag = "accounts",
     request_body(content = Verification, example = json!({"token": "q0fH0fZ3V1y8w1mQm2b7cA3xk5s9d6e4r2t1u0i8o7p", "password": "correct horse 7"})),
@@ -99,27 +99,40 @@ async fn confirm(
     // Not held while the password waits for its turn to be hashed. For a wrong token nothing is hashed.
     let mut connection = app.pool.acquire().await?;
     let pending = verification::find(&mut connection, &token).await?.ok_or_else(refused)?;
-    let (known, (email, current)) = match &pending {
-        Pending::Opening(email, new) => (None, (email.clone(), new.password_hash.clone())),
+    let (known, email, choices) = match pending {
+        Pending::Opening(email, new) => {
+            // Whoever has one token has shown that the address is theirs. The password tells which registration is theirs.
+            let others = verification::others(&mut connection, &email, &token).await?;
+            let all = std::iter::once(new).chain(others);
+            let choices = all.map(|new| (new.password_hash.clone(), Pending::Opening(email.clone(), new)));
+            (None, email.clone(), choices.collect::<Vec<_>>())
+        }
         Pending::Change { account, .. } => {
-            let own = account::own_password(&mut connection, *account).await?;
-            (Some(*account), own.ok_or_else(refused)?)
+            let (email, current) =
+                account::own_password(&mut connection, account).await?.ok_or_else(refused)?;
+            (Some(account), email, vec![(current, pending)])
         }
     };
-    let lane = Lane::address(&email);
+    let lane = Lane::token(&token);
     throttle::check(&mut connection, &lane).await?;
     drop(connection);
 
     let asker = Asker::of(email.key(), quota::caller_network(&headers));
-    let right = app.hasher.verify(form.password, Some(current.clone()), &asker).await?.is_some();
+    let mut chosen = None;
+    for (current, pending) in choices {
+        if app.hasher.verify(form.password.clone(), Some(current.clone()), &asker).await?.is_some() {
+            chosen = Some((current, pending));
+            break;
+        }
+    }
     let mut transaction = service::db::begin(&app.pool).await?;
-    if !right {
+    let Some((current, pending)) = chosen else {
         throttle::failed(&mut transaction, &lane, known).await?;
         transaction.commit().await?;
         let (code, detail) = ("wrong_password", "This is not the password that goes with this token.");
         let error = FieldError::new("/password", code, detail);
         return Err(Problem::unprocessable(code, detail).with_errors(vec![error]));
-    }
+    };
     throttle::succeeded(&mut transaction, &lane).await?;
     let account = verification::redeem(&mut transaction, &token, &pending, &current).await?;
     let account = account.ok_or_else(refused)?;

@@ -10,14 +10,21 @@ use super::store::{self, Mail, Told};
 /// Mails of one order that are sent again within an hour.
 const MOST_AN_HOUR: usize = 3;
 
+/// A mail that is to be sent again.
+pub(crate) struct Again {
+    pub mail: Mail,
+    /// False when it has not left yet: it leaves by itself.
+    pub queued: bool,
+}
+
 /// Has the newest mail about an order sent to its customer once more, in the language and to the address of today; `None`
-/// when the account has gone. One that has not left yet is returned as it is: it leaves by itself. 409 `no_mail` when
+/// when the account has gone. One that has not left yet is returned as it is. 409 `no_mail` when
 /// nothing of it is kept, 429 `too_many_mails` after three within an hour.
 pub(crate) async fn send_again(
     connection: &mut Connection,
     user: Uuid,
     order: Uuid,
-) -> Result<Option<Mail>, Problem> {
+) -> Result<Option<Again>, Problem> {
     // One after the other, so that what is counted stays true.
     if !store::lock_account(connection, user).await? {
         return Ok(None);
@@ -27,14 +34,16 @@ pub(crate) async fn send_again(
     let same = |one: &&Told| one.id == newest.id || one.again_of == Some(newest.id);
     if let Some(waiting) = told.iter().filter(same).find(|one| one.waits) {
         let (event, created_at) = (waiting.kind.clone(), waiting.created_at);
-        return Ok(Some(Mail { id: waiting.id, order_id: order, event, created_at }));
+        let mail = Mail { id: waiting.id, order_id: order, event, created_at };
+        return Ok(Some(Again { mail, queued: false }));
     }
     let lately: Vec<f64> =
         told.iter().filter(|one| one.again_of.is_some() && one.left > 0.0).map(|one| one.left).collect();
     if lately.len() >= MOST_AN_HOUR {
         return Err(too_many(lately.into_iter().fold(f64::INFINITY, f64::min)));
     }
-    Ok(Some(store::queue_again(connection, newest.id).await?.ok_or_else(no_mail)?))
+    let mail = store::queue_again(connection, newest.id).await?.ok_or_else(no_mail)?;
+    Ok(Some(Again { mail, queued: true }))
 }
 
 fn no_mail() -> Problem {

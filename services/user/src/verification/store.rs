@@ -88,6 +88,28 @@ pub(crate) async fn find(connection: &mut Connection, token: &Token) -> sqlx::Re
     }
 }
 
+/// The newest registrations of the address, but for that of `token`: four, as each costs a hash.
+pub(crate) async fn others(
+    connection: &mut Connection,
+    email: &Email,
+    token: &Token,
+) -> sqlx::Result<Vec<Opening>> {
+    let rows = sqlx::query!(
+        r#"SELECT name AS "name!", language AS "language!", password_hash AS "password_hash!"
+           FROM users.email_verifications
+           WHERE email_key = $1 AND account_id IS NULL AND token_hash <> $2
+             AND created_at > clock_timestamp() - interval '24 hours'
+           ORDER BY created_at DESC LIMIT 4"#,
+        email.key(),
+        token.hash(),
+    );
+    let rows = rows.fetch_all(connection).await?.into_iter().map(|row| {
+        let language = Language::stored(&row.language);
+        Opening { name: row.name, language, password_hash: row.password_hash }
+    });
+    Ok(rows.collect())
+}
+
 /// The hash of the password that the newest registration of the address came with.
 pub(crate) async fn newest_hash(connection: &mut Connection, email: &Email) -> sqlx::Result<Option<String>> {
     let hash = sqlx::query_scalar!(

@@ -55,8 +55,13 @@ async fn each_operation_for_staff_that_changes_something_is_recorded() {
                     let (user, order): (uuid::Uuid, uuid::Uuid) =
                         sqlx::query_as(row).bind(event).fetch_one(&app.pool).await.expect("a mail");
                     let path = format!("/api/v1/users/{user}/mails");
-                    let sent = app.call(Method::POST, &path, &admin, json!({"order_id": order})).await;
-                    assert_eq!(sent.status, 201, "{sent:?}");
+                    // One that waits leaves by itself: nothing is done, and nothing recorded.
+                    let left = "UPDATE users.notifications SET status = 'sent'";
+                    for before in ["SELECT", left] {
+                        app.sql(before).await;
+                        let sent = app.call(Method::POST, &path, &admin, json!({"order_id": order})).await;
+                        assert_eq!(sent.status, 201, "{sent:?}");
+                    }
                     "mail.sent_again"
                 }
                 other => panic!("{other} is for staff: how is it used, and what is recorded of it?"),
@@ -120,10 +125,10 @@ async fn what_matters_to_the_security_of_an_account_is_recorded() {
     assert_eq!(entries[5]["changes"][1], new_device);
     let email = json!([{"field": "email", "before": "ada@example.com", "after": "ada@example.org"}]);
     assert_eq!(entries[3]["changes"], email);
-    // Of an unknown address it is known that somebody tried.
+    // Of an unknown address nothing is recorded: anybody could fill the database.
     let failed = audit(&app, &admin, "?action=sign_in.failed").await;
     let objects: Vec<&Value> = failed.iter().map(|entry| &entry["object"]["id"]).collect();
-    assert_eq!(objects, [&Value::Null, &json!(id)]);
+    assert_eq!(objects, [&json!(id)]);
     assert!(!json!(failed).to_string().contains("example.com"));
 
     // The tenth failure in a row starts a pause.

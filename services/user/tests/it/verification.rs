@@ -101,8 +101,17 @@ async fn a_known_address_gets_the_same_answer_and_is_told_that_somebody_tried() 
     }
     assert_eq!(answers[0], answers[1]);
     assert_eq!(kinds(&app, "ada@example.com").await, ["account.confirm_address", "account.address_known"]);
-    // Nothing is of use to who tried.
-    app.login("ada@example.com", "another horse 8").await.is_problem(401, "invalid_credentials");
+    // Nothing is of use to who tried, who learns no more by signing in with the password that they chose.
+    let mut answers = Vec::new();
+    for email in ["ada@example.com", "nobody@example.com"] {
+        for password in ["another horse 8", "wrong horse 9"] {
+            let Answer { status, body, .. } = app.login(email, password).await;
+            answers.push((status.as_u16(), body["code"].clone(), body["detail"].clone()));
+        }
+    }
+    assert_eq!(answers[..2], answers[2..]);
+    assert_eq!((answers[0].0, &answers[0].1), (403, &json!("email_not_verified")));
+    assert_eq!((answers[1].0, &answers[1].1), (401, &json!("invalid_credentials")));
     app.login("ada@example.com", PASSWORD).await.tokens();
 }
 
@@ -113,10 +122,11 @@ async fn a_stranger_who_registers_an_address_first_gets_no_account_of_its_owner(
     let strangers = token(&app, "ada@example.com").await;
     register(&app, "ada@example.com", PASSWORD).await;
     let own = token(&app, "ada@example.com").await;
-    // The owner follows the wrong link.
-    confirm(&app, &strangers, PASSWORD).await.is_problem(422, "wrong_password");
-    assert_eq!(confirm(&app, &own, PASSWORD).await.status, StatusCode::OK);
-    confirm(&app, &strangers, "stranger horse 6").await.is_problem(409, "email_taken");
+    // Any token shows that the address is the owner's, and the password tells which registration is.
+    confirm(&app, &strangers, "wrong horse 9").await.is_problem(422, "wrong_password");
+    let opened = confirm(&app, &strangers, PASSWORD).await;
+    assert_eq!((opened.status, &opened.body["language"]), (StatusCode::OK, &json!("zh")));
+    confirm(&app, &own, PASSWORD).await.is_problem(409, "email_taken");
     app.login("ada@example.com", "stranger horse 6").await.is_problem(401, "invalid_credentials");
     app.login("ada@example.com", PASSWORD).await.tokens();
 }
@@ -159,6 +169,65 @@ async fn a_client_address_has_a_few_mails_an_hour_sent_to_whatever_addresses() {
     send("/api/v1/auth/register", new("bea@example.com")).await.is_problem(429, "too_many_mails");
     send(AGAIN, json!({"email": "eve@example.com"})).await.is_problem(429, "too_many_mails");
     assert_eq!(letters(&app, "bea@example.com").await.len(), 0);
+}
+
+#[tokio::test]
+async fn a_stranger_does_not_use_up_the_mails_of_an_address() {
+    let app = start_required().await;
+    let send = |network: &'static str, password: &'static str| {
+        let body = json!({"email": "ada@example.com", "password": password, "name": "Ada"});
+        let request = app.request(Method::POST, "/api/v1/auth/register").header("x-forwarded-for", network);
+        async move { Answer::of(request.json(&body).send().await.expect("the service answers")).await }
+    };
+    for _ in 0..5 {
+        assert_eq!(send("192.0.2.7", "stranger horse 6").await.status, 202);
+    }
+    assert_eq!(letters(&app, "ada@example.com").await.len(), 3);
+    assert_eq!(send("198.51.100.1", PASSWORD).await.status, 202);
+    assert_eq!(letters(&app, "ada@example.com").await.len(), 4);
+    assert_eq!(confirm(&app, &token(&app, "ada@example.com").await, PASSWORD).await.status, StatusCode::OK);
+    // No address is kept by what is counted.
+    assert_eq!(
+        app.count("SELECT count(*) FROM users.password_reset_callers WHERE caller LIKE '%@%'").await,
+        0
+    );
+}
+
+#[tokio::test]
+async fn who_has_a_token_is_not_slowed_down_by_guesses_at_the_address() {
+    let app = start_required().await;
+    register(&app, "ada@example.com", PASSWORD).await;
+    let token = token(&app, "ada@example.com").await;
+    for _ in 0..11 {
+        app.login("ada@example.com", "wrong horse 9").await;
+    }
+    app.login("ada@example.com", "wrong horse 9").await.is_problem(429, "too_many_attempts");
+    for _ in 0..10 {
+        confirm(&app, &token, "wrong horse 9").await.is_problem(422, "wrong_password");
+    }
+    confirm(&app, &token, PASSWORD).await.is_problem(429, "too_many_attempts");
+    app.sql("UPDATE users.sign_in_failures SET blocked_until = now() WHERE email_key LIKE 'token %'").await;
+    assert_eq!(confirm(&app, &token, PASSWORD).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_new_address_ends_a_token_for_a_new_password_that_went_to_the_old_one() {
+    let app = start_required().await;
+    let ada = verified(&app, "ada@example.com").await;
+    app.post("/api/v1/password-resets", &json!({"email": "ada@example.com"})).await;
+    let mailed = async || {
+        let token = sqlx::query_scalar::<_, String>(
+            "SELECT convert_from(payload, 'UTF8')::json->>'token' FROM users.notifications
+             WHERE kind = 'account.password_reset' AND payload IS NOT NULL",
+        );
+        token.fetch_optional(&app.pool).await.expect("the statement works")
+    };
+    let reset = testing::eventually("the mail is made", mailed).await;
+    let body = json!({"current_password": PASSWORD, "email": "new@example.com"});
+    assert_eq!(app.call(Method::POST, "/api/v1/me/email", &ada, body).await.status, 202);
+    assert_eq!(confirm(&app, &token(&app, "new@example.com").await, PASSWORD).await.status, StatusCode::OK);
+    let body = json!({"token": reset, "password": "stranger horse 6"});
+    app.post("/api/v1/password-resets/confirm", &body).await.is_problem(422, "invalid_reset_token");
 }
 
 #[tokio::test]
