@@ -13,6 +13,10 @@ storefront() {
     put storefront/storefront_key "$key"
     put edge/storefront_key "$key"
 }
+# What the private halves of signing keys are sealed with in the database, and so in its dumps.
+seal() {
+    put user/signing_key_encryption_key "$(secret)$(secret)"
+}
 canary() {
     put edge/canary_key "$(secret)"
 }
@@ -52,6 +56,7 @@ if [ -e postgres/complete ]; then
     [ -e postgres/reconcile ] || reconcile
     [ -e edge/storefront_key ] || storefront
     [ -e edge/canary_key ] || canary
+    [ -e user/signing_key_encryption_key ] || seal
     [ -e postgres/metrics ] || metrics
     # Made by an earlier release, it may give more rights.
     broker
@@ -83,6 +88,7 @@ put order/payment_webhook_secret "$webhook"
 reconcile
 storefront
 canary
+seal
 metrics
 
 put postgres/complete yes
