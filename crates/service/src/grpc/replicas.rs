@@ -157,8 +157,8 @@ impl Turns {
     }
 }
 
-/// Where a call was tried last: its place, which another replica may have by now. An extension of its request: with it, the same call goes to another replica when it is
-/// made again.
+/// The replica that a call was tried at last, as its place in the list, which another may have by now. It is an extension
+/// of the request, so that the same call goes to another replica when it is made again.
 #[derive(Clone, Default)]
 pub(super) struct Tried(Arc<AtomicUsize>);
 

@@ -36,7 +36,7 @@ async fn list(
     audit::list::page(&pool, query).await
 }
 
-/// Get what was done to orders as a file
+/// Export the audit log of orders
 ///
 /// Each line is an entry as in the list, newest first (NDJSON).
 #[utoipa::path(

@@ -35,7 +35,7 @@ async fn list(
     audit::list::page(&app.pool, query).await
 }
 
-/// Get what was done to products, stock, images, imports and categories as a file
+/// Export the audit log of products
 ///
 /// Each line is an entry as in the list, newest first (NDJSON).
 #[utoipa::path(
