@@ -1,11 +1,11 @@
 //! From broker to effect: deliveries are applied in batches, each batch in one
 //! transaction with its inbox rows, and acknowledged only after the commit.
 //!
-//! What is the database's fault is no event's: the events are held and tried again. An event
-//! that fails by itself goes to a retry queue of this consumer with growing
-//! pauses, and after the last to its dead letters; the rest flows on.
+//! A fault of the database is not the event's: such events are held and tried again. An event that fails by
+//! itself goes to a retry queue of this consumer, with growing pauses, and after the last one to its dead
+//! letters. The other events are not delayed.
 
-mod aside;
+mod failed;
 mod fault;
 mod inbox;
 mod trust;
@@ -27,7 +27,7 @@ use service::{Pulse, back_off, telemetry};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-pub use self::aside::move_to;
+pub use self::failed::move_to;
 pub use self::fault::ApplyError;
 use self::fault::Fault;
 use crate::envelope::Event;
@@ -39,13 +39,13 @@ const PREFETCH: u16 = 2 * MAX_BATCH as u16;
 /// For one transaction: more than PostgreSQL gives to any of its statements.
 const APPLY_DEADLINE: Duration = Duration::from_secs(20);
 
-/// After which a pass begins nothing more.
+/// A pass begins nothing new after this.
 const PASS_DEADLINE: Duration = Duration::from_secs(30);
 
-/// An idle consumer comes round this often.
+/// An idle consumer makes a pass this often.
 const COME_ROUND: Duration = Duration::from_secs(5);
 
-/// Events that in a row, with none going through, took too long: the others are not even tried.
+/// After this many events in a row took too long, and none succeeded, the others are not even tried.
 const ENOUGH_SLOW: usize = 3;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -78,23 +78,23 @@ pub(crate) async fn run(
     let applied =
         telemetry::counter("events.applied", "{event}", "Events applied, or known to be applied before.");
     let description = "Events that could not be applied, by the queue that they are in now.";
-    let put_aside = telemetry::counter("events.put_aside", "{event}", description);
-    put_aside.add(0, &[telemetry::label("queue", topology.dead_letters(consumer))]);
+    let failed = telemetry::counter("events.put_aside", "{event}", description);
+    failed.add(0, &[telemetry::label("queue", topology.dead_letters(consumer))]);
     let description = "Events that were not believed, and became dead letters.";
     let untrusted = telemetry::counter("events.untrusted", "{event}", description);
     trust::REASONS.iter().for_each(|reason| untrusted.add(0, &[telemetry::label("reason", *reason)]));
     let worker =
-        Worker { consumer, topology, outbox, handler, caught_up, stop, pulse, applied, put_aside, untrusted };
+        Worker { consumer, topology, outbox, handler, caught_up, stop, pulse, applied, failed, untrusted };
     let mut warned = false;
     while !stop.is_cancelled() {
         pulse.beat();
         let work = async {
-            // What is taken from the queue and not applied is counted by the broker as a failed delivery.
+            // The broker counts an event that is taken from the queue and not applied as a failed delivery.
             worker.probe().await.context("the database does not take writes")?;
             worker.consume(&mut warned).await
         };
         if let Err(error) = work.await {
-            // Said once: the broker may be away for long.
+            // Logged once: the broker may be away for long.
             if !std::mem::replace(&mut warned, true) {
                 tracing::warn!(error = format!("{error:#}"), "consumer.failed");
             }
@@ -116,7 +116,7 @@ struct Worker<'a, H> {
     stop: &'a CancellationToken,
     pulse: &'a Pulse,
     applied: Counter<u64>,
-    put_aside: Counter<u64>,
+    failed: Counter<u64>,
     untrusted: Counter<u64>,
 }
 
@@ -131,7 +131,7 @@ struct Held {
     doubted_at: Option<Instant>,
 }
 
-/// What a pass came to.
+/// The result of a pass.
 #[derive(Default)]
 struct Pass {
     acknowledged: Vec<u64>,
@@ -193,8 +193,8 @@ impl<H: Handler> Worker<'_, H> {
         Ok((link, deliveries))
     }
 
-    /// What has been delivered, as much as a batch takes. Waits for something to do, but not for long; all of
-    /// `pause`, when the events that are held got stuck.
+    /// The delivered events, as many as fit into a batch. Waits for work, but not for long; for all of
+    /// `pause` when the held events made no progress.
     async fn receive(
         &self,
         deliveries: &mut Consumer,
@@ -202,9 +202,9 @@ impl<H: Handler> Worker<'_, H> {
         pause: Duration,
     ) -> anyhow::Result<Vec<Delivery>> {
         let mut new = Vec::new();
-        let room = MAX_BATCH.saturating_sub(held.iter().filter(|one| one.tries == 0).count());
+        let free = MAX_BATCH.saturating_sub(held.iter().filter(|one| one.tries == 0).count());
         let drain = |deliveries: &mut Consumer, new: &mut Vec<Delivery>| {
-            while new.len() < room
+            while new.len() < free
                 && let Some(next) = deliveries.next().now_or_never()
             {
                 new.push(next.context("the broker cancelled the consumer")??);
@@ -231,7 +231,7 @@ impl<H: Handler> Worker<'_, H> {
                     self.caught_up.store(true, Ordering::Relaxed);
                 }
             }
-            next = deliveries.next(), if room > 0 => {
+            next = deliveries.next(), if free > 0 => {
                 new.push(next.context("the broker cancelled the consumer")??);
                 drain(deliveries, &mut new)?;
             }
@@ -239,7 +239,8 @@ impl<H: Handler> Worker<'_, H> {
         Ok(new)
     }
 
-    /// Tries all that is due once, within [`PASS_DEADLINE`] and one more transaction. What was not brought to an end is in `held`.
+    /// Tries all that is due once, within [`PASS_DEADLINE`] and one more transaction. `held` has what is not
+    /// finished.
     async fn pass(
         &self,
         link: &Link,
@@ -259,8 +260,8 @@ impl<H: Handler> Worker<'_, H> {
             }
             anyhow::ensure!(Instant::now() < until, "the broker is slow to take what is no event");
             match &distrust {
-                Some(why) => self.put_aside_untrusted(link, &delivery, why).await?,
-                None => self.put_aside_noise(link, &delivery).await?,
+                Some(why) => self.dead_letter_untrusted(link, &delivery, why).await?,
+                None => self.dead_letter_noise(link, &delivery).await?,
             }
             pass.acknowledged.push(delivery.delivery_tag);
         }
@@ -276,7 +277,7 @@ impl<H: Handler> Worker<'_, H> {
                 tracing::warn!(%error, events = events.len(), "consumer.paused");
                 pass.stuck = true;
             }
-            // One of them is bad: each in a transaction of its own finds out which.
+            // One of them is bad. Each in a transaction of its own shows which.
             Err(_) => {}
         }
         let now = Instant::now();
@@ -292,14 +293,14 @@ impl<H: Handler> Worker<'_, H> {
         }
         for (one, error, its_own) in std::mem::take(&mut pass.doubtful) {
             if !its_own {
-                // Nobody else shows that it could be done: it may be the database.
+                // No other event shows that it could be applied: it may be the database.
                 tracing::warn!(%error, event.id = %one.event.id, event.action = one.event.kind, "consumer.paused");
                 pass.stuck |= !pass.proved;
                 held.push(one.later());
             } else if Instant::now() > until {
                 held.push(one.later());
             } else {
-                self.put_aside(link, &one, &error).await?;
+                self.retry_or_dead_letter(link, &one, &error).await?;
                 pass.acknowledged.push(one.delivery.delivery_tag);
             }
         }
@@ -323,7 +324,7 @@ impl<H: Handler> Worker<'_, H> {
         };
         match error.fault() {
             Fault::Event => {
-                self.put_aside(link, &one, &error).await?;
+                self.retry_or_dead_letter(link, &one, &error).await?;
                 pass.acknowledged.push(one.delivery.delivery_tag);
             }
             Fault::Doubtful => {
@@ -331,7 +332,7 @@ impl<H: Handler> Worker<'_, H> {
                 let its_own = before.zip(*proved_at).is_some_and(|(failed, proved)| proved > failed);
                 pass.doubtful.push((one, error, its_own));
             }
-            // Somebody else has the row: the others go on.
+            // Another transaction has the row: the others go on.
             Fault::Busy => held.push(one.later()),
             Fault::Store => {
                 tracing::warn!(%error, events = 1, "consumer.paused");
@@ -342,7 +343,7 @@ impl<H: Handler> Worker<'_, H> {
         Ok(())
     }
 
-    /// By type, if it is one that this consumer gets: what comes may be anybody's.
+    /// The type, if this consumer gets it: anybody may have sent the message.
     fn count_applied(&self, event: &Event) {
         let kinds = self.topology.subscriptions.iter().filter(|(consumer, _)| *consumer == self.consumer);
         let kind = kinds.flat_map(|(_, kinds)| kinds.iter()).find(|kind| **kind == event.kind);
@@ -351,7 +352,7 @@ impl<H: Handler> Worker<'_, H> {
 }
 
 impl Held {
-    /// To be tried alone from now on, less and less often.
+    /// Tried alone from now on, at growing intervals.
     fn later(self) -> Self {
         let tries = self.tries + 1;
         let pause = back_off(FIRST_PAUSE, tries, LONGEST_PAUSE);
@@ -359,7 +360,7 @@ impl Held {
     }
 }
 
-/// `all`: of what was delivered nothing else is left.
+/// `all`: nothing else is left of the delivered events.
 async fn acknowledge(channel: &Channel, tags: &[u64], all: bool) -> anyhow::Result<()> {
     let last = tags.iter().max().copied().filter(|_| all);
     let (tags, multiple) = match &last {

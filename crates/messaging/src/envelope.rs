@@ -17,7 +17,7 @@ pub struct Event {
     pub aggregate_version: i64,
     pub payload: Vec<u8>,
     pub(crate) traceparent: Option<String>,
-    /// To be applied even if nobody knows any more whether it was.
+    /// To be applied even if it is no longer known whether it was applied before.
     pub(crate) forced: bool,
 }
 
@@ -84,7 +84,7 @@ pub(crate) fn failed(properties: &BasicProperties, attempts: i64, reason: &str) 
     properties.clone().with_headers(headers).with_delivery_mode(2).with_timestamp(now)
 }
 
-/// As [`failed`], of what was not believed.
+/// As [`failed`], for a message that was not trusted.
 pub(crate) fn untrusted(properties: &BasicProperties, reason: &str) -> BasicProperties {
     let failed = failed(properties, 0, reason);
     let mut headers = failed.headers().clone().unwrap_or_default();
@@ -92,21 +92,21 @@ pub(crate) fn untrusted(properties: &BasicProperties, reason: &str) -> BasicProp
     failed.with_headers(headers)
 }
 
-/// What is known of a dead letter's failure.
+/// The known facts about a dead letter's failure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     pub attempts: i64,
     pub reason: String,
-    /// When the consumer gave up, in seconds since 1970; none when the broker did.
+    /// When the consumer dead-lettered it, in seconds since 1970; none when the broker did.
     pub at: Option<u64>,
-    /// It was not believed: who sent it may not, or it came by another way than its type.
+    /// It was not trusted: its sender may not send it, or it did not come by the way of its type.
     pub untrusted: bool,
 }
 
 impl Failure {
     pub fn of(properties: &BasicProperties) -> Self {
         let headers = properties.headers().clone().unwrap_or_default();
-        // The broker itself makes dead letters of what it delivered too often, and says so here.
+        // The broker itself makes dead letters of messages that it delivered too often, and says so here.
         let reason = text(&headers, ERROR)
             .or_else(|| Some(format!("the broker gave up: {}", text(&headers, "x-first-death-reason")?)));
         Self {
@@ -118,9 +118,9 @@ impl Failure {
     }
 }
 
-/// The properties of a dead letter as they were before it failed: as for a
-/// first delivery, with all attempts ahead. `forced`: it is to be applied even
-/// if it is older than what its consumer's inbox remembers. `account`: who sends it now.
+/// The properties of a dead letter as they were before it failed: as for a first delivery, with all attempts
+/// ahead. `forced`: it is to be applied even if it is older than its consumer's inbox remembers. `account`:
+/// the sender now.
 pub fn revived(properties: &BasicProperties, forced: bool, account: &str) -> BasicProperties {
     let mut headers = FieldTable::default();
     for (name, value) in properties.headers().clone().unwrap_or_default().inner() {
@@ -136,7 +136,7 @@ pub fn revived(properties: &BasicProperties, forced: bool, account: &str) -> Bas
     sent_by(properties.clone().with_headers(headers).with_delivery_mode(2), account)
 }
 
-/// The same as another account's: the broker takes no message in anybody else's name.
+/// The same from another account: the broker takes no message in anybody else's name.
 pub fn sent_by(properties: BasicProperties, account: &str) -> BasicProperties {
     properties.with_user_id(ShortString::try_new(account).unwrap_or_default())
 }

@@ -1,5 +1,4 @@
-//! Facts from one service to the others: at least once on the wire, exactly
-//! once in effect.
+//! Events from one service to the others: delivered at least once, applied exactly once.
 //!
 //! A writer puts an event into its [`outbox`] in the transaction of the change.
 //! The [`relay`] publishes it and marks it only when the broker has confirmed.
@@ -75,7 +74,7 @@ pub fn start(
 #[derive(Clone, Copy, Debug)]
 pub struct Backlog {
     pub waiting: i64,
-    /// Those of them that the broker did not take when they were last tried.
+    /// Those of them that the broker refused at the last try.
     pub paused: i64,
     /// How long the oldest has waited; 0 when there is none.
     pub oldest_seconds: f64,
@@ -92,7 +91,8 @@ pub async fn backlog(pool: &Pool) -> sqlx::Result<Backlog> {
     .await
 }
 
-/// One pass over the inbox rows of `consumer` that are older than [`INBOX_REMEMBERS`]. Whether there are probably more.
+/// One pass over the inbox rows of `consumer` that are older than [`INBOX_REMEMBERS`]. Returns whether there
+/// are probably more.
 ///
 /// The running service does this once a minute, while its consumer has nothing left to do.
 pub async fn prune_inbox(pool: &Pool, consumer: &str) -> sqlx::Result<bool> {

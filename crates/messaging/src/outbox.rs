@@ -1,4 +1,4 @@
-//! The writer's side: events are rows of the transaction that they tell of.
+//! The writer's side: events are rows, written in the transaction of their change.
 
 use std::sync::Arc;
 
@@ -62,9 +62,8 @@ pub async fn enqueue(connection: &mut db::Connection, events: &[NewEvent]) -> sq
 
 /// The service's outbox and the signal that wakes its relay.
 ///
-/// The relay runs in the writer's own process, so a signal in memory wakes it
-/// without a NOTIFY, whose lock would queue up all commits of the database; what
-/// another process left behind is found by polling.
+/// The relay runs in the writer's own process, so a signal in memory wakes it without a NOTIFY, whose lock
+/// would queue up all commits of the database. Polling finds what another process left.
 #[derive(Clone)]
 pub struct Outbox {
     pool: Pool,
@@ -76,7 +75,7 @@ impl Outbox {
         Self { pool, wake_up: Arc::new(Notify::new()) }
     }
 
-    /// Tells the relay that a transaction with events has committed.
+    /// Wakes the relay after a transaction with events has committed.
     pub fn wake(&self) {
         self.wake_up.notify_one();
     }

@@ -1,11 +1,11 @@
 //! From outbox to broker: claim, publish with confirms, mark.
 //!
-//! The claim is a short lease, not a transaction held open over the network;
-//! a relay that dies leaves its rows to the next one, which may publish them
-//! again. That is the "at least once" that the inbox makes up for.
+//! The claim is a short lease, not a transaction held open over the network. A relay that dies leaves its
+//! rows to the next one, which may publish them again: at least once. The inbox makes up for that.
 //!
-//! Each event type has a [`Lane`]. A queue that refuses what it gets, or never confirms it, narrows and pauses the lanes
-//! that lead to it and no other. A batch that waits for its last confirms is left to wait beside the next ones.
+//! Each event type has a [`Lane`]. A queue that refuses its messages, or never confirms them, narrows and
+//! pauses the lanes that lead to it and no other. A batch waits for its last confirms beside the next
+//! batches.
 
 mod batch;
 mod lane;
@@ -33,7 +33,8 @@ use crate::topology::{Link, Topology, name};
 const POLL_EVERY: Duration = Duration::from_millis(500);
 const MEASURE_EVERY: Duration = Duration::from_secs(5);
 
-/// For handing a batch to the socket. A broker that is out of memory or disk takes nothing for as long as it is.
+/// The limit for handing a batch to the socket. A broker without memory or disk takes nothing as long as that
+/// lasts.
 const PUBLISH_DEADLINE: Duration = Duration::from_secs(5);
 
 /// How long the next batch waits for this one's confirms.
@@ -75,7 +76,7 @@ pub(crate) async fn run(
                 if more { Duration::ZERO } else { POLL_EVERY }
             }
             Err(error) => {
-                // Said once: the broker may be away for long.
+                // Logged once: the broker may be away for long.
                 if !std::mem::replace(&mut warned, true) {
                     tracing::warn!(error = format!("{error:#}"), "relay.failed");
                 }
@@ -122,7 +123,7 @@ struct Relay<'a> {
     lanes: Lanes,
     /// Batches that wait for their last confirms.
     late: FuturesUnordered<BoxFuture<'a, Outcome>>,
-    /// Consumers whose queues may not be there: what they subscribe to waits.
+    /// Consumers whose queues may be missing: their events wait.
     undeclared: Vec<&'static str>,
     declaring: FuturesUnordered<BoxFuture<'a, (&'static str, u32, anyhow::Result<()>)>>,
     last_confirm: Instant,
@@ -130,9 +131,10 @@ struct Relay<'a> {
 }
 
 impl Relay<'_> {
-    /// Claims and publishes one batch, within a bounded time whatever the broker does. Whether there is probably more.
+    /// Claims and publishes one batch, within a bounded time whatever the broker does. Returns whether there
+    /// is probably more.
     async fn pass(&mut self, stop: &CancellationToken) -> anyhow::Result<bool> {
-        while self.waits() && self.hear().now_or_never().is_some() {}
+        while self.waits() && self.next_outcome().now_or_never().is_some() {}
         if self.link.as_ref().is_some_and(|link| !link.connection.status().connected()) {
             self.link = None;
             anyhow::bail!("the connection to the broker ended");
@@ -154,7 +156,7 @@ impl Relay<'_> {
         failpoint::hit("relay.claimed").await?;
         let (sent, failure) = self.publish(&events).await;
         if sent.len() < events.len() {
-            // What was sent is to be settled all the same.
+            // What was sent has to be settled anyway.
             if let Err(error) = self.release(&events[sent.len()..]).await {
                 tracing::warn!(%error, "relay.not_released"); // their lease runs out
             }
@@ -162,7 +164,7 @@ impl Relay<'_> {
         let mut batch =
             batch::settle(self.outbox.pool().clone(), sent, Instant::now(), self.counted.clone()).boxed();
         match timeout(IN_STEP, &mut batch).await {
-            Ok(outcome) => self.learn(outcome),
+            Ok(outcome) => self.record(outcome),
             Err(_) => self.late.push(batch),
         }
         if let Some(failure) = failure {
@@ -187,15 +189,15 @@ impl Relay<'_> {
         for (consumer, _) in self.topology.subscriptions {
             self.declare(consumer, 0);
         }
-        // Mostly they are all there in a moment; a queue without a leader holds up its own events only.
+        // Mostly they are all there in a moment; a queue without a leader delays its own events only.
         let until = Instant::now() + IN_STEP;
-        while !self.undeclared.is_empty() && timeout_at(until, self.hear()).await.is_ok() {}
+        while !self.undeclared.is_empty() && timeout_at(until, self.next_outcome()).await.is_ok() {}
         Ok(())
     }
 
-    /// Has the queues of `consumer` declared, and holds back until then what it subscribes to: `mandatory` counts a
-    /// message as delivered when it reached one of two intended queues. Those of another service are its own to
-    /// declare, unless they are missing and this account may.
+    /// Has the queues of `consumer` declared, and holds back its events until then: `mandatory` counts a
+    /// message as delivered when it reached one of two intended queues. Another service declares its own
+    /// queues, unless they are missing and this account may.
     fn declare(&mut self, consumer: &'static str, failures: u32) {
         let Some(link) = &self.link else { return };
         let (own, topology, connection) = (self.own, self.topology, link.connection.clone());
@@ -222,7 +224,7 @@ impl Relay<'_> {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep_until(until) => return,
                 () = outbox.woken(), if linked => return,
-                () = self.hear(), if waits => {}
+                () = self.next_outcome(), if waits => {}
             }
         }
     }
@@ -231,15 +233,15 @@ impl Relay<'_> {
         !self.late.is_empty() || !self.declaring.is_empty()
     }
 
-    /// Waits for the next of what goes on beside the passes to end.
-    async fn hear(&mut self) {
+    /// Waits until one of the tasks beside the passes ends, and records its outcome.
+    async fn next_outcome(&mut self) {
         tokio::select! {
-            Some(outcome) = self.late.next(), if !self.late.is_empty() => self.learn(outcome),
+            Some(outcome) = self.late.next(), if !self.late.is_empty() => self.record(outcome),
             Some((consumer, failures, declared)) = self.declaring.next(), if !self.declaring.is_empty() => {
                 match declared {
                     Ok(()) => self.undeclared.retain(|name| *name != consumer),
                     Err(error) => {
-                        // Said once: the other service may be away for long.
+                        // Logged once: the other service may be away for long.
                         if failures == 0 {
                             tracing::warn!(error = format!("{error:#}"), "relay.queue_not_declared");
                         }
@@ -251,10 +253,10 @@ impl Relay<'_> {
         }
     }
 
-    fn learn(&mut self, outcome: Outcome) {
+    fn record(&mut self, outcome: Outcome) {
         self.last_confirm = self.last_confirm.max(outcome.last_confirm.unwrap_or(self.last_confirm));
         for (kind, tally) in &outcome.tallies {
-            self.lanes.learn(kind, *tally, Instant::now());
+            self.lanes.record(kind, *tally, Instant::now());
         }
         let gone: Vec<_> = outcome.returned.iter().flat_map(|kind| self.topology.subscribers(kind)).collect();
         for consumer in gone {
@@ -262,22 +264,22 @@ impl Relay<'_> {
                 self.declare(consumer, 0);
             }
         }
-        // A broker stops reading from a channel when a queue does not take what came on it. A new one gets
-        // less of that.
+        // A broker stops reading from a channel when a queue does not take its messages. A new channel gets
+        // fewer of those.
         if outcome.unanswered && self.last_confirm <= outcome.published && self.link.take().is_some() {
             tracing::warn!("relay.nothing_confirmed");
         }
     }
 
-    /// Up to [`MAX_BATCH`] events, of each type that waits its share, and whether there are probably more.
+    /// Up to [`MAX_BATCH`] events, a share of each waiting type, and whether there are probably more.
     async fn claim(&mut self) -> sqlx::Result<(Vec<Event>, bool)> {
         let held_back =
             self.topology.subscriptions.iter().filter(|(consumer, _)| self.undeclared.contains(consumer));
         let held_back: Vec<&str> = held_back.flat_map(|(_, kinds)| kinds.iter().copied()).collect();
-        let rooms = self.lanes.rooms(Instant::now()).filter(|(kind, _)| !held_back.contains(kind));
-        let rooms = rooms.chain(held_back.iter().map(|kind| (*kind, 0)));
-        let (kinds, rooms): (Vec<String>, Vec<i64>) =
-            rooms.map(|(kind, room)| (kind.to_owned(), room as i64)).unzip();
+        let credits = self.lanes.credits(Instant::now()).filter(|(kind, _)| !held_back.contains(kind));
+        let credits = credits.chain(held_back.iter().map(|kind| (*kind, 0)));
+        let (kinds, credits): (Vec<String>, Vec<i64>) =
+            credits.map(|(kind, credit)| (kind.to_owned(), credit as i64)).unzip();
         let rows = sqlx::query!(
             r#"WITH RECURSIVE waiting AS (
                  (SELECT type FROM outbox WHERE published_at IS NULL ORDER BY type LIMIT 1)
@@ -286,11 +288,11 @@ impl Relay<'_> {
                          ORDER BY o.type LIMIT 1)
                  FROM waiting WHERE waiting.type IS NOT NULL
              ), lanes AS MATERIALIZED (
-                 SELECT waiting.type, COALESCE(known.room, $3) AS room
-                 FROM waiting LEFT JOIN UNNEST($1::text[], $2::bigint[]) AS known (type, room) USING (type)
-                 WHERE waiting.type IS NOT NULL AND COALESCE(known.room, $3) > 0
+                 SELECT waiting.type, COALESCE(known.credit, $3) AS credit
+                 FROM waiting LEFT JOIN UNNEST($1::text[], $2::bigint[]) AS known (type, credit) USING (type)
+                 WHERE waiting.type IS NOT NULL AND COALESCE(known.credit, $3) > 0
              ), shares AS MATERIALIZED (
-                 SELECT type, LEAST(room, GREATEST($4 / (SELECT count(*) FROM lanes), 1)) AS share FROM lanes
+                 SELECT type, LEAST(credit, GREATEST($4 / (SELECT count(*) FROM lanes), 1)) AS share FROM lanes
              )
              UPDATE outbox SET claimed_until = now() + interval '10 seconds'
              WHERE id = ANY(ARRAY(
@@ -303,7 +305,7 @@ impl Relay<'_> {
              RETURNING id, type, aggregate_id, aggregate_version, payload, traceparent,
                        (SELECT share FROM shares WHERE shares.type = outbox.type) AS "share!""#,
             &kinds,
-            &rooms,
+            &credits,
             FIRST_WINDOW as i64,
             MAX_BATCH as i64,
         )
@@ -330,7 +332,7 @@ impl Relay<'_> {
         Ok((events, more))
     }
 
-    /// Those that were handed over, the first of `events`, and why it were not all.
+    /// The number of events that were handed over, the first of `events`, and the error if not all were.
     async fn publish(&mut self, events: &[Event]) -> (Vec<Sent>, Option<anyhow::Error>) {
         let mut sent = Vec::with_capacity(events.len());
         let Some(link) = &self.link else { return (sent, None) };
@@ -359,7 +361,7 @@ impl Relay<'_> {
         (sent, None)
     }
 
-    /// Gives back what was claimed and not sent.
+    /// Releases what was claimed and not sent.
     async fn release(&mut self, unsent: &[Event]) -> sqlx::Result<()> {
         let ids: Vec<Uuid> = unsent.iter().map(|event| event.id).collect();
         sqlx::query!("UPDATE outbox SET claimed_until = '-infinity' WHERE id = ANY($1)", &ids)

@@ -1,4 +1,4 @@
-//! Old rows of outbox and inbox go, a bounded number at a time.
+//! Old rows of outbox and inbox are deleted, a bounded number at a time.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -14,7 +14,7 @@ const BATCHES: usize = 30;
 
 const EVERY: Duration = Duration::from_secs(60);
 
-/// How long an event that was applied is known as such; as in the statement below.
+/// How long an applied event is remembered; as in the statement below.
 pub const INBOX_REMEMBERS: Duration = Duration::from_secs(30 * 24 * 3600);
 
 pub(crate) async fn run(
@@ -27,7 +27,8 @@ pub(crate) async fn run(
     while pulse.rest(stop.run_until_cancelled(tokio::time::sleep(EVERY))).await.is_some() {
         let swept: sqlx::Result<()> = async {
             sweep(BATCHES, stop, pulse, || prune_outbox(pool)).await?;
-            // A consumer that was down for long may still get what it had applied and not acknowledged.
+            // A consumer that was down for long may still get events that it had applied and not
+            // acknowledged.
             if caught_up.swap(false, Ordering::Relaxed) {
                 sweep(BATCHES, stop, pulse, || prune_inbox(pool, consumer)).await?;
             }
@@ -70,9 +71,9 @@ async fn prune_outbox(pool: &Pool) -> sqlx::Result<bool> {
     Ok(sent.rows_affected() == BATCH)
 }
 
-/// Whether a full batch was deleted. What goes is noted in the same statement: `inbox_pruned` tells an event that may
-/// have been applied long ago from one that has only waited for long. The id's own time counts, too, as its maker's clock
-/// may be ahead: nothing younger than 30 days is ever doubted.
+/// Whether a full batch was deleted. The same statement records it in `inbox_pruned`: this separates an event
+/// that may have been applied long ago from one that has only waited for long. The time in the id counts,
+/// too, as its maker's clock may be ahead: nothing younger than 30 days is ever doubted.
 pub(crate) async fn prune_inbox(pool: &Pool, consumer: &str) -> sqlx::Result<bool> {
     let pruned = sqlx::query_scalar!(
         r#"WITH old AS (

@@ -30,18 +30,19 @@ pub(crate) const RETRY_AFTER_SECONDS: [u32; 4] = [1, 5, 30, 120];
 /// Bytes of one AMQP frame.
 const FRAME_MAX: u32 = 16 * 1024;
 
-/// Seconds. lapin gives a connection up on which nothing came for twice as long, as RabbitMQ does; less than this
-/// takes a busy broker for a dead one (<https://www.rabbitmq.com/docs/heartbeats#false-positives>).
+/// Seconds. lapin closes a connection on which nothing came for twice as long, as RabbitMQ does. With less
+/// than this a busy broker counts as dead (<https://www.rabbitmq.com/docs/heartbeats#false-positives>).
 const HEARTBEAT: u16 = 5;
 
-/// For opening a connection, which takes milliseconds. lapin 4.12 may never tell that one was cut in the middle of its
-/// handshake (about 1 in 100 that are), so this is also how long such a connection holds up the events of whoever wanted it.
+/// For opening a connection, which takes milliseconds. lapin 4.12 may never notice that one was cut in the
+/// middle of its handshake (about 1 in 100 that are), so this is also how long such a connection delays
+/// events.
 const OPEN_DEADLINE: Duration = Duration::from_secs(4);
 
 /// A broker that is too busy to open a connection in time gets longer each time, up to this.
 const LONGEST_OPEN_DEADLINE: Duration = Duration::from_secs(16);
 
-/// For all else that a broker is asked.
+/// For everything else that a broker is asked.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Waits for the broker, but not forever.
@@ -50,10 +51,10 @@ pub(crate) async fn answered<T>(answer: impl Future<Output = lapin::Result<T>>) 
     Ok(answer.context("the broker did not answer in time")??)
 }
 
-/// A connection and a channel on it with confirms. Dropped, it is cut: lapin would wait on, with a thread and a socket,
-/// for a broker that says nothing.
+/// A connection and a channel on it with confirms. It is cut when dropped: lapin would wait on, with a thread
+/// and a socket, for a broker that does not answer.
 pub(crate) struct Link {
-    /// What is done beside may still hold it; cut, it ends all the same.
+    /// Tasks beside may still hold it; once cut, it ends all the same.
     pub(crate) connection: Arc<Connection>,
     pub(crate) channel: Channel,
     #[expect(dead_code, reason = "it is there to be dropped")]
@@ -61,7 +62,7 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// Takes leave of the broker. Cut off all the same, a broker logs a warning.
+    /// Closes the connection in order. A broker logs a warning about one that is cut.
     pub(crate) async fn close(self) -> anyhow::Result<()> {
         answered(self.connection.close(200, "done".into())).await
     }
@@ -113,8 +114,8 @@ pub struct Topology {
     namespace: String,
     pub(crate) subscriptions: Subscriptions,
     pub(crate) require_publisher: bool,
-    /// Openings given up one after the other since the last that was not.
-    given_up: AtomicU32,
+    /// Openings in a row that timed out.
+    timed_out: AtomicU32,
     /// Retry queues that were declared on the present connections, and have settled.
     retry_queues: Mutex<HashSet<String>>,
 }
@@ -132,7 +133,7 @@ impl Topology {
             namespace: namespace.to_owned(),
             subscriptions,
             require_publisher: false,
-            given_up: AtomicU32::new(0),
+            timed_out: AtomicU32::new(0),
             retry_queues: Mutex::default(),
         }
     }
@@ -168,8 +169,8 @@ impl Topology {
         format!("{}.{consumer}.dead", self.namespace)
     }
 
-    /// Where `consumer` puts aside what it could not apply, and nobody else sends anything.
-    pub fn aside(&self, consumer: &str) -> String {
+    /// The exchange to the retry queues and the dead letters of `consumer`. Nobody else sends anything there.
+    pub fn dead_letter_exchange(&self, consumer: &str) -> String {
         format!("{}.{consumer}.aside", self.namespace)
     }
 
@@ -185,7 +186,7 @@ impl Topology {
         Ok((connection, channel))
     }
 
-    /// As [`Topology::connect`], but takes everything as it is.
+    /// As [`Topology::connect`], but declares nothing.
     pub async fn open(&self) -> anyhow::Result<(Connection, Channel)> {
         let (connection, channel, wire) = self.opened().await?;
         // Both end by themselves.
@@ -201,19 +202,19 @@ impl Topology {
 
     async fn opened(&self) -> anyhow::Result<(Connection, Channel, Wire)> {
         let wire = Wire::default();
-        let before = self.given_up.load(Ordering::Relaxed);
+        let before = self.timed_out.load(Ordering::Relaxed);
         match tokio::time::timeout(self.open_deadline(), self.connected(&wire)).await {
             Ok(opened) => {
-                self.given_up.store(0, Ordering::Relaxed);
+                self.timed_out.store(0, Ordering::Relaxed);
                 let (connection, channel) = opened?;
-                // What was declared before may have been forgotten since.
+                // The broker may have forgotten what was declared before.
                 self.retry_queues.lock().unwrap_or_else(PoisonError::into_inner).clear();
                 Ok((connection, channel, wire))
             }
             Err(_) => {
-                // Two that were given up at the same time are one silence.
+                // Two that timed out at the same time count as one.
                 let more = before.saturating_add(1);
-                let _ = self.given_up.compare_exchange(before, more, Ordering::Relaxed, Ordering::Relaxed);
+                let _ = self.timed_out.compare_exchange(before, more, Ordering::Relaxed, Ordering::Relaxed);
                 anyhow::bail!("the broker does not answer")
             }
         }
@@ -223,7 +224,7 @@ impl Topology {
     async fn connected(&self, wire: &Wire) -> anyhow::Result<(Connection, Channel)> {
         let uri: AMQPUri =
             self.url.parse().map_err(|error| anyhow::anyhow!("AMQP_URL is not an address: {error}"))?;
-        // lapin without its TLS would speak plain there, and say the password first.
+        // Without its TLS feature lapin would connect in plain text and send the password.
         anyhow::ensure!(
             uri.scheme == AMQPScheme::AMQP,
             "AMQP_URL asks for TLS (amqps), which is not spoken here; nothing is sent without it"
@@ -233,7 +234,7 @@ impl Topology {
         let connection = Connection::connector(
             uri,
             runtime,
-            // Called again by lapin's own thread, with pauses, whoever still waits for it.
+            // lapin's own thread calls this again, with pauses, whoever still waits for it.
             async move |uri, runtime| {
                 if Wire::is_cut(&held) {
                     return Err(std::io::Error::from(std::io::ErrorKind::ConnectionAborted).into());
@@ -255,7 +256,7 @@ impl Topology {
     }
 
     fn open_deadline(&self) -> Duration {
-        let tries = self.given_up.load(Ordering::Relaxed).saturating_add(1);
+        let tries = self.timed_out.load(Ordering::Relaxed).saturating_add(1);
         back_off(OPEN_DEADLINE, tries, LONGEST_OPEN_DEADLINE)
     }
 }
@@ -288,15 +289,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_broker_that_says_nothing_is_given_up_and_gets_longer_each_time() {
+    async fn opening_a_silent_broker_times_out_later_each_time() {
         let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let topology = Topology::new(&format!("amqp://{}/%2f", silent.local_addr().unwrap()), "silent", &[]);
         let asked = std::time::Instant::now();
-        let given_up = topology.open().await.unwrap_err();
-        assert!(given_up.to_string().contains("does not answer"), "{given_up:#}");
+        let error = topology.open().await.unwrap_err();
+        assert!(error.to_string().contains("does not answer"), "{error:#}");
         assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
         assert_eq!(topology.open_deadline(), Duration::from_secs(8));
-        topology.given_up.fetch_add(30, Ordering::Relaxed);
+        topology.timed_out.fetch_add(30, Ordering::Relaxed);
         assert_eq!(topology.open_deadline(), LONGEST_OPEN_DEADLINE);
         // One that refuses says something.
         drop(silent);

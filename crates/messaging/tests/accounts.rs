@@ -1,5 +1,5 @@
-//! Each service with the account that `up` gives it, on a broker with nothing but those: what an account may not do, and
-//! what goes on all the same.
+//! Each service with the account that `up` gives it, on a broker with only those: what an account may not do,
+//! and what works all the same.
 
 #![allow(clippy::unwrap_used, reason = "a test's helper may panic as the test may")]
 
@@ -196,15 +196,15 @@ async fn an_account_gets_at_its_own_queues_and_its_own_events_only() {
 /// Takes the next dead letter of the service.
 async fn dead_letter(rig: &Rig, admin: &Channel, service: &str) -> BasicGetMessage {
     let dead = rig.topology.dead_letters(service);
-    let letter =
+    let dead =
         || async { admin.basic_get(dead.as_str().into(), BasicGetOptions { no_ack: true }).await.unwrap() };
-    within(PATIENCE, "a dead letter", letter).await
+    within(PATIENCE, "a dead letter", dead).await
 }
 
 #[tokio::test]
 async fn services_with_such_accounts_lose_nothing_and_believe_no_forgery() {
     let broker = Broker::start().await;
-    // Told before anybody is there to hear it, or may make a queue for them.
+    // Published before anybody listens, or may make a queue for them.
     let order = broker.service("order").await;
     order.write(ORDER_CANCELLED, 1..=1).await;
     let (user, product) = (broker.service("user").await, broker.service("product").await);
@@ -214,24 +214,24 @@ async fn services_with_such_accounts_lose_nothing_and_believe_no_forgery() {
     let (_connection, admin) = order.topology.open().await.unwrap();
 
     // A retry goes by the service's own exchange and comes back.
-    user.notes.fail.store(true, Ordering::Relaxed);
+    user.applied.fail.store(true, Ordering::Relaxed);
     order.write(ORDER_PLACED, BAD..=BAD).await;
     let retry = "dockside.user.retry.in.1s";
-    let aside = || async {
+    let retried = || async {
         let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
         let (connection, channel) = order.topology.open().await.unwrap();
         let found = channel.queue_declare(retry.into(), options, FieldTable::default()).await.is_ok();
         connection.close(200, "done".into()).await.unwrap();
         found.then_some(())
     };
-    within(PATIENCE, "a retry queue", aside).await;
-    user.notes.fail.store(false, Ordering::Relaxed);
+    within(PATIENCE, "a retry queue", retried).await;
+    user.applied.fail.store(false, Ordering::Relaxed);
     user.applied(2).await;
     // And so does a dead letter.
-    user.notes.refuse.store(true, Ordering::Relaxed);
+    user.applied.refuse.store(true, Ordering::Relaxed);
     order.write(ORDER_PLACED, BAD..=BAD).await;
-    let letter = dead_letter(&order, &admin, "user").await;
-    assert_eq!(Failure::of(&letter.properties).reason, "an unlucky number");
+    let dead = dead_letter(&order, &admin, "user").await;
+    assert_eq!(Failure::of(&dead.properties).reason, "an unlucky number");
 
     // What an account may send does not become something else by its type.
     let mut headers = FieldTable::default();
@@ -246,8 +246,8 @@ async fn services_with_such_accounts_lose_nothing_and_believe_no_forgery() {
     let channel = forger.create_channel().await.unwrap();
     channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
     publish(&channel, "dockside.events", PRODUCT_UPDATED, forged).await.unwrap();
-    let letter = dead_letter(&order, &admin, "order").await;
-    let failure = Failure::of(&letter.properties);
+    let dead = dead_letter(&order, &admin, "order").await;
+    let failure = Failure::of(&dead.properties);
     assert!(failure.untrusted && failure.reason.contains("routing key"), "{failure:?}");
     assert_eq!(order.count("SELECT count(*) FROM inbox").await, 0);
 

@@ -32,7 +32,7 @@ async fn an_event_delivered_again_is_applied_once() {
             .unwrap();
         rig.published().await;
     }
-    // One more event behind the copies: when it is applied, they have been through.
+    // One more event after the copies: when it is applied, they have been through.
     rig.write(PRODUCT_UPDATED, 1..=1).await;
     rig.applied(301).await;
     assert_eq!(rig.count("SELECT count(*) FROM inbox WHERE consumer = 'order'").await, 301);
@@ -79,24 +79,24 @@ async fn an_event_that_reaches_no_queue_stays_in_the_outbox() {
 #[tokio::test]
 async fn a_bad_event_becomes_a_dead_letter_and_the_rest_flows() {
     let rig = Rig::start().await;
-    rig.notes.refuse.store(true, Ordering::Relaxed);
+    rig.applied.refuse.store(true, Ordering::Relaxed);
     rig.write(PRODUCT_UPDATED, 1..=100).await;
     rig.applied(99).await;
     let (_connection, channel) = rig.broker().await;
     let dead = rig.topology.dead_letters("order");
-    let letter =
+    let dead =
         || async { channel.basic_get(dead.as_str().into(), BasicGetOptions { no_ack: true }).await.unwrap() };
-    let letter = eventually("a dead letter", letter).await;
-    let headers = letter.properties.headers().clone().unwrap();
+    let dead = eventually("a dead letter", dead).await;
+    let headers = dead.properties.headers().clone().unwrap();
     let reason = format!("{:?}", headers.inner()["dockside-error"]);
     assert!(reason.contains("unlucky") || reason.contains("117, 110, 108"), "{reason}");
     // An error that is not the event's own fault is tried again, later.
-    rig.notes.refuse.store(false, Ordering::Relaxed);
-    rig.notes.fail.store(true, Ordering::Relaxed);
+    rig.applied.refuse.store(false, Ordering::Relaxed);
+    rig.applied.fail.store(true, Ordering::Relaxed);
     rig.write(PRODUCT_UPDATED, BAD..=BAD).await;
     rig.write(PRODUCT_UPDATED, 1..=1).await;
     rig.applied(100).await;
-    rig.notes.fail.store(false, Ordering::Relaxed);
+    rig.applied.fail.store(false, Ordering::Relaxed);
     rig.applied(101).await;
 }
 
@@ -121,13 +121,13 @@ async fn a_queue_of_an_earlier_release_is_taken_as_it_is() {
         channel.queue_declare(queue.as_str().into(), options, arguments).await.unwrap();
     }
     let rig = Rig::start_as("order", &url, &url, &namespace).await;
-    rig.notes.refuse.store(true, Ordering::Relaxed);
+    rig.applied.refuse.store(true, Ordering::Relaxed);
     rig.write(PRODUCT_UPDATED, BAD..=BAD).await;
     rig.write(PRODUCT_UPDATED, 1..=1).await;
     rig.applied(1).await;
-    let letter =
+    let dead =
         || async { channel.basic_get(dead.as_str().into(), BasicGetOptions { no_ack: true }).await.unwrap() };
-    eventually("a dead letter", letter).await;
+    eventually("a dead letter", dead).await;
 }
 
 fn text(value: &str) -> AMQPValue {
@@ -152,9 +152,9 @@ async fn what_is_no_event_becomes_a_dead_letter() {
         .await
         .unwrap();
     let dead = rig.topology.dead_letters("order");
-    let letter =
+    let dead =
         || async { channel.basic_get(dead.as_str().into(), BasicGetOptions { no_ack: true }).await.unwrap() };
-    assert_eq!(eventually("a dead letter", letter).await.data, b"noise");
+    assert_eq!(eventually("a dead letter", dead).await.data, b"noise");
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
-//! Queues that take nothing, a database that takes nothing, a broker that says nothing: what can flow flows, and no event
-//! pays for it.
+//! Queues that take nothing, a database that takes nothing, a broker that does not answer: other events flow,
+//! and no event is lost.
 
 #![allow(clippy::unwrap_used, reason = "a test's helper may panic as the test may")]
 
@@ -105,7 +105,7 @@ async fn a_broker_that_says_nothing_more_is_left_by_those_who_are_idle_and_those
 }
 
 #[tokio::test]
-async fn an_opening_that_is_given_up_leaves_no_socket_behind() {
+async fn an_opening_that_times_out_leaves_no_socket_behind() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let topology = Topology::new(
         &format!("amqp://{}/%2f", silent.local_addr().unwrap()),
@@ -122,11 +122,11 @@ async fn an_opening_that_is_given_up_leaves_no_socket_behind() {
 async fn to_an_address_with_tls_nothing_is_said_without() {
     let broker = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = broker.local_addr().unwrap();
-    let heard = tokio::spawn(async move {
+    let received = tokio::spawn(async move {
         let (mut socket, _) = broker.accept().await.unwrap();
-        let mut heard = Vec::new();
-        socket.read_to_end(&mut heard).await.unwrap();
-        heard
+        let mut received = Vec::new();
+        socket.read_to_end(&mut received).await.unwrap();
+        received
     });
     let url = format!("amqps://order:secret@{address}/%2f");
     let topology = Topology::new(&url, "plain", proto::events::SUBSCRIPTIONS);
@@ -134,7 +134,7 @@ async fn to_an_address_with_tls_nothing_is_said_without() {
     assert!(error.contains("amqps") && !error.contains("secret"), "{error}");
     // So that there is one, if nobody else came.
     drop(TcpStream::connect(address).await.unwrap());
-    assert_eq!(heard.await.unwrap(), b"");
+    assert_eq!(received.await.unwrap(), b"");
 }
 
 /// Delivers an event to the consumer without the outbox.
@@ -153,7 +153,7 @@ async fn deliver(rig: &Rig, channel: &Channel, id: Uuid, version: i64) {
 }
 
 /// Whether anything was ever put into the first retry queue.
-async fn was_put_aside(rig: &Rig) -> bool {
+async fn was_retried(rig: &Rig) -> bool {
     let (connection, channel) = rig.broker().await;
     let retry = format!("{}.retry.in.1s", rig.topology.queue("order"));
     let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
@@ -204,7 +204,7 @@ async fn a_database_that_turns_read_only_makes_no_dead_letters() {
         (count.ok() == Some(33)).then_some(())
     };
     within(PATIENCE, "all to be applied", all).await;
-    assert!(!was_put_aside(&rig).await);
+    assert!(!was_retried(&rig).await);
 }
 
 #[tokio::test]
@@ -212,33 +212,33 @@ async fn a_slow_database_makes_no_dead_letters() {
     let rig = Rig::start().await;
     rig.write(PRODUCT_UPDATED, 1..=1).await;
     rig.applied(1).await;
-    rig.notes.all_slow.store(true, Ordering::Relaxed);
+    rig.applied.all_slow.store(true, Ordering::Relaxed);
     rig.write(PRODUCT_UPDATED, 2..=41).await;
-    let often = || async { (rig.notes.tried.load(Ordering::Relaxed) > 12).then_some(()) };
+    let often = || async { (rig.applied.tried.load(Ordering::Relaxed) > 12).then_some(()) };
     within(PATIENCE, "the consumer to try often", often).await;
     // What comes later is no proof either.
     rig.write(PRODUCT_UPDATED, 42..=42).await;
-    let before = rig.notes.tried.load(Ordering::Relaxed);
-    let more = || async { (rig.notes.tried.load(Ordering::Relaxed) > before + 5).then_some(()) };
+    let before = rig.applied.tried.load(Ordering::Relaxed);
+    let more = || async { (rig.applied.tried.load(Ordering::Relaxed) > before + 5).then_some(()) };
     within(PATIENCE, "the consumer to go on trying", more).await;
-    rig.notes.all_slow.store(false, Ordering::Relaxed);
+    rig.applied.all_slow.store(false, Ordering::Relaxed);
     rig.applied(42).await;
-    assert!(!was_put_aside(&rig).await);
+    assert!(!was_retried(&rig).await);
 }
 
 #[tokio::test]
-async fn an_event_that_takes_too_long_is_put_aside_once_others_go_through() {
+async fn an_event_that_takes_too_long_is_dead_lettered_once_others_succeed() {
     let rig = Rig::start().await;
-    rig.notes.slow.store(true, Ordering::Relaxed);
+    rig.applied.slow.store(true, Ordering::Relaxed);
     rig.write(PRODUCT_UPDATED, BAD..=BAD).await;
-    let often = || async { (rig.notes.tried.load(Ordering::Relaxed) > 3).then_some(()) };
+    let often = || async { (rig.applied.tried.load(Ordering::Relaxed) > 3).then_some(()) };
     within(PATIENCE, "the consumer to try often", often).await;
-    assert!(!was_put_aside(&rig).await);
+    assert!(!was_retried(&rig).await);
     rig.write(PRODUCT_UPDATED, 1..=1).await;
     rig.applied(1).await;
-    let aside = || async { was_put_aside(&rig).await.then_some(()) };
-    eventually("it to be put aside", aside).await;
-    rig.notes.slow.store(false, Ordering::Relaxed);
+    let retried = || async { was_retried(&rig).await.then_some(()) };
+    eventually("it to be retried", retried).await;
+    rig.applied.slow.store(false, Ordering::Relaxed);
     let both = || async { (rig.count("SELECT count(*) FROM effects").await == 2).then_some(()) };
     within(PATIENCE, "it to be applied in the end", both).await;
 }
@@ -264,10 +264,10 @@ async fn an_event_whose_inbox_row_is_gone_is_not_applied_again_and_one_that_only
 
     for doubtful in [old, older] {
         deliver(&rig, &channel, doubtful, 1).await;
-        let letter = dead_letter(&rig, &channel).await;
-        let failure = envelope::Failure::of(&letter.properties);
+        let dead = dead_letter(&rig, &channel).await;
+        let failure = envelope::Failure::of(&dead.properties);
         assert!(failure.reason.contains("too old"), "{failure:?}");
-        assert_eq!(letter.properties.message_id().clone().unwrap().as_str(), doubtful.to_string());
+        assert_eq!(dead.properties.message_id().clone().unwrap().as_str(), doubtful.to_string());
     }
     assert_eq!(rig.count("SELECT count(*) FROM effects").await, 1);
     // Nothing was pruned of what came after, however long ago that was.
@@ -276,11 +276,11 @@ async fn an_event_whose_inbox_row_is_gone_is_not_applied_again_and_one_that_only
 
     // By order of a person, and once.
     deliver(&rig, &channel, older, 1).await;
-    let letter = dead_letter(&rig, &channel).await;
+    let dead = dead_letter(&rig, &channel).await;
     let queue = rig.topology.queue("order");
     for _ in 0..2 {
-        let forced = envelope::revived(&letter.properties, true, rig.topology.account());
-        messaging::move_to(&channel, &queue, forced, &letter.data).await.unwrap();
+        let forced = envelope::revived(&dead.properties, true, rig.topology.account());
+        messaging::move_to(&channel, &queue, forced, &dead.data).await.unwrap();
     }
     rig.write(PRODUCT_UPDATED, 1..=1).await;
     rig.applied(4).await;

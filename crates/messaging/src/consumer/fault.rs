@@ -1,4 +1,4 @@
-//! Whose fault it is that an event could not be applied.
+//! The causes why an event could not be applied.
 
 use service::db;
 
@@ -14,19 +14,19 @@ pub enum ApplyError {
     #[error("{0}")]
     Rejected(String),
     /// Its inbox row, if it had one, is deleted.
-    #[error("too old to tell whether it was applied before; `dlq replay --force` applies it")]
+    #[error("too old to know whether it was applied before; `dlq replay --force` applies it")]
     Forgotten,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// The event's: it would fail again.
+    /// The event is at fault: it would fail again.
     Event,
-    /// The event's or the database's. It counts against the event only when others go through meanwhile.
+    /// The event or the database. It counts against the event only when others succeed meanwhile.
     Doubtful,
-    /// Another transaction's: this one may go through next time, and others now.
+    /// Another transaction: this event may succeed next time, and others now.
     Busy,
-    /// The database's: no event can be applied.
+    /// The database: no event can be applied.
     Store,
 }
 
@@ -46,7 +46,7 @@ impl ApplyError {
             // A read-only transaction, and one that was idle for too long, among them.
             ("25", _) => Fault::Store,
             _ if db::is_transient(error) => Fault::Store,
-            // What the event says does not fit: data, constraints, what a trigger raises.
+            // The content of the event does not fit: data, constraints, an error of a trigger.
             ("21" | "22" | "23" | "44" | "P0", _) => Fault::Event,
             (
                 _,
@@ -55,7 +55,7 @@ impl ApplyError {
                 | sqlx::Error::Encode(_)
                 | sqlx::Error::ColumnDecode { .. },
             ) => Fault::Event,
-            // A missing table or right, an error inside PostgreSQL, and what nobody has thought of.
+            // A missing table or right, an error inside PostgreSQL, and every unknown error.
             _ => Fault::Doubtful,
         }
     }

@@ -11,7 +11,7 @@ use super::{APPLY_DEADLINE, ApplyError, Handler, Worker};
 use crate::envelope::Event;
 
 impl<H: Handler> Worker<'_, H> {
-    /// Whether the database takes writes: an inbox row, rolled back.
+    /// Whether the database takes writes: it tries an inbox row, and rolls back.
     pub(super) async fn probe(&self) -> anyhow::Result<()> {
         let probe = async {
             let mut transaction = service::db::begin(self.outbox.pool()).await?;
@@ -71,7 +71,7 @@ impl<H: Handler> Worker<'_, H> {
         )
         .fetch_all(&mut *connection)
         .await?;
-        // After the rows were written: a row that was pruned just now has been noted, too.
+        // After the rows were written: so a row that was pruned just now is recorded, too.
         if new.iter().any(|row| row.old) {
             let pruned =
                 sqlx::query_scalar!("SELECT up_to FROM inbox_pruned WHERE consumer = $1", self.consumer);

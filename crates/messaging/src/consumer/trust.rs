@@ -1,14 +1,14 @@
-//! Whether a message may say what it says.
+//! Whether a message comes from a service that may send it.
 //!
-//! The `type` is the sender's word. The exchange and the routing key are the broker's, which lets an account use
-//! keys of its own name only; and so is `user_id`, which it compares with the account of the connection.
-//! <https://www.rabbitmq.com/docs/validated-user-id>
+//! The sender chooses the `type`. The broker vouches for the exchange and the routing key, as an account may
+//! only use keys of its own name. It vouches for `user_id`, too, which it compares with the account of the
+//! connection. <https://www.rabbitmq.com/docs/validated-user-id>
 
 use lapin::message::Delivery;
 
 use crate::topology::Topology;
 
-/// Why a message is not believed, in words for its dead letter and for the metric.
+/// Why a message is not trusted, as text for its dead letter and as a label of the metric.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Distrust {
     pub(super) error: String,
@@ -18,7 +18,7 @@ pub(super) struct Distrust {
 /// Every reason that there is.
 pub(super) const REASONS: [&str; 3] = ["routing_key", "publisher", "no_publisher"];
 
-/// Who may tell of events of this type: the service that it begins with.
+/// The service that may publish events of this type: the one that it begins with.
 fn publisher(kind: &str) -> &str {
     kind.split('.').next().unwrap_or_default()
 }
@@ -44,7 +44,7 @@ impl Topology {
             // A retry, or services that share an account.
             Some(account) if account == self.account() => true,
             Some(account) if as_event => account == publisher(kind),
-            // Given back from the dead letters, by an administrator.
+            // Replayed from the dead letters, by an administrator.
             Some(account) => !self.is_service(account),
         };
         (!may).then(|| Distrust {
@@ -75,11 +75,11 @@ mod tests {
     fn a_type_is_believed_under_its_own_routing_key_only() {
         let forged = |key| order(false).distrusts(EVENTS, key, Some("product"), "user.deleted.v1");
         assert_eq!(forged("product.updated.v1").unwrap().reason, "routing_key");
-        // If the broker let that pass.
+        // If the broker allowed that.
         let refused = forged("user.deleted.v1").unwrap();
         assert_eq!((refused.reason, refused.error.as_str()), ("publisher", "product may not send it"));
-        let told = order(true).distrusts(EVENTS, "user.deleted.v1", Some("user"), "user.deleted.v1");
-        assert_eq!(told, None);
+        let reason = order(true).distrusts(EVENTS, "user.deleted.v1", Some("user"), "user.deleted.v1");
+        assert_eq!(reason, None);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A published batch, until all of it is confirmed or given up.
+//! A published batch, until all of it is confirmed or has failed.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -17,11 +17,11 @@ use super::lane::Tally;
 /// Below the claim's lease.
 const CONFIRM_DEADLINE: Duration = Duration::from_secs(5);
 
-/// Mostly all confirms are there within a moment, and are marked together. What is late holds up the mark of the others
-/// for no longer than this.
+/// Mostly all confirms come within a moment, and are marked together. Late confirms delay the mark of the
+/// others no longer than this.
 const MARK_AFTER: Duration = Duration::from_millis(100);
 
-/// What metrics tell of the relay.
+/// The metrics of the relay.
 #[derive(Clone)]
 pub(super) struct Counted {
     published: Counter<u64>,
@@ -59,7 +59,7 @@ pub(super) struct Sent {
     pub(super) confirm: PublisherConfirm,
 }
 
-/// What became of a batch.
+/// The outcome of a batch.
 pub(super) struct Outcome {
     pub(super) published: Instant,
     pub(super) tallies: HashMap<String, Tally>,
@@ -70,7 +70,7 @@ pub(super) struct Outcome {
     pub(super) unanswered: bool,
 }
 
-/// What the broker said to one event.
+/// The broker's answer to one event.
 enum Answer {
     Confirmed,
     Refused,
@@ -78,8 +78,8 @@ enum Answer {
     Broken,
 }
 
-/// Marks what is confirmed as it comes, and has what is not tried again after a pause of its own. An update that fails
-/// leaves its rows to their lease.
+/// Marks confirmed events as the confirms come. The others are tried again after a pause of their own. If an
+/// update fails, the lease of its rows runs out.
 pub(super) async fn settle(pool: Pool, sent: Vec<Sent>, published: Instant, counted: Counted) -> Outcome {
     let mut outcome = Outcome {
         published,
@@ -95,7 +95,7 @@ pub(super) async fn settle(pool: Pool, sent: Vec<Sent>, published: Instant, coun
     let deadline = published + CONFIRM_DEADLINE;
     loop {
         let (mut confirmed, mut kinds) = (Vec::new(), HashMap::<String, u64>::new());
-        // After the deadline only what has come already, while the last mark took long.
+        // After the deadline only those that have come already, while the last mark took long.
         let until = deadline.min(Instant::now() + MARK_AFTER);
         while let Ok(Some((id, answer))) = timeout_at(until, confirms.next()).await {
             let kind = open.remove(&id).unwrap_or_default();
@@ -169,7 +169,7 @@ async fn mark(pool: &Pool, confirmed: &[Uuid]) -> sqlx::Result<()> {
     failpoint::hit("relay.marked").await
 }
 
-/// A connection that breaks is mostly not the event's doing; one that has seen several break waits, too.
+/// A broken connection is mostly not the event's doing; an event that has seen several break waits, too.
 async fn put_off(pool: &Pool, ids: &[Uuid], link_broke: bool) -> sqlx::Result<()> {
     if ids.is_empty() {
         return Ok(());

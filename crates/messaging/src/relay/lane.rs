@@ -1,4 +1,5 @@
-//! How much of each event type may be on its way: more while it is confirmed, one at a time and with pauses while it is not.
+//! How many events of each type may be unconfirmed: more while they are confirmed, one at a time and with
+//! pauses while they are not.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -14,13 +15,13 @@ pub(super) const FIRST_WINDOW: usize = 16;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// What the broker said to events of one type.
+/// The broker's answers to events of one type.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Tally {
     pub(super) confirmed: usize,
     /// Refused, came back, or not confirmed in time.
     pub(super) failed: usize,
-    /// Their connection ended: that says nothing of their type.
+    /// Their connection ended: that says nothing about their type.
     pub(super) broken: usize,
 }
 
@@ -50,15 +51,15 @@ impl Lanes {
         self.0.values().map(|lane| lane.unconfirmed).sum()
     }
 
-    /// Each type that was ever sent, and how many more of it may be on their way.
-    pub(super) fn rooms(&self, now: Instant) -> impl Iterator<Item = (&str, usize)> {
+    /// Each type that was ever sent, and how many more of it may be sent now.
+    pub(super) fn credits(&self, now: Instant) -> impl Iterator<Item = (&str, usize)> {
         self.0.iter().map(move |(kind, lane)| {
             let pauses = lane.pauses_until.is_some_and(|until| now < until);
             (kind.as_str(), if pauses { 0 } else { lane.window.saturating_sub(lane.unconfirmed) })
         })
     }
 
-    pub(super) fn learn(&mut self, kind: &str, tally: Tally, now: Instant) {
+    pub(super) fn record(&mut self, kind: &str, tally: Tally, now: Instant) {
         let lane = self.0.entry(kind.to_owned()).or_default();
         lane.unconfirmed = lane.unconfirmed.saturating_sub(tally.confirmed + tally.failed + tally.broken);
         match (tally.confirmed, tally.failed) {
@@ -90,23 +91,23 @@ mod tests {
     #[test]
     fn a_type_that_is_not_taken_is_tried_one_at_a_time_with_longer_pauses() {
         let (mut lanes, mut now) = (Lanes::default(), Instant::now());
-        let room = |lanes: &Lanes, now| lanes.rooms(now).next().unwrap().1;
+        let credit = |lanes: &Lanes, now| lanes.credits(now).next().unwrap().1;
         let taken = Tally { confirmed: 1, ..Tally::default() };
         let refused = Tally { failed: 1, ..Tally::default() };
         lanes.sent("a");
-        assert_eq!((room(&lanes, now), lanes.unconfirmed()), (FIRST_WINDOW - 1, 1));
+        assert_eq!((credit(&lanes, now), lanes.unconfirmed()), (FIRST_WINDOW - 1, 1));
         for _ in 0..5 {
-            lanes.learn("a", taken, now);
+            lanes.record("a", taken, now);
         }
-        assert_eq!((room(&lanes, now), lanes.unconfirmed()), (MAX_BATCH, 0));
+        assert_eq!((credit(&lanes, now), lanes.unconfirmed()), (MAX_BATCH, 0));
         for pause in [1, 2, 4, 8, 10, 10] {
-            lanes.learn("a", refused, now);
+            lanes.record("a", refused, now);
             now += Duration::from_secs(pause);
-            assert_eq!((room(&lanes, now - Duration::from_millis(1)), room(&lanes, now)), (0, 1));
+            assert_eq!((credit(&lanes, now - Duration::from_millis(1)), credit(&lanes, now)), (0, 1));
         }
-        lanes.learn("a", Tally { broken: 1, ..Tally::default() }, now);
-        assert_eq!(room(&lanes, now), 1);
-        lanes.learn("a", taken, now);
-        assert_eq!(room(&lanes, now), 2);
+        lanes.record("a", Tally { broken: 1, ..Tally::default() }, now);
+        assert_eq!(credit(&lanes, now), 1);
+        lanes.record("a", taken, now);
+        assert_eq!(credit(&lanes, now), 2);
     }
 }

@@ -1,4 +1,5 @@
-//! Queues and what they are bound to. A service declares what it consumes from, and its account may declare no more.
+//! Queues and their bindings. A service declares the queues that it consumes from, and its account may
+//! declare no more.
 
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -16,15 +17,16 @@ use super::{Topology, answered, name};
 /// above any plausible number of restarts, below forever.
 const DELIVERY_LIMIT: u32 = 100;
 
-/// RabbitMQ 3.10 forgets a quorum queue, with what is in it, that was declared less than a second before the broker was killed.
+/// RabbitMQ 3.10 loses a quorum queue with its content if it was declared less than a second before the
+/// broker was killed.
 const SETTLES_IN: Duration = Duration::from_millis(1500);
 
 /// For declaring what is used: a quorum queue has to find its leader first.
 const DECLARE_DEADLINE: Duration = Duration::from_secs(10);
 
 impl Topology {
-    /// Declares and names the queue that hands an event back to `consumer` after `seconds`. The first time, it
-    /// gets a while to settle before anything is entrusted to it.
+    /// Declares and names the queue that returns an event to `consumer` after `seconds`. The first time, it
+    /// gets a while to settle before an event goes there.
     ///
     /// Earlier releases called theirs `retry.1s` and had it answer by the default exchange.
     pub(crate) async fn retry_queue(
@@ -38,11 +40,11 @@ impl Topology {
         if known().contains(&queue) {
             return Ok(queue);
         }
-        let mut arguments = dead_lettering(&self.aside(consumer), &self.queue(consumer));
+        let mut arguments = dead_lettering(&self.dead_letter_exchange(consumer), &self.queue(consumer));
         arguments.insert("x-message-ttl".into(), AMQPValue::LongLongInt(i64::from(seconds) * 1000));
         declare_queue(connection, &queue, arguments).await?;
         let channel = connection.create_channel().await?;
-        bind(&channel, &queue, &self.aside(consumer), &queue).await?;
+        bind(&channel, &queue, &self.dead_letter_exchange(consumer), &queue).await?;
         channel.close(200, "done".into()).await?;
         tokio::time::sleep(SETTLES_IN).await;
         known().insert(queue.clone());
@@ -68,8 +70,8 @@ impl Topology {
     pub(crate) async fn declare(&self, connection: &Connection, consumer: &str) -> anyhow::Result<()> {
         let queue = self.queue(consumer);
         let declare = async {
-            let (dead, aside) = (self.dead_letters(consumer), self.aside(consumer));
-            let mut arguments = dead_lettering(&aside, &dead);
+            let (dead, exchange) = (self.dead_letters(consumer), self.dead_letter_exchange(consumer));
+            let mut arguments = dead_lettering(&exchange, &dead);
             arguments.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(i64::from(DELIVERY_LIMIT)));
             declare_queue(connection, &queue, arguments).await?;
             let channel = connection.create_channel().await?;
@@ -78,11 +80,11 @@ impl Topology {
                     bind(&channel, &queue, &self.exchange(), kind).await?;
                 }
             }
-            declare_exchange(&channel, &aside, ExchangeKind::Direct).await?;
-            bind(&channel, &queue, &aside, &queue).await?;
-            // The last: who publishes takes it as a sign that all is bound.
+            declare_exchange(&channel, &exchange, ExchangeKind::Direct).await?;
+            bind(&channel, &queue, &exchange, &queue).await?;
+            // The last: publishers take it as a sign that all is bound.
             declare_queue(connection, &dead, quorum()).await?;
-            bind(&channel, &dead, &aside, &dead).await?;
+            bind(&channel, &dead, &exchange, &dead).await?;
             channel.close(200, "done".into()).await
         };
         let declared = tokio::time::timeout(DECLARE_DEADLINE, declare).await;
@@ -90,10 +92,10 @@ impl Topology {
         declared.with_context(|| format!("declaring {queue} failed"))
     }
 
-    /// Whether `consumer` has declared its queues. That they are bound to what it gets is its affair.
+    /// Whether `consumer` has declared its queues. The bindings are its own affair.
     pub(crate) async fn declared(&self, connection: &Connection, consumer: &str) -> anyhow::Result<bool> {
         let queue = self.queue(consumer);
-        let look = async {
+        let check = async {
             for queue in [&queue, &self.dead_letters(consumer)] {
                 if !exists(connection.create_channel().await?, Named::Queue(queue)).await? {
                     return lapin::Result::Ok(false);
@@ -101,7 +103,7 @@ impl Topology {
             }
             Ok(true)
         };
-        let found = tokio::time::timeout(DECLARE_DEADLINE, look).await;
+        let found = tokio::time::timeout(DECLARE_DEADLINE, check).await;
         Ok(found.with_context(|| format!("{queue} does not answer"))??)
     }
 }
@@ -111,7 +113,7 @@ enum Named<'a> {
     Queue(&'a str),
 }
 
-/// Asks, which takes no right. The channel is used up.
+/// A passive declaration, which needs no right. The channel is used up.
 async fn exists(channel: Channel, what: Named<'_>) -> lapin::Result<bool> {
     let found = match what {
         Named::Exchange(exchange) => {
@@ -134,8 +136,8 @@ async fn exists(channel: Channel, what: Named<'_>) -> lapin::Result<bool> {
 }
 
 fn is_missing(error: &lapin::Error) -> bool {
-    matches!(error.kind(), ErrorKind::ProtocolError(told)
-        if *told.kind() == AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND))
+    matches!(error.kind(), ErrorKind::ProtocolError(refusal)
+        if *refusal.kind() == AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND))
 }
 
 async fn declare_exchange(channel: &Channel, exchange: &str, kind: ExchangeKind) -> lapin::Result<()> {
@@ -143,7 +145,8 @@ async fn declare_exchange(channel: &Channel, exchange: &str, kind: ExchangeKind)
     channel.exchange_declare(name(exchange), kind, options, FieldTable::default()).await
 }
 
-/// Takes one that is there as it is: a release before may have made it with other arguments, which a queue keeps.
+/// Takes an existing one as it is: an earlier release may have made it with other arguments, which a queue
+/// keeps.
 async fn declare_queue(connection: &Connection, queue: &str, arguments: FieldTable) -> lapin::Result<()> {
     if exists(connection.create_channel().await?, Named::Queue(queue)).await? {
         return Ok(());

@@ -1,4 +1,4 @@
-//! A service that notes what it applies, on a database and in a broker namespace of its own.
+//! A service that records the events that it applies, on a database and in a broker namespace of its own.
 
 #![allow(dead_code, reason = "not every test needs all of it")]
 
@@ -36,9 +36,9 @@ pub fn behind(proxy: &Proxy) -> String {
     at(proxy.address)
 }
 
-/// Notes every event it applies; refuses the odd ones while told to.
+/// Records every event it applies; refuses the odd ones while `refuse` is set.
 #[derive(Clone, Default)]
-pub struct Notes {
+pub struct Applied {
     pub refuse: Arc<AtomicBool>,
     pub fail: Arc<AtomicBool>,
     /// Every event takes longer than a statement may; or only the odd ones.
@@ -49,7 +49,7 @@ pub struct Notes {
 
 pub const BAD: i64 = 13;
 
-impl Handler for Notes {
+impl Handler for Applied {
     async fn apply(&self, connection: &mut db::Connection, events: &[Event]) -> Result<(), ApplyError> {
         self.tried.fetch_add(1, Ordering::Relaxed);
         for event in events {
@@ -79,7 +79,7 @@ pub struct Rig {
     pub database_url: String,
     pub outbox: Outbox,
     pub topology: Topology,
-    pub notes: Notes,
+    pub applied: Applied,
     pub lifecycle: Lifecycle,
 }
 
@@ -88,7 +88,7 @@ impl Rig {
         Self::start_through(&testing::amqp_url()).await
     }
 
-    /// With the broker behind another address.
+    /// With the broker at another address.
     pub async fn start_through(amqp_url: &str) -> Self {
         Self::start_as("order", amqp_url, &testing::amqp_url(), &testing::namespace()).await
     }
@@ -101,13 +101,13 @@ impl Rig {
             .execute(&pool)
             .await
             .unwrap();
-        let (outbox, notes, lifecycle) = (Outbox::new(pool.clone()), Notes::default(), Lifecycle::new());
+        let (outbox, applied, lifecycle) = (Outbox::new(pool.clone()), Applied::default(), Lifecycle::new());
         let topology = |url: &str| Topology::new(url, namespace, SUBSCRIPTIONS);
         // Tests that deliver events themselves don't say who they are.
         let own = topology(amqp_url).require_publisher(namespace == "dockside");
-        messaging::start(&lifecycle, service, own, &outbox, notes.clone());
+        messaging::start(&lifecycle, service, own, &outbox, applied.clone());
         let topology = topology(admin);
-        Self { pool, database_url: backends.database_url, outbox, topology, notes, lifecycle }
+        Self { pool, database_url: backends.database_url, outbox, topology, applied, lifecycle }
     }
 
     /// Writes an event for each version, and returns the aggregate's id.
