@@ -1,12 +1,12 @@
-//! Which modules of a crate lead back to themselves, read from the source.
+//! Finds the modules of a crate that lead back to themselves, by its source.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 type Arrows = BTreeMap<String, BTreeSet<String>>;
 
-/// The top-level modules of the crate in `folder` that can be reached from themselves, by what stands after `crate::` in
-/// the files of each. Tests do not count.
+/// The top-level modules of the crate in `folder` that can be reached from themselves, by the paths after
+/// `crate::` in the files of each. Tests do not count.
 ///
 /// # Panics
 /// when a file cannot be read.

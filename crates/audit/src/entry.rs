@@ -1,4 +1,4 @@
-//! What is written down.
+//! What is recorded.
 
 use std::collections::BTreeSet;
 
@@ -54,31 +54,31 @@ impl Entry {
         Self { actor: Some(actor.into()), ..Self::by_nobody(action, kind, Some(object.to_string())) }
     }
 
-    /// By somebody who is not known.
+    /// By somebody unknown.
     pub fn by_nobody(action: &'static str, kind: &'static str, object: Option<String>) -> Self {
         Self { actor: None, action, kind, object, changes: vec![], personal: vec![], subject: None }
     }
 
-    /// A field with what it was and what it is. Nothing is noted where both are the same.
+    /// A field with its values before and after. A field that has not changed is left out.
     pub fn field(mut self, name: &str, before: impl Serialize, after: impl Serialize) -> Self {
         self.changes.extend(change(name, &value(before), &value(after)));
         self
     }
 
-    /// A field whose values are nobody's to know.
+    /// A field whose values nobody may know.
     pub fn named(mut self, name: &str) -> Self {
         self.changes.push(json!({"field": name}));
         self
     }
 
-    /// Each field of two states of the same thing that is not the same.
+    /// Each field in which two states of the same thing differ.
     pub fn fields(mut self, before: &impl Serialize, after: &impl Serialize) -> Self {
         self.changes.extend(differences(before, after));
         self
     }
 
-    /// As [`Self::fields`], of personal values of `subject`: the row names the fields, the values go when `subject` is
-    /// forgotten.
+    /// As [`Self::fields`], for personal values of `subject`: the row names the fields, and the values are
+    /// deleted when `subject` is erased.
     pub fn personal(mut self, subject: Uuid, before: &impl Serialize, after: &impl Serialize) -> Self {
         let found = differences(before, after);
         self.changes.extend(found.iter().map(|change| json!({"field": change["field"]})));
@@ -87,7 +87,7 @@ impl Entry {
         self
     }
 
-    /// Without the personal values: of somebody who was forgotten before.
+    /// Without the personal values: they are of somebody who is erased already.
     pub fn impersonal(self) -> Self {
         Self { personal: vec![], ..self }
     }
@@ -152,7 +152,7 @@ mod tests {
     const SOMEBODY: Actor = Actor { id: Uuid::nil(), role: "staff" };
 
     #[test]
-    fn what_is_the_same_is_not_noted_and_what_is_long_is_cut() {
+    fn unchanged_fields_are_left_out_and_long_values_are_cut() {
         let long = "ü".repeat(501);
         let (before, after) = (json!({"a": 1, "b": [2], "c": "x"}), json!({"a": 1, "b": [3], "d": long}));
         let row = Entry::new(SOMEBODY, "thing.changed", "thing", "7").fields(&before, &after).finished();

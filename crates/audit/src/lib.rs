@@ -1,8 +1,9 @@
-//! Who did what: a row for each thing that staff do and for what matters to security, written in the transaction of
-//! the change. Knows no shop: a service says who acted, what it is called and what it was about.
+//! Who did what: a row for each thing that staff do and for what matters to security, written in the
+//! transaction of the change. It knows no shop: a service names the actor, the action and the object.
 //!
-//! Rows are only added, and the database holds that ([`MIGRATIONS`]). A row has ids and the names of fields, with their
-//! values before and after. Personal values are in a table of their own, which [`forget`] deletes them from.
+//! Rows are only added, and the database enforces that ([`MIGRATIONS`]). A row has ids and the names of
+//! fields, with their values before and after. Personal values are in a table of their own, from which
+//! [`forget`] deletes them.
 
 mod entry;
 pub mod list;

@@ -11,7 +11,8 @@ use crate::list::Wanted;
 /// Rows that one statement deletes.
 const BATCH: i64 = 10_000;
 
-/// Plans for the values at hand, as each filter may be absent: what is looked for decides which index is good.
+/// Plans for the actual values, as each filter may be absent: the filters that are set decide which index is
+/// good.
 const BEGIN: &str = "BEGIN READ ONLY;
     SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL enable_seqscan = off; SET LOCAL jit = off";
 
@@ -42,7 +43,7 @@ pub(crate) async fn insert(connection: &mut Connection, row: &Row) -> sqlx::Resu
 }
 
 pub(crate) async fn forget(connection: &mut Connection, people: &[Uuid]) -> sqlx::Result<()> {
-    // Sorted, so that two who forget the same wait for each other.
+    // Sorted, so that two transactions that erase the same people wait for each other and don't deadlock.
     sqlx::query!(
         "DELETE FROM audit_personal WHERE entry IN (
              SELECT entry FROM audit_personal WHERE subject = ANY($1) ORDER BY entry FOR UPDATE)",
@@ -104,7 +105,7 @@ pub(crate) async fn page(
 pub(crate) async fn sweep(pool: &Pool, days: i32) -> sqlx::Result<bool> {
     let oldest = first_id(OffsetDateTime::now_utc() - Duration::days(days.into()));
     let mut connection = pool.acquire().await?;
-    // Arrays, so that the rows are looked up by the index.
+    // Arrays, so that the index is used.
     let entries = sqlx::query!(
         "DELETE FROM audit_log WHERE id = ANY(ARRAY(
              SELECT id FROM audit_log WHERE id < $1 ORDER BY id LIMIT 10000))",

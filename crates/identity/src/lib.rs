@@ -1,5 +1,4 @@
-//! Who is asking: the access tokens that the user service signs, and what their
-//! roles may do.
+//! The caller: the access tokens that the user service signs, and what their roles may do.
 //!
 //! A role or a sign-out takes effect when the token runs out: 15 minutes at most.
 
@@ -106,7 +105,7 @@ pub struct Staff(pub User);
 pub struct Admin(pub User);
 
 impl User {
-    /// As the extractor, for one that asks for more before it looks at the parameters.
+    /// As the extractor, for an operation that checks more before it checks the parameters.
     pub async fn of<S>(parts: &Parts, state: &S) -> Result<Self, Problem>
     where
         S: Send + Sync,

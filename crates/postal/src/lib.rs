@@ -1,4 +1,4 @@
-//! Postal addresses: which parts a country needs, what its postal codes look like, and how its lines are ordered.
+//! Postal addresses: which parts a country needs, the form of its postal codes, and the order of its lines.
 //!
 //! The rules are data, `countries.tsv`; `convert.py` says where they come from.
 
@@ -70,7 +70,7 @@ pub struct Address {
 /// Characters of a phone number as it may be typed.
 const MOST_PHONE: usize = 40;
 
-/// In the order that faults are told in.
+/// In the order in which faults are reported.
 const FIELDS: [&str; 8] = ["name", "line1", "line2", "city", "region", "postal_code", "country", "phone"];
 
 impl Address {

@@ -108,7 +108,7 @@ fn lines_are_in_the_countrys_order() {
     (place.name, place.line1) = ("山田太郎".to_owned(), "世田谷区若林4-31-9".to_owned());
     place.region = Some("東京都".to_owned());
     assert_eq!(written(place), "〒154-0023 / 東京都 / 世田谷区若林4-31-9 / 山田太郎 / JAPAN");
-    // Parts that are not there leave no punctuation behind.
+    // Missing parts leave no punctuation.
     assert_eq!(written(address("US", "Cupertino", "")), "Ada Lovelace / 1 Quay / Cupertino / UNITED STATES");
 }
 

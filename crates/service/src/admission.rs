@@ -1,6 +1,6 @@
-//! How many requests a port works on at once. One more is refused at once, and
-//! costs next to nothing: a service that queues what it can't do in time does
-//! work for clients that have given up, and in the end nothing else.
+//! How many requests a port works on at once. One more is refused at once, and costs next to nothing. A
+//! service that queues more than it can do in time works for clients that have timed out, and in the end for
+//! nobody else.
 
 use std::num::NonZeroU16;
 use std::sync::Arc;
@@ -37,7 +37,8 @@ impl Admission {
         Self { places, all, port, refused }
     }
 
-    /// So many places, or all there are, to be kept until the work is done; `None`, counted, when they are not free.
+    /// The wanted number of places, or all if there are fewer, to be kept until the work is done; `None`,
+    /// counted, when they are not free.
     pub fn enter(&self, places: u32) -> Option<OwnedSemaphorePermit> {
         let place = self.places.clone().try_acquire_many_owned(places.min(self.all)).ok();
         if place.is_none() {

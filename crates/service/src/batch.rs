@@ -49,7 +49,8 @@ const IN_STEP: Duration = Duration::from_millis(250);
 const LINGER: Duration = Duration::from_millis(5);
 const LONGEST_LINGER: Duration = Duration::from_millis(20);
 
-/// Pauses after a batch that took so long, if there is much to do. Else not even for zero time, which is up to a millisecond.
+/// The pause after a batch that took this long, if there is much to do. Otherwise none, as even a zero pause
+/// may take a millisecond.
 pub async fn linger(busy: bool, took: Duration) {
     if busy {
         tokio::time::sleep(took.clamp(LINGER, LONGEST_LINGER)).await;
@@ -77,7 +78,7 @@ impl<I: Send + 'static, O: Send + 'static> Batcher<I, O> {
         Self::with(name, BATCH_DEADLINE, 1, true, process)
     }
 
-    /// The same, but a batch that takes long is left to go on beside the next ones, up to eight: for calls, of which one may
+    /// The same, but a slow batch goes on beside the next ones, up to eight: for calls, some of which may
     /// meet a peer that does not answer.
     pub fn spawn_beside<F, Fut>(name: &'static str, process: F) -> Self
     where
@@ -88,7 +89,7 @@ impl<I: Send + 'static, O: Send + 'static> Batcher<I, O> {
         Self::with(name, BATCH_DEADLINE, BESIDE, true, process)
     }
 
-    /// The same without a pause between batches: for reads, which cost little and are waited for.
+    /// The same without a pause between batches: for reads, which cost little and have callers that wait.
     pub fn spawn_reads<F, Fut>(name: &'static str, process: F) -> Self
     where
         F: Fn(Arc<Vec<I>>) -> Fut + Send + 'static,
@@ -109,7 +110,7 @@ impl<I: Send + 'static, O: Send + 'static> Batcher<I, O> {
             let mut waiting = Vec::with_capacity(MAX_BATCH);
             let mut under_way = JoinSet::new();
             while items.recv_many(&mut waiting, MAX_BATCH).await > 0 {
-                // Nobody waits for these any more; they may be asked again meanwhile.
+                // Their callers have timed out, and may ask again meanwhile.
                 waiting.retain(|(_, answer)| !answer.is_closed());
                 if waiting.is_empty() {
                     continue;
@@ -123,7 +124,7 @@ impl<I: Send + 'static, O: Send + 'static> Batcher<I, O> {
                         return tracing::error!("batch.given_up");
                     };
                     for (answer, outcome) in answers.into_iter().zip(outcomes) {
-                        // Whoever asked may have gone; the work is done all the same.
+                        // The caller may have gone; the work is done all the same.
                         let _ = answer.send(outcome);
                     }
                 });
@@ -158,7 +159,7 @@ impl<I: Send + 'static, O: Send + 'static> Batcher<I, O> {
     }
 }
 
-/// Shows how much is queued up, and counts what is refused.
+/// Measures how much is queued, and counts refusals.
 fn measure<T: Send + 'static>(name: &'static str, queue: &mpsc::Sender<T>) -> Counter<u64> {
     let (queue, labels) = (queue.downgrade(), [label("batch", name)]);
     observed("batch.queue.length", "{item}", "Items that wait for the next batch.", &labels, move || {
@@ -166,7 +167,7 @@ fn measure<T: Send + 'static>(name: &'static str, queue: &mpsc::Sender<T>) -> Co
         Some(queue.max_capacity() - queue.capacity())
     });
     observed("batch.queue.limit", "{item}", "Most items that may wait.", &labels, || Some(QUEUE));
-    let description = "Items refused, as too many waited, or given up after ten seconds.";
+    let description = "Items refused, as too many waited, or timed out after ten seconds.";
     let refused = counter("batch.refused", "{item}", description);
     refused.add(0, &labels);
     refused

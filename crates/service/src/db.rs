@@ -1,4 +1,4 @@
-//! PostgreSQL: connections on which nothing waits for ever, the server that takes writes, and migrations that
+//! PostgreSQL: connections with a limit for every wait, the server that takes writes, and migrations that
 //! several replicas may run at once.
 
 mod address;
@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use connection::{Connection, Transaction, begin, begin_with};
 pub(crate) use errors::outcome_unknown;
-pub use errors::{Defect, Kind, given_up, is_transient, kind, money, timed_out, violated_constraint};
+pub use errors::{Defect, Kind, abandoned, is_transient, kind, money, timed_out, violated_constraint};
 pub use pool::Pool;
 
 use crate::config::{Backends, Pooler};
@@ -78,8 +78,8 @@ pub async fn open(config: &Backends, schema: &str, migrators: &[&Migrator]) -> a
 
 /// Takes an advisory lock, so that one replica migrates and the others wait.
 ///
-/// A statement that does not get its lock at once gives up and comes again later. While it waits, say for a
-/// backup to end, everybody who came after it would wait too.
+/// A statement that does not get its lock at once fails and is tried again later. While it waits, for example
+/// for a backup to end, everybody who came after it would wait too.
 async fn migrate(server: &Server, migrator: &Migrator) -> anyhow::Result<()> {
     let migrator = of_any_version(migrator);
     let started = Instant::now();
@@ -97,7 +97,7 @@ async fn migrate(server: &Server, migrator: &Migrator) -> anyhow::Result<()> {
         match migrated {
             Ok(()) => return Ok(()),
             Err(error) if may_come_again(&error) => {
-                // Said each time: a migration that waits for hours is to be seen.
+                // Logged each time: a migration that waits for hours must be visible.
                 tracing::warn!(%error, again_in = ?pause, "db.migration_waits");
             }
             Err(error) => return Err(error.into()),
@@ -115,7 +115,7 @@ fn may_come_again(error: &MigrateError) -> bool {
     }
 }
 
-/// Ends when another server has taken over, or none could be reached three times in a row.
+/// Ends when another server has taken over, or when none was reached three times in a row.
 async fn lost(server: &Server, retired: &CancellationToken) {
     let mut failures = 0;
     while failures < 3 && !retired.is_cancelled() {
@@ -137,8 +137,8 @@ fn of_any_version(migrator: &Migrator) -> Migrator {
     patient
 }
 
-/// A connection, and what is cancelled when its server is replaced. Of several hosts one may be about to take over, as
-/// when the primary has just gone: that is waited for like a database that comes up.
+/// A connection, and what is cancelled when its server is replaced. Of several hosts one may be about to take
+/// over from a primary that is gone. It waits for that as for a database that starts.
 async fn connect_patiently(server: &Server) -> anyhow::Result<(PgConnection, CancellationToken)> {
     let started = Instant::now();
     let mut standby_met: Option<Instant> = None;
@@ -186,8 +186,8 @@ pub async fn primary(setting: &'static str, url: &str) -> anyhow::Result<PgConne
 }
 
 impl Pool {
-    /// A connection of its own for LISTEN, to the server itself: no pooler passes notifications on. It can be opened
-    /// for five seconds, and its user looks to it that it is alive.
+    /// A connection of its own for LISTEN, to the server itself: no pooler passes notifications on. Opening
+    /// it may take five seconds, and its user checks that it is alive.
     pub async fn listener(&self) -> sqlx::Result<PgListener> {
         let (connection, _) = self.direct().open().await?;
         drop(connection);

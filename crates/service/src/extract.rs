@@ -35,8 +35,8 @@ impl<T: Serialize> axum::response::IntoResponse for Json<T> {
     }
 }
 
-/// A body that is read but not yet looked at, for handlers that check
-/// something else first (404 comes before 422).
+/// A body that is read but not yet parsed, for handlers that check something else first (404 comes before
+/// 422).
 #[derive(Debug)]
 pub struct Body {
     content_type: Option<String>,

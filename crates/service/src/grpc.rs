@@ -31,13 +31,14 @@ type Traced = tower::layer::util::Stack<
     tower::layer::util::Identity,
 >;
 
-/// A client that does not look its peer's name up again sends all calls to one replica. That its connection ends now and
-/// then, between calls, lets it find others.
+/// A client that does not resolve its peer's name again sends all calls to one replica. Connections end from
+/// time to time, between calls, so that it finds others.
 const CONNECTION_AGE: Duration = Duration::from_secs(60);
 
-/// A connection, idle or not, whose peer doesn't answer a ping (HTTP/2's own, RFC 9113, section 6.7) is ended, and the
-/// next call makes a new one. TCP alone would not tell for a quarter of an hour that a peer is gone, and never that it
-/// is frozen. Clients ask for little: later calls fail until the answer is due. Servers can wait.
+/// A connection, idle or not, whose peer doesn't answer a ping (HTTP/2's own, RFC 9113, section 6.7) is
+/// ended, and the next call makes a new one. TCP alone would take a quarter of an hour to notice that a peer
+/// is gone, and would never notice that it is frozen. For a client the answer is due soon, as calls fail
+/// until then. Servers can wait.
 const PING_EVERY: Duration = Duration::from_secs(2);
 const CLIENT_ANSWERS_IN: Duration = Duration::from_secs(10);
 
@@ -81,7 +82,7 @@ async fn admit(request: HttpRequest, next: Next, admission: &Admission, served: 
     let (method, begun) = (method(request.uri().path()).to_owned(), Instant::now());
     let response = next.run(request).await;
     let (code, took) = (code_of(response.headers()), begun.elapsed());
-    // What a client made up is no label; only that is unimplemented.
+    // A client may invent a method, which is no label; only such calls are unimplemented.
     let known: &str = if code == Code::Unimplemented { "_OTHER" } else { &method };
     served.record(known, code_name(code), took.as_secs_f64());
     tracing::info!(

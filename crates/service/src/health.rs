@@ -31,8 +31,8 @@ impl Health {
         Self { state: AtomicU8::new(STARTING), pool: OnceLock::new(), watchdog }
     }
 
-    /// From here on readiness follows the database of `pool`, not whether there is a free connection: that requests
-    /// wait for one doesn't mean that the database is away.
+    /// From here on readiness follows the database of `pool`, not whether there is a free connection:
+    /// requests that wait for one don't mean that the database is away.
     pub fn ready(&self, pool: &Pool) {
         self.set_ready(Some(pool.clone()));
     }

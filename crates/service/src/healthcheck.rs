@@ -74,7 +74,7 @@ mod tests {
 
     use super::*;
 
-    /// What `ask` makes of a server that writes `answer` and then closes, or for `None` stays silent.
+    /// The result of `ask` for a server that writes `answer` and then closes, or for `None` stays silent.
     fn outcome(answer: Option<&'static str>) -> anyhow::Result<()> {
         let server = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = server.local_addr().unwrap();
@@ -85,7 +85,7 @@ mod tests {
             if let Some(answer) = answer {
                 stream.write_all(answer.as_bytes()).unwrap();
             } else {
-                // Until the other side gives up.
+                // Until the other side closes.
                 assert_eq!(stream.read(&mut [0; 1]).unwrap(), 0);
             }
             String::from_utf8(request[..length].to_vec()).unwrap()

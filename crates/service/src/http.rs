@@ -2,7 +2,7 @@
 //! end when the service stops, the limit of requests in work, writes that outlive their client, request id, span and
 //! metrics, problem documents' finish, panics, body limit.
 //!
-//! Slow clients are the edge's to cut: hyper's header time-out is not set here.
+//! Slow clients are cut off by the edge: hyper's header time-out is not set here.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -24,7 +24,7 @@ use crate::{Problem, detached, telemetry};
 /// JSON bodies may be this long, in bytes.
 pub const BODY_LIMIT: usize = 1024 * 1024;
 
-/// A place among the requests in work has room for so much of a body, in bytes.
+/// Bytes of a body that one place among the requests in work pays for.
 const PLACE_BYTES: usize = 64 * 1024;
 
 /// Characters of a path that are logged: it is the client's.
@@ -159,7 +159,7 @@ async fn observe(
     let route = route.unwrap_or_else(|| "unmatched".to_owned());
     let path = request.uri().path().to_owned();
     let request_id = callers_id(request.headers());
-    // A page tells it, and it goes on with calls to others.
+    // The client sees it in a page, and goes on with calls to other services.
     request.headers_mut().insert(X_REQUEST_ID.clone(), request_id.clone());
     let signed_in = request.headers().contains_key(header::AUTHORIZATION);
 
@@ -250,7 +250,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_takes_room_for_the_body_that_will_be_in_memory() {
+    fn a_request_takes_places_for_the_body_that_will_be_in_memory() {
         let with = |name: HeaderName, value: &'static str| {
             places(&HeaderMap::from_iter([(name, HeaderValue::from_static(value))]))
         };

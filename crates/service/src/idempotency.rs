@@ -1,8 +1,8 @@
-//! Idempotency-Keys of requests whose whole work is one transaction of ours.
+//! Idempotency-Keys of requests whose whole work is one transaction in our database.
 //!
-//! One transaction writes the effect, its answer and the key. A request that is repeated because its answer was lost
-//! gets that answer and changes nothing, and one that died has left no key. (A request that calls other services too
-//! needs more.)
+//! One transaction writes the effect, its answer and the key. A request that is repeated because its answer
+//! was lost gets that answer and changes nothing. A request that died has left no key. (A request that also
+//! calls other services needs more.)
 //!
 //! The service's schema has the table `idempotency_keys`.
 
@@ -83,7 +83,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// `body` is what is asked for, as it was understood: white space doesn't matter, what the path names does.
+    /// `body` is the request in its parsed form, and what the path names: white space doesn't matter.
     pub fn new(
         user: Uuid,
         operation: &'static str,
@@ -94,11 +94,11 @@ impl Request {
         Ok(Self { user, operation, key, body_hash: digest(&SHA256, &body).as_ref().to_vec() })
     }
 
-    /// The answer that the key has, which is given once the transaction is committed; without one the key is this
+    /// The answer that the key has; give it once the transaction is committed. Without one the key is this
     /// transaction's until it ends. Always `None` without a key.
     pub async fn earlier(&self, transaction: &mut Connection) -> Result<Option<Answer>, KeyError> {
         let Some(key) = &self.key else { return Ok(None) };
-        // Not waited for, so that no connection is held by a request that only repeats another.
+        // Not waited for, so that a request that only repeats another one holds no connection.
         let free: bool = sqlx::query_scalar("SELECT pg_try_advisory_xact_lock($1)")
             .bind(self.lock(key))
             .fetch_one(&mut *transaction)
@@ -106,9 +106,9 @@ impl Request {
         if !free {
             return Err(KeyError::InProgress);
         }
-        // In a statement of its own, which sees what whoever had the lock has written.
-        // It writes something itself, so that who commits this transaction waits behind the answer's: a failover
-        // can then no longer take it away.
+        // A statement of its own sees what the former holder of the lock has written. It writes something
+        // itself, so that the commit of this transaction waits for the answer's: a failover can then no
+        // longer take it away.
         let sql =
             "SELECT body_hash, status, headers, body, pg_logical_emit_message(true, 'dockside', '')::text
                    FROM idempotency_keys WHERE user_id = $1 AND operation = $2 AND key = $3";
@@ -142,7 +142,7 @@ impl Request {
             .bind(&answer.body)
             .execute(transaction)
             .await?;
-        // Can't be while the lock is held; if it were, the effect must not happen twice.
+        // Impossible while the lock is held; if it happened, the effect must not happen twice.
         if stored.rows_affected() == 1 { Ok(()) } else { Err(KeyError::InProgress) }
     }
 
@@ -169,12 +169,12 @@ impl Answer {
         Ok(Self { status: StatusCode::CREATED, headers: Vec::new(), body, replayed: false })
     }
 
-    /// That it was done, where a repeated request is answered with what is there by then.
+    /// Marks the request as done, where a repeated one is answered with the present state.
     pub fn done() -> Self {
         Self { status: StatusCode::NO_CONTENT, headers: Vec::new(), body: String::new(), replayed: false }
     }
 
-    /// A refusal that stays, however often it is asked for: nothing was changed.
+    /// A refusal that is final, however often it is asked for: nothing was changed.
     pub fn refused(problem: &Problem) -> Result<Self, Problem> {
         let body = serde_json::to_string(problem).map_err(|_| Problem::internal())?;
         Ok(Self { status: problem.status, headers: Vec::new(), body, replayed: false })
@@ -205,7 +205,7 @@ impl IntoResponse for Answer {
     }
 }
 
-/// Deletes up to 10,000 keys that are past their life; true when there may be more.
+/// Deletes up to 10,000 expired keys; true when there may be more.
 pub async fn sweep(connection: &mut Connection) -> sqlx::Result<bool> {
     let sql = "DELETE FROM idempotency_keys WHERE (user_id, operation, key) IN (
                    SELECT user_id, operation, key FROM idempotency_keys

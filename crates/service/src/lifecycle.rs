@@ -24,15 +24,15 @@ use crate::healthcheck;
 use crate::telemetry;
 use crate::watchdog::{Pulse, Watchdog};
 
-/// Between letting no new connection in and stopping: time for the last one to
-/// complete its handshake and to send its request. Under one second, after which
-/// whoever was not let in knocks again and is to find the port closed.
+/// Between letting no new connection in and stopping: time for the last client to complete its handshake and
+/// to send its request. It is under one second: then a client that was not let in tries again, and should
+/// find the port closed.
 const LAST_ARRIVALS: Duration = Duration::from_millis(750);
 
 /// How long a worker may be without movement: several times its longest step.
 const WATCHDOG: Duration = Duration::from_secs(60);
 
-/// A running service's tasks, and how they are told to stop.
+/// A running service's tasks, and how they are stopped.
 #[derive(Clone)]
 pub struct Lifecycle {
     closing: CancellationToken,
@@ -43,7 +43,7 @@ pub struct Lifecycle {
     watchdog: Arc<Watchdog>,
 }
 
-/// Writes to standard error, if that takes what is written at once: whoever reads it may be what everything waits for.
+/// Writes to standard error, unless that would block: whoever reads it may be what everything waits for.
 fn say(text: &'static str) {
     let (done, written) = std::sync::mpsc::channel();
     let write = move || {
@@ -100,12 +100,12 @@ impl Lifecycle {
         this
     }
 
-    /// Whether a task has ended by itself or stopped moving, so that the process is to end.
+    /// Whether a task has ended by itself or stopped moving, so that the process has to end.
     pub fn has_failed(&self) -> bool {
         self.failed.is_cancelled()
     }
 
-    /// As [`Self::spawn`], for a loop that says by its [`Pulse`] that it goes on.
+    /// As [`Self::spawn`], for a loop that shows by its [`Pulse`] that it goes on.
     pub fn spawn_worker<F>(&self, name: &'static str, worker: impl FnOnce(Pulse) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -151,7 +151,7 @@ impl Lifecycle {
         self.health.clone()
     }
 
-    /// Runs a task that is to live until [`Self::stopping`].
+    /// Runs a task that lives until [`Self::stopping`].
     pub fn spawn(&self, name: &'static str, task: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
         let (stop, failed) = (self.stop.clone(), self.failed.clone());
         let task = tokio::spawn(task.instrument(tracing::info_span!("task", task.name = name)));
@@ -205,8 +205,8 @@ struct Signals {
 }
 
 impl Signals {
-    /// From here on they no longer end the process by themselves; as the first
-    /// process of a container it would not even notice them.
+    /// From here on they no longer end the process by themselves; the first process of a container would
+    /// otherwise ignore them.
     fn listen() -> anyhow::Result<Self> {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
@@ -219,7 +219,7 @@ impl Signals {
     }
 }
 
-/// A service's `main`: settings, telemetry, `start`, then run until told to stop.
+/// A service's `main`: settings, telemetry, `start`, then run until a signal.
 /// `<service> healthcheck` asks the running one whether it is ready instead.
 pub fn run<C, S, F>(name: &'static str, process: impl Fn(&C) -> &Process, start: S) -> ExitCode
 where

@@ -1,7 +1,8 @@
 //! A service's OpenAPI 3.1 document, made from its routes.
 //!
-//! A handler's `#[utoipa::path]` says what is its own, the codes of its own problems among it (`x-problems`). What
-//! follows from the kind of operation is added here: a body can be malformed, a token missing, a path lead nowhere.
+//! A handler's `#[utoipa::path]` describes what is special about it, with the codes of its own problems
+//! (`x-problems`). What follows from the kind of operation is added here: a body can be malformed, a token
+//! missing, a path lead nowhere.
 
 pub mod schema;
 
@@ -50,15 +51,16 @@ fn describe_inline(value: &mut Value) {
     let Value::Object(fields) = value else {
         return value.as_array_mut().into_iter().flatten().for_each(describe_inline);
     };
-    let notes = |name: &String| matches!(name.as_str(), "type" | "description" | "default");
-    if let Some([schema, note]) = fields.get_mut("allOf").and_then(Value::as_array_mut).map(Vec::as_mut_slice)
-        && let (Value::Object(schema), Value::Object(note)) = (schema, note)
-        && note.len() > 1
-        && note.get("type").is_some_and(|kind| kind == "object")
-        && note.keys().all(notes)
+    let annotations = |name: &String| matches!(name.as_str(), "type" | "description" | "default");
+    if let Some([schema, annotation]) =
+        fields.get_mut("allOf").and_then(Value::as_array_mut).map(Vec::as_mut_slice)
+        && let (Value::Object(schema), Value::Object(annotation)) = (schema, annotation)
+        && annotation.len() > 1
+        && annotation.get("type").is_some_and(|kind| kind == "object")
+        && annotation.keys().all(annotations)
     {
-        note.remove("type");
-        schema.append(note);
+        annotation.remove("type");
+        schema.append(annotation);
         let schema = std::mem::take(schema);
         fields.remove("allOf");
         fields.extend(schema);

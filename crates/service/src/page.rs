@@ -79,8 +79,8 @@ fn references<T: ToSchema>() -> Array {
 }
 
 impl<T> Page<T> {
-    /// From up to `limit + 1` rows: the one too many only tells that there is
-    /// a next page. `key` gives the sort values of an item, unique together.
+    /// From up to `limit + 1` rows: the additional one only shows that there is a next page. `key` gives the
+    /// sort values of an item, unique together.
     pub fn new<K: Serialize>(mut rows: Vec<T>, limit: i64, key: impl Fn(&T) -> K) -> Self {
         let limit = usize::try_from(limit).unwrap_or(0);
         let more = rows.len() > limit;

@@ -1,8 +1,9 @@
-//! Query parameters that an operation does not have: a filter with a slip in its name must not list everything.
+//! Refuses query parameters that an operation does not have: a filter with a misspelt name must not list
+//! everything.
 //!
-//! Which there are, the OpenAPI document says. A name that ends in `.NAME` stands for all that begin like it. Who may
-//! not ask at all hears that first (401, 403), so an operation for those who are signed in is refused by
-//! whoever knows who is asking, by [`refuse_unknown`].
+//! The OpenAPI document says which there are. A name that ends in `.NAME` stands for all with the same
+//! beginning. A caller who may not call at all gets that error first (401, 403). So the operations for
+//! signed-in callers refuse parameters once the caller is known, by [`refuse_unknown`].
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -26,7 +27,7 @@ struct Operation {
     is_open: bool,
 }
 
-/// What is wrong with the parameters, for whoever finds out who is asking.
+/// The errors of the parameters, for the code that authenticates the caller.
 #[derive(Clone)]
 struct Refusal(Problem);
 
@@ -59,13 +60,13 @@ impl Known {
     }
 }
 
-/// Lets a request through whose parameters there are.
+/// Passes a request whose parameters exist.
 pub(crate) async fn check(known: Arc<Known>, mut request: Request, next: Next) -> Response {
     if request.uri().query().is_none_or(str::is_empty) {
         return next.run(request).await;
     }
     let Some(operation) = known.operation(&request) else { return next.run(request).await };
-    // What can't be read at all is for whoever reads it.
+    // A query that can't be parsed is refused by the code that parses it.
     let given = Query::<Vec<(String, String)>>::try_from_uri(request.uri());
     let given = given.map(|Query(given)| given).unwrap_or_default();
     let unknown = given.iter().filter(|(name, _)| !operation.has(name));
@@ -81,7 +82,7 @@ pub(crate) async fn check(known: Arc<Known>, mut request: Request, next: Next) -
     next.run(request).await
 }
 
-/// 422 when the request has parameters that there are not.
+/// 422 when the request has parameters that don't exist.
 pub fn refuse_unknown(parts: &Parts) -> Result<(), Problem> {
     match parts.extensions.get::<Refusal>() {
         Some(Refusal(problem)) => Err(problem.clone()),

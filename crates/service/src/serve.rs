@@ -20,9 +20,9 @@ use crate::{Lifecycle, grpc, health, http};
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1024;
 
-/// Bound ports, before the service is ready: a start that fails on a taken port
-/// fails at once. The admin port answers already; the other two refuse
-/// connections, so that who finds this replica too early goes to another.
+/// Bound ports, before the service is ready: a start that fails on a taken port fails at once. The admin port
+/// answers already; the other two refuse connections, so that a client that finds this replica too early goes
+/// to another.
 pub struct Ports {
     http: TcpSocket,
     grpc: TcpSocket,
@@ -114,9 +114,8 @@ pub fn site(
     Ok(address)
 }
 
-/// Ends when a port's server is to stop, having served those who came last:
-/// closing a port resets connections that wait to be accepted, whatever they have
-/// sent, and hyper cuts those that have not sent anything yet.
+/// Ends when a port's server has to stop, once the last clients are served: closing a port resets connections
+/// that wait to be accepted, whatever they have sent, and hyper cuts those that have not sent anything yet.
 fn last_served(port: &TcpListener, lifecycle: &Lifecycle) -> impl Future<Output = ()> + use<> {
     let port = SockRef::from(port).try_clone();
     let (closing, stopping) = (lifecycle.closing(), lifecycle.stopping());
@@ -130,9 +129,9 @@ fn last_served(port: &TcpListener, lifecycle: &Lifecycle) -> impl Future<Output 
     }
 }
 
-/// Makes a port ignore who wants to connect, while handshakes under way go on.
-/// To be ignored is better than to be reset: the client knows that it has sent
-/// nothing, and comes to a closed port, or another replica, a second later.
+/// Makes a port ignore new connections, while handshakes under way go on. To be ignored is better than to be
+/// reset: the client knows that it has sent nothing, and comes to a closed port, or another replica, a second
+/// later.
 #[cfg(target_os = "linux")]
 fn let_nobody_in(port: &Socket) -> io::Result<()> {
     use socket2::SockFilter;
@@ -153,8 +152,8 @@ fn let_nobody_in(_: &Socket) -> io::Result<()> {
 /// Nagle's algorithm would hold an answer's last part back for a delayed
 /// acknowledgement: 40 ms a call.
 ///
-/// And a client that is gone without a packet is noticed: its connection, and perhaps its stream of events, would
-/// stay for ever.
+/// It also notices a client that has vanished: otherwise its connection, and perhaps its stream of events,
+/// would stay for ever.
 fn tune(stream: &mut TcpStream) {
     if let Err(error) = stream.set_nodelay(true).and_then(|()| notice_loss(&*stream)) {
         tracing::debug!(%error, "http.socket_not_tuned");

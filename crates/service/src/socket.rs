@@ -1,4 +1,4 @@
-//! TCP sockets that notice when their peer is gone without a packet.
+//! TCP sockets that notice when their peer has vanished.
 
 use std::io;
 use std::time::Duration;
@@ -6,8 +6,9 @@ use std::time::Duration;
 use hyper_util::client::legacy::connect::HttpConnector;
 use socket2::{SockRef, TcpKeepalive};
 
-/// How long an idle connection stays unasked, and how long a question or anything else that was sent may be without an
-/// acknowledgement. Linux alone would ask after two hours, and send again for a quarter of one.
+/// How long an idle connection is not probed, and how long a probe or anything else that was sent may be
+/// without an acknowledgement. Linux alone would probe after two hours, and send again for a quarter of an
+/// hour.
 pub(crate) const ASK_AFTER: Duration = Duration::from_secs(3);
 pub(crate) const ASK_EVERY: Duration = Duration::from_secs(2);
 const GIVE_UP_AFTER: Duration = Duration::from_secs(6);
@@ -69,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernel_asks_an_idle_peer_and_gives_up_what_nobody_acknowledges() {
+    fn the_kernel_probes_an_idle_peer_and_drops_what_nobody_acknowledges() {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let stream = std::net::TcpStream::connect(port.local_addr().unwrap()).unwrap();
         notice_loss(&stream).unwrap();
@@ -87,9 +88,9 @@ mod tests {
     }
 
     fn notices_loss(socket: &SockRef) {
-        let told =
+        let options =
             (socket.keepalive().ok(), socket.tcp_keepalive_time().ok(), socket.tcp_keepalive_interval().ok());
-        assert_eq!(told, (Some(true), Some(ASK_AFTER), Some(ASK_EVERY)));
+        assert_eq!(options, (Some(true), Some(ASK_AFTER), Some(ASK_EVERY)));
         assert_eq!(socket.tcp_user_timeout().ok(), Some(Some(GIVE_UP_AFTER)));
     }
 }

@@ -95,8 +95,8 @@ fn is_traced(metadata: &Metadata<'_>) -> bool {
     *metadata.level() <= least && !metadata.target().starts_with("lapin")
 }
 
-/// Makes `span` a child of the trace that a client from outside names. Its trace state and baggage are not taken: what
-/// somebody outside wrote is not passed on. Whether the trace is kept is decided here ([`sampler`]).
+/// Makes `span` a child of the trace that an outside client names. Its trace state and baggage are not taken:
+/// what an outsider wrote is not passed on. Whether the trace is kept is decided here ([`sampler`]).
 pub fn continue_from_outside(span: &Span, carrier: &dyn Extractor) {
     continue_traceparent(span, carrier.get("traceparent"));
 }

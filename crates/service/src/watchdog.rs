@@ -1,9 +1,9 @@
 //! Notices a background worker that has stopped moving.
 //!
-//! Each worker says once a pass that it goes on, whatever came of the pass: a call that ended by its deadline is
-//! movement too, so an outage of the database, however long, restarts nothing. A worker that says nothing for
-//! the limit makes the process not ready, and after twice as long ends it, so that another
-//! process takes over its work. A thread watches whether tasks run at all.
+//! Each worker reports once a pass that it goes on, whatever the result of the pass. A call that ended by its
+//! deadline is movement too, so an outage of the database, however long, restarts nothing. A worker that is
+//! silent for the limit makes the process not ready. After twice as long the watchdog ends the process, so
+//! that another one takes over its work. A thread watches whether tasks run at all.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 const TICK: Duration = Duration::from_secs(1);
 
-/// By which a worker says that it goes on.
+/// The means by which a worker reports that it goes on.
 #[derive(Clone, Debug)]
 pub struct Pulse(Arc<Worker>);
 
@@ -40,7 +40,7 @@ impl Pulse {
         idle.await
     }
 
-    /// One that nobody looks at: for tests.
+    /// One that nobody watches: for tests.
     pub fn unwatched() -> Self {
         Self(Arc::new(Worker::new("test")))
     }
@@ -185,7 +185,7 @@ mod tests {
             tokio::spawn(async move { barking.bark().await });
             tokio::time::sleep(Duration::from_secs(5)).await;
             assert!(end.try_recv().is_err());
-            // As a task does that never comes to an await.
+            // As a task that never reaches an await.
             assert!(end.recv_timeout(Duration::from_secs(10)).is_ok());
         });
     }

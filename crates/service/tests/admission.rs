@@ -1,4 +1,4 @@
-//! A port works on so many requests at once and refuses one more at once; and what is made again is bounded.
+//! A port works on a limited number of requests and refuses one more at once; and repeated calls are bounded.
 
 #![allow(clippy::unwrap_used, reason = "a test's helper may panic as the test may")]
 
@@ -117,18 +117,18 @@ async fn one_request_too_many_is_refused_at_once_and_streams_and_probes_do_not_c
 }
 
 #[tokio::test]
-async fn a_write_keeps_its_place_when_its_client_hangs_up_and_a_read_gives_it_up() {
+async fn a_write_keeps_its_place_when_its_client_hangs_up_and_a_read_frees_it() {
     let (_lifecycle, Addresses { http, .. }, gate) = start();
     let url = format!("http://{http}/work");
-    // Given up by their clients after a moment.
+    // Cancelled by their clients after a moment.
     let hasty = client(Duration::from_millis(100));
-    let mut given_up = JoinSet::new();
+    let mut cancelled = JoinSet::new();
     for _ in 1..AT_ONCE {
-        given_up.spawn(hasty.post(&url).send());
+        cancelled.spawn(hasty.post(&url).send());
     }
-    given_up.spawn(hasty.get(&url).send());
+    cancelled.spawn(hasty.get(&url).send());
     gate.begun(AT_ONCE as u32).await;
-    assert!(given_up.join_all().await.iter().all(Result::is_err));
+    assert!(cancelled.join_all().await.iter().all(Result::is_err));
 
     // The place of the one that read is free again, those of the writes are not.
     let last = testing::eventually("a place to come free", async || {

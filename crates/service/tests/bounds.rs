@@ -67,7 +67,7 @@ fn services_reach_the_database_by_connections_with_deadlines_only() {
 }
 
 #[test]
-fn the_check_finds_what_it_looks_for() {
+fn the_check_finds_violations() {
     assert_eq!(
         unbounded("let x = 1;\n    let c: PgConnection = y;\n// PgPool\n"),
         [(2, "let c: PgConnection = y;")]

@@ -1,4 +1,5 @@
-//! PostgreSQL goes away and comes back: readiness follows it, liveness does not, and requests are told to come again.
+//! PostgreSQL goes away and comes back: readiness follows it, liveness does not, and requests are refused for
+//! now.
 
 #![allow(clippy::unwrap_used, reason = "a test's helper may panic as the test may")]
 
@@ -112,7 +113,7 @@ async fn ask(client: &Client, url: &str, limit: Duration) -> Response {
 }
 
 /// Within 1.5 s: to come again in a second.
-async fn told_to_come_again(client: &Client, url: &str) {
+async fn refused_for_now(client: &Client, url: &str) {
     let answer = ask(client, url, Duration::from_millis(1500)).await;
     assert_eq!((answer.status().as_u16(), answer.headers()["retry-after"].to_str().unwrap()), (503, "1"));
     let problem: Problem = answer.json().await.unwrap();
@@ -139,7 +140,7 @@ async fn readiness_follows_the_database_and_liveness_does_not() {
         assert_eq!(ask(&client, &api, prompt).await.text().await.unwrap(), "1");
         way.close().await;
         becomes(503).await;
-        told_to_come_again(&client, &api).await;
+        refused_for_now(&client, &api).await;
         assert_eq!((status("livez").await, status("startupz").await), (200, 200));
         assert_eq!(status("readyz").await, 503, "as long as it is away");
         way.open_again().await;
@@ -185,7 +186,7 @@ async fn when_all_connections_are_taken_requests_are_refused_in_a_second_and_the
     let mut waiting = JoinSet::new();
     for _ in 0..8 {
         let (client, api) = (client.clone(), api.clone());
-        waiting.spawn(async move { told_to_come_again(&client, &api).await });
+        waiting.spawn(async move { refused_for_now(&client, &api).await });
     }
     waiting.join_all().await;
     assert!(asked.elapsed() > Duration::from_millis(900), "a connection may come free meanwhile");

@@ -115,10 +115,13 @@ async fn all_that_a_service_opens_is_encrypted_to_the_server_that_the_authority_
     let migrators: &[&sqlx::migrate::Migrator] = &[&migrator];
     let pool = service::db::open(&backends, "public", migrators).await.unwrap();
     let mut listener = pool.listener().await.unwrap();
-    listener.listen("told").await.unwrap();
+    listener.listen("changes").await.unwrap();
     sqlx::query("INSERT INTO one VALUES (1)").execute(&pool).await.unwrap();
-    sqlx::query("NOTIFY told").execute(&pool).await.unwrap();
-    tokio::time::timeout(Duration::from_secs(30), listener.recv()).await.expect("it is told").unwrap();
+    sqlx::query("NOTIFY changes").execute(&pool).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(30), listener.recv())
+        .await
+        .expect("the notification comes")
+        .unwrap();
     // Three of the pool, the listener and what follows the server.
     let sessions = || async {
         let count = "SELECT count(*), count(*) FILTER (WHERE ssl) FROM pg_stat_ssl
@@ -131,7 +134,7 @@ async fn all_that_a_service_opens_is_encrypted_to_the_server_that_the_authority_
 }
 
 #[tokio::test]
-async fn a_server_that_cannot_show_who_it_is_hears_no_password() {
+async fn a_server_that_cannot_prove_its_identity_gets_no_password() {
     let server = Server::start().await;
     let refused = |url: String| async move {
         let pool = Pool::lazy(&url, "public", 1).unwrap();

@@ -149,7 +149,7 @@ async fn a_server_that_takes_no_writes_is_refused_at_the_start_and_never_lent() 
     drop(opened.unwrap());
     read_only(true).await;
 
-    // Whoever has a session from before, and is told by it, gets no other one to the same server.
+    // A session from before that meets its error gets no other session to the same server.
     let kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
                 WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name = 'shop'";
     sqlx::query(kill).execute(&observer).await.unwrap();
@@ -212,7 +212,7 @@ async fn a_commit_that_takes_long_is_of_unknown_outcome_and_keeps_its_connection
     sqlx::query("INSERT INTO t VALUES (1)").execute(&mut *transaction).await.unwrap();
     let error = transaction.commit().await.unwrap_err();
     assert_eq!(db::kind(&error), Kind::OutcomeUnknown, "{error}");
-    // A client is told that it may have been done, and not that it was not.
+    // The client learns that it may have been done, and not that it was not.
     let details = service::grpc::from_sqlx(&error).get_details_error_info().unwrap();
     assert_eq!(details.reason, "outcome_unknown");
     let problem = service::Problem::from(error);
@@ -241,7 +241,7 @@ async fn a_migration_that_waits_for_a_backup_holds_up_nobody() {
     let config = backends(url, 2);
     let migrators = [&migrator];
     let starting = db::open(&config, "shop", &migrators);
-    // By itself: who looks between two sales misses a try that holds up the sale.
+    // By itself: a check between two sales misses a try that holds up the sale.
     let three_tries = async {
         let waits = "SELECT count(*) FROM pg_stat_activity
                      WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE 'ALTER TABLE%'";
@@ -253,7 +253,7 @@ async fn a_migration_that_waits_for_a_backup_holds_up_nobody() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    // A customer, who would stand behind the migration for as long as the backup takes.
+    // A customer, who would wait behind the migration for as long as the backup takes.
     let sales = async {
         for _ in 0..u32::MAX {
             let sale = "SET lock_timeout = '5s'; INSERT INTO shop.sold VALUES (1)";

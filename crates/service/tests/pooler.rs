@@ -98,10 +98,10 @@ async fn notifications_come_by_the_direct_address() {
     let Some(pooler) = pgbouncer::start(&url, Mode::TRANSACTION) else { return };
     let pool = db::open(&backends(&url, &pooler), "shop", &[]).await.unwrap();
     let mut listener = pool.listener().await.unwrap();
-    listener.listen("news").await.unwrap();
-    sqlx::query("SELECT pg_notify('news', 'here')").execute(&pool).await.unwrap();
-    let heard = tokio::time::timeout(Duration::from_secs(10), listener.recv()).await.unwrap().unwrap();
-    assert_eq!(heard.payload(), "here");
+    listener.listen("changes").await.unwrap();
+    sqlx::query("SELECT pg_notify('changes', 'here')").execute(&pool).await.unwrap();
+    let received = tokio::time::timeout(Duration::from_secs(10), listener.recv()).await.unwrap().unwrap();
+    assert_eq!(received.payload(), "here");
 }
 
 #[tokio::test(flavor = "multi_thread")]

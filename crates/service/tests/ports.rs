@@ -1,4 +1,4 @@
-//! A service that starts or stops loses no request: who gets a connection gets an answer.
+//! A service that starts or stops loses no request: every client that gets a connection gets an answer.
 
 #![allow(clippy::unwrap_used, reason = "a test's helper may panic as the test may")]
 
@@ -103,7 +103,7 @@ async fn while_a_service_stops_each_answer_is_its_connections_last() {
     assert!(lifecycle.shutdown(GRACE).await);
 }
 
-// Elsewhere a port can't be told to ignore who comes.
+// On other systems a port can't ignore new connections.
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 async fn who_gets_a_connection_while_the_port_closes_gets_an_answer() {

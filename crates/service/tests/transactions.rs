@@ -16,7 +16,7 @@ const ROUNDS: i64 = 20;
 /// Further than any BEGIN on a connection that is there goes without waiting.
 const POLLS: i64 = 6;
 
-/// Begins transactions and goes away after one look at them, two, three ...; after each, the connection's next
+/// Begins transactions and drops them after one poll, two, three ...; after each, the connection's next
 /// borrower writes a row. Returns how many of the rows others can see.
 async fn rows_kept<'p, P, T, F: Future<Output = sqlx::Result<T>>>(
     pool: &'p P,
@@ -85,7 +85,7 @@ async fn a_begin_of_sqlx_itself_loses_what_is_written_after_it() {
     println!("{} of {} rows were reported as written and are lost", ROUNDS * POLLS - kept, ROUNDS * POLLS);
 }
 
-/// As requests do it: many at once on a pool of several connections, each given up at its own moment.
+/// As requests do it: many at once on a pool of several connections, each cancelled at its own moment.
 #[tokio::test(flavor = "multi_thread")]
 async fn begins_cancelled_by_many_at_once_lose_nothing() {
     const TASKS: i64 = 16;

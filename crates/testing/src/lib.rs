@@ -1,6 +1,5 @@
-//! What the services' tests share: a database each on a real PostgreSQL, a pooler in front of it, a
-//! place of their own on a real broker, an issuer of access tokens, and a look
-//! at plans and routes.
+//! What the services' tests share: a database each on a real PostgreSQL, a pooler in front of it, a namespace
+//! of their own on a real broker, an issuer of access tokens, and checks of plans and routes.
 
 pub mod metadata;
 pub mod pgbouncer;
@@ -60,13 +59,13 @@ async fn drop_left_over(connection: &mut PgConnection) {
     for name in names {
         let process = name.split('_').nth(1).unwrap_or_default();
         if !Path::new("/proc").join(process).exists() {
-            // Fails while somebody looks at it.
+            // Fails while somebody is connected to it.
             connection.execute(AssertSqlSafe(format!("DROP DATABASE IF EXISTS {name}"))).await.ok();
         }
     }
 }
 
-/// For a test that holds locks, or looks at what a service does with the database.
+/// For a test that holds locks, or watches what a service does with the database.
 pub async fn begin(pool: &PgPool) -> Transaction<'static, Postgres> {
     #[expect(clippy::disallowed_methods, reason = "a test sees it through")]
     pool.begin().await.expect("a transaction begins")
@@ -77,8 +76,7 @@ pub fn amqp_url() -> String {
     servers::broker()
 }
 
-/// The address of no broker, for tests that need none: whatever a client waits
-/// for works without.
+/// The address of no broker, for tests that need none: what a client waits for works without it.
 pub const NO_BROKER: &str = "amqp://127.0.0.1:1/%2f";
 
 /// An `AMQP_NAMESPACE` that no other test uses.

@@ -1,10 +1,9 @@
 //! How PostgreSQL runs a service's statements when its tables are big.
 //!
-//! The committed query metadata (`.sqlx`) names every statement of a crate, so
-//! a new one is looked at without being told of. A statement is explained as the
-//! services' sessions plan it, for values that are not known. One that pages is run with
-//! [`Example`]s of them. One that filters by what may be absent has to be planned for the values
-//! at hand (`SET LOCAL plan_cache_mode = force_custom_plan`), and is explained so.
+//! The committed query metadata (`.sqlx`) names every statement of a crate, so a new one is checked by
+//! itself. A statement is explained as the services' sessions plan it, for unknown values. A statement that
+//! reads pages is run with [`Example`]s of values. A statement with filters that may be absent has to be
+//! planned for the actual values (`SET LOCAL plan_cache_mode = force_custom_plan`), and is explained so.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -160,7 +159,7 @@ fn scans(plan: &Value, statement: &Statement, big: &[&str], whole_indexes: &[Str
     while let Some(node) = open.pop() {
         let table = node["Relation Name"].as_str().unwrap_or_default();
         let kind = node["Node Type"].as_str().unwrap_or_default();
-        // A partial index holds those rows alone that are looked for.
+        // A partial index has only the rows that are wanted.
         let index = node["Index Name"].as_str().unwrap_or_default();
         let whole = kind == "Seq Scan"
             || kind.starts_with("Index")

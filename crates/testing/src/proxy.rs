@@ -75,8 +75,8 @@ async fn carry(mut client: TcpStream, target: String, fate: Fate, left: Arc<Atom
         () = fate.silenced.cancelled() => {}
     }
     let listen = async |mut stream: TcpStream| {
-        let mut unheard = [0; 4096];
-        while matches!(stream.read(&mut unheard).await, Ok(1..)) {}
+        let mut discarded = [0; 4096];
+        while matches!(stream.read(&mut discarded).await, Ok(1..)) {}
         left.fetch_add(1, Ordering::SeqCst);
         // Open on this side, whatever the other does.
         fate.cut.cancelled().await;

@@ -1,7 +1,7 @@
 //! Whether a service has routes that its OpenAPI document can't know of.
 //!
-//! A route gets into the document by `OpenApiRouter::routes`, which a handler's `#[utoipa::path]`
-//! describes. Whatever else axum has to add one with is looked for in `src/http.rs` and `src/http/`.
+//! A route gets into the document by `OpenApiRouter::routes`, which a handler's `#[utoipa::path]` describes.
+//! The check searches `src/http.rs` and `src/http/` for axum's other ways to add one.
 
 use std::path::{Path, PathBuf};
 

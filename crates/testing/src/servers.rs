@@ -1,4 +1,4 @@
-//! The servers that tests run on: those that the environment names, else private ones that this starts.
+//! The servers that tests run on: those in the environment, or else private ones that this starts.
 //!
 //! They are started once, by `cargo dockside up --servers`, in the folder of the build. All test programs share them; each
 //! says that it uses them by a lock that ends with it. They end when nobody has held one for two minutes.
@@ -81,7 +81,8 @@ fn build_folder(program: &Path) -> Result<PathBuf> {
 fn share(dir: &Path, limit: Duration, start: impl FnOnce(Duration) -> Result<()>) -> Result<File> {
     let deadline = Instant::now() + limit;
     fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
-    // Before the look at what runs: what is used does not end. What is ending holds the lock until it has.
+    // Before the check of what runs: servers in use do not end. Servers that are ending hold the lock until
+    // they have.
     let used = open(dir, USED)?;
     wait(&used, deadline, File::try_lock_shared).context("servers that were to end do not")?;
     let starting = open(dir, STARTING)?;
@@ -149,7 +150,7 @@ fn running(dir: &Path) -> Result<Running> {
 
 /// Runs the command line, which returns once they are ready.
 fn start(build: &Path, dir: &Path, limit: Duration) -> Result<()> {
-    // Without the name of a test, which would keep it from whoever looks on.
+    // Without the name of a test, which would hide it from an onlooker.
     let said = "starting PostgreSQL and RabbitMQ for the tests; they end two minutes after the last one\n";
     std::io::Write::write_all(&mut std::io::stderr(), said.as_bytes()).ok();
     let path = dir.join("up.log");
@@ -228,7 +229,7 @@ mod tests {
         assert_eq!(started.load(SeqCst), 1);
         let servers = Servers { database: "postgres://a".to_owned(), broker: "amqp://b".to_owned() };
         assert_eq!(running(&dir).unwrap(), Running::Ready(servers));
-        // What a dead supervisor said does not count.
+        // The state of a dead supervisor does not count.
         drop(running_on);
         assert_eq!(running(&dir).unwrap(), Running::No);
         fs::remove_dir_all(dir).unwrap();

@@ -1,4 +1,4 @@
-//! A batch that failed, in smaller parts.
+//! Splits a failed batch into smaller parts.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -7,14 +7,14 @@ use tokio::time::Instant;
 
 use crate::db::{Kind, kind, outcome_unknown};
 
-/// From the failure of the whole on, no part is begun after so long: what has queued up meanwhile is waited for too, and
-/// who calls another service waits three seconds.
+/// After this time from the failure of the whole batch no part is begun: later items wait, too, and a caller
+/// of another service waits three seconds.
 pub const BUDGET: Duration = Duration::from_secs(2);
 
-/// Does `work` on all of a batch in one transaction or, where that fails, on ever smaller parts, so that a bad item
-/// fails alone. `work` gets the places of its items, and so many answers come back as there are `items`, in order. When
-/// the database goes away, or the time is up, what is left is given up with an error that is transient. Items whose COMMIT
-/// was not answered are told so: they may be done.
+/// Does `work` on all of a batch in one transaction or, where that fails, on ever smaller parts, so that a
+/// bad item fails alone. `work` gets the places of its items, and there is an answer for each of the `items`,
+/// in order. When the database goes away, or the time is up, the rest fails with an error that is transient.
+/// Items whose COMMIT was not answered get an error that says so: they may be done.
 pub async fn split<T, F>(items: usize, work: impl Fn(Range<usize>) -> F) -> Vec<sqlx::Result<T>>
 where
     F: Future<Output = sqlx::Result<Vec<T>>>,
@@ -58,7 +58,7 @@ where
             break;
         }
     }
-    answers.resize_with(items, || Err(crate::db::given_up()));
+    answers.resize_with(items, || Err(crate::db::abandoned()));
     answers
 }
 
@@ -78,7 +78,7 @@ mod tests {
             let away = parts.get() > away_after;
             async move {
                 match () {
-                    () if away => Err(crate::db::given_up()),
+                    () if away => Err(crate::db::abandoned()),
                     () if items.iter().any(|item| bad.contains(item)) => Err(Defect("a bad item").into()),
                     () => Ok(items),
                 }
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_item_whose_commit_was_not_answered_is_told_that_it_may_be_done() {
+    async fn an_item_whose_commit_was_not_answered_may_be_done() {
         let parts = Cell::new(0);
         let answers = split(4, |part| {
             parts.set(parts.get() + 1);

@@ -34,7 +34,7 @@ pub(super) fn parse(setting: &str, url: &str) -> anyhow::Result<Vec<PgConnectOpt
             // Named by its place: what was taken for a host may be part of a password.
             let options = one.parse::<PgConnectOptions>().with_context(|| {
                 format!(
-                    "{setting} is not a PostgreSQL URL; look at its host number {number}. In a password \
+                    "{setting} is not a PostgreSQL URL; check its host number {number}. In a password \
                      / ? # and @ are written %2F %3F %23 %40"
                 )
             })?;

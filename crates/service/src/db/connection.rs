@@ -1,9 +1,9 @@
-//! A connection on which nothing waits for ever, and transactions on it.
+//! A connection on which every wait has a limit, and transactions on it.
 //!
-//! sqlx sets no limit to how long it waits for an answer, and a limit set by the server
-//! (`statement_timeout`) does not help when the server is frozen, or its host gone without a word. So each
-//! statement has a deadline here, in the client. When it passes, or another server has taken over, the
-//! connection is closed at once, whatever was under way on it.
+//! sqlx sets no limit to how long it waits for an answer. A limit set by the server (`statement_timeout`)
+//! does not help when the server is frozen, or its host has vanished. So each statement has a deadline here,
+//! in the client. When it passes, or another server has taken over, the connection is closed at once,
+//! whatever was under way on it.
 
 use std::time::Duration;
 
@@ -25,18 +25,18 @@ const STATEMENT_DEADLINE: Duration = Duration::from_secs(12);
 /// For all statements of a transaction together.
 const TRANSACTION_DEADLINE: Duration = Duration::from_secs(60);
 
-/// How long anybody waits for the answer to COMMIT, which `statement_timeout` does not bound.
+/// The longest wait for the answer to COMMIT, which `statement_timeout` does not bound.
 const COMMIT_DEADLINE: Duration = Duration::from_secs(8);
 
-/// How long a COMMIT that nobody waits for any more keeps its place in the pool. With synchronous replication it
+/// How long a COMMIT without a waiting caller keeps its place in the pool. With synchronous replication it
 /// waits on the server for a standby, and a new connection in its place would soon wait there too.
 pub(super) const COMMIT_HELD: Duration = Duration::from_secs(600);
 
-/// How long an answer says that the connection is alive.
+/// How long an answer shows that the connection is alive.
 const FRESH: Duration = Duration::from_millis(250);
 
-/// After so long without use a connection is closed. Something on the way may have forgotten it without a word, and a
-/// new one takes less time than to find that out.
+/// A connection that was unused for this long is closed. A device on the way may have dropped it silently,
+/// and a new one takes less time than to find that out.
 const STALE: Duration = Duration::from_secs(300);
 
 /// For a ROLLBACK, or a sign of life.
@@ -71,7 +71,7 @@ impl Connection {
         }
     }
 
-    /// What a statement is sent on, and how long it may take. After that comes [`Self::settle`].
+    /// The connection to send a statement on, and how long it may take. After that comes [`Self::settle`].
     fn statement(&mut self, limit: Duration) -> sqlx::Result<(&mut PgConnection, Limit)> {
         let until = Instant::now() + limit;
         let until = self.until.map_or(until, |end| end.min(until));
@@ -109,7 +109,7 @@ impl Connection {
             Some(quiet) if quiet > STALE => return false,
             _ => {}
         }
-        // Also reads to its end what a user who has gone has asked for.
+        // This also reads the rest of what a former user has asked for.
         let Ok((raw, limit)) = self.statement(SHORT_DEADLINE) else { return false };
         let outcome = limit.hold(raw.ping()).await;
         self.settle(outcome).is_ok()
@@ -136,7 +136,7 @@ impl Limit {
 impl<'c> Executor<'c> for &'c mut Connection {
     type Database = Postgres;
 
-    /// All that comes back is taken in before the first of it is handed on.
+    /// The whole answer is read before the first part of it is handed on.
     fn fetch_many<'e, 'q: 'e, E>(self, query: E) -> BoxStream<'e, sqlx::Result<Either<PgQueryResult, PgRow>>>
     where
         'c: 'e,
@@ -205,9 +205,9 @@ pub struct Transaction {
     connection: Option<Object<Manager>>,
 }
 
-/// Begins a transaction. Whoever stops waiting leaves nothing behind: the connection is rolled back before
-/// anybody else gets it. With sqlx 0.9.0's own `begin` it may go back into the pool inside the
-/// transaction, and what its next user writes is reported as done and lost
+/// Begins a transaction. A caller that stops waiting leaves no trace: the connection is rolled back before
+/// anybody else gets it. With sqlx 0.9.0's own `begin` it may go back into the pool inside the transaction.
+/// What its next user writes is then reported as done and is lost
 /// (<https://github.com/launchbadge/sqlx/issues/4385>).
 pub async fn begin(pool: &Pool) -> sqlx::Result<Transaction> {
     begin_with(pool, "BEGIN").await
@@ -234,7 +234,7 @@ impl Transaction {
                 "a statement of the transaction had failed: nothing is committed".into(),
             ));
         }
-        // By a task, so that a caller who goes away does not free its place: see COMMIT_HELD.
+        // By a task, so that a caller that goes away does not free its place: see COMMIT_HELD.
         let commit = tokio::spawn(async move {
             self.until = None;
             self.run("COMMIT", COMMIT_HELD).await?;
@@ -257,7 +257,8 @@ impl Transaction {
 }
 
 async fn roll_back(mut connection: Object<Manager>) -> sqlx::Result<()> {
-    // Who is dropped in here leaves `until`, by which the pool knows that the transaction may be open yet.
+    // A caller that is dropped here leaves `until`, by which the pool knows that the transaction may be open
+    // yet.
     connection.until = Some(Instant::now() + SHORT_DEADLINE);
     let outcome = connection.run("ROLLBACK", SHORT_DEADLINE).await;
     match &outcome {

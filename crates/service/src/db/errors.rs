@@ -1,4 +1,4 @@
-//! Which errors of the database mean what, in one place.
+//! The meaning of the database's errors, in one place.
 
 use std::fmt;
 use std::io;
@@ -9,12 +9,14 @@ use money::{Currency, Money};
 /// Codes: <https://www.postgresql.org/docs/current/errcodes-appendix.html>
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// The connection is gone, or leads to a server that takes no writes. The same again on another one.
+    /// The connection is gone, or leads to a server that takes no writes. The same statement may succeed on
+    /// another one.
     OtherConnection,
-    /// The database is busy, full, or gave this transaction up in favour of another. The same again later.
+    /// The database is busy, full, or ended this transaction in favour of another. The same statement may
+    /// succeed later.
     Later,
-    /// The answer to COMMIT did not come: the transaction may be committed, now or in a while. Only who can repeat
-    /// the whole operation without a second effect may do so.
+    /// The answer to COMMIT did not come: the transaction may be committed, now or in a while. Only a caller
+    /// that can repeat the whole operation without a second effect may repeat it.
     OutcomeUnknown,
     /// The statement or its values are wrong. It would fail again.
     Statement,
@@ -25,7 +27,7 @@ pub fn kind(error: &sqlx::Error) -> Kind {
     match error {
         sqlx::Error::Io(_) => match unanswered(error) {
             Some(Unanswered::Commit) => Kind::OutcomeUnknown,
-            Some(Unanswered::GivenUp) => Kind::Later,
+            Some(Unanswered::Abandoned) => Kind::Later,
             _ => Kind::OtherConnection,
         },
         sqlx::Error::WorkerCrashed | sqlx::Error::Protocol(_) | sqlx::Error::Tls(_) => Kind::OtherConnection,
@@ -93,17 +95,17 @@ pub(super) enum Unanswered {
     Statement,
     /// COMMIT's deadline passed, or its connection was lost.
     Commit,
-    /// Its batch was given up before it was begun.
-    GivenUp,
+    /// Its batch was abandoned before its turn.
+    Abandoned,
     /// Another server took over.
     Retired,
     /// It was closed by an earlier error.
     Closed,
     /// The server that was reached takes no writes.
     ReadOnly,
-    /// What the session asked for has no effect: a pooler that is not in the settings is between.
+    /// The session's settings have no effect: there is a pooler that is not in the settings.
     Unannounced,
-    /// Opening a connection failed, for this reason: nothing that a statement is to blame for.
+    /// Opening a connection failed, for this reason: no statement is to blame.
     Unreachable(sqlx::Error),
 }
 
@@ -112,7 +114,7 @@ impl fmt::Display for Unanswered {
         match self {
             Self::Statement => f.write_str("the database did not answer in time"),
             Self::Commit => f.write_str("the database did not say whether the transaction is committed"),
-            Self::GivenUp => f.write_str("the batch was given up before this was begun"),
+            Self::Abandoned => f.write_str("the batch was abandoned before this was begun"),
             Self::Retired => f.write_str("another database server took over"),
             Self::Closed => f.write_str("the connection was closed after an earlier error"),
             Self::ReadOnly => {
@@ -132,9 +134,9 @@ impl From<Unanswered> for sqlx::Error {
     }
 }
 
-/// For what is left of a batch that is given up.
-pub fn given_up() -> sqlx::Error {
-    Unanswered::GivenUp.into()
+/// For the rest of a batch that is abandoned.
+pub fn abandoned() -> sqlx::Error {
+    Unanswered::Abandoned.into()
 }
 
 /// For each item of a batch whose COMMIT was not answered.
@@ -152,8 +154,8 @@ pub(super) fn is_read_only(error: &sqlx::Error) -> bool {
     matches!(unanswered(error), Some(Unanswered::ReadOnly))
 }
 
-/// Whether a pooler answered that is not in the settings. PgBouncer refuses what a session asks for, unless it is told to
-/// ignore it.
+/// Whether a pooler answered that is not in the settings. PgBouncer refuses a session's settings, unless it
+/// is configured to ignore them.
 pub(super) fn is_unannounced(error: &sqlx::Error) -> bool {
     matches!(unanswered(error), Some(Unanswered::Unannounced))
         || error.to_string().contains("unsupported startup parameter")
@@ -182,11 +184,11 @@ mod tests {
         for why in [Unanswered::Statement, Unanswered::Retired, Unanswered::Closed, Unanswered::ReadOnly] {
             assert_eq!(kind(&why.into()), Kind::OtherConnection);
         }
-        // A wrong password is no statement's fault.
+        // A wrong password is not the fault of a statement.
         let unreachable = Unanswered::Unreachable(sqlx::Error::Configuration("x".into()));
         assert!(is_transient(&unreachable.into()));
         assert_eq!(kind(&sqlx::Error::PoolTimedOut), Kind::Later);
-        assert_eq!(kind(&given_up()), Kind::Later);
+        assert_eq!(kind(&abandoned()), Kind::Later);
         assert_eq!(kind(&Defect("x").into()), Kind::Statement);
         assert_eq!(kind(&sqlx::Error::RowNotFound), Kind::Statement);
     }

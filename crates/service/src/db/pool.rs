@@ -22,10 +22,10 @@ use crate::{detached, telemetry};
 /// How long anybody waits for a connection.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Between two looks whether a server that was away is back.
+/// Between two checks whether a server that was away is back.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// Opens connections, and looks at them before they are lent again.
+/// Opens connections, and checks them before they are lent again.
 #[derive(Debug)]
 pub struct Manager(Arc<Server>);
 
@@ -34,8 +34,9 @@ impl managed::Manager for Manager {
     type Error = sqlx::Error;
 
     async fn create(&self) -> sqlx::Result<Connection> {
-        // While the server is away only the watch tries to reach it. A balancer or a server that comes back would else
-        // find a queue of connections, and serve them first, though nobody waits for them any more.
+        // While the server is away only the watch tries to reach it. Otherwise a balancer or a server that
+        // comes back would find a queue of connections, and serve them first, though nobody waits for them
+        // any more.
         let until = Instant::now() + PATIENCE;
         while self.0.is_away() && Instant::now() < until {
             sleep(LOOK_EVERY).await;
@@ -54,12 +55,12 @@ impl managed::Manager for Manager {
     }
 }
 
-/// Connections to the primary. An opening that has begun goes on when its caller has waited long enough: on a
-/// machine too busy to open a connection within that time, everybody would else begin anew, again
-/// and again, and no connection would ever be opened.
+/// Connections to the primary. An opening that has begun goes on when its caller has timed out. On a machine
+/// too busy to open a connection within that time, every caller would otherwise begin a new opening, and none
+/// would ever end.
 ///
-/// As many callers as there may be connections have their turn at the pool itself, and see it through;
-/// the others wait in front of it, where they can still leave.
+/// As many callers as there may be connections have their turn at the pool itself, and stay to the end. The
+/// others wait in front of it, where they can still leave.
 #[derive(Debug, Clone)]
 pub struct Pool {
     connections: managed::Pool<Manager>,
@@ -70,7 +71,7 @@ pub struct Pool {
     watch: Option<Arc<Watch>>,
 }
 
-/// How the pool's callers fare.
+/// The metrics of the pool's callers.
 #[derive(Debug)]
 struct Measured {
     waiting: AtomicUsize,
@@ -86,7 +87,7 @@ impl Measured {
         let timeouts = telemetry::counter("db.client.connection.timeouts", "{timeout}", description);
         timeouts.add(0, &[]);
         let measured = Arc::new(Self { waiting: AtomicUsize::new(0), waits, timeouts });
-        // Not the pool itself, which would never end.
+        // Not the pool itself, which would then never end.
         let (pool, waiting) = (Arc::new(connections.weak()), Arc::downgrade(&measured));
         let status = move || Some(pool.upgrade()?.status());
         let description = "Connections to the database.";
@@ -142,7 +143,7 @@ impl Drop for Wait<'_> {
 }
 
 impl Pool {
-    /// `direct` is the way to `server` that no pooler is on.
+    /// `direct` leads to `server` without a pooler.
     pub(super) fn new(
         server: Arc<Server>,
         direct: Arc<Server>,
@@ -150,7 +151,8 @@ impl Pool {
         watch: Option<Arc<Watch>>,
     ) -> anyhow::Result<Self> {
         let size = size.try_into()?;
-        // The one that was used last comes first: its server process is awake, and it is known to be alive.
+        // The connection that was used last comes first: its server process is awake, and it is known to be
+        // alive.
         let connections =
             managed::Pool::builder(Manager(server)).max_size(size).queue_mode(QueueMode::Lifo).build()?;
         let measured = Measured::start(&connections);
@@ -220,7 +222,7 @@ impl Pool {
 impl<'p> Executor<'p> for &'p Pool {
     type Database = Postgres;
 
-    /// All that comes back is taken in before the first of it is handed on.
+    /// The whole answer is read before the first part of it is handed on.
     fn fetch_many<'e, 'q: 'e, E>(self, query: E) -> BoxStream<'e, sqlx::Result<Either<PgQueryResult, PgRow>>>
     where
         'p: 'e,

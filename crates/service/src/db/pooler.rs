@@ -1,4 +1,4 @@
-//! What a service needs of a pooler that lends the server for one transaction at a time.
+//! Checks of a pooler that lends the server for one transaction at a time.
 //!
 //! PgBouncer from 1.21 on keeps prepared statements apart when `max_prepared_statements` is above 0
 //! (<https://www.pgbouncer.org/config.html#max_prepared_statements>). Without that, one client's statement can be

@@ -1,4 +1,4 @@
-//! The server that writes go to: found among the hosts, and told from those that only were it.
+//! The server that takes writes: found among the hosts, and distinguished from servers that were it before.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -24,7 +24,8 @@ const HEAD_START: Duration = Duration::from_millis(300);
 /// A connection is used for this long, and up to as long again, so that not all of a pool end together.
 const LIFE: Duration = Duration::from_secs(30 * 60);
 
-/// How long a server that was met is known to be the present one, whether or not the watch has reached it yet.
+/// For this long a server that was reached counts as the present one, whether or not the watch has reached it
+/// yet.
 const REMEMBERED: Duration = Duration::from_secs(30);
 
 /// A sign of life, and who gives it. A promoted standby writes on a new timeline; a restarted server has another
@@ -52,7 +53,8 @@ pub(super) enum Session {
     Direct,
     /// Requests, by a pooler that hands the server to another client after each transaction: no settings last.
     Pooled,
-    /// A migration may take its time, but never wait for a lock: all who come after it would wait too.
+    /// A migration may take its time, but never waits for a lock: everybody who comes after it would wait
+    /// too.
     Migration,
 }
 
@@ -62,7 +64,7 @@ impl Session {
             Self::Direct => &[
                 ("statement_timeout", "10s"),
                 ("lock_timeout", "5s"),
-                // The locks of a client that is cut off in a transaction. Ours don't pause in one.
+                // For the locks of a client that is cut off in a transaction. Our clients don't pause in one.
                 ("idle_in_transaction_session_timeout", "4s"),
                 // Planning a statement costs nearly as much as running it. PostgreSQL itself keeps a plan only where it
                 // expects it to be as cheap as one for the values at hand. For a short list it never does.
@@ -70,9 +72,9 @@ impl Session {
                 ("plan_cache_mode", "force_generic_plan"),
                 // A plan that is kept must suit a table that grows: reading all of it is the last resort.
                 ("enable_seqscan", "off"),
-                // Without seqscan a statement that has to read a whole table looks so dear that it would be compiled.
+                // Without seqscan a statement that has to read a whole table looks so expensive that it would be compiled.
                 ("jit", "off"),
-                // A client that is gone without a word keeps no locks for hours.
+                // A client that vanished keeps no locks for hours.
                 ("tcp_keepalives_idle", "10"),
                 ("tcp_keepalives_interval", "5"),
                 ("tcp_keepalives_count", "3"),
@@ -89,7 +91,7 @@ impl Session {
         }
     }
 
-    /// As the server shows it: by this the session sees that it was given what it asked for.
+    /// As the server shows it: by this the session checks that its settings have effect.
     fn lock_timeout(self) -> Option<&'static str> {
         match self {
             Self::Direct => Some("5s"),
@@ -108,9 +110,9 @@ pub(super) struct Server {
     /// The host that was writable last: the first to be tried.
     last: AtomicUsize,
     present: Mutex<Present>,
-    /// Whether the present server was there when it was last looked at.
+    /// Whether the present server was there at the last check.
     alive: AtomicBool,
-    /// It was looked at, and was not there.
+    /// It was not there at the last check.
     away: AtomicBool,
     /// Whether commits were seen to wait for a standby.
     commits_wait: AtomicBool,
@@ -171,7 +173,7 @@ impl Server {
 
     /// A connection to the present server.
     pub async fn connect(&self) -> sqlx::Result<Connection> {
-        // What was on its way to a server that has been replaced meanwhile may never arrive.
+        // A connection on its way to a server that was replaced meanwhile may never be answered.
         let replaced = self.present().retired.clone();
         let (raw, retired) = tokio::select! {
             opened = self.open() => opened?,
@@ -198,7 +200,8 @@ impl Server {
                     self.last.store(host, Ordering::Relaxed);
                     return Ok(opened);
                 }
-                // That the others are away says less than that one is there and takes no writes.
+                // The error of a server that takes no writes says more than the errors of those that are
+                // away.
                 Err(error) if is_read_only(&error) || is_unannounced(&error) => failure = Some(error),
                 Err(error) => failure = failure.or(Some(error)),
             }
@@ -206,9 +209,9 @@ impl Server {
         Err(failure.unwrap_or(sqlx::Error::PoolClosed))
     }
 
-    /// Notes who was reached, and by which host of the list. A server that is new retires all connections to the one
-    /// before, and so does another way to the same server while the one before is silent. A timeline that has
-    /// been left is not gone back to while the present server lives: who was promoted has the new rows.
+    /// Records which server was reached, and by which host of the list. A new server retires all connections
+    /// to the one before. So does another way to the same server while the one before is silent. A timeline
+    /// that was left is not used again while the present server lives: the promoted server has the new rows.
     pub fn meet(&self, met: Identity, host: usize) -> sqlx::Result<CancellationToken> {
         let mut present = self.present();
         let alive = self.alive.load(Ordering::Relaxed);
@@ -236,7 +239,7 @@ impl Server {
         self.alive.swap(alive, Ordering::Relaxed)
     }
 
-    /// Whether it is watched and was not there when it was last looked at.
+    /// Whether it is watched and was not there at the last check.
     pub fn is_away(&self) -> bool {
         self.away.load(Ordering::Relaxed)
     }
@@ -247,13 +250,13 @@ impl Server {
         }
     }
 
-    /// Whether commits wait for a standby. A new connection would soon wait there too, and the server has no end of
-    /// places.
+    /// Whether commits wait for a standby. A new connection would soon wait there too, and the server has
+    /// only so many places.
     pub fn commits_wait(&self) -> bool {
         self.commits_wait.load(Ordering::Relaxed)
     }
 
-    /// Whether it was there when it was last looked at, and its commits came through.
+    /// Whether it was there at the last check, and its commits came through.
     pub fn is_writable(&self) -> bool {
         self.alive.load(Ordering::Relaxed) && !self.commits_wait()
     }
@@ -286,7 +289,7 @@ pub(super) struct Life {
     lock_timeout: String,
 }
 
-/// Who is on the other end; an error if it takes no writes.
+/// The server at the other end; an error if it takes no writes.
 pub(super) async fn identify(raw: &mut PgConnection) -> sqlx::Result<Life> {
     let row = sqlx::raw_sql(IDENTIFY).fetch_one(raw).await?;
     let read_only: String = row.try_get(0)?;

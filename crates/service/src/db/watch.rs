@@ -1,4 +1,4 @@
-//! Follows the database, so that readiness tells the truth and nobody waits for a server that was replaced.
+//! Follows the database, so that readiness is true and nobody waits for a server that was replaced.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,11 +23,11 @@ const PROBE_PATIENCE: Duration = Duration::from_millis(1000);
 /// While the database is away another try begins after this, beside those that have not failed yet: of these, one
 /// may be on its way to an address that nobody has any more.
 const TRY_EVERY: Duration = Duration::from_millis(750);
-/// After one that failed the next need not wait for so long: a server that refuses is on its way back, or another one is.
+/// After a failed try the next one comes sooner: a server that refuses is on its way back, or another one is.
 const TRY_AFTER_FAILURE: Duration = Duration::from_millis(200);
 const TRIES: usize = 8;
 
-/// A task that looks at the database twice a second, on a connection of its own.
+/// A task that checks the database twice a second, on a connection of its own.
 #[derive(Debug)]
 pub(super) struct Watch {
     server: Arc<Server>,
@@ -62,7 +62,7 @@ async fn follow(server: Arc<Server>) {
         let lost = loop {
             sleep(EVERY).await;
             match timeout(PATIENCE, identify(&mut connection)).await {
-                // A server does not change under a connection, but by a pooler.
+                // A connection always leads to the same server, except by a pooler.
                 Ok(Ok(life)) if *present.get_or_insert_with(|| life.identity.clone()) == life.identity => {
                     let waits = life.synchronous && probe.waits(&server, &retired).await;
                     server.set_commits_wait(life.commits_wait || waits);
@@ -80,8 +80,9 @@ async fn follow(server: Arc<Server>) {
     }
 }
 
-/// A commit with each look, of a process that may have none of its own to make. With synchronous replication it does not
-/// come back while no standby answers, and that is the only sign: a primary that was cut off answers all else.
+/// A commit with each check, as the process may have none of its own. With synchronous replication it does
+/// not return while no standby answers, and that is the only sign: a primary that was cut off answers
+/// everything else.
 ///
 /// It has a connection of its own, and is never cancelled: there is one at a time, however long it waits.
 enum Probe {
@@ -100,7 +101,7 @@ impl Probe {
             }
             Probe::Opening(task) | Probe::Writing(task, _) if task.is_finished() => match task.await {
                 Ok(Some(raw)) => Probe::Writing(tokio::spawn(write(raw, retired.clone())), Instant::now()),
-                // The server is looked at by another connection, which tells what is wrong.
+                // The server is checked on another connection, which shows what is wrong.
                 _ => Probe::Closed,
             },
             other => other,

@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_none_of_some_words_is_told_the_words() {
+    fn what_is_none_of_some_words_gets_an_error_with_the_words() {
         #[derive(Debug, Deserialize)]
         #[serde(rename_all = "snake_case")]
         enum Size {

@@ -47,11 +47,11 @@ impl Default for Retries {
     }
 }
 
-/// Makes a call that is safe to repeat, with [`request`]'s parameters. If its connection ended, makes it again in the time
-/// that is left, as `retries` allow: at another replica, where there is one. A server that stops tells its clients to leave
-/// (GOAWAY), but a call that was about to go out is not moved to the next connection: hyper fails it, unsent. What the
-/// server itself refuses is not asked again here.
-/// The deadline is kept here too: tonic's begins once there is a connection, and ends with the answer's headers.
+/// Makes a call that is safe to repeat, with [`request`]'s parameters. If its connection ended, makes it
+/// again in the time that is left, as `retries` allow: at another replica, where there is one. A server that
+/// stops sends its clients a GOAWAY. A call that is about to go out then is not moved to the next connection:
+/// hyper fails it, unsent. A call that the server itself refuses is not made again here. The deadline is kept
+/// here too: tonic's begins once there is a connection, and ends with the answer's headers.
 pub async fn call<M: Clone, R, F>(
     retries: &Retries,
     message: M,

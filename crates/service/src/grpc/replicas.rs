@@ -22,10 +22,10 @@ use crate::telemetry::Call;
 
 const SERVER_ANSWERS_IN: Duration = Duration::from_secs(3);
 
-/// A connection to each replica of a service. A name may stand for several replicas, as a headless Service's does in
-/// Kubernetes: it is looked up again and again, and each address it has is a replica. Calls take turns, and pass over a
-/// replica that has just failed one: its connection ended, it answered `UNAVAILABLE`, as one does whose database is away,
-/// or it did not answer for as long as the caller would wait.
+/// A connection to each replica of a service. A name may stand for several replicas, as a headless Service's
+/// does in Kubernetes: it is resolved again and again, and each of its addresses is a replica. Calls take
+/// turns, and pass over a replica that has just failed one: its connection ended, it answered `UNAVAILABLE`,
+/// as a replica without its database does, or it did not answer in the caller's time.
 #[derive(Clone)]
 pub struct Replicas(Arc<Turns>);
 
@@ -42,7 +42,7 @@ struct Turns {
 struct Replica {
     /// The place in the list of addresses that it is of.
     named: usize,
-    /// What the name was resolved to; `None` for one that was not looked up.
+    /// The addresses of the name; `None` for one that was not resolved.
     at: Option<SocketAddr>,
     channel: Channel,
     /// Milliseconds; 0 while it does not fail.
@@ -78,7 +78,7 @@ impl Replica {
 const PASSED_OVER: Duration = Duration::from_secs(1);
 const LONGEST_PASSED_OVER: Duration = Duration::from_secs(8);
 
-/// A call that is given up before this says nothing of its replica: its caller may have gone away.
+/// A call that is cancelled before this says nothing about its replica: its caller may have gone away.
 const PATIENCE: Duration = Duration::from_millis(1500);
 
 impl Replicas {
@@ -106,9 +106,9 @@ impl Turns {
         u64::try_from((self.start.elapsed() + pause).as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// The place of the next replica; another than where the call was `tried` last, if there is another. When all are
-    /// passed over, the one that has been left alone for longest: in a rolling restart it is back, while the one that
-    /// failed last is not.
+    /// The place of the next replica; another than where the call was `tried` last, if there is another. When
+    /// all are passed over, it is the one that has been left alone for longest: in a rolling restart that one
+    /// is back, while the one that failed last is not.
     fn pick(&self, tried: Option<usize>) -> (usize, Arc<Replica>) {
         let replicas = self.replicas();
         let (turn, count) = (self.next.fetch_add(1, Ordering::Relaxed), replicas.len());
@@ -118,7 +118,7 @@ impl Turns {
         let usable = |at: &usize| {
             let passed_over = &replicas[*at].passed_over;
             let until = passed_over.load(Ordering::Relaxed);
-            // Of those who find it due, one tries it.
+            // Of the callers that find it due, one tries it.
             let (taken, order) = (self.until(PASSED_OVER), Ordering::Relaxed);
             until == 0 || until <= now && passed_over.compare_exchange(until, taken, order, order).is_ok()
         };
@@ -145,7 +145,7 @@ impl Turns {
             replica.passed_over.store(0, Ordering::Relaxed);
             return;
         }
-        // Calls that were under way when it failed say no more than that.
+        // Calls that were under way when it failed add nothing to that.
         if begun < replica.failed_at.load(Ordering::Relaxed) {
             return;
         }
@@ -169,7 +169,7 @@ impl Tried {
     }
 }
 
-/// A call under way. Dropped, it was given up.
+/// A call under way. When it is dropped, it was cancelled.
 struct UnderWay<'a> {
     turns: &'a Turns,
     replica: Arc<Replica>,
@@ -327,9 +327,9 @@ mod tests {
         let Replicas(turns) = Replicas::new("http://127.0.0.1:1,http://127.0.0.1:2").unwrap();
         let passed_over = |at: usize| turns.replicas()[at].passed_over.load(Ordering::Relaxed);
         let at = |call: &UnderWay<'_>| usize::from(Arc::ptr_eq(&call.replica, &turns.replicas()[1]));
-        let given_up = UnderWay::begin(&turns, "/a.B/C", None);
-        let first = at(&given_up);
-        drop(given_up);
+        let cancelled = UnderWay::begin(&turns, "/a.B/C", None);
+        let first = at(&cancelled);
+        drop(cancelled);
         assert_eq!(passed_over(first), 0, "its caller had gone");
         let mut pause = PASSED_OVER;
         for _ in 0..6 {
@@ -338,7 +338,7 @@ mod tests {
                 call.end(Some(Code::Ok));
                 call = UnderWay::begin(&turns, "/a.B/C", None);
             }
-            // As if it had begun so long ago, and had been given up for the first time.
+            // As if it had begun this long ago, and had been cancelled for the first time.
             turns.replicas()[first].failed_at.store(0, Ordering::Relaxed);
             call.begun -= PATIENCE;
             drop(call);

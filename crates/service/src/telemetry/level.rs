@@ -1,4 +1,4 @@
-//! What is logged, which changes at run time.
+//! The log level, which can be changed at run time.
 
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -93,7 +93,7 @@ impl Level {
     }
 }
 
-/// `/log-level`: `GET` tells what is logged, `PUT` changes it.
+/// `/log-level`: `GET` shows what is logged, `PUT` changes it.
 pub(crate) fn router() -> Router {
     let show = || async { level().map(|level| axum::Json(level.shown())) };
     Router::new().route("/log-level", get(show).put(put)).layer(DefaultBodyLimit::max(4 * LONGEST))

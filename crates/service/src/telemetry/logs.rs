@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn a_collector_that_is_away_is_told_of_once_a_minute() {
+    fn a_collector_that_is_away_is_logged_once_a_minute() {
         let lines = logged(|| {
             for _ in 0..100 {
                 tracing::error!(target: "opentelemetry_sdk", name = "BatchSpanProcessor.ExportError");

@@ -76,20 +76,20 @@ pub fn gauge(name: &'static str, unit: &'static str, description: &'static str) 
     meter().f64_gauge(name).with_unit(unit).with_description(description).build()
 }
 
-/// A value that is looked at when metrics are read; `look` must be quick. `None` once there is nothing to look at.
+/// A value that is read when metrics are; `read` must be quick. `None` once there is nothing to read.
 /// One name can be given for several sets of `labels`.
 pub fn observed(
     name: &'static str,
     unit: &'static str,
     description: &'static str,
     labels: &[KeyValue],
-    look: impl Fn() -> Option<usize> + Send + Sync + 'static,
+    read: impl Fn() -> Option<usize> + Send + Sync + 'static,
 ) {
     let (meter, labels) = (meter(), labels.to_vec());
     let gauge = meter.u64_observable_gauge(name).with_unit(unit).with_description(description);
     gauge
         .with_callback(move |observer| {
-            if let Some(value) = look() {
+            if let Some(value) = read() {
                 observer.observe(value as u64, &labels);
             }
         })
@@ -101,7 +101,7 @@ pub fn label(key: &'static str, value: impl Into<opentelemetry::Value>) -> KeyVa
     KeyValue::new(key, value)
 }
 
-/// Measures something that may be given up in the middle: then `unfinished` tells its end.
+/// Measures something that may be cancelled in the middle: then `unfinished` is its outcome.
 pub struct Timer {
     histogram: Histogram<f64>,
     begun: Instant,

@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernel_tells_what_the_process_takes() {
+    fn the_kernel_knows_what_the_process_takes() {
         let mut sum = 0_u64;
         while cpu_seconds().expect("there is procfs").iter().sum::<f64>() < 0.02 {
             sum = std::hint::black_box(sum.wrapping_add(1));

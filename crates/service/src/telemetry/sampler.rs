@@ -8,8 +8,9 @@ use opentelemetry_sdk::trace::{Config, SamplingResult, ShouldSample};
 /// What every span of an HTTP request has.
 const HTTP: &str = "http.request.method";
 
-/// As `OTEL_TRACES_SAMPLER` says, which the SDK reads; but an HTTP request is a beginning: neither the flag nor the bits
-/// of the id in its `traceparent` have its trace kept. A hash of the id decides, the same in every service.
+/// As `OTEL_TRACES_SAMPLER` says, which the SDK reads; but a trace begins with an HTTP request: neither the
+/// flag nor the bits of the id in its `traceparent` have its trace kept. A hash of the id decides, the same
+/// in every service.
 pub fn from_environment() -> AtTheEdge {
     AtTheEdge(Config::default().sampler)
 }
@@ -70,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tenth_is_kept_of_traces_whose_ids_look_alike() {
+    fn a_tenth_is_kept_of_traces_with_similar_ids() {
         let sampler = AtTheEdge(Box::new(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(0.1)))));
         let kept = (1..=10_000_u128).filter(|id| {
             let attributes = [KeyValue::new(HTTP, "GET")];

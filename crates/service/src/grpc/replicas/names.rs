@@ -1,4 +1,4 @@
-//! A name that stands for several replicas, looked up again and again.
+//! A name that stands for several replicas, resolved again and again.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -13,7 +13,7 @@ use tonic::transport::{Channel, Endpoint};
 use super::{Replica, Turns, kept_alive};
 use crate::socket::connector;
 
-/// Between two looks. A replica that is new gets no calls for longer than this, and what the name servers add.
+/// Between two lookups. A new replica gets no calls for longer than this, and what the name servers add.
 const EVERY: Duration = Duration::from_secs(5);
 
 /// The same after a call has failed.
@@ -25,10 +25,11 @@ const DEADLINE: Duration = Duration::from_secs(2);
 const MOST: usize = 64;
 
 impl Turns {
-    /// Has the replicas of an address be those that its name stands for, as long as there are calls to be made.
+    /// Keeps the replicas of an address equal to those that its name stands for, as long as there are calls
+    /// to be made.
     pub(super) fn follow(self: &Arc<Self>, named: usize, endpoint: Endpoint) {
         let Some((host, port)) = name(endpoint.uri()) else { return };
-        let look = move || {
+        let resolve = move || {
             let host = host.clone();
             async move { Ok(lookup_host((host, port)).await?.collect()) }
         };
@@ -37,7 +38,7 @@ impl Turns {
         tokio::spawn(async move {
             let mut unknown = false;
             while let Some(turns) = turns.upgrade() {
-                let known = turns.look(named, look(), &connect).await;
+                let known = turns.resolve(named, resolve(), &connect).await;
                 drop(turns);
                 if let Err(error) = &known
                     && !unknown
@@ -51,14 +52,14 @@ impl Turns {
         });
     }
 
-    /// Looks once. A name that is not known, or stands for nothing, leaves all as it is.
-    async fn look(
+    /// Resolves the name once. An unknown name, or one without addresses, changes nothing.
+    async fn resolve(
         &self,
         named: usize,
-        look: impl Future<Output = io::Result<Vec<SocketAddr>>>,
+        resolve: impl Future<Output = io::Result<Vec<SocketAddr>>>,
         connect: impl Fn(SocketAddr) -> Channel,
     ) -> io::Result<()> {
-        let mut found = timeout(DEADLINE, look).await.map_err(io::Error::from)??;
+        let mut found = timeout(DEADLINE, resolve).await.map_err(io::Error::from)??;
         // Where there are addresses of both kinds, they may be two ways to each replica. The first one is preferred (RFC 6724).
         let first = found.first().copied().ok_or_else(|| io::Error::other("the name has no address"))?;
         found.retain(|at| at.is_ipv4() == first.is_ipv4());
@@ -69,7 +70,7 @@ impl Turns {
         Ok(())
     }
 
-    /// The replicas of one name are at these addresses from now on. One that is known stays, with what is known of it.
+    /// From now on the replicas of one name are at these addresses. A known one stays, with its state.
     fn now_at(&self, named: usize, addresses: &[SocketAddr], connect: impl Fn(SocketAddr) -> Channel) {
         let mut replicas = self.replicas.write().unwrap_or_else(PoisonError::into_inner);
         let replica = |at: &SocketAddr| {
@@ -122,25 +123,25 @@ mod tests {
     async fn a_name_s_replicas_come_and_go_and_those_that_stay_keep_what_is_known_of_them() {
         let Replicas(turns) = Replicas::new("http://127.0.0.1:1,http://127.0.0.2:1").unwrap();
         let named = Endpoint::from_static("http://product:1");
-        let look = async |found: &[&str]| {
+        let resolve = async |found: &[&str]| {
             let found = found.iter().map(|at| at.parse().unwrap()).collect();
-            turns.look(1, async { Ok(found) }, |at| connect(&named, at)).await
+            turns.resolve(1, async { Ok(found) }, |at| connect(&named, at)).await
         };
         let at = || -> Vec<Option<String>> {
             turns.replicas().iter().map(|replica| replica.at.map(|at| at.to_string())).collect()
         };
         let some = |at: &str| Some(at.to_owned());
 
-        look(&["10.0.0.2:1", "10.0.0.1:1", "10.0.0.2:1", "[fd00::1]:1"]).await.unwrap();
+        resolve(&["10.0.0.2:1", "10.0.0.1:1", "10.0.0.2:1", "[fd00::1]:1"]).await.unwrap();
         assert_eq!(at(), [None, some("10.0.0.1:1"), some("10.0.0.2:1")]);
         turns.replicas()[2].passed_over.store(7, Ordering::Relaxed);
-        look(&["10.0.0.3:1", "10.0.0.2:1"]).await.unwrap();
+        resolve(&["10.0.0.3:1", "10.0.0.2:1"]).await.unwrap();
         assert_eq!(at(), [None, some("10.0.0.2:1"), some("10.0.0.3:1")]);
         assert_eq!(turns.replicas()[1].passed_over.load(Ordering::Relaxed), 7);
 
-        assert!(look(&[]).await.is_err());
+        assert!(resolve(&[]).await.is_err());
         let unknown = async { Err(io::Error::other("not known")) };
-        assert!(turns.look(1, unknown, |at| connect(&named, at)).await.is_err());
+        assert!(turns.resolve(1, unknown, |at| connect(&named, at)).await.is_err());
         assert_eq!(at().len(), 3, "they may be there all the same");
     }
 }
