@@ -102,9 +102,9 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
         webhook_key: WebhookKey(hmac::Key::new(hmac::HMAC_SHA256, config.payment_webhook_secret.as_bytes())),
     };
     let (stop, sender) = (lifecycle.stopping(), stream.clone());
-    lifecycle.spawn_worker("live.send", |pulse| sender.send(announced, stop, pulse));
+    lifecycle.spawn_worker("order_stream.send", |pulse| sender.send(announced, stop, pulse));
     let stop = lifecycle.stopping();
-    lifecycle.spawn_worker("live.hear", |pulse| stream.receive(stop, pulse));
+    lifecycle.spawn_worker("order_stream.receive", |pulse| stream.receive(stop, pulse));
     lifecycle.spawn_worker("sagas", |pulse| sagas.run(pulse));
     let (stop, watched) = (lifecycle.stopping(), pool.clone());
     lifecycle.spawn_worker("sagas.watch", |pulse| watch::run(watched, stop, pulse));

@@ -1,5 +1,5 @@
-//! The products as a cart shows them: asked of the product service, and from
-//! a copy kept by `product.updated` while it is away.
+//! The products as a cart shows them: asked of the product service. While that is away they come from a copy
+//! that `product.updated` keeps current.
 
 pub mod store;
 
@@ -36,8 +36,8 @@ impl Catalogue {
         self.currency
     }
 
-    /// The products of these ids, archived ones too; unknown ones are left out.
-    /// The copy has to know them all: a cart with a line missing would be a lie.
+    /// The products of these ids, archived ones too; unknown ones are left out. The copy is used only if it
+    /// has all of them: a cart with a line missing would be wrong.
     pub async fn look_up(&self, ids: &[ProductId]) -> Result<HashMap<ProductId, Product>, CatalogueError> {
         if ids.is_empty() {
             return Ok(HashMap::new());

@@ -24,7 +24,7 @@ use crate::times::Times;
 /// How long a cancellation waits for the answer of a capture under way.
 const CANCEL_WAIT: Duration = Duration::from_secs(3);
 
-/// Why an order is not changed, or why it is not known what came of it.
+/// Why an order is not changed, or why the outcome is not known.
 #[derive(Debug, thiserror::Error)]
 pub enum ChangeError {
     #[error(transparent)]
@@ -33,7 +33,7 @@ pub enum ChangeError {
     NotApplied(#[from] NotApplied),
 }
 
-/// Why an order does not go elsewhere, or why it is not known whether it does.
+/// Why an order gets no other address, or why the outcome is not known.
 #[derive(Debug, thiserror::Error)]
 pub enum ReaddressError {
     #[error("a part of the order has left, it has ended, or its customer is forgotten")]
@@ -66,7 +66,7 @@ impl Changes {
         Self { pool, outbox, stream, reads, sagas, times }
     }
 
-    /// Has an order go elsewhere, and returns it as it is then.
+    /// Gives an order another address, and returns it as it is then.
     pub async fn readdress(&self, by: User, id: OrderId, address: &Address) -> Result<Order, ReaddressError> {
         let mut transaction = service::db::begin(&self.pool).await?;
         refunds::store::lock(&mut transaction, id).await?;
@@ -95,7 +95,7 @@ impl Changes {
             CancelReason::Staff => self.cancel_as_staff(user, id).await?,
             _ => drop(self.sagas.apply(id, Input::Cancel(reason)).await?),
         }
-        // At once, unless the money is being captured right now: then the answer comes first.
+        // At once, unless the money is being captured at this moment: then the answer comes first.
         let deadline = Instant::now() + CANCEL_WAIT;
         loop {
             let order = self.reads.get(id).await?;
@@ -106,7 +106,7 @@ impl Changes {
         }
     }
 
-    /// In a transaction of its own, with what is recorded of it: only what this request has changed.
+    /// In a transaction of its own, with its audit record, which has only the changes of this request.
     async fn cancel_as_staff(&self, by: User, id: OrderId) -> Result<(), NotApplied> {
         let mut transaction = service::db::begin(&self.pool).await?;
         // Locked, so that nobody changes it between what was and what is.

@@ -106,7 +106,7 @@ impl Checkout {
         let place = Batcher::spawn("place", move |batch: Arc<Vec<Job>>| {
             let (pool, outbox, sagas) = (place_pool.clone(), outbox.clone(), begin.clone());
             async move {
-                // Whoever asked may have gone by then.
+                // The client may have gone by then.
                 let begin = |job: &Job| match job.take_slot() {
                     Some(slot) => sagas.begin(&job.placement, slot),
                     None => sagas.wake(),
@@ -153,7 +153,7 @@ impl Checkout {
         Err(CheckoutError::Backlog)
     }
 
-    /// Refuses who has left too many orders unpaid: they may be trying out stolen cards.
+    /// Refuses accounts that have left too many orders unpaid: they may be trying out stolen cards.
     async fn require_payer(&self, key: &Key, record: &Record) -> Result<(), CheckoutError> {
         let mut connection = self.pool.acquire().await?;
         let unpaid = unpaid_store::unpaid(&mut connection, key, record, HOUR, self.unpaid_an_hour).await?;
@@ -169,7 +169,8 @@ impl Checkout {
         Err(CheckoutError::TooManyUnpaid { seconds: u32::try_from(seconds).unwrap_or(1) })
     }
 
-    /// The answer that the key has to this request, if any: it stays the answer, whatever rules came since.
+    /// The answer that the key already has for this request, if any. It stays the answer, even if the rules
+    /// have changed.
     pub async fn earlier_answer(
         &self,
         user: UserId,
@@ -190,7 +191,7 @@ impl Checkout {
         wanted: Wanted,
     ) -> Result<(StoredAnswer, bool), CheckoutError> {
         let key = Key::new(user, OPERATION, key, sent)?;
-        // As they are when the customer asks: another tab may show others while this is under way.
+        // As they are when the customer asks: another tab may change what the cart shows meanwhile.
         let shown = match wanted {
             Wanted { lines: None, expected_total: None, .. } => {
                 cart::store::shown(&mut *self.pool.acquire().await?, user).await?
@@ -204,7 +205,7 @@ impl Checkout {
         match self.work(&key, record.clone(), wanted, &shown).await {
             Ok(answer) => Ok((answer, false)),
             Err(error) => {
-                // No answer is stored for a failure that may pass; a retry starts at once.
+                // A failure that may pass stores no answer, so a retry starts at once.
                 let mut connection = self.pool.acquire().await?;
                 idempotency::store::let_go(&mut connection, &key, &record).await?;
                 Err(error)

@@ -1,5 +1,5 @@
-//! What goes on with orders, told to others: to services by events ([`publish`]), to clients that wait ([`stream`]). And
-//! what others tell this service ([`consume`]).
+//! Changes of orders, for others: events for services ([`publish`]), and the stream for clients ([`stream`]).
+//! Events from the other services are applied in [`consume`].
 
 pub mod consume;
 pub mod publish;

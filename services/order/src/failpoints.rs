@@ -9,7 +9,8 @@ pub const ALL: &[&str] = &[
     "order.place.written",   // order, answer and event, before their commit
     "order.place.committed", // and not yet answered
     "order.place.refused",   // the refusal is stored, and not yet answered
-    // The saga: a worker has it; each call before it is made, and answered but not applied.
+    // The saga: a worker has taken it; each call, before it is made, and once it is answered and not yet
+    // applied.
     "order.saga.leased",
     "order.saga.create.before",
     "order.saga.create.after",
@@ -25,15 +26,15 @@ pub const ALL: &[&str] = &[
     "order.saga.cancel.after",
     "order.saga.refund.before",
     "order.saga.refund.after",
-    "order.saga.look.before", // at what a webhook or a refund by staff brought up
-    "order.saga.look.after",
+    "order.saga.inquire.before", // before an inquiry, which a webhook or a refund by staff has caused
+    "order.saga.inquire.after",
     "order.saga.written", // what an answer changes, before its commit
     "order.saga.committed",
     // A refund by staff: written with its answer.
     "order.refund.written",
     "order.refund.committed",
     // Recovery: abandoned claims, erased users.
-    "order.sweep.taken",    // the sweeper's now, their stock still reserved
-    "order.sweep.released", // and not yet let go
+    "order.sweep.taken",    // the sweeper holds them, their stock is still reserved
+    "order.sweep.released", // and not yet released
     "order.erasure.written",
 ];

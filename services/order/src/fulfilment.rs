@@ -29,13 +29,13 @@ pub struct Shipment {
     pub tracking: Option<Tracking>,
     /// Without them all that is left.
     pub lines: Option<Lines>,
-    /// The parcel whose number was wrong.
+    /// The parcel that had a wrong number.
     pub parcel: Option<ParcelId>,
-    /// The Idempotency-Key of a report that may come again.
+    /// The Idempotency-Key of a report that may be repeated.
     pub key: Option<String>,
 }
 
-/// Why nothing is changed, or why it is not known what came of it.
+/// Why nothing is changed, or why the outcome is not known.
 #[derive(Debug, thiserror::Error)]
 pub enum ShipError {
     #[error(transparent)]
@@ -71,7 +71,7 @@ impl Fulfilment {
         Self { pool, outbox, stream, reads, times }
     }
 
-    /// Returns the order as it is then. What was reported before changes nothing.
+    /// Returns the order as it is then. A repeated report changes nothing.
     pub async fn ship(&self, by: User, id: OrderId, shipment: Shipment) -> Result<Order, ShipError> {
         let mut transaction = service::db::begin(&self.pool).await?;
         let (order, restocked) = locked(&mut transaction, id).await?;
@@ -102,8 +102,8 @@ impl Fulfilment {
         Ok(self.reads.get(id).await?)
     }
 
-    /// Reports that what left has arrived. Of an order that left in part too, once nothing more is to follow: the rest is in
-    /// stock again, or nobody has paid for it any more.
+    /// Reports that the sent goods have arrived. For an order that left in parts, only once nothing more will
+    /// follow: the rest is in stock again, or nobody has paid for it any more.
     pub async fn deliver(&self, by: User, id: OrderId) -> Result<Order, ShipError> {
         let mut transaction = service::db::begin(&self.pool).await?;
         let (order, restocked) = locked(&mut transaction, id).await?;
@@ -137,7 +137,7 @@ impl Fulfilment {
     }
 }
 
-/// The order as nobody changes it meanwhile, and what of it went back into stock without having left.
+/// The locked order, and which of its units went back into stock without having left.
 async fn locked(connection: &mut Connection, id: OrderId) -> Result<(Order, Unsent), ShipError> {
     refunds::store::lock(connection, id).await?;
     let order = load(connection, &[id]).await?.pop().ok_or(ReadError::UnknownOrder)?;
@@ -171,7 +171,7 @@ fn decide(order: &Order, restocked: &Unsent, shipment: Shipment) -> Result<Decis
         let sent = order.parcels.iter().find(|sent| sent.parcel.id == id).ok_or(ShipError::UnknownParcel)?;
         return correct(order, sent, tracking);
     }
-    // A report that comes again may name the number from before it was corrected.
+    // A repeated report may name the number from before the correction.
     let known = |sent: &&Sent| tracking.is_some() && sent.was(tracking.as_ref());
     if let Some(sent) = order.parcels.iter().find(known) {
         let same = match &lines {
@@ -206,7 +206,7 @@ fn decide(order: &Order, restocked: &Unsent, shipment: Shipment) -> Result<Decis
     Ok(Decision::Ship { parcel, last })
 }
 
-/// Only of a parcel that a carrier has: what was fetched has no number, nor has one that is forgotten.
+/// Only a parcel of a carrier can be corrected: fetched goods have no number, and an erased one is gone.
 fn correct(order: &Order, sent: &Sent, tracking: Option<Tracking>) -> Result<Decision, ShipError> {
     let tracking = tracking.filter(|_| sent.parcel.tracking.is_some()).ok_or(Refusal::NotShippable)?;
     if sent.parcel.tracking.as_ref() == Some(&tracking) {
@@ -222,7 +222,7 @@ fn units(lines: &[Line]) -> HashMap<ProductId, i64> {
 }
 
 impl Sent {
-    /// Whether this is its carrier and number, or was before it was corrected.
+    /// Whether this is its carrier and number, now or before a correction.
     fn was(&self, tracking: Option<&Tracking>) -> bool {
         let former = |tracking: &Tracking| {
             self.former.iter().any(|former| {

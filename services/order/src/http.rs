@@ -74,18 +74,18 @@ pub fn router(app: App) -> Router {
         .route_layer(middleware::from_fn(about_order))
 }
 
-/// Has all that is logged for a request name the order that its path is about.
+/// Adds the order's id from the path to all log lines of a request.
 async fn about_order(request: Request, next: Next) -> Response {
     let rest = request.uri().path().strip_prefix("/api/v1/orders/");
     let id = rest.and_then(|rest| rest.split('/').next()?.parse::<OrderId>().ok());
     if let Some(id) = id {
-        note_order(id);
+        log_order(id);
     }
     next.run(request).await
 }
 
-/// Names the order in what is logged for the request from now on.
-fn note_order(id: OrderId) {
+/// Adds the order's id to the log lines of the request from now on.
+fn log_order(id: OrderId) {
     tracing::Span::current().record("order.id", tracing::field::display(id));
 }
 

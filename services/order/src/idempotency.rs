@@ -1,5 +1,5 @@
-//! Idempotency records, one for each Idempotency-Key: one request at a time works on a key, a retry
-//! gets the first answer, and what a dead request left behind is taken over.
+//! Idempotency records, one for each Idempotency-Key. One request at a time works on a key. A retry gets the
+//! first answer. A record that a dead request left is taken over.
 
 pub mod store;
 
@@ -15,8 +15,8 @@ use crate::erasure;
 use crate::order::Line;
 use crate::times::Times;
 
-/// A fencing token: which record, and who holds it. Whoever takes a record over keeps its id, so that
-/// alone does not say who may write.
+/// A fencing token: which record, and who holds it. A record that is taken over keeps its id, so the id alone
+/// does not say who may write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Fence {
     pub id: Uuid,
@@ -28,13 +28,13 @@ pub struct Fence {
 pub struct Record {
     /// Of what is to be made: an order or a refund.
     pub id: Uuid,
-    /// Changes hands with the lease; every write names it.
+    /// Changes with each takeover; every write checks it.
     pub owner: Uuid,
     pub lines: Vec<Line>,
     /// What the request's `address_id` meant when the key was claimed.
     pub address: Option<Address>,
-    /// The reservation may be released yet, by a call that was held up or not answered: a sweeper's, or that of a
-    /// request whose cart had changed.
+    /// The reservation may still be released by a call that was delayed or not answered: the call of a
+    /// sweeper, or of a request whose cart had changed.
     pub sweeping: bool,
 }
 
@@ -75,7 +75,7 @@ pub struct Key {
 }
 
 impl Key {
-    /// `body` is hashed as it was understood, so that white space doesn't matter.
+    /// `body` is hashed in its parsed form, so that white space doesn't matter.
     pub fn new(
         user_id: UserId,
         operation: &'static str,
@@ -103,12 +103,12 @@ pub enum KeyError {
 pub enum Lookup {
     /// Nobody has used this key.
     None,
-    /// Somebody had it and did not come back for the answer.
+    /// Somebody claimed it and did not come back for the answer.
     TakenOver(Box<Record>),
     Answered(StoredAnswer),
 }
 
-/// Looks the key up: its answer, its lapsed record (taken over), or nothing yet.
+/// Looks the key up: it has an answer, a lapsed record (now taken over), or nothing yet.
 pub async fn find_or_take_over(
     connection: &mut Connection,
     key: &Key,
@@ -124,7 +124,8 @@ pub async fn find_or_take_over(
     stored.answer.map(Lookup::Answered).ok_or(KeyError::InProgress)
 }
 
-/// A record on a key that [`find_or_take_over`] knew nothing of, unless its user was erased or another request was faster.
+/// A record for a key that [`find_or_take_over`] did not find. None if its user was erased or another request
+/// was faster.
 pub async fn make(
     connection: &mut Connection,
     key: &Key,

@@ -1,4 +1,4 @@
-//! What staff note of orders.
+//! Notes that staff write about orders.
 
 pub mod store;
 
@@ -24,7 +24,7 @@ pub struct Note {
     pub created_at: OffsetDateTime,
 }
 
-/// Why nothing is noted.
+/// Why no note is written.
 #[derive(Debug, thiserror::Error)]
 pub enum NoteError {
     #[error("the order's customer is forgotten, and so would be what is noted")]
@@ -35,8 +35,8 @@ pub enum NoteError {
     Store(#[from] sqlx::Error),
 }
 
-/// Notes something of an order, and returns the note. With a key that its author has used for the order it is the one
-/// from then.
+/// Adds a note to an order, and returns it. If its author has used the key for this order, it is the earlier
+/// note.
 pub async fn add(
     pool: &Pool,
     order: OrderId,
@@ -49,7 +49,7 @@ pub async fn add(
     let note = store::add(&mut transaction, id, order, author.id.into(), text, key).await?;
     let note = note.ok_or(NoteError::CustomerForgotten)?;
     if note.id == id {
-        // What it says is in the note, as long as that is kept.
+        // The text is in the note, as long as that is kept.
         let entry = Entry::new(author, "note.added", "order", order).field("note", (), id);
         audit::record(&mut transaction, entry).await?;
     }

@@ -1,4 +1,4 @@
-//! Orders: what they are, how they look, and who may do what with them.
+//! Orders: their data, how they look to readers, and who may do what with them.
 
 pub mod parcel_store;
 pub mod reads;
@@ -32,7 +32,7 @@ pub struct LineBody {
     pub quantity: u32,
 }
 
-/// Who looks at an order: what may be done next depends on it.
+/// The reader of an order: what may be done next depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Viewer {
     Owner,
@@ -54,7 +54,7 @@ pub struct Placement {
     pub action_seconds: f64,
     pub placed_at: OffsetDateTime,
     pub traceparent: Option<String>,
-    /// For how long the process that places it works on it first; without one anybody may.
+    /// How long the first lease lasts of the process that places it; without one any process may work on it.
     pub lease: Option<Duration>,
 }
 
@@ -116,7 +116,7 @@ pub struct Order {
     pub tracking: Option<Tracking>,
     /// Oldest first.
     pub parcels: Vec<Sent>,
-    /// Looked up only where refunds can have left less to be sent, or a part has left.
+    /// Loaded only where refunds can have left less to be sent, or a part has left.
     pub unsent: Unsent,
     pub placed_at: OffsetDateTime,
     pub updated_at: OffsetDateTime,
@@ -180,7 +180,7 @@ impl Order {
         then.refunding = Money::zero(self.total.currency);
         then.unsent = Unsent::default();
         then.payment_action = None;
-        // With the numbers of now: what was wrong is of no use to anybody.
+        // With the present numbers: a wrong number is of no use to anybody.
         then.parcels.retain(|sent| sent.sent_at <= past.at);
         then.tracking = then.parcels.iter().rev().find_map(|sent| sent.parcel.tracking.clone());
         then.version = past.version;

@@ -171,7 +171,7 @@ impl Refunds {
         self.sagas.wake();
         match written {
             Ok(Some(answer)) => Ok(answer),
-            // Lost the record, or an error at COMMIT, which leaves open whether it happened.
+            // The record was lost, or there was an error at COMMIT, which leaves open whether it happened.
             lost => {
                 let stored = idempotency::store::read(&mut *self.pool.acquire().await?, key).await?;
                 let stored = stored.and_then(|stored| stored.answer);
@@ -181,7 +181,7 @@ impl Refunds {
     }
 }
 
-/// What comes of a request; either is stored with the key.
+/// The outcome of a request; either is stored with the key.
 enum Decision {
     Made(View),
     Refused(Refusal),
@@ -225,7 +225,7 @@ async fn decide(
     Ok(Decision::Made(refund))
 }
 
-/// Whether the units to restock had left, or `None` where that is neither said nor clear.
+/// Whether the units to restock had left; `None` where that is neither said nor clear.
 fn have_left(order: &Order, sent: &[Sent], request: &Request) -> Option<bool> {
     if request.returned.is_some() || request.restock.is_empty() {
         return Some(request.returned.unwrap_or(false));

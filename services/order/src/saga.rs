@@ -1,5 +1,5 @@
-//! Sees orders through to their end. The rule is [`order_core::saga`]; here are the calls that it asks for, the tables
-//! that it is kept in, and the workers.
+//! Brings orders to their end. The rule is [`order_core::saga`]; here are the calls that it asks for, the
+//! tables that hold its state, and the workers.
 
 mod answers;
 pub mod applier;

@@ -1,4 +1,4 @@
-//! Values as the OpenAPI document describes them, in line with what is accepted.
+//! Schemas of values in the OpenAPI document, in line with what is accepted.
 
 pub use service::openapi::schema::{lines_up_to_500, up_to_100, words};
 use service::openapi::schema::{string, visible};

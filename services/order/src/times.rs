@@ -21,8 +21,8 @@ pub struct Times {
     pub product_call: Duration,
     /// One question to the user service.
     pub user_call: Duration,
-    /// One look at the catalogue, for which there is a copy to fall back to.
-    pub catalogue_look: Duration,
+    /// One call for the catalogue, which has a copy to fall back to.
+    pub catalogue_call: Duration,
     /// How long an Idempotency-Key is kept.
     pub key_life: Duration,
 }
@@ -38,7 +38,7 @@ impl Default for Times {
             provider_call: Duration::from_secs(10),
             product_call: Duration::from_secs(3),
             user_call: Duration::from_secs(2),
-            catalogue_look: Duration::from_secs(1),
+            catalogue_call: Duration::from_secs(1),
             key_life: Duration::from_secs(24 * 60 * 60),
         }
     }
@@ -71,7 +71,7 @@ impl Times {
         Ok(())
     }
 
-    /// Between two looks for lapsed claims, and what their clients get to come back by themselves.
+    /// Between two sweeps of lapsed claims. Until then their clients can come back by themselves.
     pub fn sweep_every(&self) -> Duration {
         self.claim_lease / 6
     }

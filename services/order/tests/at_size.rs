@@ -72,7 +72,7 @@ async fn the_query_metadata_fits_the_schema() {
 async fn no_statement_reads_a_big_table_from_end_to_end() {
     let shop = Shop::open().await;
     let database = shop.args.iter().find_map(|arg| arg.strip_prefix("--database-url=")).unwrap().to_owned();
-    // Nobody else's: the service would work on what is made here.
+    // Nobody else's: the service would work on the rows that are made here.
     shop.close().await;
     let mut connection = PgConnection::connect(&database).await.unwrap();
     sqlx::raw_sql(FILL).execute(&mut connection).await.unwrap();

@@ -1,5 +1,5 @@
-//! Many clients that listen to a replica of its own, whose memory is measured;
-//! what they hear of was done at another replica. For figures: `cargo dockside bench listeners`.
+//! Many clients that listen to a replica of its own, whose memory is measured. The changes are made at
+//! another replica. For figures: `cargo dockside bench listeners`.
 
 #[path = "it/common/mod.rs"]
 mod common;
@@ -71,7 +71,7 @@ fn resident_mib(process: &Child) -> f64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_listeners_hear_of_a_change_at_once_and_cost_little() {
+async fn many_listeners_get_a_change_at_once_and_cost_little() {
     let shop = Shop::open().await;
     let thing = shop.stock.add(1000, 10);
     let (buyer, staff) = (shop.customer(), shop.staff());
@@ -87,7 +87,7 @@ async fn many_listeners_hear_of_a_change_at_once_and_cost_little() {
         buyer.token
     );
     let before = resident_mib(&replica.process);
-    let (heard, mut times) = mpsc::unbounded_channel();
+    let (received, mut times) = mpsc::unbounded_channel();
     let (ready, mut listening) = mpsc::unbounded_channel();
     for _ in 0..LISTENERS / 50 {
         let mut opened = Vec::new();
@@ -97,12 +97,12 @@ async fn many_listeners_hear_of_a_change_at_once_and_cost_little() {
             opened.push(stream);
         }
         for mut stream in opened {
-            let (heard, ready) = (heard.clone(), ready.clone());
+            let (received, ready) = (received.clone(), ready.clone());
             tokio::spawn(async move {
                 until(&mut stream, b"\"status\":\"confirmed\",\"cancel_reason\"").await;
                 ready.send(()).unwrap();
                 until(&mut stream, b"\"status\":\"shipped\",\"cancel_reason\"").await;
-                heard.send(Instant::now()).unwrap();
+                received.send(Instant::now()).unwrap();
                 tokio::time::sleep(Duration::from_secs(60)).await; // stays connected
             });
         }

@@ -58,7 +58,7 @@ impl Plot {
             (_, "order.saga.retrieve.after") => Self::Buy("pm_card_capture_lost", "confirmed"),
             (_, "order.saga.cancel.before" | "order.saga.cancel.after") => decline,
             (_, "order.saga.refund.before" | "order.saga.refund.after") => Self::Cancel,
-            (_, "order.saga.look.before" | "order.saga.look.after") => Self::Refund,
+            (_, "order.saga.inquire.before" | "order.saga.inquire.after") => Self::Refund,
             (_, "order.refund.written" | "order.refund.committed") => Self::Refund,
             (_, "order.sweep.taken" | "order.sweep.released") => Self::Abandon,
             (_, "order.erasure.written" | "user.erasure.written" | "user.erasure.committed") => Self::Erase,
@@ -198,9 +198,9 @@ impl Scene {
 
     /// A request that fails at `failpoint` and leaves its claim behind, with or without a
     /// reservation; the keys that were used.
-    async fn give_up_at(&self, failpoint: &str, reserved: i64) -> Vec<String> {
+    async fn fail_at(&self, failpoint: &str, reserved: i64) -> Vec<String> {
         let keys = std::sync::Mutex::new(Vec::new());
-        let given_up = || async {
+        let failed = || async {
             let key = Self::key();
             keys.lock().expect("no panic").push(key.clone());
             // Another order may take the fault, or a service be dead.
@@ -212,7 +212,7 @@ impl Scene {
             let held = self.shop().stock(self.product).await.1 >= reserved;
             (answer.status == 503 && left == 1 && held).then_some(())
         };
-        eventually("a request to fail", MINUTE, given_up).await;
+        eventually("a request to fail", MINUTE, failed).await;
         keys.into_inner().expect("no panic")
     }
 
@@ -230,13 +230,13 @@ impl Scene {
                 self.refused(quantity, code).await;
             }
             Plot::TryAgain => {
-                for key in self.give_up_at("order.place.claimed", 0).await {
+                for key in self.fail_at("order.place.claimed", 0).await {
                     self.place(&key, "pm_card_visa").await;
                 }
                 self.ended("confirmed").await;
             }
             Plot::Abandon => {
-                let keys = self.give_up_at("order.place.reserved", 2).await;
+                let keys = self.fail_at("order.place.reserved", 2).await;
                 self.stock_is("reserved", 0).await;
                 for key in keys {
                     self.place(&key, "pm_card_visa").await;
@@ -376,7 +376,7 @@ impl Scene {
             if subscribers.iter().all(theirs) {
                 return Some(());
             }
-            // Who looks takes all letters out meanwhile.
+            // A reader takes all dead letters out meanwhile.
             tokio::time::sleep(Duration::from_millis(500)).await;
             None
         };
@@ -421,7 +421,7 @@ impl Scene {
             .fetch_one(&self.shop().database)
             .await
             .expect("SQL");
-        assert_eq!(placed as usize, self.orders.len(), "orders that nobody was told of");
+        assert_eq!(placed as usize, self.orders.len(), "orders without an answer");
         let sold = "SELECT COALESCE(sum(i.quantity), 0)::bigint FROM orders.order_items i
                     JOIN orders.orders o ON o.id = i.order_id WHERE i.product_id = $1 AND o.status = 'confirmed'";
         let sold: i64 =
@@ -438,9 +438,9 @@ impl Scene {
             self.comes_to(missing, order, 0).await;
             let doubled = "SELECT count(*) - count(DISTINCT type) FROM orders.outbox WHERE aggregate_id = $1";
             self.comes_to(doubled, order, 0).await;
-            let untold = "SELECT (SELECT count(*) FROM orders.outbox WHERE aggregate_id = $1)
+            let unannounced = "SELECT (SELECT count(*) FROM orders.outbox WHERE aggregate_id = $1)
                                - (SELECT count(*) FROM users.notifications WHERE order_id = $1)";
-            self.comes_to(untold, order, 0).await;
+            self.comes_to(unannounced, order, 0).await;
         }
     }
 
@@ -462,7 +462,7 @@ impl Scene {
     }
 }
 
-/// Says which way it was that failed.
+/// Names the way that failed.
 struct Reporting(String, Plot);
 
 impl Drop for Reporting {

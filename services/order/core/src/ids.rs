@@ -1,7 +1,7 @@
 //! A type for each kind of id, so that none is taken for another.
 //!
-//! A macro of our own: the crate `newtype-uuid` maps neither to columns nor to OpenAPI, and the orphan rule forbids to
-//! add that here. A reservation has no id of its own: it goes by its order's.
+//! The macro is our own: the crate `newtype-uuid` maps neither to columns nor to OpenAPI, and the orphan rule
+//! does not let us add that here. A reservation has no id of its own: it has the id of its order.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -17,8 +17,8 @@ mod format {
     pub const UUID: SchemaFormat = SchemaFormat::KnownFormat(KnownFormat::Uuid);
 }
 
-/// An id that is a UUID or a text, wherever it is written: parsed, displayed, in JSON, with the feature `sqlx` in columns,
-/// with `openapi` as a schema.
+/// An id that is a UUID or a text. It is parsed, displayed and written in JSON in one place; with the feature
+/// `sqlx` it can be a column, with `openapi` it has a schema.
 macro_rules! id {
     ($(#[$meta:meta])* $name:ident($inner:ident $(in the format $format:ident)?): $error:ty) => {
         $(#[$meta])*
@@ -90,7 +90,7 @@ id! {
 }
 
 id! {
-    /// Our own of a refund; the provider is told it.
+    /// Our own id of a refund. The provider gets it as the key of the call.
     #[derive(Copy)]
     RefundId(Uuid in the format UUID): uuid::Error
 }
@@ -102,7 +102,7 @@ id! {
 }
 
 id! {
-    /// Of what staff noted.
+    /// Of a note that staff wrote.
     #[derive(Copy)]
     NoteId(Uuid in the format UUID): uuid::Error
 }

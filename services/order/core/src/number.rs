@@ -1,8 +1,8 @@
 //! The number of an order: what people read out on the phone.
 //!
-//! Nine signs by chance and one to check them, of an alphabet without what is easily taken for something else: no 0 and O,
-//! no 1, I and L, no vowels that could make words. Its 19 signs are a prime number, so the check of ISBN-10 finds every
-//! wrong sign and every two that changed places.
+//! Nine random signs and a check sign, of an alphabet that leaves out what is easily confused: no 0 and O, no
+//! 1, I and L, and no vowels, which could make words. It has 19 signs, a prime number, so the check of
+//! ISBN-10 finds every wrong sign and every swap of two signs.
 
 use std::fmt;
 use std::str::FromStr;

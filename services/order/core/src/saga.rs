@@ -8,11 +8,10 @@
 //!     +----------------------> settled <--------------------+
 //! ```
 //!
-//! The phase says which call comes next ([`State::next_call`]); what comes back
-//! is a fact ([`Input`]), and [`State::apply`] is the whole rule. A fact holds
-//! whoever learned it and however late, so it is applied to the state as it is
-//! when it arrives, under the row's lock; a worker that lost its lease can only
-//! ever report the truth.
+//! The phase says which call comes next ([`State::next_call`]). What comes back is a fact ([`Input`]), and
+//! [`State::apply`] is the whole rule. A fact is true whoever learned it and however late. So it is applied
+//! to the state at the time when it arrives, under the row's lock. A worker that lost its lease can only
+//! report the truth.
 //!
 //! What keeps money right:
 //! - An intent is created unconfirmed and its id stored before it is confirmed,
@@ -23,7 +22,7 @@
 //! - A cancelled order keeps its saga until its money is settled.
 //! - What goes back is counted before the provider is asked ([`refunds`]).
 
-/// A branch of the rule. Tests note that it was taken, to name those that no walk takes.
+/// A branch of the rule. Tests record which branches were taken, to name those that no walk takes.
 macro_rules! branch {
     () => {
         #[cfg(test)]
@@ -75,12 +74,12 @@ pub struct State {
     pub payment: PaymentStatus,
     pub phase: Phase,
     pub intent: Option<IntentId>,
-    /// A cancellation that waits: for the answer of a capture, or, after the
-    /// deadline, for the provider to acknowledge that it won't charge.
+    /// A cancellation that waits: for the answer of a capture, or, after the deadline, until the provider has
+    /// acknowledged that it will not charge.
     pub pending_cancel: Option<CancelReason>,
     /// Why the card was declined, when it was.
     pub decline: Option<DeclineReason>,
-    /// What was charged, once the provider has told. Nothing is decided by it.
+    /// What was charged, once the provider has said. Nothing is decided by it.
     pub card: Option<Card>,
     /// The customer has complained to their bank.
     pub dispute: Option<Dispute>,
@@ -100,7 +99,7 @@ impl State {
             status: Status::Pending,
             cancel_reason: None,
             payment: PaymentStatus::Pending,
-            // Nothing is to be paid of what costs nothing: only the stock is to be sold.
+            // An order that costs nothing needs no payment: only its stock has to be sold.
             phase: if total.is_zero() { Phase::Committing } else { Phase::Creating },
             intent: None,
             pending_cancel: None,
@@ -120,7 +119,7 @@ impl State {
         let unknown =
             self.payment == PaymentStatus::Unknown || self.pending_cancel.is_some() || self.action.is_some();
         match self.phase {
-            // A release that knows of no free orders may have taken it on: there is no intent to ask about.
+            // A release from before free orders may have worked on it: there is no intent to ask about.
             Phase::Committing | Phase::Capturing | Phase::Voiding if self.is_free() => {
                 Some(Call::CommitStock)
             }
@@ -130,7 +129,8 @@ impl State {
             Phase::Committing => Some(Call::CommitStock),
             Phase::Capturing => Some(Call::CaptureIntent),
             Phase::Voiding => Some(Call::CancelIntent),
-            // Nothing can go back that the customer's bank has: a report tells when that is decided.
+            // The customer's bank has the money, so nothing can be refunded. A report says when that is
+            // decided.
             Phase::Refunding | Phase::Confirmed | Phase::Settled if self.dispute == Some(Dispute::Open) => {
                 None
             }
@@ -145,8 +145,8 @@ impl State {
         matches!(self.phase, Phase::Creating | Phase::Authorising | Phase::Committing)
     }
 
-    /// Whether the provider will yet be asked how the intent is, without any report: the order is not settled, nor on its way
-    /// there.
+    /// Whether the provider will be asked about the intent anyway, without any report: the order is not
+    /// settled, nor about to be.
     pub fn asks_again(&self) -> bool {
         matches!(self.phase, Phase::Authorising | Phase::Committing | Phase::Capturing)
     }

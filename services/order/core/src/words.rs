@@ -3,10 +3,10 @@
 /// An enum with one word for each variant: `as_str`, `FromStr` and serde's `Serialize`. With the feature `sqlx` it is
 /// read from columns, with `openapi` it has a schema, under another name if need be.
 macro_rules! words {
-    ($(#[$meta:meta])* $name:ident $(as $shown:ident)? { $($(#[$note:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
+    ($(#[$meta:meta])* $name:ident $(as $shown:ident)? { $($(#[$attribute:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
         $(#[$meta])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum $name { $($(#[$note])* $variant),+ }
+        pub enum $name { $($(#[$attribute])* $variant),+ }
 
         impl $name {
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];

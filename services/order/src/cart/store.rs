@@ -31,8 +31,8 @@ pub enum Put {
     MixedCurrencies,
 }
 
-/// In the caller's transaction: two that fill a cart at the same moment wait for each other, so that it has one currency
-/// and room.
+/// In the caller's transaction. Two requests that fill one cart at the same moment wait for each other, so
+/// that it keeps to one currency and to its most lines.
 async fn take_turn(connection: &mut Connection, user: UserId) -> sqlx::Result<()> {
     sqlx::query!("SELECT pg_advisory_xact_lock(hashtextextended($1::text, 4217))", user.to_string())
         .execute(connection)
@@ -40,8 +40,8 @@ async fn take_turn(connection: &mut Connection, user: UserId) -> sqlx::Result<()
     Ok(())
 }
 
-/// How many of a product there are until the transaction ends: the line is locked, and nobody else puts one there
-/// meanwhile.
+/// How many of a product there are. The line is locked until the transaction ends, and nobody else can add
+/// one meanwhile.
 pub async fn locked_quantity(
     connection: &mut Connection,
     user: UserId,
@@ -58,7 +58,8 @@ pub async fn locked_quantity(
     Ok(found.map_or(0, |quantity| u32::try_from(quantity).unwrap_or(0)))
 }
 
-/// Sets how many of a product are in the cart, at the price that its user is shown, in turn.
+/// Sets how many of a product are in the cart, at the price that its user is shown. Requests for one cart
+/// take turns.
 pub async fn put(connection: &mut Connection, user: UserId, line: Line, price: Money) -> sqlx::Result<Put> {
     take_turn(connection, user).await?;
     let others = sqlx::query!(
@@ -105,8 +106,8 @@ pub async fn shown(connection: &mut Connection, user: UserId) -> sqlx::Result<Ha
     rows.into_iter().map(|row| Ok((row.product_id.into(), price(row.shown_price, &row.currency)?))).collect()
 }
 
-/// Keeps the prices that the cart is shown at. Most are those of last time, and nothing is written. Rows are locked in the
-/// order that [`take_out`] locks them in.
+/// Keeps the prices that the cart is shown at. Most are the same as last time, and nothing is written. Rows
+/// are locked in the same order as in [`take_out`].
 pub async fn show(
     connection: &mut Connection,
     user: UserId,
@@ -153,9 +154,8 @@ pub async fn clear(connection: &mut Connection, user: UserId) -> sqlx::Result<()
     Ok(())
 }
 
-/// Takes out what is bought; what was added meanwhile stays. False, and nothing
-/// is taken, when the cart no longer holds all of it: it was bought already, or
-/// its owner thought better of it.
+/// Takes out what is bought; what was added meanwhile stays. False, and nothing is taken, when the cart no
+/// longer holds all of it: it was bought already, or its owner removed it.
 pub async fn take_out(connection: &mut Connection, user: UserId, bought: &[Line]) -> sqlx::Result<bool> {
     let products: Vec<ProductId> = bought.iter().map(|line| line.product_id).collect();
     let quantities: Vec<i32> = bought.iter().map(|line| line.quantity.into()).collect();

@@ -1,4 +1,4 @@
-//! The first step: the key is this request's, or has its answer already.
+//! The first step: claim the key for this request, or find the answer that it has already.
 
 use order_core::ids::{AddressId, UserId};
 use service::failpoint;
@@ -20,7 +20,7 @@ pub enum Claimed {
 impl Checkout {
     /// The key's record, or the answer that it already has.
     pub(super) async fn claim(&self, key: &Key, wanted: &Wanted) -> Result<Claimed, CheckoutError> {
-        // Most keys are new. With an address to be asked for, the key is looked up first.
+        // Most keys are new. If the user service has to be asked for an address, the key is looked up first.
         if wanted.address_id.is_none() {
             let lines = self.lines(key, wanted).await?;
             if let Ok(lines) = Lines::try_from(lines)
@@ -41,7 +41,7 @@ impl Checkout {
             Lookup::Answered(answer) => return Ok(Claimed::Answered(answer)),
             Lookup::None => {}
         }
-        // With no connection held: this asks another service.
+        // No connection is held here: this asks another service.
         let address = match wanted.address_id {
             Some(id) => Some(self.address(key.user_id, id).await?),
             None => None,
@@ -61,7 +61,7 @@ impl Checkout {
         }
     }
 
-    /// A record of a new key; `None` when it is not new, or its user was erased.
+    /// A record of a new key; `None` when the key is not new, or its user was erased.
     async fn claim_new(
         &self,
         key: &Key,

@@ -14,7 +14,7 @@ pub enum CheckoutError {
     Backlog,
     #[error("the payment provider refuses the shop's key")]
     KeyRefused,
-    /// For so many seconds to come.
+    /// For this many seconds from now.
     #[error("too many of the account's orders are unpaid")]
     TooManyUnpaid { seconds: u32 },
     #[error(transparent)]
@@ -51,7 +51,7 @@ pub enum Refusal {
     NoTotal(#[from] NoTotal),
     #[error("the cart has changed since it was read")]
     CartChanged,
-    /// Prices are these now, and others were agreed to.
+    /// These are the prices now; the customer agreed to others.
     #[error("a price has changed")]
     PriceChanged(Items),
 }

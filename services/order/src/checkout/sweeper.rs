@@ -1,6 +1,5 @@
-//! Releases the reservations of idempotency records that lapsed without an order: their
-//! process died, and the customer did not come back. And forgets what erased users'
-//! last requests left.
+//! Releases the reservations of idempotency records that lapsed without an order: their process died, and the
+//! customer did not come back. It also deletes what the last requests of erased users left behind.
 
 use std::time::{Duration, Instant};
 
@@ -24,7 +23,7 @@ const TRIES: u32 = 3;
 /// For the calls of one sweep.
 const LONGEST: Duration = Duration::from_secs(10);
 
-/// For what lasts for months.
+/// For work that has months of time.
 const SELDOM: Duration = Duration::from_secs(3600);
 
 pub async fn run(pool: Pool, products: Products, times: Times, stop: CancellationToken, pulse: Pulse) {
@@ -39,7 +38,7 @@ pub async fn run(pool: Pool, products: Products, times: Times, stop: Cancellatio
         match pulse.rest(stop.run_until_cancelled(due)).await {
             None => return,
             Some(Due::Often) => {
-                // Each by itself: one that fails again and again does not keep the others from being done.
+                // Each by itself: a job that fails again and again does not stop the others.
                 log(sweep(&pool, &products, &times, &stop, &pulse).await);
                 pulse.beat();
                 log(erase_again(&pool).await);
@@ -81,8 +80,8 @@ async fn forget_long_shipped(pool: &Pool) -> anyhow::Result<()> {
     Ok(erasure::store::forget_cards_left(&mut connection).await?)
 }
 
-/// Records are taken over before the release, so that no retry can place the
-/// order meanwhile, and let go at once if it fails.
+/// Records are taken over before the release, so that no retry can place the order meanwhile. They are
+/// released at once if the call fails.
 async fn sweep(
     pool: &Pool,
     products: &Products,
@@ -113,9 +112,10 @@ async fn sweep(
     }
 }
 
-/// Those of `orders` that are released, and the last failure. If the call for all of them fails, each gets a call of its
-/// own, in any order: those that cannot be released do not keep back the others for ever. It ends after [`TRIES`] that
-/// failed in a row, as they do when product is away, when its time is up, and with `stop`.
+/// Those of `orders` that are released, and the last failure. If the call for all of them fails, each gets a
+/// call of its own, in any order, so that those that cannot be released do not hold up the others for ever.
+/// It ends when [`TRIES`] calls have failed in a row, as they do when product is away, when its time is up,
+/// and at `stop`.
 async fn release(
     products: &Products,
     orders: &[OrderId],

@@ -16,7 +16,7 @@ use crate::clients::product::{Reserved, Unavailable};
 use crate::idempotency::{self, Key, KeyError, Record, StoredAnswer};
 use crate::order::{self, Items, OrderNumber, Placement, Viewer};
 
-/// Seconds before a reservation's end by which its order is paid or cancelled.
+/// An order has to be paid or cancelled this many seconds before its reservation ends.
 const MARGIN_SECONDS: f64 = 5.0;
 
 /// Numbers that an order tries: one in 65,000 is taken once there are five million orders.
@@ -36,7 +36,7 @@ impl Checkout {
             return self.refuse(&record, Refusal::CartChanged).await;
         }
         let mut reserved = if record.sweeping {
-            // Now rather than when the sweeper gets to it, which would be the stock of an order by then.
+            // Now, and not when the sweeper comes: by then an order may have been placed on this stock.
             self.products.release(&[record.id.into()]).await.map_err(away)?;
             Reserved::Ended
         } else {
@@ -63,12 +63,12 @@ impl Checkout {
         let items = match Items::new(items) {
             Ok(items) => items,
             Err(why) => {
-                self.give_back(&record).await?;
+                self.release(&record).await?;
                 return self.refuse(&record, why.into()).await;
             }
         };
         if !is_agreed(&wanted, shown, &items) {
-            self.give_back(&record).await?;
+            self.release(&record).await?;
             return self.refuse(&record, Refusal::PriceChanged(items)).await;
         }
         self.place(key, &record, wanted, items, remaining_ms).await
@@ -78,8 +78,9 @@ impl Checkout {
         self.products.reserve(record.id.into(), &record.lines).await.map_err(away)
     }
 
-    /// Releases what is reserved under the record; not once it is another's, who may have placed the order on it.
-    async fn give_back(&self, record: &Record) -> Result<(), CheckoutError> {
+    /// Releases what is reserved under the record. Not once another request has the record, as that may have
+    /// placed the order.
+    async fn release(&self, record: &Record) -> Result<(), CheckoutError> {
         let mut connection = self.pool.acquire().await?;
         let held = idempotency::store::sweep_next(&mut connection, &[record.fence()]).await?;
         drop(connection);
@@ -145,8 +146,8 @@ impl Checkout {
         }
     }
 
-    /// An error at COMMIT leaves open whether the order was placed, and a record
-    /// that is lost may have been answered by its new owner: the record tells.
+    /// An error at COMMIT leaves open whether the order was placed, and the new owner of a lost record may
+    /// have answered: the record says.
     async fn stored_answer(&self, key: &Key) -> sqlx::Result<Option<StoredAnswer>> {
         let mut connection = self.pool.acquire().await?;
         let stored = idempotency::store::read(&mut connection, key).await?;
@@ -154,7 +155,7 @@ impl Checkout {
         Ok(stored.and_then(|stored| stored.answer))
     }
 
-    /// Stores a refusal that stays: the same key gets it again.
+    /// Stores a refusal that is final: the same key gets it again.
     async fn refuse(&self, record: &Record, refusal: Refusal) -> Result<StoredAnswer, CheckoutError> {
         let answer = (self.answer_refusal)(record.id, &refusal, &record.lines)?;
         let mut connection = self.pool.acquire().await?;
@@ -173,7 +174,7 @@ fn away(error: Unavailable) -> CheckoutError {
     CheckoutError::ProductAway
 }
 
-/// Whether this is what the customer has agreed to pay: the total that they name, or the prices that their cart was last
+/// Whether the customer agreed to pay this: the total that they name, or the prices that their cart was last
 /// shown at.
 fn is_agreed(wanted: &Wanted, shown: &HashMap<ProductId, Money>, items: &Items) -> bool {
     match wanted.expected_total {
@@ -184,8 +185,7 @@ fn is_agreed(wanted: &Wanted, shown: &HashMap<ProductId, Money>, items: &Items) 
     }
 }
 
-/// To the microsecond, as PostgreSQL stores it: the first answer shows the
-/// same time as any later one.
+/// In microseconds, as PostgreSQL stores it: the first answer shows the same time as any later one.
 pub(super) fn now() -> OffsetDateTime {
     let now = OffsetDateTime::now_utc();
     now.replace_nanosecond(now.microsecond() * 1000).unwrap_or(now)

@@ -1,4 +1,4 @@
-//! The transaction that makes orders of requests.
+//! The transaction that writes orders for requests.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -22,7 +22,7 @@ pub struct Job {
     pub placement: Placement,
     /// The cart that it was bought from.
     pub cart: bool,
-    /// Where this process works on it once it is placed.
+    /// The slot of this process in which it is worked on once it is placed.
     pub slot: Mutex<Option<Slot>>,
 }
 
@@ -30,7 +30,7 @@ pub struct Job {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Placed {
     Yes,
-    /// The record was taken over, or has its answer.
+    /// Another request took the record over, or it has its answer.
     RecordLost,
     /// The cart no longer holds what was read from it.
     CartChanged,
@@ -74,7 +74,8 @@ async fn place_together(
     for turn in turns {
         let job = &jobs[turn];
         let (user, lines) = (job.placement.user_id, &job.record.lines);
-        // Not by the order id alone: who took the record over has the same one, and may be in this batch.
+        // Not by the order id alone: whoever took the record over has the same order id, and may be in this
+        // batch.
         placed[turn] = match held.remove(&job.record.fence()) {
             None => Placed::RecordLost,
             Some(true) => Placed::UserGone,
@@ -84,7 +85,7 @@ async fn place_together(
             Some(false) => Placed::Yes,
         };
     }
-    // Their stock is released next, and that may take longer than the record is theirs.
+    // Their stock is released next, and that may take longer than the record's lease.
     let ended = jobs.iter().zip(&placed);
     let ended = ended.filter(|(_, placed)| matches!(placed, Placed::CartChanged | Placed::UserGone));
     let ended: Vec<Fence> = ended.map(|(job, _)| job.record.fence()).collect();
@@ -99,7 +100,8 @@ async fn place_together(
     let answered: HashSet<Fence> =
         idempotency::store::answer(&mut transaction, &answers).await?.into_iter().collect();
     if accepted.iter().any(|job| !answered.contains(&job.record.fence())) {
-        // No order without its answer. They are locked, so this is a defect; what was taken out of carts goes back.
+        // An order without an answer must not be. The records are locked, so this is a defect; what was taken
+        // out of carts is put back.
         return Err(Defect("a locked record did not take its answer").into());
     }
     let placements: Vec<Placement> = accepted.iter().map(|job| job.placement.clone()).collect();

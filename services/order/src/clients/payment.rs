@@ -2,7 +2,8 @@
 //! with an `Idempotency-Key`, intents created unconfirmed and captured by hand.
 //! <https://docs.stripe.com/api/payment_intents>
 //!
-//! The client says what the provider said, in types of its own; what that means to an order is for the saga to say.
+//! The client reports what the provider said, in types of its own. The saga decides what that means for an
+//! order.
 
 mod alarms;
 mod bodies;
@@ -33,14 +34,14 @@ const INTENT: &str = "/v1/payment_intents/{id}";
 const REFUNDS: &str = "/v1/refunds";
 const DISPUTES: &str = "/v1/disputes";
 
-/// An intent is looked for from so long before its order, as the provider's clock may be another.
+/// An intent is searched for from this long before its order was placed, as the provider's clock may differ.
 const CLOCKS_APART: Duration = Duration::from_secs(60);
 
-/// Has an answer about an intent come with the charge in full, which tells the card.
+/// Asks for answers about an intent to include the charge in full, which names the card.
 /// <https://docs.stripe.com/api/expanding_objects>
 const WITH_CHARGE: (&str, &str) = ("expand[]", "latest_charge");
 
-/// An order's intent that is to be.
+/// An order's intent that is to be created.
 pub struct NewIntent<'a> {
     pub order: OrderId,
     /// When it was placed: the intent is younger.
@@ -57,12 +58,13 @@ pub struct Payment<'a> {
     pub total: Money,
 }
 
-/// It is not known what came of a call: no answer came, or one that says nothing about the payment. That is not a failure.
+/// The outcome of a call is not known: no answer came, or one that says nothing about the payment. That is
+/// not a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the payment provider has not said what came of it")]
 pub struct NoAnswer;
 
-/// What comes of asking for an intent.
+/// The outcome of asking for an intent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Creation {
     /// It exists, unconfirmed, under this id.
@@ -94,11 +96,11 @@ pub struct MadeRefund {
     pub status: RefundStatus,
 }
 
-/// What comes of asking for a refund.
+/// The outcome of asking for a refund.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RefundAnswer {
     Made(MadeRefund),
-    /// So much can't be given back, now or later.
+    /// This amount can't be refunded, now or later.
     Refused,
 }
 
@@ -133,18 +135,19 @@ impl Payments {
         })
     }
 
-    /// Whether the provider has refused our key a moment ago: nothing can be paid until that is mended.
+    /// Whether the provider refused our key a moment ago: nothing can be paid until that is mended.
     pub fn is_key_refused(&self) -> bool {
         holds(&self.faults.key)
     }
 
-    /// Whether the provider has refused a moment ago what we asked for an order.
+    /// Whether the provider refused our last request for an order a moment ago.
     pub fn is_our_mistake(&self, order: OrderId) -> bool {
         self.faults.is_of_request(order)
     }
 
-    /// Creates the order's intent, unconfirmed: nothing is charged yet. Its key stays the same whatever parameters a
-    /// later version adds: so that is told of an intent that an earlier one made, and takes it.
+    /// Creates the order's intent, unconfirmed: nothing is charged yet. Its key stays the same whatever
+    /// parameters a later version adds. If an earlier version made an intent under it, the provider says so,
+    /// and that intent is taken.
     pub async fn create(&self, intent: NewIntent<'_>) -> Result<Creation, NoAnswer> {
         let order = intent.order.to_string();
         let Some(amount) = intent.amount.for_cards() else {
@@ -164,19 +167,20 @@ impl Payments {
         let answer = match self.post(INTENTS, INTENTS, &form, key.clone()).await {
             Answer::KeyTaken => match self.made_for(&order, amount, intent.placed_at).await? {
                 Some(made) => return Ok(Creation::Created(made.id.into())),
-                // It came to nothing. Under a key of these parameters, so that this too is safe to repeat.
+                // That request created none. This one has a key made of its parameters, so that it is safe to
+                // repeat, too.
                 None => self.post(INTENTS, INTENTS, &form, format!("{key}-{}", digest(&form))).await,
             },
             answer => answer,
         };
         match answer {
             Answer::Done(body) => {
-                self.faults.note_request(intent.order, false);
+                self.faults.record_request(intent.order, false);
                 Ok(Creation::Created(parse::<IntentBody>(&body)?.id.into()))
             }
             Answer::Refused(error) if error.is_about_the_order() => Ok(Creation::Refused(error.reason())),
             Answer::Refused(error) => {
-                self.faults.note_request(intent.order, true);
+                self.faults.record_request(intent.order, true);
                 error.alarm();
                 Err(NoAnswer)
             }
@@ -200,16 +204,16 @@ impl Payments {
         Ok(made.pop())
     }
 
-    /// Asks for the money to be held. `attempt` tells attempts at one intent
-    /// apart; the intent itself can be authorised once only.
+    /// Asks for the money to be held. Each attempt at an intent has its own `attempt`; the intent itself can
+    /// be authorised only once.
     pub async fn confirm(&self, payment: Payment<'_>, attempt: &str) -> Result<Intent, NoAnswer> {
         let back = self.return_url.as_ref().map(|url| url.replace("{order_id}", &payment.order.to_string()));
         let form: Vec<_> = back.into_iter().map(|url| ("return_url", url)).collect();
         self.act(payment, "confirm", &form, attempt).await
     }
 
-    /// Takes the money that is held. Where an earlier version asked under this key, without a word of the charge, the
-    /// key is taken, and the intent is looked at instead.
+    /// Takes the money that is held. An earlier version may have used this key without asking for the charge.
+    /// Then the key is taken, and the intent is read instead.
     pub async fn capture(&self, payment: Payment<'_>, attempt: &str) -> Result<Intent, NoAnswer> {
         let (name, value) = WITH_CHARGE;
         self.act(payment, "capture", &[(name, value.to_owned())], attempt).await
@@ -232,8 +236,8 @@ impl Payments {
         intent_of(answer, payment)
     }
 
-    /// How the amounts of a payment are counted. Only an intent tells that an earlier version of
-    /// ours made, and only in currencies that the provider counts in another way.
+    /// How the amounts of a payment are counted. Only an intent that an earlier version of ours made can say
+    /// so, and only in currencies that the provider counts in another way.
     async fn units(&self, payment: Payment<'_>) -> Result<Units, NoAnswer> {
         if payment.total.is_counted_alike() {
             return Ok(Units::Providers);
@@ -243,8 +247,8 @@ impl Payments {
         Units::of(&parse(&body)?, payment).ok_or(NoAnswer)
     }
 
-    /// Gives captured money back. `refund` is our id of it and the call's key, so
-    /// that asking again, as long as the provider keeps its keys, makes no second one.
+    /// Refunds captured money. `refund` is our id of it and the call's key, so that asking again makes no
+    /// second refund as long as the provider keeps its keys.
     pub async fn refund(
         &self,
         payment: Payment<'_>,
@@ -273,7 +277,8 @@ impl Payments {
                 }
                 Err(NoAnswer)
             }
-            // The list of refunds tells which was made under our key. Never under another one: that might be a second.
+            // The list of refunds shows which one was made under our key. Another key is never used: that
+            // might make a second refund.
             Answer::KeyTaken | Answer::NoPath | Answer::None => Err(NoAnswer),
         }
     }
@@ -318,7 +323,8 @@ impl Payments {
             _ => None,
         };
         let intent = intent_of(answer, payment);
-        // Refused, and as it was before: not for the state that it is in, but for what was asked.
+        // Refused, and the intent is as it was before: so its state is not the reason, but what was asked
+        // for.
         let is_unchanged = |error: &ProviderError| match (verb, &intent) {
             (_, Err(NoAnswer)) => error.payment_intent.is_none(),
             ("confirm", Ok(Intent::Unconfirmed)) | ("capture", Ok(Intent::Authorised)) => true,
@@ -327,7 +333,8 @@ impl Payments {
         match mistake.filter(|error| is_unchanged(error)) {
             // Such as a card that was used up since.
             Some(error) if verb == "confirm" && error.is_about_the_order() => {
-                // Where the refusal does not tell how the intent is, an attempt whose answer got lost may have held it.
+                // Where the refusal does not say how the intent is, an attempt whose answer got lost may have
+                // held it.
                 let now = if error.payment_intent.is_some() { intent } else { self.retrieve(payment).await };
                 match now {
                     Ok(Intent::Unconfirmed) => Ok(Intent::Declined(error.reason())),
@@ -335,7 +342,7 @@ impl Payments {
                 }
             }
             Some(error) => {
-                self.faults.note_request(payment.order, true);
+                self.faults.record_request(payment.order, true);
                 error.alarm();
                 Err(NoAnswer)
             }
@@ -344,7 +351,7 @@ impl Payments {
     }
 }
 
-/// How the intent is by an answer about it. A refusal tells that too.
+/// The state of the intent by an answer about it. A refusal has it, too.
 fn intent_of(answer: Answer, payment: Payment<'_>) -> Result<Intent, NoAnswer> {
     match answer {
         Answer::Done(body) => bodies::state(&parse::<IntentBody>(&body)?, payment),

@@ -1,5 +1,4 @@
-//! The product service's gRPC API. What several orders ask for at once goes in
-//! one call.
+//! The product service's gRPC API. Requests of several orders at the same time share one call.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -22,7 +21,7 @@ use tonic::{Code, Request, Response, Status};
 use crate::order::{Item, Line};
 use crate::times::Times;
 
-/// Items asked for alone at once; see [`Products::alone`].
+/// Items that are asked for one by one, at most, at once; see [`Products::alone`].
 const ALONE_AT_ONCE: usize = 16;
 
 /// A reservation's result.
@@ -40,7 +39,7 @@ pub enum Reserved {
     Conflict,
 }
 
-/// Of a product that there is not enough of.
+/// A product that has too little stock.
 #[derive(Clone, Debug)]
 pub struct Shortage {
     pub product_id: ProductId,
@@ -62,7 +61,7 @@ pub struct Product {
 #[error("the product service does not answer: {why}")]
 pub struct Unavailable {
     why: String,
-    /// It answered, but will not do this as it is.
+    /// It answered, but refuses this request as it is.
     refused: bool,
 }
 
@@ -78,7 +77,7 @@ impl From<Status> for Unavailable {
         if answered {
             tracing::error!(code = ?status.code(), error = status.message(), "product.call_failed");
         }
-        // These say something of us, and nothing of what we asked for.
+        // These are about us, and not about what we asked for.
         let of_us =
             matches!(status.code(), Code::Unauthenticated | Code::PermissionDenied | Code::Unimplemented);
         Self { why: status.message().to_owned(), refused: answered && !of_us }
@@ -177,7 +176,7 @@ impl Products {
         Ok(Self(Arc::new(Inner { caller, reserve, commit, alone: Semaphore::new(ALONE_AT_ONCE) })))
     }
 
-    /// Sets stock aside for an order; safe to repeat.
+    /// Reserves stock for an order; safe to repeat.
     pub async fn reserve(&self, order: OrderId, lines: &[Line]) -> Result<Reserved, Unavailable> {
         let line = |line: &Line| api::Line {
             product_id: line.product_id.to_string(),
@@ -199,8 +198,8 @@ impl Products {
         }
     }
 
-    /// Asks for one item of a batch that was refused for what is in it, so that a bad one fails alone. Not in the
-    /// batches' worker, where all that comes after would wait; and no longer than for the batch.
+    /// Asks for one item of a batch that was refused for its content, so that a bad item fails alone. It runs
+    /// outside the batches' worker, where all later items would wait, and has no longer than the batch.
     async fn alone<T>(
         &self,
         call: impl Future<Output = Result<Vec<T>, Unavailable>>,
@@ -227,14 +226,15 @@ impl Products {
     pub async fn get(&self, ids: &[ProductId]) -> Result<Vec<Product>, Unavailable> {
         let product_ids = ids.iter().map(ToString::to_string).collect();
         let message = api::GetProductsRequest { product_ids };
-        let look =
+        let call =
             |mut client: ProductServiceClient<_>, request| async move { client.get_products(request).await };
-        let products = self.caller.call(message, self.caller.times.catalogue_look, look).await?.products;
+        let products = self.caller.call(message, self.caller.times.catalogue_call, call).await?.products;
         products.into_iter().map(|product| product_of(product).ok_or_else(malformed)).collect()
     }
 }
 
-/// One answer for each item of a batch. Where it was refused, each but an only one is to be asked for again.
+/// One answer for each item of a batch. Where the batch was refused and had several items, each has to be
+/// asked for again.
 fn together<T>(items: usize, answer: Result<Vec<T>, Unavailable>) -> Vec<Result<T, Unavailable>> {
     let failure = match answer {
         Ok(results) if results.len() == items => return results.into_iter().map(Ok).collect(),

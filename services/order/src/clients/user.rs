@@ -1,4 +1,4 @@
-//! The user service's gRPC API: whose address is which, and who is who.
+//! The user service's gRPC API: addresses by their ids, and customers by their ids or e-mail addresses.
 
 use std::time::Duration;
 
@@ -23,11 +23,11 @@ pub enum Unavailable {
     Malformed,
 }
 
-/// Most of them asked for at once.
+/// The most users in one call.
 const CUSTOMERS: usize = 100;
 
-/// What is only shown is not waited for longer than this.
-const LOOK: Duration = Duration::from_secs(1);
+/// The longest wait for what is only shown.
+const DISPLAY_DEADLINE: Duration = Duration::from_secs(1);
 
 #[derive(Clone)]
 pub struct Users {
@@ -47,11 +47,11 @@ impl Users {
     pub async fn address(&self, user: UserId, address: AddressId) -> Result<Option<Address>, Unavailable> {
         let message = api::GetAddressRequest { user_id: user.to_string(), address_id: address.to_string() };
         let token = self.key.token("user")?;
-        let look = |request| {
+        let call = |request| {
             let mut client = self.client.clone();
             async move { client.get_address(request).await }
         };
-        match service::grpc::call(&self.retries, message, self.deadline, &token, look).await {
+        match service::grpc::call(&self.retries, message, self.deadline, &token, call).await {
             Ok(answer) => {
                 let address = answer.address.map(known);
                 address.map(Some).ok_or(Unavailable::Malformed)
@@ -68,12 +68,15 @@ impl Users {
         let mut known = Vec::with_capacity(ids.len());
         for some in ids.chunks(CUSTOMERS) {
             let user_ids = some.iter().map(ToString::to_string).collect();
-            known.extend(self.ask(api::GetCustomersRequest { user_ids, email: None }, LOOK).await?);
+            known.extend(
+                self.ask(api::GetCustomersRequest { user_ids, email: None }, DISPLAY_DEADLINE).await?,
+            );
         }
         Ok(known)
     }
 
-    /// Whoever has an account with this address: two at most, of which one is from when domains were compared otherwise.
+    /// Whoever has an account with this address. Two at most: one of them from when domains were compared in
+    /// another way.
     pub async fn with_email(&self, email: &str) -> Result<Vec<Customer>, Unavailable> {
         let asked = api::GetCustomersRequest { user_ids: vec![], email: Some(email.to_owned()) };
         self.ask(asked, self.deadline).await
@@ -85,12 +88,12 @@ impl Users {
         deadline: Duration,
     ) -> Result<Vec<Customer>, Unavailable> {
         let token = self.key.token("user")?;
-        let look = |request| {
+        let call = |request| {
             let mut client = self.client.clone();
             async move { client.get_customers(request).await }
         };
         let answer =
-            service::grpc::call(&self.retries, asked, deadline.min(self.deadline), &token, look).await?;
+            service::grpc::call(&self.retries, asked, deadline.min(self.deadline), &token, call).await?;
         let customer = |one: api::Customer| {
             let id = one.user_id.parse().map_err(|_| Unavailable::Malformed)?;
             Ok(Customer { id, email: Some(one.email), name: Some(one.name) })

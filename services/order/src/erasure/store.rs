@@ -1,9 +1,9 @@
-//! The SQL of forgetting a user.
+//! The SQL of erasing a user.
 
 use order_core::ids::{OrderId, UserId};
 use service::db::Connection;
 
-/// Leaves tombstones; safe to repeat.
+/// Writes tombstones; safe to repeat.
 pub async fn mark_deleted(connection: &mut Connection, users: &[UserId]) -> sqlx::Result<()> {
     sqlx::query!(
         "INSERT INTO orders.deleted_users (user_id)
@@ -38,7 +38,7 @@ pub async fn delete_carts(connection: &mut Connection, users: &[UserId]) -> sqlx
     Ok(())
 }
 
-/// Locks the users' orders that still know something of them, and returns their ids.
+/// Locks the users' orders that still hold personal data, and returns their ids.
 pub async fn lock_orders(connection: &mut Connection, users: &[UserId]) -> sqlx::Result<Vec<OrderId>> {
     sqlx::query_scalar!(
         r#"SELECT id AS "id: OrderId" FROM orders.orders

@@ -64,7 +64,7 @@ pub struct Sent<'a> {
 }
 
 impl<'a> Sent<'a> {
-    /// Of an order that is in this status since.
+    /// The order has had this status since then.
     pub fn new(parcel: &'a Parcel, status: Status) -> Self {
         Self { parcel, more_follows: status == Status::PartiallyShipped, corrected: false }
     }
@@ -86,7 +86,7 @@ impl<'a> Sent<'a> {
             contents: self.parcel.lines.iter().map(units).collect(),
             more_follows: self.more_follows,
             corrected: self.corrected,
-            // What was fetched goes nowhere.
+            // Goods that the customer fetched go nowhere.
             ships_to: ships_to.filter(|_| self.parcel.tracking.is_some()),
         }
     }
@@ -96,11 +96,11 @@ fn units(line: &Line) -> events::Restock {
     events::Restock { product_id: line.product_id.to_string(), quantity: line.quantity.into() }
 }
 
-/// What is known of every order that is announced.
+/// The part of every event about an order.
 pub struct About {
     pub user: UserId,
     pub total: Money,
-    /// Whose name is on the parcel; none once the customer is erased.
+    /// The name on the parcel; none once the customer is erased.
     pub recipient: Option<String>,
     pub town: Option<String>,
     pub traceparent: Option<String>,
@@ -163,7 +163,7 @@ impl Announcement<'_> {
                 let decline_reason = decline.filter(|_| *reason == CancelReason::PaymentDeclined);
                 let decline_reason = decline_reason.map(|reason| reason.as_str().to_owned());
                 let (reason, returns) = (reason.as_str().to_owned(), returns.map(|returns| returns.amount));
-                // Where nothing goes back there is nothing that it goes back to.
+                // Where nothing is refunded there is no card to refund it to.
                 let card = card.filter(|_| returns.is_some_and(|returns| returns > 0));
                 let body = events::OrderCancelled { order, reason, decline_reason, returns, card };
                 NewEvent::new(ORDER_CANCELLED, id, version, &body)

@@ -1,10 +1,9 @@
-//! Orders as they change, for whoever listens.
+//! Streams of orders' changes for clients.
 //!
-//! One connection per process receives what every replica has committed (LISTEN);
-//! while it is lost, and in case a message is, the versions of the orders listened
-//! to are polled. A changed order is loaded once, and its listeners share what
-//! came of it: each gets the newest state and sees for itself what it has not
-//! sent yet, so a slow one holds up nobody and misses nothing.
+//! One connection per process receives what every replica has committed (LISTEN). While it is lost, and in
+//! case a message is lost, the versions of the orders that have listeners are polled. A changed order is
+//! loaded once for all its listeners. Each listener gets the newest state and works out what it has not sent
+//! yet. So a slow listener holds up nobody and misses nothing.
 
 mod store;
 
@@ -33,15 +32,16 @@ const CHANNEL: &str = "orders_changed";
 /// <https://www.postgresql.org/docs/current/sql-notify.html>
 const IDS: usize = 200;
 
-/// Orders that wait to be announced. One more is not: polling finds it.
+/// Orders that wait to be announced. One more is dropped: polling finds it.
 const ANNOUNCED: usize = 8192;
 
 /// Orders loaded at once.
 const LOAD: usize = 100;
 
-/// Longest wait for the connection that hears of them; polling waits with it.
+/// Longest wait for the connection that receives the messages; polling waits with it.
 const CONNECT: Duration = Duration::from_secs(2);
-/// Longest wait for the sign that the connection still leads to PostgreSQL, asked for at each poll.
+/// Longest wait for the answer that shows that the connection still leads to PostgreSQL. It is checked at
+/// each poll.
 const BEAT: Duration = Duration::from_secs(2);
 /// Between two polls while there is no connection that listens.
 const POLL_WITHOUT_LISTENER: Duration = Duration::from_secs(1);
@@ -120,7 +120,7 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// The newest state, once it is another than the last one seen.
+    /// The newest state, once it differs from the last one seen.
     pub async fn changed(&mut self) -> Option<Arc<Changes>> {
         loop {
             self.newest.changed().await.ok()?;
@@ -131,9 +131,9 @@ impl Listener {
         }
     }
 
-    /// What was read when it began to listen needs no loading again.
+    /// The state that the listener read at the start need not be loaded again.
     pub fn knows(&self, version: i64) {
-        // The other listeners may not have got it yet, and would not if polling took it for published.
+        // The other listeners may not have it yet, and would never get it if polling took it for published.
         if let Some(watched) = self.stream.watched().get_mut(&self.order)
             && watched.listeners == 1
         {
@@ -155,8 +155,8 @@ impl Drop for Listener {
 }
 
 impl OrderStream {
-    /// With room for `most` listeners, and the other end of [`OrderStream::announce`]. Changes that nobody announced are
-    /// looked for each `poll_every`.
+    /// With places for `most` listeners, and the other end of [`OrderStream::announce`]. Every `poll_every`
+    /// it looks for changes that were not announced.
     pub fn new(pool: Pool, most: usize, poll_every: Duration) -> (Self, mpsc::Receiver<OrderId>) {
         let (changed, announced) = mpsc::channel(ANNOUNCED);
         let slots = Arc::new(Semaphore::new(most));
@@ -182,15 +182,15 @@ impl OrderStream {
         Some(Listener { stream: self.clone(), order, newest, _slot: slot })
     }
 
-    /// Tells every replica that these orders have changed. Call it after the commit.
+    /// Announces to every replica that these orders have changed. Call it after the commit.
     pub fn announce(&self, orders: &[OrderId]) {
         for order in orders {
             let _ = self.0.changed.try_send(*order);
         }
     }
 
-    /// Sends what is announced. A NOTIFY of its own, as one inside the transactions
-    /// would queue all their commits up behind one lock.
+    /// Sends what is announced. NOTIFY is a statement of its own: inside the transactions it would queue all
+    /// their commits behind one lock.
     pub async fn send(self, mut announced: mpsc::Receiver<OrderId>, stop: CancellationToken, pulse: Pulse) {
         let mut orders = Vec::with_capacity(IDS);
         while pulse.rest(stop.run_until_cancelled(announced.recv_many(&mut orders, IDS))).await.is_some() {
@@ -217,10 +217,10 @@ impl OrderStream {
                     listener = listen(&self.0.pool) => listener,
                 };
             }
-            // However much arrives: a single change may have been missed all the same.
+            // At most so long, however many messages arrive: a change may still have been missed.
             let due = match (listened, listener.is_some()) {
                 (true, true) => polled + self.0.poll_every,
-                // What changed before it listened was announced to nobody.
+                // Changes from before it listened were announced to nobody.
                 (false, true) => Instant::now(),
                 _ => polled + POLL_WITHOUT_LISTENER,
             };
@@ -254,7 +254,7 @@ impl OrderStream {
         }
     }
 
-    /// Those of the orders listened to that have another version than was published.
+    /// Those of the orders with listeners that have another version than the published one.
     async fn poll(&self) -> sqlx::Result<Vec<OrderId>> {
         let known: Vec<(OrderId, i64)> =
             self.watched().iter().map(|(id, watched)| (*id, watched.version)).collect();
@@ -265,7 +265,7 @@ impl OrderStream {
         store::changed(&self.0.pool, &ids, &versions).await
     }
 
-    /// Loads those of the orders that anybody listens to, each once.
+    /// Loads the orders that have listeners, each once.
     async fn publish(&self, orders: &[OrderId]) -> sqlx::Result<()> {
         let wanted: HashSet<OrderId> = {
             let watched = self.watched();
@@ -309,8 +309,8 @@ async fn listen(pool: &Pool) -> Option<PgListener> {
     }
 }
 
-/// Gives up a connection that does not answer: one whose other end vanished without a word, or stands still, is as
-/// silent as one on which nothing happens.
+/// Drops a connection that does not answer. One whose other end has vanished or hangs is as silent as one
+/// without messages.
 async fn beat(listener: &mut Option<PgListener>) {
     let Some(connection) = listener else { return };
     let error = match timeout(BEAT, connection.execute("SELECT 1")).await {
@@ -322,7 +322,7 @@ async fn beat(listener: &mut Option<PgListener>) {
     *listener = None;
 }
 
-/// The orders of all messages that are there; `None` when the connection was lost.
+/// The orders of all messages that have arrived; `None` when the connection was lost.
 async fn next_change(listener: &mut Option<PgListener>) -> Option<Vec<OrderId>> {
     let Some(connection) = listener else { return std::future::pending().await };
     match connection.try_recv().await {

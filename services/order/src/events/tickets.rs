@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 
 use super::ticket_store;
 
-/// Until a ticket that nobody used is worth nothing.
+/// How long an unused ticket is good.
 const LIFE_SECONDS: f64 = 60.0;
 
 /// A ticket for one request.
@@ -35,7 +35,7 @@ pub async fn issue(pool: &Pool, user: User, order: OrderId) -> sqlx::Result<Tick
     Ok(Ticket { ticket, expires_at })
 }
 
-/// Who got the ticket; `None` when it is not for this order, was used, or has expired.
+/// The user who got the ticket; `None` when it is not for this order, was used, or has expired.
 pub async fn redeem(pool: &Pool, ticket: &str, order: OrderId) -> sqlx::Result<Option<User>> {
     ticket_store::take(pool, hash(ticket), order).await
 }

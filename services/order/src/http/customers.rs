@@ -25,7 +25,8 @@ impl Customers {
         page.map(|order| order.view(viewer(user)).of(&known))
     }
 
-    /// Who placed these orders, as far as the caller may know and the user service answers: an order is shown without it.
+    /// Who placed these orders, as far as the caller may know. Without an answer of the user service the
+    /// order is shown without it.
     async fn of(&self, user: User, orders: &[Order]) -> HashMap<UserId, Customer> {
         if !user.is_staff() || orders.is_empty() {
             return HashMap::new();

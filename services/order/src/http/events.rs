@@ -63,7 +63,7 @@ struct TicketQuery {
     ticket: Option<String>,
 }
 
-/// Who asks for a stream: by ticket, or by access token as elsewhere.
+/// The caller of a stream: known by a ticket, or by an access token as elsewhere.
 struct Follower(User);
 
 impl FromRequestParts<App> for Follower {
@@ -137,10 +137,10 @@ async fn events(
     listener.knows(order.version);
     let changes = Changes::of(&order);
     let seen: Option<i64> = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
-    // One that no event of this order has had yet is another order's, or made up.
+    // An id that no event of this order has had is of another order, or made up.
     let seen = seen.filter(|seen| *seen <= order.version).unwrap_or(0);
     if changes.ended && seen >= changes.version() {
-        // Nothing will ever follow: this tells an EventSource not to come back.
+        // Nothing will follow: this status makes an EventSource stop.
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
     let (queue, events) = mpsc::channel(QUEUE);
@@ -151,7 +151,7 @@ async fn events(
     Ok((headers, Body::from_stream(ReceiverStream::new(events))).into_response())
 }
 
-/// History first, then what happens, until the order has ended.
+/// History first, then each change, until the order has ended.
 async fn feed(
     mut listener: Listener,
     history: Arc<Changes>,
@@ -173,7 +173,7 @@ async fn feed(
     };
     let mut unsent = Some(history);
     loop {
-        // Taken, as who waits for hours should not hold all that was.
+        // Moved out, so that a listener that waits for hours does not keep the whole history in memory.
         if let Some(changes) = unsent.take() {
             for (version, event) in changes.after(seen, viewer) {
                 if !deliver(event).await {
@@ -210,7 +210,7 @@ mod tests {
     const NEVER: Duration = Duration::from_secs(3600);
     const SOON: Duration = Duration::from_millis(10);
 
-    /// A stream of an order to which nothing happens, of the only place there is.
+    /// A stream of an order that does not change, on the only place there is.
     fn events(stream: &OrderStream, pace: Pace) -> mpsc::Receiver<Result<Bytes, Infallible>> {
         let (queue, events) = mpsc::channel(QUEUE);
         let listener = stream.listen(Uuid::nil().into()).expect("a place is free");
@@ -224,8 +224,8 @@ mod tests {
         OrderStream::new(nowhere, 1, Duration::from_secs(5)).0
     }
 
-    /// Waits until the stream's place is free again.
-    async fn given_up(stream: &OrderStream) {
+    /// Waits until the stream has freed its place.
+    async fn place_freed(stream: &OrderStream) {
         let free = async {
             while stream.listen(Uuid::nil().into()).is_none() {
                 tokio::time::sleep(Duration::from_millis(1)).await;
@@ -246,7 +246,7 @@ mod tests {
     async fn a_client_that_takes_nothing_is_dropped() {
         let stream = open();
         let mut events = events(&stream, Pace { beat: SOON, patience: SOON, longest: NEVER });
-        given_up(&stream).await;
+        place_freed(&stream).await;
         let mut left = 0;
         while events.recv().await.is_some() {
             left += 1;
@@ -258,9 +258,9 @@ mod tests {
     async fn a_stream_ends_when_its_client_is_gone_or_its_time_is_up() {
         let stream = open();
         drop(events(&stream, Pace { beat: NEVER, patience: NEVER, longest: NEVER }));
-        given_up(&stream).await;
+        place_freed(&stream).await;
         let mut events = events(&stream, Pace { beat: NEVER, patience: NEVER, longest: SOON });
         assert_eq!(events.recv().await, None);
-        given_up(&stream).await;
+        place_freed(&stream).await;
     }
 }

@@ -1,4 +1,5 @@
-//! `/orders/{id}/notes` and `/orders/{id}/shipping-address`: what staff note, and where an order goes instead.
+//! `/orders/{id}/notes` and `/orders/{id}/shipping-address`: notes of staff, and another address for an
+//! order.
 
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};

@@ -56,7 +56,7 @@ async fn place(
     let sent: Request = body.json(&["application/json"])?;
     let (answer, replayed) = match checked(sent.clone()) {
         Ok(wanted) => checkout.place_order(user.id.into(), key, &sent, wanted).await?,
-        // It may have been fine when it was answered.
+        // It was valid when it was answered.
         Err(problem) => match checkout.earlier_answer(user.id.into(), key, &sent).await? {
             Some(answer) => (answer, true),
             None => return Err(problem),
@@ -66,7 +66,7 @@ async fn place(
     let (id, location) = (answer.id, format!("/api/v1/orders/{}", answer.id));
     let mut response = stored(answer, replayed)?;
     if response.status() == StatusCode::CREATED {
-        super::note_order(id.into());
+        super::log_order(id.into());
         let location = HeaderValue::from_str(&location).map_err(|_| Problem::internal())?;
         response.headers_mut().insert(header::LOCATION, location);
     }

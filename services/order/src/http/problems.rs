@@ -1,5 +1,5 @@
-//! What went wrong, as problem documents: the one place where errors of use cases become answers. Those
-//! of an Idempotency-Key come from `service::idempotency` as problems already.
+//! Turns errors of use cases into problem documents, in this one place. Those of an Idempotency-Key come from
+//! `service::idempotency` as problems already.
 
 use axum::http::StatusCode;
 use order_core::ids::ProductId;
@@ -33,7 +33,7 @@ impl From<KeyError> for Problem {
                 let detail = "The first request with this Idempotency-Key is still running.";
                 Self::conflict("idempotency_in_progress", detail).with_retry_after(1)
             }
-            // The access token is still good, its owner is not.
+            // The access token is still valid, but its owner is erased.
             KeyError::UserGone => Self::unauthorized("invalid_token", "This account was deleted."),
             KeyError::Store(error) => error.into(),
         }

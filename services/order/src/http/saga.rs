@@ -9,7 +9,7 @@ use service::extract::{Json, Path};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{App, examples, note_order};
+use super::{App, examples, log_order};
 use crate::order::reads::ReadError;
 use crate::saga::timeline::Timeline;
 use crate::saga::timeline_store;
@@ -32,7 +32,7 @@ async fn show(
     State(pool): State<Pool>,
     Path(id): Path<OrderId>,
 ) -> Result<Json<Timeline>, Problem> {
-    note_order(id);
+    log_order(id);
     let mut transaction = service::db::begin_with(&pool, timeline_store::BEGIN).await?;
     let found = timeline_store::read(&mut transaction, id).await?;
     transaction.commit().await?;

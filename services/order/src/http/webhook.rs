@@ -1,8 +1,7 @@
-//! `/payments/webhook`: the provider says that something about an intent has
-//! changed. What changed is asked of the provider afresh, unless it says only what
-//! is known; the message itself is never taken for the truth, so late, doubled
-//! and shuffled ones do no harm.
-//! Signature scheme: <https://docs.stripe.com/webhooks/signature>
+//! `/payments/webhook`: the provider says that something about an intent has changed. The service then asks
+//! the provider for the present state, unless the message only says what is known. The message itself is
+//! never taken for the truth, so late, doubled and shuffled messages do no harm. Signature scheme:
+//! <https://docs.stripe.com/webhooks/signature>
 
 use aws_lc_rs::hmac;
 use axum::extract::State;
@@ -75,7 +74,7 @@ impl Event {
         invalid.check()
     }
 
-    /// The intent that it is about, if it can be about one.
+    /// The intent that the event is about, if there is one.
     fn intent(&self) -> Option<&str> {
         let object = &self.data.object;
         object.payment_intent.as_str().or(object.id.as_str())

@@ -11,7 +11,8 @@ use super::{Fence, Key, Record, Stored, StoredAnswer};
 use crate::address::Address;
 use crate::times::Times;
 
-/// Writes new records, and returns for each whether it was: not when the key is taken, or its user erased.
+/// Writes new records, and returns for each whether it was written: not when the key is taken, or its user
+/// erased.
 pub async fn insert(
     connection: &mut Connection,
     records: &[(Key, Record)],
@@ -26,8 +27,8 @@ pub async fn insert(
         lines.collect::<Result<_, _>>().map_err(|error| sqlx::Error::Encode(error.into()))?;
     let addresses = records.iter().map(|(_, record)| encode(record.address.as_ref()));
     let addresses: Vec<Option<serde_json::Value>> = addresses.collect::<sqlx::Result<_>>()?;
-    // In the order of keys, or two replicas with the same ones deadlock. A key that is there is not waited for: its row may
-    // be in a transaction of another replica, and with it would wait all who are new.
+    // In the order of keys: otherwise two replicas with the same keys deadlock. A key that exists is not
+    // waited for: its row may be in a transaction of another replica, and all new keys would wait with it.
     let made = sqlx::query_scalar!(
         "INSERT INTO orders.claims
              (user_id, operation, key, body_hash, order_id, lines, owner, lease_until, address)
@@ -87,9 +88,9 @@ pub async fn take_over(
     .transpose()
 }
 
-/// What the key has. An answer that is found is written by somebody, but a commit that was cut off while it waited for a
-/// standby shows without being there. So the statement writes something itself and waits behind it: the answer is not
-/// given before a failover can no longer take it away.
+/// What the key has. An answer may be visible and still be lost in a failover: its commit was cut off while
+/// it waited for a standby. So this statement writes something itself and waits for its own commit. The
+/// answer is given only once no failover can take it away.
 pub async fn read(connection: &mut Connection, key: &Key) -> sqlx::Result<Option<Stored>> {
     let rows = sqlx::query!(
         r#"SELECT body_hash, order_id, answer_status, answer_body,
@@ -99,7 +100,7 @@ pub async fn read(connection: &mut Connection, key: &Key) -> sqlx::Result<Option
         key.operation,
         key.key,
     )
-    // To its end: the first row comes before the commit.
+    // Read to its end: the first row comes before the commit.
     .fetch_all(connection)
     .await?;
     Ok(rows.into_iter().next().map(|row| Stored {
@@ -112,8 +113,7 @@ pub async fn read(connection: &mut Connection, key: &Key) -> sqlx::Result<Option
     }))
 }
 
-/// Gives the record a new order id, as the old one's reservation has ended;
-/// false when the record was lost.
+/// Gives the record a new order id, as the old one's reservation has ended. False when the record was lost.
 pub async fn renew(connection: &mut Connection, record: &Record, order_id: Uuid) -> sqlx::Result<bool> {
     let renewed = sqlx::query!(
         "UPDATE orders.claims SET order_id = $3, sweeping = false
@@ -136,8 +136,8 @@ fn columns(fences: impl Iterator<Item = Fence>) -> (Vec<Uuid>, Vec<Uuid>) {
     fences.map(|fence| (fence.id, fence.owner)).unzip()
 }
 
-/// Those of the records that are still their owners', have no answer, and whose reservations nobody is about to
-/// release, locked in the order of ids. True where the user is to be forgotten.
+/// Those of the records that still have these owners and no answer, and whose reservations nobody is about to
+/// release, locked in the order of ids. True where the user is to be erased.
 pub async fn lock_held(
     connection: &mut Connection,
     records: &[&Record],
@@ -159,7 +159,8 @@ pub async fn lock_held(
     Ok(held.collect())
 }
 
-/// Stores answers with records that are still their owners', and returns those. A key is kept from now on.
+/// Stores the answers of records that still have these owners, and returns those records. The key's life
+/// begins now.
 pub async fn answer(
     connection: &mut Connection,
     answers: &[(Record, StoredAnswer)],
@@ -190,8 +191,8 @@ pub async fn answer(
     Ok(rows.into_iter().map(|row| Fence { id: row.order_id, owner: row.owner }).collect())
 }
 
-/// Notes of records that are still their owners' and have no answer that their reservations are about to be released,
-/// and returns those: from then on no order is placed on one.
+/// Marks that the reservations of these records are about to be released, and returns the marked ones: those
+/// that still have these owners and no answer. From then on no order is placed on them.
 pub async fn sweep_next(connection: &mut Connection, fences: &[Fence]) -> sqlx::Result<Vec<Fence>> {
     let (orders, owners) = columns(fences.iter().copied());
     let rows = sqlx::query!(
@@ -207,7 +208,7 @@ pub async fn sweep_next(connection: &mut Connection, fences: &[Fence]) -> sqlx::
     Ok(rows.into_iter().map(|row| Fence { id: row.order_id, owner: row.owner }).collect())
 }
 
-/// Lets a retry have the record at once, whatever order id it has by now.
+/// Releases the record for a retry, whatever order id it has by now.
 pub async fn let_go(connection: &mut Connection, key: &Key, record: &Record) -> sqlx::Result<()> {
     sqlx::query!(
         "UPDATE orders.claims SET lease_until = now() - interval '1 millisecond'
@@ -222,7 +223,7 @@ pub async fn let_go(connection: &mut Connection, key: &Key, record: &Record) -> 
     Ok(())
 }
 
-/// Takes over up to 100 records of this operation that nobody came back for, in the name of `owner`.
+/// Takes over up to 100 abandoned records of this operation, in the name of `owner`.
 pub async fn take_lapsed(
     connection: &mut Connection,
     operation: &str,
@@ -247,8 +248,8 @@ pub async fn take_lapsed(
     .await
 }
 
-/// Lets a retry have these records of `owner`, noting whether their reservations
-/// are released; if not, they may still be, by the call that was not answered.
+/// Releases these records of `owner` for a retry, and marks whether their reservations are released. If not,
+/// the call that was not answered may still release them.
 pub async fn release(
     connection: &mut Connection,
     owner: Uuid,
@@ -267,12 +268,13 @@ pub async fn release(
     Ok(())
 }
 
-/// Deletes up to 20,000 keys that are past their life: it counts from the answer, or from the record where nobody came
-/// back for one, and for an answer of a version before 0006. An
-/// unanswered one of this operation is kept until it is swept.
+/// Deletes up to 20,000 expired keys. A key's life counts from its answer, or from the record where there is
+/// no answer, or an answer of a version before 0006. An unanswered key of this operation is kept until it is
+/// swept.
 pub async fn forget(connection: &mut Connection, operation: &str, life: Duration) -> sqlx::Result<()> {
     sqlx::query!(
-        // Locked, as one that is answered at this moment begins its life; an array, so that it is looked up by index.
+        // Locked, as a record that is answered at this moment begins its life; an array, so that the index is
+        // used.
         "WITH answered AS MATERIALIZED (
              SELECT order_id FROM orders.claims WHERE answered_at < now() - make_interval(secs => $1)
              ORDER BY answered_at LIMIT 10000 FOR UPDATE SKIP LOCKED

@@ -6,8 +6,8 @@ use uuid::Uuid;
 
 use super::Note;
 
-/// Writes a note, and returns it. With a key that its author has used for the order, the note from then. None: the order's
-/// customer is forgotten, and so would be what is noted.
+/// Writes a note, and returns it. With a key that its author has used for the order it returns the earlier
+/// note. None if the order's customer is erased, as the note would have to be erased too.
 pub async fn add(
     connection: &mut Connection,
     id: NoteId,
@@ -16,8 +16,8 @@ pub async fn add(
     text: &str,
     key: Option<&str>,
 ) -> sqlx::Result<Option<Note>> {
-    // The order is locked, so that it forgets its customer before or after this. A note that is there is locked and left as
-    // it is, so that it is returned too.
+    // The order is locked, so that an erasure comes before or after this. An existing note is locked and left
+    // as it is, so that it is returned too.
     sqlx::query_as!(
         Note,
         "INSERT INTO orders.notes (id, order_id, author, text, key)

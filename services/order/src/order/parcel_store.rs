@@ -42,7 +42,7 @@ pub async fn restocked_unsent(
     if orders.is_empty() {
         return Ok(HashMap::new());
     }
-    // A refund that fails after it had succeeded has had its units put back: only the money returns.
+    // The units of a refund that failed after it had succeeded are back in stock: only the money returns.
     let rows = sqlx::query!(
         r#"SELECT r.order_id, (line ->> 'product_id')::uuid AS "product_id!",
                   sum((line ->> 'quantity')::int) AS "all!",
@@ -66,7 +66,8 @@ fn decode<T: DeserializeOwned>(column: serde_json::Value) -> sqlx::Result<T> {
     serde_json::from_value(column).map_err(|error| sqlx::Error::Decode(error.into()))
 }
 
-/// The one parcel of an order that was shipped when there was but one. It is in no row, and goes by its order's id.
+/// The only parcel of an order from when there could be but one. It is in no row, and has the id of its
+/// order.
 pub fn of_all(order: OrderId, items: &[Item], tracking: Option<Tracking>, sent_at: OffsetDateTime) -> Sent {
     let line = |item: &Item| Line { product_id: item.product_id, quantity: item.quantity };
     let parcel = Parcel { id: Uuid::from(order).into(), tracking, lines: items.iter().map(line).collect() };
@@ -98,7 +99,7 @@ pub async fn insert(
     Ok(())
 }
 
-/// Gives a parcel another carrier and number, and keeps what they were. One that is in no row yet gets one.
+/// Gives a parcel another carrier and number, and keeps the earlier ones. A parcel without a row gets one.
 pub async fn correct(
     connection: &mut Connection,
     order: OrderId,

@@ -1,4 +1,4 @@
-//! Orders read one by one. Those that are asked for at the same time share their statements.
+//! Single orders. Reads at the same time share their statements.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -41,12 +41,12 @@ impl Reads {
         }))
     }
 
-    /// The order as it is at some moment after the call.
+    /// The order at some moment after the call.
     pub async fn get(&self, id: OrderId) -> Result<Order, ReadError> {
         self.0.run(id).await??.ok_or(ReadError::UnknownOrder)
     }
 
-    /// The order, if it is the caller's own or the caller is staff. To others there is no such order.
+    /// The order, if it is the caller's own or the caller is staff. For anybody else there is no such order.
     pub async fn visible(&self, user: User, id: OrderId) -> Result<Order, ReadError> {
         let order = self.get(id).await?;
         let visible = order.user_id == user.id.into() || user.is_staff();

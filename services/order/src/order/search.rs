@@ -1,4 +1,4 @@
-//! What staff look for among all orders.
+//! The search of staff among all orders.
 
 use order_core::ids::UserId;
 use service::money::Currency;
@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 
 use super::{OrderNumber, Status};
 
-/// All that is named has to be true of an order.
+/// An order has to meet every filter that is set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Search {
     pub users: Option<Vec<UserId>>,

@@ -14,7 +14,8 @@ const OLDEST_KEY: Duration = Duration::days(2);
 /// The clocks of replicas differ by less.
 const CLOCKS: Duration = Duration::minutes(5);
 
-/// Plans for the values at hand, as each filter may be absent: what is looked for decides which index is good.
+/// Plans for the actual values, as each filter may be absent: the filters that are set decide which index is
+/// good.
 const BEGIN: &str = "BEGIN READ ONLY;
     SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL enable_seqscan = off; SET LOCAL jit = off";
 
@@ -29,8 +30,8 @@ pub async fn run(
     let last = search.placed_to.and_then(|to| to.checked_add(CLOCKS)).map_or(Uuid::max(), first_id);
     let last = before.map_or(last, |before| last.min(before.into()));
     let mut transaction = service::db::begin_with(pool, BEGIN).await?;
-    // How many have a word cannot be told: sorted by what no index has, so that they are found by their words and not by
-    // walking through all orders.
+    // PostgreSQL can't know how many orders have a word. The sort is by an expression that no index has, so
+    // that it finds them by their words and does not walk through all orders.
     let found = sqlx::query_scalar!(
         r#"SELECT o.id AS "id: OrderId"
            FROM orders.directory d JOIN orders.orders o ON o.id = d.order_id

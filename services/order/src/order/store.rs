@@ -160,7 +160,7 @@ impl Contents {
     }
 }
 
-/// What each order is called and has, by its id.
+/// The number and the lines of each order, by its id.
 pub async fn contents(
     connection: &mut Connection,
     orders: &[OrderId],
@@ -197,7 +197,7 @@ pub async fn load(connection: &mut Connection, ids: &[OrderId]) -> sqlx::Result<
     .fetch_all(&mut *connection)
     .await?;
     let mut contents = contents(connection, ids).await?;
-    let noted = sqlx::query!(
+    let found = sqlx::query!(
         "SELECT order_id, version, status, at, payment_status, refunded FROM orders.order_history
          WHERE order_id = ANY($1) ORDER BY order_id, version, status DESC",
         ids as &[OrderId]
@@ -205,7 +205,7 @@ pub async fn load(connection: &mut Connection, ids: &[OrderId]) -> sqlx::Result<
     .fetch_all(&mut *connection)
     .await?;
     let mut parcels = parcel_store::read(connection, ids).await?;
-    // Only where there can be any, and it matters.
+    // Only where an order can have some, and it matters.
     let can_be_less = rows.iter().filter(|row| match row.status.as_str() {
         "confirmed" => row.refunded > 0 || row.refunding > 0 || row.restocked,
         status => status == "partially_shipped",
@@ -213,7 +213,7 @@ pub async fn load(connection: &mut Connection, ids: &[OrderId]) -> sqlx::Result<
     let can_be_less: Vec<OrderId> = can_be_less.map(|row| row.id.into()).collect();
     let mut unsent = parcel_store::restocked_unsent(connection, &can_be_less).await?;
     let mut history: HashMap<OrderId, Vec<_>> = HashMap::new();
-    for row in noted {
+    for row in found {
         history.entry(row.order_id.into()).or_default().push(row);
     }
     rows.into_iter()
@@ -221,7 +221,8 @@ pub async fn load(connection: &mut Connection, ids: &[OrderId]) -> sqlx::Result<
             let id = OrderId::from(row.id);
             let currency = currency(&row.currency)?;
             let history = history.remove(&id).unwrap_or_default().into_iter();
-            // Each statement sees what is committed by then: a change since the first is left to the next read.
+            // Each statement sees what is committed by then: a change since the first one is left to the next
+            // read.
             let history = history.filter(|past| past.version <= row.version).map(|past| {
                 Ok(Past {
                     version: past.version,
@@ -237,7 +238,7 @@ pub async fn load(connection: &mut Connection, ids: &[OrderId]) -> sqlx::Result<
             let tracking = row.tracking.map(tracking).transpose()?;
             let left = history.iter().find(|past| past.status == Status::Shipped).map(|past| past.at);
             let parcels = match (parcels.remove(&id), left) {
-                // Read a moment after the order: one that left in between.
+                // Read a moment after the order: a parcel that left in between.
                 _ if matches!(status, Status::Pending | Status::Confirmed) => vec![],
                 (Some(parcels), _) => parcels,
                 (None, Some(at)) => vec![parcel_store::of_all(id, &items, tracking.clone(), at)],
@@ -271,7 +272,8 @@ pub async fn load(connection: &mut Connection, ids: &[OrderId]) -> sqlx::Result<
         .collect()
 }
 
-/// Has an order go elsewhere; false when a part of it has left, it has ended, or its customer was erased.
+/// Gives an order another address; false when a part of it has left, it has ended, or its customer was
+/// erased.
 pub async fn readdress(connection: &mut Connection, id: OrderId, address: &Address) -> sqlx::Result<bool> {
     let address = serde_json::to_value(address).map_err(|error| sqlx::Error::Encode(error.into()))?;
     let changed = sqlx::query!(

@@ -1,4 +1,4 @@
-//! All SQL of what refunds are about; their money is the saga's.
+//! All SQL of what refunds are for; their money is the saga's.
 
 use std::collections::HashMap;
 
@@ -25,7 +25,7 @@ pub async fn lock(connection: &mut Connection, order: OrderId) -> sqlx::Result<(
 
 /// Units of each product that went back into stock, or are to.
 pub async fn restocked(connection: &mut Connection, order: OrderId) -> sqlx::Result<HashMap<ProductId, i64>> {
-    // A refund that fails after it had succeeded has had its units put back: only the money returns.
+    // The units of a refund that failed after it had succeeded are back in stock: only the money returns.
     let rows = sqlx::query!(
         r#"SELECT (line ->> 'product_id')::uuid AS "product_id!", sum((line ->> 'quantity')::int) AS "units!"
            FROM orders.refunds r CROSS JOIN jsonb_array_elements(r.restock) AS line
@@ -37,7 +37,7 @@ pub async fn restocked(connection: &mut Connection, order: OrderId) -> sqlx::Res
     Ok(rows.into_iter().map(|row| (row.product_id.into(), row.units)).collect())
 }
 
-/// Writes what a refund is for, and returns it. `returned`: what goes back into stock had left.
+/// Writes what a refund is for, and returns it. `returned`: the units that go back into stock had left.
 pub async fn describe(
     connection: &mut Connection,
     id: RefundId,

@@ -1,4 +1,4 @@
-//! What the answers of the clients mean to the saga. Nothing else turns them into its inputs.
+//! What the answers of the clients mean for the saga. Only this file turns them into its inputs.
 
 use order_core::order::Dispute;
 use uuid::Uuid;
@@ -45,7 +45,8 @@ pub fn refund(asked: &Refund, answer: Result<RefundAnswer, NoAnswer>) -> Input {
     }
 }
 
-/// Of all refunds of an order, but for those of another amount than the refund that they are of: such are for people to look at.
+/// The facts about all refunds of an order. A refund with another amount than ours is left out: a person has
+/// to look into it.
 pub fn refunds(made: Vec<MadeRefund>, state: &State) -> Vec<Input> {
     let agrees = |made: &MadeRefund| {
         let ours = state.refunds.iter().find(|refund| Some(refund.id) == made.ours);
@@ -105,8 +106,8 @@ mod tests {
     #[test]
     fn an_intent_is_what_the_provider_says() {
         let declined = Intent::Declined(DeclineReason::ExpiredCard);
-        let told = Input::IntentReported(IntentStatus::Declined(DeclineReason::ExpiredCard));
-        assert_eq!(intent(Ok(declined)), told);
+        let expected = Input::IntentReported(IntentStatus::Declined(DeclineReason::ExpiredCard));
+        assert_eq!(intent(Ok(declined)), expected);
         assert_eq!(intent(Ok(Intent::Captured(None))), Input::IntentReported(IntentStatus::Captured));
         let card = Card::new("visa", "4242").unwrap();
         assert_eq!(intent(Ok(Intent::Captured(Some(card.clone())))), Input::CapturedFrom(card));

@@ -16,7 +16,7 @@ use super::measured;
 use crate::events::stream::OrderStream;
 use crate::times::Times;
 
-/// Why a report was not applied, or is not known to be.
+/// Why a report was not applied, or why the outcome is not known.
 #[derive(Debug, thiserror::Error)]
 pub enum NotApplied {
     #[error(transparent)]
@@ -30,7 +30,7 @@ pub enum NotApplied {
 }
 
 impl NotApplied {
-    /// Whether the same may be applied later.
+    /// Whether the same report may be applied later.
     fn is_transient(&self) -> bool {
         match self {
             Self::Refused(_) | Self::UnknownOrder => false,
@@ -65,7 +65,7 @@ impl Applier {
         }
     }
 
-    /// Tries a few times, not for longer than a lease, as facts may be dear to learn again.
+    /// Tries a few times, not for longer than a lease: facts may be expensive to learn again.
     pub async fn apply_with_retries(&self, report: Report) -> Result<Reported, NotApplied> {
         let tries = async {
             for pause in [100, 500, 2000] {
@@ -82,7 +82,7 @@ impl Applier {
     }
 }
 
-/// All reports in one transaction, or a bad one apart from the others.
+/// All reports in one transaction; if one is bad, each by itself.
 async fn apply(
     pool: &Pool,
     outbox: &Outbox,

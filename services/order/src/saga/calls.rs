@@ -1,4 +1,4 @@
-//! The calls that a saga makes: what each asks of whom.
+//! The calls that a saga makes.
 
 use std::time::SystemTime;
 
@@ -19,10 +19,10 @@ pub struct Calls {
 }
 
 impl Calls {
-    /// Makes the call that is next and returns the facts that came of it.
+    /// Makes the next call and returns the facts that it brought.
     pub async fn make(&self, order: OrderId, job: &Job, call: Call) -> Vec<Input> {
         let intent = job.state.intent.as_ref();
-        // Each attempt has a key of its own, and a crash in the middle of one uses it again.
+        // Each attempt has a key of its own; after a crash in the middle, the same attempt uses it again.
         let attempt = format!("{}.{}", job.progress.version, job.progress.attempts);
         let total = job.state.total;
         let payment = intent.map(|intent| Payment { intent, order, total });
@@ -51,8 +51,8 @@ impl Calls {
         }]
     }
 
-    /// Asks for one open refund, after reading those that the provider has: one
-    /// whose answer got lost is among them, however long ago that was.
+    /// Asks for one open refund, after reading those that the provider has: a refund whose answer got lost is
+    /// among them, however old it is.
     async fn refund(&self, payment: Payment<'_>, job: &Job) -> Vec<Input> {
         let due = refund_turns::due(&job.state, SystemTime::now()).unwrap_or_default();
         // In turns, so that one that stays open doesn't hold up the others.
@@ -68,7 +68,7 @@ impl Calls {
         facts
     }
 
-    /// Everything the provider has to say about the order's intent.
+    /// All facts that the provider has about the order's intent.
     pub async fn inquire(&self, order: OrderId, job: &Job) -> Vec<Input> {
         let Some(intent) = job.state.intent.as_ref() else { return vec![] };
         let payment = Payment { intent, order, total: job.state.total };
@@ -92,7 +92,7 @@ pub fn before(call: Option<Call>) -> &'static str {
         Some(Call::CaptureIntent) => "order.saga.capture.before",
         Some(Call::CancelIntent) => "order.saga.cancel.before",
         Some(Call::Refund) => "order.saga.refund.before",
-        None => "order.saga.look.before",
+        None => "order.saga.inquire.before",
     }
 }
 
@@ -106,6 +106,6 @@ pub fn after(call: Option<Call>) -> &'static str {
         Some(Call::CaptureIntent) => "order.saga.capture.after",
         Some(Call::CancelIntent) => "order.saga.cancel.after",
         Some(Call::Refund) => "order.saga.refund.after",
-        None => "order.saga.look.after",
+        None => "order.saga.inquire.after",
     }
 }

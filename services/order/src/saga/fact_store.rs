@@ -31,8 +31,8 @@ pub async fn lock(connection: &mut Connection, ids: &[OrderId]) -> sqlx::Result<
     )
     .fetch_all(&mut *connection)
     .await?;
-    // Read after the lock, as a statement that waits sees other tables as they were before;
-    // and only where there can be any.
+    // Read after the lock: a statement that waits for a lock sees other tables as they were before. And only
+    // where there can be any.
     let paid = rows.iter().filter(|row| is_refundable(&row.payment_status));
     let paid = paid.map(|row| Ok((row.order_id.into(), currency(&row.currency)?)));
     let paid: HashMap<OrderId, Currency> = paid.collect::<sqlx::Result<_>>()?;
@@ -46,7 +46,7 @@ pub async fn lock(connection: &mut Connection, ids: &[OrderId]) -> sqlx::Result<
                 attempts: row.attempts,
                 reports: row.news,
                 reports_read: row.news_read,
-                given_up: false,
+                released: false,
             };
             let (user, recipient, town, traceparent) =
                 (row.user_id.into(), row.recipient, row.town, row.traceparent);
@@ -60,7 +60,8 @@ pub async fn lock(connection: &mut Connection, ids: &[OrderId]) -> sqlx::Result<
         .collect()
 }
 
-/// Writes what changed, and returns how far each saga is now. One statement: it costs little more than each of its parts.
+/// Writes the changes, and returns the progress of each saga. One statement: it costs little more than each
+/// of its parts.
 pub async fn write(
     connection: &mut Connection,
     changed: &[(OrderId, Row)],
@@ -96,15 +97,15 @@ pub async fn write(
     let card = |value: fn(&Card) -> &String| -> Vec<Option<String>> {
         changed.iter().map(|(_, row)| row.state.card.as_ref().map(|card| value(card).clone())).collect()
     };
-    // Of an order that looks to its customer as before only the saga is written.
+    // When an order looks to its customer as before, only the saga is written.
     let seen: Vec<Option<i64>> =
         changed.iter().map(|(_, row)| (row.version > row.locked).then_some(row.version)).collect();
-    let noted: Vec<OrderId> = history.iter().map(|(step, _)| step.order).collect();
+    let step_orders: Vec<OrderId> = history.iter().map(|(step, _)| step.order).collect();
     let versions: Vec<i64> = history.iter().map(|(step, _)| step.version).collect();
     let statuses: Vec<String> = history.iter().map(|(_, status)| status.as_str().to_owned()).collect();
     let payments: Vec<String> = history.iter().map(|(step, _)| step.payment.as_str().to_owned()).collect();
     let refunded: Vec<i64> = history.iter().map(|(step, _)| step.refunded.amount).collect();
-    // `next_at` is in an index, so it stays as it is where a worker goes on.
+    // `next_at` is in an index, so it does not change while a worker goes on.
     let rows = sqlx::query!(
         r#"WITH ordered AS (
              UPDATE orders.orders o
@@ -144,7 +145,7 @@ pub async fn write(
               AS c (id, phase, intent, pending, busy, payment, held, action)
          WHERE s.order_id = c.id
          RETURNING s.order_id, s.epoch, s.version, s.attempts, s.news, s.news_read,
-                   c.held AND s.lease_until = '-infinity' AS "given_up!""#,
+                   c.held AND s.lease_until = '-infinity' AS "released!""#,
         &ids as &[OrderId],
         &column(|state| state.phase.as_str()),
         &intents as &[Option<&IntentId>],
@@ -158,7 +159,7 @@ pub async fn write(
         &parcels as &[Option<serde_json::Value>],
         &seen as &[Option<i64>],
         &changed.iter().map(|(_, row)| row.state.returned().amount).collect::<Vec<i64>>(),
-        &noted as &[OrderId],
+        &step_orders as &[OrderId],
         &versions,
         &statuses,
         &payments,
@@ -178,7 +179,7 @@ pub async fn write(
             attempts: row.attempts,
             reports: row.news,
             reports_read: row.news_read,
-            given_up: row.given_up,
+            released: row.released,
         };
         (row.order_id.into(), progress)
     });

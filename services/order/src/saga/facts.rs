@@ -13,12 +13,13 @@ use crate::erasure;
 use crate::events::publish::announce;
 use crate::times::Times;
 
-/// What somebody learned about an order, in the order it happened.
+/// What was learned about an order, in the order in which it happened.
 #[derive(Clone, Debug)]
 pub struct Report {
     pub order: OrderId,
     pub facts: Vec<Input>,
-    /// Set by a worker that holds the saga: writing its facts extends the lease, and gives it up where nothing is left to do.
+    /// Set by a worker that holds the saga: writing its facts extends the lease, and releases it where
+    /// nothing is left to do.
     pub lease: Option<Lease>,
 }
 
@@ -29,14 +30,14 @@ pub struct Reported {
     pub progress: Progress,
 }
 
-/// What a report came to.
+/// The outcome of a report.
 pub enum Outcome {
     Applied(Box<Reported>),
     Refused(Refusal),
     UnknownOrder,
 }
 
-/// What reports came to.
+/// The outcome of a batch of reports.
 pub struct Applied {
     /// For each report, in order.
     pub outcomes: Vec<Outcome>,
@@ -46,8 +47,8 @@ pub struct Applied {
     pub happened: Vec<Happened>,
 }
 
-/// Applies reports, one after the other, in the caller's transaction. A lease that is extended lasts as `times` says.
-/// A report with a fact that is refused changes nothing.
+/// Applies reports, one after the other, in the caller's transaction. `times` says how long an extended lease
+/// lasts. A report with a refused fact changes nothing.
 pub async fn apply(connection: &mut Connection, reports: &[Report], times: &Times) -> sqlx::Result<Applied> {
     let mut ids: Vec<OrderId> = reports.iter().map(|report| report.order).collect();
     ids.sort_unstable();
@@ -68,7 +69,7 @@ pub async fn apply(connection: &mut Connection, reports: &[Report], times: &Time
             before.get(id).is_none_or(|(state, _)| *state != row.state) || !row.steps.is_empty()
         })
         .map(|(id, mut row)| {
-            // Of a forgotten customer no card is stored.
+            // The card of an erased customer is not stored.
             let kept = row.about.recipient.is_some();
             let seen = |state: &State| {
                 let (action, card) = (state.action.clone(), state.card.clone().filter(|_| kept));

@@ -1,4 +1,4 @@
-//! What metrics tell of orders. It is counted once it is committed.
+//! The metrics of orders. They are counted after the commit.
 
 use std::sync::LazyLock;
 
@@ -19,11 +19,11 @@ static COUNTED: LazyLock<Counted> = LazyLock::new(Counted::start);
 /// Something that has happened to an order.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Happened {
-    /// So many seconds after it was accepted, without those that it waited for its customer.
+    /// Seconds since it was accepted, without those in which it waited for its customer.
     Confirmed(f64),
     /// The same.
     Cancelled(CancelReason, f64),
-    /// It was confirmed before.
+    /// It had been confirmed before.
     CancelledLater(CancelReason),
     Captured(Money),
     Refunded(Money),
@@ -87,7 +87,7 @@ fn add(counter: &Counter<u64>, money: Money) {
     counter.add(amount, &[label("currency", money.currency.code())]);
 }
 
-/// Shows from the start what has not happened yet.
+/// Shows from the start, with 0, what has not happened yet.
 pub fn start() {
     LazyLock::force(&COUNTED);
 }
@@ -100,7 +100,8 @@ pub fn count(happened: &[Happened]) {
     happened.iter().for_each(|one| COUNTED.count(*one));
 }
 
-/// What made `new` of `old`: `effects`, oldest first, of an order that has been in work for so many seconds.
+/// The events between `old` and `new`: from `effects`, oldest first, for an order that has been in work for
+/// this many seconds.
 pub fn between<'a>(
     old: &State,
     new: &State,

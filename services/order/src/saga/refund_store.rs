@@ -1,4 +1,4 @@
-//! The SQL of what the saga knows of refunds.
+//! The SQL of the saga's refunds.
 
 use std::collections::HashMap;
 
@@ -41,7 +41,7 @@ pub async fn read(
     Ok(refunds)
 }
 
-/// Writes new refunds, and what became of known ones.
+/// Writes new refunds, and the changes of known ones.
 pub async fn write(connection: &mut Connection, refunds: &[(OrderId, &Refund)]) -> sqlx::Result<()> {
     for (order, refund) in refunds {
         let reason = match refund.by {

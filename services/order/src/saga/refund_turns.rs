@@ -1,4 +1,4 @@
-//! Which of an order's refunds are asked for now.
+//! Which of an order's refunds are due now.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -25,9 +25,9 @@ pub fn due(state: &State, now: SystemTime) -> Result<Vec<&Refund>, Duration> {
     }
 }
 
-/// How long a refund waits because those before it have failed: what a provider refuses today it may do tomorrow. A
-/// second, doubling up to an hour, counted from when the refund was opened, which its id tells: so no report makes it
-/// come sooner. Only the rest of a cancelled order is asked for again and again.
+/// How long a refund waits because earlier ones have failed: the provider may accept tomorrow what it refuses
+/// today. A second, doubling up to an hour, counted from when the refund was opened (its id holds that time),
+/// so that no report shortens it. Only the rest of a cancelled order is asked for again and again.
 fn pause(refund: &Refund, state: &State, now: SystemTime) -> Option<Duration> {
     let failed = |refund: &&Refund| refund.by == RefundBy::Cancel && refund.status == RefundStatus::Failed;
     let failed = u32::try_from(state.refunds.iter().filter(failed).count()).unwrap_or(u32::MAX);
@@ -38,7 +38,7 @@ fn pause(refund: &Refund, state: &State, now: SystemTime) -> Option<Duration> {
     let pause = Duration::from_secs(2u64.pow((failed - 1).min(12))).min(LONGEST_PAUSE);
     let (seconds, nanos) = Uuid::from(refund.id).get_timestamp()?.to_unix();
     let due = Duration::new(seconds, nanos) + pause;
-    // The clock of who opened it may be fast.
+    // The clock of the replica that opened it may be fast.
     let left = due.saturating_sub(now.duration_since(UNIX_EPOCH).ok()?).min(pause);
     (!left.is_zero()).then_some(left)
 }
@@ -92,7 +92,7 @@ mod tests {
         // A clock that is an hour behind.
         let slow = UNIX_EPOCH + OPENED - Duration::from_secs(3600);
         assert_eq!(due(&after_failing(2, waiting()), slow), Err(Duration::from_secs(2)));
-        // An id that does not tell when it was made.
+        // An id without a time.
         let other = Refund { id: Uuid::from_u128(7).into(), ..waiting() };
         assert_eq!(after(&after_failing(2, other), 0), Ok(1));
         assert_eq!(after(&state([]), 0), Ok(0));
@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn one_that_waits_holds_up_no_other_and_none_takes_its_turn() {
         let waiting = refund(RefundBy::Cancel, RefundStatus::Pending);
-        // What staff asked for is asked for at once, and so is what became of one that was.
+        // A refund of staff is due at once, and so is a question about one that was asked for.
         assert_eq!(after(&after_failing(3, refund(RefundBy::Staff, RefundStatus::Pending)), 0), Ok(1));
         let asked = Refund { provider_id: Some("re_1".to_owned().into()), ..waiting.clone() };
         assert_eq!(after(&after_failing(3, asked.clone()), 0), Ok(1));

@@ -1,4 +1,4 @@
-//! An order as it was locked, the facts that change it, and what is told of the changes.
+//! An order as it was locked, the facts that change it, and the changes to announce.
 
 use order_core::ids::OrderId;
 use service::Money;
@@ -21,9 +21,9 @@ pub struct Row {
     pub progress: Progress,
     /// Seconds since it was accepted, without those that it waited for its customer.
     pub in_work: f64,
-    /// The time for paying is over: a worker may have stood still since it was not, or the other way round.
+    /// The time for paying is over, by the database's clock. A worker's own time may be stale.
     pub overdue: bool,
-    /// How long the reporting worker is to hold it from now on.
+    /// How long the reporting worker holds the lease from now on.
     pub lease: Option<Lease>,
     /// The changes to announce, oldest first.
     pub steps: Vec<Step>,
@@ -34,7 +34,7 @@ pub struct Step {
     pub order: OrderId,
     pub version: i64,
     pub effect: Effect,
-    /// Of the order, once all effects of its fact are there.
+    /// Of the order, once all effects of its fact are applied.
     pub status: Status,
     pub payment: PaymentStatus,
     pub decline: Option<DeclineReason>,
@@ -44,8 +44,8 @@ pub struct Step {
 }
 
 impl Step {
-    /// What goes back of an order that is cancelled by this. None: the provider has not said what it took, or the money went
-    /// back before, by a refund or by the customer's bank.
+    /// What a cancellation refunds. None: the provider has not said what it took, or the money went back
+    /// earlier, by a refund or by the customer's bank.
     fn returns(&self, total: Money) -> Option<Money> {
         match self.payment {
             PaymentStatus::Captured | PaymentStatus::Refunded => {

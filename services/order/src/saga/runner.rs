@@ -1,8 +1,7 @@
-//! Works on sagas: claim what is due, make the next call, apply what came back.
+//! Works on sagas: claims what is due, makes the next call, applies the answer.
 //!
-//! Any replica may work on any order; a lease keeps two from doing so at once.
-//! A worker that dies leaves the lease to run out, and the order goes on from
-//! what was last committed.
+//! Any replica may work on any order; a lease keeps two from doing so at once. When a worker dies, its lease
+//! runs out, and the order goes on from the last commit.
 
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,10 +33,10 @@ use crate::times::Times;
 const AT_ONCE: usize = 128;
 const POLL_EVERY: Duration = Duration::from_millis(500);
 
-/// With so many that wait for a worker, orders come faster than they can be seen through.
+/// With this many orders that wait for a worker, new orders come faster than they can be worked on.
 const MOST_WAITING: i64 = 128;
 const COUNT_EVERY: Duration = Duration::from_millis(100);
-/// An older count says nothing any more.
+/// An older count is no longer valid.
 const COUNT_HOLDS: Duration = Duration::from_secs(2);
 
 /// A place for one more order to be worked on here.
@@ -61,9 +60,9 @@ pub struct Inner {
     workers: TaskTracker,
     pub(super) stop: CancellationToken,
     pub(super) reports: Reports,
-    /// When too many were last seen to wait for a worker, unless fewer were seen since.
+    /// When too many orders were last seen waiting for a worker; nothing if fewer were seen since.
     backlog: Mutex<Option<Instant>>,
-    /// Others wait for a worker: they go first.
+    /// Others wait for a worker: they come first.
     queued: AtomicBool,
 }
 
@@ -75,7 +74,7 @@ impl Deref for Sagas {
     }
 }
 
-/// A panic elsewhere says nothing of what is in there.
+/// A panic elsewhere does not make its content wrong.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -105,8 +104,8 @@ impl Sagas {
         }))
     }
 
-    /// Whether orders come faster than they can be seen through, so that each new one would wait longer than the one
-    /// before. Of the one queue that all processes share.
+    /// Whether orders come faster than they can be worked on, so that each new one would wait longer than the
+    /// one before. All processes share one queue.
     pub fn has_backlog(&self) -> bool {
         locked(&self.backlog).is_some_and(|seen| seen.elapsed() < COUNT_HOLDS)
     }
@@ -120,12 +119,12 @@ impl Sagas {
         self.calls.payments.is_key_refused()
     }
 
-    /// Tells the runner that a saga is due.
+    /// Wakes the runner, as a saga is due.
     pub fn wake(&self) {
         self.wake_up.notify_one();
     }
 
-    /// A place for an order that is about to be placed; `None` when it has to wait for its turn.
+    /// A slot for an order that is about to be placed; `None` when it has to wait for its turn.
     pub fn slot(&self) -> Option<Slot> {
         if self.stop.is_cancelled() || self.queued.load(Ordering::Relaxed) {
             return None;
@@ -140,8 +139,8 @@ impl Sagas {
         self.spawn(lease, Some(Job::placed(order)), slot);
     }
 
-    /// Takes a report of this `kind` by the provider about an intent. It is kept in memory where an order's worker here has
-    /// yet to ask about the intent, else in the database.
+    /// Takes a report of this `kind` by the provider about an intent. It is kept in memory if a worker of
+    /// this process will ask about the intent anyway, and in the database otherwise.
     pub async fn report(&self, intent: &str, kind: &str) -> sqlx::Result<()> {
         if kind.starts_with(OF_INTENTS) && self.reports.keep(intent, kind) {
             return Ok(());
@@ -177,7 +176,7 @@ impl Sagas {
                 }
             };
             for lease in leases {
-                // An order that was placed meanwhile may have the place.
+                // An order that was placed meanwhile may have taken the slot.
                 let Ok(place) = self.slots.clone().try_acquire_owned() else {
                     self.put_back(lease).await;
                     continue;
@@ -207,7 +206,7 @@ impl Sagas {
         });
     }
 
-    /// Takes as many sagas as there are free workers, and looks now and then how many are left.
+    /// Takes as many sagas as there are free workers, and counts from time to time how many are left.
     async fn claim(&self, free: usize, counted: &mut Instant) -> sqlx::Result<Vec<Lease>> {
         if free == 0 {
             self.queued.store(true, Ordering::Relaxed);
@@ -229,14 +228,14 @@ impl Sagas {
             *counted = Instant::now();
             match store::waiting(&mut connection, MOST_WAITING).await {
                 Ok(waiting) => self.set_backlog(waiting >= MOST_WAITING),
-                // What was claimed is worked on all the same.
+                // Claimed sagas are worked on even if this fails.
                 Err(error) => tracing::warn!(%error, "saga.not_counted"),
             }
         }
         Ok(leases)
     }
 
-    /// As it was before it was taken.
+    /// Undoes the claim.
     async fn put_back(&self, lease: Lease) {
         let back = async { store::put_back(&mut *self.pool.acquire().await?, lease).await };
         if let Err(error) = back.await {

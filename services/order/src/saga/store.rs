@@ -1,4 +1,4 @@
-//! Who works on which saga, and until when.
+//! Leases of sagas, and their progress.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -24,7 +24,7 @@ pub struct Lease {
 pub async fn claim(connection: &mut Connection, limit: i64, lease: Duration) -> sqlx::Result<Vec<Lease>> {
     sqlx::query_as!(
         Lease,
-        // An array, so that they are looked up by index however many are due.
+        // An array, so that the index is used however many are due.
         "UPDATE orders.sagas SET epoch = epoch + 1, lease_until = now() + make_interval(secs => $2)
          WHERE order_id = ANY(ARRAY(
              SELECT order_id FROM orders.sagas
@@ -58,13 +58,13 @@ pub struct Progress {
     pub epoch: i64,
     /// Changes with every write.
     pub version: i64,
-    /// Calls in vain since the phase began.
+    /// Failed calls since the phase began.
     pub attempts: i32,
     /// How many reports came about its intent, and how many of them were followed up.
     pub reports: i64,
     pub reports_read: i64,
-    /// The lease was given up with the last write: nothing is left to do.
-    pub given_up: bool,
+    /// The last write released the lease: nothing is left to do.
+    pub released: bool,
 }
 
 /// What a worker needs to make the next call.
@@ -75,14 +75,14 @@ pub struct Job {
     pub placed_at: OffsetDateTime,
     pub payment_method: String,
     pub traceparent: Option<String>,
-    /// When the time for paying is over, counted from a moment of the database's clock.
+    /// When the time for paying is over, as of a moment of the database's clock.
     pub deadline: Instant,
     /// The same once the customer has to prove who they are.
     action_deadline: Instant,
 }
 
 impl Job {
-    /// Of an order that was placed a moment ago by this process, which holds the first lease.
+    /// For an order that this process placed a moment ago, with the first lease.
     pub fn placed(order: &Placement) -> Self {
         Self {
             state: State::placed(order.items.total()),
@@ -92,7 +92,7 @@ impl Job {
                 attempts: 0,
                 reports: 0,
                 reports_read: 0,
-                given_up: false,
+                released: false,
             },
             placed_at: order.placed_at,
             payment_method: order.payment_method.clone(),
@@ -102,7 +102,7 @@ impl Job {
         }
     }
 
-    /// A customer who has to prove who they are gets longer to pay; the row has that time, too.
+    /// A customer who has to prove who they are gets longer to pay; the row has the later deadline, too.
     pub fn give_time(&mut self) {
         if self.state.action.is_some() {
             self.deadline = self.deadline.max(self.action_deadline);
@@ -120,7 +120,7 @@ impl Job {
     }
 }
 
-/// The saga, if `lease` still holds; holding it is extended to `hold`.
+/// The saga, if `lease` is still valid; the lease is extended by `hold`.
 pub async fn load(connection: &mut Connection, lease: Lease, hold: Duration) -> sqlx::Result<Option<Job>> {
     let row = sqlx::query!(
         r#"WITH held AS (
@@ -154,7 +154,7 @@ pub async fn load(connection: &mut Connection, lease: Lease, hold: Duration) -> 
         attempts: row.attempts,
         reports: row.news,
         reports_read: row.news_read,
-        given_up: false,
+        released: false,
     };
     let (placed_at, payment_method, traceparent) = (row.placed_at, row.payment_method, row.traceparent);
     let deadline = Instant::now() + Duration::from_secs_f64(row.left);
@@ -163,9 +163,9 @@ pub async fn load(connection: &mut Connection, lease: Lease, hold: Duration) -> 
     Ok(Some(Job { state, progress, placed_at, payment_method, traceparent, deadline, action_deadline }))
 }
 
-/// Lets go of a saga, to be taken up again after `pause`, or at once when
-/// reports came since `seen`. An `attempt` was in vain and counts towards longer pauses. While nothing can be paid by
-/// `our_fault`, the order's deadline waits.
+/// Releases a saga, to be taken up again after `pause`, or at once when reports came since `seen`. A failed
+/// `attempt` counts towards longer pauses. While nothing can be paid because of `our_fault`, the order's
+/// deadline waits.
 pub async fn release(
     connection: &mut Connection,
     lease: Lease,
@@ -207,7 +207,7 @@ pub async fn mark_reports_read(connection: &mut Connection, order: OrderId, read
     Ok(())
 }
 
-/// Lets go of a saga as it was before it was taken.
+/// Releases a saga and undoes its claim.
 pub async fn put_back(connection: &mut Connection, lease: Lease) -> sqlx::Result<()> {
     sqlx::query!(
         "UPDATE orders.sagas SET lease_until = '-infinity' WHERE order_id = $1 AND epoch = $2",
@@ -219,8 +219,8 @@ pub async fn put_back(connection: &mut Connection, lease: Lease) -> sqlx::Result
     Ok(())
 }
 
-/// Writes down that a report of this `kind` came about an intent, and makes its saga due now. What the payment's status
-/// says already is not written down. Returns whether it was written.
+/// Writes that a report of this `kind` came about an intent, and makes its saga due now. A report that the
+/// payment's status already contains is not written. Returns whether it was written.
 pub async fn add_report(connection: &mut Connection, intent: &str, kind: &str) -> sqlx::Result<bool> {
     let written = sqlx::query!(
         "UPDATE orders.sagas s
@@ -236,7 +236,7 @@ pub async fn add_report(connection: &mut Connection, intent: &str, kind: &str) -
     Ok(written.rows_affected() > 0)
 }
 
-/// Makes an order's saga due now, even if its worker is about to let go.
+/// Makes an order's saga due now, even if its worker is about to release it.
 pub async fn reschedule(connection: &mut Connection, order: OrderId) -> sqlx::Result<()> {
     sqlx::query!(
         "UPDATE orders.sagas SET news = news + 1, next_at = now() WHERE order_id = $1",
@@ -251,7 +251,7 @@ pub async fn reschedule(connection: &mut Connection, order: OrderId) -> sqlx::Re
 pub struct Open {
     pub phase: String,
     pub open: i64,
-    /// Due for more than a minute, or tried in vain for long.
+    /// Due for more than a minute, or without success for long.
     pub stuck: i64,
     pub waiting: i64,
     pub oldest_seconds: f64,
@@ -259,7 +259,7 @@ pub struct Open {
 
 /// How many sagas with work left there are at each phase that has any.
 pub async fn open(pool: &Pool) -> sqlx::Result<Vec<Open>> {
-    // When an order was placed is told by the first 48 bits of its id (UUIDv7), in milliseconds.
+    // The first 48 bits of an order's id (UUIDv7) are the time when it was placed, in milliseconds.
     sqlx::query_as!(
         Open,
         r#"SELECT phase, count(*) AS "open!",

@@ -1,4 +1,4 @@
-//! The timeline of a saga, from what the tables hold.
+//! The timeline of a saga, read from the tables.
 
 use order_core::ids::{OrderId, UserId};
 use proto::events::{
@@ -84,10 +84,10 @@ async fn refunds(connection: &mut Connection, order: OrderId, code: &str) -> sql
          WHERE order_id = $1 ORDER BY id",
         order as OrderId,
     );
-    let step = |(at, fact, told): (OffsetDateTime, Fact, bool)| Step {
+    let step = |(at, fact, announced): (OffsetDateTime, Fact, bool)| Step {
         at,
         fact,
-        event: told.then_some(ORDER_REFUNDED),
+        event: announced.then_some(ORDER_REFUNDED),
     };
     let facts = rows.fetch_all(connection).await?.into_iter().map(|row| {
         let fact = Fact::Refund {
@@ -111,7 +111,7 @@ async fn waiting_events(
     order: OrderId,
     placed_at: OffsetDateTime,
 ) -> sqlx::Result<Vec<WaitingEvent>> {
-    // Ids tell when their events were written: what waits from before the order is not looked at.
+    // Ids hold the time when their events were written: events from before the order are not read.
     let first = lowest_id(placed_at - CLOCKS);
     sqlx::query_as!(
         WaitingEvent,

@@ -1,4 +1,4 @@
-//! Measures how far sagas are, and how many of them get nowhere.
+//! Measures how many sagas are at each phase, and how many make no progress.
 
 use std::time::Duration;
 

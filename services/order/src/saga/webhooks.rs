@@ -1,5 +1,5 @@
-//! Reports by webhook about intents that a worker of this process is about to ask about anyway. They are kept in memory, so
-//! that most webhooks cost no write.
+//! Reports by webhook about intents that a worker of this process will ask about anyway. They are kept in
+//! memory, so that most webhooks cost no write.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,10 +9,10 @@ use order_core::ids::IntentId;
 
 use crate::order::PaymentStatus;
 
-/// Kinds that say nothing but how an intent is, and not, say, that money was given back.
+/// Kinds that only say how an intent is, and not, for example, that money was refunded.
 pub const OF_INTENTS: &str = "payment_intent.";
 
-/// More kinds than Stripe has of that name.
+/// More kinds than Stripe has with that prefix.
 const MOST_KINDS: usize = 16;
 
 /// Reports about the intents that workers have subscribed to.
@@ -32,7 +32,7 @@ impl Reports {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A new worker subscribes. It gets what an earlier one had.
+    /// A new worker subscribes. It takes over the reports of an earlier one.
     pub fn subscribe(&self, intent: &IntentId) -> Subscription {
         let worker = self.workers.fetch_add(1, Ordering::Relaxed);
         let mut open = self.open();
@@ -68,7 +68,7 @@ impl Subscription {
         &self.intent
     }
 
-    /// The kinds of reports that came. Those for a later worker are its own.
+    /// The kinds of reports that came. Reports for a later worker are not among them.
     pub fn end(self) -> Vec<String> {
         self.remove()
     }

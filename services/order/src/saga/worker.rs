@@ -19,13 +19,14 @@ use super::{Call, Input, IntentStatus, Phase, State};
 
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// Between two looks whether a customer has proved who they are.
+/// Between two checks whether a customer has proved who they are.
 const ACTION_PAUSE: Duration = Duration::from_secs(15);
 
-/// An order that can't be paid by a mistake of ours is kept for so long after it was placed: it may be no mistake.
+/// An order that can't be paid because of a mistake of ours is kept for this long after it was placed: it may
+/// prove not to be ours.
 const LONGEST_KEPT: Duration = Duration::from_secs(3600);
 
-/// How long a worker leaves a saga alone, and whether because its call was in vain.
+/// How long a worker leaves a saga alone, and whether that is because its call failed.
 struct Rest {
     pause: Duration,
     in_vain: bool,
@@ -41,16 +42,16 @@ enum Next {
     Call,
     /// Reads the saga again first.
     Load,
-    /// Lets go of it.
+    /// Releases it.
     Rest(Rest),
-    /// Nothing: it is let go of, or another's.
+    /// Nothing: it is released, or another worker has it.
     Done,
 }
 
 /// An order that is worked on here.
 struct Work {
     lease: Lease,
-    /// What is known of it; nothing when it has to be read.
+    /// The last known state; nothing when it has to be read.
     job: Option<Job>,
     /// How many reports there were at the last step.
     seen: i64,
@@ -79,7 +80,7 @@ impl Sagas {
         }
     }
 
-    /// How long to leave the saga alone, or nothing when it is let go of.
+    /// How long to leave the saga alone, or nothing when it was released.
     async fn steps(&self, work: &mut Work) -> Result<Option<Rest>, NotApplied> {
         failpoint::hit("order.saga.leased").await?;
         while !self.stop.is_cancelled() {
@@ -98,7 +99,7 @@ impl Sagas {
                 Some(intent) if job.state.asks_again() => {
                     work.subscription.get_or_insert_with(|| self.reports.subscribe(intent));
                 }
-                // Somebody else has changed its course.
+                // Somebody else has changed its state.
                 _ => self.settle(work.subscription.take(), Some(&job.state)).await,
             }
             let next = self.step(work, &mut job).await;
@@ -117,7 +118,8 @@ impl Sagas {
     async fn step(&self, work: &mut Work, job: &mut Job) -> Result<Next, NotApplied> {
         let lease = work.lease;
         let call = job.state.next_call();
-        // Most reports are about what the next call answers anyway. Those that are left at rest are asked about.
+        // The next call answers most reports anyway. An inquiry follows for those that are left when the saga
+        // rests.
         let unread = job.has_unread_reports() && matches!(call, None | Some(Call::Refund));
         if call.is_none() && !unread {
             return Ok(Next::Rest(Rest::DONE));
@@ -135,8 +137,8 @@ impl Sagas {
         let unanswered = facts.contains(&Input::NoAnswer);
         let before = (job.state.clone(), job.progress.clone());
         let (facts, after) = only_new(&job.state, facts);
-        // From here on it may be settled, and is not asked for by itself any more: what is said after its last answer, or
-        // was just before, has to be written down first.
+        // From here on the saga may be settled, and no call asks about the intent by itself. So reports since
+        // its last answer, or just before it, have to be written first.
         if !after.asks_again() && after.phase != Phase::Confirmed {
             self.settle(work.subscription.take(), None).await;
         }
@@ -158,7 +160,7 @@ impl Sagas {
             let (from, to) = (before.0.phase.as_str(), job.state.phase.as_str());
             tracing::info!(from, to, "saga.advanced");
         }
-        if job.progress.given_up || job.progress.epoch != lease.epoch {
+        if job.progress.released || job.progress.epoch != lease.epoch {
             return Ok(Next::Done);
         }
         if unread && !unanswered {
@@ -168,7 +170,8 @@ impl Sagas {
         }
         let attempts = before.1.attempts;
         if job.state.action.is_some() && call == Some(Call::RetrieveIntent) {
-            // A webhook tells when the customer is back. That takes as long as they like: it is not in vain.
+            // A webhook says when the customer is back. That may take as long as they like, so it is not a
+            // failed call.
             return Ok(Next::Rest(Rest { pause: ACTION_PAUSE, in_vain: false }));
         }
         if unanswered || job.state == before.0 {
@@ -177,12 +180,13 @@ impl Sagas {
         Ok(Next::Call)
     }
 
-    /// What the call says, or an inquiry where there is none; and what the next call says, where it is made at once.
+    /// The facts of the call, or of an inquiry where there is none; and of the next call, where it is made at
+    /// once.
     async fn ask(&self, order: OrderId, job: &Job, call: Option<Call>) -> sqlx::Result<Vec<Input>> {
         let began = Instant::now();
         let mut facts = self.call(order, job, call).await?;
-        // Held money is not written down by itself: the stock is asked for at once, and both are written together.
-        // Whoever takes over in between hears both again.
+        // Held money is not written by itself: the stock is asked for at once, and both are written together.
+        // If another worker takes over in between, it gets both answers again.
         if let [Input::IntentReported(IntentStatus::Authorised)] = facts[..]
             && job.state.phase == Phase::Authorising
             && !job.is_overdue()
@@ -203,13 +207,13 @@ impl Sagas {
                 None => self.calls.inquire(order, job).await,
             }
         };
-        // It may be several calls; the lease is longer than one deadline.
+        // There may be several calls; the lease is longer than one deadline.
         let answer = tokio::time::timeout(self.times.provider_call, calls.instrument(span)).await;
         failpoint::hit(calls::after(call)).await?;
         Ok(answer.unwrap_or_else(|_| vec![Input::NoAnswer]))
     }
 
-    /// Ends a worker's subscription. Reports that it has not asked about since are written down.
+    /// Ends a worker's subscription. Reports that it has not asked about are written to the database.
     async fn settle(&self, subscription: Option<Subscription>, state: Option<&State>) {
         let Some(subscription) = subscription else { return };
         let intent = subscription.intent().clone();
@@ -235,8 +239,8 @@ impl Sagas {
     }
 }
 
-/// The facts that change something, and the state after them. An inquiry reports much that is known. What a slow worker
-/// takes for known is reported again by the next one.
+/// The facts that change something, and the state after them. An inquiry brings much that is known. If a slow
+/// worker wrongly takes a fact for known, the next one reports it again.
 fn only_new(state: &State, facts: Vec<Input>) -> (Vec<Input>, State) {
     let mut state = state.clone();
     let mut new = Vec::with_capacity(facts.len());

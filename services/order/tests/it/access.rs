@@ -1,4 +1,4 @@
-//! Who is let in on each path, and what is looked at before anything else.
+//! Who may call each path, and what is checked first.
 
 #![allow(clippy::unwrap_used, reason = "a test's helper may panic as the test may")]
 

@@ -66,9 +66,17 @@ async fn each_operation_for_staff_that_changes_something_is_recorded() {
             let (action, order) = staff.does(&shop, id, thing).await;
             let entries = audit(&shop, &format!("?actor={}", staff.id)).await;
             assert_eq!(entries.len(), 1, "{method} {path}: {entries:?}");
-            let told = &entries[0];
-            assert_eq!((&told["action"], &told["object"]["id"]), (&json!(action), &json!(order)), "{path}");
-            assert_eq!((&told["role"], told["request_id"].is_string()), (&json!("staff"), true), "{path}");
+            let entries_found = &entries[0];
+            assert_eq!(
+                (&entries_found["action"], &entries_found["object"]["id"]),
+                (&json!(action), &json!(order)),
+                "{path}"
+            );
+            assert_eq!(
+                (&entries_found["role"], entries_found["request_id"].is_string()),
+                (&json!("staff"), true),
+                "{path}"
+            );
             walked += 1;
         }
     }
@@ -138,13 +146,13 @@ async fn personal_values_of_the_record_go_when_their_customer_is_erased() {
     };
     ship(&sent, "T-1").await;
     ship(&sent, "T-2").await;
-    let told = audit(&shop, "").await;
-    let actions: Vec<&str> = told.iter().map(|entry| entry["action"].as_str().unwrap()).collect();
+    let entries_found = audit(&shop, "").await;
+    let actions: Vec<&str> = entries_found.iter().map(|entry| entry["action"].as_str().unwrap()).collect();
     assert_eq!(actions, ["order.tracking_corrected", "order.shipped", "order.sent_elsewhere"]);
     let renamed = json!([{"field": "name", "before": "Ada", "after": "Grace Hopper"}]);
-    assert_eq!(told[2]["changes"], renamed);
+    assert_eq!(entries_found[2]["changes"], renamed);
     let corrected = json!([{"field": "tracking_number", "before": "T-1", "after": "T-2"}]);
-    assert_eq!(told[0]["changes"], corrected);
+    assert_eq!(entries_found[0]["changes"], corrected);
 
     shop.delete(&buyer).await;
     // What is done afterwards has none from the start.

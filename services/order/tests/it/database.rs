@@ -11,7 +11,7 @@ use testing::proxy::Proxy;
 /// A worker that is silent for twice as long ends its process.
 const LIMIT: Duration = Duration::from_secs(15);
 
-/// A short hour: longer than that, and with room for each worker to be noticed.
+/// An outage in short: longer than that limit, and long enough for each worker to be noticed.
 const HOUR: Duration = Duration::from_secs(40);
 
 /// A step that ended by its deadline is movement too.

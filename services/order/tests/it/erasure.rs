@@ -139,7 +139,7 @@ async fn a_parcel_that_nobody_reports_delivered_is_forgotten_after_a_while() {
         assert_eq!(aged.execute(&shop.pool).await.unwrap().rows_affected(), 1);
     }
     shop.delete(&buyer).await;
-    // Looked for when a replica starts, and every hour.
+    // This runs when a replica starts, and every hour.
     let _replica = shop.replica().await;
     let gone = async || {
         let order = staff.get(&format!("/orders/{long_ago}")).await.body;

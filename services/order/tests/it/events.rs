@@ -1,4 +1,4 @@
-//! What other services are told, and what is learned from them.
+//! Events for other services, and events from them.
 
 use crate::common::{Shop, order_of};
 use prost::Message;
@@ -35,7 +35,7 @@ impl Shop {
 }
 
 #[tokio::test]
-async fn an_order_tells_that_it_is_placed_confirmed_and_cancelled() {
+async fn an_order_announces_that_it_is_placed_confirmed_and_cancelled() {
     let shop = Shop::open().await;
     let thing = shop.stock.add(1250, 9);
     let buyer = shop.customer();
@@ -82,7 +82,7 @@ async fn what_was_not_charged_goes_back_to_no_card() {
 }
 
 #[tokio::test]
-async fn parcels_and_refunds_are_told_of_with_where_they_go() {
+async fn parcels_and_refunds_are_announced_with_where_they_go() {
     let shop = Shop::open().await;
     let thing = shop.stock.add(1250, 20);
     let (buyer, staff) = (shop.customer(), shop.staff());

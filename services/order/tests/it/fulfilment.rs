@@ -42,9 +42,9 @@ async fn staff_ship_and_deliver_a_paid_order() {
     let kinds: Vec<&str> = events.iter().map(|(kind, _, _)| kind.as_str()).collect();
     assert_eq!(kinds, ["order.placed.v1", "order.confirmed.v1", "order.shipped.v1", "order.delivered.v1"]);
     assert!(events.is_sorted_by(|a, b| a.1 < b.1), "versions grow");
-    let told = OrderShipped::decode(events[2].2.as_slice()).unwrap();
-    assert_eq!((told.carrier.as_str(), told.tracking_number.as_str()), ("Tern", "T-1"));
-    assert_eq!(told.order.unwrap().user_id, buyer.id.to_string());
+    let announced = OrderShipped::decode(events[2].2.as_slice()).unwrap();
+    assert_eq!((announced.carrier.as_str(), announced.tracking_number.as_str()), ("Tern", "T-1"));
+    assert_eq!(announced.order.unwrap().user_id, buyer.id.to_string());
     assert_eq!(OrderDelivered::decode(events[3].2.as_slice()).unwrap().order.unwrap().id, id);
 }
 
@@ -80,15 +80,16 @@ async fn the_same_parcel_may_be_reported_again_and_its_number_corrected_while_it
     let former = order["parcels"][0]["former"].as_array().unwrap();
     let former: Vec<_> = former.iter().map(|was| (&was["carrier"], &was["tracking_number"])).collect();
     assert_eq!(former, [(&json!("Tern"), &json!("T-1")), (&json!("Tern"), &json!("T-2"))]);
-    let told: Vec<OrderShipped> = shop.events(&id).await[2..]
+    let announced: Vec<OrderShipped> = shop.events(&id).await[2..]
         .iter()
         .map(|(kind, _, body)| {
             assert_eq!(kind, "order.shipped.v1");
             OrderShipped::decode(&**body).unwrap()
         })
         .collect();
-    let told: Vec<_> = told.iter().map(|told| (told.tracking_number.as_str(), told.corrected)).collect();
-    assert_eq!(told, [("T-1", false), ("T-2", true), ("T-3", true)]);
+    let announced: Vec<_> =
+        announced.iter().map(|event| (event.tracking_number.as_str(), event.corrected)).collect();
+    assert_eq!(announced, [("T-1", false), ("T-2", true), ("T-3", true)]);
     // Staff find it by the number of now.
     for (number, found) in [("T-3", 1), ("T-1", 0)] {
         let page = staff.get(&format!("/admin/orders?q={number}")).await.body;
@@ -178,10 +179,10 @@ async fn an_order_leaves_in_parts_each_with_its_number_until_the_last() {
     assert_eq!(staff.post_json(&ship, part("T-1", fender, 2)).await.body, corrected);
     assert_eq!(staff.post_json(&ship, named(1)).await.problem(), (409, "not_shippable"));
     let events = shop.events(&id).await;
-    let told = |index: usize| OrderShipped::decode(&*events[index].2).unwrap();
-    assert_eq!((told(2).more_follows, told(2).contents[0].quantity), (true, 2));
-    assert_eq!((told(3).more_follows, told(3).carrier.as_str()), (true, ""));
-    assert_eq!((told(4).more_follows, told(5).corrected), (false, true));
+    let announced = |index: usize| OrderShipped::decode(&*events[index].2).unwrap();
+    assert_eq!((announced(2).more_follows, announced(2).contents[0].quantity), (true, 2));
+    assert_eq!((announced(3).more_follows, announced(3).carrier.as_str()), (true, ""));
+    assert_eq!((announced(4).more_follows, announced(5).corrected), (false, true));
     assert_eq!(staff.post(&format!("{path}/deliver")).await.body["status"], "delivered");
 }
 

@@ -81,7 +81,7 @@ async fn a_cart_is_its_users_own_and_a_quantity_is_set_not_added() {
 }
 
 #[tokio::test]
-async fn who_adds_to_what_another_tab_has_changed_is_told() {
+async fn adding_to_a_line_that_another_tab_has_changed_is_refused() {
     let shop = Shop::open().await;
     let (thing, buyer) = (shop.stock.add(100, 7), shop.customer());
     let path = format!("/cart/items/{thing}");
@@ -282,7 +282,7 @@ async fn a_cart_shows_what_cannot_be_bought_any_more_and_is_not_shown_in_part() 
     let cart = buyer.get("/cart").await.body;
     assert_eq!((&cart["items"][0]["available"], &cart["items"][0]["quantity"]), (&json!(0), &json!(2)));
     assert_eq!(buyer.put(&item, json!({"quantity": 3})).await.problem(), (404, "not_found"));
-    // Away, and no product.updated was heard: half a cart would be a lie.
+    // Product is away, and no product.updated has come: half a cart would be wrong.
     shop.stock.lock().away = true;
     let other = format!("/cart/items/{}", Uuid::now_v7());
     for request in [

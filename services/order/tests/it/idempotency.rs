@@ -1,4 +1,4 @@
-//! One effect per Idempotency-Key, and nothing left behind by what failed.
+//! One effect per Idempotency-Key, and nothing left behind by failures.
 
 #![allow(clippy::unwrap_used, reason = "a test's helper may panic as the test may")]
 
@@ -428,7 +428,7 @@ async fn a_key_that_is_answered_late_is_kept_for_a_day_from_then() {
     shop.stock.lock().away = false;
     let first = buyer.order("late", &body).await;
     assert_eq!((first.status.as_u16(), first.replayed()), (201, false));
-    // One that an earlier version answered, by which a look for old keys is seen.
+    // A key that an earlier version answered: it shows when a sweep of old keys has run.
     assert_eq!(buyer.order("old", &body).await.status, 201);
     sqlx::query("UPDATE orders.claims SET answered_at = NULL WHERE key = 'old'")
         .execute(&shop.pool)

@@ -22,8 +22,8 @@ use crate::common::{Buyer, Shop, order_of};
 
 const KEY: &str = "sk_test_orders";
 
-/// Orders of a card that are placed and looked after at the same time, and cards. With more, a shop that is not optimised
-/// refuses some.
+/// Orders of a card that are placed and checked at the same time, and cards. With more, a shop that is not
+/// optimised refuses some.
 const AT_ONCE: (usize, usize) = (16, 4);
 
 /// What an order that is paid with a card ends as.
@@ -123,7 +123,7 @@ impl Localstripe {
         request.send().await.expect("an answer").json().await.expect("JSON")
     }
 
-    /// A shop that is paid through it, and is told what happens there.
+    /// A shop that is paid through it, and gets its webhooks.
     async fn shop(&self) -> Shop {
         let shop = Shop::open_with(&[
             &format!("--payment-url={}", self.proxy),

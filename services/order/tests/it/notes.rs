@@ -1,11 +1,11 @@
-//! What staff note of orders, and where they send them instead.
+//! Notes of staff about orders, and other addresses for orders.
 
 use crate::common::{Shop, address, order_of, send};
 use reqwest::Method;
 use serde_json::{Value, json};
 
 #[tokio::test]
-async fn staff_note_something_for_each_other_that_the_customer_does_not_see() {
+async fn staff_leave_each_other_notes_that_the_customer_does_not_see() {
     let shop = Shop::open().await;
     let thing = shop.stock.add(1000, 10);
     let (buyer, staff) = (shop.customer(), shop.staff());

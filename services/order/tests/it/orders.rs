@@ -85,7 +85,7 @@ async fn an_error_after_the_charge_is_not_taken_for_a_failure() {
 }
 
 #[tokio::test]
-async fn a_call_that_is_never_answered_is_looked_into_and_not_made_twice() {
+async fn a_call_that_is_never_answered_is_followed_by_a_question_and_not_made_twice() {
     let shop = Shop::open().await;
     // What the provider did is to be found by asking.
     shop.hooks.block(true);
@@ -311,7 +311,7 @@ async fn who_leaves_too_many_orders_unpaid_gets_no_more_for_a_while() {
     let again = buyer.order("first", &declined).await;
     assert_eq!((again.status.as_u16(), again.replayed(), again.id()), (201, true, first.id()));
     other.buy(thing, 1).await;
-    // One that is given up is not unpaid; the refused key makes an order then.
+    // An abandoned order is not unpaid; the refused key makes an order then.
     assert_eq!(buyer.post(&format!("/orders/{waits}/cancel")).await.status, 200);
     let placed = buyer.order("third", &order_of(thing, 1, "pm_card_visa")).await;
     assert_eq!((placed.status.as_u16(), placed.replayed()), (201, false));

@@ -1,4 +1,4 @@
-//! When there is too much to do, who comes is told so at once.
+//! Under overload, new requests are refused at once.
 
 #![allow(clippy::unwrap_used, reason = "a test's helper may panic as the test may")]
 
@@ -9,7 +9,7 @@ use reqwest::{Method, RequestBuilder};
 use sqlx::{Postgres, Transaction};
 use testing::eventually;
 
-/// Looks at a cart wait behind it, each with a connection, until lock_timeout.
+/// Reads of a cart that wait for it, each with a connection, until lock_timeout.
 async fn gate(shop: &Shop) -> Transaction<'static, Postgres> {
     let mut gate = testing::begin(&shop.pool).await;
     sqlx::query("LOCK TABLE orders.cart_items IN ACCESS EXCLUSIVE MODE").execute(&mut *gate).await.unwrap();

@@ -12,7 +12,7 @@ fn eur(amount: i64) -> Value {
 }
 
 impl Shop {
-    async fn told_refunds(&self, order: &str) -> Vec<OrderRefunded> {
+    async fn refund_events(&self, order: &str) -> Vec<OrderRefunded> {
         let events = self.events(order).await.into_iter().filter(|(kind, _, _)| kind == "order.refunded.v1");
         events.map(|(_, _, body)| OrderRefunded::decode(body.as_slice()).expect("an event decodes")).collect()
     }
@@ -53,9 +53,15 @@ async fn part_of_an_order_is_refunded_and_its_goods_go_back() {
         (&listed["items"][0]["id"], &listed["items"][0]["status"]),
         (&refund.body["id"], &json!("succeeded"))
     );
-    let told = shop.told_refunds(&id).await;
-    assert_eq!((told.len(), told[0].amount, told[0].refund_id.as_str()), (1, 1200, refund.id().as_str()));
-    assert_eq!((told[0].restock[0].product_id.clone(), told[0].restock[0].quantity), (thing.to_string(), 1));
+    let events = shop.refund_events(&id).await;
+    assert_eq!(
+        (events.len(), events[0].amount, events[0].refund_id.as_str()),
+        (1, 1200, refund.id().as_str())
+    );
+    assert_eq!(
+        (events[0].restock[0].product_id.clone(), events[0].restock[0].quantity),
+        (thing.to_string(), 1)
+    );
 
     // The rest, without saying how much.
     let rest = staff.refund(&id, &json!({"reason": "all of them were"})).await;
@@ -150,7 +156,7 @@ async fn refunds_at_once_never_come_to_more_than_was_captured_or_sold() {
     let amounts: Vec<i64> =
         shop.provider_refunds(&id).await.iter().map(|made| made["amount"].as_i64().unwrap()).collect();
     assert_eq!(amounts, [900, 700, 700, 700]);
-    assert_eq!(shop.told_refunds(&id).await.len(), 3);
+    assert_eq!(shop.refund_events(&id).await.len(), 3);
     assert_eq!(staff.refund(&id, &json!({"reason": "r"})).await.problem(), (409, "refund_exceeds_captured"));
 }
 
@@ -202,10 +208,10 @@ async fn a_refund_that_fails_frees_its_amount_and_units() {
     assert_eq!(staff.refund(&id, &all).await.status, 201);
     shop.until_refund(&id, "failed").await;
     assert_eq!(staff.get(&format!("/orders/{id}")).await.body["refunded"]["amount"], 0);
-    assert!(shop.told_refunds(&id).await.is_empty());
+    assert!(shop.refund_events(&id).await.is_empty());
     assert_eq!(staff.refund(&id, &all).await.status, 201);
     staff.until_refunded(&id, 1000).await;
-    assert_eq!(shop.told_refunds(&id).await.len(), 1);
+    assert_eq!(shop.refund_events(&id).await.len(), 1);
     assert_eq!(shop.ledger(&id).await["refunded"], 1000);
 }
 

@@ -40,7 +40,7 @@ async fn an_order_has_a_number_wherever_it_is_shown() {
 }
 
 #[tokio::test]
-async fn staff_find_an_order_by_what_its_customer_tells_them() {
+async fn staff_find_an_order_by_what_its_customer_knows() {
     let shop = Shop::open().await;
     let (cheap, dear) = (shop.stock.add(700, 100), shop.stock.add(4711, 100));
     let (ada, ben, staff) = (shop.customer(), shop.customer(), shop.staff());

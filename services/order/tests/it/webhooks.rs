@@ -1,11 +1,11 @@
-//! What the payment provider tells of its own accord.
+//! Reports that the payment provider sends by webhook.
 
 use crate::common::{Answer, Shop, order_of};
 use serde_json::{Value, json};
 
 impl Shop {
     /// Posts as the provider would, signed at that time.
-    async fn tell(&self, time: i64, kind: Option<&str>, body: &str) -> Answer {
+    async fn post_webhook(&self, time: i64, kind: Option<&str>, body: &str) -> Answer {
         let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, b"whsec_test");
         let signature = aws_lc_rs::hmac::sign(&key, format!("{time}.{body}").as_bytes());
         let header = format!("t={time},v1={}", hex::encode(signature));
@@ -28,12 +28,12 @@ async fn only_signed_and_fresh_messages_are_taken() {
     let body = json!({"type": "payment_intent.succeeded", "data": {"object": {"id": "pi_none"}}}).to_string();
     let json = Some("application/json; charset=utf-8");
     for time in [now() - 3600, now() + 3600] {
-        assert_eq!(shop.tell(time, json, &body).await.problem(), (400, "invalid_signature"));
+        assert_eq!(shop.post_webhook(time, json, &body).await.problem(), (400, "invalid_signature"));
     }
     let unsigned = shop.client.post(format!("{}/payments/webhook", shop.base)).body(body.clone());
     assert_eq!(crate::common::send(unsigned).await.problem(), (400, "invalid_signature"));
     for kind in [json, json, None] {
-        assert_eq!(shop.tell(now(), kind, &body).await.status, 204, "of an intent that nobody knows");
+        assert_eq!(shop.post_webhook(now(), kind, &body).await.status, 204, "of an intent that nobody knows");
     }
 }
 
@@ -44,15 +44,15 @@ async fn what_the_provider_did_not_sign_changes_nothing() {
     let buyer = shop.customer();
     let id = buyer.buy(thing, 1).await;
     let seen = || async { (shop.hooks.count() >= 2).then_some(()) };
-    testing::eventually("authorisation and capture to be told", seen).await;
-    // What is told from now on is told by nobody but this test, of an event that would be stored.
+    testing::eventually("authorisation and capture to be reported", seen).await;
+    // From now on only this test sends webhooks, about a payment whose reports would be stored.
     shop.hooks.block(true);
     settled(&shop).await;
-    let news = async || -> i64 {
+    let reports = async || -> i64 {
         let all = "SELECT sum(news)::bigint FROM orders.sagas";
         sqlx::query_scalar(all).fetch_one(&shop.pool).await.expect("the database answers")
     };
-    let before = (buyer.get(&format!("/orders/{id}")).await.body, news().await);
+    let before = (buyer.get(&format!("/orders/{id}")).await.body, reports().await);
     let body =
         json!({"type": "charge.refunded", "data": {"object": {"id": shop.intent(&id).await}}}).to_string();
     let sign = |secret: &[u8], time: i64, body: &str| {
@@ -79,11 +79,11 @@ async fn what_the_provider_did_not_sign_changes_nothing() {
     ] {
         assert_eq!(post(signature).await.problem(), (400, "invalid_signature"), "{signature}");
     }
-    assert_eq!((buyer.get(&format!("/orders/{id}")).await.body, news().await), before);
+    assert_eq!((buyer.get(&format!("/orders/{id}")).await.body, reports().await), before);
     // While a secret is replaced the provider signs with both.
     let both = format!("t={time},v1={},v1={good}", sign(b"whsec_other", time, &body));
     assert_eq!(post(&both).await.status, 204);
-    assert_eq!(news().await, before.1 + 1, "this one is taken note of");
+    assert_eq!(reports().await, before.1 + 1, "this one is stored");
 }
 
 #[tokio::test]
@@ -91,7 +91,7 @@ async fn signed_nonsense_is_refused_as_the_document_says_and_never_an_error_of_o
     let shop = Shop::open().await;
     let thing = shop.stock.add(1000, 10);
     let (buyer, json) = (shop.customer(), Some("application/json"));
-    // With an intent that is known, so that what is told would be stored.
+    // With an intent that is known, so that a report would be stored.
     let id = buyer.buy(thing, 1).await;
     let intent = shop.intent(&id).await;
     let event = |kind: Value, id: Value, payment_intent: Value| {
@@ -113,7 +113,7 @@ async fn signed_nonsense_is_refused_as_the_document_says_and_never_an_error_of_o
         (event(json!("charge.x"), long.clone(), json!(null)), object),
         (event(json!("charge.x"), json!("ch_1"), json!("\u{0}")), of),
     ] {
-        let answer = shop.tell(now(), json, &body).await;
+        let answer = shop.post_webhook(now(), json, &body).await;
         assert_eq!(answer.problem(), (422, "validation_failed"), "{body}");
         assert_eq!(answer.body["errors"][0]["pointer"], pointer, "{body}");
         answers.push(answer);
@@ -125,11 +125,11 @@ async fn signed_nonsense_is_refused_as_the_document_says_and_never_an_error_of_o
         ("x".repeat(1024 * 1024 + 1), json, (413, "payload_too_large")),
         ("{}".to_owned(), Some("text/plain"), (415, "unsupported_media_type")),
     ] {
-        let answer = shop.tell(now(), kind, &body).await;
+        let answer = shop.post_webhook(now(), kind, &body).await;
         assert_eq!(answer.problem(), problem, "{kind:?}");
         answers.push(answer);
     }
-    let taken = shop.tell(now(), json, &event(json!("charge.x"), json!("ch_1"), json!(intent))).await;
+    let taken = shop.post_webhook(now(), json, &event(json!("charge.x"), json!("ch_1"), json!(intent))).await;
     assert_eq!(taken.status, 204, "what is not kept may hold anything");
 
     // What is about something else than a payment: an account's balance has no id.
@@ -142,7 +142,7 @@ async fn signed_nonsense_is_refused_as_the_document_says_and_never_an_error_of_o
         json!({"type": "x", "data": {"object": {"id": 1, "payment_intent": {"id": "pi_1"}}}}),
         json!({"type": "x", "data": {"object": {"id": "ch_1", "payment_intent": 5}}}),
     ] {
-        assert_eq!(shop.tell(now(), json, &event.to_string()).await.status, 204, "{event}");
+        assert_eq!(shop.post_webhook(now(), json, &event.to_string()).await.status, 204, "{event}");
         assert!(schema.is_valid(&event), "{event}");
     }
 
@@ -160,7 +160,7 @@ async fn messages_twice_and_out_of_order_change_nothing() {
     let buyer = shop.customer();
     let id = buyer.buy(thing, 1).await;
     let seen = || async { (shop.hooks.count() >= 2).then_some(()) };
-    testing::eventually("authorisation and capture to be told", seen).await;
+    testing::eventually("authorisation and capture to be reported", seen).await;
     let before = buyer.get(&format!("/orders/{id}")).await.body;
     shop.hooks.shuffle().await;
     settled(&shop).await;
@@ -239,12 +239,13 @@ async fn a_refund_made_at_the_provider_is_counted_once_and_ours_not_twice() {
     shop.refund_at_provider(&id, 1800).await;
     let order = staff.until_refunded(&id, 3000).await;
     assert_eq!((&order["status"], &order["payment"]["status"]), (&json!("confirmed"), &json!("refunded")));
-    let told = shop.events(&id).await.into_iter().filter(|(kind, _, _)| kind == "order.refunded.v1").count();
-    assert_eq!(told, 3);
+    let announced =
+        shop.events(&id).await.into_iter().filter(|(kind, _, _)| kind == "order.refunded.v1").count();
+    assert_eq!(announced, 3);
 }
 
 #[tokio::test]
-async fn a_cancellation_counts_what_went_back_at_the_provider_even_unheard() {
+async fn a_cancellation_counts_refunds_at_the_provider_even_without_a_webhook() {
     let shop = Shop::open().await;
     let thing = shop.stock.add(1000, 10);
     let buyer = shop.customer();
@@ -273,7 +274,7 @@ async fn reports_do_not_hurry_a_refund_that_keeps_failing() {
     let begun = std::time::Instant::now();
     buyer.post(&format!("/orders/{id}/cancel")).await;
     let fourth = || async {
-        assert_eq!(shop.tell(now(), Some("application/json"), &body).await.status, 204);
+        assert_eq!(shop.post_webhook(now(), Some("application/json"), &body).await.status, 204);
         let made = shop.provider_refunds(&id).await;
         (made.len() == 4).then_some(made)
     };

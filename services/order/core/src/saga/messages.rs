@@ -93,7 +93,7 @@ pub enum Effect {
     Refunded(RefundId),
 }
 
-/// Why an order stays as it is although somebody asked.
+/// Why an order stays as it is although somebody asked for a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// Shipped or delivered: too late.

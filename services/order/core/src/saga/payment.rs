@@ -34,9 +34,10 @@ impl State {
                     return vec![];
                 }
                 branch!();
-                // Told once: a provider that words it anew each time does not fill the order's history.
-                let told = self.action.replace(action).is_some();
-                if told { vec![] } else { vec![Effect::AskCustomer] }
+                // Announced once: a provider that words it differently each time does not fill the order's
+                // history.
+                let announced = self.action.replace(action).is_some();
+                if announced { vec![] } else { vec![Effect::AskCustomer] }
             }
             // It was held before.
             Phase::Capturing => {

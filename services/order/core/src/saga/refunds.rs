@@ -1,8 +1,8 @@
 //! What was taken and what goes back: the part of the rule that counts money.
 //!
-//! A refund counts from the moment it is written, before the provider is asked,
-//! until it has failed: so no two can spend the same money. The provider knows
-//! it by our id; one that it knows and we don't was made there by hand.
+//! A refund counts from the moment when it is written, before the provider is asked, until it has failed: so
+//! no two refunds can spend the same money. The provider knows it by our id. A refund that only the provider
+//! knows was made there by hand.
 
 use money::Money;
 
@@ -74,7 +74,7 @@ impl State {
         matches!(self.dispute, Some(Dispute::Open | Dispute::Lost))
     }
 
-    /// What was captured and is neither returned nor about to be. Of what a bank took back nothing is.
+    /// What was captured and is neither returned nor about to be. Nothing is left of what a bank took back.
     fn left(&self) -> Money {
         if self.dispute == Some(Dispute::Lost) {
             return Money::zero(self.total.currency);
@@ -126,7 +126,7 @@ impl State {
             return vec![];
         }
         if dispute == Dispute::Lost {
-            // What the provider has not begun it never will.
+            // The provider will never do what it has not begun.
             for refund in &mut self.refunds {
                 if refund.status == RefundStatus::Pending && refund.provider_id.is_none() {
                     branch!();
@@ -160,7 +160,7 @@ impl State {
         let refund = &mut self.refunds[index];
         let before = refund.status;
         let made = refund.provider_id.is_some();
-        // A late refusal is of an attempt, and says nothing of what another one made.
+        // A late refusal is about one attempt, and says nothing about another attempt.
         let stale = made && (before == RefundStatus::Failed || report.provider_id.is_none());
         refund.provider_id = refund.provider_id.take().or(report.provider_id);
         refund.status = match (before, report.status) {
@@ -168,7 +168,7 @@ impl State {
                 branch!();
                 before
             }
-            // A report that was overtaken.
+            // A report that arrived after a newer one.
             (RefundStatus::Succeeded, RefundStatus::Pending) => {
                 branch!();
                 before
@@ -186,8 +186,8 @@ impl State {
         effects
     }
 
-    /// Brings payment and phase in line with what was returned; what is left of
-    /// a cancelled order goes back, under the id `fresh`.
+    /// Brings payment and phase in line with what was returned. What is left of a cancelled order is
+    /// refunded, under the id `fresh`.
     pub(super) fn balance(&mut self, fresh: RefundId) {
         debug_assert!(self.captured().amount > 0, "there are refunds only of what was captured");
         let all = self.returned() == self.total;

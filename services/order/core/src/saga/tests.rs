@@ -21,7 +21,7 @@ fn id(n: usize) -> RefundId {
     Uuid::from_u128(n as u128).into()
 }
 
-/// The rule, with ids that tell refunds apart.
+/// The rule, with a new id for each refund.
 fn apply(state: &State, input: Input) -> Result<(State, Vec<Effect>), Refusal> {
     let fresh = id(state.refunds.len() + 1);
     state.clone().apply(input, fresh)
@@ -70,7 +70,7 @@ fn the_card_that_was_charged_is_remembered() {
     let (named, effects) = apply(&state, Input::CapturedFrom(card())).unwrap();
     assert_eq!(effects, [Effect::Confirm]);
     let (unnamed, _) = apply(&state, Input::IntentReported(IntentStatus::Captured)).unwrap();
-    // Told late, it changes nothing else.
+    // Reported late, it changes nothing else.
     assert_eq!(apply(&unnamed, Input::CapturedFrom(card())), Ok((named.clone(), vec![])));
     assert_eq!(named, State { card: Some(card()), ..unnamed });
     // A report without it does not take it away.
@@ -255,7 +255,7 @@ fn a_refund_that_failed_frees_its_amount_for_good() {
 }
 
 #[test]
-fn a_refund_first_heard_of_when_it_had_failed_is_not_revived_by_an_older_answer() {
+fn a_refund_first_reported_as_failed_is_not_revived_by_an_older_answer() {
     let theirs = |status| {
         let provider_id = Some("re_by_hand".to_owned().into());
         Input::RefundReported(RefundReport {
@@ -272,7 +272,7 @@ fn a_refund_first_heard_of_when_it_had_failed_is_not_revived_by_an_older_answer(
 }
 
 #[test]
-fn what_a_bank_disputes_is_neither_sent_nor_given_back() {
+fn a_disputed_order_is_neither_sent_nor_refunded() {
     let (open, _) = apply(&paid(), Input::Disputed(Dispute::Open)).unwrap();
     assert_eq!(apply(&open, ship("1", true)), Err(Refusal::Disputed));
     assert_eq!(apply(&open, Input::Refund(id(10), None)), Err(Refusal::Disputed));
@@ -291,7 +291,7 @@ fn what_a_bank_disputes_is_neither_sent_nor_given_back() {
 }
 
 #[test]
-fn a_cancellation_gives_back_the_rest() {
+fn a_cancellation_refunds_the_rest() {
     let (part, _) = apply(&paid(), Input::Refund(id(10), Some(eur(1)))).unwrap();
     let (part, _) = apply(&part, reported(10, eur(1), RefundStatus::Succeeded)).unwrap();
     let (cancelled, effects) = apply(&part, Input::Cancel(CancelReason::Staff)).unwrap();

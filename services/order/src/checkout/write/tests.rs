@@ -25,7 +25,7 @@ struct Scene {
 }
 
 impl Scene {
-    /// A cart of two things, claimed, and taken over from a request that lives on.
+    /// A cart of two things: claimed, and then taken over from a request that still runs.
     async fn open() -> Self {
         let database = format!("--database-url={}", testing::database("orders").await);
         let config = Config::parse_from([
@@ -103,7 +103,7 @@ impl Scene {
 #[tokio::test]
 async fn of_two_jobs_of_one_claim_in_one_batch_its_owner_s_is_done() {
     let scene = Scene::open().await;
-    // The late one comes first, and would empty the cart for the other.
+    // The late job comes first, and would empty the cart before the other.
     let jobs = [scene.job(&scene.first, "first"), scene.job(&scene.second, "second")];
     assert_eq!(scene.placed(&jobs).await, [Placed::RecordLost, Placed::Yes]);
     assert_eq!((scene.claim().await, scene.orders().await), ((Some("second".to_owned()), false), 1));
@@ -134,27 +134,27 @@ async fn a_job_that_came_twice_is_done_once() {
 async fn who_lost_the_claim_releases_nothing() {
     let scene = Scene::open().await;
     let mut connection = scene.pool.acquire().await.unwrap();
-    let noted = idempotency::store::sweep_next(&mut connection, &[scene.first.fence()]).await.unwrap();
-    assert_eq!((noted, scene.claim().await.1), (vec![], false));
+    let marked = idempotency::store::sweep_next(&mut connection, &[scene.first.fence()]).await.unwrap();
+    assert_eq!((marked, scene.claim().await.1), (vec![], false));
     let jobs = [scene.job(&scene.second, "second")];
     assert_eq!(scene.placed(&jobs).await, [Placed::Yes]);
-    // Nor who still holds it, once its order is placed.
-    let noted = idempotency::store::sweep_next(&mut connection, &[scene.second.fence()]).await.unwrap();
-    assert_eq!((noted, scene.claim().await.1), (vec![], false));
+    // Its present holder can't either, once its order is placed.
+    let marked = idempotency::store::sweep_next(&mut connection, &[scene.second.fence()]).await.unwrap();
+    assert_eq!((marked, scene.claim().await.1), (vec![], false));
 }
 
 #[tokio::test]
 async fn no_order_is_placed_on_a_reservation_that_is_about_to_be_released() {
     let scene = Scene::open().await;
     let mut connection = scene.pool.acquire().await.unwrap();
-    let noted = idempotency::store::sweep_next(&mut connection, &[scene.second.fence()]).await.unwrap();
-    assert_eq!(noted, [scene.second.fence()]);
+    let marked = idempotency::store::sweep_next(&mut connection, &[scene.second.fence()]).await.unwrap();
+    assert_eq!(marked, [scene.second.fence()]);
     assert_eq!(scene.placed(&[scene.job(&scene.second, "late")]).await, [Placed::RecordLost]);
     assert_eq!((scene.claim().await, scene.orders().await), ((None, true), 0));
 }
 
 #[tokio::test]
-async fn the_stock_of_an_erased_user_is_noted_before_it_is_released() {
+async fn the_stock_of_an_erased_user_is_marked_before_it_is_released() {
     let scene = Scene::open().await;
     let erased = "INSERT INTO orders.deleted_users (user_id) SELECT user_id FROM orders.claims";
     scene.pool.execute(erased).await.unwrap();

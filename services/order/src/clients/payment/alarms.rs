@@ -1,4 +1,4 @@
-//! What a person has to look at. Each has a line in the log, which says more.
+//! Faults that need a person. Each has a line in the log, which says more.
 
 use service::telemetry::{counter, label};
 
@@ -12,7 +12,7 @@ pub enum Alarm {
     Mismatch,
     /// A customer has complained to their bank.
     Disputed,
-    /// An answer that nobody here knows.
+    /// An answer that this version does not know.
     AnswerUnknown,
 }
 
@@ -34,7 +34,7 @@ impl Alarm {
         self.add(1);
     }
 
-    /// Shows all of them, before any has come.
+    /// Shows all of them with 0, before any has come.
     pub fn show_all() {
         Self::ALL.iter().for_each(|alarm| alarm.add(0));
     }

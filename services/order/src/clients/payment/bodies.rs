@@ -23,7 +23,7 @@ pub struct IntentBody {
     client_secret: Option<String>,
     next_action: Option<NextActionBody>,
     last_payment_error: Option<ProviderError>,
-    /// An id, or the charge. Whatever its form: what it tells is good to know, and nothing waits for it.
+    /// An id, or the charge. It is read if it has the expected form; nothing depends on it.
     latest_charge: Option<serde_json::Value>,
     #[serde(default)]
     pub metadata: HashMap<String, String>,
@@ -93,7 +93,7 @@ pub fn parse<T: DeserializeOwned>(body: &str) -> Result<T, NoAnswer> {
 pub fn state(intent: &IntentBody, payment: Payment<'_>) -> Result<Intent, NoAnswer> {
     let held = matches!(intent.status.as_str(), "requires_capture" | "succeeded");
     if held && !is_for(intent, payment) {
-        // Nothing is done about it: money that is not as it should be is for people to look at.
+        // Nothing is done about it: a person has to look into an amount that is wrong.
         tracing::error!(
             intent = intent.id, status = intent.status, amount = intent.amount, received = intent.amount_received,
             currency = intent.currency, order = intent.metadata.get("order_id"), total = %payment.total,
@@ -121,7 +121,7 @@ pub fn state(intent: &IntentBody, payment: Payment<'_>) -> Result<Intent, NoAnsw
     })
 }
 
-/// The card of an intent's charge, where that came in full and tells it.
+/// The card of an intent's charge, where the charge came in full and names it.
 /// <https://docs.stripe.com/api/charges/object#charge_object-payment_method_details-card>
 fn card(intent: &IntentBody) -> Option<Card> {
     let card = intent.latest_charge.as_ref()?.pointer("/payment_method_details/card")?;
@@ -150,7 +150,8 @@ pub fn dispute(body: &DisputeBody) -> Dispute {
     }
 }
 
-/// `None` for one that is not in the order's currency, or of no whole number of minor units: it is not ours.
+/// `None` for a refund that is not in the order's currency, or not of a whole number of minor units: it is
+/// not ours.
 /// <https://docs.stripe.com/api/refunds/object#refund_object-status>
 pub fn refund(refund: RefundBody, currency: Currency, units: Units) -> Option<MadeRefund> {
     let amount = units.read(refund.amount, currency);
@@ -166,7 +167,7 @@ pub fn refund(refund: RefundBody, currency: Currency, units: Units) -> Option<Ma
         status: match refund.status.as_str() {
             "succeeded" => RefundStatus::Succeeded,
             "failed" | "canceled" => RefundStatus::Failed,
-            // Somebody at the provider has to do something for it.
+            // Somebody at the provider has to act first.
             "requires_action" => {
                 tracing::error!("payment.refund_requires_action");
                 RefundStatus::Pending

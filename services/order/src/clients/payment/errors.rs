@@ -26,15 +26,15 @@ pub struct ProviderError {
 }
 
 impl ProviderError {
-    /// Whether no later try at the same order can help: the card is none, or the amount is not taken. Anything else is a
-    /// mistake of ours that can be mended.
+    /// Whether a later try at the same order can't help: the card is invalid, or the amount is not accepted.
+    /// Anything else is a mistake of ours that can be mended.
     pub fn is_about_the_order(&self) -> bool {
         let method = self.param.as_deref() == Some("payment_method");
         let code = self.code.as_deref().unwrap_or_default();
         self.kind == "card_error" || method || matches!(code, "amount_too_small" | "amount_too_large")
     }
 
-    /// Whether so much of this payment can't be given back, now or later: it went back already.
+    /// Whether this amount of the payment can't be refunded, now or later: it was refunded already.
     /// <https://docs.stripe.com/error-codes>
     pub fn ends_a_refund(&self) -> bool {
         let code = self.code.as_deref().unwrap_or_default();
@@ -47,7 +47,7 @@ impl ProviderError {
         matches!(self.code.as_deref(), Some("charge_disputed" | "refund_disputed_payment"))
     }
 
-    /// A mistake of ours, or of the provider: what was asked for is kept, and tried again.
+    /// A mistake of ours, or of the provider: the request is kept, and tried again.
     pub fn alarm(&self) {
         let (code, param, message) = (&self.code, &self.param, &self.message);
         tracing::error!(code, param, detail = message, "payment.our_mistake");

@@ -16,25 +16,27 @@ use super::bodies::{List, Listed, parse};
 use super::errors::{ErrorBody, ProviderError};
 use super::{NoAnswer, Payments};
 
-/// Whose parameters, statuses and errors are those here: <https://docs.stripe.com/upgrades>.
+/// The version of the API whose parameters, statuses and errors are used here:
+/// <https://docs.stripe.com/upgrades>.
 const API_VERSION: &str = "2025-08-27.basil";
 
 /// Of a hundred each: more refunds than any order has, more intents than are made while one order waits.
 const MOST_PAGES: usize = 100;
 
-/// After our key was refused, no orders are taken for so long; then one shows whether it is still.
+/// After our key was refused, no orders are taken for this long. Then one order shows whether it is still
+/// refused.
 const FAULT_HOLDS: Duration = Duration::from_secs(10);
 
-/// What the provider refused for a reason that is ours: when that was, unless it has taken the same since.
+/// What the provider refused because of a mistake of ours, and when; cleared once it accepts the same.
 #[derive(Default)]
 pub struct Faults {
     pub key: Mutex<Option<Instant>>,
-    /// By order: others go on.
+    /// By order: other orders are not affected.
     pub requests: Mutex<HashMap<OrderId, Instant>>,
 }
 
 impl Faults {
-    pub fn note_request(&self, order: OrderId, is: bool) {
+    pub fn record_request(&self, order: OrderId, is: bool) {
         let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
         requests.retain(|_, at| at.elapsed() < FAULT_HOLDS);
         if is {
@@ -50,7 +52,7 @@ impl Faults {
     }
 }
 
-pub fn note(fault: &Mutex<Option<Instant>>, is: bool) {
+pub fn record(fault: &Mutex<Option<Instant>>, is: bool) {
     *fault.lock().unwrap_or_else(PoisonError::into_inner) = is.then(Instant::now);
 }
 
@@ -64,16 +66,16 @@ pub enum Answer {
     Done(String),
     /// It will not do this, now or later.
     Refused(Box<ProviderError>),
-    /// Our key came with another request before, of an earlier version of ours. What has become of that is to be
-    /// looked up.
+    /// Our key came with another request before, from an earlier version of ours. The result of that has to
+    /// be looked up.
     KeyTaken,
-    /// There is nothing at this path, and whoever says so is not known.
+    /// There is nothing at this path, and the answer may not even come from the provider.
     NoPath,
     None,
 }
 
 impl Payments {
-    /// Those of a list that are wanted, newest first. The caller has a deadline.
+    /// The wanted items of a list, newest first. The caller has a deadline.
     pub async fn list<T: Listed>(
         &self,
         path: &'static str,
@@ -140,16 +142,16 @@ impl Payments {
         };
         timer.stop(label("http.response.status_code", i64::from(status.as_u16())));
         if matches!(status.as_u16(), 401 | 403) {
-            note(&self.faults.key, true);
+            record(&self.faults.key, true);
             tracing::error!(http.response.status_code = status.as_u16(), "payment.key_refused");
             Alarm::KeyRefused.count();
             return Answer::None;
         }
-        note(&self.faults.key, false);
+        record(&self.faults.key, false);
         if status.is_success() {
             return Answer::Done(body);
         }
-        // 409: the same call is under way; 429: too fast. Neither is an answer about the payment.
+        // 409: the same call is under way; 429: too many requests. Neither is an answer about the payment.
         let about_us = matches!(status.as_u16(), 409 | 429);
         let error = (status.is_client_error() && !about_us)
             .then(|| serde_json::from_str::<ErrorBody>(&body).ok())
@@ -182,7 +184,7 @@ impl Payments {
     }
 }
 
-/// What tells requests with other parameters apart.
+/// Differs between requests with different parameters.
 pub fn digest(form: &[(&str, String)]) -> String {
     let mut hash = Sha256::new();
     for (name, value) in form {

@@ -7,7 +7,7 @@ use order_core::ids::RefundId;
 use service::money::Currency;
 use uuid::Uuid;
 
-use super::http::note;
+use super::http::record;
 use super::*;
 
 const SECRET: &str = "sk_test_payments";
@@ -376,7 +376,7 @@ async fn a_key_that_is_refused_is_remembered_until_it_is_taken() {
         assert!(payments.is_key_refused(), "{status}");
     }
     let payments = sandbox().await;
-    note(&payments.faults.key, true);
+    record(&payments.faults.key, true);
     assert!(matches!(create(&payments, order).await, Ok(Creation::Created(_))));
     assert!(!payments.is_key_refused());
 }

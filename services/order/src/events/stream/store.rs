@@ -1,9 +1,9 @@
-//! The SQL by which replicas learn of changed orders.
+//! The SQL by which replicas learn that orders have changed.
 
 use order_core::ids::OrderId;
 use service::db::Pool;
 
-/// Sends a message to all that listen on the channel.
+/// Sends a message to all listeners of the channel.
 pub async fn notify(pool: &Pool, channel: &str, message: &str) -> sqlx::Result<()> {
     sqlx::query_scalar!(r#"SELECT pg_notify($1, $2)::text AS "sent""#, channel, message)
         .fetch_one(pool)

@@ -46,7 +46,7 @@ impl Way {
 }
 
 #[tokio::test]
-async fn a_connection_whose_other_end_has_vanished_is_given_up_for_another() {
+async fn a_connection_whose_other_end_has_vanished_is_replaced() {
     let database = testing::database("orders").await;
     let (before, name) = database.rsplit_once('/').unwrap();
     let (login, target) = before.rsplit_once('@').unwrap();
@@ -55,7 +55,7 @@ async fn a_connection_whose_other_end_has_vanished_is_given_up_for_another() {
     let stream = OrderStream::new(Pool::lazy(&through, "orders", 2).unwrap(), 1, Duration::from_secs(5)).0;
     let pool = Pool::lazy(&database, "orders", 2).unwrap();
     let stop = CancellationToken::new();
-    let hearing = tokio::spawn(stream.receive(stop.clone(), Pulse::unwatched()));
+    let receiving = tokio::spawn(stream.receive(stop.clone(), Pulse::unwatched()));
     let listens = || async {
         let query = "SELECT count(*) FROM pg_stat_activity
                      WHERE datname = current_database() AND query LIKE 'LISTEN%' AND state = 'idle'";
@@ -63,11 +63,11 @@ async fn a_connection_whose_other_end_has_vanished_is_given_up_for_another() {
         (listening > 0).then_some(())
     };
     testing::eventually("it to listen", listens).await;
-    // More than one where the first took too long.
+    // Several, where the first took too long.
     let opened = way.opened.load(Ordering::SeqCst);
     way.cuts.fetch_add(1, Ordering::SeqCst);
     let anew = || async { (way.opened.load(Ordering::SeqCst) > opened).then_some(()) };
     testing::within(Duration::from_secs(30), "another connection", anew).await;
     stop.cancel();
-    hearing.await.unwrap();
+    receiving.await.unwrap();
 }

@@ -37,7 +37,7 @@ impl Hooks {
         self.target.set(format!("{base}/payments/webhook")).unwrap();
     }
 
-    /// The provider is told that all is well, and nothing arrives.
+    /// The provider gets a success for each webhook, and nothing arrives.
     pub fn block(&self, blocked: bool) {
         self.blocked.store(blocked, Ordering::SeqCst);
     }

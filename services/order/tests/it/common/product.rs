@@ -13,7 +13,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-/// What the product service knows; tests look at it and change it.
+/// The product service's state, which tests read and change.
 #[derive(Clone, Default)]
 pub struct Stock(Arc<Mutex<Inner>>);
 

@@ -13,7 +13,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-/// What the user service knows; tests look at it and change it.
+/// The user service's state, which tests read and change.
 #[derive(Clone, Default)]
 pub struct Book(Arc<Mutex<Inner>>);
 

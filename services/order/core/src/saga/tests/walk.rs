@@ -74,16 +74,16 @@ fn no_reachable_state_breaks_a_promise_and_none_is_stuck() {
     assert!(worlds.len() > 10_000, "only {} states: the walk has gone lame", worlds.len());
 
     // From every state some way leads to rest.
-    let mut live: Vec<bool> = worlds.iter().map(World::rests).collect();
-    let mut queue: VecDeque<usize> = (0..worlds.len()).filter(|at| live[*at]).collect();
+    let mut can_rest: Vec<bool> = worlds.iter().map(World::rests).collect();
+    let mut queue: VecDeque<usize> = (0..worlds.len()).filter(|at| can_rest[*at]).collect();
     while let Some(at) = queue.pop_front() {
         for before in &earlier[at] {
-            if !std::mem::replace(&mut live[*before], true) {
+            if !std::mem::replace(&mut can_rest[*before], true) {
                 queue.push_back(*before);
             }
         }
     }
-    let stuck = live.iter().position(|live| !live).map(|at| &worlds[at]);
+    let stuck = can_rest.iter().position(|can_rest| !can_rest).map(|at| &worlds[at]);
     assert!(stuck.is_none(), "stuck: {stuck:?}");
 
     let (missing, branches) = (not_taken(), TAKEN.with_borrow(BTreeSet::len));

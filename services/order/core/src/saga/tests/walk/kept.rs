@@ -91,7 +91,7 @@ impl<T: fmt::Debug> fmt::Debug for Kept<T> {
 type Ruled = Option<(Kept<State>, &'static [Effect])>;
 type Answers = RefCell<Map<(Kept<State>, Kept<Input>), Ruled>>;
 
-/// What the rule says. It is a pure function: of many worlds with the same order it is asked once.
+/// What the rule says. It is a pure function: many worlds with the same order share one call.
 pub fn rule(order: Kept<State>, input: Kept<Input>) -> Ruled {
     thread_local! {
         static RULED: Answers = RefCell::default();
@@ -105,7 +105,7 @@ pub fn rule(order: Kept<State>, input: Kept<Input>) -> Ruled {
     new
 }
 
-/// A hash for what no stranger sends, in the manner of the one in the Rust compiler (rustc-hash).
+/// A hash for values that no stranger sends, in the manner of the one in the Rust compiler (rustc-hash).
 #[derive(Default)]
 pub struct Quick(u64);
 

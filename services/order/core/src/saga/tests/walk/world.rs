@@ -102,7 +102,7 @@ impl World {
         }
     }
 
-    fn tell(&self, input: impl Into<Kept<Input>>) -> Option<Self> {
+    fn apply(&self, input: impl Into<Kept<Input>>) -> Option<Self> {
         let (order, effects) = rule(self.order, input.into())?;
         let mut world = Self { order, ..*self };
         for effect in effects {

@@ -34,7 +34,7 @@ impl World {
                 ends.map(with).to_vec()
             }
             (Call::CaptureIntent, Provider::Authorised) => {
-                // Or the authorisation had run out, or the bank thinks better of it.
+                // Or the authorisation had run out, or the bank has changed its mind.
                 vec![with(Provider::Captured), with(Provider::Cancelled), with(Provider::Declined)]
             }
             (
@@ -111,7 +111,7 @@ impl World {
         outcomes.into_iter().map(outcome).collect()
     }
 
-    /// What the provider does by itself; a webhook tells of it.
+    /// What the provider does by itself; a webhook reports it.
     pub(super) fn surprises(&self) -> Vec<Self> {
         let mut next = Vec::new();
         let mut surprise = |change: &dyn Fn(&mut Self)| {

@@ -174,7 +174,7 @@ async fn open_streams_do_not_hold_up_a_shutdown() {
 }
 
 #[tokio::test]
-async fn replicas_are_told_of_each_others_changes_and_take_over_each_others_listeners() {
+async fn replicas_learn_of_each_others_changes_and_take_over_each_others_listeners() {
     // Polling would come too late for a stream, which is waited for ten seconds.
     let shop = Shop::open_with(&["--event-poll-seconds=30"]).await;
     let thing = shop.stock.add(1000, 10);
