@@ -1,4 +1,4 @@
-//! Accounts: what may be one, opening and changing one, erasing it.
+//! Accounts: which are valid, opening, changing and erasing one.
 
 mod administration;
 mod email;
@@ -69,7 +69,7 @@ pub(crate) fn parse_name(invalid: &mut Invalid, text: String) -> Option<String> 
     invalid.text("/name", text, 1, 100)
 }
 
-/// Opens an account and tells of it. 409 `email_taken` when the address has one.
+/// Opens an account and writes its event. 409 `email_taken` when the address has one.
 pub(crate) async fn register(
     connection: &mut Connection,
     email: &Email,
@@ -97,8 +97,8 @@ pub(crate) async fn of_address(connection: &mut Connection, email: &Email) -> sq
     Ok(store::with_email(connection, email, None).await?.pop().map(|managed| managed.account))
 }
 
-/// Gives the account another address, and returns how it was and how it is; `None` when it has gone, is disabled, or its
-/// password is no longer `current`. 409 `email_taken` when another account has the address.
+/// Gives the account another address, and returns it as it was and as it is. `None` when it has gone, is
+/// disabled, or its password is no longer `current`. 409 `email_taken` when another account has the address.
 pub(crate) async fn change_email(
     connection: &mut Connection,
     id: Uuid,
@@ -120,9 +120,9 @@ pub(crate) async fn change_email(
     Ok(Some((before, after.ok_or_else(taken)?)))
 }
 
-/// Removes the account with everything that is kept of its owner, and tells
-/// the others to forget them too. False when it has gone already; 409
-/// `last_admin` when nobody could administer the shop afterwards.
+/// Removes the account with everything that is kept of its owner, and writes the event by which other
+/// services erase them, too. False when it has gone already; 409 `last_admin` when nobody could administer
+/// the shop afterwards.
 pub(crate) async fn erase(connection: &mut Connection, id: Uuid) -> Result<bool, Problem> {
     // Before the account is locked, as sign-ins do.
     store::forget_failures(connection, id).await?;

@@ -1,7 +1,7 @@
-//! `user admin create`: the first admin, made by whoever runs the shop.
+//! `user admin create`: the first admin, created by the operator of the shop.
 //!
-//! All others are made by an admin, over the API. It goes to the database alone: the running service publishes the
-//! event.
+//! All others are made by an admin, over the API. The command needs only the database: the running service
+//! publishes the event.
 
 use std::ffi::OsString;
 use std::io::BufRead;
@@ -20,7 +20,7 @@ use service::db::Pool;
 use crate::account::{self, Email, Language, NewAccount};
 use crate::password::{Asker, Hasher};
 
-/// Letters of a password that is made here: 144 bits.
+/// Characters of a generated password: 144 bits.
 const PASSWORD_BYTES: usize = 18;
 
 /// Makes an account that may administer the shop. Where the address has an admin's account nothing is changed.
@@ -95,7 +95,7 @@ impl Create {
             (Opened::Known(Some(Role::Admin)), _) => {
                 Ok(format!("{email} is an admin already. Nothing was changed, the password neither."))
             }
-            // Whoever opened it may not be who is meant.
+            // The person who opened it may be somebody else.
             (Opened::Known(Some(_)), _) => bail!(
                 "{email} has an account, which is no admin's. Nothing was changed: take another address, \
                  and have that admin give this account its role."
@@ -118,7 +118,7 @@ fn refused(problem: &Problem) -> anyhow::Error {
     anyhow::anyhow!("{}{}", problem.detail, errors.collect::<String>())
 }
 
-/// Opens the account, unless its address has one. Of two who do that at once one is told of the other's.
+/// Opens the account, unless its address has one. If two do that at once, one gets the other's account.
 pub(crate) async fn open_account(
     pool: &Pool,
     hasher: &Hasher,

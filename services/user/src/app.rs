@@ -11,10 +11,10 @@ use service::{Lifecycle, failpoint, grpc};
 use tonic::service::Routes;
 
 use crate::config::Config;
-use crate::desk::Desk;
 use crate::failpoints;
 use crate::grpc::Calls;
 use crate::http::{self, App};
+use crate::mail_requests::MailRequests;
 use crate::mailer::Mailer;
 use crate::password::Hasher;
 use crate::signing::{Seals, SigningKeys};
@@ -32,9 +32,9 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
     let ports = Ports::bind(&config.listen, lifecycle)?;
     let pool = service::db::open(&config.backends, "users", &crate::MIGRATIONS).await?;
     let outbox = Outbox::new(pool.clone());
-    let desk = Desk::new(&config, pool.clone(), mailer.is_some())?;
+    let mail_requests = MailRequests::new(&config, pool.clone(), mailer.is_some())?;
     let app = App {
-        desk,
+        mail_requests,
         keys: SigningKeys::start(&pool, seals, lifecycle).await?,
         hasher: Arc::new(Hasher::new(config.password_hashes_at_once)),
         outbox: outbox.clone(),

@@ -1,5 +1,4 @@
-//! What happens to orders becomes what their customers are told: a
-//! notification for each event.
+//! Turns events about orders into notifications of their customers: one for each event.
 
 use messaging::{ApplyError, Event, Handler};
 use proto::events;
@@ -11,7 +10,7 @@ use service::db::Connection;
 use crate::notification::{self, NewNotification};
 
 pub(crate) struct Notifier {
-    /// Whether there is a way to send mail.
+    /// Whether mail can be sent.
     pub mails: bool,
 }
 

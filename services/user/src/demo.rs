@@ -28,8 +28,8 @@ pub(crate) async fn load(pool: &Pool, hasher: &Hasher) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Says which of them anybody can sign in with, those of an earlier start too, which nobody asks for any more.
-/// No start fails for it.
+/// Logs which of them are open to anybody, those of an earlier start too, which no setting asks for any more.
+/// An error here stops no start.
 pub(crate) async fn warn(pool: &Pool, hasher: &Hasher, asked_for: bool) {
     let mut open = Vec::new();
     for (email, password, _, role) in ACCOUNTS {

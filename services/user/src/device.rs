@@ -1,9 +1,10 @@
-//! Devices that somebody has signed in from. Each is given a token, which it sends with its next sign-in. Then failures
-//! from elsewhere don't slow it (<https://owasp.org/www-community/Slow_Down_Online_Guessing_Attacks_with_Device_Cookies>),
-//! and a sign-in from another one is told in a mail.
+//! Devices that somebody has signed in from. Each gets a token, which it sends with its next sign-in. Then
+//! failures from elsewhere don't slow it
+//! (<https://owasp.org/www-community/Slow_Down_Online_Guessing_Attacks_with_Device_Cookies>), and the owner
+//! gets a mail about a sign-in from another device.
 //!
-//! The token is random and known here by its hash, where OWASP describes a signed one: so it goes with the account, and
-//! with a new password, and there is no key to keep.
+//! The token is random and its hash is stored; OWASP describes a signed one. So it is deleted with the
+//! account, and by a new password, and there is no key to keep.
 
 mod store;
 
@@ -15,7 +16,7 @@ use crate::token::Token;
 
 pub(crate) use store::{find, forget_others, sweep};
 
-/// Tokens that are read of one request: a browser may have been used for several accounts.
+/// Tokens of one request that are read: a browser may have been used for several accounts.
 const MOST_SENT: usize = 4;
 
 /// What a client sends with a sign-in: one token or several, with commas between.
@@ -41,7 +42,7 @@ pub(crate) struct New {
     pub is_another: bool,
 }
 
-/// Notes that the account was signed in from this device; without one, from a new one.
+/// Records a sign-in from this device; without one, from a new one.
 pub(crate) async fn signed_in(
     connection: &mut Connection,
     account: Uuid,

@@ -21,8 +21,8 @@ use serde_json::Value;
 use service::db::Pool;
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::desk::Desk;
 use crate::docs;
+use crate::mail_requests::MailRequests;
 use crate::password::Hasher;
 use crate::signing::SigningKeys;
 
@@ -35,7 +35,7 @@ pub(crate) struct App {
     pub outbox: Outbox,
     pub hasher: Arc<Hasher>,
     pub keys: Arc<SigningKeys>,
-    pub desk: Desk,
+    pub mail_requests: MailRequests,
     /// Whether mails leave at all.
     pub mails: bool,
 }

@@ -6,8 +6,8 @@
 //! try, reads the `account`, and has `password` compare the hash on a blocking
 //! thread; `session` opens a family of refresh tokens; `signing` signs the
 //! access token. Order events come in through `consumer`, become rows of
-//! `notification`, and leave as mail through `mailer`. `reset` lets those back in who
-//! have forgotten their password, and `verification` finds out whether an address is its owner's.
+//! `notification`, and leave as mail through `mailer`. `reset` is for customers who have forgotten their
+//! password, and `verification` checks that an address belongs to its owner.
 
 mod account;
 mod address;
@@ -16,12 +16,12 @@ mod app;
 mod config;
 mod consumer;
 mod demo;
-mod desk;
 mod device;
 mod docs;
 mod failpoints;
 mod grpc;
 mod http;
+mod mail_requests;
 mod mailer;
 mod notification;
 mod password;

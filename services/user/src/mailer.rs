@@ -1,4 +1,4 @@
-//! How a mail leaves the house: to a mail server, or into a folder.
+//! How a mail leaves the service: to a mail server, or into a folder.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::config::Mail;
 
-/// Mails kept in a folder; the oldest go, after each so many.
+/// Mails kept in a folder; after this many new ones the oldest are deleted.
 const MOST_FILES: usize = 1000;
 const TIDY_EVERY: usize = 100;
 
@@ -23,16 +23,16 @@ pub(crate) struct Mailer {
 }
 
 enum Way {
-    /// A connection for each mail: nothing is left of one that hung.
+    /// A new connection for each mail: a connection that hung is not used again.
     Smtp(AsyncSmtpTransport<Tokio1Executor>),
-    /// And how many were put there.
+    /// And how many files were written.
     Folder(PathBuf, AtomicUsize),
 }
 
 /// Why a mail did not leave. The detail may name its recipient: not for logs.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// The server could not be talked to: so it is for every other mail too.
+    /// The server can't be reached: then no other mail can be sent either.
     Unreachable(String),
     /// The server asks to try again later.
     Later(String),
@@ -80,8 +80,8 @@ impl Mailer {
         }))
     }
 
-    /// Hands the mail over. After a deadline that passed it may have left all
-    /// the same, if the server's last answer was lost.
+    /// Hands the mail over. After a deadline it may have left all the same, as the server's last answer may
+    /// be lost.
     pub async fn send(&self, id: Uuid, mail: Message) -> Result<(), Failure> {
         let send = async {
             match &self.way {
@@ -114,11 +114,11 @@ fn keep(folder: &Path, id: Uuid, mail: &[u8]) -> std::io::Result<()> {
     std::fs::rename(&draft, folder.join(format!("{id}.eml")))
 }
 
-/// Deletes the oldest mails beyond `most`. Events' ids are UUIDv7, so in the order of their names the mails are in
-/// their order too.
+/// Deletes the oldest mails beyond `most`. Ids of events are UUIDv7, so the order of the names is the order
+/// of the mails.
 fn drop_oldest(folder: &Path, most: usize) -> std::io::Result<()> {
     let names = std::fs::read_dir(folder)?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    // Nobody else's files.
+    // Files of others stay.
     let ours = |name: &String| name.strip_suffix(".eml").is_some_and(|id| id.parse::<Uuid>().is_ok());
     let mut mails: Vec<String> = names.filter(ours).collect();
     mails.sort_unstable();
@@ -129,10 +129,9 @@ fn drop_oldest(folder: &Path, most: usize) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Replies by their first digit (RFC 5321, section 4.2.1), but for those that
-/// are about our account and not about the mail (RFC 4954, section 6). What
-/// lettre itself finds is that the server lacks something we need: STARTTLS or a
-/// way to sign in, for every mail, unless the address is one that it would need SMTPUTF8 for.
+/// Replies by their first digit (RFC 5321, section 4.2.1), except those about our account and not about the
+/// mail (RFC 4954, section 6). Errors of lettre itself mean that the server lacks what every mail needs,
+/// STARTTLS or a way to sign in, unless the address is one that needs SMTPUTF8.
 fn classify(error: &smtp::Error, ascii: bool) -> Failure {
     let mut detail = error.to_string();
     let mut source = std::error::Error::source(error);
@@ -188,7 +187,7 @@ mod tests {
         for id in &ids {
             keep(&folder, *id, id.to_string().as_bytes()).unwrap();
         }
-        // Sent again, it is one file still.
+        // Sent again, it is still one file.
         keep(&folder, ids[4], b"again").unwrap();
         drop_oldest(&folder, 3).unwrap();
         let file = |id: &Uuid| std::fs::read_to_string(folder.join(format!("{id}.eml"))).ok();

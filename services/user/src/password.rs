@@ -1,4 +1,4 @@
-//! Passwords: which are acceptable, and hashing them without holding anybody up.
+//! Passwords: which are acceptable, and hashing them without blocking others.
 
 mod share;
 
@@ -19,19 +19,19 @@ use self::share::Shares;
 
 pub(crate) use self::share::Asker;
 
-/// Hashes that may wait for their turn, and for how long; more are refused,
-/// since by then their callers have given up or will soon.
+/// Hashes that may wait for their turn, and for how long. More are refused, since by then their clients have
+/// timed out or soon will.
 const MOST_WAITING: usize = 64;
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
-/// As many of those who are known may wait beside them.
+/// As many of known clients may wait beside them.
 const MOST_KNOWN_WAITING: usize = 32;
 
 /// The most used passwords of eight characters and more, in lower case.
 const COMMON: &str = include_str!("password/common.txt");
 
-/// What an unknown address is checked against, so that it costs what a wrong
-/// password costs: current parameters, random salt, a hash of nothing known.
+/// An unknown address is checked against this, so that it takes as long as a wrong password: current
+/// parameters, random salt, a hash of nothing known.
 const DECOY: &str =
     "$argon2id$v=19$m=19456,t=2,p=1$8tWkN3mRZ0yQ5bVxLhJcCg$mJ4nTqv0cY7rXw2ZbK9sUeHfAoD1iGpL6uEyRtVxWzQ";
 
@@ -75,7 +75,7 @@ impl NewPassword {
 pub(crate) struct Hasher {
     admitted: Arc<Semaphore>,
     admitted_known: Arc<Semaphore>,
-    /// Held by who is not known until the hash begins: so few of them are before somebody who is known.
+    /// Held by unknown clients until the hash begins: so few of them are before a known client.
     strangers: Arc<Semaphore>,
     at_once: Arc<Semaphore>,
     shares: Shares,
@@ -111,7 +111,7 @@ impl Hasher {
         observed("password.hashing.in_work", "{hash}", "Passwords that are being hashed.", &[], move || {
             Some(in_work())
         });
-        // One that nobody waits for any more is in work and not admitted.
+        // A hash whose client is gone is in work and not admitted.
         observed(
             "password.hashing.waiting",
             "{hash}",
@@ -138,8 +138,8 @@ impl Hasher {
         })
     }
 
-    /// Whether `password` is the one that `stored` was made of; without
-    /// `stored` it is not, after the same time. 503 when too much is waiting, or too much of this asker.
+    /// Whether `password` is the one that `stored` was made of. Without `stored` it is not, after the same
+    /// time. 503 when too much is waiting, or too much of this asker.
     pub async fn verify(
         &self,
         password: String,
@@ -177,7 +177,7 @@ impl Hasher {
         });
         let turn = turn.await.map_err(|_| busy())?.map_err(|_| busy())?;
         self.hashes.add(1, &[]);
-        // The turn ends with the work, not with whoever waited for it.
+        // The turn ends with the work, not with the client that waited for it.
         let work = tokio::task::spawn_blocking(move || {
             let result = work();
             drop((turn, taken));
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_is_known_does_not_wait_behind_strangers() {
+    async fn known_clients_do_not_wait_for_unknown_ones() {
         let hasher = Arc::new(Hasher::new(NonZeroUsize::new(1)));
         let turn = hasher.at_once.clone().acquire_owned().await.unwrap();
         let (sender, mut order) = tokio::sync::mpsc::unbounded_channel();

@@ -1,8 +1,10 @@
-//! A new password for who has forgotten the old one: a token comes by mail, and is good once and for an hour.
+//! A new password for customers who have forgotten the old one: a token comes by mail, and is good once and
+//! for an hour.
 //!
-//! Whoever asks for a token gets the same answer in the same time, whether or not the address has an account: the
-//! account is looked for only after the answer (`desk`). What is kept of a token is its hash. The token itself is in the mail's
-//! row until the mail has left. A request that is lost with its process is made again by who waits for the mail.
+//! Every request gets the same answer in the same time, whether or not the address has an account: the
+//! account is looked up only after the answer (`mail_requests`). Only the token's hash is stored. The token
+//! itself is in the mail's row until the mail has left. If the process dies after the answer, the customer
+//! gets no mail and asks again.
 
 mod store;
 
@@ -32,7 +34,7 @@ pub(crate) async fn grant(
     let Some(account) = account::credentials(connection, email).await? else {
         return Ok(());
     };
-    // One after the other, so that what is counted stays true.
+    // One after the other, so that the count stays true.
     if !store::lock_account(connection, account.id).await? {
         return Ok(());
     }
@@ -43,18 +45,18 @@ pub(crate) async fn grant(
     let token = Token::generate();
     store::end_all(connection, account.id).await?;
     store::insert(connection, account.id, &token.hash()).await?;
-    notification::tell_of_reset(connection, account.id, Ticket::new(&token, link)).await?;
+    notification::send_reset(connection, account.id, Ticket::new(&token, link)).await?;
     let entry = Entry::by_nobody("password.reset_asked", "account", Some(account.id.to_string()));
     audit::record(connection, entry).await
 }
 
-/// Whose token this is, while it is good.
+/// The owner of this token, while it is good.
 pub(crate) async fn account_of(connection: &mut Connection, token: &Token) -> sqlx::Result<Option<Uuid>> {
     store::account_of(connection, &token.hash()).await
 }
 
-/// Gives the account the password, ends its sessions and the token, and tells its owner. False when the token is not good
-/// any more: roll back then.
+/// Gives the account the password, ends its sessions and the token, and sends its owner a mail. False when
+/// the token is no longer good: roll back then.
 pub(crate) async fn redeem(
     connection: &mut Connection,
     account: Uuid,
@@ -71,7 +73,7 @@ pub(crate) async fn redeem(
     account::set_password(connection, account, password_hash).await?;
     session::revoke_all(connection, account).await?;
     device::forget_others(connection, account, &[]).await?;
-    notification::tell_of_new_password(connection, account, mails).await?;
+    notification::send_password_changed(connection, account, mails).await?;
     let entry = Entry::by_nobody("password.reset", "account", Some(account.to_string()));
     audit::record(connection, entry.named("password")).await?;
     Ok(true)

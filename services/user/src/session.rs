@@ -1,11 +1,10 @@
 //! Sign-ins: a session is a family of refresh tokens, each spent to get the
 //! next (RFC 9700, section 4.14.2).
 //!
-//! A spent token that comes again was stolen, from us or from the thief, so the
-//! family ends. One exception: an answer may get lost, so until the successor is
-//! used, and for a minute at most, the same token gets the same successor. Only hashes are stored, so the successor is derived:
-//! HMAC-SHA256(key = the presented token, message = a random salt in its row).
-//! Neither the row nor an old token alone yields it.
+//! A spent token that comes again was stolen, from us or from the thief, so the family ends. One exception:
+//! an answer may get lost. So the same token gets the same successor until that is used, and for a minute at
+//! most. Only hashes are stored, so the successor is derived: HMAC-SHA256(key = the presented token, message
+//! = a random salt in its row). Neither the row nor an old token alone yields it.
 
 mod store;
 
@@ -71,14 +70,14 @@ impl RefreshToken {
     }
 }
 
-/// What a sign-in is checked against.
+/// The values that a sign-in is checked against.
 pub(crate) struct Credentials {
     pub id: Uuid,
     pub password_hash: String,
     pub disabled: bool,
 }
 
-/// What a new access token is made of, and the refresh token that goes with it.
+/// The values of a new access token, and the refresh token that goes with it.
 pub(crate) struct SignedIn {
     pub account: Uuid,
     pub role: Role,

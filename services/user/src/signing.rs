@@ -30,7 +30,7 @@ pub(crate) const TOKEN_LIFETIME: i64 = 15 * 60;
 /// How often a replica looks for keys that another one made.
 const RELOAD_EVERY: Duration = Duration::from_secs(60);
 
-/// How long a replica leaves stored keys as they are: as long as an update may run, replicas of the version before can't
+/// How long a replica leaves stored keys as they are. During an update, replicas of the version before can't
 /// read what this one seals. They would go on with the keys that they have, but none could start.
 const SEAL_AFTER: Duration = Duration::from_secs(15 * 60);
 
@@ -115,7 +115,7 @@ impl SigningKeys {
     }
 }
 
-/// What becomes of keys that are not stored as a new one would be.
+/// What is done with keys that are not stored as a new one would be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stored {
     AsTheyAre,

@@ -1,12 +1,11 @@
-//! Sign-in throttling by lane, whichever replica is asked: a lane for each address, whether or not it has an account, one
-//! for each device that an account was signed in from, and one for each session. So guesses from elsewhere don't slow
-//! whoever is known.
+//! Sign-in throttling by lane, shared by all replicas. There is a lane for each address, whether or not it
+//! has an account, one for each device that an account was signed in from, and one for each session. So
+//! guesses from elsewhere don't slow known clients.
 //!
-//! From the tenth failure on, each starts a pause of 1, 2, 4 ... at most 60
-//! seconds in which nothing is checked. Never a lock-out, which would let
-//! anybody shut anybody out: after the pause the right password works. A quarter
-//! of an hour without failure forgets all. By client address it is the edge's
-//! to throttle.
+//! From the tenth failure on, each starts a pause of 1, 2, 4 ... at most 60 seconds in which nothing is
+//! checked. There is no lock-out, as anybody could use it to shut others out: after the pause the right
+//! password works. After a quarter of an hour without failure all are forgotten. Throttling by client address
+//! is the edge's.
 
 mod store;
 
@@ -20,12 +19,12 @@ use uuid::Uuid;
 use crate::account::Email;
 use crate::token::Token;
 
-/// Whose failures count together.
+/// The failures that count together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Lane(String);
 
 impl Lane {
-    /// Of everybody who is not known.
+    /// For all unknown clients.
     pub fn address(email: &Email) -> Self {
         Self(email.key())
     }
@@ -89,7 +88,7 @@ pub(crate) async fn succeeded(connection: &mut Connection, lane: &Lane) -> Resul
     check(connection, lane).await
 }
 
-/// Removes what would count as forgotten anyway; true when there may be more.
+/// Removes what no longer counts; true when there may be more.
 pub(crate) async fn sweep(connection: &mut Connection) -> sqlx::Result<bool> {
     store::sweep(connection).await
 }

@@ -31,10 +31,10 @@ impl Token {
     }
 }
 
-/// What stands for the token in a setting.
+/// The placeholder of the token in a setting.
 const PLACE: &str = "{token}";
 
-/// Where a mail's link leads to.
+/// The address that a mail's link leads to.
 #[derive(Clone)]
 pub(crate) struct Link(Arc<str>);
 

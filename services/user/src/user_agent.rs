@@ -1,5 +1,4 @@
-//! What signed in, as its owner would call it. The header itself, which tells
-//! more than that, is not kept.
+//! The name of a signed-in program, as its owner would call it. The header itself says more, and is not kept.
 
 use axum::http::HeaderValue;
 
@@ -52,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn browsers_and_programs_are_told_apart() {
+    fn browsers_and_programs_are_recognised() {
         let described = |text: &'static str| describe(&HeaderValue::from_static(text));
         for (header, name) in [
             ("Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0", "Firefox on Linux"),

@@ -1,9 +1,10 @@
-//! Whether an e-mail address is its owner's: a token goes there, and the address counts once the token has come back
-//! with the password. It is good once and for 24 hours.
+//! Verifies that an e-mail address belongs to its owner: a token goes there, and the address counts once the
+//! token has come back with the password. It is good once and for 24 hours.
 //!
-//! There is no account before that, so that nobody can take a stranger's address, sign in with it, or have mails sent to
-//! it. The password is asked for since a stranger may register somebody's address with a password of the stranger's:
-//! whoever only follows the link in that mail must not open an account that the stranger has the password of.
+//! Before that there is no account, so that nobody can take a stranger's address, sign in with it, or have
+//! mails sent to it. The password is needed because a stranger may register somebody's address with a
+//! password of their own: if the owner only follows the link in that mail, no account may open to which the
+//! stranger has the password.
 //!
 //! A known and an unknown address run the same statements and get one mail each. For a known one nobody gets the token.
 
@@ -17,7 +18,7 @@ use service::db::Connection;
 use uuid::Uuid;
 
 use crate::account::{self, Account, Email, Language};
-use crate::notification::{Letter, Recipient, Ticket, write_to};
+use crate::notification::{AccountMail, Recipient, Ticket, write_to};
 use crate::token::{Link, Token};
 use crate::{quota, reset, session};
 
@@ -33,14 +34,15 @@ pub(crate) struct Opening {
     pub password_hash: String,
 }
 
-/// What is to become of an address.
+/// The change that a token verifies.
 pub(crate) enum Pending {
     Opening(Email, Opening),
     Change { account: Uuid, email: Email },
 }
 
-/// Keeps a registration until its address is verified, and sends the token there. An address that has an account is told
-/// so instead. One that got its mails of this hour gets none, but can be sent one later ([`again`]).
+/// Keeps a registration until its address is verified, and sends the token there. An address that has an account
+/// gets a mail about the attempt instead. An address that got its mails of this hour gets none, and may get one
+/// later ([`again`]).
 pub(crate) async fn register(
     connection: &mut Connection,
     email: &Email,
@@ -55,8 +57,8 @@ pub(crate) async fn register(
         return Ok(());
     }
     let stranger = Recipient::stranger(email, new.language);
-    let letter = Letter::ConfirmAddress(Ticket::new(&token, link));
-    tell(connection, email, &stranger, letter).await
+    let mail = AccountMail::ConfirmAddress(Ticket::new(&token, link));
+    send(connection, email, &stranger, mail).await
 }
 
 /// Keeps an account's new address until it is verified, and sends the token there, as [`register`] does.
@@ -81,7 +83,7 @@ pub(crate) async fn change(
     let token = Token::generate();
     store::insert_change(connection, account.id, email, &token.hash()).await?;
     let new = Recipient { account: Some(account.id), ..Recipient::stranger(email, account.language) };
-    tell(connection, email, &new, Letter::ConfirmChange(Ticket::new(&token, link))).await
+    send(connection, email, &new, AccountMail::ConfirmChange(Ticket::new(&token, link))).await
 }
 
 /// Sends another token for this address, if somebody has registered with it and it has no account.
@@ -99,8 +101,8 @@ pub(crate) async fn again(
     let Some(language) = store::repeat(connection, email, &token.hash()).await? else {
         return Ok(());
     };
-    let letter = Letter::ConfirmAddress(Ticket::new(&token, link));
-    write_to(connection, &Recipient::stranger(email, language), &letter).await
+    let mail = AccountMail::ConfirmAddress(Ticket::new(&token, link));
+    write_to(connection, &Recipient::stranger(email, language), &mail).await
 }
 
 async fn may_mail(connection: &mut Connection, email: &Email, network: Option<&str>) -> sqlx::Result<bool> {
@@ -111,16 +113,16 @@ async fn may_mail(connection: &mut Connection, email: &Email, network: Option<&s
     Ok(may)
 }
 
-/// Sends the letter to the address, unless an account has it: then its owner is told that somebody tried.
-async fn tell(
+/// Sends the mail to the address, unless an account has it: then its owner gets a mail that somebody tried.
+async fn send(
     connection: &mut Connection,
     email: &Email,
     recipient: &Recipient,
-    letter: Letter,
+    mail: AccountMail,
 ) -> sqlx::Result<()> {
     match account::of_address(connection, email).await? {
-        Some(known) => write_to(connection, &Recipient::owner(&known), &Letter::AddressKnown).await,
-        None => write_to(connection, recipient, &letter).await,
+        Some(known) => write_to(connection, &Recipient::owner(&known), &AccountMail::AddressKnown).await,
+        None => write_to(connection, recipient, &mail).await,
     }
 }
 
@@ -145,7 +147,7 @@ pub(crate) async fn redeem(
                 .map(Some)
         }
         Pending::Change { account, email } => {
-            // The account first, as whoever erases it does.
+            // The account first, in the same order as an erasure.
             let Some((before, after)) = account::change_email(connection, *account, current, email).await?
             else {
                 return Ok(None);
@@ -156,7 +158,7 @@ pub(crate) async fn redeem(
             session::revoke_all(connection, *account).await?;
             // A token may have gone to the old address.
             reset::end_all(connection, *account).await?;
-            write_to(connection, &Recipient::owner(&before), &Letter::AddressChanged).await?;
+            write_to(connection, &Recipient::owner(&before), &AccountMail::AddressChanged).await?;
             let (old, new) = (json!({"email": before.email}), json!({"email": after.email}));
             let who = Actor { id: after.id, role: after.role.as_str() };
             let entry = Entry::new(who, "email.changed", "account", after.id).personal(after.id, &old, &new);

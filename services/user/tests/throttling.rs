@@ -32,7 +32,7 @@ async fn guesses_cost_the_same_and_are_slowed_down_known_address_or_not() {
             if let Some(pause) = pause {
                 assert_eq!(app.count(PAUSE_SECONDS).await, pause);
                 app.sql(PAUSE_STARTS).await;
-                // Not even the right password is looked at now.
+                // Now not even the right password is checked.
                 let paused = app.login(&email.to_uppercase(), PASSWORD).await;
                 paused.is_problem(429, "too_many_attempts");
                 let seconds: u32 = paused.header("retry-after").parse().unwrap();
@@ -54,7 +54,7 @@ async fn guesses_cost_the_same_and_are_slowed_down_known_address_or_not() {
     assert_eq!(checked.len(), 1);
     for answer in refused {
         match answer.status.as_u16() {
-            // A machine that is too busy to hash turns some away without a look.
+            // A machine that is too busy to hash refuses some without a check.
             503 => answer.is_problem(503, "service_unavailable"),
             _ => answer.is_problem(429, "too_many_attempts"),
         }

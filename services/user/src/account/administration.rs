@@ -1,8 +1,7 @@
 //! What admins see and change.
 //!
-//! An admin changes neither the own role nor the own state: a slip would need
-//! somebody else to undo it. And of the admins who could demote each other at
-//! the same time one stays, as every change locks all of them.
+//! An admin changes neither the own role nor the own state: somebody else would have to undo a mistake. Every
+//! change locks all admins, so two admins who demote each other at the same time can't both succeed.
 
 use audit::Entry;
 use identity::{Role, User};

@@ -1,11 +1,11 @@
-//! E-mail addresses: which are accepted, and which are the same.
+//! E-mail addresses: which are accepted, and which count as the same.
 
 use service::validate::Invalid;
 
 /// RFC 5321, section 4.5.3.1.3 allows a path of 256 octets, brackets included.
 const MAX_OCTETS: usize = 254;
 
-/// An e-mail address that mail could be sent to, as it was written but for blanks around it.
+/// An e-mail address that can receive mail, as it was typed but without blanks around it.
 #[derive(Clone, Debug)]
 pub(crate) struct Email {
     text: String,
@@ -67,8 +67,8 @@ impl Email {
         &self.text[self.domain..]
     }
 
-    /// What addresses are compared by: `bücher.example` is `xn--bcher-kva.example`. Servers may tell case apart in
-    /// front of the `@`; none that people use does.
+    /// The form in which addresses are compared: `bücher.example` is `xn--bcher-kva.example`. A server may
+    /// distinguish case before the `@`; no server in common use does.
     pub fn key(&self) -> String {
         let (domain, _) = idna::domain_to_unicode(self.domain());
         format!("{}@{domain}", self.local().to_lowercase())

@@ -135,14 +135,14 @@ pub(crate) async fn with_email(
     rows.fetch_all(connection).await?.into_iter().map(Managed::try_from).collect()
 }
 
-/// Who somebody is, for staff.
+/// The people behind some ids, for staff.
 pub(crate) struct Customer {
     pub id: Uuid,
     pub email: String,
     pub name: String,
 }
 
-/// Those with one of the ids or the address. Who may not sign in is a customer all the same.
+/// Those with one of the ids or the address. Customers who may not sign in are included.
 pub(crate) async fn customers(
     connection: &mut Connection,
     ids: &[Uuid],
@@ -179,7 +179,7 @@ impl TryFrom<ManagedRow> for Managed {
     }
 }
 
-/// What an admin's change rests on.
+/// What decides whether an admin's change is allowed.
 pub(super) struct Locked {
     pub id: Uuid,
     pub role: Role,
@@ -346,7 +346,7 @@ pub(crate) async fn credentials(
          WHERE email_key IN ($1, $2, $3) ORDER BY email_key = $3 DESC, email_key = $1 DESC LIMIT 1",
         email.key(),
         email.old_key(),
-        // As it was compared before: each of two accounts from then goes by what its owner types.
+        // As it was compared before: with two such accounts, the one is meant whose address is typed exactly.
         email.as_str().to_lowercase(),
     );
     row.fetch_optional(connection).await

@@ -33,7 +33,7 @@ pub(super) async fn lock_and_count(connection: &mut Connection, account: Uuid) -
     if lock.fetch_optional(&mut *connection).await?.is_none() {
         return Ok(None);
     }
-    // In a statement of its own, which sees what the lock was waited for.
+    // A statement of its own sees what was committed while the lock was waited for.
     let count = sqlx::query_scalar!(
         r#"SELECT count(*) AS "count!" FROM users.addresses WHERE account_id = $1"#,
         account,

@@ -16,9 +16,9 @@ use utoipa_axum::routes;
 use super::App;
 use super::verifications::VerificationRequested;
 use crate::account::{self, Account, Email, Language, NewAccount};
-use crate::desk::Wish;
 use crate::device::{self, Device};
-use crate::notification::{Letter, Recipient, Signed, write_to};
+use crate::mail_requests::Wish;
+use crate::notification::{AccountMail, Recipient, Signed, write_to};
 use crate::password::{Asker, Match, NewPassword};
 use crate::session::{self, Credentials, RefreshToken, SignedIn};
 use crate::signing::TOKEN_LIFETIME;
@@ -75,11 +75,11 @@ async fn register(
     let caller = quota::caller(&headers);
     let network = quota::caller_network(&headers);
     let asker = Asker::of(email.key(), network.clone());
-    if app.desk.verifies() {
-        app.desk.admit(Wish::Verification, caller).await?;
+    if app.mail_requests.verifies() {
+        app.mail_requests.admit(Wish::Verification, caller).await?;
         let new = Opening { name, language, password_hash: app.hasher.hash(password, &asker).await? };
         let mut transaction = service::db::begin(&app.pool).await?;
-        let link = app.desk.verification_link();
+        let link = app.mail_requests.verification_link();
         verification::register(&mut transaction, &email, &new, network.as_deref(), link).await?;
         transaction.commit().await?;
         return Ok(VerificationRequested::answer().into_response());
@@ -131,14 +131,14 @@ async fn login(
     // Not held while the password waits for its turn to be hashed.
     let mut connection = app.pool.acquire().await?;
     let credentials = account::credentials(&mut connection, &email).await?;
-    // Whosever they are, so that each address takes the same time.
+    // Whoever they belong to, so that each address takes the same time.
     let devices = device::find(&mut connection, &device::presented(&headers)).await?;
     let device =
         credentials.as_ref().and_then(|known| devices.into_iter().find(|device| device.account == known.id));
     let lane = device.map_or_else(|| Lane::address(&email), |device| Lane::device(device.id));
     throttle::check(&mut connection, &lane).await?;
     // For every address, so that each takes the same time.
-    let registered = match app.desk.verifies() {
+    let registered = match app.mail_requests.verifies() {
         true => verification::newest_hash(&mut connection, &email).await?,
         false => None,
     };
@@ -199,8 +199,8 @@ async fn login(
     tokens(&app, &signed_in, device_token)
 }
 
-/// Opens a session, as [`session::open`] does; with the token for a device that is not known yet. A mail tells of one where the
-/// account has others.
+/// Opens a session, as [`session::open`] does, and a token for a device that is not known yet. If the account
+/// has other devices, a mail reports the new one.
 async fn enter(
     app: &App,
     connection: &mut Connection,
@@ -219,14 +219,14 @@ async fn enter(
         && quota::mail_of_device(connection, account.id).await?
         && let Some(owner) = account::find(connection, account.id).await?
     {
-        let letter = Letter::NewDevice(Signed { user_agent: user_agent.map(str::to_owned) });
-        write_to(connection, &Recipient::owner(&owner), &letter).await?;
+        let mail = AccountMail::NewDevice(Signed { user_agent: user_agent.map(str::to_owned) });
+        write_to(connection, &Recipient::owner(&owner), &mail).await?;
     }
     Ok(Some((signed_in, Some(new.token))))
 }
 
-/// Makes the hash of a password that an earlier release took as it was typed anew, so that it can be typed on any
-/// keyboard. What fails is done at the next sign-in.
+/// Replaces the hash of a password that an earlier release took as it was typed, so that it can be typed on
+/// any keyboard. If that fails, the next sign-in does it.
 async fn renew_hash(app: &App, account: &Credentials, password: &str, asker: &Asker) {
     let renewed = async {
         let new = app.hasher.hash(NewPassword::of_old(password), asker).await?;

@@ -1,5 +1,5 @@
-//! Who is asking, as of now: this service has the sessions at hand, so that
-//! here a sign-out, a changed role or a closed account counts at once.
+//! The caller, by the present state: this service has the sessions, so a sign-out, a changed role or a closed
+//! account counts at once here.
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;

@@ -19,8 +19,8 @@ use super::App;
 use super::caller::{Caller, signed_out};
 use super::verifications::VerificationRequested;
 use crate::account::{self, Account, Email, Language};
-use crate::desk::Wish;
-use crate::notification::{self, Letter, Recipient, write_to};
+use crate::mail_requests::Wish;
+use crate::notification::{self, AccountMail, Recipient, write_to};
 use crate::password::{Asker, NewPassword};
 use crate::throttle::{self, Lane};
 use crate::{device, quota, reset, schema, session, verification};
@@ -87,7 +87,7 @@ async fn edit(State(app): State<App>, Caller(user): Caller, body: Body) -> Resul
 )]
 async fn erase(State(app): State<App>, Caller(user): Caller) -> Result<StatusCode, Problem> {
     let mut transaction = service::db::begin(&app.pool).await?;
-    // In this order, as who opens an account with the same address does.
+    // In the same order as when an account with the same address is opened.
     account::forget_failures(&mut transaction, user.id).await?;
     if let Some((email, _)) = account::own_password(&mut transaction, user.id).await? {
         verification::forget(&mut transaction, &email).await?;
@@ -139,17 +139,17 @@ async fn change_email(
     invalid.check()?;
     let new = new.ok_or_else(Problem::internal)?;
     let current = verified(&app, &user, &headers, form.current_password).await?;
-    if app.desk.verifies() {
+    if app.mail_requests.verifies() {
         let mut connection = app.pool.acquire().await?;
         let own = account::find(&mut connection, user.id).await?.ok_or_else(signed_out)?;
         let known = account::of_address(&mut connection, &new).await?;
         drop(connection);
-        // Its owner may write the own address otherwise.
+        // The owner may write the own address in another form.
         if known.is_none_or(|known| known.id != own.id) {
-            app.desk.admit(Wish::Verification, quota::caller(&headers)).await?;
+            app.mail_requests.admit(Wish::Verification, quota::caller(&headers)).await?;
             let mut transaction = service::db::begin(&app.pool).await?;
             let network = quota::caller_network(&headers);
-            let link = app.desk.verification_link();
+            let link = app.mail_requests.verification_link();
             verification::change(&mut transaction, &own, &new, network.as_deref(), link).await?;
             transaction.commit().await?;
             return Ok(VerificationRequested::answer().into_response());
@@ -158,14 +158,14 @@ async fn change_email(
     let mut transaction = service::db::begin(&app.pool).await?;
     let changed = account::change_email(&mut transaction, user.id, &current, &new).await?;
     let (before, after) = changed.ok_or_else(wrong_password)?;
-    // One may have gone to the old address.
+    // A token may have gone to the old address.
     reset::end_all(&mut transaction, user.id).await?;
     session::revoke_others(&mut transaction, &user).await?;
     let (old, new) = (json!({"email": before.email}), json!({"email": after.email}));
     let entry = Entry::new(user, "email.changed", "account", user.id).personal(user.id, &old, &new);
     audit::record(&mut transaction, entry).await?;
     if app.mails {
-        write_to(&mut transaction, &Recipient::owner(&before), &Letter::AddressChanged).await?;
+        write_to(&mut transaction, &Recipient::owner(&before), &AccountMail::AddressChanged).await?;
     }
     transaction.commit().await?;
     Ok(Json(after).into_response())
@@ -235,12 +235,12 @@ async fn change_password(
     let entry = Entry::new(user, "password.changed", "account", user.id).named("password");
     audit::record(&mut transaction, entry).await?;
     device::forget_others(&mut transaction, user.id, &device::presented(&headers)).await?;
-    notification::tell_of_new_password(&mut transaction, user.id, app.mails).await?;
+    notification::send_password_changed(&mut transaction, user.id, app.mails).await?;
     transaction.commit().await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Not a 401, which would tell a client to sign in again.
+/// Not a 401, which would make a client sign in again.
 fn wrong_password() -> Problem {
     let (code, detail) = ("wrong_password", "This is not the current password.");
     let error = FieldError::new("/current_password", code, detail);

@@ -1,4 +1,4 @@
-//! A new password for who has forgotten the old one.
+//! A new password for customers who have forgotten the old one.
 
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
@@ -12,7 +12,7 @@ use utoipa_axum::routes;
 
 use super::App;
 use crate::account::Email;
-use crate::desk::Wish;
+use crate::mail_requests::Wish;
 use crate::password::{Asker, NewPassword};
 use crate::token::Token;
 use crate::{quota, reset, schema};
@@ -56,7 +56,7 @@ async fn ask(
     let email = Email::parse(&mut invalid, &form.email);
     invalid.check()?;
     let email = email.ok_or_else(Problem::internal)?;
-    app.desk.receive(Wish::NewPassword, email, quota::caller(&headers)).await?;
+    app.mail_requests.receive(Wish::NewPassword, email, quota::caller(&headers)).await?;
     Ok((StatusCode::ACCEPTED, Json(ResetRequested { expires_in: reset::LIFETIME })))
 }
 

@@ -1,4 +1,4 @@
-//! An address is shown to be its owner's.
+//! Verification that an address belongs to its owner.
 
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
@@ -12,7 +12,7 @@ use utoipa_axum::routes;
 
 use super::App;
 use crate::account::{self, Account, Email};
-use crate::desk::Wish;
+use crate::mail_requests::Wish;
 use crate::password::Asker;
 use crate::throttle::Lane;
 use crate::token::Token;
@@ -63,7 +63,7 @@ async fn ask(
     let email = Email::parse(&mut invalid, &form.email);
     invalid.check()?;
     let email = email.ok_or_else(Problem::internal)?;
-    app.desk.receive(Wish::Verification, email, quota::caller(&headers)).await?;
+    app.mail_requests.receive(Wish::Verification, email, quota::caller(&headers)).await?;
     Ok(VerificationRequested::answer())
 }
 

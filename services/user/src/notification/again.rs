@@ -1,11 +1,11 @@
-//! Mails that staff have sent again: of an order the newest, a few times an hour.
+//! Mails that staff send again: the newest about an order, a few times an hour.
 
 use axum::http::StatusCode;
 use service::Problem;
 use service::db::Connection;
 use uuid::Uuid;
 
-use super::store::{self, Mail, Told};
+use super::store::{self, Mail, Sent};
 
 /// Mails of one order that are sent again within an hour.
 const MOST_AN_HOUR: usize = 3;
@@ -17,28 +17,28 @@ pub(crate) struct Again {
     pub queued: bool,
 }
 
-/// Has the newest mail about an order sent to its customer once more, in the language and to the address of today; `None`
-/// when the account has gone. One that has not left yet is returned as it is. 409 `no_mail` when
-/// nothing of it is kept, 429 `too_many_mails` after three within an hour.
+/// Sends the newest mail about an order to its customer once more, in the present language and to the present
+/// address. `None` when the account has gone. A mail that has not left yet is returned as it is. 409 `no_mail`
+/// when nothing of it is kept, 429 `too_many_mails` after three within an hour.
 pub(crate) async fn send_again(
     connection: &mut Connection,
     user: Uuid,
     order: Uuid,
 ) -> Result<Option<Again>, Problem> {
-    // One after the other, so that what is counted stays true.
+    // One after the other, so that the count stays true.
     if !store::lock_account(connection, user).await? {
         return Ok(None);
     }
-    let told = store::of_order(connection, user, order).await?;
-    let newest = told.iter().find(|one| one.again_of.is_none()).ok_or_else(no_mail)?;
-    let same = |one: &&Told| one.id == newest.id || one.again_of == Some(newest.id);
-    if let Some(waiting) = told.iter().filter(same).find(|one| one.waits) {
+    let sent = store::of_order(connection, user, order).await?;
+    let newest = sent.iter().find(|one| one.again_of.is_none()).ok_or_else(no_mail)?;
+    let same = |one: &&Sent| one.id == newest.id || one.again_of == Some(newest.id);
+    if let Some(waiting) = sent.iter().filter(same).find(|one| one.waits) {
         let (event, created_at) = (waiting.kind.clone(), waiting.created_at);
         let mail = Mail { id: waiting.id, order_id: order, event, created_at };
         return Ok(Some(Again { mail, queued: false }));
     }
     let lately: Vec<f64> =
-        told.iter().filter(|one| one.again_of.is_some() && one.left > 0.0).map(|one| one.left).collect();
+        sent.iter().filter(|one| one.again_of.is_some() && one.left > 0.0).map(|one| one.left).collect();
     if lately.len() >= MOST_AN_HOUR {
         return Err(too_many(lately.into_iter().fold(f64::INFINITY, f64::min)));
     }

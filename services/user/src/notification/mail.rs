@@ -1,5 +1,5 @@
-//! What a mail says, in the account's language. What there is to say is in `templates/en.txt` and `templates/zh.txt`, a
-//! subject and sentences for each event; the words around it are here.
+//! The text of a mail, in the account's language. The sentences are in `templates/en.txt` and
+//! `templates/zh.txt`, a subject and sentences for each event; the words around them are here.
 
 mod event;
 mod name;
@@ -10,7 +10,7 @@ use anyhow::Context;
 use askama::Template;
 
 use crate::account::Language;
-use event::{About, Back, Decline, Told, Why, currency, of_account, tell};
+use event::{About, Back, Decline, Notice, Why, currency, of_account, read};
 pub(super) use name::cleaned;
 
 #[derive(Debug)]
@@ -38,7 +38,7 @@ struct Words {
     code: &'static str,
     /// Before and after the name.
     hello: (&'static str, &'static str),
-    /// To who is not named.
+    /// The greeting without a name.
     hello_there: &'static str,
     order: &'static str,
     total: &'static str,
@@ -87,13 +87,13 @@ struct Html<'a> {
     content: &'a Content<'a>,
 }
 
-/// The mail about an event or about the account to somebody called `name`, cleaned. Fails on an event
-/// that nobody is to be told of, or that is not whole.
+/// The mail about an event or about the account to somebody called `name`, cleaned. Fails on an event that
+/// has no mail, or that is incomplete.
 pub(super) fn write(kind: &str, payload: &[u8], name: &str, language: Language) -> anyhow::Result<Mail> {
     if let Some(about) = of_account(kind, payload)? {
-        return letter(&about, name, language, None);
+        return compose(&about, name, language, None);
     }
-    let Told { order, about, contents } = tell(kind, payload)?;
+    let Notice { order, about, contents } = read(kind, payload)?;
     let money = currency(&order)?;
     // Of a parcel only what is in it.
     let parts: HashMap<&str, u32> =
@@ -121,10 +121,10 @@ pub(super) fn write(kind: &str, payload: &[u8], name: &str, language: Language) 
         total: (whole && !lines.is_empty()).then(|| money(order.total).to_string()),
         lines,
     };
-    letter(&about, name, language, Some(bought))
+    compose(&about, name, language, Some(bought))
 }
 
-fn letter(about: &About, name: &str, language: Language, order: Option<Bought<'_>>) -> anyhow::Result<Mail> {
+fn compose(about: &About, name: &str, language: Language, order: Option<Bought<'_>>) -> anyhow::Result<Mail> {
     let (said, words) = match language {
         Language::En => (English { about }.render()?, &ENGLISH),
         Language::Zh => (Chinese { about }.render()?, &CHINESE),

@@ -28,10 +28,10 @@ const TOGETHER: usize = 64;
 /// which is far below the lease.
 const AT_ONCE: usize = 8;
 
-/// What a slow server has not been offered by then is given back, so that what it took is marked soon.
+/// A mail that a slow server was not offered by then is released, so that those that it took are marked soon.
 const OFFER_WITHIN: Duration = Duration::from_secs(2);
 
-/// What is sent is marked at the latest when nothing more was heard for this long.
+/// Sent mails are marked when nothing more has arrived for this long.
 const MARK_AFTER: Duration = Duration::from_millis(500);
 
 const POLL_EVERY: Duration = Duration::from_millis(500);
@@ -64,7 +64,7 @@ async fn run(pool: &Pool, mailer: &Mailer, stop: &CancellationToken, pulse: &Pul
                 if claimed > 0 {
                     rest = POLL_EVERY;
                 }
-                // All there was room for: there is probably more.
+                // The batch was full: there are probably more.
                 if claimed == TOGETHER { Duration::ZERO } else { POLL_EVERY }
             }
             Err(error) => {
@@ -106,17 +106,18 @@ struct Step {
     reachable: bool,
 }
 
-/// Claims, sends and marks. What the server was not offered goes back as soon as that is clear, and what it took is
-/// marked while others still wait for its answer: a process that dies then leaves little that is sent again.
+/// Claims, sends and marks. Mails that the server was not offered are released as soon as that is clear, and
+/// those that it took are marked while others still wait for its answer: a process that dies then sends few
+/// mails again.
 async fn send_due(pool: &Pool, mailer: &Mailer, stop: &CancellationToken) -> sqlx::Result<Step> {
     let due = store::claim(&mut *pool.acquire().await?, TOGETHER as i64).await?;
     let (claimed, began) = (due.len(), Instant::now());
     let (mut left, mut under_way) = (VecDeque::from(due), FuturesUnordered::new());
     let (mut sent, mut marked, mut failed, mut unreachable) = (Vec::new(), 0, Vec::new(), 0);
     loop {
-        // A server that one mail could not reach is not there for the next one either.
+        // A server that one mail could not reach will not take the next one either.
         let offers = unreachable == 0 && !stop.is_cancelled() && began.elapsed() < OFFER_WITHIN;
-        if !offers && !left.is_empty() && give_back(pool, left.make_contiguous()).await.is_ok() {
+        if !offers && !left.is_empty() && release(pool, left.make_contiguous()).await.is_ok() {
             left.clear();
         }
         while offers
@@ -147,8 +148,8 @@ async fn send_due(pool: &Pool, mailer: &Mailer, stop: &CancellationToken) -> sql
     let attempts = attempts();
     attempts.add((marked + sent.len()) as u64, &[telemetry::label("result", "sent")]);
     let reachable = unreachable == 0 || unreachable < marked + sent.len() + failed.len();
-    // Each is tried, whatever becomes of the others. What is not written waits for its lease.
-    let mut done = give_back(pool, left.make_contiguous()).await;
+    // All of these are tried, whichever fail. What is not written waits for its lease.
+    let mut done = release(pool, left.make_contiguous()).await;
     for (mail, failure) in &failed {
         match put_off(pool, mail, failure).await {
             Ok(result) => attempts.add(1, &[telemetry::label("result", result)]),
@@ -175,14 +176,14 @@ async fn mark(pool: &Pool, sent: &[Uuid]) -> sqlx::Result<()> {
     store::sent(&mut *pool.acquire().await?, sent).await
 }
 
-async fn give_back(pool: &Pool, left: &[Due]) -> sqlx::Result<()> {
+async fn release(pool: &Pool, left: &[Due]) -> sqlx::Result<()> {
     if left.is_empty() {
         return Ok(());
     }
-    store::give_back(&mut *pool.acquire().await?, left).await
+    store::release(&mut *pool.acquire().await?, left).await
 }
 
-/// Tries for longer than others do: what is not marked goes out again.
+/// Tries for longer than others do: a mail that is not marked is sent again.
 async fn mark_sent(pool: &Pool, sent: &[Uuid]) {
     if sent.is_empty() {
         return;
@@ -210,7 +211,7 @@ async fn put_off(pool: &Pool, mail: &Due, failure: &Failure) -> sqlx::Result<&'s
         }
         None => {
             tracing::error!(event.id = %event, failure = kind, attempts, "mail.given_up");
-            store::give_up(&mut connection, mail, &detail).await?;
+            store::mark_failed(&mut connection, mail, &detail).await?;
             Ok("failed")
         }
     }

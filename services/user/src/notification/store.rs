@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::{Recipient, lifetime};
 
-/// Something to tell a customer of.
+/// A notification of a customer.
 pub(crate) struct NewNotification {
     pub event: Uuid,
     pub user: Uuid,
@@ -80,8 +80,8 @@ pub(super) async fn insert_of_account(
     Ok(())
 }
 
-/// Writes a letter that is to be sent, unless its account has gone.
-pub(super) async fn insert_letter(
+/// Writes a mail about an account that is to be sent, unless the account has gone.
+pub(super) async fn insert_account_mail(
     connection: &mut Connection,
     recipient: &Recipient,
     kind: &str,
@@ -106,7 +106,8 @@ pub(super) async fn insert_letter(
     Ok(())
 }
 
-/// A mail to be sent now: a letter to its own address, any other to where the account's owner is reached today.
+/// A mail to be sent now. A mail about an account goes to its own address, any other to the present address
+/// of the account's owner.
 pub(super) struct Due {
     pub event_id: Uuid,
     pub kind: String,
@@ -126,7 +127,7 @@ impl Due {
         Duration::from_secs_f64(self.age_seconds.max(0.0))
     }
 
-    /// The token in it is not good any more.
+    /// The token in it is no longer valid.
     pub fn has_run_out(&self) -> bool {
         lifetime(&self.kind).is_some_and(|lifetime| self.age() >= lifetime)
     }
@@ -136,7 +137,7 @@ impl Due {
 pub(super) async fn claim(connection: &mut Connection, limit: i64) -> sqlx::Result<Vec<Due>> {
     let rows = sqlx::query_as!(
         Due,
-        // An array, so that they are looked up by index however many are due.
+        // An array, so that the index is used however many are due.
         r#"UPDATE users.notifications n
            SET due_at = now() + interval '60 seconds', attempts = n.attempts + 1
            FROM users.notifications d LEFT JOIN users.accounts a ON a.id = d.user_id
@@ -154,8 +155,8 @@ pub(super) async fn claim(connection: &mut Connection, limit: i64) -> sqlx::Resu
     rows.fetch_all(connection).await
 }
 
-/// The payload stays, for whoever has the mail sent again. That of a mail about the account, which may have a token in it,
-/// goes.
+/// The payload stays, in case staff send the mail again. That of a mail about the account is deleted, as it
+/// may have a token.
 pub(super) async fn sent(connection: &mut Connection, events: &[Uuid]) -> sqlx::Result<()> {
     let update = sqlx::query!(
         "UPDATE users.notifications SET status = 'sent', settled_at = now(), error = NULL,
@@ -167,8 +168,8 @@ pub(super) async fn sent(connection: &mut Connection, events: &[Uuid]) -> sqlx::
     Ok(())
 }
 
-/// Due at once, as before they were claimed: they were not offered to the server.
-pub(super) async fn give_back(connection: &mut Connection, mails: &[Due]) -> sqlx::Result<()> {
+/// Due at once, as before they were claimed: the server was not offered them.
+pub(super) async fn release(connection: &mut Connection, mails: &[Due]) -> sqlx::Result<()> {
     let (events, attempts): (Vec<Uuid>, Vec<i32>) =
         mails.iter().map(|mail| (mail.event_id, mail.attempts)).unzip();
     let update = sqlx::query!(
@@ -190,7 +191,7 @@ pub(super) async fn retry(
     refused: bool,
     error: &str,
 ) -> sqlx::Result<()> {
-    // Spread, so that what failed together does not come back together.
+    // At random, so that mails that failed together do not come back together.
     let update = sqlx::query!(
         "UPDATE users.notifications
          SET due_at = now() + make_interval(secs => $3 * (0.9 + 0.2 * random())),
@@ -206,8 +207,8 @@ pub(super) async fn retry(
     Ok(())
 }
 
-/// The payload stays, for whoever sets the row to `pending` again; but for that of a mail about the account.
-pub(super) async fn give_up(connection: &mut Connection, mail: &Due, error: &str) -> sqlx::Result<()> {
+/// The payload stays, in case the row is set to `pending` again; that of a mail about the account is deleted.
+pub(super) async fn mark_failed(connection: &mut Connection, mail: &Due, error: &str) -> sqlx::Result<()> {
     let update = sqlx::query!(
         "UPDATE users.notifications SET status = 'failed', settled_at = now(), error = $3,
              payload = CASE WHEN order_id IS NOT NULL THEN payload END
@@ -227,16 +228,16 @@ pub(super) async fn lock_account(connection: &mut Connection, account: Uuid) -> 
     Ok(locked.fetch_optional(connection).await?.is_some())
 }
 
-/// Something that a customer was told of an order.
-pub(super) struct Told {
+/// A notification about an order.
+pub(super) struct Sent {
     pub id: Uuid,
     pub kind: String,
     /// Its mail has not left yet.
     pub waits: bool,
-    /// What it was sent again of, if it was.
+    /// The mail that it repeats, if it does.
     pub again_of: Option<Uuid>,
     pub created_at: OffsetDateTime,
-    /// Seconds until it is an hour old; below 0 since.
+    /// Seconds until it is an hour old; negative after that.
     pub left: f64,
 }
 
@@ -252,14 +253,14 @@ pub(crate) struct Mail {
     pub created_at: OffsetDateTime,
 }
 
-/// What a customer was told of an order, newest first.
+/// A customer's notifications about an order, newest first.
 pub(super) async fn of_order(
     connection: &mut Connection,
     user: Uuid,
     order: Uuid,
-) -> sqlx::Result<Vec<Told>> {
+) -> sqlx::Result<Vec<Sent>> {
     let rows = sqlx::query_as!(
-        Told,
+        Sent,
         r#"SELECT event_id AS id, kind, status = 'pending' AS "waits!", again_of, created_at,
                   EXTRACT(epoch FROM created_at + interval '1 hour' - now())::float8 AS "left!"
            FROM users.notifications WHERE user_id = $1 AND order_id = $2 ORDER BY event_id DESC"#,

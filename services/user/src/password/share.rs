@@ -1,5 +1,5 @@
-//! Who has how much of the hashing: no account and no client address takes all of it, and whoever is known does not wait
-//! behind those who are not.
+//! Shares of the hashing. No account and no client address takes all of it, and known clients do not wait for
+//! unknown ones.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,7 +10,7 @@ use uuid::Uuid;
 const MOST_OF_ACCOUNT: usize = 8;
 const MOST_OF_NETWORK: usize = 32;
 
-/// Of who is known, who has places of their own: everybody can open accounts.
+/// For known clients, who have places of their own: everybody can open accounts.
 const MOST_OF_KNOWN_ACCOUNT: usize = 4;
 const MOST_OF_KNOWN_NETWORK: usize = 16;
 
@@ -30,7 +30,7 @@ impl Asker {
         Self { shares, known: false }
     }
 
-    /// Who has a session or a device of this account.
+    /// A client with a session or a device of this account.
     pub fn known(account: Uuid, network: Option<String>) -> Self {
         let mut shares = vec![(format!("known {account}"), MOST_OF_KNOWN_ACCOUNT)];
         shares.extend(network.map(|network| (format!("known {network}"), MOST_OF_KNOWN_NETWORK)));
@@ -56,8 +56,8 @@ impl Shares {
     /// `None` when one of the asker's shares is used up.
     pub fn take(&self, asker: &Asker) -> Option<Taken> {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let has_room = |(name, most): &(String, usize)| counts.get(name).is_none_or(|count| count < most);
-        if !asker.shares.iter().all(has_room) {
+        let has_place = |(name, most): &(String, usize)| counts.get(name).is_none_or(|count| count < most);
+        if !asker.shares.iter().all(has_place) {
             return None;
         }
         let names: Vec<String> = asker.shares.iter().map(|(name, _)| name.clone()).collect();
@@ -87,18 +87,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobody_takes_more_than_the_own_share_and_what_ends_is_given_back() {
+    fn nobody_takes_more_than_the_own_share_and_places_are_freed_at_the_end() {
         let shares = Shares::default();
         let here = || Some("192.0.2.7".to_owned());
         let of = |n: usize| Asker::of(format!("{n}@example.com"), here());
         let mut taken: Vec<_> = (0..MOST_OF_ACCOUNT).map(|_| shares.take(&of(0)).unwrap()).collect();
         assert!(shares.take(&of(0)).is_none());
-        // Of another account there is room, until the network has its share.
+        // For another account there are places, until the network has its share.
         taken.extend((MOST_OF_ACCOUNT..MOST_OF_NETWORK).map(|n| shares.take(&of(n)).unwrap()));
         assert!(shares.take(&of(99)).is_none());
         let elsewhere = Asker::of("99@example.com".to_owned(), Some("192.0.2.8".to_owned()));
         assert!(shares.take(&elsewhere).is_some());
-        // Who is known has another share, of account and network too.
+        // Known clients have another share, of account and network too.
         let ada = Uuid::now_v7();
         for _ in 0..MOST_OF_KNOWN_ACCOUNT {
             taken.push(shares.take(&Asker::known(ada, here())).unwrap());

@@ -47,7 +47,7 @@ pub(super) async fn insert(
     Ok(())
 }
 
-/// Whose token this is, while it is good.
+/// The owner of this token, while it is good.
 pub(super) async fn account_of(connection: &mut Connection, token_hash: &[u8]) -> sqlx::Result<Option<Uuid>> {
     let account = sqlx::query_scalar!(
         "SELECT account_id FROM users.password_resets

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::Credentials;
 use super::Session;
 
-/// A session and whose it is.
+/// A session and its owner.
 pub(super) struct Family {
     pub session: Uuid,
     pub account: Uuid,
@@ -129,8 +129,8 @@ pub(super) async fn lock_family(
     Ok(Some(Family { session: row.id, account: row.account_id, role: role(&row.role)? }))
 }
 
-/// The token's state. Read it in a statement after the lock: the one that
-/// waited for the lock still sees the rows as they were before.
+/// The token's state. Read it in a statement after the lock: the statement that waited for the lock still
+/// sees the rows as they were before.
 pub(super) async fn token(connection: &mut Connection, token_hash: &[u8]) -> sqlx::Result<Option<Token>> {
     let row = sqlx::query_as!(
         Token,

@@ -13,8 +13,8 @@ const VERSION: u8 = 1;
 const DER: u8 = 0x30;
 const ID: usize = 8;
 
-/// In place of the first key: what is sealed is to be stored plain again, as before a way back to a version that seals
-/// nothing.
+/// In place of the first key: sealed keys are to be stored plain again, before a return to a version that
+/// can't open them.
 const PLAINLY: &str = "plain";
 
 /// The first key seals, and all open: so that one can be changed for another while replicas run.

@@ -48,7 +48,7 @@ pub(super) async fn forget(connection: &mut Connection, lane: &Lane) -> sqlx::Re
     Ok(())
 }
 
-/// Removes what would count as forgotten anyway; true when there may be more.
+/// Removes what no longer counts; true when there may be more.
 pub(super) async fn sweep(connection: &mut Connection) -> sqlx::Result<bool> {
     let failures = sqlx::query!(
         "DELETE FROM users.sign_in_failures WHERE email_key IN (

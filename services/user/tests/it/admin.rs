@@ -1,4 +1,4 @@
-//! `user admin create`, as whoever runs the shop calls it.
+//! `user admin create`, as the shop's operator runs it.
 
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
@@ -41,8 +41,8 @@ async fn the_first_admin_is_made_on_an_empty_database_and_signs_in_with_the_pass
     let tokens = app.login("ada@example.com", password).await.tokens();
     let me = app.get("/api/v1/me", &tokens.access).await.body;
     assert_eq!((me["role"].as_str(), me["name"].as_str()), (Some("admin"), Some("Admin")));
-    let told = "SELECT count(*) FROM users.outbox WHERE type = 'user.registered.v1'";
-    assert_eq!(app.count(told).await, 1);
+    let registered = "SELECT count(*) FROM users.outbox WHERE type = 'user.registered.v1'";
+    assert_eq!(app.count(registered).await, 1);
 
     let again = admin_create(&database_url, &["ADA@example.com"], "");
     assert!(again.status.success());

@@ -1,4 +1,5 @@
-//! Devices that somebody has signed in from: guesses from elsewhere don't slow them, and others are told in a mail.
+//! Devices that somebody has signed in from: guesses from elsewhere don't slow them, and sign-ins from others
+//! cause a mail.
 
 use crate::app::{Answer, App, NO_BROKER, PASSWORD, Tokens};
 use reqwest::{Method, StatusCode};
@@ -6,7 +7,7 @@ use serde_json::json;
 
 const NEW_PASSWORD: &str = "another horse 8";
 const PAUSE: &str = "UPDATE users.sign_in_failures SET blocked_until = now() + interval '50 seconds'";
-const TOLD: &str = "SELECT count(*) FROM users.notifications WHERE kind = 'account.new_device'";
+const NEW_DEVICE_MAILS: &str = "SELECT count(*) FROM users.notifications WHERE kind = 'account.new_device'";
 
 /// With a mail server that is away: mails are made, and wait.
 async fn start() -> App {
@@ -71,31 +72,31 @@ async fn a_token_is_of_no_use_for_another_account_and_a_browser_may_have_several
 }
 
 #[tokio::test]
-async fn a_sign_in_from_another_device_is_told_in_a_mail_but_for_the_first() {
+async fn a_sign_in_from_another_device_causes_a_mail_but_for_the_first() {
     let app = start().await;
     let first = device(&app.login("ada@example.com", PASSWORD).await);
     login(&app, "ada@example.com", PASSWORD, &first).await.tokens();
-    assert_eq!(app.count(TOLD).await, 0);
+    assert_eq!(app.count(NEW_DEVICE_MAILS).await, 0);
     app.login("ada@example.com", "wrong").await.is_problem(401, "invalid_credentials");
-    assert_eq!(app.count(TOLD).await, 0);
+    assert_eq!(app.count(NEW_DEVICE_MAILS).await, 0);
     // A few within an hour.
-    for told in [1, 2, 3, 3] {
+    for mails in [1, 2, 3, 3] {
         app.login("ada@example.com", PASSWORD).await.tokens();
-        assert_eq!(app.count(TOLD).await, told);
+        assert_eq!(app.count(NEW_DEVICE_MAILS).await, mails);
     }
     let hashed = "SELECT count(*) FROM users.devices WHERE length(token_hash) = 32";
     assert_eq!(app.count(hashed).await, 5);
 }
 
 #[tokio::test]
-async fn a_new_password_is_told_and_only_the_device_that_set_it_stays_known() {
+async fn a_new_password_causes_a_mail_and_only_the_device_that_set_it_stays_known() {
     let app = start().await;
     let signed_in = app.login("ada@example.com", PASSWORD).await;
     let (ada, own) = (signed_in.tokens(), device(&signed_in));
     let other = device(&app.login("ada@example.com", PASSWORD).await);
     change_password(&app, &ada, &own).await;
-    let told = "SELECT count(*) FROM users.notifications WHERE kind = 'account.password_changed'";
-    assert_eq!(app.count(told).await, 1);
+    let changed = "SELECT count(*) FROM users.notifications WHERE kind = 'account.password_changed'";
+    assert_eq!(app.count(changed).await, 1);
     let known = login(&app, "ada@example.com", NEW_PASSWORD, &own).await;
     assert!(known.body.get("device_token").is_none(), "{:?}", known.body);
     assert_ne!(device(&login(&app, "ada@example.com", NEW_PASSWORD, &other).await), other);

@@ -79,14 +79,14 @@ async fn order_events_become_notifications_once_each() {
         (app.count(last).await == 1).then_some(())
     })
     .await;
-    let told: Vec<(Uuid, Uuid, String)> =
+    let notified: Vec<(Uuid, Uuid, String)> =
         sqlx::query_as("SELECT user_id, order_id, kind FROM users.notifications ORDER BY kind")
             .fetch_all(&app.pool)
             .await
             .unwrap();
     let expected = ["cancelled", "confirmed", "delivered", "placed", "refunded", "shipped"];
     let user: Uuid = user.parse().unwrap();
-    assert_eq!(told, expected.map(|what| (user, order, format!("order.{what}.v1"))));
+    assert_eq!(notified, expected.map(|what| (user, order, format!("order.{what}.v1"))));
     // Without a mail server they are recorded, and no more is kept than that.
     let recorded = "SELECT count(*) FROM users.notifications WHERE status = 'recorded' AND payload IS NULL";
     assert_eq!(app.count(recorded).await, 6);
@@ -133,7 +133,7 @@ async fn events_flow_while_the_mail_server_hangs() {
 }
 
 #[tokio::test]
-async fn a_registration_is_told_to_whoever_listens() {
+async fn a_registration_is_announced_to_subscribers() {
     let (amqp_url, namespace) = (testing::amqp_url(), testing::namespace());
     let topology = Topology::new(&amqp_url, &namespace, proto::events::SUBSCRIPTIONS);
     let (_connection, channel) = topology.connect().await.unwrap();

@@ -34,7 +34,7 @@ async fn an_address_has_one_account_whatever_its_case() {
     let app = App::start().await;
     assert_eq!(app.register("ada@example.com").await.status, StatusCode::CREATED);
     app.register("ADA@example.com").await.is_problem(409, "email_taken");
-    // What is wrong with the rest of the form is told first.
+    // The errors of the other fields come first.
     let weak = json!({"email": "ada@example.com", "password": "short", "name": "Eve"});
     app.post("/api/v1/auth/register", &weak).await.is_invalid(&[("/password", "too_short")]);
     assert_eq!(app.count("SELECT count(*) FROM users.accounts").await, 1);
@@ -213,7 +213,7 @@ async fn a_body_that_no_operation_takes_is_refused_by_each_and_changes_nothing()
 }
 
 #[tokio::test]
-async fn a_method_that_an_address_does_not_have_is_told_with_those_it_has() {
+async fn a_method_that_a_path_does_not_have_is_refused_with_those_it_has() {
     let app = App::start().await;
     for (method, path, allowed) in [
         (Method::GET, "/api/v1/auth/login", "POST"),

@@ -173,7 +173,7 @@ async fn a_mail_names_its_event_and_goes_to_the_address_of_today_in_text_and_htm
 }
 
 #[tokio::test]
-async fn a_domain_with_other_letters_is_written_as_mail_servers_know_it() {
+async fn a_domain_with_letters_beyond_ascii_is_written_as_mail_servers_know_it() {
     let server = Server::start(Answer::Accept).await;
     let app = server.app().await;
     let event = queue(&app, "ada@bücher.example").await;
@@ -203,7 +203,7 @@ async fn a_mail_that_is_put_off_is_tried_again_and_arrives_once() {
 }
 
 #[tokio::test]
-async fn a_mail_that_is_refused_is_given_up_after_three_tries_and_others_flow() {
+async fn a_mail_that_is_refused_fails_after_three_tries_and_others_flow() {
     let server = Server::start(Answer::NoSuchMailbox).await;
     let app = server.app().await;
     let bounced = queue(&app, "bounce@example.com").await;
@@ -213,7 +213,7 @@ async fn a_mail_that_is_refused_is_given_up_after_three_tries_and_others_flow() 
         assert_eq!(row["status"], "pending");
         app.sql(TIME_PASSES).await;
     }
-    let row = until(&app, bounced, "it is given up", |row| row["status"] == "failed").await;
+    let row = until(&app, bounced, "it has failed", |row| row["status"] == "failed").await;
     assert_eq!(row["attempts"], 3);
     assert!(row["error"].as_str().unwrap().contains("550"), "{row}");
     let good = queue(&app, "ada@example.com").await;
@@ -222,7 +222,7 @@ async fn a_mail_that_is_refused_is_given_up_after_three_tries_and_others_flow() 
 }
 
 #[tokio::test]
-async fn a_wrong_account_at_the_mail_server_gives_up_no_mail() {
+async fn a_wrong_account_at_the_mail_server_fails_no_mail() {
     let server = Server::start(Answer::WrongPassword).await;
     let url = format!("smtp://shop:secret@{}", server.address);
     let database = testing::database("users").await;
@@ -255,7 +255,7 @@ async fn a_server_that_hangs_or_is_away_loses_no_mail() {
     let row = until(&app, event, "one attempt", |row| row["error"].is_string()).await;
     assert_eq!((&row["status"], &row["refusals"]), (&"pending".into(), &0.into()));
     app.sql("UPDATE users.notifications SET created_at = now() - interval '73 hours', due_at = now()").await;
-    until(&app, event, "it is given up", |row| row["status"] == "failed").await;
+    until(&app, event, "it has failed", |row| row["status"] == "failed").await;
 }
 
 #[tokio::test]
@@ -373,7 +373,7 @@ async fn without_a_server_mails_are_files_in_a_folder_or_nothing() {
 }
 
 #[tokio::test]
-async fn what_can_not_be_made_a_mail_of_is_given_up() {
+async fn an_event_that_no_mail_can_be_made_of_fails() {
     let server = Server::start(Answer::Accept).await;
     let app = server.app().await;
     let event = queue(&app, "ada@example.com").await;
@@ -382,7 +382,7 @@ async fn what_can_not_be_made_a_mail_of_is_given_up() {
         "UPDATE users.notifications SET status = 'pending', payload = '\\xff', refusals = 2, due_at = now()",
     )
     .await;
-    let row = until(&app, event, "it is given up", |row| row["status"] == "failed").await;
+    let row = until(&app, event, "it has failed", |row| row["status"] == "failed").await;
     assert!(row["error"].is_string());
     assert_eq!(server.received.lock().unwrap().len(), 1);
 }

@@ -173,7 +173,7 @@ async fn a_trusted_server_gets_mail_over_tls_both_ways() {
 }
 
 #[tokio::test]
-async fn a_server_without_tls_or_trust_gets_nothing_and_no_mail_is_given_up() {
+async fn a_server_without_tls_or_trust_gets_nothing_and_no_mail_fails() {
     let cases = [
         (Tls::FromTheStart, "smtps", ""),
         (Tls::Offered, "smtp", "?tls=required"),
@@ -187,7 +187,7 @@ async fn a_server_without_tls_or_trust_gets_nothing_and_no_mail_is_given_up() {
         let database = testing::database("users").await;
         let app = App::start_with(&database, crate::app::NO_BROKER, "dockside", &settings).await;
         let event = queue(&app, "ada@example.com").await;
-        // The third time, a mail that the server turned down would be given up.
+        // The third time, a mail that the server turned down would fail.
         for attempts in 1..=3 {
             let tried = |row: &serde_json::Value| row["attempts"] == attempts && row["error"].is_string();
             let row = until(&app, event, "an attempt", tried).await;

@@ -1,4 +1,4 @@
-//! Who has forgotten the password: from the request over the mail to a new one.
+//! Forgotten passwords: from the request over the mail to a new one.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -73,8 +73,8 @@ async fn is_as_before(app: &App, email: &str, access_token: &str) {
     app.login(email, PASSWORD).await.tokens();
     app.login(email, NEW_PASSWORD).await.is_problem(401, "invalid_credentials");
     assert_eq!(app.get("/api/v1/me", access_token).await.status, StatusCode::OK);
-    let told = "SELECT count(*) FROM users.notifications WHERE kind = 'account.password_changed'";
-    assert_eq!(app.count(told).await, 0);
+    let changed = "SELECT count(*) FROM users.notifications WHERE kind = 'account.password_changed'";
+    assert_eq!(app.count(changed).await, 0);
 }
 
 #[tokio::test]
@@ -254,7 +254,7 @@ async fn a_bad_password_is_refused_as_at_registration_and_the_token_stays_good()
 }
 
 #[tokio::test]
-async fn an_account_gets_three_mails_an_hour_and_nobody_is_told_why_no_more() {
+async fn an_account_gets_three_mails_an_hour_and_nobody_learns_why_no_more() {
     let app = start(&[AWAY]).await;
     for email in ["ada@example.com", "eve@example.com"] {
         assert_eq!(app.register(email).await.status, StatusCode::CREATED);
@@ -311,8 +311,8 @@ async fn of_two_confirmations_at_once_one_succeeds() {
     assert_eq!(done, 1, "{answers:?}");
     answers.iter().find(|answer| answer.status != 204).unwrap().is_problem(422, "invalid_reset_token");
     app.login("ada@example.com", NEW_PASSWORD).await.tokens();
-    let told = "SELECT count(*) FROM users.notifications WHERE kind = 'account.password_changed'";
-    assert_eq!(app.count(told).await, 1);
+    let changed = "SELECT count(*) FROM users.notifications WHERE kind = 'account.password_changed'";
+    assert_eq!(app.count(changed).await, 1);
 }
 
 #[tokio::test]
@@ -329,15 +329,15 @@ async fn an_erased_account_takes_its_tokens_along() {
 }
 
 #[tokio::test]
-async fn a_mail_that_could_not_leave_within_the_hour_is_given_up_and_its_token_is_gone() {
+async fn a_mail_that_could_not_leave_within_the_hour_fails_and_its_token_is_gone() {
     let app = start(&[AWAY]).await;
     app.register("ada@example.com").await;
     ask(&app, "ada@example.com").await;
     token(&app, "ada@example.com", 1).await;
     app.sql("UPDATE users.notifications SET created_at = now() - interval '61 minutes', due_at = now()")
         .await;
-    let given_up = "SELECT count(*) FROM users.notifications WHERE status = 'failed' AND payload IS NULL";
-    testing::eventually("it is given up", async || (app.count(given_up).await == 1).then_some(())).await;
+    let failed = "SELECT count(*) FROM users.notifications WHERE status = 'failed' AND payload IS NULL";
+    testing::eventually("it has failed", async || (app.count(failed).await == 1).then_some(())).await;
 }
 
 #[tokio::test]

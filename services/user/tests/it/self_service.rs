@@ -288,7 +288,7 @@ async fn a_sign_in_that_overlaps_a_password_change_opens_no_session() {
 }
 
 #[tokio::test]
-async fn erasure_leaves_nothing_of_a_person_and_tells_the_others() {
+async fn erasure_leaves_nothing_of_a_person_and_is_announced() {
     let app = App::start().await;
     let eve = app.signed_in("eve@example.com").await;
     let registered = app.register("ada@example.com").await.body;
@@ -351,7 +351,7 @@ async fn erasure_leaves_nothing_of_a_person_and_tells_the_others() {
 }
 
 #[tokio::test]
-async fn of_many_erasures_at_once_one_tells_of_it() {
+async fn of_many_erasures_at_once_one_is_announced() {
     let app = Arc::new(App::start().await);
     let ada = app.signed_in("ada@example.com").await;
     let erase = || {

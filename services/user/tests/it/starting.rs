@@ -1,4 +1,4 @@
-//! How the service starts: beside another version, and when it is told to stop before it is ready.
+//! How the service starts: beside another version, and when it has to stop before it is ready.
 
 use std::cell::RefCell;
 use std::io::{BufRead, BufReader};
@@ -27,7 +27,7 @@ async fn a_replica_starts_on_a_schema_that_a_later_version_has_migrated() {
 }
 
 #[tokio::test]
-async fn a_service_that_waits_for_its_database_stops_when_it_is_told_to() {
+async fn a_service_that_waits_for_its_database_stops_on_its_signal() {
     let service = Process::start();
     let admin = service.admin_address();
     testing::eventually("it says that it is starting", || async {

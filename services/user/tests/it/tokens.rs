@@ -116,7 +116,7 @@ async fn a_token_comes_as_a_bearer_token_in_any_case() {
 }
 
 #[tokio::test]
-async fn what_is_for_anyone_does_not_look_at_a_token() {
+async fn public_operations_ignore_a_token() {
     let app = App::start().await;
     let post = |path: &'static str, body: Value| app.call(Method::POST, path, "not a token", body);
     let form = json!({"email": "ada@example.com", "password": crate::app::PASSWORD, "name": "Ada"});

@@ -30,22 +30,22 @@ async fn confirm(app: &App, token: &str, password: &str) -> Answer {
     app.post(CONFIRM, &json!({"token": token, "password": password})).await
 }
 
-/// What letters to this address are about, the oldest first, each with its token.
-async fn letters(app: &App, email: &str) -> Vec<(String, String)> {
-    let letters = sqlx::query_as(
+/// The kinds of the mails to this address, the oldest first, each with its token.
+async fn mails(app: &App, email: &str) -> Vec<(String, String)> {
+    let mails = sqlx::query_as(
         "SELECT kind, COALESCE(NULLIF(convert_from(payload, 'UTF8'), '')::json->>'token', '')
          FROM users.notifications WHERE user_id IS NULL AND email = $1 ORDER BY event_id",
     );
-    letters.bind(email).fetch_all(&app.pool).await.expect("the statement works")
+    mails.bind(email).fetch_all(&app.pool).await.expect("the statement works")
 }
 
 async fn kinds(app: &App, email: &str) -> Vec<String> {
-    letters(app, email).await.into_iter().map(|(kind, _)| kind).collect()
+    mails(app, email).await.into_iter().map(|(kind, _)| kind).collect()
 }
 
-/// The token in the newest letter to this address.
+/// The token in the newest mail to this address.
 async fn token(app: &App, email: &str) -> String {
-    letters(app, email).await.pop().expect("a letter").1
+    mails(app, email).await.pop().expect("a mail").1
 }
 
 /// An account that was opened by a mail, signed in.
@@ -64,7 +64,7 @@ async fn an_account_is_opened_when_its_token_comes_back_with_its_password() {
     assert_eq!(app.count("SELECT count(*) FROM users.accounts").await, 0);
     assert_eq!(app.count("SELECT count(*) FROM users.outbox").await, 0);
 
-    // Who knows the password hears why, and nobody else.
+    // Only a caller who knows the password learns why.
     app.login("ada@example.com", PASSWORD).await.is_problem(403, "email_not_verified");
     app.login("ada@example.com", "wrong horse 9").await.is_problem(401, "invalid_credentials");
     assert_eq!(kinds(&app, "ada@example.com").await, ["account.confirm_address"]);
@@ -90,7 +90,7 @@ async fn an_account_is_opened_when_its_token_comes_back_with_its_password() {
 }
 
 #[tokio::test]
-async fn a_known_address_gets_the_same_answer_and_is_told_that_somebody_tried() {
+async fn a_known_address_gets_the_same_answer_and_a_mail_that_somebody_tried() {
     let app = start_required().await;
     verified(&app, "ada@example.com").await;
     let mut answers = Vec::new();
@@ -140,18 +140,18 @@ async fn the_mail_can_be_asked_for_again_and_an_address_gets_three_an_hour() {
         let asked = app.post(AGAIN, &json!({"email": email})).await;
         assert_eq!((asked.status, asked.body), (StatusCode::ACCEPTED, json!({"expires_in": 86400})));
     }
-    let two = async || (letters(&app, "ada@example.com").await.len() == 2).then_some(());
+    let two = async || (mails(&app, "ada@example.com").await.len() == 2).then_some(());
     testing::eventually("another mail is made", two).await;
     let second = token(&app, "ada@example.com").await;
     assert_ne!(first, second);
     for _ in 0..3 {
         assert_eq!(register(&app, "ada@example.com", "another horse 8").await.status, 202);
     }
-    assert_eq!(letters(&app, "ada@example.com").await.len(), 3);
-    assert_eq!(letters(&app, "nobody@example.com").await.len(), 0);
+    assert_eq!(mails(&app, "ada@example.com").await.len(), 3);
+    assert_eq!(mails(&app, "nobody@example.com").await.len(), 0);
     app.sql("UPDATE users.password_reset_callers SET since = since - interval '61 minutes'").await;
     register(&app, "ada@example.com", PASSWORD).await;
-    assert_eq!(letters(&app, "ada@example.com").await.len(), 4);
+    assert_eq!(mails(&app, "ada@example.com").await.len(), 4);
     assert_eq!(confirm(&app, &second, PASSWORD).await.status, StatusCode::OK);
     app.takes_json_alone("x", &[(Method::POST, AGAIN), (Method::POST, CONFIRM)]).await;
 }
@@ -168,7 +168,7 @@ async fn a_client_address_has_a_few_mails_an_hour_sent_to_whatever_addresses() {
     assert_eq!(send(AGAIN, json!({"email": "eve@example.com"})).await.status, 202);
     send("/api/v1/auth/register", new("bea@example.com")).await.is_problem(429, "too_many_mails");
     send(AGAIN, json!({"email": "eve@example.com"})).await.is_problem(429, "too_many_mails");
-    assert_eq!(letters(&app, "bea@example.com").await.len(), 0);
+    assert_eq!(mails(&app, "bea@example.com").await.len(), 0);
 }
 
 #[tokio::test]
@@ -182,9 +182,9 @@ async fn a_stranger_does_not_use_up_the_mails_of_an_address() {
     for _ in 0..5 {
         assert_eq!(send("192.0.2.7", "stranger horse 6").await.status, 202);
     }
-    assert_eq!(letters(&app, "ada@example.com").await.len(), 3);
+    assert_eq!(mails(&app, "ada@example.com").await.len(), 3);
     assert_eq!(send("198.51.100.1", PASSWORD).await.status, 202);
-    assert_eq!(letters(&app, "ada@example.com").await.len(), 4);
+    assert_eq!(mails(&app, "ada@example.com").await.len(), 4);
     assert_eq!(confirm(&app, &token(&app, "ada@example.com").await, PASSWORD).await.status, StatusCode::OK);
     // No address is kept by what is counted.
     assert_eq!(
@@ -263,7 +263,7 @@ async fn of_two_confirmations_at_once_one_opens_the_account() {
 }
 
 #[tokio::test]
-async fn a_new_address_counts_once_it_is_verified_and_the_old_one_is_told() {
+async fn a_new_address_counts_once_it_is_verified_and_the_old_one_gets_a_mail() {
     let app = start_required().await;
     let ada = verified(&app, "ada@example.com").await;
     verified(&app, "eve@example.com").await;
@@ -302,7 +302,7 @@ async fn the_own_address_may_be_written_otherwise_without_a_mail() {
 }
 
 #[tokio::test]
-async fn without_verification_a_change_ends_other_sessions_and_tells_the_old_address() {
+async fn without_verification_a_change_ends_other_sessions_and_the_old_address_gets_a_mail() {
     let app = start(&[AWAY]).await;
     let ada = app.signed_in("ada@example.com").await;
     let phone = app.login("ada@example.com", PASSWORD).await.tokens();
@@ -310,7 +310,7 @@ async fn without_verification_a_change_ends_other_sessions_and_tells_the_old_add
     assert_eq!(app.call(Method::POST, "/api/v1/me/email", &ada.access, body).await.status, 200);
     app.get("/api/v1/me", &phone.access).await.is_problem(401, "invalid_token");
     assert_eq!(app.get("/api/v1/me", &ada.access).await.status, 200);
-    // Beside the news of the second device.
+    // Beside the mail about the second device.
     assert_eq!(kinds(&app, "ada@example.com").await.last().unwrap(), "account.address_changed");
     assert_eq!(kinds(&app, "new@example.com").await, Vec::<String>::new());
 }
@@ -332,7 +332,7 @@ async fn accounts_from_before_sign_in_and_an_erased_one_takes_all_along() {
 }
 
 #[tokio::test]
-async fn a_letter_leaves_for_its_address_in_its_language_and_without_a_name() {
+async fn a_mail_leaves_for_its_address_in_its_language_and_without_a_name() {
     let folder = std::env::temp_dir().join(format!("dockside-mail-{}", uuid::Uuid::now_v7()));
     let mail_dir = format!("--mail-dir={}", folder.display());
     let app =
@@ -345,7 +345,7 @@ async fn a_letter_leaves_for_its_address_in_its_language_and_without_a_name() {
         );
         row.fetch_optional(&app.pool).await.expect("the statement works")
     };
-    let id = testing::eventually("the letter is sent", row).await;
+    let id = testing::eventually("the mail is sent", row).await;
     let mail = std::fs::read_to_string(folder.join(format!("{id}.eml"))).expect("the mail is a file");
     let mail = mail.replace("=\r\n", "");
     assert!(

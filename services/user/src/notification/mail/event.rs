@@ -1,16 +1,18 @@
-//! What an event says that its mail is to say.
+//! The part of an event that its mail is about.
 
 use anyhow::Context;
 use prost::Message;
 use proto::events;
 use proto::order::v1::{
-    self as told_by, Destination, Order, OrderCancelled, OrderConfirmed, OrderDelivered, OrderPlaced,
+    self as order_events, Destination, Order, OrderCancelled, OrderConfirmed, OrderDelivered, OrderPlaced,
     OrderRefunded, OrderShipped, Restock,
 };
 use service::Money;
 use service::money::Currency;
 
-use super::super::letter::{ADDRESS_CHANGED, ADDRESS_KNOWN, CONFIRM_ADDRESS, CONFIRM_CHANGE, NEW_DEVICE};
+use super::super::account_mail::{
+    ADDRESS_CHANGED, ADDRESS_KNOWN, CONFIRM_ADDRESS, CONFIRM_CHANGE, NEW_DEVICE,
+};
 use super::super::{PASSWORD_CHANGED, PASSWORD_RESET, Signed, Ticket};
 use super::name::cleaned;
 
@@ -82,10 +84,10 @@ pub(super) enum Why {
     Other,
 }
 
-/// Why a card was declined, as `order.cancelled` has it.
+/// Why a card was declined, from `order.cancelled`.
 pub(super) enum Decline {
-    /// The event is from before it was told, or has a reason that a later release knows.
-    Untold,
+    /// The event is from before it had a reason, or has a reason of a later release.
+    Unknown,
     /// It is between the customer and their bank.
     Declined,
     InsufficientFunds,
@@ -105,7 +107,7 @@ pub(super) enum Back {
         amount: String,
         card: Option<Card>,
     },
-    /// The event is from before it was told.
+    /// The event is from before it had an amount.
     Unknown,
 }
 
@@ -120,7 +122,7 @@ pub(super) fn of_account(kind: &str, payload: &[u8]) -> anyhow::Result<Option<Ab
         ADDRESS_CHANGED => Some(About::AddressChanged),
         NEW_DEVICE => {
             let Signed { user_agent } = serde_json::from_slice(payload)?;
-            // It is the client's word.
+            // The client chose this text.
             let user_agent = user_agent.map(|text| cleaned(&text)).filter(|text| !text.is_empty());
             Some(About::NewDevice(user_agent))
         }
@@ -128,29 +130,29 @@ pub(super) fn of_account(kind: &str, payload: &[u8]) -> anyhow::Result<Option<Ab
     })
 }
 
-pub(super) struct Told {
+pub(super) struct Notice {
     pub order: Order,
     pub about: About,
     /// What is in a parcel; empty: everything.
     pub contents: Vec<Restock>,
 }
 
-fn told(order: Option<Order>, about: About) -> anyhow::Result<Told> {
+fn notice(order: Option<Order>, about: About) -> anyhow::Result<Notice> {
     let order = order.context("the event has no order")?;
-    Ok(Told { order, about, contents: vec![] })
+    Ok(Notice { order, about, contents: vec![] })
 }
 
-pub(super) fn tell(kind: &str, payload: &[u8]) -> anyhow::Result<Told> {
+pub(super) fn read(kind: &str, payload: &[u8]) -> anyhow::Result<Notice> {
     match kind {
         events::ORDER_PLACED => {
             let order = OrderPlaced::decode(payload)?.order;
             let free = is_free(order.as_ref());
-            told(order, About::Placed { free })
+            notice(order, About::Placed { free })
         }
         events::ORDER_CONFIRMED => {
             let OrderConfirmed { order, card: paid, ships_to } = OrderConfirmed::decode(payload)?;
             let free = is_free(order.as_ref());
-            told(order, About::Confirmed { free, card: paid.and_then(card), to: ships_to.and_then(place) })
+            notice(order, About::Confirmed { free, card: paid.and_then(card), to: ships_to.and_then(place) })
         }
         events::ORDER_CANCELLED => {
             let event = OrderCancelled::decode(payload)?;
@@ -170,7 +172,7 @@ pub(super) fn tell(kind: &str, payload: &[u8]) -> anyhow::Result<Told> {
                 "customer" => Why::Customer,
                 _ => Why::Other,
             };
-            told(Some(order), About::Cancelled { why, money })
+            notice(Some(order), About::Cancelled { why, money })
         }
         events::ORDER_SHIPPED => {
             let event = OrderShipped::decode(payload)?;
@@ -181,16 +183,16 @@ pub(super) fn tell(kind: &str, payload: &[u8]) -> anyhow::Result<Told> {
                 (false, true) => About::Corrected { carrier, number },
                 (false, false) => About::Left { carrier, number, more_follows, to },
             };
-            Ok(Told { contents: event.contents, ..told(event.order, about)? })
+            Ok(Notice { contents: event.contents, ..notice(event.order, about)? })
         }
-        events::ORDER_DELIVERED => told(OrderDelivered::decode(payload)?.order, About::Delivered),
+        events::ORDER_DELIVERED => notice(OrderDelivered::decode(payload)?.order, About::Delivered),
         events::ORDER_REFUNDED => {
             let event = OrderRefunded::decode(payload)?;
             let order = event.order.context("the event has no order")?;
             let amount = currency(&order)?(event.amount).to_string();
-            told(Some(order), About::Refunded { amount, card: event.card.and_then(card) })
+            notice(Some(order), About::Refunded { amount, card: event.card.and_then(card) })
         }
-        _ => anyhow::bail!("nobody is told of {kind}"),
+        _ => anyhow::bail!("there is no mail about {kind}"),
     }
 }
 
@@ -199,7 +201,7 @@ fn is_free(order: Option<&Order>) -> bool {
 }
 
 /// None of a card that is not named, as of orders from before.
-fn card(card: told_by::Card) -> Option<Card> {
+fn card(card: order_events::Card) -> Option<Card> {
     let brand = match card.brand.as_str() {
         "amex" => Some("American Express"),
         "cartes_bancaires" => Some("Cartes Bancaires"),
@@ -231,7 +233,7 @@ fn decline(reason: Option<&str>) -> Decline {
         Some("limit_exceeded") => Decline::LimitExceeded,
         Some("amount_not_accepted") => Decline::AmountNotAccepted,
         Some("try_again_later") => Decline::TryAgainLater,
-        _ => Decline::Untold,
+        _ => Decline::Unknown,
     }
 }
 

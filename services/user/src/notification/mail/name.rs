@@ -1,5 +1,5 @@
-//! Names in mails. Whoever opens an account chooses its name, and may have an address in mind that is not theirs: a mail of
-//! ours is not to carry their links.
+//! Names in mails. Whoever opens an account chooses its name, and may enter a stranger's address: a mail from
+//! us must not carry their links.
 
 /// The name without anything that mail programs make a link of: no slash, colon or `@`, and no dot inside a word.
 pub(in crate::notification) fn cleaned(name: &str) -> String {
@@ -11,7 +11,7 @@ pub(in crate::notification) fn cleaned(name: &str) -> String {
                 text.push(character);
                 text.push(' ');
             }
-            // What is not seen could part what looks like one word.
+            // An invisible character could split what looks like one word.
             character if character.is_control() || is_unseen(character) => {}
             character => text.push(character),
         }

@@ -1,8 +1,8 @@
 use prost::Message;
 use proto::events;
 use proto::order::v1::{
-    self as told_by, Destination, Line as SoldLine, Order, OrderCancelled, OrderConfirmed, OrderDelivered,
-    OrderPlaced, OrderRefunded, OrderShipped, Restock,
+    self as order_events, Destination, Line as SoldLine, Order, OrderCancelled, OrderConfirmed,
+    OrderDelivered, OrderPlaced, OrderRefunded, OrderShipped, Restock,
 };
 
 use super::*;
@@ -28,15 +28,19 @@ fn order(currency: &str) -> Option<Order> {
     })
 }
 
-fn named(brand: &str) -> Option<told_by::Card> {
-    Some(told_by::Card { brand: brand.to_owned(), last4: "4242".to_owned() })
+fn named(brand: &str) -> Option<order_events::Card> {
+    Some(order_events::Card { brand: brand.to_owned(), last4: "4242".to_owned() })
 }
 
 fn to(town: &str) -> Option<Destination> {
     Some(Destination { recipient: "Ada <b>".to_owned(), town: town.to_owned() })
 }
 
-fn confirmed(order: Option<Order>, card: Option<told_by::Card>, ships_to: Option<Destination>) -> Vec<u8> {
+fn confirmed(
+    order: Option<Order>,
+    card: Option<order_events::Card>,
+    ships_to: Option<Destination>,
+) -> Vec<u8> {
     OrderConfirmed { order, card, ships_to }.encode_to_vec()
 }
 
@@ -79,7 +83,7 @@ fn mails_say_which_card_and_where_to_as_far_as_that_is_known() {
                 "收件人：Ada <b>。",
             ],
         ),
-        // From before either was told.
+        // From before events had either.
         (
             None,
             None,
@@ -259,7 +263,7 @@ fn every_event_about_an_order_has_its_mail() {
 }
 
 #[test]
-fn a_parcel_is_told_of_with_what_is_in_it() {
+fn a_mail_about_a_parcel_has_its_contents() {
     let mut whole = order("EUR").unwrap();
     whole.number = "F7K2M-9XHRR".to_owned();
     whole.lines[0].product_id = "mug".to_owned();
@@ -342,7 +346,7 @@ fn every_mail_is_there_in_chinese() {
 }
 
 #[test]
-fn letters_say_what_was_bought_in_text_and_in_escaped_html() {
+fn mails_say_what_was_bought_in_text_and_in_escaped_html() {
     let payload = OrderPlaced { order: order("EUR") }.encode_to_vec();
     let mail = write(events::ORDER_PLACED, &payload, "<script>alert(1)</script>").unwrap();
     assert!(mail.text.contains("Hello <script>alert(1)</script>,"), "{}", mail.text);
@@ -414,7 +418,7 @@ fn an_event_that_is_not_whole_makes_no_mail() {
 }
 
 #[test]
-fn a_letter_names_nobody_who_is_not_known_and_has_its_token_or_its_link() {
+fn a_mail_names_nobody_who_is_not_known_and_has_its_token_or_its_link() {
     let link = "https://shop.test/confirm?token=to_ken-7";
     for kind in ["account.confirm_address", "account.confirm_change"] {
         for (link, language, hello) in [

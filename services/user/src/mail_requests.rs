@@ -1,6 +1,6 @@
-//! Where mails with tokens are asked for by who is not signed in. Whoever asks gets the same answer in the same time,
-//! whether or not the address has an account: it is looked for only after the answer. A request that is lost with its
-//! process is made again by who waits for the mail.
+//! Requests for mails with tokens, by clients who are not signed in. Every client gets the same answer in the
+//! same time, whether or not the address has an account: the account is looked up only after the answer. If
+//! the process dies before that, the customer gets no mail and asks again.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ const AT_ONCE: usize = 32;
 /// Of those, how many hold a connection.
 const TURNS: usize = 2;
 
-/// What a mail is asked for.
+/// The reason for a mail.
 #[derive(Clone, Copy)]
 pub(crate) enum Wish {
     NewPassword,
@@ -30,7 +30,7 @@ pub(crate) enum Wish {
 }
 
 #[derive(Clone)]
-pub(crate) struct Desk {
+pub(crate) struct MailRequests {
     pool: Pool,
     places: Arc<Semaphore>,
     /// Held while a token is made, so that a burst leaves the pool to others.
@@ -39,12 +39,12 @@ pub(crate) struct Desk {
     verification_link: Option<Link>,
     /// Requests of one client address within an hour.
     per_caller: i32,
-    /// Whether mails leave at all. Without them there are no tokens: nobody could get one.
+    /// Whether mails are sent at all. Without them there are no tokens: nobody could get one.
     mails: bool,
     verifies: bool,
 }
 
-impl Desk {
+impl MailRequests {
     /// Fails when a link has no place for a token, and when addresses are to be verified without a mail server.
     pub fn new(config: &Config, pool: Pool, mails: bool) -> anyhow::Result<Self> {
         let verifies = config.email_verification == EmailVerification::Required;
@@ -74,7 +74,7 @@ impl Desk {
         self.verification_link.as_ref()
     }
 
-    /// Counts a request of a client that leads to a mail to whatever address; 429 when it has made too many.
+    /// Counts a client's request for a mail to whatever address; 429 when it has made too many.
     pub async fn admit(&self, wish: Wish, caller: Option<IpAddr>) -> Result<(), Problem> {
         let Some(caller) = caller else { return Ok(()) };
         let code = match wish {
@@ -85,8 +85,8 @@ impl Desk {
         quota::ask(&mut connection, caller, self.per_caller, code).await
     }
 
-    /// Takes a request. What comes of it shows in the mail alone. 429 when `caller` has asked too often, whatever for;
-    /// 503 when too much is under way.
+    /// Takes a request. Only the mail shows its result. 429 when `caller` has asked too often, for whatever
+    /// reason; 503 when too much is under way.
     pub async fn receive(&self, wish: Wish, email: Email, caller: Option<IpAddr>) -> Result<(), Problem> {
         self.admit(wish, caller).await?;
         if !self.mails {
@@ -94,11 +94,11 @@ impl Desk {
         }
         let busy = || Problem::unavailable("Too many requests at once; try again.");
         let place = self.places.clone().try_acquire_owned().map_err(|_| busy())?;
-        let desk = self.clone();
-        // After the answer, whose time then tells nothing of the account.
+        let requests = self.clone();
+        // After the answer, so that its time says nothing about the account.
         tokio::spawn(async move {
             let network = caller.map(quota::network);
-            if let Err(error) = desk.grant(wish, &email, network.as_deref()).await {
+            if let Err(error) = requests.grant(wish, &email, network.as_deref()).await {
                 match wish {
                     Wish::NewPassword => tracing::warn!(%error, "password_reset.not_granted"),
                     Wish::Verification => tracing::warn!(%error, "verification.not_granted"),

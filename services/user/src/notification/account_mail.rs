@@ -1,4 +1,4 @@
-//! Letters about an account: to an address that it may not have yet, or any more.
+//! Mails about an account: to an address that it may not have yet, or any more.
 
 use serde::{Deserialize, Serialize};
 use service::db::Connection;
@@ -13,31 +13,31 @@ pub(super) const ADDRESS_KNOWN: &str = "account.address_known";
 pub(super) const ADDRESS_CHANGED: &str = "account.address_changed";
 pub(super) const NEW_DEVICE: &str = "account.new_device";
 
-/// Who a letter goes to, whatever becomes of the account until it leaves.
+/// Who a mail goes to. A change of the account before it leaves makes no difference.
 pub(crate) struct Recipient {
-    /// With it the letter goes.
+    /// The mail is deleted with this account.
     pub account: Option<Uuid>,
     pub email: String,
-    /// Empty for who is not to be named.
+    /// Empty if the mail is to have no name.
     pub name: String,
     pub language: Language,
 }
 
 impl Recipient {
-    /// An address that nobody has shown to be theirs. A stranger may have chosen the name: none is said there.
+    /// An address that is not verified. A stranger may have chosen the name, so the mail has none.
     pub fn stranger(email: &Email, language: Language) -> Self {
         Self { account: None, email: email.as_str().to_owned(), name: String::new(), language }
     }
 
-    /// Whom the account belongs to, at the address that it has there.
+    /// The owner of the account, at the address that it has there.
     pub fn owner(account: &Account) -> Self {
         let Account { id, email, name, language, .. } = account;
         Self { account: Some(*id), email: email.clone(), name: name.clone(), language: *language }
     }
 }
 
-pub(crate) enum Letter {
-    /// An account waits for it.
+pub(crate) enum AccountMail {
+    /// An account is opened once it is verified.
     ConfirmAddress(Ticket),
     /// An account is to get this address.
     ConfirmChange(Ticket),
@@ -56,19 +56,19 @@ pub(crate) struct Signed {
     pub user_agent: Option<String>,
 }
 
-/// Has the letter sent.
+/// Queues the mail.
 pub(crate) async fn write_to(
     connection: &mut Connection,
     recipient: &Recipient,
-    letter: &Letter,
+    mail: &AccountMail,
 ) -> sqlx::Result<()> {
-    let (kind, payload) = match letter {
-        Letter::ConfirmAddress(ticket) => (CONFIRM_ADDRESS, serde_json::to_vec(ticket)),
-        Letter::ConfirmChange(ticket) => (CONFIRM_CHANGE, serde_json::to_vec(ticket)),
-        Letter::AddressKnown => (ADDRESS_KNOWN, Ok(Vec::new())),
-        Letter::AddressChanged => (ADDRESS_CHANGED, Ok(Vec::new())),
-        Letter::NewDevice(signed) => (NEW_DEVICE, serde_json::to_vec(signed)),
+    let (kind, payload) = match mail {
+        AccountMail::ConfirmAddress(ticket) => (CONFIRM_ADDRESS, serde_json::to_vec(ticket)),
+        AccountMail::ConfirmChange(ticket) => (CONFIRM_CHANGE, serde_json::to_vec(ticket)),
+        AccountMail::AddressKnown => (ADDRESS_KNOWN, Ok(Vec::new())),
+        AccountMail::AddressChanged => (ADDRESS_CHANGED, Ok(Vec::new())),
+        AccountMail::NewDevice(signed) => (NEW_DEVICE, serde_json::to_vec(signed)),
     };
     let payload = payload.map_err(|error| sqlx::Error::Encode(error.into()))?;
-    store::insert_letter(connection, recipient, kind, &payload).await
+    store::insert_account_mail(connection, recipient, kind, &payload).await
 }
