@@ -9,8 +9,8 @@ use serde::Serialize;
 use service::db::Connection;
 use utoipa::ToSchema;
 
-/// Most levels of the tree: it is built and written level within level, and clients that read JSON stop at some depth
-/// too.
+/// Most levels of the tree. It is built and written level within level, and clients that read JSON stop at
+/// some depth, too.
 pub const MOST_LEVELS: i32 = 10;
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -47,7 +47,7 @@ fn built(rows: Vec<store::Row>) -> Vec<Category> {
     below(None, &mut children)
 }
 
-/// Takes each category's children out of the map once, so it ends even on a cycle.
+/// Takes each category's children out of the map once, so it ends even if there is a cycle.
 fn below(parent: Option<String>, children: &mut Siblings) -> Vec<Category> {
     let mut siblings = children.remove(&parent).unwrap_or_default();
     for category in &mut siblings {

@@ -1,4 +1,4 @@
-//! The demo catalogue, for a shop to look at.
+//! The demo catalogue, so that a new shop has products.
 
 mod store;
 
@@ -33,9 +33,8 @@ struct Item {
     form: Form,
 }
 
-/// Loads the catalogue unless this database had it before: what was changed or
-/// archived since stays so. Of several replicas that start at once, one loads
-/// and the others wait for it.
+/// Loads the catalogue unless this database had it before: what was changed or archived since stays so. If
+/// several replicas start at once, one loads it and the others wait.
 pub async fn load(pool: &Pool) -> anyhow::Result<()> {
     let mut transaction = service::db::begin(pool).await?;
     product::store::take_turn_to_add_many(&mut transaction).await?;

@@ -28,16 +28,16 @@ const MAX_ITEMS: usize = 200;
 const MAX_LINES: usize = 100;
 const MAX_QUANTITY: u32 = 999;
 
-/// The server. Writes of concurrent calls are decided together, a transaction
-/// for all that queued up during the last one, in a task that outlives the
-/// caller's deadline; what is still queued when the caller gives up is dropped.
+/// The server. Writes of concurrent calls are decided together: one transaction for all that queued up during
+/// the last one, in a task that outlives the caller's deadline. Items that are still queued when their caller
+/// stops waiting are dropped.
 pub struct Calls {
     pool: Pool,
     callers: Callers,
     reserve: Batcher<Reservation, Result<Outcome, Status>>,
     commit: Batcher<Uuid, Result<Committed, Status>>,
     release: Batcher<Uuid, Result<Released, Status>>,
-    /// Reservations asked for, each time that one is.
+    /// Reservations that were asked for, counted at each request.
     asked: Counter<u64>,
 }
 
@@ -77,7 +77,7 @@ impl Calls {
 
 type Answers<'a, O> = Pin<Box<dyn Future<Output = sqlx::Result<Vec<O>>> + Send + 'a>>;
 
-/// A queue whose batches `operation` decides, in one transaction each, or a bad item apart from the others.
+/// A queue whose batches `operation` decides, in one transaction each; if that fails, each item by itself.
 fn batched<I, O, F>(name: &'static str, pool: Pool, operation: F) -> Batcher<I, Result<O, Status>>
 where
     I: Send + Sync + 'static,
@@ -100,8 +100,8 @@ where
                 if whole {
                     return work.await;
                 }
-                // What is done already is answered with the last part, and its callers wait for three seconds.
-                timeout(BUDGET, work).await.unwrap_or_else(|_| Err(service::db::given_up()))
+                // Finished parts are answered with the last one, and their callers wait for three seconds.
+                timeout(BUDGET, work).await.unwrap_or_else(|_| Err(service::db::abandoned()))
             };
             let answers = split(items.len(), together).await.into_iter();
             answers.map(|answer| answer.map_err(|error| status(&error))).collect()
@@ -109,7 +109,7 @@ where
     })
 }
 
-/// What is transient was logged for the whole batch.
+/// A transient error was logged for the whole batch.
 fn status(error: &sqlx::Error) -> Status {
     match service::db::kind(error) {
         Kind::OutcomeUnknown => outcome_unknown(),

@@ -42,7 +42,7 @@ pub struct App {
     imports: Arc<Semaphore>,
     exports: Arc<Semaphore>,
     /// KiB of images that may still be received.
-    image_room: Arc<Semaphore>,
+    image_memory: Arc<Semaphore>,
 }
 
 impl App {
@@ -57,7 +57,7 @@ impl App {
         let adders = Arc::new(Semaphore::new(products::ADDERS));
         let imports = Arc::new(Semaphore::new(imports::AT_ONCE));
         let exports = Arc::new(Semaphore::new(exports::AT_ONCE));
-        let image_room = Arc::new(Semaphore::new(images::ROOM));
+        let image_memory = Arc::new(Semaphore::new(images::MEMORY));
         let reads = Reads::new(pool.clone());
         Self {
             pool,
@@ -70,7 +70,7 @@ impl App {
             adders,
             imports,
             exports,
-            image_room,
+            image_memory,
         }
     }
 }

@@ -1,9 +1,8 @@
 //! Uploaded images: bytes in the object store, the rest in the database.
 //!
-//! Every upload gets a key of its own that is written down before the object is
-//! made, as one to be deleted; the transaction that shows the image takes it
-//! off that list. So nothing is left behind wherever an upload ends: what is on
-//! the list is swept. A product's `images` names exactly those it has.
+//! Every upload gets a key of its own. It is written down before the object is made, as one to be deleted;
+//! the transaction that shows the image takes it off that list. So nothing is left wherever an upload ends:
+//! what is on the list is swept. A product's `images` names exactly those it has.
 
 mod store;
 
@@ -28,12 +27,13 @@ pub use store::find;
 /// Places for uploaded images: 0 to 9.
 pub const PLACES: i16 = 10;
 
-/// Until an upload that never ended is swept. Longer than any takes.
+/// An upload that never ended is swept after this. No upload takes as long.
 const UPLOAD_SECONDS: f64 = 3600.0;
-/// Until a replaced image is swept: whoever is reading it may finish.
+/// A replaced image is swept after this: clients that are reading it may finish.
 const READERS_SECONDS: f64 = 300.0;
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
-/// A store that does not answer holds a deletion up until its deadline: the others go on meanwhile, and a sweep ends.
+/// A store that does not answer delays a deletion until its deadline: the others go on meanwhile, and a sweep
+/// ends.
 const DELETIONS_AT_ONCE: usize = 16;
 const SWEEP_WITHIN: Duration = Duration::from_secs(30);
 
@@ -45,7 +45,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// What the bytes start like (<https://mimesniff.spec.whatwg.org/#matching-an-image-type-pattern>).
+    /// The first bytes of each format (<https://mimesniff.spec.whatwg.org/#matching-an-image-type-pattern>).
     pub fn sniff(start: &[u8]) -> Option<Self> {
         match start {
             [0xFF, 0xD8, 0xFF, ..] => Some(Self::Jpeg),
@@ -123,7 +123,7 @@ pub async fn attach(
     Ok(store::show(connection, product, &address).await?)
 }
 
-/// Takes away what `images` does not name any more. The product is locked.
+/// Takes away the images that `images` no longer names. The product is locked.
 pub async fn prune(connection: &mut Connection, product: Uuid, images: &[String]) -> sqlx::Result<()> {
     let gone = (0..PLACES).filter(|place| !images.contains(&address(product, *place)));
     let keys = store::remove(connection, product, &gone.collect::<Vec<_>>()).await?;
@@ -135,10 +135,10 @@ pub fn unavailable(error: object_store::Error) -> Problem {
     Problem::unavailable("Images can't be stored or read at the moment; try again.")
 }
 
-/// Deletes what is to be deleted, until `stop`.
+/// Deletes images that are due, until `stop`.
 pub async fn sweep_until(pool: &Pool, objects: &Objects, stop: &CancellationToken, pulse: &Pulse) {
     loop {
-        // What a stop cuts short is claimed again later.
+        // What a stop interrupts is claimed again later.
         let swept = tokio::select! {
             () = stop.cancelled() => return,
             swept = sweep(pool, objects) => swept,
@@ -162,7 +162,7 @@ async fn sweep(pool: &Pool, objects: &Objects) -> anyhow::Result<usize> {
     let keys = store::claim_discarded(&mut *pool.acquire().await?).await?;
     let claimed = keys.len();
     let deletions = stream::iter(keys).map(async |key| objects.delete(&key).await.map(|()| key));
-    // What is left when the time is over is claimed again later.
+    // What is left at the end of the time is claimed again later.
     let deletions = deletions.buffer_unordered(DELETIONS_AT_ONCE).take_until(sleep(SWEEP_WITHIN));
     let outcomes: Vec<Result<String, object_store::Error>> = deletions.collect().await;
     let left = claimed - outcomes.len();
@@ -174,7 +174,7 @@ async fn sweep(pool: &Pool, objects: &Objects) -> anyhow::Result<usize> {
         }
     }
     store::forget(&mut *pool.acquire().await?, &deleted).await?;
-    // One that can't be deleted keeps no others from going.
+    // One that can't be deleted does not hold up the others.
     if let Some(error) = failed {
         return Err(error.into());
     }

@@ -1,11 +1,10 @@
 //! The product service: the catalogue, and the stock that orders reserve.
 //!
-//! The path of one request, as reading order: [`start`] opens the database and
-//! the ports. A visitor's search comes in at [`http`], which reads the
-//! [`product`] store. An order's `Reserve` comes in at [`grpc`], queues up with
-//! others for one transaction, and is decided in [`stock`]. What happened to an
-//! order later comes in at [`consumer`]. All three adapters lead to the
-//! same operations, which borrow a connection; the adapter owns the transaction.
+//! The path of one request, as reading order: [`start`] opens the database and the ports. A visitor's search
+//! comes in at [`http`], which reads the [`product`] store. An order's `Reserve` comes in at [`grpc`], queues
+//! up with others for one transaction, and is decided in [`stock`]. Later events about an order come in at
+//! [`consumer`]. All three adapters call the same operations, which borrow a connection; the adapter owns the
+//! transaction.
 
 mod app;
 mod category;

@@ -46,11 +46,11 @@ pub struct Objects {
     folder: Option<PathBuf>,
 }
 
-/// Most unfinished files of one object that a deletion takes along; an upload makes one.
+/// Most unfinished files of one object that a deletion also deletes; an upload makes one.
 const MOST_UNFINISHED: usize = 10;
 
 impl Objects {
-    /// Opens the store, which need not be there yet.
+    /// Opens the store, which need not be reachable yet.
     pub fn open(settings: &Settings) -> anyhow::Result<Self> {
         let url = &settings.object_store_url;
         match url.scheme() {
@@ -58,7 +58,7 @@ impl Objects {
                 let folder =
                     url.to_file_path().ok().context("OBJECT_STORE_URL names no folder: file:///folder")?;
                 if let Err(error) = std::fs::create_dir_all(&folder) {
-                    // All but images works without.
+                    // Everything but images works without it.
                     tracing::warn!(%error, folder = %folder.display(), "objects.no_folder");
                 }
                 let prefix = Key::from_absolute_path(&folder).context("OBJECT_STORE_URL")?;
@@ -90,7 +90,7 @@ impl Objects {
         }
     }
 
-    /// Deletes the object if there is one, and what an upload that was killed left of it.
+    /// Deletes the object if there is one, and the files of an upload that was killed.
     pub async fn delete(&self, key: &str) -> Result<(), Error> {
         if let Some(folder) = &self.folder {
             within(DEADLINE, unfinished(folder, key)).await?;
@@ -117,12 +117,12 @@ async fn unfinished(folder: &Path, key: &str) -> Result<(), Error> {
 
 fn s3(settings: &Settings, bucket: &str) -> anyhow::Result<impl ObjectStore + use<>> {
     let retry = RetryConfig { max_retries: 2, retry_timeout: DEADLINE, ..RetryConfig::default() };
-    // Each call has its own deadline. A body takes as long as its reader, but no part of it may.
+    // Each call has its own deadline. A body may take as long as its reader, but no part of it may.
     let client = ClientOptions::new()
         .with_connect_timeout(Duration::from_secs(2))
         .with_timeout_disabled()
         .with_read_timeout(PUT_DEADLINE);
-    // For web identities, whose settings differ from cloud to cloud.
+    // For web identities, whose settings differ between clouds.
     let mut builder = AmazonS3Builder::from_env()
         .with_bucket_name(bucket)
         .with_region(&settings.aws_region)

@@ -166,7 +166,7 @@ pub fn unknown_category(pointer: &str) -> Problem {
     Problem::invalid(vec![FieldError::new(pointer, "unknown_category", detail)])
 }
 
-/// The slug that this category has by now. 422 comes before 409, so it can't wait for the foreign key to speak up.
+/// The present slug of this category. 422 comes before 409, so this can't wait until the foreign key fails.
 pub async fn require_category(connection: &mut Connection, slug: &str) -> Result<String, Problem> {
     let found = crate::category::store::current_slug(connection, slug).await?;
     found.ok_or_else(|| unknown_category("/category"))

@@ -1,4 +1,4 @@
-//! What has run out goes, a bounded number of rows at a time.
+//! Expired rows are deleted, a bounded number at a time.
 
 use std::time::Duration;
 

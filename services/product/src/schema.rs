@@ -24,7 +24,7 @@ const ON_THE_WEB: &str = concat!(
 const UPLOADED: &str =
     "/api/v1/products/[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}/images/[0-9]";
 
-/// No character of a SKU: it can't be seen. As in `product::sku`.
+/// A character that no SKU contains, as it is invisible. As in `product::sku`.
 macro_rules! invisible {
     () => {
         r"\u0000-\u001f\u007f-\u009f\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\uffff"
@@ -41,7 +41,7 @@ pub fn description() -> Object {
     ObjectBuilder::from(lines()).max_length(Some(5000)).build()
 }
 
-/// Which categories there are, only the shop knows.
+/// Only the shop knows which categories exist.
 pub fn category() -> Object {
     ObjectBuilder::from(visible(1, 64)).description(Some("A category's slug.")).build()
 }

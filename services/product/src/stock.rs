@@ -1,8 +1,8 @@
-//! Stock: what is on hand, what of it is reserved, and for which order.
+//! Stock: how much is on hand, how much of it is reserved, and for which order.
 //!
-//! A reservation goes `reserved` -> `committed` | `released` | `expired`; what
-//! has ended never revives. Operations take slices and decide a whole batch in
-//! one transaction, in a handful of statements whatever its size.
+//! A reservation goes `reserved` -> `committed` | `released` | `expired`; an ended one never revives.
+//! Operations take slices and decide a whole batch in one transaction, in a handful of statements whatever
+//! its size.
 //!
 //! Locks are taken in one order everywhere, so that no two transactions wait
 //! for each other: all reservations in one statement, sorted by order id, then
@@ -34,9 +34,9 @@ pub const MAX_DELTA: i64 = 1_000_000;
 /// How long reservations last.
 #[derive(Clone, Copy, Debug)]
 pub struct Lives {
-    /// Until one that was not committed gives its stock back.
+    /// A reservation that was not committed is released after this.
     pub open_seconds: u32,
-    /// Until one that has ended is deleted, counted from when its order's id was made.
+    /// An ended one is deleted after this, counted from when its order's id was made.
     pub ended_days: i32,
 }
 
@@ -53,15 +53,15 @@ pub struct Line {
     pub quantity: u32,
 }
 
-/// What came of asking.
+/// The outcome of a reservation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// All lines are set aside, in the order asked for. The same again for the
-    /// same question, prices included.
+    /// All lines are reserved, in the order asked for. A repeated request gets the same answer, prices
+    /// included.
     Reserved { lines: Vec<ReservedLine>, remaining_ms: i64 },
-    /// Nothing was set aside; every short product is named.
+    /// Nothing was reserved; every short product is named.
     OutOfStock(Vec<Short>),
-    /// Nothing was set aside: these don't exist or are archived.
+    /// Nothing was reserved: these don't exist or are archived.
     UnknownProducts(Vec<Uuid>),
     /// The order id is known with other lines.
     Conflict,

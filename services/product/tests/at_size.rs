@@ -195,8 +195,7 @@ fn examples(busiest: &str) -> Vec<Example> {
     examples
 }
 
-/// Asks for what a shop's visitors ask for, each several times, and looks at how
-/// long the service took.
+/// Sends searches of a shop's visitors, each several times, and measures how long the service took.
 async fn browse(shop: &Shop) {
     let mut slow = Vec::new();
     for (kind, query) in [
@@ -275,8 +274,8 @@ fn middle(cursor: &str) -> String {
     BASE64.encode(cursor.to_string())
 }
 
-/// How often each big table was read from end to end. A backend tells what it
-/// did when it ends, so all but this one are ended.
+/// How often each big table was read from end to end. A backend reports its counts when it ends, so all but
+/// this one are ended.
 async fn scanned(connection: &mut PgConnection) -> Vec<(String, i64)> {
     sqlx::query(
         "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity

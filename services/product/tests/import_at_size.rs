@@ -1,6 +1,5 @@
-//! A long file: how many lines of it a second, and that the service never holds
-//! it. The only test of its process, whose memory it looks at. For figures:
-//! `cargo dockside bench import`.
+//! A long file: how many lines of it a second, and that the service never holds it. The only test of its
+//! process, whose memory it measures. For figures: `cargo dockside bench import`.
 
 #![allow(clippy::unwrap_used, reason = "clippy knows a test by #[test], which helpers don't carry")]
 
@@ -102,7 +101,7 @@ fn memory() -> (u64, u64) {
     (field("VmRSS:"), field("VmHWM:"))
 }
 
-/// What the shop exports, it finds nothing new in.
+/// An export of the shop contains nothing new for it.
 async fn round_trip(shop: &Shop, products: u64) {
     let long = Duration::from_secs(600);
     let begun = Instant::now();

@@ -1,7 +1,8 @@
-//! How the tree changes: categories are made, renamed, moved, and emptied into others.
+//! Changes of the tree: categories are made, renamed, moved, and merged into others.
 //!
-//! A slug is what products name, so another slug is another category, which all products and sub-categories are moved
-//! to. That takes as many transactions as there are batches, and whoever repeats it goes on where it ended.
+//! Products name their category by its slug. So another slug makes another category, to which all products
+//! and sub-categories are moved. That takes as many transactions as there are batches; a repeated request
+//! goes on where the last one ended.
 
 use serde::Serialize;
 use service::db::Connection;
@@ -21,14 +22,14 @@ pub struct Place {
     pub parent: Option<String>,
 }
 
-/// Adds it behind its siblings. 409 `slug_taken`, 422 for a parent that there is not or that is too deep.
+/// Adds it after its siblings. 409 `slug_taken`, 422 for a parent that does not exist or is too deep.
 pub async fn add(connection: &mut Connection, place: &Place) -> Result<(), Problem> {
     store::take_turn(connection).await?;
-    require_room(connection, "/parent", place.parent.as_deref(), 1).await?;
+    require_depth(connection, "/parent", place.parent.as_deref(), 1).await?;
     if !store::insert(connection, place).await? {
         return Err(Problem::conflict("slug_taken", "Another category has this slug."));
     }
-    // What led elsewhere is a category of its own again.
+    // A slug that led to another category is a category of its own again.
     Ok(store::remove_redirect(connection, &place.slug).await?)
 }
 
@@ -41,22 +42,22 @@ pub async fn place(connection: &mut Connection, slug: &str, to: &Place) -> Resul
         return Err(Problem::invalid(vec![FieldError::new("/parent", "invalid_value", detail)]));
     }
     let levels = store::levels(connection, slug).await?;
-    require_room(connection, "/parent", to.parent.as_deref(), levels).await?;
+    require_depth(connection, "/parent", to.parent.as_deref(), levels).await?;
     Ok(store::update(connection, slug, to).await?)
 }
 
-/// 422 when what is in `from` would be too deep in `into`.
-pub async fn require_room_to_merge(
+/// 422 when the contents of `from` would be too deep in `into`.
+pub async fn require_depth_to_merge(
     connection: &mut Connection,
     from: &str,
     into: &str,
 ) -> Result<(), Problem> {
     let levels = store::levels(connection, from).await? - 1;
-    require_room(connection, "/move_to", Some(into), levels).await
+    require_depth(connection, "/move_to", Some(into), levels).await
 }
 
-/// 422 when `parent` is unknown, or has not so many levels left below it.
-async fn require_room(
+/// 422 when `parent` is unknown, or has fewer levels left below it.
+async fn require_depth(
     connection: &mut Connection,
     pointer: &str,
     parent: Option<&str>,

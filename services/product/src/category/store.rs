@@ -8,7 +8,7 @@ use super::edit::Place;
 /// Products that one transaction moves.
 const BATCH: i64 = 200;
 
-/// Any number that no other advisory lock here has.
+/// A number that no other advisory lock here has.
 const TURN: i64 = 0x0d0c_6b51_de02;
 
 /// A category by itself, with the products in the shop that name it.
@@ -40,7 +40,7 @@ pub(super) async fn uncounted(connection: &mut Connection) -> sqlx::Result<Vec<R
     Ok(rows.map(|row| Row { slug: row.slug, name: row.name, parent: row.parent, count: 0 }).collect())
 }
 
-/// The slug of the category that has this one, or had it before.
+/// The slug of the category that has this one now, or had it before.
 pub async fn current_slug(connection: &mut Connection, slug: &str) -> sqlx::Result<Option<String>> {
     sqlx::query_scalar!(
         "SELECT slug FROM products.categories WHERE slug = COALESCE(
@@ -51,7 +51,7 @@ pub async fn current_slug(connection: &mut Connection, slug: &str) -> sqlx::Resu
     .await
 }
 
-/// The category and all below it; empty when there is none. A slug that it had before is as good.
+/// The category and all below it; empty when there is none. An earlier slug of it is as good.
 pub async fn with_descendants(connection: &mut Connection, slug: &str) -> sqlx::Result<Vec<String>> {
     sqlx::query_scalar!(
         r#"WITH RECURSIVE tree AS (
@@ -65,7 +65,7 @@ pub async fn with_descendants(connection: &mut Connection, slug: &str) -> sqlx::
     .await
 }
 
-/// One at a time changes the tree, so that it stays one.
+/// One transaction at a time changes the tree, so that it stays a tree.
 pub async fn take_turn(connection: &mut Connection) -> sqlx::Result<()> {
     sqlx::query!("SELECT pg_advisory_xact_lock($1)", TURN).execute(connection).await?;
     Ok(())
@@ -84,7 +84,7 @@ pub async fn redirect(connection: &mut Connection, slug: &str) -> sqlx::Result<O
         .await
 }
 
-/// Adds it behind its siblings. False when the slug is taken.
+/// Adds it after its siblings. False when the slug is taken.
 pub(super) async fn insert(connection: &mut Connection, place: &Place) -> sqlx::Result<bool> {
     let added = sqlx::query!(
         "INSERT INTO products.categories (slug, name, parent, position)
@@ -98,7 +98,7 @@ pub(super) async fn insert(connection: &mut Connection, place: &Place) -> sqlx::
     Ok(added.execute(connection).await?.rows_affected() == 1)
 }
 
-/// Adds many in the order given, but for slugs that are taken.
+/// Adds many in the order given, except those whose slugs are taken.
 pub async fn insert_many(
     connection: &mut Connection,
     slugs: &[String],
@@ -118,7 +118,7 @@ pub async fn insert_many(
     Ok(())
 }
 
-/// The slug leads nowhere else any more.
+/// From now on the slug leads to no other category.
 pub(super) async fn remove_redirect(connection: &mut Connection, slug: &str) -> sqlx::Result<()> {
     sqlx::query!("DELETE FROM products.category_redirects WHERE slug = $1", slug).execute(connection).await?;
     Ok(())
@@ -183,8 +183,8 @@ pub async fn is_within(connection: &mut Connection, slug: &str, above: &str) -> 
     .await
 }
 
-/// Puts `from` with all that is in it below `into`, which it leads to from then on, so that nothing is missed while its
-/// products are moved there.
+/// Puts `from` with its contents below `into`. From then on its slug leads to `into`, so that nothing is
+/// missed while its products are moved.
 pub async fn lead(connection: &mut Connection, from: &str, into: &str) -> sqlx::Result<()> {
     sqlx::query!("UPDATE products.categories SET parent = $2 WHERE parent = $1", from, into)
         .execute(&mut *connection)
@@ -206,7 +206,7 @@ pub async fn lead(connection: &mut Connection, from: &str, into: &str) -> sqlx::
     Ok(())
 }
 
-/// Moves up to 200 products, those that are not in the shop among them; true when there may be more.
+/// Moves up to 200 products, also those that are not in the shop; true when there may be more.
 pub async fn move_products(connection: &mut Connection, from: &str, into: &str) -> sqlx::Result<bool> {
     let moved = sqlx::query!(
         "UPDATE products.products p SET category = $2, version = version + 1, updated_at = now()
@@ -220,7 +220,7 @@ pub async fn move_products(connection: &mut Connection, from: &str, into: &str) 
     Ok(moved.execute(connection).await?.rows_affected() == BATCH as u64)
 }
 
-/// Deletes it. `categories_parent_fkey` and `products_category_fkey` say that it is not empty.
+/// Deletes it. `categories_parent_fkey` and `products_category_fkey` fail if it is not empty.
 pub(super) async fn delete(connection: &mut Connection, slug: &str) -> sqlx::Result<()> {
     sqlx::query!("DELETE FROM products.categories WHERE slug = $1", slug).execute(connection).await?;
     Ok(())

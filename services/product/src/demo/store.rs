@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::Item;
 use crate::product::{self, Form};
 
-/// Notes that the catalogue is loaded; false when it was noted before.
+/// Records that the catalogue is loaded; false when it was loaded before.
 pub(super) async fn mark_loaded(connection: &mut Connection) -> sqlx::Result<bool> {
     let marked = sqlx::query!("INSERT INTO products.loaded (name) VALUES ('demo') ON CONFLICT DO NOTHING");
     Ok(marked.execute(connection).await?.rows_affected() == 1)

@@ -152,7 +152,7 @@ async fn update(
     category::store::take_turn(&mut transaction).await?;
     let there = category::store::find(&mut transaction, &slug).await?;
     let leads_to = category::store::redirect(&mut transaction, &slug).await?;
-    // One that is there and leads elsewhere is being emptied into its successor.
+    // A category that exists and has a redirect is being emptied into its successor.
     let now = leads_to.as_deref().unwrap_or(&slug);
     let before = category::store::find(&mut transaction, now).await?.ok_or_else(not_found)?;
     let patch: CategoryPatch = body.json(&["application/merge-patch+json", "application/json"])?;
@@ -226,11 +226,11 @@ async fn remove(
         return Ok(StatusCode::NO_CONTENT);
     };
     if there.is_none() {
-        // Done by the first of several requests, perhaps.
+        // The first of several requests may have done it.
         let done = category::store::redirect(&mut transaction, &slug).await?.as_ref() == Some(&into);
         return if done { Ok(StatusCode::NO_CONTENT) } else { Err(not_found()) };
     }
-    // Where that one's products go, if it is being emptied.
+    // The category that its products go to, if it is being emptied.
     let into = category::store::redirect(&mut transaction, &into).await?.unwrap_or(into);
     let mut invalid = Invalid::new();
     if category::store::find(&mut transaction, &into).await?.is_none() {
@@ -239,7 +239,7 @@ async fn remove(
         invalid.push("/move_to", "invalid_value", "Not itself, nor one within it.");
     }
     invalid.check()?;
-    edit::require_room_to_merge(&mut transaction, &slug, &into).await?;
+    edit::require_depth_to_merge(&mut transaction, &slug, &into).await?;
     category::store::lead(&mut transaction, &slug, &into).await?;
     let entry = Entry::new(user, "category.merged", "category", &slug).field("move_to", (), &into);
     audit::record(&mut transaction, entry).await?;
@@ -258,7 +258,7 @@ async fn empty(app: &App, from: &str, into: &str) -> Result<(), Problem> {
         // Imports lock products in another order.
         store::take_turn_to_add_many(&mut transaction).await?;
         category::store::take_turn(&mut transaction).await?;
-        // That one may have been emptied meanwhile, or another request may have done the rest.
+        // The category may have been emptied meanwhile, or another request may have done the rest.
         let now = category::store::redirect(&mut transaction, from).await?;
         if category::store::find(&mut transaction, from).await?.is_none() {
             return Ok(());

@@ -1,8 +1,8 @@
 //! Entity tags of products (RFC 9110, section 8.8.3).
 //!
-//! A tag is `"<version>.<available>"`: the body shows `available`, so a strong
-//! tag has to follow it. `If-Match` compares the version alone: a sale between
-//! a writer's GET and PATCH is no change that the patch could overwrite.
+//! A tag is `"<version>.<available>"`: the body shows `available`, so a strong tag has to follow it.
+//! `If-Match` compares the version alone: a patch can't overwrite a sale that came between a writer's GET and
+//! PATCH.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use service::Problem;
@@ -19,13 +19,13 @@ pub fn is_held(headers: &HeaderMap, product: &Product) -> bool {
     holds(headers, &of(product))
 }
 
-/// Whether the caller has what `tag` is of.
+/// Whether the caller has the version that `tag` names.
 pub fn holds(headers: &HeaderMap, tag: &HeaderValue) -> bool {
     tags(headers, header::IF_NONE_MATCH)
         .any(|given| given == "*" || given.strip_prefix("W/").unwrap_or(given).as_bytes() == tag.as_bytes())
 }
 
-/// Whether the caller wants to write only where nothing is yet (RFC 9110, section 13.1.2).
+/// Whether the caller wants to write only where nothing exists (RFC 9110, section 13.1.2).
 pub fn only_new(headers: &HeaderMap) -> bool {
     tags(headers, header::IF_NONE_MATCH).any(|given| given == "*")
 }

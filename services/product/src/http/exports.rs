@@ -27,7 +27,7 @@ use crate::product::export::{self, Format};
 
 /// Exports that a replica runs at once.
 pub const AT_ONCE: usize = 2;
-/// A part of the file ends behind the product with which it is this long.
+/// A part of the file ends after the product with which it reaches this length.
 const PART_BYTES: usize = 1024 * 1024;
 /// For the whole file.
 const WHOLE: Duration = Duration::from_secs(3600);
@@ -89,7 +89,7 @@ struct Export {
     format: Format,
     link: String,
     rest: Rest,
-    /// Until a reader that takes too slowly is given up: others wait for its place.
+    /// A reader that takes too slowly is cut off after this: others wait for its place.
     deadline: Instant,
     stop: CancellationToken,
     _turn: OwnedSemaphorePermit,
@@ -134,7 +134,7 @@ async fn read(
 }
 
 impl Export {
-    /// The next part of the file. An error cuts the answer off, so that nobody takes it for whole.
+    /// The next part of the file. An error cuts the answer off, so that nobody takes it for complete.
     async fn part(mut self) -> Result<Option<(Bytes, Self)>, BoxError> {
         if self.stop.is_cancelled() {
             return Err("the service is stopping".into());

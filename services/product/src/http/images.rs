@@ -30,11 +30,11 @@ use crate::product::{self, store};
 
 /// Longest image, in bytes: the edge's limit for this address.
 const MAX_IMAGE: usize = 10 * 1024 * 1024;
-/// Bytes of images that a replica holds at once while they are uploaded, in KiB.
-pub const ROOM: usize = 16 * 1024;
-/// Until an upload that finds no room is refused.
+/// Memory for images while they are uploaded, for each replica, in KiB.
+pub const MEMORY: usize = 16 * 1024;
+/// An upload that finds no free memory is refused after this.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Until a body that does not end is given up.
+/// An upload whose body does not end fails after this.
 const TOO_SLOW: Duration = Duration::from_secs(60);
 /// Browsers ask again after a minute, and get a 304 unless the image was replaced.
 const CACHE_CONTROL: &str = "public, max-age=60, must-revalidate";
@@ -136,7 +136,7 @@ async fn upload(
     let found = store::find_for_staff(&mut *app.pool.acquire().await?, &name).await?;
     let product = found.ok_or_else(product::not_found)?;
     let only_new = etag::only_new(request.headers());
-    let body = receive(&app.image_room, request).await?;
+    let body = receive(&app.image_memory, request).await?;
 
     let before = image::find(&mut *app.pool.acquire().await?, product.id, place).await?;
     let url = image::address(product.id, place);
@@ -214,16 +214,16 @@ async fn remove(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// A body that is an image, with the room that it takes.
+/// A body that is an image, with the permit for its memory.
 struct Received {
     kind: Kind,
     payload: PutPayload,
     size: i64,
     hash: Vec<u8>,
-    _room: OwnedSemaphorePermit,
+    _memory: OwnedSemaphorePermit,
 }
 
-async fn receive(room: &Arc<Semaphore>, request: Request) -> Result<Received, Problem> {
+async fn receive(memory: &Arc<Semaphore>, request: Request) -> Result<Received, Problem> {
     let declared = media_type(request.headers());
     let declared = declared.as_deref().filter(|given| *given != "application/octet-stream");
     let refuse = |detail: &str| {
@@ -239,8 +239,8 @@ async fn receive(room: &Arc<Semaphore>, request: Request) -> Result<Received, Pr
         return Err(too_large());
     }
     let kib = length.unwrap_or(MAX_IMAGE).div_ceil(1024);
-    let wanted = room.clone().acquire_many_owned(u32::try_from(kib).unwrap_or(u32::MAX));
-    let _room = match tokio::time::timeout(PATIENCE, wanted).await {
+    let wanted = memory.clone().acquire_many_owned(u32::try_from(kib).unwrap_or(u32::MAX));
+    let _memory = match tokio::time::timeout(PATIENCE, wanted).await {
         Ok(Ok(permit)) => permit,
         _ => return Err(Problem::unavailable("Too many images are being uploaded; try again.")),
     };
@@ -259,10 +259,10 @@ async fn receive(room: &Arc<Semaphore>, request: Request) -> Result<Received, Pr
     let mut hash = Sha256::new();
     parts.iter().for_each(|part| hash.update(part));
     let (hash, payload) = (hash.finalize().to_vec(), PutPayload::from_iter(parts));
-    Ok(Received { kind, payload, size, hash, _room })
+    Ok(Received { kind, payload, size, hash, _memory })
 }
 
-/// All of the body in this time, or an error: of half an image nothing is kept.
+/// All of the body in this time, or an error: a part of an image is not kept.
 async fn read_body(mut body: BodyDataStream, time: Duration) -> Result<(Vec<Bytes>, i64), Problem> {
     let deadline = Instant::now() + time;
     let (mut parts, mut size) = (Vec::new(), 0);
@@ -310,7 +310,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn an_image_that_stops_coming_is_given_up() {
+    async fn an_image_that_stops_coming_is_refused() {
         let start = stream::once(async { Ok::<_, std::io::Error>(Bytes::from_static(b"\x89PNG")) });
         let body = Body::from_stream(start.chain(stream::pending())).into_data_stream();
         let problem = read_body(body, Duration::from_millis(30)).await.expect_err("it never ends");

@@ -1,8 +1,7 @@
 //! `/product-imports`: a catalogue as a stream, in batches.
 //!
-//! The body is read while the batch before is written, so that two batches are
-//! in memory, and the file never is. A batch is a transaction: what was
-//! committed stays when the rest of the file never comes.
+//! The body is read while the batch before is written, so that two batches are in memory, and never the whole
+//! file. A batch is a transaction: committed batches stay when the rest of the file never comes.
 
 mod follow;
 mod reader;
@@ -30,14 +29,14 @@ use uuid::Uuid;
 use self::follow::Followed;
 use self::reader::{LIMITS, Reader, too_large};
 use self::rejected::Rejected;
-use self::writer::{Noted, write};
+use self::writer::{Recorded, write};
 use super::App;
 use crate::product::import::progress::{self, Counts, Progress};
 use crate::product::import::{
     self, Decimal, Encoding, File, Kind, LineError, Options, Profile, Sender, Unit,
 };
 
-/// Errors that are told; all are counted.
+/// Errors that an answer lists; all are counted.
 const MAX_ERRORS: usize = 1000;
 /// Imports that a replica runs at once, as each takes some megabytes.
 pub const AT_ONCE: usize = 2;
@@ -81,7 +80,7 @@ struct Report {
 }
 
 impl Report {
-    /// The problem, with what was done before it came up.
+    /// The problem, with what was done before it.
     fn cut_short(&self, problem: Problem) -> Problem {
         if self.last_line == 0 {
             return problem;
@@ -160,8 +159,8 @@ async fn create(
     let reader = Reader { body, limits: LIMITS, stop, batches, keep, counts: came };
     let mut report = Report { dry_run, rejected: keep.then(Rejected::default), ..Report::default() };
     let work = async {
-        let noted = Noted::new(user, parameters.id);
-        let writer = write(&app, sender, queue, &mut report, &counts, noted);
+        let recorded = Recorded::new(user, parameters.id);
+        let writer = write(&app, sender, queue, &mut report, &counts, recorded);
         let (read, written) = tokio::join!(reader.run(file), writer);
         written.and(read)
     };

@@ -85,14 +85,14 @@ pub(super) async fn not_in_shop(app: &App, name: &str, headers: &HeaderMap) -> R
     found.ok_or_else(product::not_found)
 }
 
-/// Products that are added at once. Each waits for an import's batch to be written, with a connection that
-/// others need meanwhile.
+/// Products that are added at once. Each waits until an import's batch is written, and holds a connection
+/// that others need.
 pub(super) const ADDERS: usize = 2;
 const ADD_WITHIN: Duration = Duration::from_secs(5);
 
 const CREATE: &str = "POST /api/v1/products";
 
-/// What a key is of; as it was before there were drafts.
+/// The parts of a request that a key stands for; as before there were drafts.
 fn idempotent(new: &NewProduct) -> Value {
     match new.status {
         Status::Draft => json!([new.form, new.stock, "draft"]),

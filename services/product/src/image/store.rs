@@ -51,7 +51,7 @@ pub async fn remove(connection: &mut Connection, product: Uuid, places: &[i16]) 
     .await
 }
 
-/// Names the address among the product's images, and notes the change.
+/// Adds the address to the product's images, and records the change.
 pub async fn show(connection: &mut Connection, product: Uuid, address: &str) -> sqlx::Result<()> {
     sqlx::query!(
         "UPDATE products.products
@@ -66,7 +66,7 @@ pub async fn show(connection: &mut Connection, product: Uuid, address: &str) -> 
     Ok(())
 }
 
-/// Has the objects deleted in so many seconds.
+/// Has the objects deleted after this many seconds.
 pub async fn discard(
     connection: &mut Connection,
     keys: &[impl AsRef<str>],
@@ -91,7 +91,7 @@ pub async fn keep(connection: &mut Connection, key: &str) -> sqlx::Result<bool> 
     Ok(kept.execute(connection).await?.rows_affected() == 1)
 }
 
-/// Up to a hundred objects whose time has come, for ten minutes to this caller alone.
+/// Up to a hundred objects that are due, for this caller alone for ten minutes.
 pub async fn claim_discarded(connection: &mut Connection) -> sqlx::Result<Vec<String>> {
     sqlx::query_scalar!(
         "WITH due AS MATERIALIZED (

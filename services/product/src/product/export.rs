@@ -1,4 +1,4 @@
-//! The catalogue as a file: one that an import takes as it is, and finds nothing new in.
+//! The catalogue as a file. An import takes it as it is, and finds nothing new in it.
 
 pub mod store;
 
@@ -25,7 +25,7 @@ pub enum Format {
     Google,
 }
 
-/// A product with all that a line of an import may say of it.
+/// A product with all that a line of an import may contain.
 pub struct Row {
     pub id: Uuid,
     sku: String,
@@ -61,7 +61,7 @@ impl Format {
         }
     }
 
-    /// What is before the first product.
+    /// The text before the first product.
     pub fn head(self) -> &'static str {
         match self {
             Self::Csv => {
@@ -77,7 +77,7 @@ impl Format {
         }
     }
 
-    /// What is behind the last one.
+    /// The text after the last one.
     pub fn tail(self) -> &'static str {
         if self == Self::Google { "</channel>\n</rss>\n" } else { "" }
     }
@@ -106,7 +106,7 @@ fn csv(row: &Row, text: &mut String) {
     let attributes = json!(row.attributes).to_string();
     let (major, currency) = major(row.price);
     let (stock, version) = (row.on_hand.to_string(), row.stock_version.to_string());
-    // As JSON: an address may hold what a cell of addresses is split at.
+    // As JSON: an address may contain the character at which a cell of addresses is split.
     let images = if row.images.is_empty() { String::new() } else { json!(row.images).to_string() };
     let (sku, name, description) = (as_text(&row.sku), as_text(&row.name), as_text(&row.description));
     let category_name = as_text(&row.category_name);
@@ -128,7 +128,7 @@ fn csv(row: &Row, text: &mut String) {
         if n > 0 {
             text.push(',');
         }
-        // Blanks at the ends as well, as some programs take them away from cells without quotes.
+        // Blanks at the ends as well, as some programs remove them from cells without quotes.
         let plain = cell.trim() == cell && !cell.contains([',', '"', '\n', '\r', ';', '\t']);
         if plain {
             text.push_str(cell);
@@ -141,7 +141,7 @@ fn csv(row: &Row, text: &mut String) {
     text.push_str("\r\n");
 }
 
-/// A cell that no spreadsheet takes for a formula; an import takes the sign off again.
+/// A cell that no spreadsheet takes for a formula; an import removes the sign again.
 fn as_text(cell: &str) -> Cow<'_, str> {
     if is_formula(cell) { format!("'{cell}").into() } else { cell.into() }
 }

@@ -1,4 +1,4 @@
-//! What staff send: parsed into values that can't be wrong.
+//! What staff send, parsed into values that can't be wrong.
 
 use std::collections::BTreeMap;
 
@@ -36,7 +36,7 @@ pub struct Form {
     pub images: Vec<String>,
 }
 
-/// Those of several lines.
+/// The attributes of several lines.
 pub const TEXTS: [&str; 2] = ["description", "attributes"];
 
 const FIELDS: [&str; 7] = ["sku", "name", "description", "price", "category", "attributes", "images"];
@@ -153,7 +153,7 @@ impl From<&Product> for Form {
 }
 
 impl Form {
-    /// `own`: addresses of uploaded images that the product has; `None` where that is looked at later.
+    /// `own`: addresses of uploaded images that the product has; `None` where that is checked later.
     fn check(&self, own: Option<&[String]>, invalid: &mut Invalid) {
         if !sku::is_sku(&self.sku) {
             let detail = format!("1 to {} characters that can be seen.", sku::LONGEST);
@@ -228,7 +228,7 @@ pub fn merge_patch(product: &Product, patch: Value) -> Result<Form, Problem> {
     Ok(form)
 }
 
-/// Merging would drop an unknown field whose value is null without a word.
+/// Merging would silently drop an unknown field whose value is null.
 fn refuse_unknown(pointer: &str, patch: &Map<String, Value>, known: &[&str]) -> Result<(), Problem> {
     let Some(name) = patch.keys().find(|name| !known.contains(&name.as_str())) else { return Ok(()) };
     let detail = format!("A patch may hold {} here.", known.join(", "));

@@ -1,9 +1,9 @@
-//! Imports: many products at once, told apart by SKU.
+//! Imports: many products at once, identified by SKU.
 //!
-//! A [`File`] is cut into lines ([`lines`]; of CSV, [`records`]), each read as the
-//! JSON of a POST (CSV via [`columns`]) and [`apply`]ed in batches, each a transaction of a few
-//! statements whatever its size. Lines count as if they were applied one after
-//! another, however they fall into batches: of two with one SKU the later wins.
+//! A [`File`] is cut into lines ([`lines`]; of CSV, [`records`]), each read as the JSON of a POST (CSV via
+//! [`columns`]) and [`apply`]ed in batches. A batch is a transaction of a few statements whatever its size.
+//! Lines count as if they were applied one after another, however they fall into batches: of two with one SKU
+//! the later wins.
 
 mod batch;
 mod columns;
@@ -81,7 +81,7 @@ impl LineError {
         Self { pointer: first.map_or(String::new(), |error| error.pointer.clone()), ..error }
     }
 
-    /// The error with its column's name.
+    /// The error with the name of its column.
     pub fn named(mut self, names: Option<&Names>) -> Self {
         self.column = match names {
             Some(names) => names.of(&self.pointer).map(str::to_owned),
@@ -95,16 +95,16 @@ impl LineError {
 #[derive(Clone, Debug)]
 pub struct Line {
     pub number: u64,
-    /// Its own among those that begin in the same line of the file; the first one's is that line's number.
+    /// Unique among the lines that begin in the same line of the file; the first one's is that line's number.
     place: u64,
     form: Form,
     /// Of its SKU.
     key: String,
-    /// What becomes of the units on hand; left as they are without.
+    /// What happens to the units on hand; they stay without it.
     units: Option<Units>,
     /// The line is only for a product whose stock has not changed since this entry of its ledger.
     if_version: Option<i64>,
-    /// Whether the line says anything of them; if not, a product keeps its own.
+    /// Whether the line has any; if not, a product keeps its own.
     attributes: bool,
     images: bool,
     more: More,
@@ -116,11 +116,11 @@ pub enum Units {
     Change(i32),
 }
 
-/// What a line has that a POST has not.
+/// The fields of a line that a POST does not have.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct More {
-    /// These make a category that there is not yet.
+    /// These make a category that does not exist yet.
     category_name: Option<String>,
     category_parent: Option<String>,
     #[serde(default, deserialize_with = "not_null")]
@@ -168,7 +168,7 @@ impl Line {
     }
 }
 
-/// What came of a batch.
+/// The outcome of a batch.
 #[derive(Clone, Debug, Default)]
 pub struct Applied {
     pub created: u64,
@@ -177,19 +177,19 @@ pub struct Applied {
     /// Those of `updated` that said nothing new.
     pub unchanged: u64,
     pub errors: Vec<LineError>,
-    /// Products that others are to hear of.
+    /// Products whose changes are announced.
     pub changed: usize,
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
-    /// Somebody else changed what was decided upon; roll back and try again.
+    /// A concurrent transaction changed what was decided upon; roll back and try again.
     #[error("the products changed meanwhile")]
     Raced,
     #[error(transparent)]
     Database(sqlx::Error),
-    /// The answer to COMMIT is lost. Orders may have come since, so that writing
-    /// the stock of the lines once more could count what was sold anew.
+    /// The answer to COMMIT is lost. Orders may have come since, so writing the stock of the lines again
+    /// could count sold units anew.
     #[error("whether the lines were written is not known: {0}")]
     Unsure(sqlx::Error),
 }
@@ -206,43 +206,44 @@ impl ApplyError {
 impl From<sqlx::Error> for ApplyError {
     fn from(error: sqlx::Error) -> Self {
         match service::db::violated_constraint(&error) {
-            // It was there a moment ago, and was deleted meanwhile.
+            // It existed a moment ago, and was deleted meanwhile.
             Some("products_category_fkey" | "categories_parent_fkey") => Self::Raced,
             _ => Self::Database(error),
         }
     }
 }
 
-/// Whose import it is.
+/// The sender of an import.
 #[derive(Clone, Copy, Debug)]
 pub struct Sender<'a> {
     pub id: Uuid,
-    /// The Idempotency-Key: with it what a line says of stock counts once.
+    /// The Idempotency-Key: with it a line's change of stock counts once.
     pub key: Option<&'a str>,
 }
 
 /// What a file's lines would have made so far, if they were applied.
 #[derive(Debug, Default)]
-pub struct Rehearsal {
-    /// Of products: hashes of their keys, up to [`MOST_REHEARSED`]. Two that share one are counted wrongly, no more.
+pub struct DryRun {
+    /// Of products: hashes of their keys, up to [`MOST_DRY_RUN_PRODUCTS`]. Two that share one are counted
+    /// wrongly, no more.
     created: HashSet<u64>,
     /// Categories with their levels, up to [`MOST_CATEGORIES`].
     categories: HashMap<String, i32>,
 }
 
-/// New products that a dry run knows again, some 4 MiB of hashes while the set grows.
-const MOST_REHEARSED: usize = 200_000;
-/// New categories that a dry run knows again.
+/// New products that a dry run remembers, some 4 MiB of hashes while the set grows.
+const MOST_DRY_RUN_PRODUCTS: usize = 200_000;
+/// New categories that a dry run remembers.
 const MOST_CATEGORIES: usize = 10_000;
 
 /// As [`apply`] would, without a change of anything.
-pub async fn rehearse(
+pub async fn dry_run(
     connection: &mut Connection,
     lines: &[Line],
     sender: Sender<'_>,
-    before: &mut Rehearsal,
+    before: &mut DryRun,
 ) -> Result<Applied, ApplyError> {
-    // Rows are locked as they are by an import, and let go at once.
+    // Rows are locked as in an import, and released at once.
     super::store::take_turn_to_add_many(connection).await?;
     let mut batch = Batch::find(connection, lines, sender).await?;
     batch.follow(lines, before);

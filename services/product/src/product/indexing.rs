@@ -1,5 +1,5 @@
-//! The words that products are found by: made with every change of their texts, and made anew for products whose words
-//! another release made, or nobody.
+//! The words that products are found by. They are made with every change of a product's texts. Products whose
+//! words another release made, or nobody, get new ones.
 
 mod store;
 

@@ -1,4 +1,4 @@
-//! Products read one by one. Those that are asked for at the same time share a statement.
+//! Single products. Reads at the same time share a statement.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ impl Reads {
         }))
     }
 
-    /// The product in the shop with this id or slug, as it is at some moment after the call.
+    /// The product in the shop with this id or slug, at some moment after the call.
     pub async fn get(&self, name: String) -> Result<Option<Product>, Problem> {
         let read = self.0.run(name).await;
         Ok(read.map_err(|_| Problem::unavailable("Too many are reading; try again."))??)

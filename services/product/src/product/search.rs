@@ -1,4 +1,4 @@
-//! Finding products: a page of answers to what a query string asks.
+//! Finding products: a page of results for a query string.
 
 mod attributes;
 mod facets;
@@ -52,7 +52,7 @@ enum Counts {
     All,
 }
 
-/// What is looked for, and in which order.
+/// The filters of a search, and its order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Filters {
     q: Option<String>,
@@ -85,7 +85,7 @@ pub struct Answer {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     facets: Option<Facets>,
-    /// What was looked for instead of `q`, which no product holds.
+    /// The text that was searched for instead of `q`, which no product contains.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     did_you_mean: Option<String>,
@@ -99,9 +99,9 @@ pub async fn not_in_shop(pool: &Pool, params: Params, drafts: bool) -> Result<An
     Ok(Answer { page, facets: None, did_you_mean: None })
 }
 
-/// One snapshot for all statements of a search, and settings for them alone:
-/// plans made for the values at hand, as each filter may be absent; and no
-/// sequential scans, which a LIMIT makes look cheaper than they turn out.
+/// One snapshot for all statements of a search, and settings for them alone: plans are made for the actual
+/// values, as each filter may be absent, and there are no sequential scans, which a LIMIT makes look cheaper
+/// than they are.
 const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY;
     SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL enable_seqscan = off; SET LOCAL jit = off";
 
@@ -172,7 +172,7 @@ async fn find(
     found.truncate(limit);
     let items = products::in_order(connection, &found).await?;
     let tier = tiers.of(items.len().saturating_sub(1));
-    // Of words that only drafts have, nobody is told.
+    // Words that only drafts have are shown to nobody.
     let did_you_mean = respelt.as_ref().filter(|_| !items.is_empty()).map(|words| words.join(" "));
     let page = search.page(items, more, respelt, |last| match filters.sort {
         Sort::Newest => Place::Newest(micros(last.created_at)),
@@ -190,7 +190,7 @@ struct Prices {
     within: Option<String>,
     /// Price bands are counted in this one; in none where the shop has several and none is named.
     bands: Option<String>,
-    /// The shop has several, and what is found may be in any of them.
+    /// The shop has several, and results may be in any of them.
     are_mixed: bool,
     /// The shop has several. Known only where facets are counted.
     are_several: bool,
@@ -295,7 +295,7 @@ async fn page(
         return Ok((lists::page(connection, scope, after, wanted).await?, Tiers::default()));
     };
     if query.any.is_none() && query.without.is_some() {
-        // Only what is left out was named: all others are as good.
+        // Only exclusions were named: all other products are equally good.
         return Ok((lists::page(connection, scope, after, wanted).await?, Tiers::default()));
     }
     let place = after.and_then(|after| match after.place {

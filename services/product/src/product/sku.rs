@@ -1,4 +1,4 @@
-//! SKUs: as suppliers write them, told apart by what a person would call another one.
+//! SKUs: as suppliers write them, and equal where a person would call them the same.
 
 use caseless::Caseless;
 use unicode_normalization::UnicodeNormalization;
@@ -6,21 +6,21 @@ use unicode_normalization::UnicodeNormalization;
 /// Most characters of a SKU.
 pub const LONGEST: usize = 64;
 
-/// Whether it is one: 1 to 64 characters that can be seen, or are blanks between such.
+/// Whether it is a SKU: 1 to 64 visible characters, with blanks only between them.
 pub fn is_sku(text: &str) -> bool {
     let length = text.chars().count();
     (1..=LONGEST).contains(&length) && !text.trim().is_empty() && !text.chars().any(is_invisible)
 }
 
-/// What no print shows: controls, joiners, marks of direction, separators of lines. As in `schema::sku`.
+/// Invisible characters: controls, joiners, marks of direction, separators of lines. As in `schema::sku`.
 fn is_invisible(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
             | '\u{feff}' | '\u{fff9}'..='\u{ffff}')
 }
 
-/// What two SKUs have in common that are one: in any case (Unicode's full case folding) and in any normal form, with
-/// or without blanks around. Canonical caseless matching: Unicode 17, section 3.13.5, D145.
+/// The common form of two SKUs that are the same: in any case (Unicode's full case folding) and any normal
+/// form, with or without blanks around. Canonical caseless matching: Unicode 17, section 3.13.5, D145.
 pub fn key(sku: &str) -> String {
     let sku = sku.trim();
     if sku.is_ascii() {
@@ -29,13 +29,13 @@ pub fn key(sku: &str) -> String {
     sku.nfd().default_case_fold().nfc().collect()
 }
 
-/// What the column `sku_key` holds: the [`key`], unless it is merely the lower case.
+/// The content of the column `sku_key`: the [`key`], unless it is merely the lower case.
 pub fn stored_key(sku: &str) -> Option<String> {
     Some(key(sku)).filter(|key| *key != sku.to_ascii_lowercase())
 }
 
-/// The key of a product whose [`key`] another one had, from the time when case told SKUs apart: no SKU has it, as it
-/// begins with a control character.
+/// The key of a product whose [`key`] another one has, from the time when SKUs could differ by case alone. No
+/// SKU has it, as it begins with a control character.
 pub fn exact_key(sku: &str) -> String {
     format!("\u{1f}{}", sku.trim())
 }

@@ -204,18 +204,18 @@ pub async fn find_any_locked(connection: &mut Connection, name: &str) -> sqlx::R
     row.fetch_optional(connection).await?.map(Product::try_from).transpose()
 }
 
-/// Any number that no other advisory lock here has.
+/// A number that no other advisory lock here has.
 const TURN: i64 = 0x0d0c_6b51_de01;
 
-/// Whoever adds one product keeps out those who add many, until the transaction ends.
+/// A transaction that adds one product excludes those that add many, until it ends.
 pub async fn take_turn_to_add(connection: &mut Connection) -> sqlx::Result<()> {
     sqlx::query!("SELECT pg_advisory_xact_lock_shared($1)", TURN).execute(connection).await?;
     Ok(())
 }
 
-/// Who adds many products keeps out all others who add some, until the transaction ends: two batches with
-/// the same SKUs or slugs in another order would wait for each other, and a batch looks first
-/// which of them are free. Before any row is locked.
+/// A transaction that adds many products excludes all others that add some, until it ends: two batches with
+/// the same SKUs or slugs in another order would wait for each other, and a batch first reads which of them
+/// are free. Take it before any row lock.
 pub async fn take_turn_to_add_many(connection: &mut Connection) -> sqlx::Result<()> {
     sqlx::query!("SELECT pg_advisory_xact_lock($1)", TURN).execute(connection).await?;
     Ok(())
@@ -254,7 +254,7 @@ pub async fn insert(
     Ok(inserted.execute(connection).await?.rows_affected() == 1)
 }
 
-/// A SKU that was told apart by case alone stays so until it is another one.
+/// A SKU that differed by case alone stays so until it is changed.
 pub async fn update(connection: &mut Connection, id: Uuid, form: &Form) -> sqlx::Result<()> {
     sqlx::query!(
         "UPDATE products.products
@@ -281,7 +281,7 @@ pub async fn update(connection: &mut Connection, id: Uuid, form: &Form) -> sqlx:
     Ok(())
 }
 
-/// Notes that something outside the product's own row changed.
+/// Records that something outside the product's own row changed.
 pub async fn touch(connection: &mut Connection, id: Uuid) -> sqlx::Result<()> {
     sqlx::query!("UPDATE products.products SET version = version + 1, updated_at = now() WHERE id = $1", id)
         .execute(connection)

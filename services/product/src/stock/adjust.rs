@@ -1,4 +1,4 @@
-//! Stock that people put on the shelf or take off it.
+//! Stock that staff put on the shelf or take off it.
 
 use std::collections::BTreeMap;
 

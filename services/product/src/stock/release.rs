@@ -1,4 +1,4 @@
-//! Giving stock back: released by the order, run out, or cancelled after the sale.
+//! Returning stock: released by the order, expired, or cancelled after the sale.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -19,9 +19,9 @@ const MEASURE_EVERY: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Released {
-    /// Not reserved any more; a reserve that comes later is refused.
+    /// Not reserved any more; a later reserve is refused.
     Released,
-    /// Sold before: nothing was given back.
+    /// Sold before: nothing was returned.
     Committed,
 }
 
@@ -31,10 +31,10 @@ pub async fn release(
     orders: &[Uuid],
     lives: Lives,
 ) -> sqlx::Result<Vec<Released>> {
-    let (held, _) = store::lock_or_bury(connection, orders, lives.ended_days).await?;
+    let (held, _) = store::lock_or_end(connection, orders, lives.ended_days).await?;
     let open = held.iter().filter(|held| held.state == State::Reserved);
     let open: Vec<Uuid> = open.map(|held| held.order_id).collect();
-    give_back(connection, &open, State::Released).await?;
+    release_stock(connection, &open, State::Released).await?;
     let states: HashMap<Uuid, State> = held.iter().map(|held| (held.order_id, held.state)).collect();
     Ok(orders
         .iter()
@@ -45,7 +45,7 @@ pub async fn release(
         .collect())
 }
 
-/// Units of a sale that come back.
+/// Units of a sale that are returned.
 #[derive(Clone, Copy, Debug)]
 pub struct Return {
     pub order_id: Uuid,
@@ -53,12 +53,11 @@ pub struct Return {
     pub quantity: u32,
 }
 
-/// Puts back what orders give back: of a cancelled one all that is reserved or
-/// was sold, of a refund the units it names. In any order, a line gets back no
-/// more than was sold of it.
+/// Puts back what orders return: of a cancelled one all that is reserved or was sold, of a refund the units
+/// it names. In any order, a line gets back no more than was sold of it.
 ///
-/// Of an order that is so old that its reservation may have been deleted, a refund's units are taken at its word: the
-/// order service has counted them against what it sold. What such an order sold is not known here, so that its
+/// The reservation of a very old order may have been deleted. Then a refund's units are taken as they are:
+/// the order service has counted them against what it sold. What such an order sold is not known here, so its
 /// cancellation puts nothing back.
 pub async fn restock(
     connection: &mut Connection,
@@ -68,7 +67,7 @@ pub async fn restock(
 ) -> sqlx::Result<()> {
     let orders: Vec<Uuid> =
         cancelled.iter().copied().chain(returns.iter().map(|line| line.order_id)).collect();
-    let (held, forgotten) = store::lock_or_bury(connection, &orders, lives.ended_days).await?;
+    let (held, forgotten) = store::lock_or_end(connection, &orders, lives.ended_days).await?;
     for order in cancelled.iter().filter(|order| forgotten.contains(order)) {
         tracing::warn!(order.id = %order, "stock.cancelled_too_late");
     }
@@ -103,7 +102,7 @@ pub async fn restock(
     store::end(connection, &open, State::Released).await?;
     store::add_restocked(connection, &entries).await?;
     for back in late {
-        // Of a product that is not there nothing was sold either.
+        // A product that does not exist was not sold either.
         let (Some(level), Ok(delta)) = (levels.get_mut(&back.product_id), i32::try_from(back.quantity))
         else {
             continue;
@@ -131,7 +130,7 @@ fn comes_back(line: &LineRow, cancelled: &[Uuid], returns: &[Return]) -> i32 {
 /// Ends up to [`MAX_BATCH`] reservations that ran out; returns how many.
 pub async fn expire(connection: &mut Connection) -> sqlx::Result<usize> {
     let lapsed = store::lock_lapsed(connection, MAX_BATCH as i64).await?;
-    give_back(connection, &lapsed, State::Expired).await?;
+    release_stock(connection, &lapsed, State::Expired).await?;
     Ok(lapsed.len())
 }
 
@@ -154,7 +153,7 @@ pub async fn expire_until(pool: &Pool, stop: &CancellationToken, pulse: &Pulse) 
         let pause = match sweep(pool).await {
             Ok(count) => {
                 expired.add(count as u64, &[]);
-                // A full batch: there is probably more.
+                // The batch was full: there are probably more.
                 if count == MAX_BATCH { Duration::ZERO } else { SWEEP_EVERY }
             }
             Err(error) => {
@@ -182,8 +181,8 @@ async fn sweep(pool: &Pool) -> sqlx::Result<usize> {
     Ok(count)
 }
 
-/// Frees what reservations, locked by this transaction, hold.
-async fn give_back(connection: &mut Connection, orders: &[Uuid], end_as: State) -> sqlx::Result<()> {
+/// Releases the stock of reservations that this transaction has locked.
+async fn release_stock(connection: &mut Connection, orders: &[Uuid], end_as: State) -> sqlx::Result<()> {
     if orders.is_empty() {
         return Ok(());
     }

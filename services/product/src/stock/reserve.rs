@@ -1,4 +1,4 @@
-//! Setting stock aside.
+//! Reserving stock.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -15,8 +15,8 @@ struct Known {
     lines: HashMap<Uuid, LineRow>,
 }
 
-/// Reserves all lines of each order or none; an outcome each, in order. Earlier
-/// ones in the slice have precedence.
+/// Reserves all lines of each order or none; an outcome each, in order. Earlier ones in the slice have
+/// precedence.
 pub async fn reserve(
     connection: &mut Connection,
     reservations: &[Reservation],
@@ -26,11 +26,11 @@ pub async fn reserve(
     let offers = store::offers(connection, &products).await?;
     let mut available: HashMap<Uuid, i32> = offers.values().map(|o| (o.id, o.available)).collect();
 
-    // What is sold out without a lock needs none: refusing it costs no write,
-    // and it was true at the moment of the look. Whether the order had a
-    // reservation is asked afterwards, so that one made meanwhile is seen.
-    let first_look: Vec<_> = reservations.iter().map(|r| refusal(r, &offers, &available)).collect();
-    let plausible = reservations.iter().zip(&first_look).filter(|(_, refused)| refused.is_none());
+    // What is sold out by a read without a lock needs no lock: refusing it costs no write, and it was true at
+    // the moment of the read. Whether the order had a reservation is checked afterwards, so that one made
+    // meanwhile is seen.
+    let first_check: Vec<_> = reservations.iter().map(|r| refusal(r, &offers, &available)).collect();
+    let plausible = reservations.iter().zip(&first_check).filter(|(_, refused)| refused.is_none());
     let plausible = distinct(plausible.map(|(r, _)| r.order_id));
     let claimed = if plausible.is_empty() {
         HashMap::new()
@@ -51,7 +51,7 @@ pub async fn reserve(
     let mut outcomes = Vec::with_capacity(reservations.len());
     let mut taken = BTreeMap::<Uuid, Level>::new();
     let mut rows = Vec::new();
-    for (reservation, first_refusal) in reservations.iter().zip(first_look) {
+    for (reservation, first_refusal) in reservations.iter().zip(first_check) {
         let order = reservation.order_id;
         if let Some(known) = known.get(&order) {
             outcomes.push(answer(reservation, known)?);
@@ -66,7 +66,8 @@ pub async fn reserve(
             outcomes.push(refused);
             continue;
         }
-        // Plausible, not claimed and not there either: so old that it may have been deleted after its end.
+        // It passed the first check, and is neither claimed nor there: it is so old that it may have been
+        // deleted after its end.
         let Some(&remaining_ms) = claim else {
             outcomes.push(Outcome::Ended);
             continue;
@@ -110,7 +111,7 @@ fn quantities(lines: &[Line]) -> Vec<(Uuid, u32)> {
     merged
 }
 
-/// Why the reservation can't be made of what is available; `None` when it can.
+/// Why the reservation can't be made from the available stock; `None` when it can.
 fn refusal(
     reservation: &Reservation,
     offers: &HashMap<Uuid, Offer>,
@@ -131,7 +132,7 @@ fn refusal(
     (!short.is_empty()).then_some(Outcome::OutOfStock(short))
 }
 
-/// The lines as they will be kept. Every product has an offer: `refusal` was asked.
+/// The lines as they are stored. Every product has an offer: `refusal` has checked that.
 fn snapshot(reservation: &Reservation, offers: &HashMap<Uuid, Offer>) -> HashMap<Uuid, LineRow> {
     let lines = quantities(&reservation.lines).into_iter().filter_map(|(product_id, quantity)| {
         let offer = offers.get(&product_id)?;
@@ -176,7 +177,7 @@ async fn known(connection: &mut Connection, orders: &[Uuid]) -> sqlx::Result<Has
     Ok(known)
 }
 
-/// The answer to asking for a reservation that exists.
+/// The answer to a request for a reservation that exists.
 fn answer(reservation: &Reservation, known: &Known) -> sqlx::Result<Outcome> {
     if known.ended {
         return Ok(Outcome::Ended);

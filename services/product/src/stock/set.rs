@@ -1,4 +1,4 @@
-//! Stock of many products at once: counted anew, or more or less of it.
+//! Stock of many products at once: a new count, or more or fewer units.
 
 use std::collections::BTreeMap;
 
@@ -12,15 +12,15 @@ use super::store::{self, Level};
 /// What is to be on hand.
 #[derive(Clone, Copy, Debug)]
 pub enum Wanted {
-    /// So many, whatever was thought before; with `seen` only while there are as many as that.
+    /// This many, whatever was there before; with `seen` only while there are as many as that.
     Exactly { units: i32, seen: Option<i32> },
-    /// So many more, or fewer.
+    /// This many more, or fewer.
     Change(i32),
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum SetError {
-    /// What is on hand or reserved is not what it was when this was decided.
+    /// The units on hand or reserved are not what they were when this was decided.
     #[error("the stock has changed meanwhile")]
     Changed,
     #[error(transparent)]

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::ledger::Change;
 use super::{Lives, State};
 
-/// What a product sells as, read without a lock.
+/// An offer of a product, read without a lock.
 #[derive(Clone, Debug)]
 pub struct Offer {
     pub id: Uuid,
@@ -33,9 +33,9 @@ pub async fn offers(connection: &mut Connection, products: &[Uuid]) -> sqlx::Res
     Ok(offers.into_iter().map(|offer| (offer.id, offer)).collect())
 }
 
-/// Makes a reservation for each order that has none, and returns those with
-/// the milliseconds left to them. Waits for a concurrent transaction that makes the same one.
-/// Orders that are older than ended reservations are kept for get none: theirs may have ended.
+/// Makes a reservation for each order that has none, and returns those with the milliseconds left to them.
+/// Waits for a concurrent transaction that makes the same one. Orders that are older than ended reservations
+/// are kept for get none: theirs may have ended.
 pub async fn claim(
     connection: &mut Connection,
     orders: &[Uuid],
@@ -99,18 +99,18 @@ pub async fn lock(connection: &mut Connection, orders: &[Uuid]) -> sqlx::Result<
     .await
 }
 
-/// The orders' reservations, locked; an order without one gets a `released`
-/// one, so that a reserve that comes late finds it ended. Only orders older than `ended_days` get none, as theirs
-/// may have been deleted: these come second.
-pub async fn lock_or_bury(
+/// The orders' reservations, locked. An order without one gets a `released` one, so that a late reserve finds
+/// it ended. Only orders older than `ended_days` get none, as theirs may have been deleted: these come
+/// second.
+pub async fn lock_or_end(
     connection: &mut Connection,
     orders: &[Uuid],
     ended_days: i32,
 ) -> sqlx::Result<(Vec<Held>, Vec<Uuid>)> {
-    // DO UPDATE locks the row even where its WHERE turns the update down, so
-    // rows are inserted or locked in one sorted pass, and only those inserted are returned:
+    // DO UPDATE locks the row even where its WHERE refuses the update. So rows are inserted or locked in one
+    // sorted pass, and only those inserted are returned:
     // https://www.postgresql.org/docs/current/sql-insert.html#SQL-ON-CONFLICT
-    let buried = sqlx::query!(
+    let ended = sqlx::query!(
         r#"INSERT INTO products.reservations AS r (order_id, state, expires_at)
          SELECT DISTINCT id, 'released', now() FROM UNNEST($1::uuid[]) AS id ORDER BY id
          ON CONFLICT (order_id) DO UPDATE SET state = r.state WHERE false
@@ -119,16 +119,17 @@ pub async fn lock_or_bury(
         orders,
         ended_days,
     );
-    let buried = buried.fetch_all(&mut *connection).await?.into_iter();
-    let forgotten: Vec<Uuid> = buried.filter(|row| row.forgotten).map(|row| row.order_id).collect();
+    let ended = ended.fetch_all(&mut *connection).await?.into_iter();
+    let forgotten: Vec<Uuid> = ended.filter(|row| row.forgotten).map(|row| row.order_id).collect();
     if !forgotten.is_empty() {
         unclaim(connection, &forgotten).await?;
     }
     Ok((find(connection, orders).await?, forgotten))
 }
 
-/// Deletes up to `limit` reservations that ended so many days ago or more, with their lines, and notes up to where.
-/// Returns how many. By the order's id, which tells its time, and so needs no other index.
+/// Deletes up to `limit` reservations that ended so many days ago or more, with their lines, and records up
+/// to where. Returns how many. It goes by the order's id, which contains its time, and so needs no other
+/// index.
 pub async fn forget(connection: &mut Connection, ended_days: i32, limit: i64) -> sqlx::Result<usize> {
     let ended = sqlx::query_scalar!(
         "SELECT order_id FROM products.reservations
@@ -150,8 +151,7 @@ pub async fn forget(connection: &mut Connection, ended_days: i32, limit: i64) ->
     Ok(ended.len())
 }
 
-/// Up to `limit` reservations that ran out, locked; passes over those that
-/// another transaction is working on.
+/// Up to `limit` reservations that ran out, locked; without those that another transaction is working on.
 pub async fn lock_lapsed(connection: &mut Connection, limit: i64) -> sqlx::Result<Vec<Uuid>> {
     sqlx::query_scalar!(
         "SELECT order_id FROM products.reservations

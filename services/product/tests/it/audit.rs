@@ -129,9 +129,13 @@ async fn each_operation_for_staff_that_changes_something_is_recorded() {
             let (action, object) = worker.does(operation["operationId"].as_str().unwrap()).await;
             let entries = audit(&shop, &format!("?actor={}", worker.id)).await;
             assert_eq!(entries.len(), 1, "{method} {path}: {entries:?}");
-            let told = &entries[0];
-            assert_eq!((&told["action"], &told["object"]["id"]), (&json!(action), &json!(object)), "{path}");
-            assert_eq!((&told["role"], told["request_id"].is_string()), (&json!("staff"), true), "{path}");
+            let entry = &entries[0];
+            assert_eq!(
+                (&entry["action"], &entry["object"]["id"]),
+                (&json!(action), &json!(object)),
+                "{path}"
+            );
+            assert_eq!((&entry["role"], entry["request_id"].is_string()), (&json!("staff"), true), "{path}");
             walked += 1;
         }
     }

@@ -1,4 +1,4 @@
-//! What the service hears of others, and what it tells them.
+//! Events from other services, and events for them.
 
 use crate::common::{cancel, id, refund, shop_with_broker};
 use lapin::options::BasicGetOptions;
@@ -11,7 +11,7 @@ use sqlx::Row;
 use uuid::Uuid;
 
 #[tokio::test]
-async fn a_cancelled_sale_is_restocked_once_however_often_it_is_told() {
+async fn a_cancelled_sale_is_restocked_once_however_often_its_event_comes() {
     let shop = shop_with_broker().await;
     let lamp = shop.stocked(5).await;
     let order = Uuid::now_v7();
@@ -105,9 +105,9 @@ async fn a_change_of_a_product_reaches_the_subscribers() {
         seen.push(body.product.unwrap());
     }
     seen.sort_by_key(|product| product.version);
-    let told = seen.iter().map(|p| (p.version, p.name.as_str(), p.available, p.archived));
+    let announced = seen.iter().map(|p| (p.version, p.name.as_str(), p.available, p.archived));
     assert_eq!(
-        told.collect::<Vec<_>>(),
+        announced.collect::<Vec<_>>(),
         [
             (1, "Storm Lantern", 3, false),
             (2, "Lantern", 3, false),

@@ -199,7 +199,7 @@ async fn a_database_that_is_busy_shows_as_unavailable_and_the_call_may_be_repeat
 }
 
 #[tokio::test]
-async fn a_caller_who_gives_up_does_not_cut_the_work_short() {
+async fn a_caller_whose_time_is_up_does_not_cut_the_work_short() {
     let shop = shop().await;
     let lamp = shop.stocked(5).await;
     let mut busy = testing::begin(&shop.pool).await;
@@ -207,8 +207,8 @@ async fn a_caller_who_gives_up_does_not_cut_the_work_short() {
     let reservations = vec![reservation(Uuid::now_v7(), &[(&lamp, 1)])];
     let mut call = shop.call(wire::ReserveRequest { reservations });
     call.set_timeout(Duration::from_millis(200));
-    let given_up = shop.grpc.clone().reserve(call).await.unwrap_err();
-    assert!(matches!(given_up.code(), Code::Cancelled | Code::DeadlineExceeded), "{given_up:?}");
+    let cancelled = shop.grpc.clone().reserve(call).await.unwrap_err();
+    assert!(matches!(cancelled.code(), Code::Cancelled | Code::DeadlineExceeded), "{cancelled:?}");
     busy.rollback().await.unwrap();
     testing::eventually("it is done all the same", async || {
         (shop.stock(&lamp).await == (5, 1)).then_some(())
@@ -217,7 +217,7 @@ async fn a_caller_who_gives_up_does_not_cut_the_work_short() {
 }
 
 #[tokio::test]
-async fn what_a_caller_gave_up_before_it_was_begun_is_not_done() {
+async fn a_call_that_was_cancelled_before_it_was_begun_is_not_done() {
     let shop = shop().await;
     let lamp = shop.stocked(5).await;
     let mut busy = testing::begin(&shop.pool).await;

@@ -106,7 +106,7 @@ async fn only_staff_change_the_catalogue() {
         (Method::POST, &ledger),
         (Method::GET, &ledger),
     ] {
-        // Nothing else is looked at before: neither body nor If-Match is there.
+        // Nothing else is checked before: there is neither a body nor If-Match.
         let (status, problem) = answer(shop.anyone(method.clone(), path).send().await.unwrap()).await;
         assert_eq!((status, &problem["code"]), (401, &json!("missing_token")), "{method} {path}");
         let customer = shop.as_role(Role::Customer, method.clone(), path).send().await.unwrap();
@@ -117,7 +117,7 @@ async fn only_staff_change_the_catalogue() {
 }
 
 #[tokio::test]
-async fn admins_may_what_staff_may_and_anybody_may_look() {
+async fn admins_may_what_staff_may_and_anybody_may_read() {
     let shop = shop().await;
     let path = format!("/products/{}", shop.stocked(1).await);
     let ledger = format!("{path}/stock-adjustments");
@@ -465,7 +465,7 @@ async fn categories_count_what_is_below_them() {
 }
 
 #[tokio::test]
-async fn the_ledger_tells_where_the_stock_went() {
+async fn the_ledger_shows_where_the_stock_went() {
     let shop = shop().await;
     let product = shop.stocked(10).await;
     let path = format!("/products/{product}/stock-adjustments");
@@ -529,7 +529,7 @@ async fn the_running_service_serves_its_part_of_the_document() {
 }
 
 #[tokio::test]
-async fn a_name_that_is_being_given_twice_is_told_to_come_again() {
+async fn a_name_that_is_being_used_twice_is_refused_for_now() {
     let shop = shop().await;
     // Whatever a product is called, its slug is taken by another transaction meanwhile.
     shop.product(json!({"name": "Taken"})).await;

@@ -273,7 +273,7 @@ async fn an_image_belongs_to_one_product_and_goes_with_it() {
 }
 
 #[tokio::test]
-async fn only_staff_upload_and_anyone_looks() {
+async fn only_staff_upload_and_anyone_reads() {
     let shop = shop().await;
     let path = format!("/products/{}/images/0", shop.stocked(1).await);
     for method in [Method::PUT, Method::DELETE] {

@@ -165,7 +165,7 @@ async fn no_line_of_a_text_is_a_product_whatever_is_wrong_with_its_record() {
         assert_eq!(codes(&report), wanted, "{file}");
         assert_eq!(counts(&report)[0], 1 + u64::from(code.is_none()), "{file}");
     }
-    // Nothing tells where this text ends.
+    // Nothing shows where this text ends.
     let file = format!("{HEADER}\nA,Gloves,\"{text},19.90,EUR,t-sea\n");
     let (_, report) = shop.import(CSV, file).await;
     assert_eq!((codes(&report), counts(&report)), (vec![(2, "malformed_csv")], [0, 0, 0, 1]));
@@ -306,7 +306,7 @@ async fn another_platforms_file_is_read_as_it_is() {
 }
 
 #[tokio::test]
-async fn a_rehearsal_says_what_would_come_of_a_file_and_changes_nothing() {
+async fn a_dry_run_says_what_would_come_of_a_file_and_changes_nothing() {
     let shop = shop().await;
     shop.import_lines(&[line("A", json!({"stock": 1}))]).await;
     let (before, events) = (shop.by_sku().await, shop.events().await);

@@ -1,4 +1,4 @@
-//! Imports: what a file makes of the catalogue, and what a bad one does not.
+//! Imports: what a file changes in the catalogue, and what a bad one does not.
 
 #![allow(clippy::unwrap_used, reason = "clippy knows a test by #[test], which helpers don't carry")]
 
@@ -125,7 +125,7 @@ async fn lines_make_products_and_the_same_lines_again_change_nothing() {
 }
 
 #[tokio::test]
-async fn a_bad_line_is_told_and_the_good_ones_stay() {
+async fn a_bad_line_is_reported_and_the_good_ones_stay() {
     let shop = shop().await;
     shop.product(json!({"sku": "HELD"})).await;
     let gone = shop.product(json!({"sku": "GONE"})).await;
@@ -426,18 +426,18 @@ async fn what_is_no_file_of_products_is_refused_whole() {
 }
 
 #[tokio::test]
-async fn only_the_first_thousand_errors_are_told_and_all_counted() {
+async fn only_the_first_thousand_errors_are_listed_and_all_counted() {
     let shop = shop().await;
     let mut body = "x\n".repeat(2345);
     body.push_str(&line("GOOD", json!({})).to_string());
     let (_, report) = shop.import(NDJSON, body).await;
     assert_eq!(counts(&report), [1, 0, 0, 2345]);
-    let told: Vec<u64> = codes(&report).into_iter().map(|(line, _)| line).collect();
-    assert_eq!(told, (1..=1000).collect::<Vec<_>>());
+    let listed: Vec<u64> = codes(&report).into_iter().map(|(line, _)| line).collect();
+    assert_eq!(listed, (1..=1000).collect::<Vec<_>>());
 }
 
 #[tokio::test]
-async fn what_is_told_of_a_line_is_short_however_long_its_cells() {
+async fn the_error_of_a_line_is_short_however_long_its_cells() {
     let shop = shop().await;
     let long = "€".repeat(20_000);
     let money = |currency: &str| json!({"price": {"amount": 1, "currency": currency}});
@@ -464,9 +464,9 @@ async fn what_is_told_of_a_line_is_short_however_long_its_cells() {
         csv.push('\n');
         csv.push_str(&cells.join(","));
     }
-    let (status, told) = shop.import(CSV, csv).await;
-    assert_eq!((status, counts(&told)[3]), (200, 9), "{:?}", codes(&told));
-    for error in report["errors"].as_array().unwrap().iter().chain(told["errors"].as_array().unwrap()) {
+    let (status, answer) = shop.import(CSV, csv).await;
+    assert_eq!((status, counts(&answer)[3]), (200, 9), "{:?}", codes(&answer));
+    for error in report["errors"].as_array().unwrap().iter().chain(answer["errors"].as_array().unwrap()) {
         assert!(error["detail"].as_str().unwrap().chars().count() <= 3 * 402 + 2, "{error}");
     }
     assert_eq!(shop.count().await, 0);
@@ -480,7 +480,7 @@ async fn a_file_cut_short_keeps_whole_batches_and_no_half_line() {
     let stream = shop.begin(CSV, &format!("{header}{rows}HALF,n,d,1,EUR,t-sea,1"), 2).await;
     testing::eventually("the first batch is in", async || (shop.count().await == 500).then_some(())).await;
     drop(stream);
-    // The turn that the import had is free again once it has given up.
+    // The import's turn is free again once it has failed.
     testing::eventually("the import has ended", async || {
         let held = shop.begin(NDJSON, "", 1).await;
         let free = shop.import(NDJSON, "").await.0 == 200;
@@ -516,7 +516,7 @@ async fn a_commit_that_was_refused_is_tried_again() {
 }
 
 #[tokio::test]
-async fn a_commit_without_an_answer_is_not_tried_again_and_what_was_done_is_told() {
+async fn a_commit_without_an_answer_is_not_tried_again_and_what_was_done_is_reported() {
     let shop = shop().await;
     let lost = "PERFORM nextval('products.tries'), pg_terminate_backend(pg_backend_pid());";
     at_commit_of(&shop, "LOST", lost).await;
@@ -588,7 +588,7 @@ async fn imports_of_the_same_products_at_once_do_not_wait_in_a_circle() {
 }
 
 #[tokio::test]
-async fn imports_beyond_the_limit_are_told_to_come_again() {
+async fn imports_beyond_the_limit_are_refused_for_now() {
     let shop = shop().await;
     let held = [shop.begin(NDJSON, "", 1).await, shop.begin(NDJSON, "", 1).await];
     testing::eventually("both turns are taken", async || {
@@ -616,15 +616,15 @@ async fn an_import_with_an_id_says_how_far_it_is_while_its_file_comes() {
     let rest = format!("x\n{}\n", line("LAST", json!({})));
     assert_eq!(shop.progress(id).await.0, 404);
     let mut stream = shop.begin_with(&format!("?id={id}"), NDJSON, &first, rest.len()).await;
-    let running = testing::eventually("the first batch is told", async || {
+    let running = testing::eventually("the first batch is reported", async || {
         let (status, progress) = shop.progress(id).await;
         (status == 200 && progress["lines"] == 500).then_some(progress)
     })
     .await;
     assert_eq!((&running["id"], &running["status"]), (&json!(id), &json!("running")), "{running}");
     assert_eq!((counts(&running), &running["bytes"]), ([500, 0, 0, 0], &json!(first.len())));
-    // It is told each second that the import is still there, also when nothing comes.
-    testing::eventually("it is heard of again", async || {
+    // Once a second the import reports that it is alive, also when nothing comes.
+    testing::eventually("it reports again", async || {
         let (_, later) = shop.progress(id).await;
         (later["updated_at"] != running["updated_at"]).then_some(())
     })
@@ -655,7 +655,7 @@ async fn answer_of(request: reqwest::RequestBuilder) -> (u16, Value) {
 }
 
 #[tokio::test]
-async fn an_import_that_ended_early_or_died_is_told_apart_from_one_that_runs() {
+async fn an_import_that_ended_early_or_died_is_distinguished_from_one_that_runs() {
     let shop = shop().await;
     let id = Uuid::now_v7();
     let stream = shop.begin_with(&format!("?id={id}"), NDJSON, &a_batch(), 2).await;

@@ -1,4 +1,4 @@
-//! Several at once: one wins, and the others are told so.
+//! Several requests at once: one wins, and the others are refused.
 
 #![allow(clippy::unwrap_used, reason = "clippy knows a test by #[test], which helpers don't carry")]
 
@@ -210,7 +210,7 @@ impl Dice {
 
 /// Any deadlock shows as a call that failed; any lost or doubled unit in the books.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn under_a_hail_of_all_operations_no_call_fails_and_the_books_balance() {
+async fn under_all_operations_at_once_no_call_fails_and_the_books_balance() {
     let seed = u64::from(std::process::id());
     println!("seed {seed}");
     let shop = Arc::new(shop_with_broker().await);

@@ -117,7 +117,7 @@ fn path(product: &str, place: u64) -> String {
     format!("/products/{product}/images/{place}")
 }
 
-/// Tells what became of it: stored, or not and to come again.
+/// Returns the outcome: stored, or refused for now.
 async fn put(shop: &Shop, path: &str, image: Vec<u8>) -> bool {
     let request =
         shop.staff(Method::PUT, path).timeout(BOUND).header("content-type", "image/png").body(image);
@@ -200,8 +200,8 @@ async fn images_outlive_an_s3_server_that_dies_hangs_and_is_away() {
     let back = async || put(&shop, &path(&other, 0), image(7)).await.then_some(());
     testing::within(Duration::from_secs(90), "uploads to work again", back).await;
     seaweed.signal("-STOP");
-    let (upload, look) = (path(&other, 1), path(&kept, 0));
-    let (stored, seen) = tokio::join!(put(&shop, &upload, image(8)), get(&shop, &look));
+    let (upload, kept_image) = (path(&other, 1), path(&kept, 0));
+    let (stored, seen) = tokio::join!(put(&shop, &upload, image(8)), get(&shop, &kept_image));
     seaweed.signal("-CONT");
     assert!(!stored && seen.is_none(), "an answer from a server that hangs");
 

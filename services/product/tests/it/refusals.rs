@@ -1,4 +1,4 @@
-//! What each operation refuses: whom, what, with which code, and before it looks at anything else.
+//! What each operation refuses: callers and requests, with which code, and in which order it checks.
 
 #![allow(clippy::unwrap_used, reason = "clippy knows a test by #[test], which helpers don't carry")]
 
@@ -68,7 +68,7 @@ async fn products(shop: &Shop) -> Value {
 }
 
 #[tokio::test]
-async fn who_may_not_is_told_before_anything_else() {
+async fn access_is_checked_before_anything_else() {
     let shop = shop().await;
     let product = shop.stocked(1).await;
     let before = products(&shop).await;
@@ -82,7 +82,7 @@ async fn who_may_not_is_told_before_anything_else() {
     operations.extend(for_staff("nonsense"));
     for (method, path) in operations {
         let of = format!("{method} {path}");
-        // Neither a body, nor If-Match, nor such a product is needed to be turned away.
+        // A refusal needs neither a body, nor If-Match, nor such a product.
         let anyone = shop.anyone(method.clone(), &path).body("{");
         let got = send(anyone).await;
         assert_problem(&got, 401, "missing_token", &of);
@@ -97,7 +97,7 @@ async fn who_may_not_is_told_before_anything_else() {
 }
 
 #[tokio::test]
-async fn what_is_for_anyone_does_not_look_at_a_token() {
+async fn public_operations_ignore_a_token() {
     let shop = shop().await;
     let product = shop.stocked(1).await;
     let image = format!("/products/{product}/images/0");
@@ -110,7 +110,7 @@ async fn what_is_for_anyone_does_not_look_at_a_token() {
 }
 
 #[tokio::test]
-async fn a_product_that_is_not_there_is_told_before_a_look_at_the_body() {
+async fn a_missing_product_is_reported_before_the_body_is_checked() {
     let shop = shop().await;
     let archived = shop.product(json!({"name": "Gone Lamp", "stock": 2})).await;
     let path = format!("/products/{}", id(&archived));
@@ -139,7 +139,7 @@ async fn a_body_that_no_operation_takes_is_refused_by_each_and_changes_nothing()
     let before = products(&shop).await;
     for (method, path) in [
         (Method::POST, "/products".to_owned()),
-        // Without If-Match: what is wrong with the body is told first.
+        // Without If-Match: the errors of the body come first.
         (Method::PATCH, path.clone()),
         (Method::POST, format!("{path}/stock-adjustments")),
     ] {
@@ -233,8 +233,8 @@ async fn every_limit_of_a_product_is_kept_by_both_post_and_patch() {
     assert_eq!(errors(&got.2), [("/price/currency", "missing_field")]);
     let all = json!({"sku": " ", "name": " ", "price": {"amount": -1, "currency": "EUR"}, "stock": -1});
     let got = send(shop.staff(Method::POST, "/products").json(&with(all))).await;
-    let told: Vec<&str> = errors(&got.2).into_iter().map(|(pointer, _)| pointer).collect();
-    assert_eq!(told, ["/sku", "/name", "/price/amount", "/stock"]);
+    let pointers: Vec<&str> = errors(&got.2).into_iter().map(|(pointer, _)| pointer).collect();
+    assert_eq!(pointers, ["/sku", "/name", "/price/amount", "/stock"]);
     assert_eq!(shop.get(&path).await.1, product);
     assert_eq!(products(&shop).await.as_array().unwrap().len(), 2);
     shop.assert_books_balance().await;
@@ -366,8 +366,8 @@ async fn a_page_has_twenty_items_unless_it_is_asked_for_others() {
         assert_eq!(errors(&got.2)[0].0, pointer, "{query}");
     }
     let got = send(shop.anyone(Method::GET, "/products?sort=x&in_stock=y&min_price=z&limit=1")).await;
-    let told: Vec<&str> = errors(&got.2).into_iter().map(|(pointer, _)| pointer).collect();
-    assert_eq!(told, ["/sort", "/min_price", "/in_stock"]);
+    let pointers: Vec<&str> = errors(&got.2).into_iter().map(|(pointer, _)| pointer).collect();
+    assert_eq!(pointers, ["/sort", "/min_price", "/in_stock"]);
 }
 
 #[tokio::test]
@@ -464,7 +464,7 @@ async fn an_adjustment_has_its_limits_and_a_refused_one_leaves_no_entry() {
 }
 
 #[tokio::test]
-async fn a_method_that_an_address_does_not_have_is_told_with_those_it_has() {
+async fn a_method_that_a_path_does_not_have_is_refused_with_those_it_has() {
     let shop = shop().await;
     let product = shop.stocked(1).await;
     let below = |path: &str| format!("/products/{product}{path}");

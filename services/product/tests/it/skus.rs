@@ -73,7 +73,7 @@ async fn two_spellings_of_a_sku_are_one_product() {
     shop.assert_books_balance().await;
 }
 
-/// SKUs that case told apart, as an older version took them, and the migration that finds them.
+/// SKUs that differ by case alone, as an older version took them, and the migration that finds them.
 async fn collide(shop: &Shop, skus: &[&str]) -> Vec<Value> {
     let before = "DROP INDEX products.products_sku_key; DROP TABLE products.sku_collisions;
                   ALTER TABLE products.products DROP COLUMN sku_key;
@@ -93,7 +93,7 @@ async fn collide(shop: &Shop, skus: &[&str]) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn skus_that_only_case_told_apart_stay_apart_and_are_listed() {
+async fn skus_that_differ_by_case_alone_stay_so_and_are_listed() {
     let shop = shop().await;
     let products = collide(&shop, &["a-1", "A-1", "B-1", "b-1", "C-1"]).await;
     let listed: Vec<(Uuid, String, Uuid)> = sqlx::query_as(

@@ -1,7 +1,7 @@
-//! An import that can be asked about: what it has done is noted once a second.
+//! The progress of an import, for clients that ask: it is written once a second.
 //!
-//! The answer to POST cannot tell it. Once an answer has begun, nginx does not wait for room to send more of the request:
-//! an import that is slower than its client would never get the rest of the file.
+//! The answer to POST cannot show it. Once an answer has begun, nginx does not wait until it can send more of
+//! the request: an import that is slower than its client would never get the rest of the file.
 
 use std::time::Duration;
 
@@ -37,38 +37,38 @@ impl Followed {
             let _guard = ended.clone().drop_guard();
             work.await
         };
-        let (outcome, ()) = tokio::join!(working, self.note_until(&ended));
-        self.note_end(if outcome.is_ok() { Status::Done } else { Status::Failed }).await;
+        let (outcome, ()) = tokio::join!(working, self.record_until(&ended));
+        self.record_end(if outcome.is_ok() { Status::Done } else { Status::Failed }).await;
         outcome
     }
 
-    async fn note_until(&self, ended: &CancellationToken) {
+    async fn record_until(&self, ended: &CancellationToken) {
         while ended.run_until_cancelled(sleep(EVERY)).await.is_some() {
-            self.note(Status::Running).await;
+            self.record(Status::Running).await;
         }
     }
 
-    /// An import does not fail because its progress cannot be noted.
-    async fn note(&self, status: Status) {
-        if let Err(error) = self.try_note(status).await {
+    /// An import does not fail because its progress can't be written.
+    async fn record(&self, status: Status) {
+        if let Err(error) = self.try_record(status).await {
             tracing::warn!(%error, "import.progress_not_noted");
         }
     }
 
-    /// Tried again: without it the import is taken for lost.
-    async fn note_end(&self, status: Status) {
+    /// Tried again: without it the import counts as lost.
+    async fn record_end(&self, status: Status) {
         for pause in [1, 2, 4] {
-            match self.try_note(status).await {
+            match self.try_record(status).await {
                 Ok(()) => return,
                 Err(error) => tracing::warn!(%error, "import.progress_not_noted"),
             }
             sleep(Duration::from_secs(pause)).await;
         }
-        self.note(status).await;
+        self.record(status).await;
     }
 
-    async fn try_note(&self, status: Status) -> sqlx::Result<()> {
+    async fn try_record(&self, status: Status) -> sqlx::Result<()> {
         let counts = *self.counts.borrow();
-        progress::store::note(&mut *self.pool.acquire().await?, self.id, self.run, status, counts).await
+        progress::store::record(&mut *self.pool.acquire().await?, self.id, self.run, status, counts).await
     }
 }

@@ -25,9 +25,9 @@ pub const LIMITS: Limits =
 pub struct Limits {
     /// Longest file: the edge's limit for this address.
     pub bytes: u64,
-    /// Until a body that has stopped coming is given up.
+    /// A body that has stopped coming fails after this.
     pub stalled: Duration,
-    /// Until a body that comes too slowly is given up.
+    /// A body that comes too slowly fails after this.
     pub whole: Duration,
 }
 
@@ -60,8 +60,8 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Reads to the body's end. When that does not come, the lines since the
-    /// last full batch are dropped, and the last line, which may be half a one.
+    /// Reads to the body's end. If that does not come, the lines since the last full batch are dropped, and
+    /// the last line, which may be incomplete.
     pub async fn run(mut self, mut file: File) -> Result<(), Problem> {
         let mut batch = Batch::default();
         let (mut length, deadline) = (0, Instant::now() + self.limits.whole);
@@ -110,7 +110,7 @@ impl Reader {
         (batch.unit, batch.names, batch.platform) = (file.unit(), file.names(), file.platform());
         batch.header = file.header();
         batch.last = file.done(batch.last);
-        // The writer ends early with a problem of its own, which is told instead.
+        // The writer ends early with a problem of its own, which is returned instead.
         self.batches.send(std::mem::take(batch)).await.map_err(|_| Problem::internal())
     }
 }
@@ -147,7 +147,7 @@ mod tests {
     use super::*;
     use crate::product::import::{Encoding, Kind, Options};
 
-    /// What comes of a body of these chunks, so far apart; `more` follow that never come.
+    /// The outcome for a body of these chunks, with these pauses; `more` follow that never come.
     async fn read(limits: Limits, chunks: &[&'static str], apart: Duration, more: bool) -> Problem {
         let body = stream::iter(chunks.to_vec()).then(move |chunk| async move {
             tokio::time::sleep(apart).await;
@@ -164,19 +164,19 @@ mod tests {
         let (stop, counts) = (CancellationToken::new(), watch::Sender::default());
         let reader = Reader { body, limits, stop, batches, keep: false, counts };
         let problem =
-            reader.run(File::new(Kind::Json, Encoding::Utf8)).await.expect_err("the body is given up");
+            reader.run(File::new(Kind::Json, Encoding::Utf8)).await.expect_err("the body is refused");
         assert!(queue.recv().await.is_none(), "nothing of it is kept");
         problem
     }
 
     #[tokio::test]
-    async fn a_body_that_stops_crawls_or_does_not_end_is_given_up() {
+    async fn a_body_that_stops_crawls_or_does_not_end_is_refused() {
         let (soon, late) = (Duration::from_millis(30), Duration::from_secs(600));
         let limits = |bytes, stalled, whole| Limits { bytes, stalled, whole };
         let said = |problem: &Problem| (problem.status.as_u16(), problem.code.clone());
         let stopped = read(limits(100, soon, late), &["{}\n", "{"], Duration::ZERO, true).await;
         assert_eq!(said(&stopped), (408, "request_timeout".to_owned()));
-        // Each chunk is in time, and all of them together are not.
+        // Each chunk comes in time, but all of them together do not.
         let crawling = read(limits(100, late, soon), &["\n"; 90], soon / 5, false).await;
         assert_eq!(said(&crawling), (408, "request_timeout".to_owned()));
         let endless = read(limits(100, late, late), &["0123456789\n"; 10], Duration::ZERO, true).await;

@@ -17,7 +17,8 @@ const LONGEST: usize = 2 * 1024 * 1024;
 pub struct Rejected(String);
 
 impl Rejected {
-    /// A line that is too long, no text, or has a quote in the wrong place is not among them: where it ends is not known.
+    /// A line that is too long, no text, or has a quote in the wrong place is left out: nobody knows where it
+    /// ends.
     pub fn add(&mut self, error: &LineError, raw: &HashMap<u64, Bytes>, header: Option<&(Bytes, char)>) {
         let text = |bytes: &Bytes| std::str::from_utf8(bytes).ok().map(str::to_owned);
         let line = raw.get(&error.line).and_then(text).filter(|line| !line.is_empty());

@@ -11,18 +11,18 @@ use uuid::Uuid;
 use super::reader::Batch;
 use super::{App, MAX_ERRORS, Report};
 use crate::product::import::progress::Counts;
-use crate::product::import::{self, Applied, ApplyError, Line, Rehearsal, Sender};
+use crate::product::import::{self, Applied, ApplyError, DryRun, Line, Sender};
 
 const TRIES: u32 = 5;
 
-/// What is recorded of an import: one row, with the first batch that changes something.
-pub struct Noted {
+/// The audit record of an import: one row, with the first batch that changes something.
+pub struct Recorded {
     by: User,
     import: Uuid,
     done: bool,
 }
 
-impl Noted {
+impl Recorded {
     /// `import` is the id that the sender gave it, if they did.
     pub fn new(by: User, import: Option<Uuid>) -> Self {
         Self { by, import: import.unwrap_or_else(Uuid::now_v7), done: false }
@@ -35,15 +35,15 @@ pub async fn write(
     mut queue: mpsc::Receiver<Batch>,
     report: &mut Report,
     counts: &watch::Sender<Counts>,
-    mut noted: Noted,
+    mut recorded: Recorded,
 ) -> Result<(), Problem> {
-    let mut rehearsal = Rehearsal::default();
+    let mut seen = DryRun::default();
     while let Some(mut batch) = queue.recv().await {
         let applied = if report.dry_run {
             let mut transaction = service::db::begin(&app.pool).await?;
-            import::rehearse(&mut transaction, &batch.lines, sender, &mut rehearsal).await.map_err(told)?
+            import::dry_run(&mut transaction, &batch.lines, sender, &mut seen).await.map_err(problem)?
         } else {
-            write_batch(app, sender, &batch.lines, &mut noted).await?
+            write_batch(app, sender, &batch.lines, &mut recorded).await?
         };
         report.created += applied.created;
         report.updated += applied.updated;
@@ -53,42 +53,41 @@ pub async fn write(
         batch.errors.extend(applied.errors);
         batch.errors.sort_by_key(|error| error.line);
         report.failed += batch.errors.len() as u64;
-        let room = MAX_ERRORS - report.errors.len();
-        let told: Vec<_> = batch.errors.into_iter().take(room).collect();
+        let left = MAX_ERRORS - report.errors.len();
+        let listed: Vec<_> = batch.errors.into_iter().take(left).collect();
         if let Some(rejected) = &mut report.rejected {
-            told.iter().for_each(|error| rejected.add(error, &batch.raw, batch.header.as_ref()));
+            listed.iter().for_each(|error| rejected.add(error, &batch.raw, batch.header.as_ref()));
         }
-        report.errors.extend(told.into_iter().map(|error| error.named(batch.names.as_deref())));
+        report.errors.extend(listed.into_iter().map(|error| error.named(batch.names.as_deref())));
         report.last_line = report.last_line.max(batch.last);
         counts.send_modify(|counts| *counts = report.counts(counts.bytes));
     }
     Ok(())
 }
 
-/// Tries again what somebody else came in between of, or what failed for
-/// reasons that pass.
+/// Tries again what another transaction has overtaken, or what failed for a transient reason.
 async fn write_batch(
     app: &App,
     sender: Sender<'_>,
     lines: &[Line],
-    noted: &mut Noted,
+    recorded: &mut Recorded,
 ) -> Result<Applied, Problem> {
     let mut tries = 0;
     loop {
         tries += 1;
-        match try_batch(app, sender, lines, noted).await {
+        match try_batch(app, sender, lines, recorded).await {
             Ok(applied) => return Ok(applied),
             Err(ApplyError::Raced) if tries < TRIES => {}
             Err(ApplyError::Database(error)) if tries < TRIES && service::db::is_transient(&error) => {
                 tracing::warn!(%error, "import.batch_failed");
                 tokio::time::sleep(Duration::from_millis(100) * tries).await;
             }
-            Err(error) => return Err(told(error)),
+            Err(error) => return Err(problem(error)),
         }
     }
 }
 
-fn told(error: ApplyError) -> Problem {
+fn problem(error: ApplyError) -> Problem {
     match error {
         ApplyError::Raced => Problem::unavailable("The products are being changed."),
         ApplyError::Database(error) => error.into(),
@@ -104,20 +103,20 @@ async fn try_batch(
     app: &App,
     sender: Sender<'_>,
     lines: &[Line],
-    noted: &mut Noted,
+    recorded: &mut Recorded,
 ) -> Result<Applied, ApplyError> {
     if lines.is_empty() {
         return Ok(Applied::default());
     }
     let mut transaction = service::db::begin(&app.pool).await?;
     let applied = import::apply(&mut transaction, lines, sender).await?;
-    let note = applied.changed > 0 && !noted.done;
-    if note {
-        let entry = Entry::new(noted.by, "products.imported", "import", noted.import);
+    let first_change = applied.changed > 0 && !recorded.done;
+    if first_change {
+        let entry = Entry::new(recorded.by, "products.imported", "import", recorded.import);
         audit::record(&mut transaction, entry).await?;
     }
     transaction.commit().await.map_err(ApplyError::at_commit)?;
-    noted.done |= note;
+    recorded.done |= first_change;
     if applied.changed > 0 {
         app.outbox.wake();
     }

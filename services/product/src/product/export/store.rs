@@ -8,7 +8,8 @@ use uuid::Uuid;
 
 use super::Row;
 
-/// The next products of the shop behind this one, by id: a hundred, as one may have 100 KB, or fewer at the end.
+/// The next products of the shop after this one, by id: a hundred, as one may have 100 KB, or fewer at the
+/// end.
 pub async fn page(connection: &mut Connection, after: Uuid) -> sqlx::Result<Vec<Row>> {
     // Stock is looked up for each row: a join may read all of it.
     let rows = sqlx::query!(

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::store::{self, Changes, Found};
 use super::{
-    Applied, ApplyError, Line, LineError, MOST_CATEGORIES, MOST_REHEARSED, Rehearsal, Sender, Units,
+    Applied, ApplyError, DryRun, Line, LineError, MOST_CATEGORIES, MOST_DRY_RUN_PRODUCTS, Sender, Units,
 };
 use crate::category::MOST_LEVELS;
 use crate::image::is_own;
@@ -32,14 +32,14 @@ struct Draft {
     /// Units on hand, for a product that was there: as last seen, and as wanted.
     on_hand: i32,
     stock: i32,
-    /// Whether a line said how many there are; if not, so many came or went.
+    /// Whether a line set how many there are; if not, it added or took some.
     counted: bool,
     /// Whether nobody else may have changed them.
     conditional: bool,
 }
 
 impl Draft {
-    /// What is to be on hand. Orders come and go meanwhile, and what came or went in the file is on top of that.
+    /// The units to be on hand. Orders come and go meanwhile; the changes of the file are on top of that.
     fn wanted(&self) -> Wanted {
         if self.counted || self.conditional {
             Wanted::Exactly { units: self.stock, seen: self.conditional.then_some(self.on_hand) }
@@ -57,7 +57,7 @@ impl Draft {
     }
 }
 
-/// What lines make of the products that there are.
+/// The changes that lines make to existing products.
 pub struct Batch<'a> {
     there: HashMap<String, Found>,
     /// Categories that there are, or will be, with their levels.
@@ -69,14 +69,14 @@ pub struct Batch<'a> {
     drafts: BTreeMap<String, Draft>,
     /// The last entries in the ledgers of products for which lines have a condition.
     versions: HashMap<String, i64>,
-    /// What lines did when they came with the same key before; `None` without one.
+    /// What lines did when they came with the same key before; `None` without a key.
     changes: Option<Changes>,
-    /// To be known when they come again.
-    noted: Vec<(u64, String, Units)>,
+    /// To be remembered for when they come again.
+    stock_changes: Vec<(u64, String, Units)>,
 }
 
 impl<'a> Batch<'a> {
-    /// What there is of the lines' products and categories, the products' rows locked.
+    /// The lines' existing products and categories, the products' rows locked.
     pub async fn find(
         connection: &mut Connection,
         lines: &[Line],
@@ -101,8 +101,8 @@ impl<'a> Batch<'a> {
             }
             _ => None,
         };
-        let (made, drafts, noted) = (Vec::new(), BTreeMap::new(), Vec::new());
-        Ok(Self { there, known, redirects, made, drafts, versions, changes, noted })
+        let (made, drafts, stock_changes) = (Vec::new(), BTreeMap::new(), Vec::new());
+        Ok(Self { there, known, redirects, made, drafts, versions, changes, stock_changes })
     }
 
     /// Adds the lines, and counts what comes of them.
@@ -122,24 +122,25 @@ impl<'a> Batch<'a> {
         applied
     }
 
-    /// Takes what batches before it would have made for there.
-    pub fn follow(&mut self, lines: &[Line], before: &Rehearsal) {
+    /// Treats as existing what the batches before it would have made.
+    pub fn follow(&mut self, lines: &[Line], before: &DryRun) {
         let named = lines.iter().flat_map(Line::categories);
         let made = named.filter_map(|slug| Some((slug.clone(), *before.categories.get(slug)?)));
         self.known.extend(made);
     }
 
-    /// Adds what this batch would make; returns how many of the products those before it would have made already.
-    pub fn lead(self, before: &mut Rehearsal) -> u64 {
+    /// Adds what this batch would make; returns how many of the products the batches before it would have
+    /// made already.
+    pub fn lead(self, before: &mut DryRun) -> u64 {
         let made = self.made.iter().filter_map(|made| self.known.get_key_value(made.slug));
-        let room = MOST_CATEGORIES.saturating_sub(before.categories.len());
-        before.categories.extend(made.take(room).map(|(slug, level)| (slug.clone(), *level)));
+        let left = MOST_CATEGORIES.saturating_sub(before.categories.len());
+        before.categories.extend(made.take(left).map(|(slug, level)| (slug.clone(), *level)));
         let mut again = 0;
         for draft in self.drafts.values().filter(|draft| draft.created) {
             let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(&draft.key);
             if before.created.contains(&hash) {
                 again += 1;
-            } else if before.created.len() < MOST_REHEARSED {
+            } else if before.created.len() < MOST_DRY_RUN_PRODUCTS {
                 before.created.insert(hash);
             }
         }
@@ -191,12 +192,13 @@ impl<'a> Batch<'a> {
         let counted = match before {
             None => Counted::Created,
             Some((held, units)) => {
-                // However the line spells it.
+                // In any spelling of the line.
                 form.sku.clone_from(&held.sku);
                 if !line.attributes {
                     form.attributes.clone_from(&held.attributes);
                 }
-                // Uploaded ones stay, and go where the line names them; they are changed where they were uploaded.
+                // Uploaded images stay, and move to where the line names them; they are changed by uploads
+                // only.
                 let stays =
                     |image: &&String| !line.images || (is_own(image) && !form.images.contains(*image));
                 let kept: Vec<String> = held.images.iter().filter(stays).cloned().collect();
@@ -229,12 +231,12 @@ impl<'a> Batch<'a> {
         draft.conditional |= line.if_version.is_some() && !done;
         (draft.form, draft.stock) = (form, stock);
         if let (Some(units), Some(_)) = (change, &self.changes) {
-            self.noted.push((line.place, line.key.clone(), units));
+            self.stock_changes.push((line.place, line.key.clone(), units));
         }
         Ok(counted)
     }
 
-    /// Whether the line came with the key before, and has done to stock what it says.
+    /// Whether the line came with the key before, and its change of stock is done.
     fn is_done(&self, line: &Line) -> Result<bool, LineError> {
         let before = self.changes.as_ref().and_then(|changes| changes.get(&line.place));
         match (line.units, before) {
@@ -269,7 +271,7 @@ impl<'a> Batch<'a> {
             return refuse("/category", "invalid_value", detail);
         }
         let parent = line.more.category_parent.as_deref().map(|parent| self.now(parent).to_owned());
-        // So a tree it stays: a parent is there before its children.
+        // So it stays a tree: a parent exists before its children.
         let above = match parent.as_ref().map(|parent| self.known.get(parent)) {
             None => 0,
             Some(Some(level)) => *level,
@@ -317,7 +319,7 @@ impl<'a> Batch<'a> {
             SetError::Changed => ApplyError::Raced,
         })?;
         if let Some(key) = sender.key {
-            store::note_changes(connection, sender.id, key, &self.noted).await?;
+            store::record_changes(connection, sender.id, key, &self.stock_changes).await?;
         }
 
         let ids: Vec<Uuid> = new.iter().chain(&there).map(|draft| draft.id).collect();

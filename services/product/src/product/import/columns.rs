@@ -81,8 +81,8 @@ impl Column {
         *self != Self::Remark && (self == other || (price(self) && price(other)))
     }
 
-    /// How well the column fits what a pointer (RFC 6901) of an error leads to; 0 for another field.
-    fn told_by(&self, pointer: &str) -> u8 {
+    /// How well the column fits the field that an error's pointer (RFC 6901) leads to; 0 for another field.
+    fn rank_for(&self, pointer: &str) -> u8 {
         let mut segments = pointer.split('/').skip(1);
         let (field, within) = (segments.next().unwrap_or_default(), segments.next());
         let within = within.map(|name| name.replace("~1", "/").replace("~0", "~"));
@@ -109,21 +109,21 @@ impl Names {
 
     /// The name of the column that an error's pointer leads to.
     pub fn of(&self, pointer: &str) -> Option<&str> {
-        let told = self.0.iter().map(|(column, name)| (column.told_by(pointer), name.as_str()));
-        told.filter(|(rank, _)| *rank > 0).max_by_key(|(rank, _)| *rank).map(|(_, name)| name)
+        let ranked = self.0.iter().map(|(column, name)| (column.rank_for(pointer), name.as_str()));
+        ranked.filter(|(rank, _)| *rank > 0).max_by_key(|(rank, _)| *rank).map(|(_, name)| name)
     }
 }
 
-/// How cells are meant that could mean several things.
+/// How cells are read that could mean several things.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
     pub unit: Unit,
     pub decimal: Decimal,
     /// Of prices without one.
     pub currency: Option<Currency>,
-    /// Of other platforms' prices that name none either: the one that the shop sells in.
+    /// For prices of other platforms that name none either: the currency that the shop sells in.
     pub usual: Option<Currency>,
-    /// Whose export it is, if that is said.
+    /// The platform that exported it, if that is given.
     pub profile: Option<Profile>,
 }
 
@@ -151,7 +151,7 @@ impl Cells {
         if !matches!(result, ReadRecordResult::InputEmpty) || read < record.len() {
             return None;
         }
-        // Within a quote the record's end is text, for which there is room.
+        // Within a quote the record's end is text, and there is space for it.
         let (result, _, _, more) =
             self.reader.read_record(b"\n", &mut self.text[written..], &mut self.ends[count..]);
         if !matches!(result, ReadRecordResult::Record) {
@@ -173,7 +173,7 @@ pub struct Columns {
     options: Options,
 }
 
-/// What is wrong with a record: where (a pointer), a code and a detail.
+/// The error of a record: where (a pointer), a code and a detail.
 pub type Fault = (&'static str, &'static str, String);
 
 impl Columns {
@@ -198,7 +198,7 @@ impl Columns {
                 errors.push(refuse(name, "missing_field", "The header lacks this field."));
             }
         }
-        // A header may be as long as a record, and an answer need not.
+        // A header may be as long as a record, but an answer should not.
         errors.truncate(100);
         let names = Arc::new(Names(known));
         if errors.is_empty() { Ok(Self { names, options }) } else { Err(Problem::invalid(errors)) }
@@ -261,7 +261,7 @@ impl Columns {
         Ok(Value::Object(fields))
     }
 
-    /// Money as JSON; what is missing is for the form to find.
+    /// Money as JSON. The form finds out what is missing.
     fn money(
         &self,
         price: Option<String>,
@@ -278,7 +278,7 @@ impl Columns {
                 (Unit::Major, Some(currency)) => {
                     minor_units(price.trim(), currency, self.options.decimal)?.into()
                 }
-                // How many decimals there are nobody knows, and the currency is refused.
+                // The number of decimals is not known, and the currency is refused.
                 (Unit::Major, None) => 0.into(),
             };
             money.insert("amount".to_owned(), amount);
@@ -290,7 +290,7 @@ impl Columns {
     }
 }
 
-/// A record that has not as many cells as the header.
+/// A record whose number of cells differs from the header's.
 pub fn malformed(cells: usize, wanted: usize, lines: usize) -> Fault {
     let mut detail = format!("The record has {cells} cells, and the header {wanted}.");
     if lines > 1 {
@@ -333,7 +333,7 @@ fn text(cell: &str) -> Value {
     cell.strip_prefix('\'').filter(|text| is_formula(text)).unwrap_or(cell).into()
 }
 
-/// What is no number stays text, for the form to refuse.
+/// What is not a number stays text, which the form refuses.
 fn number(cell: String) -> Value {
     cell.trim().parse::<i64>().map_or_else(|_| cell.into(), Value::from)
 }

@@ -91,7 +91,7 @@ impl File {
         self.add(text);
     }
 
-    /// The file has come to its end: there may be more lines.
+    /// The file has ended: there may be more lines.
     pub fn end(&mut self) {
         let text = self.decoder.end();
         self.add(text);
@@ -171,12 +171,14 @@ impl File {
         };
         let record = match record {
             Ok(record) => record,
-            Err(broken) => return read(Some(Err(told(number, broken)))),
+            Err(broken) => return read(Some(Err(broken_line(number, broken)))),
         };
         if std::str::from_utf8(&record).is_err() {
             return read(Some(Err(not_utf8(number))));
         }
-        let Some(cells) = cells.read(&record) else { return read(Some(Err(told(number, Broken::Quote)))) };
+        let Some(cells) = cells.read(&record) else {
+            return read(Some(Err(broken_line(number, Broken::Quote))));
+        };
         if cells.iter().all(|cell| cell.trim().is_empty()) {
             return read(None);
         }
@@ -214,7 +216,8 @@ impl File {
         }
     }
 
-    /// Whose export it is, once the header was read, and the cells that have no place here, by their column.
+    /// The platform that exported it, once the header was read, and the cells that have no place here, by
+    /// their column.
     pub fn platform(&self) -> Option<(Profile, BTreeMap<String, u64>)> {
         match &self.body {
             Body::Csv { table: Some((_, Table::Platform(reader))), .. } | Body::Feed { reader, .. } => {
@@ -234,7 +237,7 @@ impl File {
         }
     }
 
-    /// Up to where all is dealt with, of what was read up to this line.
+    /// All up to this line is dealt with, of what was read up to this line.
     pub fn done(&self, line: u64) -> u64 {
         match &self.body {
             Body::Csv { table: Some((_, Table::Platform(reader))), made, .. } => {
@@ -268,7 +271,7 @@ fn from_json(number: u64, line: Result<Bytes, TooLong>) -> Read {
             });
             Some(body.and_then(|body| Line::parse(number, body)))
         }
-        Err(TooLong) => Some(Err(told(number, Broken::TooLong))),
+        Err(TooLong) => Some(Err(broken_line(number, Broken::TooLong))),
     };
     Read { number, bytes: raw.len(), raw, line }
 }
@@ -276,7 +279,7 @@ fn from_json(number: u64, line: Result<Bytes, TooLong>) -> Read {
 fn from_feed(number: u64, item: Result<Bytes, TooLong>, reader: &mut profile::Reader) -> Read {
     let bytes = item.as_ref().map_or(0, Bytes::len);
     let read = |line| Read { number, raw: Bytes::new(), bytes, line: Some(line) };
-    let Ok(item) = item else { return read(Err(told(number, Broken::TooLong))) };
+    let Ok(item) = item else { return read(Err(broken_line(number, Broken::TooLong))) };
     let Ok(text) = std::str::from_utf8(&item) else { return read(Err(not_utf8(number))) };
     let Some(fields) = items::fields(text) else {
         return read(Err(LineError::new(number, "malformed_xml", "The item is not well-formed XML.")));
@@ -304,7 +307,7 @@ fn not_utf8(number: u64) -> LineError {
     )
 }
 
-fn told(number: u64, broken: Broken) -> LineError {
+fn broken_line(number: u64, broken: Broken) -> LineError {
     let (code, detail) = match broken {
         Broken::TooLong => {
             let detail = format!("It is longer than {} KiB.", MAX_LINE / 1024);

@@ -1,4 +1,4 @@
-//! A feed of products in XML, RSS 2.0 or Atom: cut into its items, holding one at most.
+//! A feed of products in XML, RSS 2.0 or Atom: cut into its items, of which at most one is in memory.
 
 use bytes::{Buf, Bytes, BytesMut};
 use quick_xml::Reader;
@@ -12,7 +12,7 @@ pub struct Items {
     buffer: BytesMut,
     /// The line that the buffer begins in.
     line: u64,
-    /// Bytes of the buffer that were looked at.
+    /// Bytes of the buffer that were scanned.
     seen: usize,
     /// The end of the comment or CDATA section that is open there.
     section: Option<&'static [u8]>,
@@ -39,7 +39,7 @@ impl Items {
             let rest = &self.buffer[self.seen..];
             if let Some(end) = self.section {
                 let Some(at) = find(rest, end) else {
-                    // What may be the first bytes of the end stays.
+                    // What may be the first bytes of the end stays in the buffer.
                     self.seen += rest.len().saturating_sub(end.len() - 1);
                     break;
                 };
@@ -88,7 +88,7 @@ impl Items {
         self.open.map(|(_, line)| line)
     }
 
-    /// Forgets what was looked at.
+    /// Drops the bytes that were scanned.
     fn skip(&mut self) {
         self.line += self.buffer[..self.seen].iter().filter(|byte| **byte == b'\n').count() as u64;
         self.buffer.advance(self.seen);
@@ -96,19 +96,19 @@ impl Items {
     }
 }
 
-/// Comments, and text that is as it is: nothing in them is a tag.
+/// Comments and CDATA sections: nothing in them is a tag.
 const SECTIONS: [(&[u8], &[u8]); 2] = [(b"<!--", b"-->"), (b"<![CDATA[", b"]]>")];
 const ITEMS: [(&[u8], &[u8]); 2] = [(b"<item", b"</item>"), (b"<entry", b"</entry>")];
 
 enum Tag {
-    /// An item begins, which ends so.
+    /// An item begins, which ends like this.
     Item(&'static [u8]),
-    /// The item ends with so many bytes.
+    /// The item ends with this many bytes.
     End(usize),
-    /// A section begins with so many bytes, and ends so.
+    /// A section begins with this many bytes, and ends like this.
     Section(usize, &'static [u8]),
     Other,
-    /// There is too little of it to tell.
+    /// There are too few bytes to decide.
     Part,
 }
 
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn an_item_is_told_by_the_line_that_it_begins_in_however_long() {
+    fn an_item_is_known_by_the_line_that_it_begins_in_however_long() {
         let long = format!("\n<item>{}</item>\n<item>x</item>", "y\n".repeat(MAX_LINE));
         let last = 2 + MAX_LINE as u64 + 1;
         for chunk in [1000, 1 << 20] {
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_the_buffer_is_looked_at_once() {
+    fn the_buffer_is_scanned_once() {
         let mut items = Items::default();
         items.feed(b"<rss><item><a>");
         for _ in 0..20_000 {
@@ -270,7 +270,7 @@ mod tests {
             assert_eq!(items.next(), None);
             assert_eq!(items.seen, items.buffer.len());
         }
-        // A tag that one of the two kinds has is not looked for in all that follows.
+        // A tag that only one of the two kinds has is not searched for in all that follows.
         items.feed("</item>".repeat(2).as_bytes());
         items.feed("<item></item>".repeat(20_000).as_bytes());
         assert_eq!(std::iter::from_fn(|| items.next()).count(), 20_001);

@@ -1,4 +1,4 @@
-//! Cuts a stream of bytes into lines, holding one line at most.
+//! Cuts a stream of bytes into lines, of which at most one is in memory.
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -40,8 +40,8 @@ impl Lines {
         Some(self.line(rest))
     }
 
-    /// The last line when nothing ended it. A file cut short must not come here:
-    /// half a line may look like a whole one.
+    /// The last line, if the file does not end with a line break. Do not call it for a file that was cut
+    /// short: half a line may look like a whole one.
     pub fn last(&mut self) -> Option<(u64, Result<Bytes, TooLong>)> {
         (self.too_long || !self.begun.is_empty()).then(|| self.line(Bytes::new()))
     }

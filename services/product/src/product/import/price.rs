@@ -27,8 +27,8 @@ pub enum Decimal {
 /// A code, and what is wrong.
 pub type Refused = (&'static str, String);
 
-/// A price in major units as minor ones. No more decimals than the currency has, unless they are four or more, as
-/// databases write them, and 0: three could be thousands.
+/// A price in major units as minor ones. It has no more decimals than the currency, unless they are four or
+/// more, as databases write them, and zeros: three could be thousands.
 pub fn minor_units(text: &str, currency: Currency, decimal: Decimal) -> Result<i64, Refused> {
     let (mark, other) = match decimal {
         Decimal::Point => ('.', ','),

@@ -1,7 +1,7 @@
-//! Other platforms' own exports, read as they are: rows become what our own columns would have said.
+//! Exports of other platforms, read as they are: rows become what our own columns would have said.
 //!
-//! What has no place here is counted by the name of its column, and variants become products with a `group` and their
-//! options as attributes.
+//! Cells without a place here are counted by the name of their column, and variants become products with a
+//! `group` and their options as attributes.
 
 mod google;
 mod item;
@@ -47,7 +47,7 @@ type Column = &'static [&'static str];
 impl Profile {
     const ALL: [Self; 5] = [Self::Shopify, Self::Woocommerce, Self::Magento, Self::Prestashop, Self::Google];
 
-    /// The one that these columns are of.
+    /// The platform that has these columns.
     pub fn of(names: &[String]) -> Option<Self> {
         Self::ALL.into_iter().find(|profile| profile.lacks(names).is_empty())
     }
@@ -118,7 +118,7 @@ pub struct Made {
     pub bytes: usize,
 }
 
-/// What a platform's rows have in common that are of several rows.
+/// What is common to the rows of a platform whose products have several rows.
 enum Rows {
     Shopify(Box<shopify::Group>),
     Woocommerce(woocommerce::Parents),
@@ -188,12 +188,12 @@ impl Reader {
         let others = names.iter().zip(&row.cells).zip(&row.taken);
         let others = others.filter(|((_, cell), taken)| !**taken && !cell.is_empty());
         others.for_each(|((name, _), _)| left.out(name.as_str()));
-        self.note(left);
+        self.count_left_out(left);
         made
     }
 
     /// Names are the sender's: a file has some dozens.
-    fn note(&mut self, left: Left) {
+    fn count_left_out(&mut self, left: Left) {
         for (name, count) in left.0 {
             if self.left_out.len() < MOST_NAMES || self.left_out.contains_key(&name) {
                 *self.left_out.entry(name).or_default() += count;
@@ -213,7 +213,7 @@ impl Reader {
         &self.left_out
     }
 
-    /// The line before the first one that waits for others.
+    /// The line before the first row that waits for others.
     pub fn done(&self, line: u64) -> u64 {
         let first = match &self.rows {
             Rows::Shopify(group) => group.first(),
@@ -223,7 +223,7 @@ impl Reader {
         first.map_or(line, |first| line.min(first - 1))
     }
 
-    /// Takes a record, and returns the products that are complete with it.
+    /// Takes a record, and returns the products that it completes.
     pub fn record(&mut self, line: u64, cells: Vec<String>) -> Vec<Made> {
         if cells.len() != self.columns.len() {
             let body = Err(malformed(cells.len(), self.columns.len(), 1));
@@ -265,7 +265,7 @@ impl Reader {
     fn make(&mut self, items: Vec<Item>, mut left: Left) -> Vec<Made> {
         let make = |item: Item| item.made(self.options, self.profile.separators(), &mut left);
         let made = items.into_iter().map(make).collect();
-        self.note(left);
+        self.count_left_out(left);
         made
     }
 }

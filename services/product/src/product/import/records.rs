@@ -1,7 +1,8 @@
-//! Cuts a stream of CSV into records (RFC 4180), holding one record at most.
+//! Cuts a stream of CSV into records (RFC 4180), of which at most one is in memory.
 //!
-//! A quoted cell may hold line breaks. So a quote that nobody closed would take the lines behind it along, and a
-//! line of a text could be taken for a product. Which of both it is, the quotes around tell: see [`Records::next`].
+//! A quoted cell may contain line breaks. So a quote that nobody closed would swallow the lines after it, and
+//! a line of a text could be taken for a product. The quotes around decide which it is: see
+//! [`Records::next`].
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -80,7 +81,7 @@ impl Records {
         self.buffer.extend_from_slice(chunk);
     }
 
-    /// The file has come to its end. One that was cut short must not get here: half a record may look like a whole
+    /// The file has ended. Do not call it for a file that was cut short: half a record may look like a whole
     /// one.
     pub fn end(&mut self) {
         self.ended = true;
@@ -109,7 +110,7 @@ impl Records {
         let delimiter = self.delimiter();
         while let Some(&byte) = self.buffer.get(self.seen) {
             let next = self.buffer.get(self.seen + 1).copied().or(self.ended.then_some(b'\n'));
-            // What follows a quote or a carriage return says what it is.
+            // The next byte decides what a quote or a carriage return is.
             let (true, next) = (next.is_some() || !b"\"\r".contains(&byte), next.unwrap_or_default()) else {
                 break;
             };
@@ -118,7 +119,7 @@ impl Records {
                 (Cell::Quoted, b'"') if next == delimiter || b"\r\n".contains(&next) => {
                     self.cell = Cell::Plain;
                 }
-                // It opens a cell, so that the one before it was not closed.
+                // It opens a cell, so the quote before it was not closed.
                 (Cell::Quoted, b'"') if !self.dropping && self.follows_a_cell(delimiter) => {
                     return Some(self.reopen());
                 }
@@ -190,7 +191,7 @@ impl Records {
         }
     }
 
-    /// The record up to what was seen, behind which is its end of so many bytes.
+    /// The record up to what was scanned; its end of this many bytes follows.
     fn take(&mut self, end: usize) -> (u64, Result<Bytes, Broken>) {
         let record = self.buffer.split_to(self.seen).freeze();
         self.buffer.advance(end);
@@ -205,7 +206,7 @@ impl Records {
         (line, read)
     }
 
-    /// Goes on behind the line of the quote that is open.
+    /// Goes on after the line of the quote that is open.
     fn reopen(&mut self) -> (u64, Result<Bytes, Broken>) {
         let (line, (at, breaks)) = (self.line, self.opened);
         let rest = next_line(&self.buffer, at);
@@ -232,13 +233,14 @@ impl Records {
         before.is_some_and(|before| *before == delimiter || b"\r\n".contains(before))
     }
 
-    /// Whether the lines behind that of the open quote are records, all but one in ten: those of a text are not.
+    /// Whether at least nine in ten of the lines after that of the open quote are records: those of a text
+    /// are not.
     fn records_follow(&self) -> bool {
         let (mut at, mut lines, mut fit) = (next_line(&self.buffer, self.opened.0), 0_u32, 0_u32);
         while at < self.buffer.len() {
             let end = next_line(&self.buffer, at);
             let line = self.buffer[at..end].trim_ascii();
-            // The last one may not be whole.
+            // The last one may be incomplete.
             if !line.is_empty() && (self.ended || end < self.buffer.len()) {
                 lines += 1;
                 fit += u32::from(cells(line, self.delimiter()) == Some(self.cells));

@@ -20,7 +20,7 @@ pub struct Found {
     pub reserved: i32,
 }
 
-/// What lines did to stock, by their places: of which SKU (its key), and what.
+/// What lines did to stock, by their places: the SKU's key, and the change.
 pub type Changes = HashMap<u64, (String, Units)>;
 
 /// The products with these keys of SKUs, by them, deleted ones aside, their rows locked. Their stock rows are not.
@@ -50,7 +50,7 @@ pub async fn lock(connection: &mut Connection, keys: &[String]) -> sqlx::Result<
     rows.collect()
 }
 
-/// The currency of the thousand newest products, if they have one in common.
+/// The currency of the thousand newest products, if they share one.
 pub async fn usual_currency(connection: &mut Connection) -> sqlx::Result<Option<Currency>> {
     let newest = sqlx::query_scalar!(
         "SELECT DISTINCT currency FROM (
@@ -61,7 +61,7 @@ pub async fn usual_currency(connection: &mut Connection) -> sqlx::Result<Option<
     Ok(if let [only] = newest.as_slice() { Currency::from_code(only) } else { None })
 }
 
-/// Where those of the slugs lead that categories had before.
+/// The categories that had these slugs before.
 pub async fn redirects(
     connection: &mut Connection,
     slugs: &[String],
@@ -107,8 +107,8 @@ pub async fn changes(
     Ok(done.map(|row| (row.line.cast_unsigned(), (row.sku_key, units(row.counted, row.units)))).collect())
 }
 
-/// Notes what lines do to stock. Imports take turns, so that no other has noted them meanwhile.
-pub async fn note_changes(
+/// Records what lines do to stock. Imports take turns, so no other import has recorded them meanwhile.
+pub async fn record_changes(
     connection: &mut Connection,
     user: Uuid,
     key: &str,
@@ -139,7 +139,7 @@ pub async fn note_changes(
     Ok(())
 }
 
-/// Deletes up to 10,000 notes that are older than keys are kept; true when there may be more.
+/// Deletes up to 10,000 records that are older than keys are kept; true when there may be more.
 pub async fn forget_changes(connection: &mut Connection) -> sqlx::Result<bool> {
     let forgotten = sqlx::query!(
         "DELETE FROM products.import_changes WHERE (user_id, key, line) IN (
@@ -172,8 +172,7 @@ pub struct Category<'a> {
     pub parent: Option<String>,
 }
 
-/// Adds categories behind their siblings. In one statement, so that one may be
-/// another's parent.
+/// Adds categories after their siblings. It is one statement, so that one of them may be another's parent.
 pub async fn add_categories(connection: &mut Connection, made: &[Category<'_>]) -> sqlx::Result<()> {
     if made.is_empty() {
         return Ok(());
@@ -247,8 +246,8 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// Adds products, and returns how many: fewer than given when somebody else
-/// has taken a SKU or a slug meanwhile.
+/// Adds products, and returns how many: fewer than given when somebody else has taken a SKU or a slug
+/// meanwhile.
 pub async fn insert(connection: &mut Connection, rows: &Rows<'_>, slugs: &[String]) -> sqlx::Result<u64> {
     if rows.ids.is_empty() {
         return Ok(0);

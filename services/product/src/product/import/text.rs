@@ -1,4 +1,4 @@
-//! Makes UTF-8 of a file, which may be UTF-16 if it says so.
+//! Converts a file to UTF-8; it may be UTF-16 if it says so.
 
 use bytes::{Bytes, BytesMut};
 
@@ -16,13 +16,13 @@ pub struct Decoder {
     otherwise: Encoding,
     /// Once the file's first bytes were seen.
     encoding: Option<Encoding>,
-    /// Bytes that say nothing yet: a part of a mark, or half of a UTF-16 unit.
+    /// Bytes that decide nothing yet: a part of a mark, or half of a UTF-16 unit.
     begun: BytesMut,
     /// The first half of a character that UTF-16 writes as two units.
     high: Option<u16>,
 }
 
-/// No byte of UTF-8: what stands for half a character, so that its line is found wrong.
+/// No byte of UTF-8: it stands for half a character, so that its line is refused.
 const BAD: u8 = 0xFF;
 
 impl Decoder {

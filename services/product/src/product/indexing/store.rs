@@ -17,9 +17,9 @@ pub struct Row {
     pub attributes: Json<BTreeMap<String, String>>,
 }
 
-/// Products without words of this version, locked; passes over those that another replica works on.
+/// Products without words of this version, locked; without those that another replica works on.
 pub async fn lock_old(connection: &mut Connection) -> sqlx::Result<Vec<Row>> {
-    // The index that finds them names the version too: a new one comes with a new index.
+    // The index that finds them names the version, too: a new version comes with a new index.
     sqlx::query_as!(
         Row,
         r#"SELECT id, name, sku, description, attributes AS "attributes: Json<BTreeMap<String, String>>"

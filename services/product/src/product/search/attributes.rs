@@ -10,7 +10,7 @@ use super::facets::Count;
 use super::scope::Scope;
 use super::store::attributes as store;
 
-/// Attributes, and values of each, that are told of at most.
+/// Most attributes, and most values of each, that an answer has.
 const MOST_NAMES: usize = 20;
 const MOST_VALUES: usize = 50;
 
@@ -48,7 +48,7 @@ pub async fn count(connection: &mut Connection, scope: &Scope<'_>) -> sqlx::Resu
     let (mut counted, capped) = store::count(connection, scope, None).await?;
     let mut capped: BTreeMap<String, bool> = counted.keys().map(|name| (name.clone(), capped)).collect();
     for name in scope.filters.attributes.keys() {
-        // As products have it, which may be in other case than the filter.
+        // As products have it; the filter may have it in another case.
         let (own, own_capped) = store::count(connection, scope, Some(name)).await?;
         for (name, values) in own {
             capped.insert(name.clone(), own_capped);

@@ -19,10 +19,10 @@ use super::scope::Scope;
 use super::store::facets as store;
 use crate::category::{self, Category};
 
-/// Up to which each count goes where an index has the products by category and price.
+/// The limit of each count where an index has the products by category and price.
 pub const MOST_EACH: i64 = 500;
 
-/// How many products are counted in all where none has.
+/// How many products are counted in all where no index has.
 pub const MOST_IN_ALL: i64 = 2_000;
 
 /// Where the price bands begin, in minor units.
@@ -98,7 +98,7 @@ impl Count {
     }
 }
 
-/// What was counted.
+/// The results of counting.
 #[derive(Debug, Default)]
 pub struct Counts {
     /// By slug.

@@ -72,7 +72,7 @@ fn typed(q: &str) -> String {
 }
 
 impl Params {
-    /// Whether it is for staff to ask.
+    /// Whether only staff may ask for it.
     pub fn is_for_staff(&self) -> bool {
         matches!(self.status.as_deref(), Some("draft" | "deleted"))
     }

@@ -1,4 +1,4 @@
-//! Where in a search a page ended, and how a client says so.
+//! The place in a search where a page ended, and its form as a cursor.
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -10,7 +10,7 @@ use super::{Filters, Sort, spelling};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Cursor {
     pub filters: Filters,
-    /// What was looked for in place of a misspelt `q`.
+    /// The text that was searched for in place of a misspelt `q`.
     pub respelt: Option<Vec<String>>,
     pub place: Place,
     pub id: Uuid,
@@ -28,7 +28,7 @@ pub enum Place {
     Name(String),
 }
 
-/// Where a product holds the words, best first.
+/// Where a product contains the words, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Tier {
@@ -45,8 +45,8 @@ pub enum Tier {
 }
 
 impl Cursor {
-    /// A cursor is the client's to tamper with: what the database could not
-    /// take (a NUL, a year that no calendar has) is refused here.
+    /// A client may change a cursor, so what the database could not take (a NUL, a year that no calendar has)
+    /// is refused here.
     pub fn fits(&self, filters: &Filters) -> bool {
         let time = |micros: i64| from_micros(micros).is_some();
         let place = match (&self.place, filters.sort) {

@@ -1,4 +1,4 @@
-//! What a search looks for, as tsqueries and filters.
+//! The filters of a search, as tsqueries and conditions.
 
 use words::Query;
 
@@ -8,9 +8,9 @@ use super::{Filters, Prices};
 pub struct Scope<'a> {
     pub filters: &'a Filters,
     pub query: Option<Query>,
-    /// The tsquery of all that the query finds, but for what it leaves out.
+    /// The tsquery of all that the query finds, without its exclusions.
     pub words: Option<String>,
-    /// The tsquery of what must be so besides, wherever a product holds the words.
+    /// The tsquery of further conditions, wherever a product contains the words.
     pub also: Option<String>,
     /// The category with all below it.
     pub categories: Option<Vec<String>>,
@@ -33,7 +33,7 @@ impl<'a> Scope<'a> {
     }
 }
 
-/// The tsquery of all that the query finds, but for what it leaves out; `None` when it names nothing else.
+/// The tsquery of all that the query finds, without its exclusions; `None` when it has only exclusions.
 pub fn of_words(query: &Query) -> Option<String> {
     match &query.without {
         Some(_) => query.found(),
@@ -41,11 +41,11 @@ pub fn of_words(query: &Query) -> Option<String> {
     }
 }
 
-/// The tsquery of what must be so besides the words, but for the attribute of the name `except`.
+/// The tsquery of the conditions besides the words, without the attribute of the name `except`.
 pub fn conditions(filters: &Filters, query: Option<&Query>, except: Option<&str>) -> Option<String> {
     let attributes = filters.attributes.iter().filter(|(name, _)| Some(name.as_str()) != except);
     let attributes = attributes.map(|(name, value)| words::with_attribute(name, value));
-    // A product may be called `Tee -Red`: by its own name it is found all the same.
+    // A product may be called `Tee -Red`: its own name finds it all the same.
     let but = |query: &Query| Some(format!("(!({}) | {})", query.without.as_deref()?, query.exact));
     let conditions: Vec<String> = attributes.chain(query.and_then(but)).collect();
     (!conditions.is_empty()).then(|| conditions.join(" & "))

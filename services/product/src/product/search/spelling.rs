@@ -10,7 +10,7 @@ use words::Query;
 
 use super::store::spelling as store;
 
-/// Words of a search that are looked up at most.
+/// Most words of a search that are looked up.
 const MOST_WORDS: usize = 12;
 
 /// Whether these can be words that [`correct`] gave.
@@ -19,8 +19,8 @@ pub fn is_sane(words: &[String]) -> bool {
     (1..=MOST_WORDS).contains(&words.len()) && words.iter().all(word)
 }
 
-/// The words to look for instead; `None` when the shop has a product with those asked for, or nothing like them.
-/// Quotes and exclusions mean the words to the letter.
+/// The words to search for instead; `None` when the shop has a product with the given words, or nothing like
+/// them. Quotes and exclusions are taken literally.
 pub async fn correct(connection: &mut Connection, query: &Query) -> sqlx::Result<Option<Vec<String>>> {
     let found = query.found().unwrap_or_default();
     if query.is_literal || !(1..=MOST_WORDS).contains(&query.words.len()) {
@@ -42,14 +42,14 @@ pub async fn correct(connection: &mut Connection, query: &Query) -> sqlx::Result
     let near = |asked: &str| {
         let near = candidates.iter().filter(|row| row.asked == asked).filter_map(|row| {
             let edits = edits(asked, &row.word);
-            // Few mistake the first letter.
+            // Few people mistake the first letter.
             let likely = row.alike >= 0.3 || row.word.chars().next() == asked.chars().next();
             let letters = asked.chars().count();
             let replaced =
                 letters <= 5 && letters == row.word.chars().count() && !is_swapped(asked, &row.word);
             (edits <= tolerated(asked) && likely && !replaced).then_some((edits, row.word.clone()))
         });
-        // Of equal ones the first is the most alike.
+        // Of equally good ones the first is the most similar.
         near.min_by_key(|(edits, _)| *edits)
     };
     let mut best = Vec::with_capacity(query.words.len());
@@ -71,7 +71,7 @@ fn tolerated(word: &str) -> usize {
     }
 }
 
-/// Whether two neighbours in `a` changed places in `b`, which is as long: they have the same letters.
+/// Whether `b`, which is as long, is `a` with two neighbours swapped: they have the same letters.
 fn is_swapped(a: &str, b: &str) -> bool {
     let sorted = |word: &str| {
         let mut letters: Vec<char> = word.chars().collect();
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_swap_is_told_from_another_letter() {
+    fn a_swap_is_distinguished_from_another_letter() {
         assert!(is_swapped("lapm", "lamp"));
         assert!(!is_swapped("brack", "black"));
     }

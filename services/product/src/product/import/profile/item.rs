@@ -54,7 +54,7 @@ fn cut(text: String, most: usize, what: &str, left: &mut Left) -> String {
 }
 
 impl Item {
-    /// Leaves out what our limits have no room for, before it waits for other rows.
+    /// Leaves out what exceeds our limits, before it waits for other rows.
     pub fn fit(mut self, left: &mut Left) -> Self {
         self.name = cut(self.name, 200, "names", left);
         self.description = cut(self.description, 5000, "descriptions", left);
@@ -83,7 +83,7 @@ impl Item {
         }
     }
 
-    /// As a line of JSON; what our limits leave no room for is left out.
+    /// As a line of JSON, without what exceeds our limits.
     pub fn made(self, options: Options, separators: &[char], left: &mut Left) -> Made {
         let item = self.fit(left);
         Made { line: item.line, bytes: item.weight(), body: item.json(options, separators, left) }

@@ -130,7 +130,7 @@ impl Waiting {
         Some(item)
     }
 
-    /// The variants of a product, out of those that wait. Others are known when they come.
+    /// The variants of a product among those that wait. Others are used when they come.
     fn configured(&mut self, product: Item, variations: &str) -> Vec<Item> {
         let product = Arc::new(product);
         let mut variants = Vec::new();
@@ -155,7 +155,7 @@ impl Waiting {
         variants
     }
 
-    /// What nobody has named is not in the shop there.
+    /// A product that no other has named is not in the shop there.
     pub fn end(&mut self, left: &mut Left) {
         let Self { items, .. } = std::mem::take(self);
         items.values().for_each(|_| left.out("products that are neither shown by themselves nor variants"));

@@ -170,7 +170,7 @@ impl Group {
     }
 }
 
-/// A SKU of at most 64 characters; of a longer text the beginning, and what tells it from others.
+/// A SKU of at most 64 characters; of a longer text the beginning, and a part that makes it unique.
 fn short(text: String) -> String {
     if text.chars().count() <= 64 {
         return text;

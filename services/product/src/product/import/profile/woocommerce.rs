@@ -95,7 +95,7 @@ impl Parents {
         vec![item]
     }
 
-    /// Of a product that is not published nothing is kept but that it is not.
+    /// Of a product that is not published only that fact is kept.
     fn remember(&mut self, names: [String; 2], item: Option<Item>, left: &mut Left) {
         let names_bytes: usize = names.iter().map(|name| size_of::<(String, usize)>() + name.len()).sum();
         let bytes = &mut self.bytes[usize::from(item.is_none())];
@@ -114,7 +114,7 @@ impl Parents {
 }
 
 impl Item {
-    /// A variation says what is its own.
+    /// A variation has only its own values.
     fn inherit(&mut self, parent: &Self) {
         for (own, theirs) in [
             (&mut self.name, &parent.name),

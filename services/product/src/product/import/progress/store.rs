@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{Counts, Progress, Status};
 
-/// Begins a row. An earlier import with this id is forgotten.
+/// Begins a row. An earlier import with this id is deleted.
 pub async fn begin(connection: &mut Connection, id: Uuid, run: Uuid) -> sqlx::Result<()> {
     let begun = sqlx::query!(
         "INSERT INTO products.imports (id, run) VALUES ($1, $2)
@@ -21,14 +21,14 @@ pub async fn begin(connection: &mut Connection, id: Uuid, run: Uuid) -> sqlx::Re
 }
 
 /// Writes what this run has done, unless a later one has begun.
-pub async fn note(
+pub async fn record(
     connection: &mut Connection,
     id: Uuid,
     run: Uuid,
     status: Status,
     counts: Counts,
 ) -> sqlx::Result<()> {
-    let noted = sqlx::query!(
+    let written = sqlx::query!(
         "UPDATE products.imports
          SET status = $3, lines = $4, bytes = $5, created = $6, updated = $7, unchanged = $8, failed = $9,
              updated_at = now()
@@ -43,7 +43,7 @@ pub async fn note(
         counts.unchanged.cast_signed(),
         counts.failed.cast_signed(),
     );
-    noted.execute(connection).await?;
+    written.execute(connection).await?;
     Ok(())
 }
 

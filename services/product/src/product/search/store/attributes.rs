@@ -6,7 +6,8 @@ use crate::product::search::attributes::Counted;
 use crate::product::search::facets::MOST_IN_ALL;
 use crate::product::search::scope::{self, Scope};
 
-/// How many of the products have each value, whatever the filter of the attribute `except` says; true when not all products were counted.
+/// How many of the products have each value, without the filter of the attribute `except`; true when not all
+/// products were counted.
 pub async fn count(
     connection: &mut Connection,
     scope: &Scope<'_>,

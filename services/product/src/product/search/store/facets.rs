@@ -7,7 +7,8 @@ use service::db::Connection;
 use crate::product::search::facets::{Count, Counts, FLOORS, MOST_EACH, MOST_IN_ALL};
 use crate::product::search::scope::Scope;
 
-/// All in one go, for finding the products is what takes long. Of products with prices in one currency, or of all.
+/// All in one statement, as finding the products takes most of the time. Of products with prices in one
+/// currency, or of all.
 pub async fn together(
     connection: &mut Connection,
     scope: &Scope<'_>,
@@ -124,7 +125,7 @@ pub async fn currencies(
     if !scope.prices.are_several {
         return Ok(BTreeMap::new());
     }
-    // One look into the index for each.
+    // One access to the index for each.
     let rows = sqlx::query!(
         r#"WITH RECURSIVE each AS (
                SELECT min(p.currency) AS currency FROM products.products p WHERE p.archived_at IS NULL

@@ -1,13 +1,12 @@
 //! The SQL of lists: the ids of one page, for each sort.
 //!
-//! Each sort has three statements, for what is quick depends on what is asked:
+//! Each sort has three statements, as the fastest one depends on the search:
 //!
-//! - `walk` follows the sort's index and drops what doesn't fit. Quick when
-//!   much fits.
-//! - `shelf` does so on each category's own index and merges them: a category's
-//!   products may all lie at one end of the shop's index.
-//! - `gather` takes all that a search by words found, up to [`BROAD`], and
-//!   sorts that. Above it much fits, and `walk` is quick.
+//! - `walk` follows the sort's index and drops what doesn't fit. It is fast when much fits.
+//! - `shelf` does so on each category's own index and merges them: a category's products may all lie at one
+//!   end of the shop's index.
+//! - `gather` takes all that a search by words found, up to [`BROAD`], and sorts that. With more results
+//!   `walk` is fast.
 
 use service::db::Connection;
 use time::OffsetDateTime;
@@ -18,7 +17,7 @@ use crate::product::search::Sort;
 use crate::product::search::place::{Cursor, Place, Tier, from_micros};
 use crate::product::search::scope::Scope;
 
-/// Matches that are sorted at most; more are found soon enough by walking.
+/// Most results that are sorted; when there are more, walking finds some soon enough.
 const BROAD: i64 = 2_000;
 
 /// One statement: `$keyset` is what comes after the product `$6` with sort value `$8`.
@@ -78,7 +77,7 @@ macro_rules! ids {
     };
 }
 
-/// A page, by whichever statement is quick.
+/// A page, by whichever statement is fast.
 macro_rules! page {
     ($connection:expr, $scope:expr, $($part:tt),+) => {{
         let words = $scope.words.as_deref();

@@ -23,7 +23,7 @@ pub async fn are_known(connection: &mut Connection, queries: &[String]) -> sqlx:
 
 /// For each word up to fifty of the products' that are like it, the most alike first.
 pub async fn alike(connection: &mut Connection, asked: &[String]) -> sqlx::Result<Vec<Candidate>> {
-    // Low, for a transposition in a short word leaves few trigrams as they were.
+    // Low, as a swap in a short word leaves few of its trigrams unchanged.
     // https://www.postgresql.org/docs/current/pgtrgm.html
     sqlx::query!("SELECT set_config('pg_trgm.similarity_threshold', '0.2', true)")
         .fetch_one(&mut *connection)
