@@ -1,4 +1,5 @@
-//! `/admin`: the back office, for staff. What somebody may do is the API's to say; here others just find nothing.
+//! `/admin`: the back office, for staff. The API decides what somebody may do; for others these pages do not
+//! exist.
 
 mod audit;
 mod categories;
@@ -92,13 +93,13 @@ impl Frame {
     }
 }
 
-/// A form's own, made when it was shown: sent twice, it counts once.
+/// The form's own key, made when it was shown: a form that is sent twice counts once.
 fn key(form: &Form) -> String {
     form.get("key").parse::<Uuid>().unwrap_or_else(|_| new_key()).to_string()
 }
 
-/// As [`Fill::refuse`]. A form that was surely refused gets another key, as it comes again with other values. Where an
-/// answer is missing, the key stays: it may have been done.
+/// As [`Fill::refuse`]. A form that was certainly refused gets another key, as it comes again with other
+/// values. Where an answer is missing, the key stays: it may have been done.
 fn refuse(fill: &mut Fill, lang: Lang, refused: Refused, fields: &[&str]) -> Result<(), Refused> {
     let sure = match &refused {
         Refused::Problem(problem) => problem.status != 429 && problem.code != "idempotency_in_progress",
@@ -125,7 +126,7 @@ fn new_key() -> Uuid {
     Uuid::now_v7()
 }
 
-/// `path`, with those of `query` that say something.
+/// `path`, with the fields of `query` that have a value.
 fn address(path: &str, query: &[(&str, &str)]) -> String {
     let said = query.iter().filter(|(_, value)| !value.is_empty());
     let query = Serializer::new(String::new()).extend_pairs(said).finish();

@@ -1,5 +1,5 @@
-//! Calls to the shop's API. Each has a deadline and a limit, carries who the visitor is, and ends as one of the answers
-//! in [`Refused`] or as what was asked for.
+//! Calls to the shop's API. Each has a deadline and a size limit, names the visitor, and ends with the wanted
+//! answer or as one of [`Refused`].
 
 pub mod types;
 
@@ -32,7 +32,7 @@ pub enum Refused {
     Problem(Box<Problem>),
     /// What was asked for is at another address.
     Moved(String),
-    /// No answer in time, or one that says nothing of what became of the request.
+    /// No answer in time, or one that leaves the outcome open.
     Away,
 }
 
@@ -79,7 +79,7 @@ impl Client {
     fn url(&self, path: &[&str]) -> Url {
         let mut url = self.base.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
-            // `..` would not be a name but a step.
+            // `..` would be a step and not a name.
             segments
                 .pop_if_empty()
                 .extend(path.iter().map(|part| if part.starts_with('.') { "-" } else { part }));
@@ -164,7 +164,8 @@ impl<'v> Call<'v> {
         if self.patient { &client.patient } else { &client.http }
     }
 
-    /// The answer, whatever it is, once the session has been renewed where it had to be. It knows no page's deadline.
+    /// The answer, whatever it is, once the session has been renewed where needed. It knows no page's
+    /// deadline.
     pub async fn answer(self) -> Result<reqwest::Response, Refused> {
         let http = self.http();
         if !self.signed {
@@ -220,7 +221,7 @@ impl<'v> Call<'v> {
     }
 }
 
-/// What comes after the page's deadline is as good as no answer.
+/// An answer after the page's deadline is as good as none.
 async fn within<T>(
     until: Option<Instant>,
     answer: impl Future<Output = Result<T, Refused>>,

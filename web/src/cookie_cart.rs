@@ -1,8 +1,9 @@
-//! The cart of who has not signed in, in the browser's cookies.
+//! The cart of visitors who have not signed in, in the browser's cookies.
 //!
-//! What is added has a cookie of its own at first, so that two tabs that add at the same moment lose nothing: each would
-//! write the whole cart without what the other adds. The next answer that writes the cart has the additions in it, and
-//! names them. Their own cookies go once no answer can be under way that does not know them.
+//! Each addition has a cookie of its own at first, so that two tabs that add at the same moment lose nothing:
+//! each would write the whole cart without the other's addition. The next answer that writes the cart
+//! includes the additions, and names them. Their own cookies are deleted once no answer can be under way that
+//! does not know them.
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -17,7 +18,7 @@ pub const CART_LINES: usize = 50;
 pub const MOST_OF_ONE: u16 = 999;
 const LINE_BYTES: usize = 16 + 2 + 8;
 
-/// What is in the cart of who has not signed in, and at which price each product was last shown.
+/// The cart of a visitor who has not signed in, and the price at which each product was last shown.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct CookieCart {
     pub lines: Vec<CookieLine>,
@@ -115,7 +116,7 @@ impl CookieCart {
         if known.is_empty() { lines } else { format!("{lines}.{}", BASE64_URL_SAFE_NO_PAD.encode(known)) }
     }
 
-    /// Nothing is in it, nor was anything added to it that a cookie of its own could bring back.
+    /// Nothing is in it, and nothing was added to it that a cookie of its own could bring back.
     pub fn is_blank(&self) -> bool {
         self.lines.is_empty() && self.known.is_empty()
     }
@@ -126,7 +127,7 @@ impl CookieCart {
         new.sort_by_key(|addition| addition.age());
         for Addition { line, .. } in new {
             let quantity = self.quantity(line.product).saturating_add(line.quantity);
-            // One that finds no room is lost, as it would be told at once where it is the only one.
+            // One that does not fit is lost. If it is the only one, that is reported at once.
             let _ = self.put(CookieLine { quantity: quantity.min(MOST_OF_ONE), ..*line });
         }
         self
@@ -161,7 +162,7 @@ impl CookieCart {
         self.lines.iter().find(|line| line.product == product).map_or(0, |line| line.quantity)
     }
 
-    /// False when there is no room for one more.
+    /// False when one more does not fit.
     #[must_use]
     pub fn set(&mut self, product: Uuid, quantity: u16, price: &Money) -> bool {
         self.put(CookieLine { product, quantity: quantity.min(MOST_OF_ONE), seen: price.amount })
@@ -173,7 +174,7 @@ impl CookieCart {
             return true;
         }
         if self.lines.len() >= CART_LINES {
-            // A remembered price is worth less than what somebody wants.
+            // A remembered price is worth less than a wanted product.
             let Some(spare) = self.lines.iter().position(|line| line.quantity == 0) else { return false };
             self.lines.remove(spare);
         }
@@ -269,7 +270,7 @@ mod tests {
         assert!(!full.set(Uuid::now_v7(), 1, &eur(5)));
         assert_eq!(full, before);
         full.lines[3].quantity = 0;
-        assert!(full.set(Uuid::now_v7(), 1, &eur(5)), "a remembered price makes room");
+        assert!(full.set(Uuid::now_v7(), 1, &eur(5)), "a remembered price makes space");
         assert_eq!(full.lines.len(), CART_LINES);
     }
 
@@ -286,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn another_price_than_the_one_shown_is_told_once() {
+    fn another_price_than_the_one_shown_is_reported_once() {
         let (mut cart, product) = (CookieCart::default(), Uuid::now_v7());
         assert!(cart.set(product, 2, &eur(100)));
         assert_eq!(cart.price_shown(product, &eur(100)), None);

@@ -123,8 +123,8 @@ impl Fill {
         self.problems.insert(name.to_owned(), sentence);
     }
 
-    /// Puts what the API found at its fields; what belongs to none of `fields` is told above the form.
-    /// What is no refusal of what was typed comes back.
+    /// Puts the API's errors at its fields; errors of none of `fields` are shown above the form. Answers that
+    /// do not refuse what was typed are returned.
     pub fn refuse(&mut self, lang: Lang, refused: Refused, fields: &[&str]) -> Result<(), Refused> {
         let problem = match refused {
             Refused::Problem(problem) => problem,
@@ -138,8 +138,8 @@ impl Fill {
         for error in &problem.errors {
             let name = error.pointer.rsplit('/').next().unwrap_or_default();
             match fields.contains(&name) {
-                true => self.wrong(name, told(lang, &error.code, &error.detail)),
-                false => self.general = Some(told(lang, &error.code, &error.detail)),
+                true => self.wrong(name, sentence_for(lang, &error.code, &error.detail)),
+                false => self.general = Some(sentence_for(lang, &error.code, &error.detail)),
             }
         }
         if !self.is_wrong() {
@@ -151,11 +151,11 @@ impl Fill {
 
 pub fn sentence(lang: Lang, problem: &Problem) -> String {
     let code = if problem.status == 429 { "too_many_attempts" } else { &problem.code };
-    told(lang, code, &problem.detail)
+    sentence_for(lang, code, &problem.detail)
 }
 
 /// In the visitor's language where it has words for the code, else what the API says.
-fn told(lang: Lang, code: &str, detail: &str) -> String {
+fn sentence_for(lang: Lang, code: &str, detail: &str) -> String {
     let key = format!("problem-{}", code.replace('_', "-"));
     if lang.has(&key) { lang.text(&key, &[]) } else { detail.to_owned() }
 }

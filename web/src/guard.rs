@@ -1,4 +1,4 @@
-//! Who may send what: origins and form tokens, and the headers that say what a page may do.
+//! Which requests are accepted: origins and form tokens, and the headers that say what a page may do.
 
 use aws_lc_rs::hmac;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};

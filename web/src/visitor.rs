@@ -24,8 +24,9 @@ use crate::{api, guard};
 
 /// A session is renewed when its access token has less than this left, in seconds.
 const EARLY: i64 = 60;
-/// A page is shown with what has come until then. One that changes something has longer, as a change may take longer.
-const LOOK: time::Duration = time::Duration::from_secs(10);
+/// A page is shown with what has come until then. A page that changes something has longer, as a change may
+/// take longer.
+const READ: time::Duration = time::Duration::from_secs(10);
 const CHANGE: time::Duration = time::Duration::from_secs(15);
 const KEPT: Duration = Duration::days(30);
 const CHOICES_KEPT: Duration = Duration::days(365);
@@ -69,7 +70,7 @@ impl Visitor {
         Self(Arc::new(Inner {
             lang,
             theme,
-            until: Mutex::new(Instant::now() + if request.method().is_safe() { LOOK } else { CHANGE }),
+            until: Mutex::new(Instant::now() + if request.method().is_safe() { READ } else { CHANGE }),
             path: request.uri().path().to_owned(),
             query: request.uri().query().map(str::to_owned),
             request_id: headers.get("x-request-id").cloned(),
@@ -183,7 +184,7 @@ impl Visitor {
         kept.held = 0;
     }
 
-    /// Keeps what a sign-in gave this browser to be known by. Signing out leaves it.
+    /// Keeps the token by which this browser is known after a sign-in. Signing out leaves it.
     pub fn remember(&self, device: String) {
         self.kept().remember(device);
     }
@@ -211,7 +212,7 @@ impl Visitor {
         use_it(&mut self.kept().cart)
     }
 
-    /// Adds to the cart in the cookies; false when there is no room.
+    /// Adds to the cart in the cookies; false when it is full.
     #[must_use]
     pub fn add_to_cart(&self, product: uuid::Uuid, more: u16, price: &Money) -> bool {
         let mut kept = self.kept();

@@ -65,8 +65,8 @@ impl Audit {
 
     fn did(&self, action: &str) -> String {
         let word = action.replace('.', "-");
-        let told = self.p.word("did", &word);
-        if told == word { action.to_owned() } else { told }
+        let text = self.p.word("did", &word);
+        if text == word { action.to_owned() } else { text }
     }
 }
 
@@ -143,7 +143,7 @@ mod tests {
     fn a_value_that_is_not_kept_is_not_shown_as_none() {
         let changed = |value: Value| serde_json::from_value::<Changed>(value).unwrap().values();
         assert_eq!(changed(json!({"field": "name"})), None);
-        let told = changed(json!({"field": "price", "before": null, "after": {"amount": 1}}));
-        assert_eq!(told, Some(("\u{2013}".to_owned(), "{\"amount\":1}".to_owned())));
+        let text = changed(json!({"field": "price", "before": null, "after": {"amount": 1}}));
+        assert_eq!(text, Some(("\u{2013}".to_owned(), "{\"amount\":1}".to_owned())));
     }
 }

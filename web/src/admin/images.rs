@@ -11,7 +11,7 @@ use axum::routing::{get, post};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::product::{told, versioned};
+use super::product::{not_done, versioned};
 use super::upload::Upload;
 use crate::api::Refused;
 use crate::app::App;
@@ -36,7 +36,8 @@ fn number(image: &str) -> Option<usize> {
     image.strip_prefix("/api/v1/products/")?.rsplit('/').next()?.parse().ok()
 }
 
-/// Each file gets a number that is free; one that somebody else has taken meanwhile is refused. The first that is refused ends it: those before it are there.
+/// Each file gets a free number; one that somebody else has taken meanwhile is refused. The first refusal
+/// ends it: the files before it are stored.
 async fn add(visitor: Visitor, Path(id): Path<Uuid>, mut upload: Upload) -> Shown {
     let (product, _) = versioned(&visitor, id).await?;
     let taken: Vec<_> = product.product.images.iter().filter_map(|image| number(image)).collect();
@@ -48,7 +49,7 @@ async fn add(visitor: Visitor, Path(id): Path<Uuid>, mut upload: Upload) -> Show
         let call = visitor.signed(Method::PUT, &["products", &name, "images", &n.to_string()]);
         let call = call.header("if-none-match", "*");
         if let Err(refused) = call.stream_of("application/octet-stream", file, DEADLINE).done().await {
-            return told(&visitor, id, refused).await;
+            return not_done(&visitor, id, refused).await;
         }
         added += 1;
     }
@@ -65,7 +66,7 @@ async fn full(visitor: &Visitor, id: Uuid, code: &str) -> Shown {
         detail: String::new(),
         errors: Vec::new(),
     };
-    told(visitor, id, Refused::Problem(Box::new(problem))).await
+    not_done(visitor, id, Refused::Problem(Box::new(problem))).await
 }
 
 /// Moves an image one to the front, or the other way, or takes away one that is on another site.
@@ -83,14 +84,14 @@ async fn put_in_order(visitor: Visitor, Path(id): Path<Uuid>, form: Form) -> Sho
     let call = visitor.signed(Method::PATCH, &["products", &id.to_string()]).header("if-match", &etag);
     match call.json(&json!({"images": images})).done().await {
         Ok(_) => Ok(went(&here, "images-moved")),
-        Err(refused) => told(&visitor, id, refused).await,
+        Err(refused) => not_done(&visitor, id, refused).await,
     }
 }
 
 async fn delete(visitor: Visitor, Path((id, n)): Path<(Uuid, u8)>, _: Form) -> Shown {
     let call = visitor.signed(Method::DELETE, &["products", &id.to_string(), "images", &n.to_string()]);
     match call.done().await {
-        Err(refused) if !refused.is_not_found() => told(&visitor, id, refused).await,
+        Err(refused) if !refused.is_not_found() => not_done(&visitor, id, refused).await,
         _ => Ok(went(&format!("/admin/products/{id}"), "image-deleted")),
     }
 }

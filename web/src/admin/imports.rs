@@ -67,7 +67,7 @@ struct Imports {
     fill: Fill,
     id: Uuid,
     report: Option<ImportReport>,
-    /// Nobody knows what became of the import before.
+    /// The outcome of the import before is not known.
     unknown: Option<Uuid>,
 }
 
@@ -192,7 +192,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_files_format_is_chosen_or_told_by_its_name() {
+    fn a_files_format_is_chosen_or_known_by_its_name() {
         assert_eq!(media_type("", "Products.CSV"), Some("text/csv"));
         assert_eq!(media_type("", "products.jsonl"), Some("application/x-ndjson"));
         assert_eq!(media_type("csv", "products.xls"), Some("text/csv"));

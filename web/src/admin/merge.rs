@@ -1,4 +1,4 @@
-//! Two people who edit one product: what each has changed, and which of it is to stay.
+//! Two people who edit one product: what each has changed, and which change stays.
 
 use super::product::FIELDS;
 use crate::form::{Fill, Form};
@@ -38,7 +38,7 @@ impl Merged {
         merged
     }
 
-    /// Nothing of theirs is in the way.
+    /// No change of theirs conflicts.
     pub fn is_clear(&self) -> bool {
         self.differences.is_empty() && self.taken.is_empty()
     }
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_changed_what_is_told_apart() {
+    fn changes_of_both_are_distinguished() {
         let was = Fill::default()
             .with("name", "Lamp")
             .with("price", "1.00")

@@ -149,7 +149,7 @@ fn call<'v>(visitor: &'v Visitor, method: Method, id: Uuid, what: &str) -> crate
     visitor.signed(method, &["orders", &id.to_string(), what])
 }
 
-/// What becomes of an action whose form has no fields, or none that may be wrong.
+/// The result of an action whose form has no fields, or none that may be wrong.
 async fn done(visitor: &Visitor, id: Uuid, answer: Result<impl Sized, Refused>, said: &str) -> Shown {
     let why = match answer {
         Ok(_) => return Ok(went(&format!("/admin/orders/{id}"), said)),
@@ -162,7 +162,8 @@ async fn done(visitor: &Visitor, id: Uuid, answer: Result<impl Sized, Refused>, 
     Ok(unprocessable(&page))
 }
 
-/// The units of each product that a form names, those above 0. What is no number is said above the form.
+/// The units of each product that a form names, those above 0. A number that is none is reported above the
+/// form.
 fn units(visitor: &Visitor, form: &Form, fill: &mut Fill) -> Vec<Value> {
     let mut lines = HashMap::new();
     for (name, typed) in form.fields() {

@@ -1,4 +1,4 @@
-//! `/admin/orders`: everybody's orders, by what one looks for.
+//! `/admin/orders`: everybody's orders, with a search.
 
 use askama::Template;
 use axum::Router;

@@ -42,7 +42,7 @@ pub struct Values {
 }
 
 impl Values {
-    /// What is wrong is said in `fill`.
+    /// `fill` gets the errors.
     pub fn of_form(lang: Lang, form: &Form, fill: &mut Fill) -> Option<Self> {
         let texts: BTreeMap<_, _> = FIELDS.map(|name| (name, unix(form.get(name)))).into();
         let currency = texts["currency"].trim().to_ascii_uppercase();
@@ -123,7 +123,7 @@ pub struct Edit {
     status: String,
     pictures: Vec<String>,
     /// The API names ten uploaded images.
-    room: bool,
+    may_add: bool,
     available: i32,
     etag: String,
     /// What the form began from.
@@ -141,7 +141,7 @@ pub async fn versioned(visitor: &Visitor, id: Uuid) -> Result<(StaffProduct, Str
     visitor.signed(Method::GET, &["products", &id.to_string()]).get_versioned().await
 }
 
-/// The page of what is there now.
+/// The page of the present state.
 pub async fn view(visitor: &Visitor, id: Uuid) -> Result<Edit, Refused> {
     let name = id.to_string();
     let entries = visitor.signed(Method::GET, &["products", &name, "stock-adjustments"]);
@@ -162,7 +162,7 @@ pub async fn view(visitor: &Visitor, id: Uuid) -> Result<Edit, Refused> {
         ledger: shown(entries)?.map(|page| Ledger::new(id, page)),
         stock: stock::empty(),
         problem: None,
-        room: product.product.images.len() < 10,
+        may_add: product.product.images.len() < 10,
         pictures: product.product.images,
         available: product.product.stock.available,
         slug: product.product.slug,
@@ -182,7 +182,7 @@ fn before(form: &Form) -> Fill {
 /// Tries at most, when something that the form does not have is changed each time.
 const TRIES: usize = 3;
 
-/// What others have changed meanwhile is shown next to what was typed. Where that is none of the form's fields, such as
+/// Changes by others are shown next to what was typed. Where they are in none of the form's fields, such as
 /// the stock or the pictures, what was typed is saved.
 async fn save(visitor: Visitor, Path(id): Path<Uuid>, form: Form) -> Shown {
     let form = merge::chosen(form);
@@ -231,19 +231,19 @@ async fn archive(visitor: Visitor, Path(id): Path<Uuid>, form: Form) -> Shown {
     let call = visitor.signed(Method::DELETE, &["products", &id.to_string()]);
     match call.header("if-match", form.get("etag")).done().await {
         Ok(_) => Ok(went(&format!("/admin/products/{id}"), "product-archived")),
-        Err(refused) => told(&visitor, id, refused).await,
+        Err(refused) => not_done(&visitor, id, refused).await,
     }
 }
 
 async fn restore(visitor: Visitor, Path(id): Path<Uuid>, _: Form) -> Shown {
     match visitor.signed(Method::POST, &["products", &id.to_string(), "restore"]).done().await {
         Ok(_) => Ok(went(&format!("/admin/products/{id}"), "product-restored")),
-        Err(refused) => told(&visitor, id, refused).await,
+        Err(refused) => not_done(&visitor, id, refused).await,
     }
 }
 
-/// The product's page, with why something was not done.
-pub async fn told(visitor: &Visitor, id: Uuid, refused: Refused) -> Shown {
+/// The product's page, with the reason why something was not done.
+pub async fn not_done(visitor: &Visitor, id: Uuid, refused: Refused) -> Shown {
     let why = match refused {
         Refused::Problem(problem) if problem.status != 404 => sentence(visitor.lang(), &problem),
         Refused::Away => visitor.lang().text("error-outcome-unknown", &[]),
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_price_and_no_attribute_is_told() {
+    fn wrong_prices_and_attributes_are_reported() {
         let mut fill = Fill::default();
         let bad = form("price=1%2C234&currency=EUR&attributes=color");
         assert!(Values::of_form(Lang::En, &bad, &mut fill).is_none());

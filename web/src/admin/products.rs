@@ -28,7 +28,7 @@ const STATUSES: [&str; 3] = ["published", "draft", "deleted"];
 struct List {
     p: Frame,
     status: &'static str,
-    /// Words are only looked for among those in the shop.
+    /// Only those in the shop are searched for words.
     words: String,
     products: Vec<StaffProduct>,
     categories: Vec<Choice>,

@@ -1,4 +1,4 @@
-//! What the API tells staff.
+//! The API's answers for staff.
 
 use std::collections::BTreeMap;
 

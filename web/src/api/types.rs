@@ -1,4 +1,4 @@
-//! What the API answers, as far as pages show it.
+//! The API's answers, as far as pages show them.
 
 use std::collections::BTreeMap;
 
@@ -212,7 +212,7 @@ pub struct Order {
     pub parcels: Vec<Parcel>,
     pub history: Vec<StatusChange>,
     pub next_actions: Vec<String>,
-    /// Told to staff alone.
+    /// Only staff get it.
     pub customer: Option<Customer>,
     #[serde(with = "time::serde::rfc3339")]
     pub placed_at: OffsetDateTime,

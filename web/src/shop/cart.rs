@@ -1,4 +1,5 @@
-//! `/cart`: the API's of who has signed in, and that in the cookie of who has not. At sign-in one becomes the other.
+//! `/cart`: the API's cart of a signed-in customer, and the cart in the cookie of any other visitor. At
+//! sign-in the one becomes the other.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -41,7 +42,7 @@ pub struct Line {
     pub total: Money,
     /// The price that was shown last, when it was another one.
     pub was: Option<Money>,
-    /// The catalogue has not told what it is.
+    /// The catalogue has not answered what it is.
     pub away: bool,
 }
 
@@ -73,8 +74,8 @@ impl Line {
 #[derive(Default)]
 pub struct View {
     pub lines: Vec<Line>,
-    /// What is in the cookie yet and the API's cart does not take, such as for its currency.
-    pub aside: Vec<Line>,
+    /// What is still in the cookie and the API's cart does not take, for example because of its currency.
+    pub left_over: Vec<Line>,
     /// `None` when there is nothing, or no sum of it.
     pub total: Option<Money>,
 }
@@ -105,7 +106,7 @@ pub async fn load(visitor: &Visitor) -> Result<View, Refused> {
     if !visitor.is_signed_in() {
         visitor.settle_cart();
         let lines = of_cookie(visitor, visitor.cart(|cart| cart.wanted())).await;
-        return Ok(View { total: sum(&lines), lines, aside: Vec::new() });
+        return Ok(View { total: sum(&lines), lines, left_over: Vec::new() });
     }
     let cart = merge(visitor).await?;
     visitor.settle_cart();
@@ -119,8 +120,8 @@ pub async fn load(visitor: &Visitor) -> Result<View, Refused> {
         Line { product, name: item.name, price, quantity, available: item.available, total, was, away: false }
     });
     let lines: Vec<_> = lines.collect();
-    let aside = of_cookie(visitor, visitor.cart(|cart| cart.wanted())).await;
-    Ok(View { total: Some(cart.total).filter(|_| !lines.is_empty()), lines, aside })
+    let left_over = of_cookie(visitor, visitor.cart(|cart| cart.wanted())).await;
+    Ok(View { total: Some(cart.total).filter(|_| !lines.is_empty()), lines, left_over })
 }
 
 /// The lines of the cookie with what the catalogue says of them, as far as it does so in time.
@@ -165,12 +166,12 @@ fn seen(visitor: &Visitor, cart: &Cart) {
     visitor.cart_holds(things);
 }
 
-/// Left of a page's time for what comes after bringing its cart along.
+/// The part of a page's time that is left for what comes after its cart is merged.
 const REST: Duration = Duration::from_secs(5);
 
-/// Brings what the cookie has into the API's cart, so that doing it twice does nothing more: of each product the greater of
-/// both numbers, and what was added since the cookie was written on top, each addition once. What the API does not take, or
-/// not in time, stays in the cookie.
+/// Merges the cookie's cart into the API's, so that a second merge changes nothing: of each product the
+/// greater of both numbers, plus what was added since the cookie was written, each addition once. What the
+/// API does not take, or not in time, stays in the cookie.
 pub async fn merge(visitor: &Visitor) -> Result<Cart, Refused> {
     let mut cart = of_api(visitor).await?;
     let (wanted, additions) = (visitor.cart(|cart| cart.wanted()), visitor.unsettled());
@@ -254,12 +255,12 @@ async fn of_api(visitor: &Visitor) -> Result<Cart, Refused> {
 
 /// Tries at most, when others change the same line each time.
 const TRIES: usize = 8;
-/// Milliseconds before another try, so that two don't meet again.
+/// Milliseconds before another try, so that two tabs don't meet again.
 const PAUSE: RangeInclusive<u64> = 20..=120;
 
-/// Sets how many of a product are in the API's cart by how many are there, also when another tab is at it: then by what
-/// that one has left. `cart_changed` when others are at it all the time. With a `key` of its own it is done once, however
-/// often it is asked for.
+/// Sets how many of a product are in the API's cart, given how many there are. If another tab changes it
+/// meanwhile, it starts from that tab's number; `cart_changed` when others change it all the time. With a
+/// `key` of its own it is done once, however often it is asked for.
 async fn change_to(
     visitor: &Visitor,
     cart: &mut Cart,
@@ -283,7 +284,7 @@ async fn change_to(
                 *cart = changed;
                 return Ok(());
             }
-            // It may be done a moment later: only the same key tells.
+            // It may be done a moment later: only the same key shows it.
             Err(refused) if refused.code() == "idempotency_in_progress" && more > 0 => pause().await,
             Err(refused) if refused.code() == "cart_changed" && more > 0 => {
                 pause().await;
@@ -397,7 +398,7 @@ mod tests {
                 .collect()
         };
         assert_eq!(of(&[line(rope, 5), line(lamp, 1)]), [(rope, 3, false), (rope, 2, true), (lamp, 1, true)]);
-        // The lamp found no room.
+        // The lamp did not fit.
         assert_eq!(of(&[line(rope, 2)]), [(rope, 2, true)]);
         assert_eq!(of(&[]), []);
     }

@@ -1,9 +1,9 @@
 //! `/checkout`: one page that shows what will be charged, and charges nothing else.
 //!
-//! The form has an Idempotency-Key of its own from when it was shown. Sent again with it, for whatever reason, an order
-//! is placed once. It keeps the key while what became of it is not known; a refusal for good ends it, and the page gets
-//! another. It says the goods and the total that were agreed to, too: when the order would be of something else or come to
-//! something else, there is none.
+//! The form has an Idempotency-Key of its own from when it was shown. However often it is sent with it, an
+//! order is placed once. It keeps the key while the outcome is not known; a final refusal ends it, and the
+//! page gets another. It also has the goods and the total that were agreed to: if the order would have other
+//! goods or another total, there is none.
 
 use askama::Template;
 use axum::Router;
@@ -210,7 +210,7 @@ struct Uncertain {
     again: bool,
 }
 
-/// Nobody knows yet whether there is an order: only the same may be sent again, which places it once.
+/// It is not known yet whether there is an order: only the same form may be sent again, which places it once.
 fn uncertain(visitor: &Visitor, form: &Form) -> axum::response::Response {
     let p = visitor.frame(&visitor.lang().text("uncertain-title", &[]));
     let fields = form.fields().iter().filter(|(name, _)| name != "csrf").cloned().collect();

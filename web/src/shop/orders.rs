@@ -74,12 +74,12 @@ impl OrderPage {
         self.order.next_actions.iter().any(|known| known == action)
     }
 
-    /// Something will happen yet that no visitor has to wait for at this page.
+    /// Something will still happen, but no visitor has to wait for it at this page.
     fn is_moving(&self) -> bool {
         !matches!(self.order.status.as_str(), "delivered" | "cancelled")
     }
 
-    /// The payment may change at any moment, of which no event tells.
+    /// The payment may change at any moment, and no event reports that.
     fn is_paying(&self) -> bool {
         self.order.status == "pending"
             || (self.order.status == "cancelled"
