@@ -44,7 +44,7 @@ fn main() -> ExitCode {
     match Layout::new(&dir).and_then(|layout| run(&layout, &name)) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(BROKEN),
-        // Who runs it was told, too, and says so.
+        // The user has seen it, too, and says so.
         Err(e) if e.is::<signals::Interrupted>() => ExitCode::FAILURE,
         Err(e) => console::end(Err(e)),
     }

@@ -21,7 +21,7 @@ use crate::work::{self, Work};
 pub const SECONDS: u32 = 10;
 /// Products that the orders are spread over.
 const PRODUCTS: u32 = 100;
-/// Between two looks at what orders cost.
+/// Between two measurements of what orders cost.
 const SAMPLE_MILLIS: u64 = 1000;
 /// Orders that are confirmed, transactions, statements, and bytes of the log. A statement counts each time it is run.
 const SAMPLE: &str = "SELECT (SELECT count(*) FROM orders.orders WHERE status = 'confirmed'), xact_commit,
@@ -156,8 +156,8 @@ impl<'a> Shop<'a> {
         Ok(shop)
     }
 
-    /// Has customers buy. `look` is called about once a second meanwhile.
-    pub fn buy(&self, buying: Buying, mut look: impl FnMut()) -> Result<Orders> {
+    /// Has customers buy. `tick` is called about once a second meanwhile.
+    pub fn buy(&self, buying: Buying, mut tick: impl FnMut()) -> Result<Orders> {
         let mut command = Command::new(&self.load);
         command
             .args(["--url", &self.edge])
@@ -170,23 +170,23 @@ impl<'a> Shop<'a> {
         psql(&self.database, &["-c", "SELECT pg_stat_statements_reset()"])?;
         let mut load = command.spawn().context("cannot run load")?;
         let mut samples = Vec::new();
-        let looked = loop {
+        let sampled = loop {
             match self.sample() {
                 Ok(sample) => samples.push(sample),
                 Err(error) => break Err(error),
             }
-            look();
+            tick();
             match load.try_wait() {
                 Ok(None) => pause(SAMPLE_MILLIS),
                 Ok(Some(_)) => break Ok(()),
                 Err(error) => break Err(error.into()),
             }
         };
-        if looked.is_err() {
+        if sampled.is_err() {
             load.kill().ok();
         }
         let ended = load.wait_with_output().context("load did not end")?;
-        looked?;
+        sampled?;
         signals::check()?;
         // 1: a limit of its own was passed, which is not held here.
         let said = String::from_utf8_lossy(&ended.stderr);
@@ -311,8 +311,9 @@ mod tests {
             let work = Work::of([].into_iter());
             Sample { confirmed, commits, statements: 0.0, log: 0.0, work }
         };
-        let looks = [(5.0, 0.0), (5.0, 900.0), (7.0, 910.0), (20.0, 1000.0), (30.0, 1100.0), (30.0, 1200.0)];
-        let samples: Vec<Sample> = looks.map(|(confirmed, commits)| sample(confirmed, commits)).into();
+        let samples_seen =
+            [(5.0, 0.0), (5.0, 900.0), (7.0, 910.0), (20.0, 1000.0), (30.0, 1100.0), (30.0, 1200.0)];
+        let samples: Vec<Sample> = samples_seen.map(|(confirmed, commits)| sample(confirmed, commits)).into();
         let (first, last) = steady(&samples).unwrap();
         assert_eq!((first.commits, last.commits), (910.0, 1000.0));
         assert!(steady(&samples[..3]).is_none());

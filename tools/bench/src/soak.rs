@@ -21,20 +21,20 @@ pub fn measure(layout: &Layout, supervisor: &Supervisor) -> Result<Measured> {
     let built = compile::measured(layout)?;
     let admin = start(layout, supervisor, &built, 1, &[], |_| Ok(()))?;
     let shop = Shop::new(layout, supervisor, &admin, &built)?;
-    let mut looks: BTreeMap<&str, Vec<(f64, f64)>> = BTreeMap::new();
+    let mut samples: BTreeMap<&str, Vec<(f64, f64)>> = BTreeMap::new();
     let begun = Instant::now();
     let buying = Buying { seconds: SECONDS, ..Buying::by(Pace::Users(CLIENTS)) };
     let orders = shop.buy(buying, || {
         for name in SERVICES {
-            let look = shop.memory(name).map(|mib| (begun.elapsed().as_secs_f64(), mib));
-            looks.entry(name).or_default().extend(look);
+            let sample = shop.memory(name).map(|mib| (begun.elapsed().as_secs_f64(), mib));
+            samples.entry(name).or_default().extend(sample);
         }
     })?;
     let mut largest: f64 = 0.0;
     let mut most_grown = f64::MIN;
-    for (name, looks) in &looks {
-        let (early, late) = early_and_late(looks).with_context(|| format!("{name} was not looked at"))?;
-        largest = looks.iter().map(|(_, mib)| *mib).fold(largest, f64::max);
+    for (name, samples) in &samples {
+        let (early, late) = early_and_late(samples).with_context(|| format!("{name} was not measured"))?;
+        largest = samples.iter().map(|(_, mib)| *mib).fold(largest, f64::max);
         most_grown = most_grown.max(late - early);
     }
     let figures = vec![
@@ -50,15 +50,15 @@ pub fn measure(layout: &Layout, supervisor: &Supervisor) -> Result<Measured> {
             most_grown,
         ),
     ];
-    Ok((figures, json!({"orders": orders.json(), "memory_mib_by_second": looks})))
+    Ok((figures, json!({"orders": orders.json(), "memory_mib_by_second": samples})))
 }
 
 /// The medians of the minute after the warm one, and of the last.
-fn early_and_late(looks: &[(f64, f64)]) -> Option<(f64, f64)> {
-    let end = looks.last()?.0;
+fn early_and_late(samples: &[(f64, f64)]) -> Option<(f64, f64)> {
+    let end = samples.last()?.0;
     let median = |from: f64, to: f64| {
         let mut inside: Vec<f64> =
-            looks.iter().filter(|(at, _)| (from..=to).contains(at)).map(|(_, mib)| *mib).collect();
+            samples.iter().filter(|(at, _)| (from..=to).contains(at)).map(|(_, mib)| *mib).collect();
         inside.sort_by(f64::total_cmp);
         inside.get(inside.len() / 2).copied()
     };
@@ -71,9 +71,9 @@ mod tests {
 
     #[test]
     fn growth_is_from_the_second_minute_to_the_last() {
-        let looks: Vec<(f64, f64)> =
+        let samples: Vec<(f64, f64)> =
             (0..600).map(|s| (f64::from(s), if s < 60 { 1.0 } else { 20.0 })).collect();
-        assert_eq!(early_and_late(&looks), Some((20.0, 20.0)));
+        assert_eq!(early_and_late(&samples), Some((20.0, 20.0)));
         let grows: Vec<(f64, f64)> = (0..600).map(|s| (f64::from(s), f64::from(s))).collect();
         assert_eq!(early_and_late(&grows), Some((90.0, 569.0)));
         assert_eq!(early_and_late(&[]), None);

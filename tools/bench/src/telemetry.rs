@@ -22,9 +22,9 @@ struct Shown {
     orders: Orders,
     /// Of the three services at rest, MiB.
     idle_mib: f64,
-    /// The longest that a service took to tell its metrics after the load, ms.
+    /// The longest that a service took to answer with its metrics after the load, ms.
     metrics_millis: f64,
-    /// The most series that a service told.
+    /// The most series of a service.
     series: f64,
 }
 
@@ -97,7 +97,7 @@ pub fn measure(layout: &Layout) -> Result<Measured> {
             "`/metrics`, slowest service, ms",
             of_with(|shown| shown.metrics_millis),
         ),
-        Figure::of("series", "series of the service that tells most", of_with(|shown| shown.series)),
+        Figure::of("series", "series of the service that has most", of_with(|shown| shown.series)),
     ];
     let orders = |all: &[Shown]| all.iter().map(|shown| shown.orders.json()).collect::<Vec<_>>();
     Ok((figures, json!({"on": orders(&with), "off": orders(&without)})))

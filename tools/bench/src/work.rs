@@ -46,7 +46,7 @@ impl Work {
         Work(roots.map(|(name, pid)| (name.to_owned(), used(pid))).collect())
     }
 
-    /// Seconds by name since an earlier look.
+    /// Seconds by name since an earlier reading.
     pub fn since(&self, before: &Work) -> Vec<(String, f64)> {
         let earlier = |name: &String| before.0.get(name).copied().unwrap_or(0.0);
         self.0.iter().map(|(name, seconds)| (name.clone(), (seconds - earlier(name)).max(0.0))).collect()
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn work_is_counted_from_one_look_to_the_next() {
+    fn work_is_counted_from_one_reading_to_the_next() {
         let (before, after) = (Work(BTreeMap::new()), Work([("x".to_owned(), 2.0)].into()));
         assert_eq!(after.since(&before), [("x".to_owned(), 2.0)]);
         assert_eq!(before.since(&after), []);

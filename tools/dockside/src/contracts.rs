@@ -27,7 +27,7 @@ pub fn localstripe(layout: &Layout) -> Result<PathBuf> {
     Ok(kept(layout).join("contracts/bin/localstripe"))
 }
 
-/// axe-core, which looks for what keeps people from using a page: its file.
+/// axe-core, which finds what keeps people from using a page: its file.
 pub fn axe(layout: &Layout) -> Result<PathBuf> {
     finish(python(layout)?.arg("axe"))?;
     Ok(kept(layout).join("contracts/node/node_modules/axe-core/axe.min.js"))

@@ -60,7 +60,7 @@ pub fn run(layout: &Layout) -> Result<Option<ExitCode>> {
     }
 }
 
-/// Prints what was appended to a file since the last look.
+/// Prints what was appended to a file since the last call.
 pub struct Follow {
     pub file: File,
     pub at: u64,

@@ -1,4 +1,4 @@
-//! `cargo dockside`: starts the shop, stops it, looks at it and tests it. See README.md.
+//! `cargo dockside`: starts the shop, stops it, inspects it and tests it. See README.md.
 
 mod bench;
 mod cli;

@@ -8,7 +8,7 @@ use machine::commands::finish;
 use machine::install;
 use machine::layout::Layout;
 
-/// All that can be told without a shop.
+/// All that can be checked without a shop.
 pub fn files(layout: &Layout) -> Result<()> {
     // What it needs is kept in the folder itself, not in a test run's, which is forgotten.
     let dir: &Path = if layout.passing { layout.dir.parent().unwrap_or(&layout.dir) } else { &layout.dir };

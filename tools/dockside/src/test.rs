@@ -238,7 +238,7 @@ fn execute(layout: &Layout, plan: &Plan, others: &Others) -> Result<ExitCode> {
     };
     signals::install()?;
     supervisor::stop_stale(&layout);
-    // Every run starts from nothing; the data of the last one stays until then, for who wants to look at it.
+    // Every run starts from nothing; the data of the last one stays until then, so that it can be inspected.
     layout.forget_data()?;
     let supervisor = Supervisor::new(&layout)?;
     supervisor.expect_deaths();
@@ -460,7 +460,7 @@ fn tested(
         let wanted = BENCHES.iter().filter(|(name, _, _)| plan.benches.iter().any(|n| n == name));
         let wanted: Vec<(&str, &str)> = wanted.map(|(_, package, file)| (*package, *file)).collect();
         let programs = run.step("build the tests", || programs::build_optimised(layout, &wanted))?;
-        // One at a time: they look at clocks.
+        // One at a time: they measure time.
         let shown = ["--nocapture".to_owned()];
         let (with_shop, alone): (Vec<_>, Vec<_>) = programs.iter().partition(|p| p.package == SYSTEM);
         if !alone.is_empty() {

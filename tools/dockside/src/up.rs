@@ -20,7 +20,7 @@ use machine::{compile, console, install, process, services, signals};
 use crate::detach;
 use crate::idle::Idle;
 
-/// What `up` was asked for.
+/// The options of `up`.
 pub struct Args {
     pub detach: bool,
     pub port: u16,
@@ -59,7 +59,7 @@ pub fn run(layout: &Layout, args: &Args) -> Result<ExitCode> {
     let Some(_lock) = Lock::acquire(layout)? else {
         return already_running(layout, !args.servers);
     };
-    // Whoever looks on must not believe what a process that died has left.
+    // What a dead process has left must not be taken for the present state.
     State { ready: false, ..State::load(layout) }.save(layout)?;
     signals::install()?;
     step("dockside", &format!("starting; data and logs are in {}", layout.dir.display()));
@@ -98,7 +98,7 @@ pub fn run(layout: &Layout, args: &Args) -> Result<ExitCode> {
     }
 }
 
-/// Says what runs here already; success when that is what was wanted: a shop, or its servers at least.
+/// Reports what runs here already; success when that is what was wanted: a shop, or at least its servers.
 fn already_running(layout: &Layout, shop: bool) -> Result<ExitCode> {
     let state = State::load(layout);
     let pid = state.supervisor.as_ref().map_or(0, |s| s.pid);
@@ -184,7 +184,7 @@ impl FirstFailure {
                 let mut first = self.0.lock().unwrap_or_else(PoisonError::into_inner);
                 first.get_or_insert(e);
                 // Ends what the other threads wait for.
-                signals::give_up();
+                signals::request_stop();
             })
             .ok()
     }

@@ -34,14 +34,14 @@ impl Image {
     }
 }
 
-/// Saves the image into `folder`, looks at it and removes it again.
+/// Saves the image into `folder`, reads it and removes it again.
 pub fn of(image: &str, folder: &Path) -> Result<Image> {
     let unpacked = folder.join("unpacked");
     fs::remove_dir_all(&unpacked).ok();
     fs::create_dir_all(&unpacked).with_context(|| format!("cannot create {}", unpacked.display()))?;
     let found = save(image, &unpacked).and_then(|()| read(&unpacked));
     fs::remove_dir_all(&unpacked).ok();
-    found.with_context(|| format!("looking into {image}"))
+    found.with_context(|| format!("reading {image}"))
 }
 
 fn save(image: &str, folder: &Path) -> Result<()> {

@@ -22,7 +22,7 @@ pub struct Args {
     pub tag: String,
     /// As for `docker buildx build --platform`; the engine's own when left out.
     pub platform: Option<String>,
-    /// Looks at images of that tag that are there.
+    /// Inspects existing images of that tag.
     pub no_build: bool,
     /// A machine without a scanner is an error.
     pub scan: bool,
@@ -85,7 +85,8 @@ pub fn run(layout: &Layout, args: &Args) -> Result<ExitCode> {
 /// The scanner to use, if any.
 ///
 /// # Errors
-/// when there must be one and there is none: a release that nobody looked at passes for one that was found sound.
+/// when there must be one and there is none: a release that nobody scanned would pass for one that was found
+/// sound.
 fn wanted(installed: Option<Scanner>, required: bool) -> Result<Option<Scanner>> {
     ensure!(installed.is_some() || !required, "--scan needs a scanner: install trivy or grype");
     Ok(installed)
@@ -233,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scanner_looks_at_the_image_and_at_its_bill_of_materials() {
+    fn a_scanner_checks_the_image_and_its_bill_of_materials() {
         let [image, bill] = Scanner::Grype.targets("dockside/order:dev", "/a folder/order.cdx.json");
         assert_eq!(image.last().unwrap(), "docker:dockside/order:dev");
         assert_eq!(bill.last().unwrap(), "sbom:/a folder/order.cdx.json");

@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_is_not_there_is_told_from_other_failures() {
+    fn a_missing_path_is_distinguished_from_other_failures() {
         assert!(no_such_path("Error response from daemon: Could not find the file /x in container 1f"));
         assert!(no_such_path("Error: No such container:path: 1f:/x"));
         assert!(!no_such_path("Error response from daemon: No such container: 1f"));

@@ -163,6 +163,6 @@ mod tests {
         let end = Lines::default()
             .push(b"data: {\"status\":\"cancelled\",\"cancel_reason\":\"payment_declined\"}\n");
         assert_eq!(end, Some(End::Cancelled("payment_declined".to_owned())));
-        assert_eq!(Lines::default().push(b"data: {\"status\":\"unheard\"}\n"), None);
+        assert_eq!(Lines::default().push(b"data: {\"status\":\"unknown\"}\n"), None);
     }
 }

@@ -21,8 +21,8 @@ use crate::record::{Counts, Recorder, Second};
 
 /// Shoppers who are due and not begun; more mean that the generator is too slow.
 const QUEUE: usize = 10_000;
-/// How often the pacer looks whether it is to stop.
-const LOOK: Duration = Duration::from_millis(50);
+/// How often the pacer checks whether it has to stop.
+const CHECK_EVERY: Duration = Duration::from_millis(50);
 /// For those under way when nobody comes any more, on top of what an order may take.
 const LAST_ONES: Duration = Duration::from_secs(30);
 /// For those under way when the run is ended early.
@@ -160,7 +160,7 @@ fn pace(run: &Run, sender: &mpsc::Sender<Arrival>, halt: &AtomicBool) {
             if left.is_zero() {
                 break;
             }
-            std::thread::sleep(left.min(LOOK));
+            std::thread::sleep(left.min(CHECK_EVERY));
         }
         run.recorder.offered(arrival.stage, 1);
         if sender.try_send(arrival).is_err() {
@@ -197,7 +197,7 @@ async fn user_loop(run: Arc<Run>, halt: Arc<AtomicBool>, user: u64) {
         let now = Instant::now();
         let (stage, within) = run.plan.stage_at(now - run.start);
         if user as f64 >= run.plan.stages[stage].level(within).round() {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(CHECK_EVERY).await;
             continue;
         }
         run.recorder.offered(stage, 1);

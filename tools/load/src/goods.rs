@@ -1,4 +1,4 @@
-//! What shoppers look at and buy: what the catalogue has in stock, or products made for it.
+//! What shoppers read and buy: what the catalogue has in stock, or products made for it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

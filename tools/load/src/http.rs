@@ -101,7 +101,7 @@ impl Client {
             (Some(scheme), Some(authority)) if *scheme == Scheme::HTTP => authority.clone(),
             (Some(scheme), _) if *scheme == Scheme::HTTPS => {
                 return Err(Refusal(format!(
-                    "{url}: TLS is not spoken here, as its work would be measured too; take the address behind it"
+                    "{url}: TLS is not spoken here, as its work would be measured too; take the service's own address"
                 )));
             }
             _ => return Err(Refusal(format!("{url} is no address: one looks like http://localhost:8080"))),

@@ -125,11 +125,11 @@ impl Shopper {
         }
         for _ in 0..self.rng.random_range(1..=3) {
             self.think().await;
-            self.look().await;
+            self.view_product().await;
         }
     }
 
-    async fn look(&mut self) {
+    async fn view_product(&mut self) {
         if let Some(product) = self.run.goods.seen(&mut self.rng) {
             let path = format!("/api/v1/products/{product}");
             let _ = self.send(Kind::Product, Call::get(&path)).await;
@@ -148,7 +148,7 @@ impl Shopper {
     }
 
     async fn cart(&mut self, account: &Account) {
-        self.look().await;
+        self.view_product().await;
         self.think().await;
         let Some(product) = self.run.goods.bought(&mut self.rng) else { return self.sold_out() };
         self.token = Some(account.authorization());

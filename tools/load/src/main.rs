@@ -10,10 +10,10 @@ use load::accounts::Accounts;
 use load::generator::Generator;
 use load::goods::{Goods, Staff};
 use load::http::Client;
-use load::live::Live;
 use load::noise::Noise;
 use load::options::Options;
 use load::processes::Watch;
+use load::progress::Progress;
 use load::report::Report;
 use load::{Refusal, shop};
 use tokio::signal::unix::{SignalKind, signal};
@@ -48,7 +48,7 @@ async fn run(options: &Options) -> Result<u8, Refusal> {
     let plan = options.plan(seed)?;
     let unwritten = |folder: &Path, e| Refusal(format!("cannot write {}: {e}", folder.display()));
     if let Some(folder) = &options.report {
-        Report::make_room(folder).map_err(|e| unwritten(folder, e))?;
+        Report::make_folder(folder).map_err(|e| unwritten(folder, e))?;
     }
     let client = Arc::new(Client::new(url, options.timeout).await?);
     shop::is_a_shop(&client, url).await?;
@@ -84,17 +84,17 @@ async fn run(options: &Options) -> Result<u8, Refusal> {
     if watch.is_none() {
         eprintln!("CPU and memory are left out: there is no /proc here");
     }
-    let mut live = Live::new(&plan);
+    let mut progress = Progress::new(&plan);
     let generator = Generator { client, accounts: Arc::new(accounts), goods: Arc::new(goods), plan };
     let stop = stopped()?;
     let outcome = generator.run(stop, |second| {
-        live.show(second);
+        progress.show(second);
         if let Some(watch) = &mut watch {
             watch.sample();
         }
     });
     let outcome = outcome.await;
-    live.end();
+    progress.end();
     let report = Report::new(url, outcome, Some(noise), watch.map(Watch::finish));
     println!("\n{}", report.text().trim_end());
     if let Some(folder) = &options.report {
@@ -106,7 +106,7 @@ async fn run(options: &Options) -> Result<u8, Refusal> {
 
 /// Ready when Ctrl-C or SIGTERM asks for an end.
 fn stopped() -> Result<impl Future<Output = ()>, Refusal> {
-    let listen = |kind| signal(kind).map_err(|e| Refusal(format!("signals cannot be heard: {e}")));
+    let listen = |kind| signal(kind).map_err(|e| Refusal(format!("signals cannot be received: {e}")));
     let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
     Ok(async move {
         tokio::select! {

@@ -299,7 +299,7 @@ impl Recorder {
         }
     }
 
-    /// An order was accepted; `followed` when its end will be told.
+    /// An order was accepted; `followed` when its end will be reported.
     pub fn placed(&self, stage: usize, followed: bool) {
         let mut inner = self.inner();
         inner.counts.stages[stage].placed += 1;

@@ -172,11 +172,11 @@ impl Report {
         }
     }
 
-    /// Makes the folder of a report, and looks whether it can be written: better before the run than after.
+    /// Makes the folder of a report, and checks that it can be written: better before the run than after.
     ///
     /// # Errors
     /// when it cannot be made or written.
-    pub fn make_room(folder: &Path) -> std::io::Result<()> {
+    pub fn make_folder(folder: &Path) -> std::io::Result<()> {
         std::fs::create_dir_all(folder)?;
         let probe = folder.join(".writable");
         std::fs::write(&probe, b"x")?;

@@ -126,7 +126,7 @@ pub fn document<'a, T: Deserialize<'a>>(answer: &'a Answer) -> Result<T, Error> 
     })
 }
 
-/// Looks whether a shop is at the address, before anything is sent that could change something.
+/// Checks whether a shop is at the address, before anything is sent that could change something.
 ///
 /// # Errors
 /// a sentence with what came back instead.

@@ -180,7 +180,7 @@ async fn a_run_that_is_ended_early_reports_so_far() {
     assert!(outcome.interrupted && outcome.counts.stages[0].placed > 0);
     let report = Report::new(&url, outcome, None, None);
     let folder = std::env::temp_dir().join(format!("load-report-{}", std::process::id()));
-    Report::make_room(&folder).unwrap();
+    Report::make_folder(&folder).unwrap();
     report.write(&folder).unwrap();
     let json: serde_json::Value =
         serde_json::from_slice(&std::fs::read(folder.join("load.json")).unwrap()).unwrap();

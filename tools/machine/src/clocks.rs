@@ -11,7 +11,7 @@ use crate::spec::Spec;
 use crate::state::service_of;
 use crate::system::enters;
 
-/// Whose clocks jump: who looks at the time of day to decide something.
+/// The processes whose clocks jump: those that decide by the time of day.
 const JUMPERS: [&str; 5] = ["user", "product", "order", "payment-sandbox", "postgres"];
 
 /// The library, where the system's package manager puts it. The variant for threads.

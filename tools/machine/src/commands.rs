@@ -42,14 +42,14 @@ pub fn watch(mut child: Child, name: &str) -> Result<()> {
 
 /// Waits for a command in a process group of its own, which gets each signal that this process gets; its exit code.
 pub fn attend(mut child: Child) -> Result<u8> {
-    let mut told = 0;
+    let mut passed_on = 0;
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1));
         }
         let asked = u8::from(signals::stop_asked()) + u8::from(signals::stop_at_once());
-        if asked > told {
-            told = asked;
+        if asked > passed_on {
+            passed_on = asked;
             process::signal_group(child.id(), Signal::TERM);
         }
         process::pause(50);

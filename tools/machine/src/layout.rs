@@ -183,7 +183,7 @@ pub fn remove(path: &Path) -> Result<()> {
 
 /// Bytes that an unprivileged process may still write on the disk that holds `path`.
 pub fn free_space(path: &Path) -> Result<u64> {
-    let stat = rustix::fs::statvfs(path).with_context(|| format!("cannot look at {}", path.display()))?;
+    let stat = rustix::fs::statvfs(path).with_context(|| format!("cannot examine {}", path.display()))?;
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 

@@ -60,7 +60,7 @@ impl Identity {
     }
 }
 
-/// Sleeps between two looks at something that cannot be waited for.
+/// Sleeps between two checks of something that cannot be waited for.
 pub fn pause(millis: u64) {
     std::thread::sleep(Duration::from_millis(millis));
 }

@@ -1,4 +1,4 @@
-//! The shop's own processes: ports, settings, order of start, and what the user is told.
+//! The shop's own processes: ports, settings, order of start, and the messages for the user.
 
 mod links;
 mod storefront;

@@ -26,8 +26,8 @@ pub fn install() -> Result<()> {
     Ok(())
 }
 
-/// Ends what this process waits for, as one Ctrl-C would.
-pub fn give_up() {
+/// Ends what this process waits for, as a Ctrl-C would.
+pub fn request_stop() {
     let _ = COUNT.compare_exchange(0, 1, Ordering::SeqCst, Ordering::SeqCst);
 }
 
@@ -40,12 +40,12 @@ pub fn stop_at_once() -> bool {
 }
 
 /// # Errors
-/// once a stop was asked for, so that whatever waits gives up.
+/// once a stop was asked for, so that everything that waits ends.
 pub fn check() -> Result<()> {
     if stop_asked() { Err(Interrupted.into()) } else { Ok(()) }
 }
 
-/// The error of everything that was given up for a signal.
+/// The error of everything that a signal has interrupted.
 #[derive(Debug)]
 pub struct Interrupted;
 

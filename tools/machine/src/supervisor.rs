@@ -180,7 +180,7 @@ impl Supervisor {
         text
     }
 
-    /// One look at every process. False once the supervisor stops.
+    /// One check of every process. False once the supervisor stops.
     fn tick(&self) -> bool {
         let mut inner = self.lock();
         if inner.stopping {
@@ -241,7 +241,7 @@ impl Inner {
 pub fn stop_stale(layout: &Layout) {
     let stale: Vec<_> = State::load(layout).processes.into_iter().filter(|p| p.live().is_some()).collect();
     if !stale.is_empty() {
-        step("dockside", "stopping what an earlier run left behind");
+        step("dockside", "stopping what an earlier run left");
         shutdown::stop_in_order(&stale, signals::stop_at_once);
     }
 }

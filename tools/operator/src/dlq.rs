@@ -1,12 +1,10 @@
-//! The dead letters of each consuming service: looking at them, and giving
-//! them back or up.
+//! The dead letters of each consuming service: listing, replaying and deleting them.
 //!
-//! At no point is a letter in neither place: to give one back it is published
-//! to the service's own queue, and taken out of the dead letters only after the
-//! broker has confirmed that. Killed in between, it is in both, which the
-//! inbox makes harmless.
+//! A dead letter is always in at least one place. To replay it, it is published to the service's own queue,
+//! and taken out of the dead letters only after the broker has confirmed that. If the program is killed in
+//! between, it is in both, which the inbox makes harmless.
 
-pub mod letter;
+pub mod dead_letter;
 
 use std::time::Duration;
 
@@ -18,73 +16,73 @@ use lapin::{BasicProperties, Channel, Connection};
 use messaging::envelope;
 use messaging::topology::Topology;
 
-pub use letter::Letter;
+pub use dead_letter::DeadLetter;
 
-/// Looking at a message counts as a delivery that came back, and brokers from
-/// RabbitMQ 4.0 on drop a message at the 21st. Long before, it is renewed.
+/// Each reading of a message counts as a delivery that came back, and brokers from RabbitMQ 4.0 on drop a
+/// message at the 21st. Long before, it is renewed.
 /// <https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling>
 const RENEW_AT: i64 = 10;
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// Which letters are meant.
+/// Which dead letters are meant.
 #[derive(Clone, Debug)]
 pub enum Which {
-    /// All with this id: an event's, or what [`Letter::id`] says for what is no event.
+    /// All with this id: an event's, or [`DeadLetter::id`] for a message that is not an event.
     Id(String),
     All,
 }
 
 impl Which {
-    fn means(&self, letter: &Letter) -> bool {
+    fn means(&self, dead_letter: &DeadLetter) -> bool {
         match self {
-            Self::Id(id) => letter.id.eq_ignore_ascii_case(id),
+            Self::Id(id) => dead_letter.id.eq_ignore_ascii_case(id),
             Self::All => true,
         }
     }
 }
 
-/// What a look found.
+/// The result of a listing.
 #[derive(Debug, Default)]
 pub struct Found {
-    pub letters: Vec<Letter>,
+    pub dead_letters: Vec<DeadLetter>,
     /// How many there were in all.
     pub total: usize,
 }
 
-/// What became of the letters that were meant.
+/// What was done with the dead letters that were meant.
 #[derive(Debug, Default)]
 pub struct Moved {
-    pub done: Vec<Letter>,
+    pub done: Vec<DeadLetter>,
     /// Left where they are: no events, which would come straight back.
-    pub refused: Vec<Letter>,
+    pub refused: Vec<DeadLetter>,
     /// Left where they are: older than what an inbox remembers, so that they could be applied twice.
-    pub too_old: Vec<Letter>,
-    /// Left where they are: not sent by who may tell of such a thing, so perhaps forged.
-    pub untrusted: Vec<Letter>,
+    pub too_old: Vec<DeadLetter>,
+    /// Left where they are: their sender may not publish such events, so they may be forged.
+    pub untrusted: Vec<DeadLetter>,
 }
 
-/// The oldest `limit` letters of each of `services`, which stay as they are,
-/// in their order.
+/// The oldest `limit` dead letters of each of `services`, which stay as they are, in their order.
 pub async fn list(topology: &Topology, services: &[&'static str], limit: usize) -> Result<Found> {
     let (connection, confirming) = topology.open().await?;
     let mut found = Found::default();
     for service in services {
         let dead = topology.dead_letters(service);
-        let mut desk = Desk::open(&connection, &dead).await?;
-        // All, whatever the limit: what a part of a queue gives back ends up behind the rest.
-        let held = desk.hold().await?;
-        found.letters.extend(held.iter().take(limit).map(|delivery| Letter::of(service, delivery)));
+        let mut session = Session::open(&connection, &dead).await?;
+        // All, whatever the limit: if only a part of a queue is returned, that part ends up after the rest.
+        let held = session.hold().await?;
+        found.dead_letters.extend(held.iter().take(limit).map(|delivery| DeadLetter::of(service, delivery)));
         found.total += held.len();
-        renew_if_old(topology, &confirming, &mut desk, &held).await?;
-        desk.close(&connection).await?;
+        renew_if_old(topology, &confirming, &mut session, &held).await?;
+        session.close(&connection).await?;
     }
     within(connection.close(200, "done".into())).await?;
     Ok(found)
 }
 
-/// Gives letters back to their service, with all attempts ahead of them. `force`: old ones, too, and they are applied
-/// even though nobody knows any more whether they were; and those that were not believed, which then are.
+/// Replays dead letters to their service, with all attempts ahead of them. `force`: old ones, too, which are
+/// applied even though it is no longer known whether they were; and those that were not trusted, which are
+/// trusted then.
 pub async fn replay(
     topology: &Topology,
     services: &[&'static str],
@@ -95,78 +93,78 @@ pub async fn replay(
     let mut moved = Moved::default();
     for service in services {
         let (dead, queue) = (topology.dead_letters(service), topology.queue(service));
-        let mut desk = Desk::open(&connection, &dead).await?;
-        // Back in their place when the desk closes.
+        let mut session = Session::open(&connection, &dead).await?;
+        // They return to their place when the session ends.
         let mut others = Vec::new();
-        for _ in 0..desk.ready {
-            let Some(delivery) = desk.next().await? else { break };
-            let letter = Letter::of(service, &delivery);
-            if !which.means(&letter) {
+        for _ in 0..session.ready {
+            let Some(delivery) = session.next().await? else { break };
+            let dead_letter = DeadLetter::of(service, &delivery);
+            if !which.means(&dead_letter) {
                 others.push(delivery);
                 continue;
             }
-            if !letter.event {
+            if !dead_letter.event {
                 others.push(delivery);
-                moved.refused.push(letter);
+                moved.refused.push(dead_letter);
                 continue;
             }
-            if letter.forgotten && !force {
+            if dead_letter.forgotten && !force {
                 others.push(delivery);
-                moved.too_old.push(letter);
+                moved.too_old.push(dead_letter);
                 continue;
             }
-            if letter.untrusted && !force {
+            if dead_letter.untrusted && !force {
                 others.push(delivery);
-                moved.untrusted.push(letter);
+                moved.untrusted.push(dead_letter);
                 continue;
             }
             let properties = envelope::revived(&delivery.properties, force, topology.account());
             messaging::move_to(&confirming, &queue, properties, &delivery.data).await?;
-            desk.remove(&delivery).await?;
-            moved.done.push(letter);
+            session.remove(&delivery).await?;
+            moved.done.push(dead_letter);
         }
-        renew_if_old(topology, &confirming, &mut desk, &others).await?;
-        desk.close(&connection).await?;
+        renew_if_old(topology, &confirming, &mut session, &others).await?;
+        session.close(&connection).await?;
     }
     within(connection.close(200, "done".into())).await?;
     Ok(moved)
 }
 
-/// Deletes letters for good, and returns them.
+/// Deletes dead letters for good, and returns them.
 pub async fn drop(topology: &Topology, services: &[&'static str], which: &Which) -> Result<Moved> {
     let (connection, confirming) = topology.open().await?;
     let mut moved = Moved::default();
     for service in services {
-        let mut desk = Desk::open(&connection, &topology.dead_letters(service)).await?;
+        let mut session = Session::open(&connection, &topology.dead_letters(service)).await?;
         let mut others = Vec::new();
-        for _ in 0..desk.ready {
-            let Some(delivery) = desk.next().await? else { break };
-            let letter = Letter::of(service, &delivery);
-            if which.means(&letter) {
-                desk.remove(&delivery).await?;
-                moved.done.push(letter);
+        for _ in 0..session.ready {
+            let Some(delivery) = session.next().await? else { break };
+            let dead_letter = DeadLetter::of(service, &delivery);
+            if which.means(&dead_letter) {
+                session.remove(&delivery).await?;
+                moved.done.push(dead_letter);
             } else {
                 others.push(delivery);
             }
         }
-        renew_if_old(topology, &confirming, &mut desk, &others).await?;
-        desk.close(&connection).await?;
+        renew_if_old(topology, &confirming, &mut session, &others).await?;
+        session.close(&connection).await?;
     }
     within(connection.close(200, "done".into())).await?;
     Ok(moved)
 }
 
-/// A channel on which letters are held: what is not removed goes back to its
-/// place when the channel ends, however it ends.
-struct Desk {
+/// A channel on which dead letters are held: what is not removed returns to its place when the channel ends,
+/// however it ends.
+struct Session {
     channel: Channel,
     queue: String,
-    /// Letters in the queue when the desk was opened: no loop takes more.
+    /// Dead letters in the queue when the session was opened: no loop takes more.
     ready: usize,
     held: usize,
 }
 
-impl Desk {
+impl Session {
     async fn open(connection: &Connection, queue: &str) -> Result<Self> {
         let channel = within(connection.create_channel()).await?;
         let ready = ready(&channel, queue).await.with_context(|| {
@@ -198,8 +196,8 @@ impl Desk {
         Ok(())
     }
 
-    /// Lets go of what is held, and waits a moment for it to be back in the
-    /// queue, so that whoever looks next sees it.
+    /// Releases what is held, and waits a moment until it is back in the queue, so that the next reader sees
+    /// it.
     async fn close(self, connection: &Connection) -> Result<()> {
         // Answered after all that was removed: an ack itself has no answer.
         let whole = ready(&self.channel, &self.queue).await? + self.held;
@@ -216,12 +214,12 @@ impl Desk {
     }
 }
 
-/// Puts copies of all held letters behind them, in their order, and removes the
-/// originals, when one has been held often. Killed in between, a letter is there twice.
+/// Puts copies of all held dead letters after them, in their order, and removes the originals, when one has
+/// been held often. If the program is killed in between, a dead letter is there twice.
 async fn renew_if_old(
     topology: &Topology,
     confirming: &Channel,
-    desk: &mut Desk,
+    session: &mut Session,
     held: &[Delivery],
 ) -> Result<()> {
     if held.iter().all(|delivery| envelope::delivery_count(&delivery.properties) < RENEW_AT) {
@@ -229,8 +227,8 @@ async fn renew_if_old(
     }
     for delivery in held {
         let properties = envelope::sent_by(as_new(&delivery.properties), topology.account());
-        messaging::move_to(confirming, &desk.queue, properties, &delivery.data).await?;
-        desk.remove(delivery).await?;
+        messaging::move_to(confirming, &session.queue, properties, &delivery.data).await?;
+        session.remove(delivery).await?;
     }
     Ok(())
 }

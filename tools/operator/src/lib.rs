@@ -1,10 +1,9 @@
-//! What an operator of the shop looks at and sets right: dead letters
-//! ([`dlq`]), outboxes ([`outbox`]), sagas ([`saga`]), one order's life
-//! ([`trace`]), and whether orders, stock, money and events agree ([`reconcile`]).
+//! What an operator of the shop inspects and repairs: dead letters ([`dlq`]), outboxes ([`outbox`]), sagas
+//! ([`saga`]), one order's history ([`trace`]), and whether orders, stock, money and events agree
+//! ([`reconcile`]).
 //!
-//! Nothing here writes an order, an amount or a stock level. What it changes,
-//! it changes by having the services do their own work again, which they are
-//! built to survive: a saga looks again, an event is published again.
+//! Nothing here writes an order, an amount or a stock level. It only has the services do their own work
+//! again, which they are built to survive: a saga is rescheduled, an event is published again.
 
 pub mod dlq;
 pub mod outbox;

@@ -22,7 +22,7 @@ use sqlx::postgres::PgPoolOptions;
 
 use crate::cli::{Cli, Command, Dlq, Outbox, Reconcile, Saga, Settings};
 
-/// For one command. A database that has gone without a word would else be waited for for ever.
+/// For one command. Without it the program would wait for ever for a database that has vanished.
 const LONGEST: Duration = Duration::from_secs(30 * 60);
 
 #[tokio::main]
@@ -64,9 +64,12 @@ async fn run(cli: Cli) -> Result<bool> {
             Ok(!stuck || sagas.is_empty())
         }
         Command::Saga(Saga::Nudge { order }) => {
-            let known = saga::nudge(&database(settings).await?, order).await?;
-            let text =
-                if known { "Nudged: its saga looks again within a second.\n" } else { "No such order.\n" };
+            let known = saga::reschedule(&database(settings).await?, order).await?;
+            let text = if known {
+                "Rescheduled: its saga asks again within a second.\n"
+            } else {
+                "No such order.\n"
+            };
             show(settings, &json!({"order_id": order, "nudged": known}), text);
             Ok(known)
         }
@@ -90,41 +93,41 @@ async fn dlq_command(settings: &Settings, command: Dlq) -> Result<bool> {
     match command {
         Dlq::List { of, limit } => {
             let found = dlq::list(&topology, &dlq::services(of.service.as_deref())?, limit).await?;
-            let mut text = text::or(text::letters(&found.letters), "No dead letters.\n");
-            if found.total > found.letters.len() {
-                text.push_str(&format!("{} of {} are shown.\n", found.letters.len(), found.total));
+            let mut text = text::or(text::dead_letters(&found.dead_letters), "No dead letters.\n");
+            if found.total > found.dead_letters.len() {
+                text.push_str(&format!("{} of {} are shown.\n", found.dead_letters.len(), found.total));
             }
-            show(settings, &json!(found.letters), &text);
+            show(settings, &json!(found.dead_letters), &text);
             Ok(true)
         }
         Dlq::Show { id, of } => {
             let found = dlq::list(&topology, &dlq::services(of.service.as_deref())?, usize::MAX).await?;
-            let mut meant = found.letters;
-            meant.retain(|letter| letter.id.eq_ignore_ascii_case(&id));
-            show(settings, &json!(meant), &text::or(text::whole(&meant), "No such dead letter.\n"));
+            let mut meant = found.dead_letters;
+            meant.retain(|dead_letter| dead_letter.id.eq_ignore_ascii_case(&id));
+            show(settings, &json!(meant), &text::or(text::whole(&meant), "No such dead dead_letter.\n"));
             Ok(!meant.is_empty())
         }
         Dlq::Replay { which, force, of } => {
             let which = which.id.map_or(Which::All, Which::Id);
             let moved = dlq::replay(&topology, &dlq::services(of.service.as_deref())?, &which, force).await?;
-            let mut text = format!("{} given back.\n{}", moved.done.len(), text::letters(&moved.done));
+            let mut text = format!("{} given back.\n{}", moved.done.len(), text::dead_letters(&moved.done));
             if !moved.refused.is_empty() {
                 text.push_str("No events, so they would come straight back; `dlq drop` deletes them:\n");
-                text.push_str(&text::letters(&moved.refused));
+                text.push_str(&text::dead_letters(&moved.refused));
             }
             if !moved.too_old.is_empty() {
                 text.push_str(
-                    "More than 30 days old, so their service can't tell whether it has applied them before; \
+                    "More than 30 days old, so their service can't know whether it has applied them before; \
                      where you know that it has not, say --force:\n",
                 );
-                text.push_str(&text::letters(&moved.too_old));
+                text.push_str(&text::dead_letters(&moved.too_old));
             }
             if !moved.untrusted.is_empty() {
                 text.push_str(
                     "Not believed, as another account sent them or under another routing key: they may be forged. \
                      Where you know that they are right, say --force:\n",
                 );
-                text.push_str(&text::letters(&moved.untrusted));
+                text.push_str(&text::dead_letters(&moved.untrusted));
             }
             let json = json!({
                 "replayed": moved.done, "refused": moved.refused, "too_old": moved.too_old,
@@ -137,7 +140,7 @@ async fn dlq_command(settings: &Settings, command: Dlq) -> Result<bool> {
         }
         Dlq::Drop { which, yes, of } => {
             if which.all && !yes {
-                usage("dlq drop --all deletes every dead letter for good: say --yes, too");
+                usage("dlq drop --all deletes every dead dead_letter for good: say --yes, too");
             }
             let which = which.id.map_or(Which::All, Which::Id);
             let moved = dlq::drop(&topology, &dlq::services(of.service.as_deref())?, &which).await?;
@@ -153,7 +156,7 @@ async fn reconcile_command(settings: &Settings, command: Reconcile) -> Result<bo
     let check = || async move { compare(settings, command).await.map(|(report, _)| report) };
     if let Some(every) = command.every {
         schedule::start_log();
-        schedule::repeat(every, schedule::told_to_stop()?, check).await;
+        schedule::repeat(every, schedule::stop_signal()?, check).await;
         return Ok(true);
     }
     if command.log {

@@ -1,4 +1,4 @@
-//! The payment provider's own view: what any that speaks Stripe's API tells.
+//! The payment provider's own view, over Stripe's API.
 //! <https://docs.stripe.com/api/payment_intents/retrieve>
 //! <https://docs.stripe.com/api/payment_intents/list>
 //! <https://docs.stripe.com/api/refunds/list>
@@ -42,7 +42,7 @@ pub struct Money {
     pub refunded: i64,
     /// It has more refunds than are read.
     pub has_more_refunds: bool,
-    /// One of these is no whole number of minor units, so that it is told as the provider counts it.
+    /// One of these is no whole number of minor units, so it is shown as the provider counts it.
     pub is_odd: bool,
 }
 

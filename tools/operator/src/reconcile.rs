@@ -1,10 +1,9 @@
 //! Whether orders, stock, money and events agree.
 //!
-//! The three schemas are read in one snapshot of the database, so they are
-//! compared as of one moment. The provider is asked after it, and what looks
-//! different there is held against the order as it is by then. What is on its
-//! way is no difference: an order whose saga works and that changed within the
-//! grace, an event younger than that.
+//! The three schemas are read in one snapshot of the database, so they are compared as of one moment. The
+//! provider is asked after that, and what differs there is compared with the order as it is by then. What is
+//! on its way is no difference: an order whose saga works and that changed within the grace, an event younger
+//! than that.
 
 mod events;
 mod mend;
@@ -26,15 +25,15 @@ pub use mend::{Outcome, mend};
 use crate::dlq;
 use crate::provider::Provider;
 
-/// Dead letters that are looked at to explain missing effects.
-const MOST_LETTERS: usize = 10_000;
+/// Most dead letters that are read to explain missing effects.
+const MOST_DEAD_LETTERS: usize = 10_000;
 
 /// What is compared.
 pub struct Sources<'a> {
     /// With a role that may read all three schemas; for [`mend`] also write to
     /// `orders.sagas` and the outboxes.
     pub database: &'a PgPool,
-    /// Without it money is taken at the orders' word.
+    /// Without it the orders' own words about money are taken as true.
     pub provider: Option<&'a Provider>,
     /// Without it an event that is a dead letter only shows as not applied.
     pub broker: Option<&'a Topology>,
@@ -97,11 +96,12 @@ pub enum About {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "do", rename_all = "snake_case")]
 pub enum Remedy {
-    /// Has the order's saga look again.
-    Nudge { order: Uuid },
+    /// Reschedules the order's saga.
+    #[serde(rename = "nudge")]
+    Reschedule { order: Uuid },
     /// Publishes the event again; who had it ignores it.
     Publish { service: &'static str, event: Uuid },
-    /// A person has to look; this is where to.
+    /// A person has to act; this says where.
     Nothing { hint: String },
 }
 
@@ -110,7 +110,7 @@ impl Remedy {
         Self::Nothing { hint: hint.to_owned() }
     }
 
-    /// For an event that is a dead letter: published again, it would only die again.
+    /// For an event that is a dead letter: published again, it would only fail again.
     fn replay(event: Uuid) -> Self {
         Self::Nothing { hint: format!("`dlq show {event}` says why; then `dlq replay {event}`") }
     }
@@ -119,7 +119,7 @@ impl Remedy {
 impl std::fmt::Display for Remedy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Nudge { order } => write!(f, "have the saga of {order} look again"),
+            Self::Reschedule { order } => write!(f, "reschedule the saga of {order}"),
             Self::Publish { service, event } => write!(f, "publish {event} of {service} again"),
             Self::Nothing { hint } => f.write_str(hint),
         }
@@ -162,9 +162,9 @@ pub async fn check(sources: &Sources<'_>, options: &Options) -> Result<Report> {
     Ok(report)
 }
 
-/// Whose dead letters have which events.
+/// The events among the dead letters, by service.
 async fn dead_letters(topology: &Topology) -> Result<HashSet<(&'static str, Uuid)>> {
-    let found = dlq::list(topology, &dlq::services(None)?, MOST_LETTERS).await?;
-    let letters = found.letters.into_iter();
-    Ok(letters.filter_map(|letter| Some((letter.service, letter.id.parse().ok()?))).collect())
+    let found = dlq::list(topology, &dlq::services(None)?, MOST_DEAD_LETTERS).await?;
+    let dead_letters = found.dead_letters.into_iter();
+    Ok(dead_letters.filter_map(|letter| Some((letter.service, letter.id.parse().ok()?))).collect())
 }

@@ -56,9 +56,9 @@ pub async fn list(database: &PgPool, stuck: Option<Stuck>, limit: i64) -> sqlx::
     .await
 }
 
-/// Has the order's worker look again, at its payment too; false when there is
-/// no such order. Safe at any time: it only makes the saga ask.
-pub async fn nudge(database: &PgPool, order: Uuid) -> sqlx::Result<bool> {
-    let nudge = "UPDATE orders.sagas SET news = news + 1, next_at = now() WHERE order_id = $1";
-    Ok(sqlx::query(nudge).bind(order).execute(database).await?.rows_affected() == 1)
+/// Reschedules the order's saga, and has it ask about the payment again; false when there is no such order.
+/// Safe at any time: it only makes the saga ask.
+pub async fn reschedule(database: &PgPool, order: Uuid) -> sqlx::Result<bool> {
+    let statement = "UPDATE orders.sagas SET news = news + 1, next_at = now() WHERE order_id = $1";
+    Ok(sqlx::query(statement).bind(order).execute(database).await?.rows_affected() == 1)
 }

@@ -1,4 +1,4 @@
-//! `reconcile` by itself: its outcomes as lines of a log, and once or again and again.
+//! `reconcile` on a schedule: its outcomes as lines of a log, once or again and again.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -65,8 +65,8 @@ where
     }
 }
 
-/// Done when the process is told to stop.
-pub fn told_to_stop() -> Result<impl Future<Output = ()>> {
+/// Ends when the process gets a signal to stop.
+pub fn stop_signal() -> Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
     Ok(async move {
@@ -87,25 +87,25 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_comparison_that_fails_or_hangs_is_followed_by_the_next_until_it_is_told_to_stop() {
-        let (teller, told) = oneshot::channel::<()>();
-        let (mut teller, mut count) = (Some(teller), 0);
+    async fn a_comparison_that_fails_or_hangs_is_followed_by_the_next_until_its_signal() {
+        let (sender, signal) = oneshot::channel::<()>();
+        let (mut sender, mut count) = (Some(sender), 0);
         let compare = || {
             count += 1;
             let nth = count;
             if nth == 4 {
-                drop(teller.take());
+                drop(sender.take());
             }
             async move {
                 match nth {
                     1 => bail!("the database does not answer"),
-                    // The last one is under way when it is told.
+                    // The last one is under way when the signal comes.
                     2 | 4 => pending().await,
                     _ => Ok(Report::default()),
                 }
             }
         };
-        let stop = async { told.await.unwrap_or_default() };
+        let stop = async { signal.await.unwrap_or_default() };
         repeat(Duration::from_millis(10), stop, compare).await;
         assert_eq!(count, 4);
     }

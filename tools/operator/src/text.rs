@@ -1,6 +1,6 @@
 //! Aligned text for people.
 
-use operator::dlq::Letter;
+use operator::dlq::DeadLetter;
 use operator::outbox::Status;
 use operator::reconcile::{Difference, Remedy, Report};
 use operator::saga::Saga;
@@ -49,8 +49,8 @@ pub fn sagas(all: &[Saga]) -> String {
     table(head, &all.iter().map(row).collect::<Vec<_>>())
 }
 
-pub fn letters(all: &[Letter]) -> String {
-    let row = |of: &Letter| {
+pub fn dead_letters(all: &[DeadLetter]) -> String {
+    let row = |of: &DeadLetter| {
         [
             of.service.to_owned(),
             of.id.clone(),
@@ -65,11 +65,11 @@ pub fn letters(all: &[Letter]) -> String {
     table(head, &all.iter().map(row).collect::<Vec<_>>())
 }
 
-/// Letters with their bodies.
-pub fn whole(all: &[Letter]) -> String {
-    let one = |letter: &Letter| {
-        let body = letter.body.clone().unwrap_or_else(|| format!("(hex) {}", letter.body_hex));
-        format!("{}{body}\n\n", letters(std::slice::from_ref(letter)))
+/// Dead letters with their bodies.
+pub fn whole(all: &[DeadLetter]) -> String {
+    let one = |dead_letter: &DeadLetter| {
+        let body = dead_letter.body.clone().unwrap_or_else(|| format!("(hex) {}", dead_letter.body_hex));
+        format!("{}{body}\n\n", dead_letters(std::slice::from_ref(dead_letter)))
     };
     all.iter().map(one).collect()
 }
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn ages_are_told_in_two_units() {
+    fn ages_have_two_units() {
         assert_eq!([5.9, 90.0, 3_700.0, 90_000.0].map(age), ["5s", "1m30s", "1h01m", "1d01h"]);
     }
 }

@@ -1,5 +1,5 @@
-//! One order's life, from what the three databases and the provider hold: what was asked, written, published, applied,
-//! mailed and paid, each with its time.
+//! One order's history, from what the three databases and the provider hold: requests, statuses, events,
+//! mails and payments, each with its time.
 
 use anyhow::Result;
 use serde::Serialize;
@@ -115,11 +115,11 @@ pub async fn trace(database: &PgPool, provider: Option<&Provider>, order: Uuid) 
     let mut connection = database.acquire().await?;
     let found: Option<Order> = sqlx::query_as(ORDER).bind(order).fetch_optional(&mut *connection).await?;
     let Some(found) = found else { return Ok(None) };
-    let told = match (provider, &found.intent_id) {
+    let at_provider = match (provider, &found.intent_id) {
         (Some(provider), Some(intent)) => provider.moments(intent).await?,
         _ => Vec::new(),
     };
-    let (seconds, what): (Vec<f64>, Vec<String>) = told.into_iter().unzip();
+    let (seconds, what): (Vec<f64>, Vec<String>) = at_provider.into_iter().unzip();
     let moments = sqlx::query_as(MOMENTS).bind(order).bind(first_event(order)).bind(seconds).bind(what);
     Ok(Some(Trace { order: found, moments: moments.fetch_all(&mut *connection).await? }))
 }

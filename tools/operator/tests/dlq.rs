@@ -1,5 +1,4 @@
-//! Dead letters on a real broker: looked at, given back, given up; and what a
-//! kill in the middle leaves.
+//! Dead letters on a real broker: listed, replayed, deleted; and what a kill in the middle leaves.
 
 #![allow(clippy::unwrap_used, reason = "a test's helper may panic as the test may")]
 
@@ -57,16 +56,16 @@ impl Broker {
         self.channel.queue_declare(queue.into(), options, arguments).await.unwrap();
     }
 
-    /// An event as a consumer puts it aside, attempts and error noted.
+    /// An event as a consumer dead-letters it, with attempts and error.
     async fn dead_letter(&self) -> Uuid {
-        self.bury_as(Uuid::now_v7()).await
+        self.dead_letter_as(Uuid::now_v7()).await
     }
 
-    async fn bury_as(&self, id: Uuid) -> Uuid {
-        self.bury_with(id, &[]).await
+    async fn dead_letter_as(&self, id: Uuid) -> Uuid {
+        self.dead_letter_with(id, &[]).await
     }
 
-    async fn bury_with(&self, id: Uuid, more: &[(&str, AMQPValue)]) -> Uuid {
+    async fn dead_letter_with(&self, id: Uuid, more: &[(&str, AMQPValue)]) -> Uuid {
         let order = Uuid::now_v7();
         let body = OrderCancelled {
             order: Some(Order { id: order.to_string(), ..Order::default() }),
@@ -92,15 +91,15 @@ impl Broker {
         id
     }
 
-    async fn bury_noise(&self) {
+    async fn dead_letter_noise(&self) {
         let dead = self.topology.dead_letters("user");
         messaging::move_to(&self.channel, &dead, BasicProperties::default(), b"noise").await.unwrap();
     }
 
     async fn dead(&self) -> Vec<String> {
         let found = dlq::list(&self.topology, USER, 1000).await.unwrap();
-        assert_eq!(found.total, found.letters.len());
-        found.letters.into_iter().map(|letter| letter.id).collect()
+        assert_eq!(found.total, found.dead_letters.len());
+        found.dead_letters.into_iter().map(|dead| dead.id).collect()
     }
 
     /// Takes the next message out of the service's own queue.
@@ -113,21 +112,21 @@ impl Broker {
 }
 
 #[tokio::test]
-async fn looking_often_loses_and_reorders_nothing() {
+async fn listing_often_loses_and_reorders_nothing() {
     let broker = Broker::open().await;
     let mut expected = Vec::new();
     for _ in 0..5 {
         expected.push(broker.dead_letter().await.to_string());
     }
     // Beyond the limit at which the broker would drop what comes back once more.
-    for look in 0..45 {
-        assert_eq!(broker.dead().await, expected, "look {look}");
+    for time in 0..45 {
+        assert_eq!(broker.dead().await, expected, "time {time}");
     }
     let found = dlq::list(&broker.topology, USER, 2).await.unwrap();
-    assert_eq!((found.letters.len(), found.total), (2, 5));
-    let letter = &found.letters[0];
-    assert_eq!((letter.attempts, letter.error.as_str(), letter.event), (5, "no luck", true));
-    assert!(letter.body.as_deref().unwrap().contains("customer"), "{:?}", letter.body);
+    assert_eq!((found.dead_letters.len(), found.total), (2, 5));
+    let dead = &found.dead_letters[0];
+    assert_eq!((dead.attempts, dead.error.as_str(), dead.event), (5, "no luck", true));
+    assert!(dead.body.as_deref().unwrap().contains("customer"), "{:?}", dead.body);
     assert_eq!(broker.dead().await, expected);
 }
 
@@ -147,7 +146,7 @@ async fn those_that_are_not_meant_do_not_come_near_the_brokers_limit() {
 }
 
 #[tokio::test]
-async fn a_letter_given_back_is_as_new_and_the_others_stay() {
+async fn a_replayed_dead_letter_is_as_new_and_the_others_stay() {
     let broker = Broker::open().await;
     let (first, second, third) =
         (broker.dead_letter().await, broker.dead_letter().await, broker.dead_letter().await);
@@ -169,11 +168,11 @@ async fn a_letter_given_back_is_as_new_and_the_others_stay() {
 }
 
 #[tokio::test]
-async fn a_letter_older_than_the_inbox_is_given_back_by_force_only() {
+async fn a_dead_letter_older_than_the_inbox_is_replayed_by_force_only() {
     let broker = Broker::open().await;
     let then = SystemTime::now() - messaging::INBOX_REMEMBERS;
     let then = then.duration_since(UNIX_EPOCH).unwrap().as_secs();
-    let old = broker.bury_as(Uuid::new_v7(Timestamp::from_unix(NoContext, then, 0))).await.to_string();
+    let old = broker.dead_letter_as(Uuid::new_v7(Timestamp::from_unix(NoContext, then, 0))).await.to_string();
     let moved = dlq::replay(&broker.topology, USER, &Which::All, false).await.unwrap();
     assert_eq!((moved.done.len(), moved.too_old.len()), (0, 1));
     let (code, text, _) = operator(&broker, &["dlq", "replay", &old]);
@@ -185,16 +184,16 @@ async fn a_letter_older_than_the_inbox_is_given_back_by_force_only() {
     assert_eq!(code, Some(0), "{text}");
     let (id, properties) = eventually("the event in its queue", || broker.delivered()).await;
     assert_eq!(id, old);
-    // Its consumer is told; see crates/messaging.
+    // Its consumer gets a mark; see crates/messaging.
     assert!(properties.headers().clone().unwrap().inner().contains_key("dockside-forced"));
 }
 
 #[tokio::test]
-async fn a_letter_that_was_not_believed_is_given_back_by_force_only() {
+async fn an_untrusted_dead_letter_is_replayed_by_force_only() {
     let broker = Broker::open().await;
     let good = broker.dead_letter().await;
     let forged = Uuid::now_v7();
-    broker.bury_with(forged, &[("dockside-untrusted", AMQPValue::Boolean(true))]).await;
+    broker.dead_letter_with(forged, &[("dockside-untrusted", AMQPValue::Boolean(true))]).await;
     let moved = dlq::replay(&broker.topology, USER, &Which::All, false).await.unwrap();
     assert_eq!(
         (moved.done[0].id.clone(), moved.untrusted[0].id.clone()),
@@ -202,7 +201,7 @@ async fn a_letter_that_was_not_believed_is_given_back_by_force_only() {
     );
     assert_eq!(broker.dead().await, [forged.to_string()]);
     let (id, properties) = eventually("the good one in its queue", || broker.delivered()).await;
-    // The broker has checked who gives it back.
+    // The broker has checked who replays it.
     let account = properties.user_id().clone().map(|account| account.to_string());
     assert_eq!((id, account.as_deref()), (good.to_string(), Some(broker.topology.account())));
     let (code, text, _) = operator(&broker, &["dlq", "replay", &forged.to_string()]);
@@ -216,9 +215,9 @@ async fn a_letter_that_was_not_believed_is_given_back_by_force_only() {
 }
 
 #[tokio::test]
-async fn what_is_no_event_is_not_given_back_but_can_be_dropped() {
+async fn a_message_that_is_no_event_is_not_replayed_but_can_be_dropped() {
     let broker = Broker::open().await;
-    broker.bury_noise().await;
+    broker.dead_letter_noise().await;
     let event = broker.dead_letter().await.to_string();
     let moved = dlq::replay(&broker.topology, USER, &Which::All, false).await.unwrap();
     assert_eq!((moved.done.len(), moved.refused.len()), (1, 1));
@@ -275,41 +274,47 @@ const PUBLISH: &[u8] = &[0, 60, 0, 40];
 const ACK: &[u8] = &[0, 60, 0, 80];
 
 #[tokio::test]
-async fn a_replay_cut_before_it_publishes_leaves_the_letter_dead() {
+async fn a_replay_cut_before_it_publishes_leaves_it_dead() {
     let broker = Broker::open().await;
     let id = broker.dead_letter().await.to_string();
     let (url, cut) = cutting_at(PUBLISH, true).await;
     let through = Topology::new(&url, &broker.namespace, proto::events::SUBSCRIPTIONS);
     dlq::replay(&through, USER, &Which::All, false).await.unwrap_err();
     assert!(cut.load(Ordering::SeqCst));
-    eventually("the letter to be back", || async { (broker.dead().await == [id.clone()]).then_some(()) })
-        .await;
+    eventually("the dead letter to be back", || async {
+        (broker.dead().await == [id.clone()]).then_some(())
+    })
+    .await;
     assert!(broker.delivered().await.is_none());
 }
 
 #[tokio::test]
-async fn a_replay_cut_between_the_publish_and_its_confirm_leaves_the_letter_in_both_places() {
+async fn a_replay_cut_between_the_publish_and_its_confirm_leaves_it_in_both_places() {
     let broker = Broker::open().await;
     let id = broker.dead_letter().await.to_string();
     let (url, cut) = cutting_at(ACK, false).await;
     let through = Topology::new(&url, &broker.namespace, proto::events::SUBSCRIPTIONS);
     dlq::replay(&through, USER, &Which::All, false).await.unwrap_err();
     assert!(cut.load(Ordering::SeqCst));
-    eventually("the letter to be back", || async { (broker.dead().await == [id.clone()]).then_some(()) })
-        .await;
+    eventually("the dead letter to be back", || async {
+        (broker.dead().await == [id.clone()]).then_some(())
+    })
+    .await;
     assert_eq!(broker.delivered().await.unwrap().0, id);
 }
 
 #[tokio::test]
-async fn a_replay_cut_between_the_confirm_and_the_removal_leaves_the_letter_in_both_places() {
+async fn a_replay_cut_between_the_confirm_and_the_removal_leaves_it_in_both_places() {
     let broker = Broker::open().await;
     let id = broker.dead_letter().await.to_string();
     let (url, cut) = cutting_at(ACK, true).await;
     let through = Topology::new(&url, &broker.namespace, proto::events::SUBSCRIPTIONS);
     dlq::replay(&through, USER, &Which::All, false).await.unwrap_err();
     assert!(cut.load(Ordering::SeqCst));
-    eventually("the letter to be back", || async { (broker.dead().await == [id.clone()]).then_some(()) })
-        .await;
+    eventually("the dead letter to be back", || async {
+        (broker.dead().await == [id.clone()]).then_some(())
+    })
+    .await;
     assert_eq!(broker.delivered().await.unwrap().0, id);
 }
 
@@ -367,8 +372,8 @@ async fn the_command_says_what_it_did_in_words_json_and_exit_codes() {
     assert_eq!(code, Some(0));
     assert!(text.contains(&id) && text.contains("order.cancelled.v1") && text.contains("no luck"), "{text}");
     let (code, json, _) = operator(&broker, &["dlq", "show", &id, "--json"]);
-    let letters: serde_json::Value = serde_json::from_str(&json).unwrap();
-    assert_eq!((code, &letters[0]["attempts"]), (Some(0), &serde_json::json!(5)));
+    let listed: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((code, &listed[0]["attempts"]), (Some(0), &serde_json::json!(5)));
     assert_eq!(operator(&broker, &["dlq", "show", "another"]).0, Some(1));
     let (code, _, error) = operator(&broker, &["dlq", "drop", "--all"]);
     assert_eq!(code, Some(2));

@@ -36,7 +36,7 @@ async fn a_shop_in_order_has_no_differences() {
     let line: Value = serde_json::from_str(log.lines().last().unwrap()).unwrap();
     let outcome = (code, &line["message"], &line["differences"], &line["orders"]);
     assert_eq!(outcome, (Some(0), &json!("reconcile.agrees"), &json!(0), &json!(4)), "{log}");
-    // By itself it goes on until it is told to stop.
+    // By itself it goes on until its signal.
     let mut hourly = shop.command(&["reconcile", "--every", "1h"]).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(hourly.stdout.take().unwrap()).lines();
     let line = lines.find_map(|line| line.ok().filter(|line| line.contains("reconcile.")));
@@ -83,7 +83,7 @@ async fn a_shop_in_order_has_no_differences() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_orders_life_is_told_from_the_request_to_the_mail() {
+async fn an_orders_history_goes_from_the_request_to_the_mail() {
     let shop = Shop::open().await;
     let account = "INSERT INTO users.accounts (id, email, email_key, name, role, password_hash)
                    VALUES ('{}', 'ada@example.com', 'ada@example.com', 'Ada', 'customer', '-')";
@@ -93,7 +93,7 @@ async fn an_orders_life_is_told_from_the_request_to_the_mail() {
     shop.cancel(order).await;
     shop.until(order, "cancelled", "refunded").await;
     let id = order.to_string();
-    let told = || async {
+    let found = || async {
         let (code, text) = shop.operator(&["trace", &id, "--json"]);
         assert_eq!(code, Some(0), "{text}");
         let trace: Value = serde_json::from_str(&text).unwrap();
@@ -104,7 +104,7 @@ async fn an_orders_life_is_told_from_the_request_to_the_mail() {
         };
         (ended("event") == 3 && ended("applied") == 4).then_some(trace)
     };
-    let trace = testing::eventually("all events to be applied", told).await;
+    let trace = testing::eventually("all events to be applied", found).await;
     assert_eq!((&trace["order_id"], &trace["status"]), (&json!(order), &json!("cancelled")));
     let moments = trace["moments"].as_array().unwrap();
     let said = |kind: &str| -> Vec<&str> {
@@ -170,7 +170,7 @@ async fn a_dispute_is_a_difference_until_its_order_knows_how_it_stands() {
             (report.differences.len() == orders.len() && all.iter().all(|about| about.contains(words)))
                 .then_some(())
         };
-        testing::eventually(&format!("{words:?} to be told of all"), found).await;
+        testing::eventually(&format!("{words:?} to be found for all"), found).await;
         assert_eq!(shop.mend(STRICT).await.left, vec![]);
         shop.agrees().await;
     };
@@ -191,7 +191,7 @@ async fn a_dispute_is_a_difference_until_its_order_knows_how_it_stands() {
 async fn what_the_services_can_do_again_is_mended() {
     let shop = Shop::open().await;
     let product = shop.product(100).await;
-    // A refund at the provider that nobody told us of.
+    // A refund at the provider without a report to us.
     let by_hand = shop.buy(product, "pm_card_visa", "confirmed", "captured").await;
     shop.refund_at_provider(by_hand, 500).await;
     // Paid after it was cancelled.
@@ -222,7 +222,8 @@ async fn what_the_services_can_do_again_is_mended() {
     .fetch_one(&shop.database)
     .await
     .unwrap();
-    // A saga that nobody takes up: who placed it cannot write what it learns, and lets go of it in vain.
+    // A saga that nobody takes up: the process that placed it cannot write what it learns, and cannot release
+    // it.
     shop.sql(
         "DROP TRIGGER lose ON orders.outbox;
          CREATE SEQUENCE public.refused;
@@ -271,7 +272,7 @@ async fn what_the_services_can_do_again_is_mended() {
         ]
     );
     assert!(about(&found, asleep)[0].starts_with("has not come to rest"), "{found:?}");
-    // What was younger than the grace is not looked at yet.
+    // Changes within the grace are not compared yet.
     assert_eq!(about(&shop.check(MINUTE).await.differences, asleep), [""; 0]);
 
     let outcome = shop.mend(STRICT).await;
@@ -283,7 +284,7 @@ async fn what_the_services_can_do_again_is_mended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_only_a_person_can_set_right_is_told_and_left_alone() {
+async fn what_only_a_person_can_set_right_is_reported_and_left_alone() {
     let shop = Shop::open().await;
     let product = shop.product(100).await;
     let mut orders = Vec::new();
@@ -422,7 +423,7 @@ async fn a_reservation_that_was_deleted_after_its_time_is_no_difference() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn money_of_an_order_that_the_database_lost_is_told_and_left_alone() {
+async fn money_of_an_order_that_the_database_lost_is_reported_and_left_alone() {
     let shop = Shop::open().await;
     let product = shop.product(100).await;
     let lost = shop.buy(product, "pm_card_visa", "confirmed", "captured").await;
@@ -507,14 +508,14 @@ async fn money_of_an_order_that_the_database_lost_is_told_and_left_alone() {
     let (code, text) = shop.operator(&["reconcile", "--grace", "0"]);
     assert_eq!(code, Some(1));
     assert!(text.contains("can't be mended here: look for the order"), "{text}");
-    // What is younger than the grace may be on its way; what is older than asked for is not looked at.
+    // Changes within the grace may be on their way; those older than asked for are not compared.
     let hour = Options { since: None, grace: Duration::from_secs(3600) };
     assert_eq!(about(&shop.check(hour).await.differences, lost), [sold]);
     let latest = Options { since: Some(Duration::from_secs(1)), ..STRICT };
     let none = || async { shop.check(latest).await.is_clean().then_some(()) };
     testing::eventually("all to be older than a second", none).await;
 
-    // Once a person has given the money back, there is none to tell of.
+    // Once a person has refunded the money, there is no difference.
     shop.at_provider("refunds", &[("payment_intent", &paid)]).await;
     for intent in [of_held, of_swept, &twice] {
         shop.at_provider(&format!("payment_intents/{intent}/cancel"), &[]).await;
@@ -525,7 +526,7 @@ async fn money_of_an_order_that_the_database_lost_is_told_and_left_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_event_that_is_a_dead_letter_is_told_as_such() {
+async fn an_event_that_is_a_dead_letter_is_reported_as_such() {
     let shop = Shop::open().await;
     let product = shop.product(100).await;
     shop.sql(
@@ -537,11 +538,11 @@ async fn an_event_that_is_a_dead_letter_is_told_as_such() {
     )
     .await;
     shop.buy(product, "pm_card_visa", "confirmed", "captured").await;
-    let told = || async {
+    let found = || async {
         let found = shop.check(STRICT).await.differences;
         (found.len() == 1 && found[0].what.contains("dead letter")).then_some(found)
     };
-    let found = testing::eventually("the dead letter", told).await;
+    let found = testing::eventually("the dead letter", found).await;
     assert_eq!(found[0].what, "order.placed.v1 of order is a dead letter of user");
     assert!(matches!(found[0].remedy, Remedy::Nothing { .. }));
     // Dropping it is what leaves the difference for good.
@@ -551,7 +552,7 @@ async fn an_event_that_is_a_dead_letter_is_told_as_such() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_saga_that_gets_nowhere_is_listed_as_stuck_and_a_nudge_has_it_look_again() {
+async fn a_saga_without_progress_is_listed_as_stuck_and_asks_again_when_rescheduled() {
     let shop = Shop::open().await;
     let product = shop.product(100).await;
     let order = shop.buy(product, "pm_card_visa", "confirmed", "captured").await;
@@ -576,7 +577,7 @@ async fn a_saga_that_gets_nowhere_is_listed_as_stuck_and_a_nudge_has_it_look_aga
         .await;
     shop.refund_at_provider(order, 700).await;
     assert_eq!(shop.operator(&["saga", "nudge", &order.to_string()]).0, Some(0));
-    let heard = || async {
+    let refunded = || async {
         let refunded: i64 = sqlx::query_scalar("SELECT refunded FROM orders.orders WHERE id = $1")
             .bind(order)
             .fetch_one(&shop.database)
@@ -584,6 +585,6 @@ async fn a_saga_that_gets_nowhere_is_listed_as_stuck_and_a_nudge_has_it_look_aga
             .unwrap();
         (refunded == 700).then_some(())
     };
-    testing::eventually("the refund to be heard of", heard).await;
+    testing::eventually("the refund to be known", refunded).await;
     assert_eq!(shop.operator(&["saga", "nudge", &Uuid::now_v7().to_string()]).0, Some(1));
 }

@@ -100,7 +100,7 @@ const PLAIN: [&str; 34] = [
 ];
 
 /// Succeed like those, whatever else is said of them.
-const NOTED: [&str; 13] = [
+const PLAIN_NAMES: [&str; 13] = [
     "pm_card_bypassPending",
     "pm_card_bypassPendingInternational",
     "pm_card_domesticPricing",
@@ -119,7 +119,7 @@ const NOTED: [&str; 13] = [
 /// The card of that name, or None when there is none.
 pub fn find(payment_method: &str) -> Option<Card> {
     let plain = payment_method.strip_prefix("pm_card_").is_some_and(|name| PLAIN.contains(&name));
-    if plain || NOTED.contains(&payment_method) {
+    if plain || PLAIN_NAMES.contains(&payment_method) {
         return Some(Card::Succeeds);
     }
     Some(match payment_method {

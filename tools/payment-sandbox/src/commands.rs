@@ -68,7 +68,7 @@ pub enum Command {
         id: String,
         text: Option<String>,
     },
-    /// The shop gives a dispute up.
+    /// The shop accepts a dispute.
     CloseDispute {
         id: String,
     },

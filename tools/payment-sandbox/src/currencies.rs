@@ -27,7 +27,7 @@ const IN_TENS: [&str; 5] = ["bhd", "jod", "kwd", "omr", "tnd"];
 /// Without decimals, and counted in hundredths all the same, of which there are none.
 const IN_HUNDREDS: [&str; 2] = ["isk", "ugx"];
 
-/// The least amounts that are told of, in the currencies that accounts settle in.
+/// The least amounts that are documented, in the currencies that accounts settle in.
 const LEAST: [(&str, u64); 24] = [
     ("aed", 200),
     ("aud", 50),

@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fingerprint_tells_a_name_from_its_value() {
+    fn a_fingerprint_distinguishes_a_name_from_its_value() {
         assert_ne!(key(&[("a", "bc")]).fingerprint, key(&[("ab", "c")]).fingerprint);
         assert_eq!(key(&[("a", "1"), ("b", "2")]), key(&[("b", "2"), ("a", "1")]));
     }

@@ -36,7 +36,7 @@ use tokio_util::sync::CancellationToken;
 pub use config::{Config, LogFormat};
 use sandbox::Sandbox;
 
-/// Time for open requests to end once the sandbox is told to stop.
+/// Time for open requests to end once the sandbox stops.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// A running sandbox. Dropping it leaves it running.
@@ -84,7 +84,7 @@ async fn serve(
     let server = axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
     let mut server = tokio::spawn(async move { server.await });
     let failed = tokio::select! {
-        biased; // told to stop, the server may have ended already
+        biased; // after a stop the server may have ended already
         () = stop.cancelled() => false,
         () = sandbox.log().ended() => true,
         ended = &mut server => bail!("the server ended: {ended:?}"),

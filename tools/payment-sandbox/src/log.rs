@@ -1,4 +1,5 @@
-//! The append-only log: one JSON object per line, written by one thread, on disk before anyone is told.
+//! The append-only log: one JSON object per line, written by one thread, on disk before anyone gets an
+//! answer.
 //!
 //! Group commit: whatever was queued while the last `fdatasync` ran is written with one call and shares the next.
 //! A failed write or sync ends the log for good: after a failed sync the kernel may have dropped the pages, and
@@ -103,9 +104,9 @@ impl Log {
 /// Two writers would interleave their histories. A predecessor that is just
 /// ending may hold the lock for a moment longer.
 fn lock(file: &File) -> anyhow::Result<()> {
-    let given_up = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + PATIENCE;
     while let Err(error) = file.try_lock() {
-        if Instant::now() > given_up {
+        if Instant::now() > deadline {
             return Err(error).context("another process uses this log");
         }
         #[expect(clippy::disallowed_methods, reason = "at start, before anything is served")]
@@ -114,7 +115,7 @@ fn lock(file: &File) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Replays the whole lines; returns their length and that of a torn one behind them, in bytes.
+/// Replays the whole lines; returns their length and that of a torn one after them, in bytes.
 fn read<T: DeserializeOwned>(
     file: &File,
     replay: &mut impl FnMut(T) -> anyhow::Result<()>,

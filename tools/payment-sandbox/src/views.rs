@@ -63,7 +63,7 @@ impl Intent {
         view
     }
 
-    /// Tells who may see the intent without the secret key. It stays the same.
+    /// Proves the right to see the intent without the secret key. It stays the same.
     pub fn client_secret(&self) -> String {
         let hash = Sha256::digest(format!("the client secret of {}", self.id));
         format!("{}_secret_{}", self.id, hex::encode(&hash[..12]))

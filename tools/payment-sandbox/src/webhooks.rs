@@ -85,7 +85,7 @@ pub fn calls_for(event: &Event, book: &Book) -> Vec<(&'static str, Object)> {
         let intent = book.refund(id).and_then(|refund| book.intent(&refund.intent));
         intent.map(|intent| (kind, Object::Charge(intent.clone())))
     };
-    let told = |id: &str, status: RefundStatus| match status {
+    let refund_event = |id: &str, status: RefundStatus| match status {
         RefundStatus::Pending => None,
         RefundStatus::Succeeded => charge("charge.refunded", id),
         RefundStatus::Failed => refund("refund.failed", id),
@@ -94,7 +94,7 @@ pub fn calls_for(event: &Event, book: &Book) -> Vec<(&'static str, Object)> {
     let (first, second) = match event {
         Event::IntentCreated { .. } | Event::ConfirmationStarted { .. } => (None, None),
         Event::ActionRequired { id, .. } => (intent("payment_intent.requires_action", id), None),
-        // An automatic capture follows at once, and tells of itself.
+        // An automatic capture follows at once, and has an event of its own.
         Event::Authorized { id, .. } => {
             let by_hand =
                 book.intent(id).is_some_and(|intent| intent.capture_method == CaptureMethod::Manual);
@@ -105,8 +105,8 @@ pub fn calls_for(event: &Event, book: &Book) -> Vec<(&'static str, Object)> {
         }
         Event::Captured { id, .. } => (intent("payment_intent.succeeded", id), None),
         Event::Canceled { id, .. } => (intent("payment_intent.canceled", id), None),
-        Event::Refunded { id, status, .. } => (refund("refund.created", id), told(id, *status)),
-        Event::RefundEnded { id, status } => (refund("refund.updated", id), told(id, *status)),
+        Event::Refunded { id, status, .. } => (refund("refund.created", id), refund_event(id, *status)),
+        Event::RefundEnded { id, status } => (refund("refund.updated", id), refund_event(id, *status)),
         Event::Disputed { id, status, .. } => {
             let withdrawn = status.withholds().then(|| dispute("charge.dispute.funds_withdrawn", id));
             (dispute("charge.dispute.created", id), withdrawn.flatten())
@@ -147,7 +147,7 @@ impl Webhooks {
             .timeout(CALL_TIMEOUT)
             .connect_timeout(CALL_TIMEOUT)
             .redirect(redirect::Policy::none())
-            // The webhook is a neighbour: a proxy for the outside world would not find it.
+            // The webhook is on the local network: a proxy for the outside world would not find it.
             .no_proxy()
             .build()?;
         let calls = Semaphore::new(CALLS);
@@ -220,7 +220,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_webhook_that_takes_nothing_is_given_up_after_eight_tries() {
+    async fn a_webhook_that_takes_nothing_is_abandoned_after_eight_tries() {
         let calls = Arc::new(AtomicU32::new(0));
         let counted = calls.clone();
         let app = Router::new().fallback(async move || {

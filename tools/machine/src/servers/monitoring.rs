@@ -102,7 +102,7 @@ fn configure(from: &Path, home: &Path, user: Option<&User>, state: &State, ports
     write_for(user, &home.join("alertmanager.yml"), &read("alertmanager/alertmanager.yml")?)
 }
 
-/// Those of the containers, but for whom to ask and whom to tell.
+/// The settings of the containers, except the addresses to read from and to send alerts to.
 fn settings(text: &str, state: &State, ports: &Ports) -> Result<String> {
     let (head, _) = text.split_once(SCRAPES).context("prometheus.yml has no scrape_configs")?;
     ensure!(head.contains(ALERTMANAGER), "prometheus.yml does not name {ALERTMANAGER}");

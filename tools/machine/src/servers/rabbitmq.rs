@@ -202,8 +202,8 @@ pub fn disk_free_limit(free: u64, passing: bool) -> u64 {
 const READS: [(&str, &str); 3] =
     [("user", "^order[.]"), ("product", "^order[.]"), ("order", "^(product|user)[.]")];
 
-/// An account for each service and one for tests. A service declares, reads and writes its own queues, with the
-/// exchange by which it puts events aside, and tells of nothing but its own affairs. None writes to the default
+/// An account for each service and one for tests. A service declares, reads and writes its own queues, with
+/// its exchange for failed events, and publishes events of its own name only. None writes to the default
 /// exchange, which leads into every queue. The exchange of all events is made here, as none may delete it.
 pub fn definitions(secrets: &Secrets) -> serde_json::Value {
     let mut users =

@@ -1,5 +1,5 @@
-//! Links between the services and what they call, for runs with faults: the program `links` of the system tests
-//! passes on what goes through them until it is told to cut, stall or slow one.
+//! Links between the services and what they call, for runs with faults: the program `links` of the system
+//! tests passes everything on until a command makes it cut, stall or slow one.
 
 use std::path::Path;
 
@@ -60,7 +60,7 @@ impl<'a> Links<'a> {
     }
 }
 
-/// Who dies often is to be taken over soon.
+/// A process that dies often should be taken over soon.
 pub fn short_times(options: &Options) -> Vec<(&'static str, String)> {
     let times = [("CLAIM_LEASE_SECONDS", 4), ("SAGA_LEASE_SECONDS", 3), ("PROVIDER_CALL_SECONDS", 2)];
     let short = times.into_iter().filter(|_| options.hasty);

@@ -19,7 +19,7 @@ pub fn page(setting: &'static str, shop: &str, path: &str) -> Option<(&'static s
     (!is_set(setting)).then(|| (setting, format!("{shop}{path}")))
 }
 
-/// A process of it, with what it is told beside its own settings.
+/// A process of it, with its additional settings.
 pub fn spec<'a>(
     (name, [http, _, admin]): (String, Three),
     program: PathBuf,

@@ -1,4 +1,4 @@
-//! How the supervisor is asked to restart processes: by a file, which it looks for as often as after its processes. It
+//! How the supervisor is asked to restart processes: by a file, which it checks as often as its processes. It
 //! answers by another.
 
 use std::fs;

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{About, Difference, Options, Remedy, Report, Sources, check};
 use crate::{SERVICES, saga};
 
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const CHECK_EVERY: Duration = Duration::from_secs(1);
 
 /// What mending came to.
 #[derive(Clone, Debug)]
@@ -21,8 +21,8 @@ pub struct Outcome {
     pub left: Vec<Difference>,
 }
 
-/// Compares, does each difference's remedy, and looks again until all that has
-/// one is gone, or `patience` over.
+/// Compares, applies each difference's remedy, and compares again until all that has one is gone, or
+/// `patience` over.
 pub async fn mend(sources: &Sources<'_>, options: &Options, patience: Duration) -> Result<Outcome> {
     let found = check(sources, options).await?;
     let mut left = found.differences.clone();
@@ -36,7 +36,7 @@ pub async fn mend(sources: &Sources<'_>, options: &Options, patience: Duration) 
     // Without the grace: what was just set going shows until it has arrived.
     let options = Options { grace: Duration::ZERO, ..*options };
     while left.iter().any(|one| !matches!(one.remedy, Remedy::Nothing { .. })) && Instant::now() < until {
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(CHECK_EVERY).await;
         let now = check(sources, &options).await?;
         let still: HashSet<(About, Uuid)> = now.differences.iter().map(|one| (one.about, one.id)).collect();
         // An order that is at it again is not done yet.
@@ -49,8 +49,8 @@ pub async fn mend(sources: &Sources<'_>, options: &Options, patience: Duration) 
 
 async fn apply(database: &PgPool, remedy: &Remedy) -> Result<()> {
     match remedy {
-        Remedy::Nudge { order } => {
-            saga::nudge(database, *order).await?;
+        Remedy::Reschedule { order } => {
+            saga::reschedule(database, *order).await?;
         }
         Remedy::Publish { service, event } => {
             let schema = SERVICES.iter().find(|(name, _)| name == service).map_or("", |(_, schema)| schema);

@@ -62,7 +62,7 @@ fn difference(order: &Order, intent: &str, money: Option<&Money>) -> Option<Diff
     let Some(money) = money else {
         return Some(is(order, format!("its payment {intent} is unknown to the provider"), at_provider));
     };
-    let nudge = Remedy::Nudge { order: order.id };
+    let reschedule = Remedy::Reschedule { order: order.id };
     let Money { captured, refunded, held, .. } = *money;
     if !money.currency.eq_ignore_ascii_case(&order.currency) {
         let what = format!("is in {}, its payment {intent} in {}", order.currency, money.currency);
@@ -86,12 +86,14 @@ fn difference(order: &Order, intent: &str, money: Option<&Money>) -> Option<Diff
         return match (captured - refunded, held) {
             (0, 0) => (refunded != order.refunded).then(|| {
                 let what = format!("says {} went back, the provider {refunded} ({intent})", order.refunded);
-                is(order, what, nudge)
+                is(order, what, reschedule)
             }),
-            (0, _) => Some(is(order, format!("is cancelled, and {held} are still held ({intent})"), nudge)),
+            (0, _) => {
+                Some(is(order, format!("is cancelled, and {held} are still held ({intent})"), reschedule))
+            }
             // Nothing can go back that the customer's bank has, or has given back itself.
             (kept, _) if matches!(order.dispute.as_deref(), Some("open" | "lost")) && kept > 0 => None,
-            (kept, _) => Some(is(order, format!("is cancelled, and {kept} are kept ({intent})"), nudge)),
+            (kept, _) => Some(is(order, format!("is cancelled, and {kept} are kept ({intent})"), reschedule)),
         };
     }
     if captured != order.total {
@@ -103,7 +105,7 @@ fn difference(order: &Order, intent: &str, money: Option<&Money>) -> Option<Diff
     }
     (refunded != order.refunded).then(|| {
         let what = format!("says {} went back, the provider {refunded} ({intent})", order.refunded);
-        is(order, what, nudge)
+        is(order, what, reschedule)
     })
 }
 
@@ -171,12 +173,12 @@ pub(super) async fn disputes(
         for (intent, order, dispute) in known {
             let mut of_order = listed.iter().filter(|one| one.payment_intent.as_ref() == Some(&intent));
             let open = of_order.clone().find(|one| is_open(&one.status));
-            let Some(told) = open.or_else(|| of_order.next()) else { continue };
+            let Some(found) = open.or_else(|| of_order.next()) else { continue };
             // A decided one may be one of several; see `decided`.
             let agrees = dispute.as_deref().is_some_and(|dispute| open.is_none() || dispute == "open");
             if !agrees {
-                let what = format!("its payment {intent} is disputed ({} is {})", told.id, told.status);
-                let remedy = Remedy::Nudge { order };
+                let what = format!("its payment {intent} is disputed ({} is {})", found.id, found.status);
+                let remedy = Remedy::Reschedule { order };
                 differences.push(Difference { about: About::Money, id: order, what, remedy });
             }
         }
@@ -205,7 +207,7 @@ async fn decided(database: &PgPool, provider: &Provider) -> Result<Vec<Differenc
             about: About::Money,
             id: order,
             what: format!("its dispute is open, and decided at the provider ({} is {})", one.id, one.status),
-            remedy: Remedy::Nudge { order },
+            remedy: Remedy::Reschedule { order },
         }))
     });
     let answers: Vec<_> = answers.buffer_unordered(AT_ONCE).try_collect().await?;
@@ -277,7 +279,7 @@ impl Ownerless {
             ),
             (Some(status), None) => (
                 format!("the order, which is {status}, has no payment"),
-                "if it is the order's, write its id back to orders.sagas and have the saga look again",
+                "if it is the order's, write its id back to orders.sagas and reschedule the saga",
             ),
         };
         let what = format!("the provider's payment {intent} {has}, and {whose}");

@@ -1,4 +1,4 @@
-//! Orders by their own word.
+//! Orders by their own rows.
 
 use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
@@ -80,26 +80,26 @@ impl Order {
 
     /// The first thing about it that can't be right.
     pub(super) fn difference(&self, options: &Options) -> Option<Difference> {
-        let nudge = Remedy::Nudge { order: self.id };
-        let look =
+        let reschedule = Remedy::Reschedule { order: self.id };
+        let by_hand =
             || Remedy::nothing("compare it with its history and its refunds, and the order service's log");
         let Some(phase) = self.phase.as_deref() else {
-            return Some(self.difference_is("has no saga".to_owned(), look()));
+            return Some(self.difference_is("has no saga".to_owned(), by_hand()));
         };
         if self.lines != self.total {
             let what = format!("its lines come to {} and its total says {}", self.lines, self.total);
-            return Some(self.difference_is(what, look()));
+            return Some(self.difference_is(what, by_hand()));
         }
         let returned = self.returned.min(self.total);
         if returned != self.refunded {
             let what = format!("its refunds come to {returned} and it says {}", self.refunded);
-            return Some(self.difference_is(what, look()));
+            return Some(self.difference_is(what, by_hand()));
         }
         let state = format!("is {}, its payment {}, its saga {phase}", self.status, self.payment);
         if self.working {
             let late = !self.in_flight(options);
             let what = format!("has not come to rest for {:.0} s: it {state}", self.quiet);
-            return late.then(|| self.difference_is(what, nudge));
+            return late.then(|| self.difference_is(what, reschedule));
         }
         let fits = match (self.status.as_str(), phase) {
             ("confirmed" | "partially_shipped" | "shipped" | "delivered", "confirmed") => {
@@ -119,8 +119,8 @@ impl Order {
             },
             _ => false,
         };
-        // A saga that rests at a phase with a call to make goes on when it looks again.
-        let remedy = if matches!(phase, "confirmed" | "settled") { look() } else { nudge };
+        // A saga that rests at a phase with a call to make goes on when it is rescheduled.
+        let remedy = if matches!(phase, "confirmed" | "settled") { by_hand() } else { reschedule };
         (!fits).then(|| self.difference_is(format!("{state}, and nobody works on it"), remedy))
     }
 

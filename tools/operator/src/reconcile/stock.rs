@@ -193,7 +193,7 @@ mod tests {
     #[test]
     fn what_an_event_is_to_put_right_is_published_again_unless_it_is_a_dead_letter() {
         let event = Uuid::now_v7();
-        let told = |dead: &[(&'static str, Uuid)]| {
+        let remedy = |dead: &[(&'static str, Uuid)]| {
             let held = Held {
                 id: Uuid::now_v7(),
                 status: "cancelled".to_owned(),
@@ -204,10 +204,10 @@ mod tests {
             };
             held.difference(&dead.iter().copied().collect()).remedy.to_string()
         };
-        assert_eq!(told(&[]), format!("publish {event} of order again"));
-        assert_eq!(told(&[("user", event)]), told(&[]));
+        assert_eq!(remedy(&[]), format!("publish {event} of order again"));
+        assert_eq!(remedy(&[("user", event)]), remedy(&[]));
         assert_eq!(
-            told(&[("product", event)]),
+            remedy(&[("product", event)]),
             format!("`dlq show {event}` says why; then `dlq replay {event}`")
         );
     }

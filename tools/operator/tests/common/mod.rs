@@ -1,6 +1,5 @@
-//! The whole shop in one process: the three services on one database, a
-//! broker namespace of their own and a payment sandbox that sends no webhooks,
-//! so that what happens there is news only to who asks.
+//! The whole shop in one process: the three services on one database, a broker namespace of their own and a
+//! payment sandbox that sends no webhooks. So changes there are only found by asking.
 
 #![allow(clippy::unwrap_used, reason = "a test's helper may panic as the test may")]
 

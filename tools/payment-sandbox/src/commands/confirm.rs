@@ -96,8 +96,8 @@ fn ask(intent: &Intent, name: &str, how: &Confirmation) -> Decision {
         payment_method: name.into(),
         action: Action { id: action.clone(), page, return_url: how.return_url.clone() },
     };
-    let given_up = Command::Authenticate { id, action, charge: String::new(), proved: false };
-    let then = Then { command: given_up, after: After::TimeToAct };
+    let timed_out = Command::Authenticate { id, action, charge: String::new(), proved: false };
+    let then = Then { command: timed_out, after: After::TimeToAct };
     Decision { then: Some(then), ..accept_intent(&intent.id, vec![asked]) }
 }
 

@@ -25,7 +25,7 @@ pub fn open(id: &str, intent: &Intent) -> Decision {
     accept_intent(&intent.id, vec![disputed])
 }
 
-/// Test evidence decides by its text; any other is for the bank to look at.
+/// Test evidence decides by its text; any other has to be decided by the bank.
 pub fn submit(book: &Book, id: &str, text: Option<&str>) -> Result<Decision, ApiError> {
     let dispute = open_one(book, id)?;
     let inquiry = dispute.status.is_inquiry();

@@ -49,7 +49,7 @@ async fn a_customer_who_proves_who_they_are_has_paid_and_comes_back() {
         assert!(page.starts_with(&format!("{}/3d_secure/", api.base)), "{page}");
         let (status, _, html) = act(&page, None).await;
         assert!(status == StatusCode::OK && html.contains("2500 eur"), "{html}");
-        assert_eq!(api.get(&intent).await.2["status"], "requires_action", "looking at it does nothing");
+        assert_eq!(api.get(&intent).await.2["status"], "requires_action", "reading it does nothing");
         let refused = act(&page, Some("maybe")).await.0;
         assert_eq!(refused, StatusCode::BAD_REQUEST);
 

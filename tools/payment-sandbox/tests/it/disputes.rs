@@ -56,7 +56,7 @@ async fn a_dispute_withdraws_the_money_and_evidence_decides_it() {
 }
 
 #[tokio::test]
-async fn a_dispute_can_be_given_up_and_an_inquiry_withdraws_nothing() {
+async fn a_dispute_can_be_accepted_and_an_inquiry_withdraws_nothing() {
     let sandbox = Sandbox::with(|config| config.slow_millis = 10).await;
     let api = &sandbox.client;
     let (_, dispute) = disputed(api, "pm_card_createDisputeProductNotReceived").await;

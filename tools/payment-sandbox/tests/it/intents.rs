@@ -26,7 +26,7 @@ async fn automatic_capture_pays_on_confirm_and_confirm_can_come_with_create() {
 }
 
 #[tokio::test]
-async fn a_decline_at_create_leaves_an_intent_behind() {
+async fn a_decline_at_create_leaves_an_intent() {
     let sandbox = Sandbox::start().await;
     let form = [
         ("amount", "700"),

@@ -16,7 +16,7 @@ async fn post(api: &Api, version: &str, path: &str, form: Form<'_>) -> Answer {
 }
 
 /// Code and parameter of a refusal, or the status of the intent.
-fn told((status, _, body): &Answer) -> Value {
+fn outcome((status, _, body): &Answer) -> Value {
     match *status {
         StatusCode::OK => body["status"].clone(),
         StatusCode::BAD_REQUEST => json!([body["error"]["code"], body["error"]["param"]]),
@@ -64,14 +64,14 @@ async fn from_2023_08_16_on_a_confirmation_says_where_to_return_to_or_which_meth
         ),
     ] {
         let form = [&base[..], more].concat();
-        assert_eq!(told(&post(api, version, INTENTS, &form).await), expected, "{version} {more:?}");
+        assert_eq!(outcome(&post(api, version, INTENTS, &form).await), expected, "{version} {more:?}");
     }
 
     // Whatever was said at creation counts, whichever version confirms.
     for (version, expected) in [(OLD, json!("succeeded")), (PINNED, refused)] {
         let made = post(api, version, INTENTS, &base[..3]).await.2;
         let confirm = format!("{INTENTS}/{}/confirm", made["id"].as_str().unwrap());
-        assert_eq!(told(&post(api, NEW, &confirm, &[]).await), expected, "{version}");
+        assert_eq!(outcome(&post(api, NEW, &confirm, &[]).await), expected, "{version}");
         let status = if version == OLD { "succeeded" } else { "requires_confirmation" };
         assert_eq!(api.get(confirm.trim_end_matches("/confirm")).await.2["status"], status);
     }
@@ -90,11 +90,15 @@ async fn methods_are_named_as_the_version_names_them() {
         (NEW, types, false),
         (NEW, allowed, true),
     ] {
-        let told = told(
+        let outcome = outcome(
             &post(api, version, INTENTS, &[("amount", "700"), ("currency", "eur"), (name, "card")]).await,
         );
         let unknown = json!(["parameter_unknown", name.replace("[]", "[0]")]);
-        assert_eq!(told, if taken { json!("requires_payment_method") } else { unknown }, "{version} {name}");
+        assert_eq!(
+            outcome,
+            if taken { json!("requires_payment_method") } else { unknown },
+            "{version} {name}"
+        );
     }
 }
 
@@ -167,7 +171,7 @@ async fn amounts_are_counted_as_the_provider_counts_them() {
         ("5000", "clf", &json!([null, "currency"])),
     ] {
         let answer = post(api, PINNED, INTENTS, &[("amount", amount), ("currency", currency)]).await;
-        assert_eq!(told(&answer), *expected, "{amount} {currency}");
+        assert_eq!(outcome(&answer), *expected, "{amount} {currency}");
     }
 
     // Parts of payments too.
@@ -183,8 +187,8 @@ async fn amounts_are_counted_as_the_provider_counts_them() {
     let intent = made["id"].as_str().unwrap();
     let capture = format!("{INTENTS}/{intent}/capture");
     let odd = post(api, PINNED, &capture, &[("amount_to_capture", "5001")]).await;
-    assert_eq!(told(&odd), json!([null, "amount_to_capture"]));
-    assert_eq!(told(&post(api, PINNED, &capture, &[("amount_to_capture", "5000")]).await), "succeeded");
+    assert_eq!(outcome(&odd), json!([null, "amount_to_capture"]));
+    assert_eq!(outcome(&post(api, PINNED, &capture, &[("amount_to_capture", "5000")]).await), "succeeded");
     for (amount, expected) in [
         ("1234", &step),
         ("0", &json!(["parameter_invalid_integer", "amount"])),
@@ -192,6 +196,6 @@ async fn amounts_are_counted_as_the_provider_counts_them() {
     ] {
         let refund =
             post(api, PINNED, "/v1/refunds", &[("payment_intent", intent), ("amount", amount)]).await;
-        assert_eq!(told(&refund), *expected, "{amount}");
+        assert_eq!(outcome(&refund), *expected, "{amount}");
     }
 }

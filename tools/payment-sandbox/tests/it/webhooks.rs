@@ -92,7 +92,7 @@ async fn until_ended(sandbox: &Sandbox, count: usize) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn each_change_of_a_payment_is_told_signed_and_once() {
+async fn each_change_of_a_payment_is_sent_signed_and_once() {
     let (receiver, url) = Receiver::start().await;
     let sandbox = start(&url).await;
     let api = &sandbox.client;

@@ -1,4 +1,4 @@
-//! What a dead letter says.
+//! The content of a dead letter.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -16,30 +16,30 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 #[derive(Clone, Debug, Serialize)]
-pub struct Letter {
-    /// Whose queue it died in.
+pub struct DeadLetter {
+    /// The service whose queue it died in.
     pub service: &'static str,
     /// The message id, which is the event's; without one, a name made of the body.
     pub id: String,
-    /// Whether it is an event at all: what is none can't be given back.
+    /// Whether it is an event at all: anything else can't be replayed.
     pub event: bool,
     #[serde(rename = "type")]
     pub kind: Option<String>,
     pub aggregate_id: Option<Uuid>,
     pub attempts: i64,
     pub error: String,
-    /// Seconds since it was put aside or, where that was not noted, since the event was made.
+    /// Seconds since it failed or, where that was not recorded, since the event was made.
     pub age_seconds: Option<u64>,
-    /// The event is older than what an inbox remembers of what was applied.
+    /// The event is older than an inbox remembers.
     pub forgotten: bool,
-    /// Its service did not believe it.
+    /// Its service did not trust it.
     pub untrusted: bool,
     /// The body as text, where it decodes as what `kind` says.
     pub body: Option<String>,
     pub body_hex: String,
 }
 
-impl Letter {
+impl DeadLetter {
     pub(super) fn of(service: &'static str, delivery: &Delivery) -> Self {
         let properties = &delivery.properties;
         let failure = Failure::of(properties);

@@ -1,4 +1,5 @@
-//! What is seen while a run is under way: in a terminal one line that is drawn anew, elsewhere a line every ten seconds.
+//! The display of a run that is under way: in a terminal one line that is drawn anew, elsewhere a line every
+//! ten seconds.
 
 use std::io::{IsTerminal, Write};
 
@@ -8,7 +9,7 @@ use crate::record::Second;
 /// Between two lines where there is no terminal, in seconds.
 const SELDOM: u64 = 10;
 
-pub struct Live {
+pub struct Progress {
     terminal: bool,
     seen: u64,
     /// Names of the stages.
@@ -16,7 +17,7 @@ pub struct Live {
     length: f64,
 }
 
-impl Live {
+impl Progress {
     pub fn new(plan: &Plan) -> Self {
         let terminal =
             std::io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
@@ -31,7 +32,7 @@ impl Live {
         }
         let (begin, end) = if self.terminal { ("\r\x1b[K", "") } else { ("", "\n") };
         let mut out = std::io::stderr().lock();
-        // Nobody may be looking.
+        // Nobody may be watching.
         let _ = write!(out, "{begin}{}{end}", self.line(second));
         let _ = out.flush();
     }
