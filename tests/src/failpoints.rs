@@ -42,8 +42,7 @@ impl Fault {
     }
 }
 
-/// Has each of the faults happen at each failpoint, `rounds` times, and tells `progress`
-/// of each.
+/// Has each of the faults happen at each failpoint, `rounds` times, and calls `progress` for each.
 ///
 /// A way whose fault has happened ends while the next one begins, so later faults hit
 /// earlier orders too. Panics when a failpoint is not reached, or something is lost,
@@ -78,7 +77,7 @@ async fn lane(
     for name in process.failpoints().await {
         let started = Instant::now();
         let scene = scenes.prepare(Plot::leading_to(service, &name)).await;
-        let pid = process.look().await["pid"].clone();
+        let pid = process.list().await["pid"].clone();
         process.arm(&name, fault.action(&name)).await;
         ending.spawn(scene.play(name.clone()));
         let reached = || async {
@@ -110,7 +109,7 @@ impl Process {
 
     /// Those in this service: its own, and those of every relay and consumer.
     async fn failpoints(&self) -> Vec<String> {
-        let names = self.look().await["names"].clone();
+        let names = self.list().await["names"].clone();
         let names = names.as_array().into_iter().flatten().filter_map(Value::as_str);
         let here = [self.service, "relay", "consumer"];
         let here = names.filter(|name| name.split('.').next().is_some_and(|part| here.contains(&part)));
@@ -122,7 +121,7 @@ impl Process {
         self.shop.client.get(&self.url).send().await.ok()?.json().await.ok()
     }
 
-    async fn look(&self) -> Value {
+    async fn list(&self) -> Value {
         let what = format!("{}'s failpoints (a release build has none)", self.service);
         eventually(&what, Duration::from_secs(30), || self.ask()).await
     }

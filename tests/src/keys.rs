@@ -48,8 +48,8 @@ pub async fn operations(shop: &Shop) -> Vec<String> {
     found
 }
 
-/// So many rounds of an order and a refund of it, each asked for by [`AT_ONCE`] identical requests at once.
-/// Panics unless each has one effect: one order, reservation, charge and refund, told of in one answer.
+/// This many rounds of an order and a refund of it, each asked for by [`AT_ONCE`] identical requests at once.
+/// Panics unless each has one effect: one order, reservation, charge and refund, in one answer.
 pub async fn storm(shop: &Shop, rounds: u32) -> Tally {
     assert_eq!(operations(shop).await, OPERATIONS, "each operation that takes a key needs a storm");
     let product = shop.product(rounds).await;

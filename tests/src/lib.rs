@@ -1,6 +1,5 @@
-//! A running shop, seen from outside: through its edge as a client, and, to
-//! check on what the services say, through its database and the payment
-//! sandbox's ledger.
+//! A running shop, seen from outside: through its edge as a client, and, to check what the services say,
+//! through its database and the payment sandbox's ledger.
 //!
 //! `cargo dockside test system` starts the shop and runs these tests. Without it they are skipped, which they say.
 
@@ -59,7 +58,7 @@ fn without_a_shop(name: &str) -> ! {
     std::process::exit(if test { 0 } else { 2 })
 }
 
-/// `cargo dockside`, told to do something with the shop in a folder.
+/// `cargo dockside`, run for the shop in a folder.
 pub fn dockside(dir: &str, args: &[&str]) -> Output {
     dockside_with(&[], dir, args)
 }
@@ -235,7 +234,7 @@ impl Shop {
         None
     }
 
-    /// The provider's sums for an order; null when it has not heard of it.
+    /// The provider's sums for an order; null when it does not know it.
     pub async fn ledger(&self, order: &str) -> Value {
         // Asked again while the sandbox is being started again.
         let ask = || async {
@@ -262,7 +261,7 @@ impl Shop {
     }
 }
 
-/// A question that is given up here must not go on over there: it would slow down what it asks about.
+/// A query that is cancelled here must not go on in the server: it would slow down what it measures.
 fn observer(url: &str) -> PgConnectOptions {
     let options: PgConnectOptions = url.parse().expect("an address of PostgreSQL");
     options.options([("statement_timeout", "20s")])

@@ -1,5 +1,5 @@
 //! What must be true of a shop that has come to rest, whatever was done to it before. Everything here is read
-//! behind the services' backs: from the database, the provider's own ledger and the broker's queues.
+//! without the services: from the database, the provider's own ledger and the broker's queues.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::Shop;
-use crate::chaos::inject::Letter;
+use crate::chaos::inject::DeadLetter;
 use crate::chaos::load::{Goods, Wish};
 
 /// Who subscribes to what; written down a second time on purpose.
@@ -106,13 +106,13 @@ pub async fn broken(
     shop: &Shop,
     goods: &Goods,
     wishes: &[Wish],
-    letters: &Letters,
+    expected: &ExpectedDeadLetters,
 ) -> anyhow::Result<Vec<String>> {
     let mut broken = Vec::new();
     orders_of(shop, wishes, &mut broken).await.context("comparing the journal with the orders")?;
     money(shop, wishes, &mut broken).await.context("comparing the orders with the provider's ledger")?;
     stock(shop, goods, &mut broken).await.context("comparing the orders with the stock")?;
-    dead_letters(shop, letters, &mut broken).await.context("reading the dead letters")?;
+    dead_letters(shop, expected, &mut broken).await.context("reading the dead letters")?;
     Ok(broken)
 }
 
@@ -142,11 +142,11 @@ async fn orders_of(shop: &Shop, wishes: &[Wish], broken: &mut Vec<String>) -> an
     for wish in wishes {
         let order = placed.remove(&(wish.user, wish.key.clone()));
         match (&wish.outcome, order) {
-            (Some(Ok(told)), Some(order)) if *told == order => {}
-            (Some(Ok(told)), Some(order)) => {
-                broken.push(format!("{}: told {told}, placed {order}", wish.key))
+            (Some(Ok(answered)), Some(order)) if *answered == order => {}
+            (Some(Ok(answered)), Some(order)) => {
+                broken.push(format!("{}: answered {answered}, placed {order}", wish.key))
             }
-            (Some(Ok(told)), None) => broken.push(format!("{}: order {told} is lost", wish.key)),
+            (Some(Ok(answered)), None) => broken.push(format!("{}: order {answered} is lost", wish.key)),
             (Some(Err(code)), Some(order)) => {
                 broken.push(format!("{}: refused ({code}), and yet {order}", wish.key))
             }
@@ -160,7 +160,7 @@ async fn orders_of(shop: &Shop, wishes: &[Wish], broken: &mut Vec<String>) -> an
     Ok(())
 }
 
-/// Events that a subscriber has applied and that nobody can have sent: of a timeline that was given up.
+/// Events that a subscriber has applied and that nobody can have sent: of an abandoned timeline.
 pub async fn phantoms(shop: &Shop) -> anyhow::Result<Vec<String>> {
     let mut all = Vec::new();
     for schema in ["orders", "products", "users"] {
@@ -245,7 +245,7 @@ async fn stock(shop: &Shop, goods: &Goods, broken: &mut Vec<String>) -> anyhow::
     // Units that refunds have put back.
     let restocked = "SELECT (line->>'product_id')::uuid, sum((line->>'quantity')::bigint)::bigint
                      FROM orders.refunds r JOIN orders.orders o ON o.id = r.order_id, jsonb_array_elements(r.restock) line
-                     WHERE r.told AND o.status <> 'cancelled' GROUP BY 1";
+                     WHERE r.answered AND o.status <> 'cancelled' GROUP BY 1";
     let restocked: Vec<(Uuid, i64)> = sqlx::query_as(restocked).fetch_all(&shop.database).await?;
     let restocked: HashMap<Uuid, i64> = restocked.into_iter().collect();
     let levels = "SELECT s.product_id, s.on_hand::bigint, s.reserved::bigint,
@@ -273,29 +273,34 @@ async fn stock(shop: &Shop, goods: &Goods, broken: &mut Vec<String>) -> anyhow::
 
 /// The dead letters that must be there, and those that may be.
 #[derive(Clone, Debug, Default)]
-pub struct Letters {
-    pub must: BTreeSet<Letter>,
-    pub may: BTreeSet<Letter>,
+pub struct ExpectedDeadLetters {
+    pub must: BTreeSet<DeadLetter>,
+    pub may: BTreeSet<DeadLetter>,
 }
 
-async fn dead_letters(shop: &Shop, letters: &Letters, broken: &mut Vec<String>) -> anyhow::Result<()> {
+async fn dead_letters(
+    shop: &Shop,
+    expected: &ExpectedDeadLetters,
+    broken: &mut Vec<String>,
+) -> anyhow::Result<()> {
     let found = found_dead(shop).await?;
-    let known = |letter: &Letter| letters.may.contains(letter) || letters.must.contains(letter);
-    for letter in found.iter().filter(|letter| !known(letter)) {
-        broken.push(format!("{} has a dead letter that nobody injected: {}", letter.0, letter.1));
+    let known = |dead: &DeadLetter| expected.may.contains(dead) || expected.must.contains(dead);
+    for dead in found.iter().filter(|dead| !known(dead)) {
+        broken.push(format!("{} has a dead letter that nobody injected: {}", dead.0, dead.1));
     }
-    for letter in letters.must.difference(&found) {
-        broken.push(format!("{} has lost a dead letter: {}", letter.0, letter.1));
+    for dead in expected.must.difference(&found) {
+        broken.push(format!("{} has lost a dead letter: {}", dead.0, dead.1));
     }
     Ok(())
 }
 
-/// All dead letters. They stay. One may be there twice: its consumer died between putting it aside and saying so.
-pub async fn found_dead(shop: &Shop) -> anyhow::Result<BTreeSet<Letter>> {
+/// All dead letters. They stay. One may be there twice: its consumer died before it acknowledged the
+/// original.
+pub async fn found_dead(shop: &Shop) -> anyhow::Result<BTreeSet<DeadLetter>> {
     let topology = Topology::new(&shop.broker_url, "dockside", proto::events::SUBSCRIPTIONS);
     let list = dlq::list(&topology, &["user", "product", "order"], usize::MAX);
     let list =
         tokio::time::timeout(Duration::from_secs(60), list).await.context("the broker does not answer")??;
-    let named = |letter: dlq::Letter| (letter.service.to_owned(), letter.id.parse().unwrap_or_default());
-    Ok(list.letters.into_iter().map(named).collect())
+    let named = |dead: dlq::DeadLetter| (dead.service.to_owned(), dead.id.parse().unwrap_or_default());
+    Ok(list.dead_letters.into_iter().map(named).collect())
 }

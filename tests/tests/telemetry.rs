@@ -168,23 +168,23 @@ async fn what_clients_make_up_makes_no_series() {
             }
         }
     };
-    // Names of series that tell of what was made up.
-    let told = async || {
-        let mut told = BTreeSet::new();
+    // Names of series with made-up values.
+    let series = async || {
+        let mut series = BTreeSet::new();
         for service in SERVICES {
             let text = metrics(&shop, service).await;
             let lines = text.lines().filter(|line| {
                 ["unmatched", "_OTHER", "ODD", "odd", "Odd"].iter().any(|word| line.contains(word))
             });
-            told.extend(lines.map(|line| line.rsplit_once(' ').unwrap().0.to_owned()));
+            series.extend(lines.map(|line| line.rsplit_once(' ').unwrap().0.to_owned()));
         }
-        told
+        series
     };
     odd(1).await;
-    let before = told().await;
+    let before = series().await;
     assert!(before.iter().all(|line| !line.to_lowercase().contains("odd")), "{before:?}");
     odd(2).await;
-    assert_eq!(told().await, before);
+    assert_eq!(series().await, before);
 }
 
 #[tokio::test]
@@ -231,7 +231,7 @@ fn log(shop: &Shop) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn logs_tell_of_requests_and_name_no_customer() {
+async fn logs_name_requests_and_no_customer() {
     let shop = Shop::open().await;
     let (word, street) = (format!("{}-secret", Uuid::now_v7()), format!("{} Gull Lane", Uuid::now_v7()));
     let email = format!("{}@gulls.test", Uuid::now_v7());

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use reqwest::Method;
 use system_tests::{Shop, send};
 
-/// Notes each request with its status, and fails where `jq` finds nothing.
+/// Records each request with its status, and fails where `jq` finds nothing.
 const WATCHED: &str = r#"
 set -eu
 curl() {

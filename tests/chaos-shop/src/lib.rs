@@ -1,7 +1,7 @@
 //! The shop of `chaos`, in `.dockside/chaos`, and the program of the system tests that breaks it under load and
 //! checks that it kept its promises.
 
-#![expect(clippy::disallowed_methods, reason = "synchronous, and told of the programs by the environment")]
+#![expect(clippy::disallowed_methods, reason = "synchronous, and the environment names the programs")]
 
 mod args;
 pub mod cluster;
@@ -26,7 +26,7 @@ use machine::{services, signals};
 pub use crate::args::Args;
 use crate::args::passed_on;
 
-/// What the program gets to end by itself when it is told to: its report is to be written.
+/// How long the program may take to end by itself: its report has to be written.
 const LAST_WORDS: Duration = Duration::from_secs(20);
 
 /// Runs it; on a cluster inside namespaces of its own, which it enters first.
@@ -118,7 +118,7 @@ fn start_shop(layout: &Layout, supervisor: &Supervisor, args: &Args) -> Result<P
 
 /// Runs the program to its end; its exit code.
 fn finish(command: &mut Command) -> Result<ExitCode> {
-    // A group of its own: Ctrl-C reaches this process only, which then tells the program once.
+    // A group of its own: Ctrl-C reaches this process only, which then signals the program once.
     let mut child = command.stdin(Stdio::null()).process_group(0).spawn().context("cannot start chaos")?;
     while !signals::stop_asked() {
         if let Some(status) = child.try_wait()? {

@@ -47,7 +47,7 @@ pub fn run(shop: &Shop) -> Result<String> {
         }
         Ok(())
     })?;
-    let (listening, heard) = listeners.hear(shop)?;
+    let (listening, took) = listeners.ship(shop)?;
     line(&format!("  {:<16} {:>9} {:>9} {:>18}", "MiB", "limit", "peak", "of it not cache"));
     let mut sum = 0;
     for c in &containers {
@@ -65,18 +65,18 @@ pub fn run(shop: &Shop) -> Result<String> {
     let refused = report.only_refused()?;
     ensure!(
         report.rate() >= LEAST_RATE,
-        "only {:.0} requests/s were answered: too few to tell",
+        "only {:.0} requests/s were answered: too few to judge",
         report.rate()
     );
     books::check(shop, &load, &report)?;
     ensure!(sum < ALL, "all peaks together are {:.0} MiB, not below 1 GiB", sum as f64 / MIB);
     let sum = sum as f64 / MIB;
     Ok(format!(
-        "{}, {refused} refused (503), {} orders right; {listening} listeners heard of a change within {}; \
+        "{}, {refused} refused (503), {} orders right; {listening} listeners got a change within {}; \
          all peaks {sum:.0} MiB",
         report.summary(),
         report.placed.len(),
-        seconds(heard)
+        seconds(took)
     ))
 }
 

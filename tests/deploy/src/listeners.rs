@@ -14,7 +14,7 @@ use crate::shop::Shop;
 const MOST: usize = 600;
 const LEAST: usize = 100;
 /// From the change of an order to the last of its listeners.
-const HEARD_WITHIN: Duration = Duration::from_secs(10);
+const DEADLINE: Duration = Duration::from_secs(10);
 
 pub struct Listeners {
     streams: Vec<TcpStream>,
@@ -23,7 +23,7 @@ pub struct Listeners {
 }
 
 impl Listeners {
-    /// Fills the service up: whoever comes next is told to try again.
+    /// Fills the service up: the next client is refused for now.
     pub fn fill(shop: &Shop) -> Result<Listeners> {
         let product = stocked(shop, 1, 10)?.remove(0);
         let customer = Customer::new(shop)?;
@@ -31,7 +31,7 @@ impl Listeners {
         let mut streams = Vec::new();
         for _ in 0..MOST {
             let mut stream = ask(shop, &order, &customer)?;
-            let head = read_until(&mut stream, "\r\n", Instant::now() + HEARD_WITHIN)?;
+            let head = read_until(&mut stream, "\r\n", Instant::now() + DEADLINE)?;
             if head.starts_with("HTTP/1.1 503 ") {
                 ensure!(streams.len() >= LEAST, "only {} clients may listen at once", streams.len());
                 return Ok(Listeners { streams, order, staff: Customer::staff(shop)? });
@@ -42,14 +42,14 @@ impl Listeners {
         bail!("{MOST} clients may listen at once: too many to try here");
     }
 
-    /// Ships the order; all listeners hear of it. Returns how many they were, and how long it took.
-    pub fn hear(mut self, shop: &Shop) -> Result<(usize, Duration)> {
+    /// Ships the order; all listeners get the change. Returns how many they were, and how long it took.
+    pub fn ship(mut self, shop: &Shop) -> Result<(usize, Duration)> {
         let parcel = json!({"carrier": "Tern", "tracking_number": "T-1"});
         let start = Instant::now();
         self.staff.call(shop, "POST", &format!("/orders/{}/ship", self.order), Some(&parcel), 200)?;
         for stream in &mut self.streams {
-            read_until(stream, "\"status\":\"shipped\",\"cancel_reason\"", start + HEARD_WITHIN)
-                .context("waiting until a listener hears that its order was shipped")?;
+            read_until(stream, "\"status\":\"shipped\",\"cancel_reason\"", start + DEADLINE)
+                .context("waiting until a listener gets that its order was shipped")?;
         }
         Ok((self.streams.len(), start.elapsed()))
     }

@@ -24,7 +24,7 @@ const WORKERS: usize = 256;
 const LEAST_SHARE: f64 = 0.95;
 /// No request may wait longer: the edge tries another replica after 2 s.
 const SLOWEST: Duration = Duration::from_secs(5);
-/// Of those that failed, how many are told of.
+/// Of those that failed, how many are listed.
 const SHOWN: usize = 5;
 
 pub struct Load<'a> {
@@ -169,7 +169,8 @@ impl<'a> Load<'a> {
         })
     }
 
-    /// A hundred in a row: 46 looks at the catalogue, 19 searches, 24 at cart and orders, a sign-in, ten orders.
+    /// A hundred in a row: 46 reads of the catalogue, 19 searches, 24 of cart and orders, a sign-in, ten
+    /// orders.
     fn request(&self, number: u32, customer: usize, kind: u32) -> Request<'static> {
         let get = |path: String, field| Request {
             method: "GET",

@@ -28,7 +28,7 @@ fn command() -> Command {
         .long_about(steps::help())
         .args([
             Arg::new("step").value_name("STEP").value_parser(steps::names()),
-            Arg::new("keep").long("keep").help("Leave the shop running, to look at it").action(ArgAction::SetTrue),
+            Arg::new("keep").long("keep").help("Leave the shop running, to inspect it").action(ArgAction::SetTrue),
             Arg::new("dir")
                 .long("dir")
                 .value_name("FOLDER")

@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_time_between_two_lines_is_told_across_midnight() {
+    fn the_time_between_two_lines_is_right_across_midnight() {
         let at = |text: &str| time_of_day(text).unwrap();
         let evening = at("2026-01-31T23:59:59.900000001Z");
         assert_eq!(between(evening, at("2026-02-01T00:00:00.1Z {}")).as_millis(), 199);

@@ -120,7 +120,7 @@ pub fn replace(shop: &Shop) -> Result<String> {
             shop.compose(&["up", "--detach", "--wait", "--no-recreate", "--scale", &scale, service])?;
             docker(&["stop", &old])?;
             let code = inspect(&old, "{{.State.ExitCode}}")?;
-            ensure!(code == "0", "{service} ended with code {code} when it was told to stop");
+            ensure!(code == "0", "{service} ended with code {code} on its signal to stop");
             docker(&["rm", &old])?;
             line(&format!("  {service} replaced in {}", seconds(start.elapsed())));
         }

@@ -166,7 +166,7 @@ pub fn inspect(id: &str, format: &str) -> Result<String> {
     docker(&["inspect", "--format", format, id])
 }
 
-/// Looks until `done` says so.
+/// Polls until `done` says so.
 ///
 /// # Errors
 /// of `done`, when the time is over, or a signal came.

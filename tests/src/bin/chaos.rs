@@ -16,7 +16,7 @@ use system_tests::chaos::{self, Options};
 use system_tests::failpoints::{self, Fault};
 use system_tests::{Shop, keys};
 
-/// Lets customers buy while faults strike, and then looks whether any order was lost, doubled or oversold.
+/// Lets customers buy while faults strike, and then checks whether any order was lost, doubled or oversold.
 ///
 /// Exit code 0: every promise was kept. 1: one was not. 2: the run could not be made.
 #[derive(Parser)]
@@ -115,7 +115,7 @@ async fn run(args: Args) -> anyhow::Result<bool> {
         args.replicas,
         options.folder.display()
     );
-    let mut outcome = chaos::run(shop, &options, live()).await?;
+    let mut outcome = chaos::run(shop, &options, progress()).await?;
     outcome.judge_speed();
     println!("\n{}", outcome.text());
     outcome.write(&options.folder).context("the report cannot be written")?;
@@ -149,7 +149,7 @@ async fn on_cluster(shop: Arc<Shop>, seed: u64, args: Args) -> anyhow::Result<bo
         options.faults.len(),
         options.folder.display()
     );
-    let outcome = cluster::run(shop, &options, |line| println!("{line}"), live()).await?;
+    let outcome = cluster::run(shop, &options, |line| println!("{line}"), progress()).await?;
     println!("\n{}", outcome.text());
     outcome.write(&options.folder).context("the report cannot be written")?;
     println!("the run over time: {}", options.folder.join("report.html").display());
@@ -165,8 +165,8 @@ async fn kept(trial: impl Future<Output = ()> + Send + 'static) -> bool {
     kept
 }
 
-/// Says how it goes: on one line that changes, or, where nobody watches, on one every ten seconds.
-fn live() -> impl Fn(&Watch) + Send + 'static {
+/// Shows progress: on one line that changes, or, without a terminal, on one every ten seconds.
+fn progress() -> impl Fn(&Watch) + Send + 'static {
     let watched = std::io::stdout().is_terminal();
     move |watch| {
         let seconds = watch.elapsed().as_secs();

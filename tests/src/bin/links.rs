@@ -1,5 +1,5 @@
-//! TCP links that can be made to fail: each passes on what goes between the services and what they call until it is told to
-//! cut, stall or slow it.
+//! TCP links that can be made to fail: each passes on what goes between the services and what they call until
+//! a command makes it cut, stall or slow it.
 //!
 //! `links --control 127.0.0.1:PORT --link NAME=LISTEN=TARGET ...`; on the control port a line each, answered by one:
 //! `sever NAME` (open connections are reset, and new ones at once), `stall NAME` (connections stay, nothing flows),

@@ -23,7 +23,7 @@ const DEADLINE: Duration = Duration::from_secs(5);
 
 const SCHEMAS: [&str; 3] = ["orders", "products", "users"];
 
-/// When a relay may have an event that is to be heard out of its turn, as SQL.
+/// When a relay may have an event that is to arrive out of order, as SQL.
 const LATER: &str = "now() + random() * interval '3 seconds'";
 
 /// Events of these types with a body that is none: for user and product, and for order.
@@ -39,8 +39,8 @@ pub struct Process {
     admin: Option<String>,
 }
 
-/// A dead letter to be: in whose queue, and the message's id.
-pub type Letter = (String, Uuid);
+/// An expected dead letter: in whose queue, and the message's id.
+pub type DeadLetter = (String, Uuid);
 
 pub struct Injector {
     dir: PathBuf,
@@ -52,7 +52,7 @@ pub struct Injector {
     /// How often each victim was struck.
     blows: Mutex<BTreeMap<String, u32>>,
     /// What the broker has confirmed, and what it may have.
-    poison: Mutex<(BTreeSet<Letter>, BTreeSet<Letter>)>,
+    poison: Mutex<(BTreeSet<DeadLetter>, BTreeSet<DeadLetter>)>,
 }
 
 impl Injector {
@@ -111,13 +111,13 @@ impl Injector {
 
     /// The links that can be cut; none when the shop was started without a proxy for them.
     pub async fn links(&self) -> Vec<String> {
-        let answer = self.tell_links("list").await.unwrap_or_default();
+        let answer = self.command_links("list").await.unwrap_or_default();
         let links = answer.split_whitespace().skip(1);
         links.filter_map(|link| Some(link.split_once('=')?.0.to_owned())).collect()
     }
 
     /// One line to the links' control port, one line back.
-    async fn tell_links(&self, line: &str) -> anyhow::Result<String> {
+    async fn command_links(&self, line: &str) -> anyhow::Result<String> {
         let links = self.process("links").and_then(|links| links.http);
         let links = links.ok_or_else(|| anyhow::anyhow!("the shop runs without links"))?;
         let talk = async {
@@ -154,9 +154,9 @@ impl Injector {
                     Kind::Stall => format!("stall {victim}"),
                     _ => format!("slow {victim} 100"),
                 };
-                self.tell_links(&command).await?;
+                self.command_links(&command).await?;
                 tokio::time::sleep(fault.lasts).await;
-                self.tell_links(&format!("heal {victim}")).await.map(drop)
+                self.command_links(&format!("heal {victim}")).await.map(drop)
             }
             Kind::Clock => {
                 std::fs::write(self.clock(victim), format!("{:+}\n", fault.jump))?;
@@ -280,8 +280,8 @@ impl Injector {
         channel.confirm_select(ConfirmSelectOptions::default()).await?;
         for (kind, subscribers) in POISONED {
             let id = Uuid::now_v7();
-            let letters = subscribers.iter().map(|subscriber| ((*subscriber).to_owned(), id));
-            self.poison_list().1.extend(letters.clone());
+            let dead_letters = subscribers.iter().map(|subscriber| ((*subscriber).to_owned(), id));
+            self.poison_list().1.extend(dead_letters.clone());
             let mut headers = FieldTable::default();
             headers.insert("aggregate_id".into(), AMQPValue::LongString(id.to_string().into()));
             headers.insert("aggregate_version".into(), AMQPValue::LongLongInt(1));
@@ -296,19 +296,19 @@ impl Injector {
                 .basic_publish("dockside.events".into(), kind.into(), options, body, properties)
                 .await?;
             if matches!(sent.await?, Confirmation::Ack(None)) {
-                self.poison_list().0.extend(letters);
+                self.poison_list().0.extend(dead_letters);
             }
         }
         connection.close(200, "done".into()).await?;
         Ok(())
     }
 
-    fn poison_list(&self) -> std::sync::MutexGuard<'_, (BTreeSet<Letter>, BTreeSet<Letter>)> {
+    fn poison_list(&self) -> std::sync::MutexGuard<'_, (BTreeSet<DeadLetter>, BTreeSet<DeadLetter>)> {
         self.poison.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The dead letters that there must be, and those that there may be.
-    pub fn poisoned(&self) -> (BTreeSet<Letter>, BTreeSet<Letter>) {
+    pub fn poisoned(&self) -> (BTreeSet<DeadLetter>, BTreeSet<DeadLetter>) {
         self.poison_list().clone()
     }
 

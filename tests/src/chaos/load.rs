@@ -1,6 +1,7 @@
-//! Customers who buy, look, change their minds, and repeat every request until it has an answer.
+//! Customers who buy, read, change their minds, and repeat every request until it has an answer.
 //!
-//! What they did and what they were told is their journal: the one account of the run that the shop has no hand in.
+//! Their journal has what they did and the answers that they got: the only account of the run that the shop
+//! has no hand in.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -41,7 +42,7 @@ const CARDS: [(&str, u32); 9] = [
 pub struct Wish {
     pub user: Uuid,
     pub key: String,
-    /// What came of it: an order's id, or the code of a refusal. None: no answer was had.
+    /// The outcome: an order's id, or the code of a refusal. None: there was no answer.
     pub outcome: Option<Result<Uuid, String>>,
 }
 
@@ -217,7 +218,8 @@ impl Customer {
         }
     }
 
-    /// Shops until told to stop, and then until every request has its answer. `pause` is the mean time between two visits.
+    /// Shops until stopped, and then until every request has its answer. `pause` is the mean time between two
+    /// visits.
     pub async fn shop(mut self, stop: Arc<AtomicBool>, pause: Duration) {
         let mut visit = 0_u64;
         while !stop.load(Ordering::Relaxed) {
@@ -225,7 +227,7 @@ impl Customer {
             match self.rng.random_range(0..100) {
                 0..10 => self.change_of_mind().await,
                 10..14 => self.refund().await,
-                14..20 => self.look().await,
+                14..20 => self.browse().await,
                 20..28 => self.buy_cart(visit).await,
                 28..36 => self.buy_scarce(visit).await,
                 _ => self.buy(visit).await,
@@ -301,7 +303,7 @@ impl Customer {
         Some(outcome)
     }
 
-    async fn look(&mut self) {
+    async fn browse(&mut self) {
         let Some(order) = self.recent.last().copied() else { return };
         let Some(answer) = self.insist(Method::GET, &format!("/orders/{order}"), None, None).await else {
             return;

@@ -1,7 +1,7 @@
 //! A run of customers and faults against a shop, and what came of it.
 //!
-//! [`schedule`] draws the faults from a seed, [`load`] are the customers, [`inject`] does the harm, [`watch`] looks on,
-//! [`crate::oracle`] judges, [`report`] writes it down.
+//! [`schedule`] draws the faults from a seed, [`load`] are the customers, [`inject`] does the harm, [`watch`]
+//! measures, [`crate::oracle`] judges, [`report`] writes it down.
 
 pub mod cluster;
 pub mod inject;
@@ -64,11 +64,11 @@ impl Options {
     }
 }
 
-/// Runs; `live` is told once a second how it goes. How quickly it went is not judged: see [`Outcome::judge_speed`].
+/// Runs; `progress` is called once a second. How quickly it went is not judged: see [`Outcome::judge_speed`].
 pub async fn run(
     shop: Arc<Shop>,
     options: &Options,
-    live: impl Fn(&Watch) + Send + 'static,
+    progress: impl Fn(&Watch) + Send + 'static,
 ) -> anyhow::Result<Outcome> {
     std::fs::create_dir_all(&options.folder)?;
     let injector = Arc::new(Injector::new(&shop)?);
@@ -92,12 +92,12 @@ pub async fn run(
         customers.spawn(customer.shop(stop.clone(), options.pause));
     }
     let watch = Watch::new(&shop, journal.clone(), started);
-    let looking = tokio::spawn({
+    let watching = tokio::spawn({
         let (watch, stop) = (watch.clone(), stop.clone());
         async move {
             while !stop.load(Ordering::Relaxed) {
-                watch.look().await;
-                live(&watch);
+                watch.measure().await;
+                progress(&watch);
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
         }
@@ -118,7 +118,7 @@ pub async fn run(
         struck.iter().map(|strike| strike.at + strike.fault.lasts + strike.serves.unwrap_or_default());
     let healed = healed.max().unwrap_or_default();
     stop.store(true, Ordering::Relaxed);
-    looking.await?;
+    watching.await?;
     while let Some(customer) = customers.join_next().await {
         customer?;
     }
@@ -132,9 +132,9 @@ pub async fn run(
     let settled = close(&shop, &journal, &goods, options.seed, limit, &mut broken).await?;
     let (must, mut may) = injector.poisoned();
     may.extend(old);
-    let letters = oracle::Letters { must, may };
+    let expected = oracle::ExpectedDeadLetters { must, may };
     let wishes = journal.wishes();
-    broken.extend(oracle::broken(&shop, &goods, &wishes, &letters).await?);
+    broken.extend(oracle::broken(&shop, &goods, &wishes, &expected).await?);
     let mut outcome = Outcome {
         seed: options.seed,
         clients: options.clients,

@@ -404,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn the_report_tells_what_was_broken_and_quotes_it_safely() {
+    fn the_report_says_what_was_broken_and_quotes_it_safely() {
         let mut outcome = outcome(10);
         assert!(outcome.text().contains("kill         1 times, over it after 2.0 s"), "{}", outcome.text());
         assert!(

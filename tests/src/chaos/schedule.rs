@@ -23,7 +23,8 @@ pub enum Kind {
     Slow,
     /// Events of the last minute are published again, in any order, hundreds at once.
     Repeat,
-    /// New events are held back for a while, each for another time: outboxes fill, and what happened last may be heard first.
+    /// New events are held back for a while, each for another time: outboxes fill, and the newest may arrive
+    /// first.
     Backlog,
     /// Messages that are no events.
     Poison,

@@ -1,4 +1,4 @@
-//! Looks at a shop once a second: what waits, and for how long.
+//! Measures a shop once a second: what waits, and for how long.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -68,7 +68,7 @@ impl Watch {
         self.started.elapsed()
     }
 
-    pub async fn look(&self) {
+    pub async fn measure(&self) {
         let sql = "SELECT (SELECT count(*) FROM orders.outbox WHERE published_at IS NULL)
                         + (SELECT count(*) FROM products.outbox WHERE published_at IS NULL)
                         + (SELECT count(*) FROM users.outbox WHERE published_at IS NULL),

@@ -116,7 +116,7 @@ async fn p9_every_operation_refuses_everybody_who_may_not_use_it_and_nothing_cha
                 .get("www-authenticate")
                 .is_some_and(|with| with.as_bytes().starts_with(b"Bearer"));
             assert_eq!(asks, status == 401, "{name} by {what}");
-            assert!(!world.is_told(&answer.body), "{name} by {what}: {}", answer.body);
+            assert!(!world.reveals_mine(&answer.body), "{name} by {what}: {}", answer.body);
             cells += 1;
         };
         refused("nobody", None, 401, "missing_token").await;
@@ -153,7 +153,7 @@ async fn p9_every_operation_refuses_everybody_who_may_not_use_it_and_nothing_cha
                 "{name}: {}",
                 answer.body
             );
-            assert!(!world.is_told(&answer.body), "{name} tells another user: {}", answer.body);
+            assert!(!world.reveals_mine(&answer.body), "{name} shows another user: {}", answer.body);
             cells += 1;
         } else {
             refused("another user", Some(&stranger.token), 403, "forbidden").await;

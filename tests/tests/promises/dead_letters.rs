@@ -1,5 +1,5 @@
-//! P10: poison neither blocks nor vanishes: what can't be applied becomes a dead
-//! letter, the rest flows on, and a dead letter can be given back.
+//! P10: poison neither blocks nor vanishes: what can't be applied becomes a dead letter, the rest flows on,
+//! and a dead letter can be replayed.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -52,7 +52,7 @@ impl Broker {
     async fn dead(&self) -> Dead {
         let services = dlq::services(None).unwrap();
         let found = dlq::list(&self.topology, &services, 10_000).await.unwrap();
-        found.letters.into_iter().map(|letter| (letter.service, letter.id)).collect()
+        found.dead_letters.into_iter().map(|dead| (dead.service, dead.id)).collect()
     }
 }
 
@@ -114,7 +114,7 @@ async fn dead_letters_counted(shop: &Shop) -> u64 {
 }
 
 #[tokio::test]
-async fn p10_poison_neither_blocks_nor_vanishes_and_can_be_given_back() {
+async fn p10_poison_neither_blocks_nor_vanishes_and_can_be_replayed() {
     let shop = Arc::new(Shop::open().await);
     let broker = Broker::open(&shop).await;
     let before = broker.dead().await;
@@ -164,7 +164,7 @@ async fn p10_poison_neither_blocks_nor_vanishes_and_can_be_given_back() {
     // Each was counted, which is what an alarm sees.
     assert_eq!(dead_letters_counted(&shop).await - counted, injected.len() as u64);
 
-    give_back(&shop, &broker, orders[0]).await;
+    replay(&shop, &broker, orders[0]).await;
 
     for (service, id) in &injected {
         let dropped = dlq::drop(&broker.topology, &[*service], &Which::Id(id.clone())).await.unwrap();
@@ -173,9 +173,9 @@ async fn p10_poison_neither_blocks_nor_vanishes_and_can_be_given_back() {
     assert_eq!(broker.dead().await, before);
 }
 
-/// A good event that its service can't write for now: dead after its last try,
-/// and applied once it is given back.
-async fn give_back(shop: &Shop, broker: &Broker, order: Uuid) {
+/// A good event that its service can't write for now: dead after its last try, and applied once it is
+/// replayed.
+async fn replay(shop: &Shop, broker: &Broker, order: Uuid) {
     let obstacle = format!("p10_{}", Uuid::now_v7().simple());
     let sql = |text: String| async move {
         use sqlx::Executor;
@@ -205,13 +205,13 @@ async fn give_back(shop: &Shop, broker: &Broker, order: Uuid) {
     };
     // Four tries are behind it, so the next failure is the last.
     broker.publish(ORDER_SHIPPED, event(id, ORDER_SHIPPED, order, 4), &body.encode_to_vec()).await;
-    let letter = ("user", id.to_string());
-    let dies = || async { broker.dead().await.contains(&letter).then_some(()) };
+    let dead = ("user", id.to_string());
+    let dies = || async { broker.dead().await.contains(&dead).then_some(()) };
     eventually("the event to die", PATIENCE, dies).await;
 
     sql(format!("DROP TRIGGER {obstacle} ON users.notifications; DROP FUNCTION users.{obstacle}()")).await;
     let moved = dlq::replay(&broker.topology, &["user"], &Which::Id(id.to_string()), false).await.unwrap();
     assert_eq!(moved.done.len(), 1);
     shop.eventually("SELECT count(*) FROM users.notifications WHERE event_id = $1", id, 1).await;
-    assert!(!broker.dead().await.contains(&letter));
+    assert!(!broker.dead().await.contains(&dead));
 }

@@ -68,7 +68,7 @@ async fn p4_a_request_whose_connection_is_cut_has_its_effect_once_or_not_at_all(
     let product = shop.product(5).await;
     let buyer = shop.customer().await;
 
-    // In the middle of its body: nobody has heard of it.
+    // In the middle of its body: no service has got it.
     let order = json!({
         "items": [{"product_id": product, "quantity": 1}],
         "shipping_address": address(),
@@ -180,7 +180,7 @@ async fn p4_a_key_whose_first_attempt_was_refused_for_now_can_be_tried_again() {
     let product = shop.product(5).await;
     let buyer = shop.customer().await;
     let order = || buyer.order("later", product, 2, "pm_card_visa");
-    // The catalogue answers too late: what it does then nobody hears of.
+    // The catalogue answers too late: nobody gets its answer.
     let held = gate(&shop, "products.reservations").await;
     let answer = send(order()).await.unwrap();
     assert_eq!(answer.problem(), (503, "service_unavailable"), "{}", answer.body);

@@ -1,6 +1,7 @@
-//! P8: overload sheds, never collapses. What there is too much of is refused at once and told when to come again,
-//! and the rest is served; who sends slowly, or too much, is cut off by the edge. That the rest is served as fast
-//! as ever is for optimised programs on a machine that does nothing else: `cargo dockside bench overload`.
+//! P8: overload sheds, never collapses. What there is too much of is refused at once with a time to come
+//! again, and the rest is served; the edge cuts off clients that send slowly, or too much. That the rest is
+//! served as fast as ever is for optimised programs on a machine that does nothing else: `cargo dockside
+//! bench overload`.
 
 mod http;
 
@@ -66,8 +67,8 @@ fn percentile(times: &mut [Duration], percent: usize) -> Duration {
     times.get(last * percent / 100).copied().unwrap_or_default()
 }
 
-/// Places orders over one connection, a request each time that `next` says so, until it says no more. A client who is
-/// `patient` comes again when told to.
+/// Places orders over one connection, one request each time that `next` says so, until it says no more. A
+/// `patient` client comes again after a refusal.
 async fn client<F>(request: Arc<Request>, tally: Arc<Mutex<Tally>>, patient: bool, next: impl Fn() -> F)
 where
     F: Future<Output = bool>,
@@ -144,7 +145,7 @@ struct Runs {
 }
 
 impl Runs {
-    /// Makes another run; tells how many orders a second were seen through.
+    /// Makes another run; returns how many orders a second were completed.
     async fn add(&mut self, shop: &Shop, product: Uuid, run: impl Future<Output = Tally>) -> f64 {
         let (started, own) = (Instant::now(), processor_time());
         let tally = run.await;
@@ -237,7 +238,7 @@ async fn p8_four_times_what_the_shop_can_do_is_shed_and_orders_go_on() {
     );
 
     let wrong = [enough.tally.wrong, many.tally.wrong].concat();
-    assert!(wrong.is_empty(), "neither placed nor told when to come again: {wrong:?}");
+    assert!(wrong.is_empty(), "neither placed nor refused with a time to come again: {wrong:?}");
     assert!(
         refused > 0 && placed > 0 && shed > 0.0,
         "{refused} were refused and {placed} placed: this was no overload"
@@ -337,9 +338,9 @@ async fn p8_slow_and_huge_requests_are_cut_off_while_others_are_answered() {
     };
     tokio::pin!(attack);
     loop {
-        let look = shop.request(reqwest::Method::GET, "/products?limit=1").send();
+        let read = shop.request(reqwest::Method::GET, "/products?limit=1").send();
         let patience = if BENCH { Duration::from_secs(1) } else { PATIENCE };
-        let answer = timeout(patience, look).await.expect("an answer in time").unwrap();
+        let answer = timeout(patience, read).await.expect("an answer in time").unwrap();
         assert_eq!(answer.status(), 200);
         answered += 1;
         tokio::select! {

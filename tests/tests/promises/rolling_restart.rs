@@ -137,7 +137,7 @@ impl Load {
         }
     }
 
-    /// Until told to stop; then until all answers are there.
+    /// Until stopped; then until all answers are there.
     async fn run(self: Arc<Self>) {
         let mut requests = JoinSet::new();
         let mut ticks = tokio::time::interval(EVERY);

@@ -60,7 +60,7 @@ impl<'a> Browser<'a> {
         Self { client, site, elsewhere: RefCell::default(), statuses: RefCell::default(), _driver: driver }
     }
 
-    /// A page may have this status, which the console tells as an error.
+    /// A page may have this status, which the console reports as an error.
     pub fn expect_status(&self, status: u16) {
         self.statuses.borrow_mut().push(status);
     }
@@ -235,9 +235,9 @@ impl<'a> Browser<'a> {
         let statuses = self.statuses.borrow().clone();
         for entry in self.log("browser").await {
             let text = entry["message"].as_str().unwrap_or_default();
-            let told = |status: &u16| text.contains(&format!("responded with a status of {status} "));
+            let allowed = |status: &u16| text.contains(&format!("responded with a status of {status} "));
             let bad = ["SEVERE", "WARNING"].contains(&entry["level"].as_str().unwrap_or_default());
-            assert!(!bad || statuses.iter().any(told), "the console says: {text}");
+            assert!(!bad || statuses.iter().any(allowed), "the console says: {text}");
         }
         let elsewhere = self.elsewhere.borrow().clone();
         for (_, url) in requests(&self.log("performance").await) {

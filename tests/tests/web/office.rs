@@ -9,7 +9,7 @@ use system_tests::eventually;
 use uuid::Uuid;
 
 use crate::browser::Browser;
-use crate::pages::Looks;
+use crate::pages::Audit;
 use crate::site::Site;
 
 impl Browser<'_> {
@@ -38,7 +38,7 @@ impl Drop for Passing {
 }
 
 #[tokio::test]
-async fn staff_give_back_a_part_and_put_one_on_the_shelf_again() {
+async fn staff_refund_a_part_and_put_one_on_the_shelf_again() {
     let site = Site::open().await;
     let product = site.shop.product(5).await;
     let buyer = site.shop.customer().await;
@@ -119,7 +119,7 @@ async fn the_back_office_is_for_everybody_in_the_light_and_in_the_dark() {
     buyer.ended(&order).await;
     let b = Browser::open(&site).await;
     b.sign_in_as_admin().await;
-    let mut looks = Looks::new();
+    let mut audit = Audit::new();
     for (name, path) in [
         ("back-office", "/admin/orders"),
         ("order of the back office", &format!("/admin/orders/{order}")),
@@ -134,9 +134,9 @@ async fn the_back_office_is_for_everybody_in_the_light_and_in_the_dark() {
         ("record", "/admin/audit"),
     ] {
         b.goto(path).await;
-        looks.at(&b, name).await;
+        audit.at(&b, name).await;
     }
-    looks.found_nothing();
+    audit.found_nothing();
     b.close().await;
 }
 

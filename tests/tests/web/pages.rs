@@ -10,17 +10,17 @@ use uuid::Uuid;
 use crate::browser::Browser;
 use crate::site::{Site, given};
 
-/// What axe-core looks for: WCAG 2.2 AA, and what it holds to be good besides.
+/// What axe-core checks: WCAG 2.2 AA, and what it holds to be good besides.
 const RULES: [&str; 7] = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22a", "wcag22aa", "best-practice"];
 
-/// Pages that were looked at, and what speaks against them.
-pub struct Looks {
+/// Pages that were checked, and what was found.
+pub struct Audit {
     /// Without axe-core nothing is found.
     axe: Option<String>,
     found: Vec<String>,
 }
 
-impl Looks {
+impl Audit {
     pub fn new() -> Self {
         let axe = given("TEST_AXE").map(|file| std::fs::read_to_string(file).unwrap());
         Self { axe, found: Vec::new() }
@@ -85,7 +85,7 @@ async fn every_page_is_for_everybody_in_the_light_and_in_the_dark() {
     // Of pages that are not there, and of one that comes back with problems.
     b.expect_status(404);
     b.expect_status(422);
-    let mut looks = Looks::new();
+    let mut audit = Audit::new();
     for (name, path) in [
         ("home", "/"),
         ("products", "/products"),
@@ -100,30 +100,30 @@ async fn every_page_is_for_everybody_in_the_light_and_in_the_dark() {
         ("not-found", "/nowhere"),
     ] {
         b.goto(path).await;
-        looks.at(&b, name).await;
+        audit.at(&b, name).await;
     }
     b.goto("/products?in_stock=true&q=coffee").await;
     b.click(".grid .card a").await;
     b.comes_to("/products/").await;
-    looks.at(&b, "product").await;
+    audit.at(&b, "product").await;
     b.click(".buy button").await;
     b.comes_to("/cart").await;
-    looks.at(&b, "cart").await;
+    audit.at(&b, "cart").await;
     b.sign_up().await;
     for path in ["/account", "/account/addresses", "/account/addresses/new", "/orders", "/checkout"] {
         b.goto(path).await;
-        looks.at(&b, path.trim_start_matches('/').replace('/', "-").as_str()).await;
+        audit.at(&b, path.trim_start_matches('/').replace('/', "-").as_str()).await;
     }
     b.click("aside button").await;
     b.find("#problems").await;
-    looks.at(&b, "checkout-problems").await;
+    audit.at(&b, "checkout-problems").await;
     b.fill_address().await;
     b.pay().await;
     b.order_becomes("confirmed").await;
-    looks.at(&b, "order").await;
+    audit.at(&b, "order").await;
     b.goto("/orders").await;
-    looks.at(&b, "orders-with-one").await;
-    looks.found_nothing();
+    audit.at(&b, "orders-with-one").await;
+    audit.found_nothing();
     b.close().await;
 }
 

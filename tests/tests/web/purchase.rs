@@ -67,7 +67,7 @@ async fn the_whole_purchase_works_without_script() {
     b.fill("#postal_code", "HU1 1AA").await;
     b.select("#country", "GB").await;
     let order = b.pay().await;
-    b.order_becomes_when_looked_at("confirmed").await;
+    b.order_becomes_when_reloaded("confirmed").await;
     b.click("form[action$='/cancel'] button").await;
     b.find(".now .status-cancelled").await;
     b.close().await;
@@ -124,7 +124,7 @@ async fn a_double_click_buys_once() {
     for script in [true, false] {
         let b = if script { Browser::open(&site).await } else { Browser::without_script(&site).await };
         let person = b.at_checkout(product, 1, "pm_card_visa").await;
-        // The second may be told that the first is at work.
+        // The second may get the answer that the first is at work.
         b.expect_status(503);
         b.double_click(PAY).await;
         b.insist().await;

@@ -1,4 +1,4 @@
-//! The shop that is looked at, and what is done on most of its pages.
+//! The shop under test, and what is done on most of its pages.
 
 use serde_json::{Value, json};
 use system_tests::{Shop, eventually, send};
@@ -169,14 +169,14 @@ impl Browser<'_> {
         self.find(&format!(".now .status-{status}")).await;
     }
 
-    /// The same without script: looked at again and again.
-    pub async fn order_becomes_when_looked_at(&self, status: &str) {
+    /// The same without script: by reloading it.
+    pub async fn order_becomes_when_reloaded(&self, status: &str) {
         let css = format!(".now .status-{status}");
-        let looked = || async {
+        let reloaded = || async {
             self.click(".without-script a").await;
             self.has(&css).await.then_some(())
         };
-        eventually(&format!("an order that is {status}"), Duration::from_secs(60), looked).await;
+        eventually(&format!("an order that is {status}"), Duration::from_secs(60), reloaded).await;
     }
 }
 

@@ -8,7 +8,7 @@ use crate::browser::Browser;
 use crate::site::{PASSWORD, PAY, Site};
 
 #[tokio::test]
-async fn a_declined_card_is_told_and_costs_nothing() {
+async fn a_declined_card_is_reported_and_costs_nothing() {
     let site = Site::open().await;
     let product = site.shop.product(3).await;
     let b = Browser::open(&site).await;
@@ -44,7 +44,7 @@ async fn a_bank_that_asks_leads_back_to_the_order() {
 }
 
 #[tokio::test]
-async fn what_sells_out_in_the_cart_is_told_before_it_is_paid() {
+async fn what_sells_out_in_the_cart_is_reported_before_it_is_paid() {
     let site = Site::open().await;
     let product = site.shop.product(2).await;
     let b = Browser::open(&site).await;

@@ -79,8 +79,8 @@ fn settings(etcds: &[Host], host: &Host, home: &Path, bin: &Path, secrets: &Secr
                         "shared_buffers": "64MB",
                         "wal_keep_size": "128MB",
                         "max_wal_size": "512MB",
-                        // Who says nothing is given up: a commit waits for a standby that hangs as long as that, and a
-                        // standby for its primary.
+                        // A silent peer is dropped after this: a commit waits as long for a standby that
+                        // hangs, and a standby for its primary.
                         "wal_sender_timeout": "5s",
                         "wal_receiver_timeout": "5s",
                         "log_line_prefix": "%m [%p] %u@%d ",

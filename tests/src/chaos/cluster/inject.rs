@@ -37,7 +37,7 @@ pub struct Found {
     pub old: Option<BTreeSet<Uuid>>,
     /// Promises that were broken.
     pub broken: Vec<String>,
-    /// To be told in the report.
+    /// Remarks for the report.
     pub notes: Vec<String>,
 }
 

@@ -57,12 +57,12 @@ pub struct Options {
     pub folder: PathBuf,
 }
 
-/// Runs; `said` gets a line for each fault, and `live` is told once a second how it goes.
+/// Runs; `said` gets a line for each fault, and `progress` is called once a second.
 pub async fn run(
     shop: Arc<Shop>,
     options: &Options,
     said: impl Fn(&str),
-    live: impl Fn(&Watch) + Send + 'static,
+    progress: impl Fn(&Watch) + Send + 'static,
 ) -> anyhow::Result<Outcome> {
     std::fs::create_dir_all(&options.folder)?;
     let cluster = Arc::new(Cluster::load(Path::new(&shop.dir))?);
@@ -80,12 +80,12 @@ pub async fn run(
         customers.spawn(customer.shop(stop.clone(), options.pause));
     }
     let watch = Watch::new(&shop, journal.clone(), started);
-    let looking = tokio::spawn({
+    let watching = tokio::spawn({
         let (watch, stop) = (watch.clone(), stop.clone());
         async move {
             while !stop.load(Ordering::Relaxed) {
-                watch.look().await;
-                live(&watch);
+                watch.measure().await;
+                progress(&watch);
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
         }
@@ -125,7 +125,7 @@ pub async fn run(
         broken.push(format!("the servers are not whole in the end: {away}"));
     }
     stop.store(true, Ordering::Relaxed);
-    looking.await?;
+    watching.await?;
     while let Some(customer) = customers.join_next().await {
         customer?;
     }
@@ -133,8 +133,8 @@ pub async fn run(
     broken.extend(journal.wrongs());
     let settled = super::close(&shop, &journal, &goods, options.seed, HEALING, &mut broken).await?;
     let wishes = journal.wishes();
-    let letters = oracle::Letters::default();
-    let found = answer(async || oracle::broken(&shop, &goods, &wishes, &letters).await).await;
+    let expected = oracle::ExpectedDeadLetters::default();
+    let found = answer(async || oracle::broken(&shop, &goods, &wishes, &expected).await).await;
     judged(&mut broken, "the shop", found);
     judged(&mut broken, "events", answer(async || oracle::phantoms(&shop).await).await);
     judged(&mut broken, "confirmed writes", witness.missing(&shop).await);
@@ -206,8 +206,8 @@ async fn strike(
     // Whether the replicas say so may come later than the first order.
     let until = Instant::now() + Duration::from_secs(10);
     loop {
-        (strike.away, strike.back) = witness.told(begun, PATIENCE);
-        if strike.back != Some(witness::Told::Never) || Instant::now() > until {
+        (strike.away, strike.back) = witness.readiness_delay(begun, PATIENCE);
+        if strike.back != Some(witness::Delay::Never) || Instant::now() > until {
             break;
         }
         tokio::time::sleep(Duration::from_millis(250)).await;
@@ -242,7 +242,7 @@ async fn answer<T, E: From<std::io::Error>>(ask: impl AsyncFn() -> Result<T, E>)
     }
 }
 
-/// Answered orders that are not on whoever is the primary now. `known` are those told of already.
+/// Answered orders that the present primary does not have. `known` are those reported already.
 async fn lost(shop: &Shop, journal: &Journal, known: &mut BTreeSet<Uuid>) -> anyhow::Result<Vec<String>> {
     let answered: BTreeSet<Uuid> =
         journal.wishes().into_iter().filter_map(|wish| wish.outcome?.ok()).collect();

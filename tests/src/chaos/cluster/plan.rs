@@ -30,7 +30,8 @@ pub enum Harm {
     Backup,
     /// A newer schema is brought in, and each replica is restarted.
     Update,
-    /// Commits wait for a standby that hears nothing, for longer than a statement may take; then the primary dies.
+    /// Commits wait for a standby that gets nothing, for longer than a statement may take; then the primary
+    /// dies.
     Wait,
 }
 

@@ -8,14 +8,14 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::plan::Fault;
-use super::witness::Told;
+use super::witness::Delay;
 use crate::chaos::report::{STYLE, curve, escape};
 
 /// Seconds until the first new order is confirmed, and until all accepted orders have ended, from when a primary could be written
 /// to again; and until `/readyz` says what is true.
 const FIRST: f64 = 5.0;
 const ENDED: f64 = 30.0;
-const TOLD: f64 = 3.0;
+const READINESS_LIMIT: f64 = 3.0;
 
 /// One fault, as it went. All in seconds.
 #[derive(Clone, Debug)]
@@ -36,8 +36,8 @@ pub struct Strike {
     /// The longest time without a confirmed order since the fault.
     pub pause: Option<f64>,
     /// Until the slowest replica said that it can't write, and that it can; None: there was nothing to say.
-    pub away: Option<Told>,
-    pub back: Option<Told>,
+    pub away: Option<Delay>,
+    pub back: Option<Delay>,
     /// From the fault until all servers did their parts again.
     pub whole: Option<f64>,
     /// New timelines.
@@ -92,14 +92,16 @@ impl Strike {
         limit("a primary can be written to", self.reachable, f64::INFINITY);
         limit("the first new order is confirmed", self.first, FIRST);
         limit("all accepted orders have ended", self.ended, ENDED);
-        for (what, told) in [("away", self.away), ("back", self.back)] {
-            match told {
+        for (what, delay) in [("away", self.away), ("back", self.back)] {
+            match delay {
                 None => {}
-                Some(Told::Never) if !timed && what == "away" => {}
-                Some(Told::Never) => limit(&format!("/readyz says that the database is {what}"), None, TOLD),
-                Some(Told::After(took)) => {
+                Some(Delay::Never) if !timed && what == "away" => {}
+                Some(Delay::Never) => {
+                    limit(&format!("/readyz says that the database is {what}"), None, READINESS_LIMIT)
+                }
+                Some(Delay::After(took)) => {
                     let took = Some(took.as_secs_f64());
-                    limit(&format!("/readyz says that the database is {what}"), took, TOLD);
+                    limit(&format!("/readyz says that the database is {what}"), took, READINESS_LIMIT);
                 }
             }
         }
@@ -118,8 +120,8 @@ impl Strike {
             seconds(self.first),
             seconds(self.ended),
             seconds(self.pause),
-            told(self.away),
-            told(self.back),
+            delay(self.away),
+            delay(self.back),
             seconds(self.whole),
         );
         if self.promotions > 0 {
@@ -135,10 +137,10 @@ impl Strike {
     }
 
     fn json(&self) -> Value {
-        let told = |told: Option<Told>| match told {
+        let delay = |delay: Option<Delay>| match delay {
             None => Value::Null,
-            Some(Told::Never) => json!("never"),
-            Some(Told::After(took)) => json!(took.as_secs_f64()),
+            Some(Delay::Never) => json!("never"),
+            Some(Delay::After(took)) => json!(took.as_secs_f64()),
         };
         json!({
             "fault": self.fault.to_string(),
@@ -150,8 +152,8 @@ impl Strike {
             "first_order_after": self.first,
             "all_ended_after": self.ended,
             "longest_without_an_order": self.pause,
-            "readyz_away_after": told(self.away),
-            "readyz_back_after": told(self.back),
+            "readyz_away_after": delay(self.away),
+            "readyz_back_after": delay(self.back),
             "whole_after": self.whole,
             "promotions": self.promotions,
             "only_on_the_old_primary": self.diverged,
@@ -165,11 +167,11 @@ fn seconds(took: Option<f64>) -> String {
     took.map_or_else(|| "never".to_owned(), |took| format!("{took:.1} s"))
 }
 
-fn told(told: Option<Told>) -> String {
-    match told {
+fn delay(delay: Option<Delay>) -> String {
+    match delay {
         None => "-".to_owned(),
-        Some(Told::Never) => "never".to_owned(),
-        Some(Told::After(took)) => seconds(Some(took.as_secs_f64())),
+        Some(Delay::Never) => "never".to_owned(),
+        Some(Delay::After(took)) => seconds(Some(took.as_secs_f64())),
     }
 }
 
@@ -209,9 +211,9 @@ impl Outcome {
                 pair(all[all.len() / 2], all[all.len() - 1])
             };
             let slower = |strike: &Strike| {
-                let all = [strike.away, strike.back].into_iter().flatten().map(|told| match told {
-                    Told::After(took) => took.as_secs_f64(),
-                    Told::Never => f64::INFINITY,
+                let all = [strike.away, strike.back].into_iter().flatten().map(|delay| match delay {
+                    Delay::After(took) => took.as_secs_f64(),
+                    Delay::Never => f64::INFINITY,
                 });
                 Some(all.fold(0.0, f64::max))
             };
@@ -329,7 +331,7 @@ mod tests {
             first: Some(1.0),
             ended: Some(4.0),
             pause: Some(13.0),
-            away: Some(Told::After(Duration::from_secs(2))),
+            away: Some(Delay::After(Duration::from_secs(2))),
             whole: Some(30.0),
             ..Strike::new(fault, "db1".to_owned(), 5.0)
         }
@@ -357,7 +359,7 @@ mod tests {
         assert!(slow.broken(false).is_empty() && slow.broken(true)[0].contains("after 6.0 s, not 5 s"));
         let never = Strike { ended: None, ..strike() };
         assert!(never.broken(false)[0].contains("never"), "{:?}", never.broken(false));
-        let blind = Strike { away: Some(Told::Never), ..strike() };
+        let blind = Strike { away: Some(Delay::Never), ..strike() };
         assert!(blind.broken(false).is_empty() && blind.broken(true)[0].contains("away: never"));
     }
 

@@ -31,7 +31,7 @@ pub async fn read(
 ) -> Option<(Option<f64>, Option<f64>)> {
     // Each table once: the outbox has no index by order, and a run's is long.
     let sql = "
-        WITH told AS MATERIALIZED (
+        WITH announced AS MATERIALIZED (
             SELECT aggregate_id AS id, min(created_at) FILTER (WHERE type = 'order.confirmed.v1') AS confirmed,
                    min(created_at) AS ended
             FROM orders.outbox
@@ -39,8 +39,8 @@ pub async fn read(
               AND type IN ('order.confirmed.v1', 'order.cancelled.v1')
             GROUP BY aggregate_id
         ), ends AS MATERIALIZED (
-            SELECT o.placed_at, told.confirmed, told.ended
-            FROM orders.orders o LEFT JOIN told USING (id) WHERE o.placed_at > to_timestamp($1) - interval '15 s')
+            SELECT o.placed_at, announced.confirmed, announced.ended
+            FROM orders.orders o LEFT JOIN announced USING (id) WHERE o.placed_at > to_timestamp($1) - interval '15 s')
         SELECT (SELECT EXTRACT(epoch FROM min(confirmed) - to_timestamp($2))::float8
                 FROM ends WHERE placed_at >= to_timestamp($2)),
                (SELECT CASE WHEN count(*) = count(ended)

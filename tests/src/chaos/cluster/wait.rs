@@ -19,8 +19,9 @@ const WAIT: Duration = Duration::from_secs(25);
 /// For an order that nobody has answered for to be found out about.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The standby hears nothing of the primary, so that commits wait, and then the primary dies for good and the standby takes over. An order whose answer
-/// was "unknown" is repeated under its key, until there is an answer; none that was answered may be lost.
+/// The standby gets nothing from the primary, so that commits wait. Then the primary dies for good and the
+/// standby takes over. An order whose answer was "unknown" is repeated under its key, until there is an
+/// answer; none that was answered may be lost.
 pub async fn scene(shop: &Shop, cluster: &Cluster, roles: &Roles, found: &mut Found) -> anyhow::Result<()> {
     let primary = roles.primary.as_deref().context("no primary")?;
     let standby = roles.synchronous.as_deref().context("no standby confirms commits")?;

@@ -49,9 +49,9 @@ pub struct Outage {
     pub until: Option<Instant>,
 }
 
-/// How long a replica said something else than what was true.
+/// How long a replica reported something false.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Told {
+pub enum Delay {
     After(Duration),
     Never,
 }
@@ -148,9 +148,9 @@ impl Witness {
         }
     }
 
-    /// How long after the truth had changed the slowest replica said so: that it can't write, and that it can. Only ways that
-    /// were closed for longer than `patience` are to be told of.
-    pub fn told(&self, since: Instant, patience: Duration) -> (Option<Told>, Option<Told>) {
+    /// How long after the truth had changed the slowest replica reported it: that it can't write, and that it
+    /// can. Only ways that were closed for longer than `patience` count.
+    pub fn readiness_delay(&self, since: Instant, patience: Duration) -> (Option<Delay>, Option<Delay>) {
         let seen = self.lock();
         let (mut away, mut back) = (Vec::new(), Vec::new());
         for (name, said) in &seen.ready {
@@ -162,13 +162,13 @@ impl Witness {
                 continue;
             }
             away.push(match said.iter().find(|(at, ready)| *at >= from && !ready) {
-                Some((at, _)) if *at < end + patience => Told::After(*at - from),
-                _ => Told::Never,
+                Some((at, _)) if *at < end + patience => Delay::After(*at - from),
+                _ => Delay::Never,
             });
             if let Some(until) = until {
                 back.push(match said.iter().find(|(at, ready)| *at >= until && *ready) {
-                    Some((at, _)) => Told::After(*at - until),
-                    None => Told::Never,
+                    Some((at, _)) => Delay::After(*at - until),
+                    None => Delay::Never,
                 });
             }
         }
@@ -198,10 +198,10 @@ fn outage(attempts: &[Attempt], since: Instant) -> Option<Outage> {
     Some(Outage { from, until: steady.map(|some| some[0].ended) })
 }
 
-fn slowest(all: Vec<Told>) -> Option<Told> {
-    all.into_iter().max_by_key(|told| match told {
-        Told::After(took) => *took,
-        Told::Never => Duration::MAX,
+fn slowest(all: Vec<Delay>) -> Option<Delay> {
+    all.into_iter().max_by_key(|delay| match delay {
+        Delay::After(took) => *took,
+        Delay::Never => Duration::MAX,
     })
 }
 
@@ -251,9 +251,9 @@ mod tests {
     }
 
     #[test]
-    fn who_never_told_the_truth_was_the_slowest() {
-        let second = Told::After(Duration::from_secs(1));
-        assert_eq!(slowest(vec![second, Told::Never]), Some(Told::Never));
+    fn a_replica_that_never_reported_the_truth_was_the_slowest() {
+        let second = Delay::After(Duration::from_secs(1));
+        assert_eq!(slowest(vec![second, Delay::Never]), Some(Delay::Never));
         assert_eq!(slowest(vec![second]), Some(second));
         assert_eq!(slowest(vec![]), None);
     }

@@ -62,19 +62,19 @@ impl World<'_> {
                     user::GetAddressRequest { user_id: self.me.id.clone(), address_id: self.address.clone() };
                 call::<_, user::GetAddressResponse>(channel, path, message, token)
                     .await
-                    .map(|told| format!("{told:?}"))
+                    .map(|answer| format!("{answer:?}"))
             }
             "/dockside.user.v1.UserService/GetCustomers" => {
                 let message = user::GetCustomersRequest { user_ids: vec![self.me.id.clone()], email: None };
                 call::<_, user::GetCustomersResponse>(channel, path, message, token)
                     .await
-                    .map(|told| format!("{told:?}"))
+                    .map(|answer| format!("{answer:?}"))
             }
             "/dockside.product.v1.ProductService/GetProducts" => {
                 let message = product::GetProductsRequest { product_ids: vec![self.product.clone()] };
                 call::<_, product::GetProductsResponse>(channel, path, message, token)
                     .await
-                    .map(|told| format!("{told:?}"))
+                    .map(|answer| format!("{answer:?}"))
             }
             "/dockside.product.v1.ProductService/Reserve" => {
                 let line = product::Line { product_id: self.product.clone(), quantity: 7 };
@@ -85,20 +85,20 @@ impl World<'_> {
                 };
                 call::<_, product::ReserveResponse>(channel, path, message, token)
                     .await
-                    .map(|told| format!("{told:?}"))
+                    .map(|answer| format!("{answer:?}"))
             }
             "/dockside.product.v1.ProductService/Commit" => {
                 let message = product::CommitRequest { order_ids: orders() };
                 call::<_, product::CommitResponse>(channel, path, message, token)
                     .await
-                    .map(|told| format!("{told:?}"))
+                    .map(|answer| format!("{answer:?}"))
             }
             "/dockside.product.v1.ProductService/Release" => {
                 let order_ids = vec![self.address.clone()];
                 let message = product::ReleaseRequest { order_ids };
                 call::<_, product::ReleaseResponse>(channel, path, message, token)
                     .await
-                    .map(|told| format!("{told:?}"))
+                    .map(|answer| format!("{answer:?}"))
             }
             unknown => {
                 panic!("{unknown} has no row in access/calls.rs: how is it called, and on what of mine?")
@@ -161,8 +161,8 @@ async fn p9_every_call_is_refused_to_all_but_the_service_that_makes_it() {
         let service = package.split('.').nth(1).unwrap();
         let channel = Endpoint::from_shared(shop.grpc(service)).unwrap().connect().await.unwrap();
         let token = service_token(&key, TYPE, &json!({"aud": service}));
-        let told = world.make(&channel, path, Some(&token)).await;
-        assert!(told.is_ok(), "{path}: {told:?}");
+        let answer = world.make(&channel, path, Some(&token)).await;
+        assert!(answer.is_ok(), "{path}: {answer:?}");
         cells += 1;
         if path.ends_with("/Reserve") {
             let request = shop.request(reqwest::Method::GET, &format!("/products/{}", world.product));

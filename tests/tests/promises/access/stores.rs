@@ -151,7 +151,7 @@ async fn may_publish(connection: &Connection, exchange: &str, kind: &str) -> Res
 }
 
 #[tokio::test]
-async fn p9_a_service_tells_of_nothing_on_the_broker_but_its_own_affairs() {
+async fn p9_a_service_publishes_events_of_its_own_name_only() {
     let shop = Shop::open().await;
     let secrets: Value = serde_json::from_str(&shop.file("secrets.json")).unwrap();
     let broker = &shop.broker_url;
@@ -165,12 +165,12 @@ async fn p9_a_service_tells_of_nothing_on_the_broker_but_its_own_affairs() {
         let connection = connect(secrets[service].as_str().unwrap()).await.unwrap();
         for (other, ..) in SERVICES {
             // Of a kind that nobody subscribes to.
-            let told = may_publish(&connection, "dockside.events", &format!("{other}.tested.v1")).await;
+            let published = may_publish(&connection, "dockside.events", &format!("{other}.tested.v1")).await;
             if other == service {
-                assert_eq!(told, Ok(()), "{service} tells of itself");
+                assert_eq!(published, Ok(()), "{service} publishes its own");
             } else {
-                let refused = told.expect_err("a service tells of another's affairs");
-                assert!(refused.contains("ACCESS_REFUSED"), "{service} tells of {other}: {refused}");
+                let refused = published.expect_err("a service publishes for another");
+                assert!(refused.contains("ACCESS_REFUSED"), "{service} publishes for {other}: {refused}");
             }
         }
         // The default one, without a name, leads into every queue.

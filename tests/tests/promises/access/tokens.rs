@@ -9,7 +9,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 use system_tests::Shop;
 
-/// Signs whatever it is told to.
+/// Signs any claims.
 pub struct Mint {
     key: EncodingKey,
     kid: String,

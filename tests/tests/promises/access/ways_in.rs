@@ -23,7 +23,7 @@ pub fn signature(secret: &str, age: i64, body: &str) -> String {
 }
 
 #[tokio::test]
-async fn p9_the_webhook_hears_only_the_provider() {
+async fn p9_the_webhook_takes_only_the_provider() {
     let shop = Shop::open().await;
     let secret = webhook_secret(&shop);
     let event = |id: &str| {
@@ -107,13 +107,13 @@ async fn p9_a_cursor_of_somebody_elses_list_shows_nothing_of_theirs() {
             let Some(cursor) = cursor else { continue };
             let theirs = get(&format!("?limit=100&cursor={cursor}"), &stranger.token).await;
             assert_eq!(theirs.status, 200, "{path}: {}", theirs.body);
-            assert!(!world.is_told(&theirs.body), "{path}: {}", theirs.body);
+            assert!(!world.reveals_mine(&theirs.body), "{path}: {}", theirs.body);
         }
     }
     // What a filter says does not widen it either.
     let path = format!("/orders?user_id={}", world.me.id);
     let theirs = send(shop.request(Method::GET, &path).bearer_auth(&stranger.token)).await.unwrap();
-    assert!(!world.is_told(&theirs.body), "{}", theirs.body);
+    assert!(!world.reveals_mine(&theirs.body), "{}", theirs.body);
 }
 
 fn base64(value: &Value) -> String {

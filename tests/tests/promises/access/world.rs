@@ -151,7 +151,7 @@ impl<'a> World<'a> {
     }
 
     /// Whether a body names me or what is mine.
-    pub fn is_told(&self, body: &Value) -> bool {
+    pub fn reveals_mine(&self, body: &Value) -> bool {
         let text = body.to_string();
         let ids = [&self.me.id, &self.me.email, &self.me.session, &self.session, &self.address];
         // A problem's `instance` is the path that was asked for.
@@ -163,21 +163,21 @@ impl<'a> World<'a> {
     /// All that could have been changed: as I see it, and staff and admins.
     pub async fn seen(&self) -> Vec<(String, Value)> {
         let mut seen = Vec::new();
-        let mut look = async |path: String, token: &str| {
+        let mut read = async |path: String, token: &str| {
             let answer = send(self.shop.request(Method::GET, &path).bearer_auth(token)).await.unwrap();
             assert_eq!(answer.status, 200, "{path}: {}", answer.body);
             seen.push((path, answer.body));
         };
         for path in ["/me", "/me/addresses", "/me/sessions", "/cart", "/orders"] {
-            look(path.to_owned(), &self.me.token).await;
+            read(path.to_owned(), &self.me.token).await;
         }
         for order in &self.orders {
-            look(format!("/orders/{order}"), &self.me.token).await;
-            look(format!("/orders/{order}/refunds"), &self.me.token).await;
+            read(format!("/orders/{order}"), &self.me.token).await;
+            read(format!("/orders/{order}/refunds"), &self.me.token).await;
         }
-        look(format!("/products/{}", self.product), &self.staff).await;
-        look(format!("/products/{}/stock-adjustments", self.product), &self.staff).await;
-        look(format!("/users/{}", self.managed), &self.admin).await;
+        read(format!("/products/{}", self.product), &self.staff).await;
+        read(format!("/products/{}/stock-adjustments", self.product), &self.staff).await;
+        read(format!("/users/{}", self.managed), &self.admin).await;
         let products = sqlx::query_scalar("SELECT count(*) FROM products.products");
         let products: i64 = products.fetch_one(&self.shop.database).await.unwrap();
         seen.push(("products".to_owned(), products.into()));

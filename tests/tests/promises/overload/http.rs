@@ -110,7 +110,7 @@ impl Reader {
     /// The status of what came before the connection was closed; 0 when nothing came.
     pub async fn until_closed(&mut self) -> u16 {
         let mut read = Vec::new();
-        // The end, or a reset by who has no wish to hear the rest.
+        // The end, or a reset by a server that reads no more.
         while matches!(self.0.read_buf(&mut read).await, Ok(1..)) {}
         status(&String::from_utf8_lossy(&read))
     }
