@@ -46,7 +46,8 @@ pub struct Backends {
     /// Most connections held to PostgreSQL.
     #[arg(long, env = "DATABASE_CONNECTIONS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     pub database_connections: u32,
-    /// RabbitMQ: `amqp://account:password@host:5672/%2f`.
+    /// RabbitMQ: `amqp://account:password@host:5672/%2f`, or with TLS
+    /// `amqps://account:password@host:5671/%2f?cacertfile=/path/of/ca.pem`; without the file the system's authorities count.
     #[arg(long, env = "AMQP_URL", hide_env_values = true)]
     pub amqp_url: String,
 }

@@ -26,6 +26,7 @@ mod problem;
 pub mod serve;
 pub mod socket;
 pub mod telemetry;
+pub mod tls;
 pub mod validate;
 mod watchdog;
 
