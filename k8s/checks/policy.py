@@ -1,7 +1,7 @@
 """What every Pod and every service must have."""
 
 import re
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from shop import mebibytes, selects
 
@@ -29,6 +29,7 @@ def check(shop):
         if workload.app in shop.settings:
             yield from configured(shop, workload)
     yield from reconciled(shop)
+    yield from encrypted(shop)
     yield from edge_template(shop)
     yield from asked_for_by_secret(shop)
     yield from one_proxy(shop)
@@ -120,8 +121,55 @@ def reconciled(shop):
         yield f"{workload}: does other things than to compare, or is not to be read in a log"
     if workload.pod.get("restartPolicy") != "Never":
         yield f"{workload}: loses the log of a try that failed"
-    if (shop.env(workload).get("DATABASE_URL") or "") != "postgres://reconcile:$(PASSWORD)@postgres:5432/dockside":
+    address = (shop.env(workload).get("DATABASE_URL") or "").partition("?")[0]
+    if address != "postgres://reconcile:$(PASSWORD)@postgres:5432/dockside":
         yield f"{workload}: has another role than the one that only reads, or goes through a pooler"
+
+
+def encrypted(shop):
+    """In production stores are spoken to by TLS, by authorities that are mounted, and take nothing else."""
+    if not shop.all("ExternalSecret"):
+        return
+    for workload in shop.workloads:
+        env = shop.env(workload)
+        if env.get("ALLOW_PLAINTEXT", "false") != "false":
+            yield f"{workload}: may speak to stores in the clear"
+        files = []
+        for name in ("DATABASE_URL", "DATABASE_DIRECT_URL"):
+            if name in env:
+                query = parse_qs(urlsplit(env[name].replace("$(PASSWORD)", "x")).query)
+                files += query.get("sslrootcert", [""])
+                if query.get("sslmode") != ["verify-full"]:
+                    yield f"{workload}: {name} does not have the server's certificate checked"
+        if "AMQP_URL" in env:
+            address = urlsplit(env["AMQP_URL"].replace("$(PASSWORD)", "x"))
+            files += parse_qs(address.query).get("cacertfile", [""])
+            if address.scheme != "amqps":
+                yield f"{workload}: AMQP_URL is plain"
+        if "PGHOST" in env:
+            files.append(env.get("PGSSLROOTCERT", ""))
+            if env.get("PGSSLMODE") != "verify-full":
+                yield f"{workload}: PGSSLMODE does not have the server's certificate checked"
+        for file in files:
+            if file not in mounted(workload):
+                yield f"{workload}: nothing is mounted as the authority's file {file}"
+    for cluster in shop.all("Cluster"):
+        if "hostnossl all all all reject" not in cluster["spec"]["postgresql"].get("pg_hba", []):
+            yield "PostgreSQL takes connections without TLS"
+    for cluster in shop.all("RabbitmqCluster"):
+        tls = cluster["spec"].get("tls", {})
+        made = {c["spec"]["secretName"] for c in shop.all("Certificate")}
+        if tls.get("secretName") not in made or tls.get("disableNonTLSListeners") is not True:
+            yield "RabbitMQ takes connections without TLS, or has no certificate"
+
+
+def mounted(workload):
+    """The files that Secrets make in the first container."""
+    places = {mount["name"]: mount["mountPath"] for mount in workload.pod["containers"][0].get("volumeMounts", [])}
+    for volume in workload.pod.get("volumes", []):
+        sources = [volume, *volume.get("projected", {}).get("sources", [])]
+        for secret in (source["secret"] for source in sources if "secret" in source):
+            yield from (f"{places.get(volume['name'])}/{item['path']}" for item in secret.get("items", []))
 
 
 def replicated(shop, workload):

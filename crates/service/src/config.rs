@@ -50,13 +50,24 @@ pub struct Backends {
     /// `amqps://account:password@host:5671/%2f?cacertfile=/path/of/ca.pem`; without the file the system's authorities count.
     #[arg(long, env = "AMQP_URL", hide_env_values = true)]
     pub amqp_url: String,
+    /// Take addresses of PostgreSQL, RabbitMQ, the object store and the payment provider that are not encrypted, or
+    /// whose certificates are not checked: for development, and networks that nobody else is on. Without it they are
+    /// refused.
+    #[arg(long, env = "ALLOW_PLAINTEXT", default_value_t = false, action = clap::ArgAction::Set)]
+    pub allow_plaintext: bool,
 }
 
 impl Backends {
     /// PostgreSQL itself, without a pooler.
     pub fn new(database_url: String, database_connections: u32, amqp_url: String) -> Self {
-        let (database_pooler, database_direct_url) = (Pooler::None, None);
-        Self { database_url, database_pooler, database_direct_url, database_connections, amqp_url }
+        Self {
+            database_url,
+            database_pooler: Pooler::None,
+            database_direct_url: None,
+            database_connections,
+            amqp_url,
+            allow_plaintext: false,
+        }
     }
 }
 

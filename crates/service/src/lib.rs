@@ -22,6 +22,7 @@ pub mod openapi;
 pub mod page;
 pub mod parameters;
 pub mod peer;
+pub mod plaintext;
 mod problem;
 pub mod serve;
 pub mod socket;

@@ -9,7 +9,7 @@ use messaging::{Outbox, Topology};
 use proto::events;
 use service::peer::{self, ServiceKey};
 use service::serve::{Addresses, Ports};
-use service::{Lifecycle, db, failpoint, grpc};
+use service::{Lifecycle, db, failpoint, grpc, plaintext};
 use sqlx::migrate::Migrator;
 
 use crate::cart::Carts;
@@ -39,6 +39,7 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
     failpoint::register(failpoints::ALL);
     failpoint::register(messaging::failpoints::ALL);
     let times = config.times()?;
+    plaintext::refuse_all(&config.backends, &[("PAYMENT_URL", &config.payment_url)])?;
     measured::start();
     let ports = Ports::bind(&config.listen, lifecycle)?;
     let pool =

@@ -6,7 +6,7 @@ use proto::events;
 use proto::product::v1::product_service_server::ProductServiceServer;
 use service::peer::Callers;
 use service::serve::{Addresses, Ports};
-use service::{Lifecycle, db, failpoint};
+use service::{Lifecycle, db, failpoint, plaintext};
 use sqlx::migrate::Migrator;
 use tonic::service::Routes;
 
@@ -23,6 +23,8 @@ static MIGRATIONS: Migrator = sqlx::migrate!();
 pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addresses> {
     failpoint::register(failpoints::ALL);
     failpoint::register(messaging::failpoints::ALL);
+    let objects = config.objects.aws_endpoint_url.as_ref().map(|url| ("AWS_ENDPOINT_URL", url.as_str()));
+    plaintext::refuse_all(&config.backends, objects.as_slice())?;
     let ports = Ports::bind(&config.listen, lifecycle)?;
     let callers = Callers::parse("product", &config.trusted_callers)?;
     let verifier = Verifier::fetching(&config.jwks_url, lifecycle)?;
