@@ -127,7 +127,7 @@ def reconciled(shop):
 
 
 def encrypted(shop):
-    """In production stores are spoken to by TLS, by authorities that are mounted, and take nothing else."""
+    """In production stores and other services are spoken to by TLS, by authorities that are mounted, and take nothing else."""
     if not shop.all("ExternalSecret"):
         return
     for workload in shop.workloads:
@@ -146,6 +146,8 @@ def encrypted(shop):
             files += parse_qs(address.query).get("cacertfile", [""])
             if address.scheme != "amqps":
                 yield f"{workload}: AMQP_URL is plain"
+        if workload.app in SERVICES:
+            yield from mutual(shop, workload)
         if "PGHOST" in env:
             files.append(env.get("PGSSLROOTCERT", ""))
             if env.get("PGSSLMODE") != "verify-full":
@@ -163,13 +165,36 @@ def encrypted(shop):
             yield "RabbitMQ takes connections without TLS, or has no certificate"
 
 
+def mutual(shop, workload):
+    """Services show each other certificates, for the names that they are called by."""
+    env, certificates = shop.effective(workload), {c["spec"]["secretName"]: c["spec"] for c in shop.all("Certificate")}
+    folder = env.get("TLS_DIR") or "nothing"
+    for name in ("tls.crt", "tls.key", "ca.crt"):
+        if mounted(workload).get(f"{folder}/{name}", ("", ""))[1] != name:
+            yield f"{workload}: TLS_DIR lacks {name}"
+    shown = certificates.get(mounted(workload).get(f"{folder}/tls.crt", ("", ""))[0], {})
+    if not {"server auth", "client auth"} <= set(shown.get("usages", [])):
+        yield f"{workload}: its certificate is made by nobody, or not for both sides"
+    for name in ("JWKS_URL", "USER_GRPC", "PRODUCT_GRPC"):
+        if name in shop.settings[workload.app]:
+            address = urlsplit(env[name])
+            if address.scheme != "https":
+                yield f"{workload}: {name} is plain"
+            elif not any(address.hostname in c["dnsNames"] for c in certificates.values() if "dnsNames" in c):
+                yield f"{workload}: no certificate is for {address.hostname}, which {name} names"
+
+
 def mounted(workload):
-    """The files that Secrets make in the first container."""
+    """The files that Secrets make in the first container, with the Secret and its field: {path: (name, key)}."""
+    files = {}
     places = {mount["name"]: mount["mountPath"] for mount in workload.pod["containers"][0].get("volumeMounts", [])}
     for volume in workload.pod.get("volumes", []):
         sources = [volume, *volume.get("projected", {}).get("sources", [])]
         for secret in (source["secret"] for source in sources if "secret" in source):
-            yield from (f"{places.get(volume['name'])}/{item['path']}" for item in secret.get("items", []))
+            name = secret.get("name") or secret.get("secretName")
+            for item in secret.get("items", []):
+                files[f"{places.get(volume['name'])}/{item['path']}"] = name, item["key"]
+    return files
 
 
 def replicated(shop, workload):

@@ -42,7 +42,7 @@ fn instead(setting: &'static str, address: &str) -> anyhow::Result<Option<&'stat
     }
     Ok(address.split(',').find_map(|one| match scheme(one)?.as_str() {
         "amqp" => Some("write amqps://, and add cacertfile=/path/of/ca.pem to its query"),
-        "http" => Some("write https://"),
+        "http" => Some("write https:// (other services of the shop: with TLS_DIR)"),
         _ => None,
     }))
 }

@@ -58,6 +58,7 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
         None => tracing::info!("mail.recorded_only"),
     }
     let routes = Routes::new(UserServiceServer::new(Calls::new(pool.clone(), callers)));
-    let calls = grpc::Api { routes, descriptors: proto::DESCRIPTORS };
+    let pages = http::keys(app.clone());
+    let calls = grpc::Api { routes, descriptors: proto::DESCRIPTORS, pages };
     ports.serve(lifecycle, &pool, http::router(app), calls)
 }

@@ -534,6 +534,7 @@ async fn a_store_that_is_spoken_to_in_the_clear_is_refused_before_anything_is_op
         (["--database-url=postgres://db.example/shop", broker, objects], "DATABASE_URL"),
         ([verified, "--amqp-url=amqp://broker.example", objects], "AMQP_URL"),
         ([verified, broker, "--aws-endpoint-url=http://s3.example"], "AWS_ENDPOINT_URL"),
+        ([verified, broker, objects], "JWKS_URL"),
     ] {
         let said = started(settings).await;
         assert!(said.starts_with(&format!("{setting} leads over the network unencrypted")), "{said}");
