@@ -30,6 +30,7 @@ def check(shop):
             yield from configured(shop, workload)
     yield from reconciled(shop)
     yield from encrypted(shop)
+    yield from https_only(shop)
     yield from edge_template(shop)
     yield from asked_for_by_secret(shop)
     yield from one_proxy(shop)
@@ -163,6 +164,51 @@ def encrypted(shop):
         made = {c["spec"]["secretName"] for c in shop.all("Certificate")}
         if tls.get("secretName") not in made or tls.get("disableNonTLSListeners") is not True:
             yield "RabbitMQ takes connections without TLS, or has no certificate"
+
+
+def https_only(shop):
+    """In production visitors get in by HTTPS alone, with a certificate, and browsers are told to keep to that."""
+    if not shop.all("ExternalSecret"):
+        return
+    for service in shop.all("Service"):
+        if service["spec"].get("type", "ClusterIP") != "ClusterIP":
+            yield f"Service/{service['metadata']['name']}: is reached past the Gateway or Ingress"
+    made = {(c["metadata"]["namespace"], c["spec"]["secretName"]): c["spec"] for c in shop.all("Certificate")}
+    doors = shop.all("Gateway") + shop.all("Ingress")
+    if not doors:
+        yield "there is neither a Gateway nor an Ingress"
+    plain = set()
+    for gateway in shop.all("Gateway"):
+        for listener in gateway["spec"]["listeners"]:
+            if listener["protocol"] != "HTTPS":
+                plain.add(listener["name"])
+                continue
+            for ref in listener["tls"]["certificateRefs"]:
+                spec = made.get((gateway["metadata"]["namespace"], ref["name"]), {})
+                if listener["hostname"] not in spec.get("dnsNames", []):
+                    yield f"Gateway/{gateway['metadata']['name']}: nobody makes the certificate for {listener['hostname']}"
+    for route in shop.all("HTTPRoute"):
+        name = f"HTTPRoute/{route['metadata']['name']}"
+        secure = all(ref.get("sectionName") not in {None, *plain} for ref in route["spec"]["parentRefs"])
+        for rule in route["spec"]["rules"]:
+            filters = {f["type"]: f for f in rule.get("filters", [])}
+            redirect = filters.get("RequestRedirect", {}).get("requestRedirect", {})
+            if not secure and (rule.get("backendRefs") or redirect.get("scheme") != "https"):
+                yield f"{name}: serves without TLS"
+            headers = filters.get("ResponseHeaderModifier", {}).get("responseHeaderModifier", {}).get("set", [])
+            if secure and {"name": "Strict-Transport-Security", "value": "max-age=31536000; includeSubDomains"} not in headers:
+                yield f"{name}: does not tell browsers to keep to HTTPS"
+    for ingress in shop.all("Ingress"):
+        name, spec = f"Ingress/{ingress['metadata']['name']}", ingress["spec"]
+        # ingress-nginx sends whoever comes by HTTP to HTTPS where there is TLS, and sets HSTS, unless it is told not to.
+        notes = ingress["metadata"].get("annotations", {})
+        if notes.get("nginx.ingress.kubernetes.io/ssl-redirect", "true") != "true":
+            yield f"{name}: serves without TLS"
+        for host in (rule.get("host") for rule in spec["rules"]):
+            for_host = [tls for tls in spec.get("tls", []) if host in tls["hosts"]]
+            specs = [made.get((ingress["metadata"]["namespace"], tls.get("secretName")), {}) for tls in for_host]
+            if not any(host in s.get("dnsNames", []) for s in specs):
+                yield f"{name}: nobody makes the certificate for {host}"
 
 
 def mutual(shop, workload):
@@ -333,8 +379,9 @@ def namespace_and_rights(shop):
             if (role["metadata"]["name"], rule.get("resources"), rule["verbs"]) != (TALKS_TO_KUBERNETES, ["secrets"], ["create"]):
                 yield f"Role/{role['metadata']['name']}: allows more than to create Secrets"
     for thing in shop.objects:
-        # A Gateway has a namespace of its own.
-        if thing["kind"] not in ("Namespace", "Gateway") and thing["metadata"].get("namespace") != "dockside":
+        # A Gateway has a namespace of its own, with its certificate.
+        own = thing["kind"] == "Gateway" or (thing["kind"], thing["metadata"]["name"]) == ("Certificate", "shop")
+        if thing["kind"] != "Namespace" and not own and thing["metadata"].get("namespace") != "dockside":
             yield f"{thing['kind']}/{thing['metadata']['name']}: is not in the namespace"
 
 
