@@ -166,6 +166,7 @@ CUSTOM = {
     "rabbitmq.com/v1beta1",
     "external-secrets.io/v1",
     "gateway.networking.k8s.io/v1",
+    "cert-manager.io/v1",
 }
 
 

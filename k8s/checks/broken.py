@@ -35,6 +35,10 @@ def variable(by_name, wanted, name="order", kind="Deployment"):
     return next(v for v in container(by_name, kind, name)["env"] if v["name"] == wanted)
 
 
+def replace(variable, old, new):
+    variable["value"] = variable["value"].replace(old, new)
+
+
 def sandbox(by_name, wanted="LOG_FORMAT"):
     env = container(by_name, "StatefulSet", "payment-sandbox")["env"]
     return next(v for v in env if v["name"] == wanted)
@@ -163,6 +167,32 @@ def pooler(by_name):
 # Of the overlay with a pooler, which is production's.
 POOLED = {
     "a comparison through the pooler": lambda n, _: variable(n, "DATABASE_URL", "reconcile", "CronJob").update(value="postgres://reconcile:$(PASSWORD)@pooler:5432/dockside"),
+    # Encryption
+    "services that may speak plain": lambda n, _: n["ConfigMap", "product"]["data"].update(ALLOW_PLAINTEXT="true"),
+    "a database whose certificate nobody checks": lambda n, _: replace(variable(n, "DATABASE_URL"), "verify-full", "require"),
+    "a way past the pooler whose certificate nobody checks": lambda n, _: replace(variable(n, "DATABASE_DIRECT_URL"), "verify-full", "verify-ca"),
+    "a database of an authority that is not there": lambda n, _: replace(variable(n, "DATABASE_URL"), "postgres.crt", "database.crt"),
+    "a comparison in the clear": lambda n, _: replace(variable(n, "DATABASE_URL", "reconcile", "CronJob"), "verify-full", "prefer"),
+    "a backup in the clear": lambda n, _: variable(n, "PGSSLMODE", "backup", "CronJob").update(value="prefer"),
+    "a plain broker": lambda n, _: replace(variable(n, "AMQP_URL"), "amqps:", "amqp:"),
+    "a broker of an authority that is not there": lambda n, _: replace(variable(n, "AMQP_URL"), "ca.crt", "rabbitmq.crt"),
+    "a database that takes plain connections": lambda n, _: n["Cluster", "postgres"]["spec"]["postgresql"].pop("pg_hba"),
+    "a broker that takes plain connections": lambda n, _: n["RabbitmqCluster", "rabbitmq"]["spec"]["tls"].pop("disableNonTLSListeners"),
+    "a broker without a certificate": lambda n, all: all.remove(n["Certificate", "rabbitmq"]),
+    "a plain call of another service": lambda n, _: replace(variable(n, "PRODUCT_GRPC"), "https:", "http:"),
+    "keys that are fetched in the clear": lambda n, _: container(n)["env"].remove(variable(n, "JWKS_URL")),
+    "a service without a certificate": lambda n, all: all.remove(n["Certificate", "product"]),
+    "a certificate for another name": lambda n, _: n["Certificate", "user"]["spec"].update(dnsNames=["user-grpc"]),
+    "a certificate that clients can't show": lambda n, _: n["Certificate", "order"]["spec"].update(usages=["server auth"]),
+    "a port for gRPC that takes anybody": lambda n, _: container(n, name="user")["env"].remove(variable(n, "TLS_DIR", "user")),
+    # The door
+    "a load balancer past the Gateway": lambda n, _: n["Service", "edge"]["spec"].update(type="LoadBalancer"),
+    "no door": lambda n, all: [all.remove(n[kind, name]) for kind, name in [("Gateway", "dockside"), ("HTTPRoute", "edge"), ("HTTPRoute", "to-https")]],
+    "a Gateway that serves plain": lambda n, _: n["HTTPRoute", "edge"]["spec"]["parentRefs"][0].pop("sectionName"),
+    "a plain door that leads in": lambda n, _: n["HTTPRoute", "to-https"]["spec"]["rules"][0].update(filters=[], backendRefs=[{"name": "edge", "port": 80}]),
+    "no HSTS": lambda n, _: n["HTTPRoute", "edge"]["spec"]["rules"][0].pop("filters"),
+    "a door without a certificate": lambda n, all: all.remove(n["Certificate", "shop"]),
+    "a door with a certificate for another": lambda n, _: n["Certificate", "shop"]["spec"].update(dnsNames=["www.example.com"]),
     "a pooler by session": lambda n, _: pooler(n)["pgbouncer"].update(poolMode="session"),
     "a pooler of standbys": lambda n, _: pooler(n).update(type="ro"),
     "a pooler without prepared statements": lambda n, _: pooler(n)["pgbouncer"]["parameters"].update(max_prepared_statements="0"),

@@ -7,7 +7,7 @@ import yaml
 
 from shop import selects
 
-PORTS = {"https": 443, "http": 80, "postgres": 5432, "amqp": 5672}
+PORTS = {"https": 443, "http": 80, "postgres": 5432, "amqp": 5672, "amqps": 5671}
 # Who takes requests from everywhere.
 PUBLIC = {("edge", 8080)}
 # Addresses for browsers: the Pod itself goes nowhere by them.
@@ -198,7 +198,8 @@ def resolve(shop, host, port):
         if (pooler["metadata"]["name"], 5432) == (name, port):
             return pooler["spec"]["template"]["metadata"]["labels"]["app"], port
     for cluster in shop.all("RabbitmqCluster"):
-        # Its metrics have a Service of ours.
-        if (name, port) in ((cluster["metadata"]["name"], 5672), ("rabbitmq-metrics", 15692)):
+        # By TLS alone, where it says so. Its metrics have a Service of ours.
+        amqp = 5671 if cluster["spec"].get("tls", {}).get("disableNonTLSListeners") else 5672
+        if (name, port) in ((cluster["metadata"]["name"], amqp), ("rabbitmq-metrics", 15692)):
             return cluster["metadata"]["labels"]["app"], port
     return None

@@ -1,7 +1,7 @@
 """What every Pod and every service must have."""
 
 import re
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from shop import mebibytes, selects
 
@@ -29,6 +29,8 @@ def check(shop):
         if workload.app in shop.settings:
             yield from configured(shop, workload)
     yield from reconciled(shop)
+    yield from encrypted(shop)
+    yield from https_only(shop)
     yield from edge_template(shop)
     yield from asked_for_by_secret(shop)
     yield from one_proxy(shop)
@@ -120,8 +122,125 @@ def reconciled(shop):
         yield f"{workload}: does other things than to compare, or is not to be read in a log"
     if workload.pod.get("restartPolicy") != "Never":
         yield f"{workload}: loses the log of a try that failed"
-    if (shop.env(workload).get("DATABASE_URL") or "") != "postgres://reconcile:$(PASSWORD)@postgres:5432/dockside":
+    address = (shop.env(workload).get("DATABASE_URL") or "").partition("?")[0]
+    if address != "postgres://reconcile:$(PASSWORD)@postgres:5432/dockside":
         yield f"{workload}: has another role than the one that only reads, or goes through a pooler"
+
+
+def encrypted(shop):
+    """In production stores and other services are spoken to by TLS, by authorities that are mounted, and take nothing else."""
+    if not shop.all("ExternalSecret"):
+        return
+    for workload in shop.workloads:
+        env = shop.env(workload)
+        if env.get("ALLOW_PLAINTEXT", "false") != "false":
+            yield f"{workload}: may speak to stores in the clear"
+        files = []
+        for name in ("DATABASE_URL", "DATABASE_DIRECT_URL"):
+            if name in env:
+                query = parse_qs(urlsplit(env[name].replace("$(PASSWORD)", "x")).query)
+                files += query.get("sslrootcert", [""])
+                if query.get("sslmode") != ["verify-full"]:
+                    yield f"{workload}: {name} does not have the server's certificate checked"
+        if "AMQP_URL" in env:
+            address = urlsplit(env["AMQP_URL"].replace("$(PASSWORD)", "x"))
+            files += parse_qs(address.query).get("cacertfile", [""])
+            if address.scheme != "amqps":
+                yield f"{workload}: AMQP_URL is plain"
+        if workload.app in SERVICES:
+            yield from mutual(shop, workload)
+        if "PGHOST" in env:
+            files.append(env.get("PGSSLROOTCERT", ""))
+            if env.get("PGSSLMODE") != "verify-full":
+                yield f"{workload}: PGSSLMODE does not have the server's certificate checked"
+        for file in files:
+            if file not in mounted(workload):
+                yield f"{workload}: nothing is mounted as the authority's file {file}"
+    for cluster in shop.all("Cluster"):
+        if "hostnossl all all all reject" not in cluster["spec"]["postgresql"].get("pg_hba", []):
+            yield "PostgreSQL takes connections without TLS"
+    for cluster in shop.all("RabbitmqCluster"):
+        tls = cluster["spec"].get("tls", {})
+        made = {c["spec"]["secretName"] for c in shop.all("Certificate")}
+        if tls.get("secretName") not in made or tls.get("disableNonTLSListeners") is not True:
+            yield "RabbitMQ takes connections without TLS, or has no certificate"
+
+
+def https_only(shop):
+    """In production visitors get in by HTTPS alone, with a certificate, and browsers are told to keep to that."""
+    if not shop.all("ExternalSecret"):
+        return
+    for service in shop.all("Service"):
+        if service["spec"].get("type", "ClusterIP") != "ClusterIP":
+            yield f"Service/{service['metadata']['name']}: is reached past the Gateway or Ingress"
+    made = {(c["metadata"]["namespace"], c["spec"]["secretName"]): c["spec"] for c in shop.all("Certificate")}
+    doors = shop.all("Gateway") + shop.all("Ingress")
+    if not doors:
+        yield "there is neither a Gateway nor an Ingress"
+    plain = set()
+    for gateway in shop.all("Gateway"):
+        for listener in gateway["spec"]["listeners"]:
+            if listener["protocol"] != "HTTPS":
+                plain.add(listener["name"])
+                continue
+            for ref in listener["tls"]["certificateRefs"]:
+                spec = made.get((gateway["metadata"]["namespace"], ref["name"]), {})
+                if listener["hostname"] not in spec.get("dnsNames", []):
+                    yield f"Gateway/{gateway['metadata']['name']}: nobody makes the certificate for {listener['hostname']}"
+    for route in shop.all("HTTPRoute"):
+        name = f"HTTPRoute/{route['metadata']['name']}"
+        secure = all(ref.get("sectionName") not in {None, *plain} for ref in route["spec"]["parentRefs"])
+        for rule in route["spec"]["rules"]:
+            filters = {f["type"]: f for f in rule.get("filters", [])}
+            redirect = filters.get("RequestRedirect", {}).get("requestRedirect", {})
+            if not secure and (rule.get("backendRefs") or redirect.get("scheme") != "https"):
+                yield f"{name}: serves without TLS"
+            headers = filters.get("ResponseHeaderModifier", {}).get("responseHeaderModifier", {}).get("set", [])
+            if secure and {"name": "Strict-Transport-Security", "value": "max-age=31536000; includeSubDomains"} not in headers:
+                yield f"{name}: does not tell browsers to keep to HTTPS"
+    for ingress in shop.all("Ingress"):
+        name, spec = f"Ingress/{ingress['metadata']['name']}", ingress["spec"]
+        # ingress-nginx sends whoever comes by HTTP to HTTPS where there is TLS, and sets HSTS, unless it is told not to.
+        notes = ingress["metadata"].get("annotations", {})
+        if notes.get("nginx.ingress.kubernetes.io/ssl-redirect", "true") != "true":
+            yield f"{name}: serves without TLS"
+        for host in (rule.get("host") for rule in spec["rules"]):
+            for_host = [tls for tls in spec.get("tls", []) if host in tls["hosts"]]
+            specs = [made.get((ingress["metadata"]["namespace"], tls.get("secretName")), {}) for tls in for_host]
+            if not any(host in s.get("dnsNames", []) for s in specs):
+                yield f"{name}: nobody makes the certificate for {host}"
+
+
+def mutual(shop, workload):
+    """Services show each other certificates, for the names that they are called by."""
+    env, certificates = shop.effective(workload), {c["spec"]["secretName"]: c["spec"] for c in shop.all("Certificate")}
+    folder = env.get("TLS_DIR") or "nothing"
+    for name in ("tls.crt", "tls.key", "ca.crt"):
+        if mounted(workload).get(f"{folder}/{name}", ("", ""))[1] != name:
+            yield f"{workload}: TLS_DIR lacks {name}"
+    shown = certificates.get(mounted(workload).get(f"{folder}/tls.crt", ("", ""))[0], {})
+    if not {"server auth", "client auth"} <= set(shown.get("usages", [])):
+        yield f"{workload}: its certificate is made by nobody, or not for both sides"
+    for name in ("JWKS_URL", "USER_GRPC", "PRODUCT_GRPC"):
+        if name in shop.settings[workload.app]:
+            address = urlsplit(env[name])
+            if address.scheme != "https":
+                yield f"{workload}: {name} is plain"
+            elif not any(address.hostname in c["dnsNames"] for c in certificates.values() if "dnsNames" in c):
+                yield f"{workload}: no certificate is for {address.hostname}, which {name} names"
+
+
+def mounted(workload):
+    """The files that Secrets make in the first container, with the Secret and its field: {path: (name, key)}."""
+    files = {}
+    places = {mount["name"]: mount["mountPath"] for mount in workload.pod["containers"][0].get("volumeMounts", [])}
+    for volume in workload.pod.get("volumes", []):
+        sources = [volume, *volume.get("projected", {}).get("sources", [])]
+        for secret in (source["secret"] for source in sources if "secret" in source):
+            name = secret.get("name") or secret.get("secretName")
+            for item in secret.get("items", []):
+                files[f"{places.get(volume['name'])}/{item['path']}"] = name, item["key"]
+    return files
 
 
 def replicated(shop, workload):
@@ -260,8 +379,9 @@ def namespace_and_rights(shop):
             if (role["metadata"]["name"], rule.get("resources"), rule["verbs"]) != (TALKS_TO_KUBERNETES, ["secrets"], ["create"]):
                 yield f"Role/{role['metadata']['name']}: allows more than to create Secrets"
     for thing in shop.objects:
-        # A Gateway has a namespace of its own.
-        if thing["kind"] not in ("Namespace", "Gateway") and thing["metadata"].get("namespace") != "dockside":
+        # A Gateway has a namespace of its own, with its certificate.
+        own = thing["kind"] == "Gateway" or (thing["kind"], thing["metadata"]["name"]) == ("Certificate", "shop")
+        if thing["kind"] != "Namespace" and not own and thing["metadata"].get("namespace") != "dockside":
             yield f"{thing['kind']}/{thing['metadata']['name']}: is not in the namespace"
 
 

@@ -13,6 +13,7 @@ use axum::http::{HeaderMap, header};
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use opentelemetry::metrics::Counter;
+use service::tls::{self, Identity};
 use service::{Lifecycle, Problem, socket, telemetry};
 use tokio::sync::Mutex;
 
@@ -33,21 +34,36 @@ pub struct Verifier {
 struct Remote {
     url: String,
     client: reqwest::Client,
+    identity: Option<Identity>,
     /// When the keys were last asked for; held while they are.
     asked: Mutex<Option<Instant>>,
     refreshes: Counter<u64>,
 }
 
+impl Remote {
+    /// With an identity one for each fetch, as its files may have changed.
+    fn client(&self) -> reqwest::Result<reqwest::Client> {
+        let Some(identity) = &self.identity else { return Ok(self.client.clone()) };
+        let tls = identity.client(tls::HTTP_1);
+        socket::http_client(FETCH_DEADLINE).tls_backend_preconfigured(tls).build()
+    }
+}
+
 impl Verifier {
-    /// With the keys that `url` serves, kept fresh until `lifecycle` stops.
-    pub fn fetching(url: &str, lifecycle: &Lifecycle) -> anyhow::Result<Arc<Self>> {
+    /// With the keys that `url` serves, kept fresh until `lifecycle` stops. With an `identity` its server has to show a
+    /// certificate of the same authority.
+    pub fn fetching(
+        url: &str,
+        identity: Option<Identity>,
+        lifecycle: &Lifecycle,
+    ) -> anyhow::Result<Arc<Self>> {
         let client = socket::http_client(FETCH_DEADLINE).build()?;
         let description = "Fetches of the keys that access tokens are checked with.";
         let refreshes = telemetry::counter("jwks.refreshes", "{refresh}", description);
         for outcome in ["fetched", "failed"] {
             refreshes.add(0, &[telemetry::label("outcome", outcome)]);
         }
-        let remote = Remote { url: url.to_owned(), client, asked: Mutex::new(None), refreshes };
+        let remote = Remote { url: url.to_owned(), client, identity, asked: Mutex::new(None), refreshes };
         let verifier = Arc::new(Self { keys: RwLock::default(), remote: Some(remote) });
         let (refreshed, stop) = (verifier.clone(), lifecycle.stopping());
         lifecycle.spawn_worker("jwks", |pulse| async move {
@@ -140,8 +156,10 @@ impl Verifier {
         if asked.is_some_and(|at| at.elapsed() < self.at_most_every()) {
             return !self.has_no_keys();
         }
-        let fetched =
-            async { remote.client.get(&remote.url).send().await?.error_for_status()?.json::<JwkSet>().await };
+        let fetched = async {
+            let asked = remote.client()?.get(&remote.url).send().await?;
+            asked.error_for_status()?.json::<JwkSet>().await
+        };
         let fetched = fetched.await;
         *asked = Some(Instant::now());
         let good = fetched.as_ref().is_ok_and(|set| !set.keys.is_empty());

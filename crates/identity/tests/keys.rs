@@ -60,7 +60,7 @@ async fn unknown_keys_are_asked_for_once_a_second_at_most_however_many_there_are
     let issuer = Issuer::start().await;
     let (url, asked) = counted(&issuer).await;
     let lifecycle = Lifecycle::new();
-    let verifier = Verifier::fetching(&url, &lifecycle).unwrap();
+    let verifier = Verifier::fetching(&url, None, &lifecycle).unwrap();
     let good = issuer.token(Uuid::now_v7(), Role::Customer);
     testing::eventually("the keys to be there", async || verifier.verify(&good).await.ok()).await;
 

@@ -4,6 +4,7 @@ mod declare;
 
 use std::collections::HashSet;
 use std::net::Shutdown;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -11,13 +12,14 @@ use std::time::Duration;
 use anyhow::Context;
 use futures_util::future::join_all;
 use lapin::options::ConfirmSelectOptions;
-use lapin::tcp::AMQPUriTcpExt;
+use lapin::tcp::RustlsConnector;
 use lapin::types::ShortString;
 use lapin::uri::{AMQPScheme, AMQPUri};
-use lapin::{AsyncTcpStream, Channel, Connection, ConnectionProperties};
-use service::back_off;
+use lapin::{AsyncTcpStream, Channel, Connection, ConnectionProperties, ErrorKind};
 use service::socket::notice_loss;
+use service::{back_off, tls};
 use socket2::{SockRef, Socket};
+use url::Url;
 
 /// Consuming services, each with the event types that it gets.
 pub type Subscriptions = &'static [(&'static str, &'static [&'static str])];
@@ -105,7 +107,9 @@ impl Drop for Wire {
     }
 }
 
-/// The broker's address and the names on it.
+/// The broker's address and the names on it. With the scheme `amqps` it is spoken to by TLS alone, and its certificate
+/// has to name the host; its authorities are in the file that the address names as `cacertfile`, as in RabbitMQ's own
+/// (<https://www.rabbitmq.com/docs/uri-query-parameters>), else those that the system trusts.
 #[derive(Debug)]
 pub struct Topology {
     url: String,
@@ -224,11 +228,11 @@ impl Topology {
     async fn connected(&self, wire: &Wire) -> anyhow::Result<(Connection, Channel)> {
         let uri: AMQPUri =
             self.url.parse().map_err(|error| anyhow::anyhow!("AMQP_URL is not an address: {error}"))?;
-        // Without its TLS feature lapin would connect in plain text and send the password.
-        anyhow::ensure!(
-            uri.scheme == AMQPScheme::AMQP,
-            "AMQP_URL asks for TLS (amqps), which is not spoken here; nothing is sent without it"
-        );
+        let tls = match uri.scheme {
+            AMQPScheme::AMQP => None,
+            // Read each time: the file may have another authority by now.
+            AMQPScheme::AMQPS => Some(RustlsConnector::from(tls::client(authorities(&self.url).as_deref())?)),
+        };
         let held = wire.0.clone();
         let runtime = lapin::runtime::default_runtime()?;
         let connection = Connection::connector(
@@ -239,17 +243,31 @@ impl Topology {
                 if Wire::is_cut(&held) {
                     return Err(std::io::Error::from(std::io::ErrorKind::ConnectionAborted).into());
                 }
-                let connected = tokio::time::timeout(OPEN_DEADLINE, uri.connect_async(&runtime)).await;
-                let stream = connected.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))?;
-                if let AsyncTcpStream::Plain(stream) = &stream {
-                    notice_loss(stream.get_ref())?;
-                    Wire::hold(&held, SockRef::from(stream.get_ref()))?;
-                }
-                Ok(stream)
+                let opened = async {
+                    let host = uri.authority.host.as_str();
+                    let addresses = runtime.to_socket_addrs((host.to_owned(), uri.authority.port));
+                    let stream = AsyncTcpStream::connect(&runtime, addresses).await?;
+                    if let AsyncTcpStream::Plain(stream) = &stream {
+                        notice_loss(stream.get_ref())?;
+                        Wire::hold(&held, SockRef::from(stream.get_ref()))?;
+                    }
+                    match &tls {
+                        None => Ok(stream),
+                        Some(tls) => stream.into_rustls(tls, host).await,
+                    }
+                };
+                let opened = tokio::time::timeout(OPEN_DEADLINE, opened).await;
+                Ok(opened.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))?)
             },
             ConnectionProperties::default(),
-        )
-        .await?;
+        );
+        let connection = connection.await.map_err(|error| match error.kind() {
+            ErrorKind::IOError(io) => match tls::refusal(io, "the broker") {
+                Some(refusal) => anyhow::anyhow!(refusal),
+                None => error.into(),
+            },
+            _ => error.into(),
+        })?;
         let channel = connection.create_channel().await?;
         channel.confirm_select(ConfirmSelectOptions::default()).await?;
         Ok((connection, channel))
@@ -259,6 +277,12 @@ impl Topology {
         let tries = self.timed_out.load(Ordering::Relaxed).saturating_add(1);
         back_off(OPEN_DEADLINE, tries, LONGEST_OPEN_DEADLINE)
     }
+}
+
+/// The file with the certificates of the authorities that may vouch for the broker.
+fn authorities(url: &str) -> Option<PathBuf> {
+    let url = Url::parse(url).ok()?;
+    url.query_pairs().find(|(name, _)| name == "cacertfile").map(|(_, file)| PathBuf::from(&*file))
 }
 
 /// The address with `setting`, unless it has one already.

@@ -50,7 +50,7 @@ impl Broker {
         let turn = TURN.lock().await;
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let dir = std::env::temp_dir().join(format!("accounts-{}", Uuid::now_v7().simple()));
-        let layout = Layout { root, dir, passing: true, measured: false, observed: false };
+        let layout = Layout { root, dir, passing: true, measured: false, observed: false, tls: false };
         layout.prepare().unwrap();
         let secrets = Secrets::load_or_create(&layout).unwrap();
         let supervisor = Supervisor::new(&layout).unwrap();

@@ -20,7 +20,7 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use testing::proxy::Proxy;
 use testing::{eventually, within};
 use tokio::io::AsyncReadExt;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use uuid::{NoContext, Timestamp, Uuid};
 
 use crate::common::confirms::Withheld;
@@ -116,25 +116,6 @@ async fn an_opening_that_times_out_leaves_no_socket_behind() {
     let (mut socket, _) = silent.accept().await.unwrap();
     let ended = async { while matches!(socket.read(&mut [0; 64]).await, Ok(1..)) {} };
     tokio::time::timeout(PATIENCE, ended).await.expect("the socket is closed");
-}
-
-#[tokio::test]
-async fn to_an_address_with_tls_nothing_is_said_without() {
-    let broker = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = broker.local_addr().unwrap();
-    let received = tokio::spawn(async move {
-        let (mut socket, _) = broker.accept().await.unwrap();
-        let mut received = Vec::new();
-        socket.read_to_end(&mut received).await.unwrap();
-        received
-    });
-    let url = format!("amqps://order:secret@{address}/%2f");
-    let topology = Topology::new(&url, "plain", proto::events::SUBSCRIPTIONS);
-    let error = topology.open().await.unwrap_err().to_string();
-    assert!(error.contains("amqps") && !error.contains("secret"), "{error}");
-    // So that there is one, if nobody else came.
-    drop(TcpStream::connect(address).await.unwrap());
-    assert_eq!(received.await.unwrap(), b"");
 }
 
 /// Delivers an event to the consumer without the outbox.

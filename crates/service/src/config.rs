@@ -7,10 +7,13 @@
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
+
+use crate::tls::Identity;
 
 /// Where a service listens. Port 0 takes a free one.
 #[derive(clap::Args, Clone, Debug)]
@@ -28,6 +31,18 @@ pub struct Listen {
     /// `UNAVAILABLE`). One with a body counts once more for each 64 KiB of it.
     #[arg(long, env = "REQUESTS_AT_ONCE", default_value = "128")]
     pub requests_at_once: NonZeroU16,
+    /// A folder with `tls.crt`, `tls.key` and `ca.crt`, as cert-manager makes them. With it the gRPC port takes TLS
+    /// alone, from clients that show a certificate of that authority, and `https` addresses of other services are called
+    /// with this one. Files that change are read again.
+    #[arg(long, env = "TLS_DIR")]
+    pub tls_dir: Option<PathBuf>,
+}
+
+impl Listen {
+    /// What is in [`Self::tls_dir`].
+    pub fn identity(&self) -> anyhow::Result<Option<Identity>> {
+        self.tls_dir.as_deref().map(Identity::open).transpose().context("TLS_DIR")
+    }
 }
 
 #[derive(clap::Args, Clone)]
@@ -46,16 +61,28 @@ pub struct Backends {
     /// Most connections held to PostgreSQL.
     #[arg(long, env = "DATABASE_CONNECTIONS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     pub database_connections: u32,
-    /// RabbitMQ: `amqp://account:password@host:5672/%2f`.
+    /// RabbitMQ: `amqp://account:password@host:5672/%2f`, or with TLS
+    /// `amqps://account:password@host:5671/%2f?cacertfile=/path/of/ca.pem`; without the file the system's authorities count.
     #[arg(long, env = "AMQP_URL", hide_env_values = true)]
     pub amqp_url: String,
+    /// Take addresses of PostgreSQL, RabbitMQ, the object store, other services and the payment provider that are
+    /// not encrypted, or whose certificates are not checked: for development, and networks that nobody else is on. Without it they are
+    /// refused.
+    #[arg(long, env = "ALLOW_PLAINTEXT", default_value_t = false, action = clap::ArgAction::Set)]
+    pub allow_plaintext: bool,
 }
 
 impl Backends {
     /// PostgreSQL itself, without a pooler.
     pub fn new(database_url: String, database_connections: u32, amqp_url: String) -> Self {
-        let (database_pooler, database_direct_url) = (Pooler::None, None);
-        Self { database_url, database_pooler, database_direct_url, database_connections, amqp_url }
+        Self {
+            database_url,
+            database_pooler: Pooler::None,
+            database_direct_url: None,
+            database_connections,
+            amqp_url,
+            allow_plaintext: false,
+        }
     }
 }
 

@@ -18,6 +18,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgListener, PgPoolOptions};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use address::verifies_the_server;
 pub use connection::{Connection, Transaction, begin, begin_with};
 pub(crate) use errors::outcome_unknown;
 pub use errors::{Defect, Kind, abandoned, is_transient, kind, money, timed_out, violated_constraint};

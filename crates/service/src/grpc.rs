@@ -1,6 +1,7 @@
 //! gRPC between services: server and client with trace context and deadlines.
 
 mod call;
+mod connector;
 mod replicas;
 mod status;
 
@@ -48,6 +49,8 @@ pub struct Api {
     pub routes: Routes,
     /// An encoded `FileDescriptorSet`, for reflection.
     pub descriptors: &'static [u8],
+    /// What other services ask for on the same port by HTTP.
+    pub pages: axum::Router,
 }
 
 /// A server of `api`, the standard health service, and reflection, which lets tools such as grpcurl make calls.
@@ -67,7 +70,9 @@ pub(crate) async fn server(api: Api, admission: Admission) -> anyhow::Result<Rou
     });
     let routes = Routes::from(api.routes.into_axum_router().layer(admit));
     let routes = routes.add_service(health).add_service(reflection);
+    let routes = Routes::from(routes.into_axum_router().merge(api.pages));
     Ok(Server::builder()
+        .accept_http1(true)
         .max_connection_age(CONNECTION_AGE)
         .http2_keepalive_interval(Some(PING_EVERY))
         .http2_keepalive_timeout(Some(CLIENT_ANSWERS_IN))

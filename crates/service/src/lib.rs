@@ -22,10 +22,12 @@ pub mod openapi;
 pub mod page;
 pub mod parameters;
 pub mod peer;
+pub mod plaintext;
 mod problem;
 pub mod serve;
 pub mod socket;
 pub mod telemetry;
+pub mod tls;
 pub mod validate;
 mod watchdog;
 

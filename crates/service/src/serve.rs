@@ -3,19 +3,29 @@
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
+use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
 use axum::serve::ListenerExt;
+use futures_util::{Stream, StreamExt};
 use socket2::{SockRef, Socket};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tonic::transport::server::TcpIncoming;
 
 use crate::admission::Admission;
 use crate::config::Listen;
 use crate::db::Pool;
 use crate::socket::{ASK_AFTER, ASK_EVERY, ASKED, notice_loss};
+use crate::tls::Identity;
 use crate::{Lifecycle, grpc, health, http};
+
+/// For a handshake of TLS, and how many of them there may be at the same time.
+const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(2);
+const HANDSHAKES_AT_ONCE: usize = 64;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1024;
@@ -27,6 +37,8 @@ pub struct Ports {
     http: TcpSocket,
     grpc: TcpSocket,
     at_once: NonZeroU16,
+    /// What is in `TLS_DIR`.
+    pub identity: Option<Identity>,
     pub addresses: Addresses,
 }
 
@@ -40,6 +52,7 @@ pub struct Addresses {
 
 impl Ports {
     pub fn bind(config: &Listen, lifecycle: &Lifecycle) -> anyhow::Result<Self> {
+        let identity = config.identity()?;
         let [http, grpc, admin] =
             [bind(config.http_addr)?, bind(config.grpc_addr)?, bind(config.admin_addr)?];
         let addresses =
@@ -49,7 +62,7 @@ impl Ports {
         tokio::spawn(async move { axum::serve(admin.tap_io(tune), probes).await });
         let at = addresses;
         tracing::debug!(listen.http = %at.http, listen.grpc = %at.grpc, listen.admin = %at.admin, "service.bound");
-        Ok(Self { http, grpc, at_once: config.requests_at_once, addresses })
+        Ok(Self { http, grpc, at_once: config.requests_at_once, identity, addresses })
     }
 
     /// Serves all three until `lifecycle` stops, and marks the service ready.
@@ -72,7 +85,7 @@ impl Ports {
 
         let grpc = listen(self.grpc)?;
         let stop = last_served(&grpc, lifecycle);
-        let admission = Admission::new("grpc", self.at_once);
+        let (admission, identity) = (Admission::new("grpc", self.at_once), self.identity);
         lifecycle.spawn("grpc", async move {
             // As `tune`, but for the limit on what was sent, which pings make up for.
             let incoming = TcpIncoming::from(grpc)
@@ -80,7 +93,13 @@ impl Ports {
                 .with_keepalive(Some(ASK_AFTER))
                 .with_keepalive_interval(Some(ASK_EVERY))
                 .with_keepalive_retries(Some(ASKED));
-            grpc::server(calls, admission).await?.serve_with_incoming_shutdown(incoming, stop).await?;
+            let server = grpc::server(calls, admission).await?;
+            match identity {
+                None => server.serve_with_incoming_shutdown(incoming, stop).await?,
+                Some(identity) => {
+                    server.serve_with_incoming_shutdown(encrypted(incoming, identity), stop).await?;
+                }
+            }
             Ok(())
         });
 
@@ -89,6 +108,24 @@ impl Ports {
         tracing::info!(listen.http = %http, listen.grpc = %grpc, listen.admin = %admin, "service.ready");
         Ok(self.addresses)
     }
+}
+
+/// The connections of those who show a certificate of the authority. Others end before they have asked anything.
+fn encrypted(
+    incoming: TcpIncoming,
+    identity: Identity,
+) -> impl Stream<Item = io::Result<TlsStream<TcpStream>>> {
+    let shaken = incoming.map(move |stream| {
+        let acceptor = TlsAcceptor::from(identity.server());
+        async move {
+            let shaken = timeout(HANDSHAKE_DEADLINE, acceptor.accept(stream?)).await;
+            shaken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        }
+    });
+    shaken.buffer_unordered(HANDSHAKES_AT_ONCE).filter_map(|shaken| {
+        let shaken = shaken.inspect_err(|error| tracing::debug!(%error, "grpc.tls_refused"));
+        std::future::ready(shaken.ok().map(Ok))
+    })
 }
 
 /// Serves a site, which has no database and no gRPC, until `lifecycle` stops, and marks it ready. Its errors are pages of

@@ -61,7 +61,7 @@ pub(crate) fn connector() -> HttpConnector {
     connector
 }
 
-const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
+pub(crate) const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {

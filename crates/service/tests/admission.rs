@@ -62,7 +62,7 @@ fn start() -> (Lifecycle, Addresses, Gate) {
 
     let any: SocketAddr = ([127, 0, 0, 1], 0).into();
     let requests_at_once = NonZeroU16::new(AT_ONCE as u16).unwrap();
-    let listen = Listen { http_addr: any, grpc_addr: any, admin_addr: any, requests_at_once };
+    let listen = Listen { http_addr: any, grpc_addr: any, admin_addr: any, requests_at_once, tls_dir: None };
     let lifecycle = Lifecycle::new();
     let ports = Ports::bind(&listen, &lifecycle).unwrap();
     let pool = service::db::Pool::lazy("postgres://nobody@localhost/none", "none", 10).unwrap();

@@ -93,7 +93,7 @@ async fn start(database_url: String, connections: u32) -> (Lifecycle, Addresses,
     let any: SocketAddr = ([127, 0, 0, 1], 0).into();
     let requests_at_once = NonZeroU16::new(128).unwrap();
     let lifecycle = Lifecycle::new();
-    let listen = Listen { http_addr: any, grpc_addr: any, admin_addr: any, requests_at_once };
+    let listen = Listen { http_addr: any, grpc_addr: any, admin_addr: any, requests_at_once, tls_dir: None };
     let ports = Ports::bind(&listen, &lifecycle).unwrap();
     let backends = Backends::new(database_url, connections, testing::NO_BROKER.to_owned());
     let pool = service::db::open(&backends, "public", &[]).await.unwrap();

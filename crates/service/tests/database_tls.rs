@@ -47,7 +47,7 @@ impl Server {
         let turn = TURN.lock().await;
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let dir = std::env::temp_dir().join(format!("postgres-tls-{}", Uuid::now_v7().simple()));
-        let layout = Layout { root, dir, passing: true, measured: false, observed: false };
+        let layout = Layout { root, dir, passing: true, measured: false, observed: false, tls: false };
         layout.prepare().unwrap();
         let secrets = Secrets::load_or_create(&layout).unwrap();
         let supervisor = Supervisor::new(&layout).unwrap();

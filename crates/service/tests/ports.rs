@@ -27,7 +27,7 @@ const GRACE: Duration = Duration::from_secs(10);
 fn listen() -> Listen {
     let any: SocketAddr = ([127, 0, 0, 1], 0).into();
     let requests_at_once = NonZeroU16::new(128).unwrap();
-    Listen { http_addr: any, grpc_addr: any, admin_addr: any, requests_at_once }
+    Listen { http_addr: any, grpc_addr: any, admin_addr: any, requests_at_once, tls_dir: None }
 }
 
 /// A service whose POST /work takes a moment.
@@ -139,7 +139,7 @@ async fn calls_go_on_while_one_of_the_named_replicas_after_the_other_is_replaced
     let (mut first, one) = start().await;
     let (mut second, other) = start().await;
     let addresses = format!("http://{},http://{}", one.grpc, other.grpc);
-    let client = HealthClient::new(service::grpc::Replicas::new(&addresses).unwrap());
+    let client = HealthClient::new(service::grpc::Replicas::new(&addresses, None).unwrap());
     let stopped = CancellationToken::new();
     let retries = Retries::default();
     let mut clients = JoinSet::new();

@@ -20,7 +20,7 @@ use tonic_health::pb::health_client::HealthClient;
 fn serve(lifecycle: &Lifecycle) -> SocketAddr {
     let any: SocketAddr = ([127, 0, 0, 1], 0).into();
     let requests_at_once = NonZeroU16::new(128).unwrap();
-    let listen = Listen { http_addr: any, grpc_addr: any, admin_addr: any, requests_at_once };
+    let listen = Listen { http_addr: any, grpc_addr: any, admin_addr: any, requests_at_once, tls_dir: None };
     let ports = Ports::bind(&listen, lifecycle).unwrap();
     let pool = service::db::Pool::lazy("postgres://nobody@localhost/none", "none", 10).unwrap();
     ports.serve(lifecycle, &pool, Router::new(), service::grpc::Api::default()).unwrap().grpc
@@ -30,7 +30,7 @@ fn serve(lifecycle: &Lifecycle) -> SocketAddr {
 async fn calls_go_through_a_new_connection_soon_after_the_old_one_fell_silent() {
     let lifecycle = Lifecycle::new();
     let proxy = Proxy::to(serve(&lifecycle).to_string()).await;
-    let client = HealthClient::new(Replicas::new(&format!("http://{}", proxy.address)).unwrap());
+    let client = HealthClient::new(Replicas::new(&format!("http://{}", proxy.address), None).unwrap());
     let call = || async {
         let ask = request(HealthCheckRequest::default(), Duration::from_secs(1), "token").unwrap();
         client.clone().check(ask).await.ok()

@@ -9,7 +9,7 @@ use messaging::{Outbox, Topology};
 use proto::events;
 use service::peer::{self, ServiceKey};
 use service::serve::{Addresses, Ports};
-use service::{Lifecycle, db, failpoint, grpc};
+use service::{Lifecycle, db, failpoint, grpc, plaintext};
 use sqlx::migrate::Migrator;
 
 use crate::cart::Carts;
@@ -39,6 +39,13 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
     failpoint::register(failpoints::ALL);
     failpoint::register(messaging::failpoints::ALL);
     let times = config.times()?;
+    let peers = [
+        ("PAYMENT_URL", config.payment_url.as_str()),
+        ("JWKS_URL", &config.jwks_url),
+        ("PRODUCT_GRPC", &config.product_grpc),
+        ("USER_GRPC", &config.user_grpc),
+    ];
+    plaintext::refuse_all(&config.backends, &peers)?;
     measured::start();
     let ports = Ports::bind(&config.listen, lifecycle)?;
     let pool =
@@ -51,8 +58,8 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
     messaging::start(lifecycle, "order", topology, &outbox, Consumer);
 
     let key = ServiceKey::from_pem("order", &config.service_key)?;
-    let products = Products::new(&config.product_grpc, key.clone(), times)?;
-    let users = Users::new(&config.user_grpc, key, times)?;
+    let products = Products::new(&config.product_grpc, ports.identity.as_ref(), key.clone(), times)?;
+    let users = Users::new(&config.user_grpc, ports.identity.as_ref(), key, times)?;
     let payments = Payments::new(
         &config.payment_url,
         &config.payment_secret_key,
@@ -84,7 +91,7 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
         ),
         fulfilment,
         reads,
-        verifier: Verifier::fetching(&config.jwks_url, lifecycle)?,
+        verifier: Verifier::fetching(&config.jwks_url, ports.identity.clone(), lifecycle)?,
         checkout: Checkout::new(
             pool.clone(),
             outbox,

@@ -111,7 +111,8 @@ async fn no_statement_reads_a_big_table_from_end_to_end() {
     ];
     let (last, middle) = ("'ffffffff-ffff-ffff-ffff-ffffffffffff'", "'018d0000-0000-7000-8000-000000000000'");
     // Of the last hour alone.
-    examples.push(example(&["WHERE user_id = $1 AND id > $2"], &[&busiest, last, "9"]));
+    let arguments = [busiest.as_str(), last, "9", "'POST /api/v1/orders'", nobody];
+    examples.push(example(&["WITH others AS MATERIALIZED"], &arguments));
     for before in [last, middle] {
         for limit in ["21", "101"] {
             examples.push(example(&["orders.orders WHERE id < $1"], &[before, limit]));

@@ -6,7 +6,7 @@ use proto::events;
 use proto::product::v1::product_service_server::ProductServiceServer;
 use service::peer::Callers;
 use service::serve::{Addresses, Ports};
-use service::{Lifecycle, db, failpoint};
+use service::{Lifecycle, db, failpoint, plaintext};
 use sqlx::migrate::Migrator;
 use tonic::service::Routes;
 
@@ -23,9 +23,12 @@ static MIGRATIONS: Migrator = sqlx::migrate!();
 pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addresses> {
     failpoint::register(failpoints::ALL);
     failpoint::register(messaging::failpoints::ALL);
+    let objects = config.objects.aws_endpoint_url.as_ref().map(|url| ("AWS_ENDPOINT_URL", url.as_str()));
+    let peers: Vec<_> = objects.into_iter().chain([("JWKS_URL", config.jwks_url.as_str())]).collect();
+    plaintext::refuse_all(&config.backends, &peers)?;
     let ports = Ports::bind(&config.listen, lifecycle)?;
     let callers = Callers::parse("product", &config.trusted_callers)?;
-    let verifier = Verifier::fetching(&config.jwks_url, lifecycle)?;
+    let verifier = Verifier::fetching(&config.jwks_url, ports.identity.clone(), lifecycle)?;
     let objects = Objects::open(&config.objects)?;
     let pool =
         db::open(&config.backends, "products", &[&messaging::MIGRATIONS, &audit::MIGRATIONS, &MIGRATIONS])
@@ -60,6 +63,7 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
     let routes = Routes::new(ProductServiceServer::new(calls));
     let (stop, currency) = (lifecycle.stopping(), config.default_currency);
     let api = http::router(http::App::new(pool.clone(), outbox, verifier, objects, stop, currency));
-    let calls = service::grpc::Api { routes, descriptors: proto::DESCRIPTORS };
+    let calls =
+        service::grpc::Api { routes, descriptors: proto::DESCRIPTORS, ..service::grpc::Api::default() };
     ports.serve(lifecycle, &pool, api, calls)
 }

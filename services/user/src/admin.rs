@@ -85,6 +85,7 @@ impl Create {
             }
         };
         let form = NewAccount::parse(email.clone(), name, password, Language::En).map_err(|p| refused(&p))?;
+        service::plaintext::refuse_all(&backends, &[])?;
         let pool = service::db::open(&backends, "users", &crate::MIGRATIONS).await?;
         let opened = open_account(&pool, &Hasher::new(None), form, Role::Admin).await;
         match (opened.map_err(|problem| refused(&problem))?, made) {

@@ -7,7 +7,7 @@ use proto::events;
 use proto::user::v1::user_service_server::UserServiceServer;
 use service::peer::Callers;
 use service::serve::{Addresses, Ports};
-use service::{Lifecycle, failpoint, grpc};
+use service::{Lifecycle, failpoint, grpc, plaintext};
 use tonic::service::Routes;
 
 use crate::config::Config;
@@ -26,6 +26,7 @@ use crate::{consumer, demo, notification, retention};
 pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addresses> {
     failpoint::register(failpoints::ALL);
     failpoint::register(messaging::failpoints::ALL);
+    plaintext::refuse_all(&config.backends, &[])?;
     let callers = Callers::parse("user", &config.trusted_callers)?;
     let mailer = Mailer::new(&config.mail)?;
     let seals = Seals::parse(config.signing_key_encryption_key.as_deref())?;
@@ -57,6 +58,7 @@ pub async fn start(config: Config, lifecycle: &Lifecycle) -> anyhow::Result<Addr
         None => tracing::info!("mail.recorded_only"),
     }
     let routes = Routes::new(UserServiceServer::new(Calls::new(pool.clone(), callers)));
-    let calls = grpc::Api { routes, descriptors: proto::DESCRIPTORS };
+    let pages = http::keys(app.clone());
+    let calls = grpc::Api { routes, descriptors: proto::DESCRIPTORS, pages };
     ports.serve(lifecycle, &pool, http::router(app), calls)
 }

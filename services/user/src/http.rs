@@ -52,6 +52,11 @@ pub(crate) fn router(app: App) -> Router {
         .with_state(app)
 }
 
+/// The keys that verify access tokens, for other services: on the port that asks for their certificates, where it does.
+pub(crate) fn keys(app: App) -> Router {
+    auth::keys().with_state(app)
+}
+
 /// The OpenAPI document of this service.
 pub fn document() -> Value {
     service::openapi::document(TITLE, identity::TOKEN_DESCRIPTION, routes())

@@ -52,6 +52,7 @@ pub fn run(layout: &Layout, name: &str, typed: &ArgMatches) -> Result<ExitCode> 
             settings = vec![
                 ("DATABASE_URL", postgres.clone()),
                 ("AMQP_URL", rabbitmq.clone()),
+                ("ALLOW_PLAINTEXT", "true".to_owned()),
                 ("PAYMENT_URL", sandbox),
                 ("PAYMENT_SECRET_KEY", key),
             ];

@@ -28,6 +28,8 @@ pub struct Layout {
     pub measured: bool,
     /// Prometheus runs beside the shop: RabbitMQ shows its metrics.
     pub observed: bool,
+    /// PostgreSQL and RabbitMQ speak TLS, with what is in [`servers::tls::folder`](crate::servers::tls::folder).
+    pub tls: bool,
 }
 
 impl Layout {
@@ -62,7 +64,7 @@ impl Layout {
             .context("run this inside a checkout of Dockside")?;
         // `--dir` is relative to where it was typed, the default to the checkout.
         let dir = if dir == Path::new(DEFAULT_DIR) { root.join(dir) } else { here.join(dir) };
-        Ok(Layout { root, dir, passing: false, measured: false, observed: false })
+        Ok(Layout { root, dir, passing: false, measured: false, observed: false, tls: false })
     }
 
     /// Creates the folder and checks that it can be used.

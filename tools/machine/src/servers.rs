@@ -5,3 +5,4 @@ pub mod nginx;
 pub mod postgres;
 pub mod rabbitmq;
 pub mod start;
+pub mod tls;

@@ -197,6 +197,8 @@ pub fn start(
             let common = [
                 ("DATABASE_URL", database.with_account(&account, password).to_string()),
                 ("AMQP_URL", broker.url_for(service, password)),
+                // All on the loopback interface.
+                ("ALLOW_PLAINTEXT", "true".into()),
                 ("HTTP_ADDR", loopback(ports[0])),
                 ("GRPC_ADDR", loopback(ports[1])),
                 ("ADMIN_ADDR", loopback(ports[2])),

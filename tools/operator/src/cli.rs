@@ -29,6 +29,16 @@ pub struct Settings {
     /// RabbitMQ, with an account that may read and write the services' queues.
     #[arg(long, env = "AMQP_URL", help_heading = "Settings", hide_env_values = true, global = true)]
     pub amqp_url: Option<String>,
+    /// Take addresses that are not encrypted, or whose certificates are not checked: without it they are refused.
+    #[arg(
+        long,
+        env = "ALLOW_PLAINTEXT",
+        help_heading = "Settings",
+        default_value_t = false,
+        action = clap::ArgAction::Set,
+        global = true
+    )]
+    pub allow_plaintext: bool,
     /// What the names of the exchange and of all queues start with.
     #[arg(
         long,

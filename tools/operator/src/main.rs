@@ -17,6 +17,7 @@ use operator::reconcile::{self, Difference, Options, Report, Sources};
 use operator::saga::Stuck;
 use operator::{outbox, saga, trace};
 use serde_json::json;
+use service::plaintext;
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 
@@ -85,11 +86,7 @@ async fn run(cli: Cli) -> Result<bool> {
 }
 
 async fn dlq_command(settings: &Settings, command: Dlq) -> Result<bool> {
-    let topology = Topology::new(
-        need(settings.amqp_url.as_deref(), "AMQP_URL"),
-        &settings.amqp_namespace,
-        proto::events::SUBSCRIPTIONS,
-    );
+    let topology = topology(settings, need(settings.amqp_url.as_deref(), "AMQP_URL"))?;
     match command {
         Dlq::List { of, limit } => {
             let found = dlq::list(&topology, &dlq::services(of.service.as_deref())?, limit).await?;
@@ -174,10 +171,7 @@ async fn reconcile_command(settings: &Settings, command: Reconcile) -> Result<bo
 /// What was found, and with --mend what is left of it. Everything is opened anew, so that what was away may be back.
 async fn compare(settings: &Settings, command: &Reconcile) -> Result<(Report, Option<Vec<Difference>>)> {
     let provider = provider(settings, command.without_provider)?;
-    let broker = settings
-        .amqp_url
-        .as_deref()
-        .map(|url| Topology::new(url, &settings.amqp_namespace, proto::events::SUBSCRIPTIONS));
+    let broker = settings.amqp_url.as_deref().map(|url| topology(settings, url)).transpose()?;
     let database = database(settings).await?;
     let sources = Sources { database: &database, provider: provider.as_ref(), broker: broker.as_ref() };
     let hours = Duration::from_secs(u64::from(command.since) * 3600);
@@ -193,11 +187,17 @@ async fn compare(settings: &Settings, command: &Reconcile) -> Result<(Report, Op
     Ok((outcome.found, Some(outcome.left)))
 }
 
+fn topology(settings: &Settings, url: &str) -> Result<Topology> {
+    plaintext::refuse(settings.allow_plaintext, &[("AMQP_URL", url)])?;
+    Ok(Topology::new(url, &settings.amqp_namespace, proto::events::SUBSCRIPTIONS))
+}
+
 fn provider(settings: &Settings, without: bool) -> Result<Option<Provider>> {
     if without {
         return Ok(None);
     }
     let url = need(settings.payment_url.as_deref(), "PAYMENT_URL (or --without-provider)");
+    plaintext::refuse(settings.allow_plaintext, &[("PAYMENT_URL", url)])?;
     Provider::new(url, need(settings.payment_secret_key.as_deref(), "PAYMENT_SECRET_KEY")).map(Some)
 }
 
@@ -210,6 +210,7 @@ fn show(settings: &Settings, json: &serde_json::Value, text: &str) {
 
 async fn database(settings: &Settings) -> Result<PgPool> {
     let url = need(settings.database_url.as_deref(), "DATABASE_URL");
+    plaintext::refuse(settings.allow_plaintext, &[("DATABASE_URL", url)])?;
     let options = service::db::primary("DATABASE_URL", url).await?;
     // To compare years of orders may take longer than a request may.
     let options = options.application_name("operator").options([("statement_timeout", "10min")]);

@@ -356,6 +356,7 @@ async fn replays_at_the_same_time_as_a_consumer_and_more_deaths_lose_nothing() {
 fn operator(broker: &Broker, words: &[&str]) -> (Option<i32>, String, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_operator"))
         .args(words)
+        .env("ALLOW_PLAINTEXT", "true")
         .env("AMQP_URL", testing::amqp_url())
         .env("AMQP_NAMESPACE", &broker.namespace)
         .output()
@@ -389,4 +390,26 @@ async fn the_command_says_what_it_did_in_words_json_and_exit_codes() {
     let (code, _, error) = operator(&broker, &["outbox", "status"]);
     assert_eq!(code, Some(2));
     assert!(error.contains("DATABASE_URL"), "{error}");
+}
+
+#[test]
+fn what_is_spoken_to_in_the_clear_is_refused_until_that_is_allowed() {
+    for (words, setting) in [
+        (&["dlq", "list"][..], "AMQP_URL"),
+        (&["outbox", "status"], "DATABASE_URL"),
+        (&["reconcile"], "PAYMENT_URL"),
+        (&["reconcile", "--without-provider"], "AMQP_URL"),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_operator"))
+            .args(words)
+            .env("DATABASE_URL", "postgres://db.example/shop?sslmode=require")
+            .env("AMQP_URL", "amqp://broker.example")
+            .env("PAYMENT_URL", "http://provider.example")
+            .env("PAYMENT_SECRET_KEY", "secret")
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(&format!("{setting} leads over the network unencrypted")), "{said}");
+    }
 }

@@ -1,7 +1,7 @@
 //! Where the database is: one address, or several of which one is the primary.
 
 use anyhow::{Context, bail, ensure};
-use sqlx::postgres::PgConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
 /// The setting that asks for a kind of server, as libpq has it.
 /// <https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNECT-TARGET-SESSION-ATTRS>
@@ -43,6 +43,18 @@ pub(super) fn parse(setting: &str, url: &str) -> anyhow::Result<Vec<PgConnectOpt
             Ok(options.host(&name))
         })
         .collect()
+}
+
+/// Whether each server that the URL lists is spoken to by TLS and has to show that it is the one that is named, or is
+/// reached by a socket of this machine.
+///
+/// `require` takes any certificate, so also that of somebody in between. `verify-ca` takes each that the authority has
+/// signed: that of a private authority signs for all of the shop's processes, and any of them could pass for the database.
+pub(crate) fn verifies_the_server(setting: &str, url: &str) -> anyhow::Result<bool> {
+    let local =
+        |options: &PgConnectOptions| options.get_socket().is_some() || options.get_host().starts_with('/');
+    let verified = |options: &PgConnectOptions| matches!(options.get_ssl_mode(), PgSslMode::VerifyFull);
+    Ok(parse(setting, url)?.iter().all(|options| local(options) || verified(options)))
 }
 
 /// The query string without `target_session_attrs`, and with its `?`.

@@ -9,16 +9,16 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use tokio::sync::Notify;
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 use tower::ServiceExt;
 
+use super::connector::{self, Connector};
 use super::{PING_EVERY, code_name, code_of, method};
 use crate::back_off;
-use crate::socket::connector;
 use crate::telemetry::Call;
+use crate::tls::Identity;
 
 const SERVER_ANSWERS_IN: Duration = Duration::from_secs(3);
 
@@ -82,17 +82,22 @@ const LONGEST_PASSED_OVER: Duration = Duration::from_secs(8);
 const PATIENCE: Duration = Duration::from_millis(1500);
 
 impl Replicas {
-    /// From one or more addresses, with commas.
-    pub fn new(addresses: &str) -> anyhow::Result<Self> {
-        let addresses: Vec<Endpoint> =
-            addresses.split(',').map(|address| endpoint(address.trim())).collect::<anyhow::Result<_>>()?;
-        let one = |(named, endpoint): (usize, &Endpoint)| {
-            Arc::new(Replica::new(named, None, endpoint.connect_with_connector_lazy(connector())))
+    /// From one or more addresses, with commas; `https` ones are called with this `identity`.
+    pub fn new(addresses: &str, identity: Option<&Identity>) -> anyhow::Result<Self> {
+        let addresses: Vec<(Endpoint, Connector)> = addresses
+            .split(',')
+            .map(|address| endpoint(address.trim(), identity))
+            .collect::<anyhow::Result<_>>()?;
+        let one = |(named, (endpoint, connector)): (usize, &(Endpoint, Connector))| {
+            Arc::new(Replica::new(named, None, endpoint.connect_with_connector_lazy(connector.clone())))
         };
         let replicas = RwLock::new(addresses.iter().enumerate().map(one).collect());
         let (next, start, failed) = (AtomicUsize::new(0), Instant::now(), Arc::default());
         let turns = Arc::new(Turns { replicas, next, start, failed, made: Call::made() });
-        addresses.into_iter().enumerate().for_each(|(named, endpoint)| turns.follow(named, endpoint));
+        addresses
+            .into_iter()
+            .enumerate()
+            .for_each(|(named, (endpoint, connector))| turns.follow(named, endpoint, connector));
         Ok(Self(turns))
     }
 }
@@ -241,13 +246,13 @@ impl tower::Service<axum::http::Request<tonic::body::Body>> for Replicas {
 
 /// A channel that connects when first used, and again after every loss.
 pub fn channel(address: &str) -> anyhow::Result<Channel> {
-    Ok(endpoint(address)?.connect_with_connector_lazy(connector()))
+    let (endpoint, connector) = endpoint(address, None)?;
+    Ok(endpoint.connect_with_connector_lazy(connector))
 }
 
-fn endpoint(address: &str) -> anyhow::Result<Endpoint> {
-    let endpoint = Endpoint::from_shared(address.to_owned())
-        .with_context(|| format!("{address} is not the address of a gRPC server"))?;
-    Ok(kept_alive(endpoint))
+fn endpoint(address: &str, identity: Option<&Identity>) -> anyhow::Result<(Endpoint, Connector)> {
+    let (endpoint, connector) = connector::endpoint(address, identity)?;
+    Ok((kept_alive(endpoint), connector))
 }
 
 fn kept_alive(endpoint: Endpoint) -> Endpoint {
@@ -264,7 +269,7 @@ mod tests {
     #[tokio::test]
     async fn calls_take_turns_and_one_at_a_time_tries_a_replica_that_failed() {
         let Replicas(turns) =
-            Replicas::new("http://127.0.0.1:1, http://127.0.0.1:2,http://127.0.0.1:3").unwrap();
+            Replicas::new("http://127.0.0.1:1, http://127.0.0.1:2,http://127.0.0.1:3", None).unwrap();
         let picked = || turns.pick(None).0;
         let mut three = [picked(), picked(), picked()];
         three.sort_unstable();
@@ -286,7 +291,7 @@ mod tests {
     /// In a rolling restart: the first is back, and not used again yet, when the second goes.
     #[tokio::test]
     async fn when_all_have_failed_the_one_that_was_left_alone_for_longest_is_tried() {
-        let Replicas(turns) = Replicas::new("http://127.0.0.1:1,http://127.0.0.1:2").unwrap();
+        let Replicas(turns) = Replicas::new("http://127.0.0.1:1,http://127.0.0.1:2", None).unwrap();
         for (at, replica) in turns.replicas().iter().enumerate() {
             replica.passed_over.store(turns.until(Duration::from_secs(60)), Ordering::Relaxed);
             replica.failed_at.store(at as u64 + 1, Ordering::Relaxed);
@@ -304,7 +309,7 @@ mod tests {
     /// In a rolling restart of many calls: none of them meets twice the replica that is gone.
     #[tokio::test]
     async fn a_call_that_is_made_again_goes_to_another_replica() {
-        let Replicas(turns) = Replicas::new("http://127.0.0.1:1,http://127.0.0.1:2").unwrap();
+        let Replicas(turns) = Replicas::new("http://127.0.0.1:1,http://127.0.0.1:2", None).unwrap();
         let later = turns.until(Duration::from_secs(60));
         turns.replicas().iter().for_each(|replica| replica.passed_over.store(later, Ordering::Relaxed));
         for _ in 0..9 {
@@ -318,13 +323,13 @@ mod tests {
             }
             assert!(places.len() == 3 && places[0] != places[1] && places[1] != places[2], "{places:?}");
         }
-        let Replicas(alone) = Replicas::new("http://127.0.0.1:1").unwrap();
+        let Replicas(alone) = Replicas::new("http://127.0.0.1:1", None).unwrap();
         assert_eq!((alone.pick(None).0, alone.pick(Some(0)).0), (0, 0));
     }
 
     #[tokio::test]
     async fn a_replica_that_says_nothing_is_passed_over_for_longer_and_longer() {
-        let Replicas(turns) = Replicas::new("http://127.0.0.1:1,http://127.0.0.1:2").unwrap();
+        let Replicas(turns) = Replicas::new("http://127.0.0.1:1,http://127.0.0.1:2", None).unwrap();
         let passed_over = |at: usize| turns.replicas()[at].passed_over.load(Ordering::Relaxed);
         let at = |call: &UnderWay<'_>| usize::from(Arc::ptr_eq(&call.replica, &turns.replicas()[1]));
         let cancelled = UnderWay::begin(&turns, "/a.B/C", None);
@@ -364,6 +369,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_no_address_is_refused() {
-        assert!(Replicas::new("").is_err() && Replicas::new("http://a:1,").is_err());
+        assert!(Replicas::new("", None).is_err() && Replicas::new("http://a:1,", None).is_err());
+        let error = Replicas::new("https://a:1", None).err().unwrap();
+        assert!(error.to_string().contains("TLS_DIR"), "{error}");
     }
 }

@@ -14,6 +14,7 @@ use service::batch::{Batcher, Overloaded};
 use service::grpc::{Replicas, Retries};
 use service::money::Currency;
 use service::peer::ServiceKey;
+use service::tls::Identity;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tonic::{Code, Request, Response, Status};
@@ -159,8 +160,13 @@ impl Deref for Products {
 }
 
 impl Products {
-    pub fn new(addresses: &str, key: ServiceKey, times: Times) -> anyhow::Result<Self> {
-        let replicas = Replicas::new(addresses).context("PRODUCT_GRPC")?;
+    pub fn new(
+        addresses: &str,
+        identity: Option<&Identity>,
+        key: ServiceKey,
+        times: Times,
+    ) -> anyhow::Result<Self> {
+        let replicas = Replicas::new(addresses, identity).context("PRODUCT_GRPC")?;
         let client = ProductServiceClient::new(replicas);
         let caller = Caller { client, key, times, retries: Retries::default() };
         let reserver = caller.clone();

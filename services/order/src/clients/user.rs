@@ -8,6 +8,7 @@ use proto::user::v1 as api;
 use proto::user::v1::user_service_client::UserServiceClient;
 use service::grpc::{Replicas, Retries};
 use service::peer::ServiceKey;
+use service::tls::Identity;
 use tonic::{Code, Status};
 
 use crate::address::Address;
@@ -38,8 +39,13 @@ pub struct Users {
 }
 
 impl Users {
-    pub fn new(addresses: &str, key: ServiceKey, times: Times) -> anyhow::Result<Self> {
-        let client = UserServiceClient::new(Replicas::new(addresses).context("USER_GRPC")?);
+    pub fn new(
+        addresses: &str,
+        identity: Option<&Identity>,
+        key: ServiceKey,
+        times: Times,
+    ) -> anyhow::Result<Self> {
+        let client = UserServiceClient::new(Replicas::new(addresses, identity).context("USER_GRPC")?);
         Ok(Self { client, key, deadline: times.user_call, retries: Retries::default() })
     }
 

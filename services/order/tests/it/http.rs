@@ -430,3 +430,30 @@ async fn words_of_any_script_come_back_as_they_were_sent() {
     assert_eq!((shipped.status.as_u16(), &shipped.body["tracking"]), (200, &parcel));
     assert_eq!(buyer.get(&format!("/orders/{id}")).await.body["tracking"], parcel);
 }
+
+#[tokio::test]
+async fn a_store_or_a_provider_that_is_spoken_to_in_the_clear_is_refused_before_anything_is_opened() {
+    use clap::Parser;
+
+    let started = |settings: &[&str]| {
+        let of_all = ["--http-addr=127.0.0.1:0", "--grpc-addr=127.0.0.1:0", "--admin-addr=127.0.0.1:0"];
+        let own = ["--service-key=x", "--payment-secret-key=x", "--payment-webhook-secret=x"];
+        let all = ["order"].into_iter().chain(of_all).chain(own).chain(settings.iter().copied());
+        let config = order::Config::parse_from(all);
+        async move { order::start(config, &service::Lifecycle::new()).await.unwrap_err().to_string() }
+    };
+    let verified = "--database-url=postgres://db.example/shop?sslmode=verify-full";
+    let (broker, provider) = ("--amqp-url=amqps://broker.example", "--payment-url=https://provider.example");
+    let (keys, product) = ("--jwks-url=https://user:9081/keys", "--product-grpc=https://product:9082");
+    for (settings, setting) in [
+        (&["--database-url=postgres://db.example/shop", broker, provider][..], "DATABASE_URL"),
+        (&[verified, "--amqp-url=amqp://broker.example", provider], "AMQP_URL"),
+        (&[verified, broker, "--payment-url=http://provider.example"], "PAYMENT_URL"),
+        (&[verified, broker, provider], "JWKS_URL"),
+        (&[verified, broker, provider, keys], "PRODUCT_GRPC"),
+        (&[verified, broker, provider, keys, product], "USER_GRPC"),
+    ] {
+        let said = started(settings).await;
+        assert!(said.starts_with(&format!("{setting} leads over the network unencrypted")), "{said}");
+    }
+}

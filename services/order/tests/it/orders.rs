@@ -323,7 +323,7 @@ async fn of_many_orders_at_once_no_more_are_placed_than_may_be_left_unpaid() {
     let thing = shop.stock.add(1000, 50);
     let buyer = shop.customer();
     let hanging = order_of(thing, 1, "pm_card_hang");
-    let keys: Vec<String> = (0..20).map(|n| format!("at once {n}")).collect();
+    let keys: Vec<String> = (0..20).map(|n| format!("at-once-{n}")).collect();
     let answers = join_all(keys.iter().map(|key| buyer.order(key, &hanging))).await;
     let placed = answers.iter().filter(|answer| answer.status == 201).count();
     assert!(placed <= 3, "{placed} were placed");

@@ -516,3 +516,27 @@ async fn a_query_parameter_that_there_is_not_is_refused_and_the_nearest_is_named
     let staff = answer(shop.staff(Method::GET, &path).send().await.unwrap()).await;
     assert_eq!((staff.0, pointers(&staff.1)), (422, vec!["/limt"]));
 }
+
+#[tokio::test]
+async fn a_store_that_is_spoken_to_in_the_clear_is_refused_before_anything_is_opened() {
+    use clap::Parser;
+
+    let started = |settings: [&str; 3]| {
+        let of_all = ["--http-addr=127.0.0.1:0", "--grpc-addr=127.0.0.1:0", "--admin-addr=127.0.0.1:0"];
+        let own = ["--trusted-callers=order=x", "--object-store-url=s3://bucket"];
+        let all = ["product"].into_iter().chain(of_all).chain(own).chain(settings);
+        let config = product::Config::parse_from(all);
+        async move { product::start(config, &service::Lifecycle::new()).await.unwrap_err().to_string() }
+    };
+    let verified = "--database-url=postgres://db.example/shop?sslmode=verify-full";
+    let (broker, objects) = ("--amqp-url=amqps://broker.example", "--aws-endpoint-url=https://s3.example");
+    for (settings, setting) in [
+        (["--database-url=postgres://db.example/shop", broker, objects], "DATABASE_URL"),
+        ([verified, "--amqp-url=amqp://broker.example", objects], "AMQP_URL"),
+        ([verified, broker, "--aws-endpoint-url=http://s3.example"], "AWS_ENDPOINT_URL"),
+        ([verified, broker, objects], "JWKS_URL"),
+    ] {
+        let said = started(settings).await;
+        assert!(said.starts_with(&format!("{setting} leads over the network unencrypted")), "{said}");
+    }
+}

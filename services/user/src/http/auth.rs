@@ -1,8 +1,10 @@
 //! Sign-up, sign-in, sign-out, and the public keys.
 
+use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use axum::routing::get;
 use identity::Role;
 use serde::{Deserialize, Serialize};
 use service::Problem;
@@ -34,6 +36,10 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .routes(routes!(refresh))
         .routes(routes!(logout))
         .routes(routes!(jwks))
+}
+
+pub(super) fn keys() -> Router<App> {
+    Router::new().route("/.well-known/jwks.json", get(jwks))
 }
 
 #[derive(Deserialize, ToSchema)]

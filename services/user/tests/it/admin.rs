@@ -13,7 +13,7 @@ fn admin_create(database_url: &str, arguments: &[&str], input: &str) -> Output {
         .args(["admin", "create"])
         .args(arguments)
         .env_clear()
-        .envs([("DATABASE_URL", database_url), ("AMQP_URL", NO_BROKER)])
+        .envs([("DATABASE_URL", database_url), ("AMQP_URL", NO_BROKER), ("ALLOW_PLAINTEXT", "true")])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

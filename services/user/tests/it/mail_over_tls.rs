@@ -140,6 +140,7 @@ impl Process {
             .envs([
                 ("DATABASE_URL", database_url),
                 ("AMQP_URL", crate::app::NO_BROKER),
+                ("ALLOW_PLAINTEXT", "true"),
                 ("SMTP_URL", smtp_url),
             ])
             .envs(["HTTP_ADDR", "GRPC_ADDR", "ADMIN_ADDR"].map(|name| (name, "127.0.0.1:0")))

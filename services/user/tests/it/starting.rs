@@ -54,6 +54,29 @@ async fn each_start_says_which_demo_accounts_anybody_can_sign_in_with() {
     }
 }
 
+#[test]
+fn a_store_that_is_spoken_to_in_the_clear_is_refused_in_a_sentence_that_says_what_to_set() {
+    let verified = "postgres://db.example/shop?sslmode=verify-full";
+    for (database, broker, setting) in [
+        ("postgres://db.example/shop?sslmode=require", "amqps://broker.example", "DATABASE_URL"),
+        (verified, "amqp://broker.example", "AMQP_URL"),
+    ] {
+        for arguments in [&[][..], &["admin", "create", "ada@example.com"]] {
+            let ended = Command::new(env!("CARGO_BIN_EXE_user"))
+                .args(arguments)
+                .env_clear()
+                .envs([("DATABASE_URL", database), ("AMQP_URL", broker)])
+                .envs(["HTTP_ADDR", "GRPC_ADDR", "ADMIN_ADDR"].map(|name| (name, "127.0.0.1:0")))
+                .output()
+                .expect("the program runs");
+            let said = String::from_utf8_lossy(&[ended.stdout, ended.stderr].concat()).into_owned();
+            assert!(!ended.status.success(), "{said}");
+            assert!(said.contains(&format!("{setting} leads over the network unencrypted")), "{said}");
+            assert!(said.contains("ALLOW_PLAINTEXT=true"), "{said}");
+        }
+    }
+}
+
 /// The program itself, killed when a test fails before it ends.
 struct Process {
     child: RefCell<Child>,
@@ -70,7 +93,7 @@ impl Process {
     fn with(database_url: &str, more: &[(&str, &str)]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_user"))
             .env_clear()
-            .envs([("DATABASE_URL", database_url), ("AMQP_URL", NO_BROKER)])
+            .envs([("DATABASE_URL", database_url), ("AMQP_URL", NO_BROKER), ("ALLOW_PLAINTEXT", "true")])
             .envs(more.iter().copied())
             .envs(["HTTP_ADDR", "GRPC_ADDR", "ADMIN_ADDR"].map(|name| (name, "127.0.0.1:0")))
             .envs([("LOG_FORMAT", "json"), ("RUST_LOG", "service=debug,user=info")])

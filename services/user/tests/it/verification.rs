@@ -370,6 +370,7 @@ async fn without_a_mail_server_nothing_can_be_verified_and_the_service_does_not_
         "--http-addr=127.0.0.1:0",
         "--grpc-addr=127.0.0.1:0",
         "--admin-addr=127.0.0.1:0",
+        "--allow-plaintext=true",
         "--database-url",
         &database,
         "--amqp-url",

@@ -11,6 +11,7 @@ use crate::docker;
 use crate::layout::Layout;
 use crate::net::Probe;
 use crate::process::output;
+use crate::servers::tls;
 use crate::spec::Spec;
 use crate::state::{Addresses, Secrets};
 use crate::system::{User, data_dir, find, server_user, write_for};
@@ -84,6 +85,13 @@ pub fn spec(layout: &Layout, bin: Option<&Path>, secrets: &Secrets, port: u16) -
         "shared_buffers=64MB".to_owned(),
         "log_line_prefix=%m [%p] %u@%d ".to_owned(),
     ];
+    if let Some(shown) = tls::shown(layout, &home, user.as_ref())? {
+        settings.extend([
+            "ssl=on".to_owned(),
+            format!("ssl_cert_file={}", shown.certificate.display()),
+            format!("ssl_key_file={}", shown.key.display()),
+        ]);
+    }
     if layout.measured {
         settings.push("shared_preload_libraries=pg_stat_statements".to_owned());
     }

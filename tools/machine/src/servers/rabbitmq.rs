@@ -10,6 +10,7 @@ use crate::console::step;
 use crate::docker;
 use crate::layout::{Layout, free_space};
 use crate::net::Probe;
+use crate::servers::tls;
 use crate::spec::Spec;
 use crate::state::{Addresses, Secrets};
 use crate::system::{User, data_dir, find, server_user, write_for};
@@ -133,7 +134,10 @@ pub fn specs(
         env,
         run_as: user,
         addresses: Addresses::default(),
-        probe: Probe::Amqp { addr: format!("127.0.0.1:{}", ports.amqp) },
+        probe: match layout.tls {
+            true => Probe::Tcp { addr: format!("127.0.0.1:{}", ports.amqp) },
+            false => Probe::Amqp { addr: format!("127.0.0.1:{}", ports.amqp) },
+        },
         hidden: false,
         container: None,
     };
@@ -165,9 +169,18 @@ fn configure(
         );
     }
     let definitions = home.join("definitions.json");
+    let listener = match tls::shown(layout, home, user)? {
+        None => format!("listeners.tcp.local = 127.0.0.1:{}\n", ports.amqp),
+        Some(shown) => format!(
+            "listeners.tcp = none\nlisteners.ssl.local = 127.0.0.1:{}\nssl_options.cacertfile = {}\nssl_options.certfile = {}\nssl_options.keyfile = {}\n",
+            ports.amqp,
+            shown.authority.display(),
+            shown.certificate.display(),
+            shown.key.display(),
+        ),
+    };
     let mut conf = format!(
-        "listeners.tcp.local = 127.0.0.1:{}\nload_definitions = {}\ndisk_free_limit.absolute = {limit}\nlog.console.level = info\n",
-        ports.amqp,
+        "{listener}load_definitions = {}\ndisk_free_limit.absolute = {limit}\nlog.console.level = info\n",
         definitions.display(),
     );
     let mut plugins = "[].\n";

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{postgres, rabbitmq};
+use super::{postgres, rabbitmq, tls};
 use crate::console::{seconds, step};
 use crate::layout::Layout;
 use crate::net;
@@ -116,7 +116,15 @@ fn run_postgres(
     supervisor.start(spec)?;
     let took = supervisor.wait_ready("postgres", LIMIT)?;
     step("postgres", &format!("ready in {}", seconds(took)));
-    Url::parse(&postgres::admin_url(secrets, port, "postgres"))
+    let url = Url::parse(&postgres::admin_url(secrets, port, "postgres"))?;
+    Ok(match layout.tls {
+        false => url,
+        true => Url {
+            host: format!("{}:{port}", tls::HOST),
+            query: format!("?sslmode=verify-full&sslrootcert={}", tls::authority(layout).display()),
+            ..url
+        },
+    })
 }
 
 fn provision(layout: &Layout, supervisor: &Supervisor, secrets: &Secrets, admin: &Url) -> Result<Url> {
@@ -186,6 +194,15 @@ fn run_rabbitmq(
     }
     supervisor.start(broker)?;
     let admin = Url::parse(&rabbitmq::url("admin", &secrets.rabbitmq_admin, ports.amqp))?;
+    let admin = match layout.tls {
+        false => admin,
+        true => Url {
+            scheme: "amqps".into(),
+            host: format!("{}:{}", tls::HOST, ports.amqp),
+            query: format!("?cacertfile={}", tls::authority(layout).display()),
+            ..admin
+        },
+    };
     Ok(Broker { admin, private: true })
 }
 

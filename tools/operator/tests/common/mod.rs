@@ -62,6 +62,7 @@ impl Shop {
             let mut all: Vec<String> = vec![name.to_owned()];
             all.extend(["http", "grpc", "admin"].map(|port| format!("--{port}-addr=127.0.0.1:0")));
             all.extend([
+                "--allow-plaintext=true".to_owned(),
                 format!("--database-url={database_url}"),
                 format!("--amqp-url={}", testing::amqp_url()),
                 format!("--amqp-namespace={namespace}"),
@@ -263,6 +264,7 @@ impl Shop {
         let mut command = Command::new(env!("CARGO_BIN_EXE_operator"));
         command
             .args(words)
+            .env("ALLOW_PLAINTEXT", "true")
             .env("DATABASE_URL", &self.database_url)
             .env("AMQP_URL", testing::amqp_url())
             .env("AMQP_NAMESPACE", &self.namespace)

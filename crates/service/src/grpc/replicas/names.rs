@@ -10,8 +10,7 @@ use tokio::net::lookup_host;
 use tokio::time::{sleep, timeout};
 use tonic::transport::{Channel, Endpoint};
 
-use super::{Replica, Turns, kept_alive};
-use crate::socket::connector;
+use super::{Connector, Replica, Turns, kept_alive};
 
 /// Between two lookups. A new replica gets no calls for longer than this, and what the name servers add.
 const EVERY: Duration = Duration::from_secs(5);
@@ -27,13 +26,13 @@ const MOST: usize = 64;
 impl Turns {
     /// Keeps the replicas of an address equal to those that its name stands for, as long as there are calls
     /// to be made.
-    pub(super) fn follow(self: &Arc<Self>, named: usize, endpoint: Endpoint) {
+    pub(super) fn follow(self: &Arc<Self>, named: usize, endpoint: Endpoint, connector: Connector) {
         let Some((host, port)) = name(endpoint.uri()) else { return };
         let resolve = move || {
             let host = host.clone();
             async move { Ok(lookup_host((host, port)).await?.collect()) }
         };
-        let connect = move |at| connect(&endpoint, at);
+        let connect = move |at| connect(&endpoint, &connector, at);
         let (turns, failed) = (Arc::downgrade(self), self.failed.clone());
         tokio::spawn(async move {
             let mut unknown = false;
@@ -92,10 +91,10 @@ fn name(address: &Uri) -> Option<(String, u16)> {
 }
 
 /// To this replica, in the name of all.
-fn connect(named: &Endpoint, at: SocketAddr) -> Channel {
+fn connect(named: &Endpoint, connector: &Connector, at: SocketAddr) -> Channel {
     let endpoint = Endpoint::from_shared(format!("http://{at}")).map(|one| one.origin(named.uri().clone()));
     let endpoint = endpoint.map_or_else(|_| named.clone(), kept_alive);
-    endpoint.connect_with_connector_lazy(connector())
+    endpoint.connect_with_connector_lazy(connector.clone())
 }
 
 #[cfg(test)]
@@ -121,11 +120,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_s_replicas_come_and_go_and_those_that_stay_keep_what_is_known_of_them() {
-        let Replicas(turns) = Replicas::new("http://127.0.0.1:1,http://127.0.0.2:1").unwrap();
-        let named = Endpoint::from_static("http://product:1");
+        let Replicas(turns) = Replicas::new("http://127.0.0.1:1,http://127.0.0.2:1", None).unwrap();
+        let (named, connector) = super::super::endpoint("http://product:1", None).unwrap();
         let resolve = async |found: &[&str]| {
             let found = found.iter().map(|at| at.parse().unwrap()).collect();
-            turns.resolve(1, async { Ok(found) }, |at| connect(&named, at)).await
+            turns.resolve(1, async { Ok(found) }, |at| connect(&named, &connector, at)).await
         };
         let at = || -> Vec<Option<String>> {
             turns.replicas().iter().map(|replica| replica.at.map(|at| at.to_string())).collect()
@@ -141,7 +140,7 @@ mod tests {
 
         assert!(resolve(&[]).await.is_err());
         let unknown = async { Err(io::Error::other("not known")) };
-        assert!(turns.resolve(1, unknown, |at| connect(&named, at)).await.is_err());
+        assert!(turns.resolve(1, unknown, |at| connect(&named, &connector, at)).await.is_err());
         assert_eq!(at().len(), 3, "they may be there all the same");
     }
 }

@@ -84,6 +84,7 @@ impl Shop {
             "--http-addr=127.0.0.1:0".to_owned(),
             "--grpc-addr=127.0.0.1:0".to_owned(),
             "--admin-addr=127.0.0.1:0".to_owned(),
+            "--allow-plaintext=true".to_owned(),
             format!("--database-url={database}"),
             format!("--amqp-url={amqp_url}"),
             format!("--jwks-url={}", issuer.jwks_url),

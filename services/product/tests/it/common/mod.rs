@@ -70,6 +70,7 @@ async fn open_on(amqp_url: &str, settings: &[&str]) -> Shop {
             .map(str::to_owned)
             .into();
     arguments.extend([
+        "--allow-plaintext=true".to_owned(),
         format!("--database-url={database}"),
         format!("--amqp-url={amqp_url}"),
         format!("--amqp-namespace={namespace}"),

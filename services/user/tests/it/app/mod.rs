@@ -36,6 +36,7 @@ impl App {
             "--http-addr=127.0.0.1:0",
             "--grpc-addr=127.0.0.1:0",
             "--admin-addr=127.0.0.1:0",
+            "--allow-plaintext=true",
             "--database-url",
             database_url,
             "--amqp-url",
