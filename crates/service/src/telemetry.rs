@@ -34,7 +34,7 @@ use crate::config::Process;
 
 pub(crate) use level::router as log_level;
 pub(crate) use metrics::{Call, answer as metrics_answer};
-pub use metrics::{Timer, counter, duration_histogram, gauge, label, observed, seconds_histogram};
+pub use metrics::{Gauge, Timer, counter, duration_histogram, gauge, label, observed, seconds_histogram};
 
 /// The release of OpenTelemetry's semantic conventions whose names our telemetry has.
 const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.42.0";

@@ -15,7 +15,7 @@ use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::subscriber::Interest;
 use tracing::{Event, Metadata, Subscriber};
-use tracing_subscriber::filter::FilterExt;
+use tracing_subscriber::filter::{FilterExt, filter_fn};
 use tracing_subscriber::fmt::format::{JsonFields, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormattedFields};
 use tracing_subscriber::layer::Filter;
@@ -44,7 +44,17 @@ pub(super) fn writer(
         }
         LogFormat::Pretty => tracing_subscriber::fmt::layer().boxed(),
     };
-    Ok(format.with_filter(filter.and(Seldom::default())))
+    Ok(format.with_filter(with_spans(filter).and(Seldom::default())))
+}
+
+/// Lets spans through whatever is logged: a line of any level has what they say, such as the order's id.
+fn with_spans<S: Subscriber>(filter: impl Filter<S>) -> impl Filter<S> {
+    let spans = |metadata: &Metadata<'_>| {
+        metadata.is_span()
+            && *metadata.level() <= LevelFilter::INFO
+            && !metadata.target().starts_with("lapin")
+    };
+    filter.or(filter_fn(spans).with_max_level_hint(LevelFilter::INFO))
 }
 
 /// Writes an event as one line.
@@ -224,10 +234,15 @@ mod tests {
     }
 
     fn logged(what: impl FnOnce()) -> Vec<Value> {
+        logged_at("trace", what)
+    }
+
+    fn logged_at(level: &str, what: impl FnOnce()) -> Vec<Value> {
         let written = Written::default();
         let writer = written.clone();
         let format = tracing_subscriber::fmt::layer().json().event_format(Ecs { service: "shop" });
-        let format = format.with_writer(move || writer.clone()).with_filter(Seldom::default());
+        let filter = with_spans(EnvFilter::new(level)).and(Seldom::default());
+        let format = format.with_writer(move || writer.clone()).with_filter(filter);
         tracing::subscriber::with_default(tracing_subscriber::registry().with(format), what);
         written.lines()
     }
@@ -249,6 +264,20 @@ mod tests {
         assert_eq!(line["error.message"], "it broke");
         assert!(line["@timestamp"].as_str().is_some_and(|at| OffsetDateTime::parse(at, &Rfc3339).is_ok()));
         assert!(line.get("error").is_none() && line.get("otel.kind").is_none());
+    }
+
+    #[test]
+    fn a_line_knows_what_its_spans_know_whatever_is_logged() {
+        for (level, expected) in [("off", 0), ("warn", 1), ("info", 2)] {
+            let lines = logged_at(level, || {
+                tracing::info_span!("saga", order.id = "o2").in_scope(|| {
+                    tracing::info!("order.fine");
+                    tracing::warn!("order.failed_again");
+                });
+            });
+            assert_eq!(lines.len(), expected, "{level}");
+            assert!(lines.iter().all(|line| line["order.id"] == "o2"), "{level}: {lines:?}");
+        }
     }
 
     #[test]

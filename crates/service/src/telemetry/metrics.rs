@@ -1,17 +1,18 @@
 //! Instruments, and `/metrics`. What each means: `telemetry/registry.yaml`.
 
-use std::sync::OnceLock;
-use std::time::Instant;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use opentelemetry::KeyValue;
-use opentelemetry::metrics::{Counter, Gauge, Histogram, Meter};
+use opentelemetry::metrics::{AsyncInstrument, Counter, Histogram, Meter};
 use opentelemetry_otlp::WithExportConfig;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use prometheus::{Registry, TEXT_FORMAT, TextEncoder};
 
+use super::level::locked;
 use super::openmetrics;
 
 static REGISTRY: OnceLock<Registry> = OnceLock::new();
@@ -71,9 +72,47 @@ pub fn counter(name: &'static str, unit: &'static str, description: &'static str
     meter().u64_counter(name).with_unit(unit).with_description(description).build()
 }
 
-/// A value that goes up and down, and that somebody records.
-pub fn gauge(name: &'static str, unit: &'static str, description: &'static str) -> Gauge<f64> {
-    meter().f64_gauge(name).with_unit(unit).with_description(description).build()
+/// A value that goes up and down, recorded now and then. It is shown for a minute after it was recorded: a value that could
+/// not be measured again is missing, rather than wrong.
+pub fn gauge(name: &'static str, unit: &'static str, description: &'static str) -> Gauge {
+    let recorded = Gauge::default();
+    let shown = recorded.clone();
+    let meter = meter();
+    let gauge = meter.f64_observable_gauge(name).with_unit(unit).with_description(description);
+    let observe = move |observer: &dyn AsyncInstrument<f64>| {
+        shown.show(Instant::now(), |value, labels| observer.observe(value, labels));
+    };
+    gauge.with_callback(observe).build();
+    recorded
+}
+
+/// How long a recorded value is shown: more than the longest pause between two measurements, which mails have.
+const SHOWN: Duration = Duration::from_secs(60);
+
+/// The values of a gauge, one for each set of labels.
+#[derive(Clone, Default)]
+pub struct Gauge(Arc<Mutex<Vec<Recorded>>>);
+
+struct Recorded {
+    at: Instant,
+    value: f64,
+    labels: Vec<KeyValue>,
+}
+
+impl Gauge {
+    pub fn record(&self, value: f64, labels: &[KeyValue]) {
+        let (at, mut all) = (Instant::now(), locked(&self.0));
+        match all.iter_mut().find(|one| one.labels == labels) {
+            Some(one) => (one.at, one.value) = (at, value),
+            None => all.push(Recorded { at, value, labels: labels.to_vec() }),
+        }
+    }
+
+    fn show(&self, now: Instant, mut observe: impl FnMut(f64, &[KeyValue])) {
+        let all = locked(&self.0);
+        let fresh = all.iter().filter(|one| now.saturating_duration_since(one.at) < SHOWN);
+        fresh.for_each(|one| observe(one.value, &one.labels));
+    }
 }
 
 /// A value that is read when metrics are; `read` must be quick. `None` once there is nothing to read.
@@ -150,5 +189,29 @@ impl Call {
             label("rpc.response.status_code", code),
         ];
         self.0.record(seconds, &labels);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_that_is_not_measured_any_more_is_not_shown() {
+        let (gauge, labels) = (Gauge::default(), [label("phase", "creating")]);
+        let shown = |now: Instant| {
+            let mut values = Vec::new();
+            gauge.show(now, |value, labels| values.push((value, labels.len())));
+            values
+        };
+        let now = Instant::now();
+        assert!(shown(now).is_empty());
+        gauge.record(1.0, &[]);
+        gauge.record(2.0, &labels);
+        gauge.record(3.0, &labels);
+        assert_eq!(shown(now), [(1.0, 0), (3.0, 1)]);
+        assert!(shown(now + SHOWN * 2).is_empty());
+        gauge.record(4.0, &[]);
+        assert_eq!(shown(now), [(4.0, 0), (3.0, 1)]);
     }
 }

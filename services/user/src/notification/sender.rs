@@ -11,6 +11,7 @@ use lettre::message::header::{HeaderName, HeaderValue};
 use lettre::message::{Mailbox, MultiPart};
 use opentelemetry::metrics::Counter;
 use service::db::Pool;
+use service::telemetry::Gauge;
 use service::{Lifecycle, Pulse, telemetry};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -52,6 +53,8 @@ async fn run(pool: &Pool, mailer: &Mailer, stop: &CancellationToken, pulse: &Pul
     for result in ["sent", "put_off", "failed"] {
         attempts().add(0, &[telemetry::label("result", result)]);
     }
+    let backlog = telemetry::gauge("mail.backlog", "{mail}", "Mails that wait to be sent.");
+    let lag = telemetry::gauge("mail.lag", "s", "How long the oldest of them has waited.");
     let mut rest = POLL_EVERY;
     let mut measured: Option<Instant> = None;
     loop {
@@ -74,7 +77,7 @@ async fn run(pool: &Pool, mailer: &Mailer, stop: &CancellationToken, pulse: &Pul
             }
         };
         if measured.is_none_or(|at| at.elapsed() >= MEASURE_EVERY) {
-            measure(pool).await;
+            measure(pool, &backlog, &lag).await;
             measured = Some(Instant::now());
         }
         if pulse.rest(stop.run_until_cancelled(tokio::time::sleep(pause))).await.is_none() {
@@ -87,13 +90,11 @@ fn attempts() -> Counter<u64> {
     telemetry::counter("mail.attempts", "{mail}", "Mails that were tried to send.")
 }
 
-async fn measure(pool: &Pool) {
-    let backlog = async { store::backlog(&mut *pool.acquire().await?).await };
-    match backlog.await {
+async fn measure(pool: &Pool, backlog: &Gauge, lag: &Gauge) {
+    let waiting = async { store::backlog(&mut *pool.acquire().await?).await };
+    match waiting.await {
         Ok((waiting, age)) => {
-            let backlog = telemetry::gauge("mail.backlog", "{mail}", "Mails that wait to be sent.");
             backlog.record(waiting as f64, &[]);
-            let lag = telemetry::gauge("mail.lag", "s", "How long the oldest of them has waited.");
             lag.record(age, &[]);
         }
         Err(error) => tracing::debug!(%error, "mail.not_measured"),
