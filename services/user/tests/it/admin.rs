@@ -44,6 +44,9 @@ async fn the_first_admin_is_made_on_an_empty_database_and_signs_in_with_the_pass
     let registered = "SELECT count(*) FROM users.outbox WHERE type = 'user.registered.v1'";
     assert_eq!(app.count(registered).await, 1);
 
+    let recorded = "SELECT count(*) FROM users.audit_log WHERE action = 'account.opened' AND actor IS NULL";
+    assert_eq!(app.count(recorded).await, 1);
+
     let again = admin_create(&database_url, &["ADA@example.com"], "");
     assert!(again.status.success());
     assert!(text(&again.stdout).contains("is an admin already"), "{}", text(&again.stdout));

@@ -45,6 +45,8 @@ async fn who_comes_back_within_a_minute_of_a_lost_answer_is_still_signed_in() {
     let third = app.refresh(&second.refresh).await.tokens();
     app.refresh(&first.refresh).await.is_problem(401, "invalid_refresh_token");
     app.refresh(&third.refresh).await.is_problem(401, "invalid_refresh_token");
+    let recorded = "SELECT count(*) FROM users.audit_log WHERE action = 'session.token_reused'";
+    assert_eq!(app.count(recorded).await, 1);
 }
 
 #[tokio::test]
