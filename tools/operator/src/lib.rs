@@ -5,6 +5,7 @@
 //! Nothing here writes an order, an amount or a stock level. It only has the services do their own work
 //! again, which they are built to survive: a saga is rescheduled, an event is published again.
 
+pub mod certificates;
 pub mod dlq;
 pub mod outbox;
 pub mod provider;
