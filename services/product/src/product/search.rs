@@ -85,7 +85,7 @@ pub struct Answer {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     facets: Option<Facets>,
-    /// The text that was searched for instead of `q`, which no product contains.
+    /// What was looked for instead of `q`, which no product holds.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     did_you_mean: Option<String>,
