@@ -106,7 +106,7 @@ impl Changes {
         }
     }
 
-    /// In a transaction of its own, with what is recorded of it: only what this request has changed.
+    /// In a transaction of its own, with its audit record, which has only the changes of this request.
     async fn cancel_as_staff(&self, by: User, id: OrderId) -> Result<(), NotApplied> {
         let mut transaction = service::db::begin(&self.pool).await?;
         // Locked, so that nobody changes it between what was and what is.

@@ -153,7 +153,7 @@ impl Checkout {
         Err(CheckoutError::Backlog)
     }
 
-    /// Refuses who has left too many orders unpaid: they may be trying out stolen cards.
+    /// Refuses accounts that have left too many orders unpaid: they may be trying out stolen cards.
     async fn require_payer(&self, key: &Key, record: &Record) -> Result<(), CheckoutError> {
         let mut connection = self.pool.acquire().await?;
         let unpaid = unpaid_store::unpaid(&mut connection, key, record, HOUR, self.unpaid_an_hour).await?;

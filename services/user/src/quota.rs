@@ -24,7 +24,8 @@ const TO_ONE_ADDRESS: i32 = 3;
 /// does not use up the mails of an address's owner.
 const TO_ONE_ADDRESS_IN_ALL: i32 = 12;
 
-/// The client's address as the edge says it, which lets nobody else say it. None of who asks past the edge.
+/// The client's address as the edge says it; nobody else can set it. None for a client that comes past the
+/// edge.
 pub(crate) fn caller(headers: &HeaderMap) -> Option<IpAddr> {
     headers.get("x-forwarded-for")?.to_str().ok()?.rsplit(',').next()?.trim().parse().ok()
 }

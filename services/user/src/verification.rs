@@ -40,8 +40,9 @@ pub(crate) enum Pending {
     Change { account: Uuid, email: Email },
 }
 
-/// Keeps a registration until its address is verified, and sends the token there. An address that has an account is told
-/// so instead. One that got its mails of this hour gets none, but can be sent one later ([`again`]).
+/// Keeps a registration until its address is verified, and sends the token there. An address that has an account
+/// gets a mail about the attempt instead. An address that got its mails of this hour gets none, and may get one
+/// later ([`again`]).
 pub(crate) async fn register(
     connection: &mut Connection,
     email: &Email,

@@ -89,7 +89,7 @@ mod tests {
     #[tokio::test]
     async fn a_comparison_that_fails_or_hangs_is_followed_by_the_next_until_its_signal() {
         let (sender, signal) = oneshot::channel::<()>();
-        let (mut teller, mut count) = (Some(teller), 0);
+        let (mut sender, mut count) = (Some(sender), 0);
         let compare = || {
             count += 1;
             let nth = count;

@@ -200,8 +200,8 @@ async fn images_outlive_an_s3_server_that_dies_hangs_and_is_away() {
     let back = async || put(&shop, &path(&other, 0), image(7)).await.then_some(());
     testing::within(Duration::from_secs(90), "uploads to work again", back).await;
     seaweed.signal("-STOP");
-    let (upload, shown) = (path(&other, 1), path(&kept, 0));
-    let (stored, seen) = tokio::join!(put(&shop, &upload, image(8)), get(&shop, &shown));
+    let (upload, kept_image) = (path(&other, 1), path(&kept, 0));
+    let (stored, seen) = tokio::join!(put(&shop, &upload, image(8)), get(&shop, &kept_image));
     seaweed.signal("-CONT");
     assert!(!stored && seen.is_none(), "an answer from a server that hangs");
 

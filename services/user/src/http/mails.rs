@@ -71,7 +71,7 @@ async fn send_again(
         let entry = Entry::new(user, "mail.sent_again", "account", id).field("order", (), order_id);
         audit::record(&mut transaction, entry).await?;
     }
-    // A refusal is not kept with the key: what was too early once is not so later.
+    // A refusal is not kept with the key: what was too early may be allowed later.
     let answer = Answer::created(&mail)?;
     request.answered(&mut transaction, &answer).await?;
     transaction.commit().await?;

@@ -17,15 +17,15 @@ pub(crate) struct Again {
     pub queued: bool,
 }
 
-/// Has the newest mail about an order sent to its customer once more, in the language and to the address of today; `None`
-/// when the account has gone. One that has not left yet is returned as it is. 409 `no_mail` when
-/// nothing of it is kept, 429 `too_many_mails` after three within an hour.
+/// Sends the newest mail about an order to its customer once more, in the present language and to the present
+/// address. `None` when the account has gone. A mail that has not left yet is returned as it is. 409 `no_mail`
+/// when nothing of it is kept, 429 `too_many_mails` after three within an hour.
 pub(crate) async fn send_again(
     connection: &mut Connection,
     user: Uuid,
     order: Uuid,
 ) -> Result<Option<Again>, Problem> {
-    // One after the other, so that what is counted stays true.
+    // One after the other, so that the count stays true.
     if !store::lock_account(connection, user).await? {
         return Ok(None);
     }
