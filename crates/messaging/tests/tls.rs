@@ -54,10 +54,10 @@ impl Broker {
         let dir = std::env::temp_dir().join(format!("broker-tls-{}", Uuid::now_v7().simple()));
         let layout = Layout { root, dir, passing: true, measured: false, observed: false, tls: true };
         layout.prepare().unwrap();
-        let folder = tls::folder(&layout);
-        std::fs::create_dir(&folder).unwrap();
+        let servers = tls::of(&layout, tls::SERVERS);
+        std::fs::create_dir_all(&servers).unwrap();
         let write = |name: &str, text: String| {
-            let path = folder.join(name);
+            let path = servers.join(name);
             std::fs::write(&path, text).unwrap();
             path
         };
@@ -66,6 +66,7 @@ impl Broker {
         write("tls.crt", names.signed_by(&key, &trusted).unwrap().pem());
         write("tls.key", key.serialize_pem());
         write("ca.crt", trusted.pem());
+        std::fs::write(tls::authority(&layout), trusted.pem()).unwrap();
         let stranger = write("stranger.crt", authority("another").pem());
         let secrets = Secrets::load_or_create(&layout).unwrap();
         let supervisor = Supervisor::new(&layout).unwrap();

@@ -175,6 +175,10 @@ fn up_command() -> Command {
                 "Prometheus and Alertmanager too, with the shop's alerts, and the metrics of PostgreSQL and RabbitMQ. They are \
                  installed when they are missing, and not as containers. Traces go where OTEL_EXPORTER_OTLP_ENDPOINT says.",
             ),
+            flag("tls", "PostgreSQL, RabbitMQ, gRPC and key sets by TLS").conflicts_with("docker").long_help(
+                "PostgreSQL, RabbitMQ, gRPC and key sets by TLS, with a private authority below `tls/` of the instance's folder. \
+                 What the environment names in DATABASE_URL and AMQP_URL is called as it says.",
+            ),
             flag("detached", "The process in the background of --detach").hide(true),
             flag("for-tests", "Servers of test programs, which end when nobody uses them").hide(true).requires("servers"),
         ])
@@ -304,6 +308,7 @@ pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
                 docker: m.get_flag("docker"),
                 replicas: m.get_one("replicas").copied().unwrap_or(1),
                 observe: m.get_flag("observe"),
+                tls: m.get_flag("tls"),
                 detached: m.get_flag("detached"),
                 for_tests: m.get_flag("for-tests"),
             };
@@ -386,6 +391,7 @@ mod tests {
         assert!(command().try_get_matches_from(["dockside", "up", "--replicas", "8"]).is_ok());
         assert!(command().try_get_matches_from(["dockside", "up", "--replicas", "9"]).is_err());
         assert!(command().try_get_matches_from(["dockside", "up", "--observe", "--servers"]).is_err());
+        assert!(command().try_get_matches_from(["dockside", "up", "--tls", "--docker"]).is_err());
         assert!(command().try_get_matches_from(["dockside", "restart"]).is_err());
     }
 }

@@ -11,7 +11,7 @@ use machine::console::{bold, line, seconds, step};
 use machine::install::Need;
 use machine::layout::{Layout, Lock};
 use machine::servers::monitoring;
-use machine::servers::start;
+use machine::servers::{start, tls};
 use machine::state::{Secrets, State};
 use machine::supervisor::{self, Supervisor};
 use machine::system::given;
@@ -37,6 +37,8 @@ pub struct Args {
     pub replicas: usize,
     /// Prometheus and Alertmanager too.
     pub observe: bool,
+    /// PostgreSQL, RabbitMQ, gRPC and key sets by TLS, with a private authority.
+    pub tls: bool,
     /// This is the process in the background of `--detach`.
     pub detached: bool,
     /// Servers of test programs: what is in them goes with them, and they end when nobody uses them any more.
@@ -44,7 +46,7 @@ pub struct Args {
 }
 
 pub fn run(layout: &Layout, args: &Args) -> Result<ExitCode> {
-    let layout = &Layout { observed: args.observe, passing: args.for_tests, ..layout.clone() };
+    let layout = &Layout { observed: args.observe, tls: args.tls, passing: args.for_tests, ..layout.clone() };
     layout.prepare()?;
     if args.detach && !args.detached {
         return match detach::run(layout)? {
@@ -126,6 +128,14 @@ fn bring_up(layout: &Layout, supervisor: &Supervisor, args: &Args) -> Result<()>
         services::check_edge_port(args.port)?;
     }
     let secrets = Secrets::load_or_create(layout)?;
+    if args.tls {
+        // First: the servers show what it makes.
+        let operator = match &args.programs {
+            Some(folder) => folder.canonicalize()?.join("operator"),
+            None => compile::operator(layout)?,
+        };
+        tls::make(layout, &operator)?;
+    }
     let failure = FirstFailure::default();
     thread::scope(|scope| {
         let build = shop.then(|| scope.spawn(|| failure.of(built(layout, args))));

@@ -28,7 +28,7 @@ pub struct Layout {
     pub measured: bool,
     /// Prometheus runs beside the shop: RabbitMQ shows its metrics.
     pub observed: bool,
-    /// PostgreSQL and RabbitMQ speak TLS, with what is in [`servers::tls::folder`](crate::servers::tls::folder).
+    /// PostgreSQL, RabbitMQ and gRPC speak TLS, with what is in `tls/`.
     pub tls: bool,
 }
 

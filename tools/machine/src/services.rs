@@ -17,8 +17,8 @@ use crate::console::{bold, dim, line, seconds, step};
 use crate::layout::{Layout, write_private};
 use crate::net::{self, Probe};
 use crate::process::output;
-use crate::servers::nginx;
 use crate::servers::start::Broker;
+use crate::servers::{nginx, tls};
 use crate::spec::Spec;
 use crate::state::{Addresses, Secrets, replica_name};
 use crate::supervisor::Supervisor;
@@ -132,9 +132,10 @@ pub fn start(
     let database = Url { host: links.to("database", database.host.clone())?, ..database.clone() };
     let broker = broker.at(links.to("broker", broker.host().to_owned())?);
     let payment = format!("http://{}", links.to("provider", loopback(ports.sandbox))?);
+    let scheme = if layout.tls { "https" } else { "http" };
     let mut grpc = |service: &str, ports: &[Three]| -> Result<String> {
         let mut address = |(name, ports): (String, Three)| links.to(&name, loopback(ports[1]));
-        let addresses = named(service, ports).map(|replica| Ok(format!("http://{}", address(replica)?)));
+        let addresses = named(service, ports).map(|replica| Ok(format!("{scheme}://{}", address(replica)?)));
         Ok(addresses.collect::<Result<Vec<_>>>()?.join(","))
     };
     let (product_grpc, user_grpc) = (grpc("product", &ports.product)?, grpc("user", &ports.user)?);
@@ -197,8 +198,8 @@ pub fn start(
             let common = [
                 ("DATABASE_URL", database.with_account(&account, password).to_string()),
                 ("AMQP_URL", broker.url_for(service, password)),
-                // All on the loopback interface.
-                ("ALLOW_PLAINTEXT", "true".into()),
+                // All on the loopback interface. The payment sandbox, which order calls, has no TLS.
+                ("ALLOW_PLAINTEXT", (!layout.tls || service == "order").to_string()),
                 ("HTTP_ADDR", loopback(ports[0])),
                 ("GRPC_ADDR", loopback(ports[1])),
                 ("ADMIN_ADDR", loopback(ports[2])),
@@ -211,6 +212,9 @@ pub fn start(
                 env: settings(
                     common
                         .into_iter()
+                        .chain(
+                            layout.tls.then(|| ("TLS_DIR", tls::of(layout, service).display().to_string())),
+                        )
                         .chain(delay.clone())
                         .chain(own.clone())
                         .chain(options.more.iter().cloned()),
@@ -218,7 +222,7 @@ pub fn start(
                 run_as: None,
                 addresses: Addresses {
                     http: Some(format!("http://{}", loopback(ports[0]))),
-                    grpc: Some(format!("http://{}", loopback(ports[1]))),
+                    grpc: Some(format!("{scheme}://{}", loopback(ports[1]))),
                     admin: Some(format!("http://{}", loopback(ports[2]))),
                 },
                 probe: Probe::Http { url: format!("http://{}/readyz", loopback(ports[2])) },
@@ -229,7 +233,11 @@ pub fn start(
     };
     let demo = options.demo.then_some(("DEMO_DATA", "true".to_owned()));
     let demo_accounts = options.demo.then_some(("DEMO_ACCOUNTS", "true".to_owned()));
-    let jwks = ("JWKS_URL", format!("http://{edge}/.well-known/jwks.json"));
+    let keys = match layout.tls {
+        false => format!("http://{edge}"),
+        true => format!("https://{}", loopback(ports.user[0][1])),
+    };
+    let jwks = ("JWKS_URL", format!("{keys}/.well-known/jwks.json"));
     let trusted = ("TRUSTED_CALLERS", format!("order={public_key}"));
     // A mail server of the user's own wins over files.
     let mail = (!is_set("SMTP_URL")).then(|| ("MAIL_DIR", layout.dir.join("mail").display().to_string()));

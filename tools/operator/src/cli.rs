@@ -1,5 +1,6 @@
 //! What can be typed.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
@@ -82,6 +83,17 @@ pub enum Command {
         /// Don't ask the payment provider.
         #[arg(long)]
         without_provider: bool,
+    },
+    /// Make a private authority in a folder, once, and a certificate of it for each name: `tls.crt`, `tls.key` and
+    /// `ca.crt` in a folder of that name, good for 90 days.
+    Certificates {
+        folder: PathBuf,
+        /// Of services, as they are called by.
+        #[arg(required = true)]
+        names: Vec<String>,
+        /// Other host names and addresses that each of them is called by.
+        #[arg(long = "host")]
+        hosts: Vec<String>,
     },
     /// Compare orders, stock, the provider's payments and events; exit code 1 when something differs.
     Reconcile(Reconcile),

@@ -6,6 +6,7 @@
 //! it changes by having the services do their own work again, which they are
 //! built to survive: a saga looks again, an event is published again.
 
+pub mod certificates;
 pub mod dlq;
 pub mod outbox;
 pub mod provider;

@@ -15,7 +15,7 @@ use operator::dlq::{self, Which};
 use operator::provider::Provider;
 use operator::reconcile::{self, Difference, Options, Report, Sources};
 use operator::saga::Stuck;
-use operator::{outbox, saga, trace};
+use operator::{certificates, outbox, saga, trace};
 use serde_json::json;
 use service::plaintext;
 use sqlx::PgPool;
@@ -77,6 +77,12 @@ async fn run(cli: Cli) -> Result<bool> {
             let text = found.as_ref().map_or_else(|| "No such order.\n".to_owned(), text::trace);
             show(settings, &json!(found), &text);
             Ok(found.is_some())
+        }
+        Command::Certificates { folder, names, hosts } => {
+            certificates::make(&folder, &names, &hosts)?;
+            let said = format!("Certificates for {} are in {}.\n", names.join(", "), folder.display());
+            show(settings, &json!({"folder": folder, "names": names}), &said);
+            Ok(true)
         }
         Command::Reconcile(command) => reconcile_command(settings, command).await,
     }

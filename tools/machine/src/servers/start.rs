@@ -121,7 +121,7 @@ fn run_postgres(
         false => url,
         true => Url {
             host: format!("{}:{port}", tls::HOST),
-            query: format!("?sslmode=verify-full&sslrootcert={}", tls::authority(layout).display()),
+            query: format!("?sslmode=verify-full&sslrootcert={}", tls::authority_in_query(layout)),
             ..url
         },
     })
@@ -199,7 +199,7 @@ fn run_rabbitmq(
         true => Url {
             scheme: "amqps".into(),
             host: format!("{}:{}", tls::HOST, ports.amqp),
-            query: format!("?cacertfile={}", tls::authority(layout).display()),
+            query: format!("?cacertfile={}", tls::authority_in_query(layout)),
             ..admin
         },
     };
