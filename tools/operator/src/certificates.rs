@@ -86,34 +86,3 @@ fn write(file: &Path, text: &str) -> Result<()> {
     };
     write().with_context(|| format!("cannot write {}", file.display()))
 }
-
-#[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
-    use super::*;
-
-    #[test]
-    fn each_gets_a_certificate_of_one_authority_which_stays() {
-        let folder = std::env::temp_dir().join(format!("certificates-{}", uuid::Uuid::now_v7().simple()));
-        let (names, hosts) =
-            (["order".to_owned(), "servers".to_owned()], ["localhost".to_owned(), "127.0.0.1".to_owned()]);
-        make(&folder, &names, &hosts).unwrap();
-        let authority = read(&folder.join("ca.crt")).unwrap();
-        let first = read(&folder.join("order/tls.crt")).unwrap();
-        make(&folder, &names, &hosts).unwrap();
-        assert_eq!(read(&folder.join("ca.crt")).unwrap(), authority);
-        assert_ne!(read(&folder.join("order/tls.crt")).unwrap(), first);
-        for name in &names {
-            let own = folder.join(name);
-            // As a service reads them, for both sides.
-            service::tls::Identity::open(&own).unwrap();
-            assert_eq!(read(&own.join("ca.crt")).unwrap(), authority);
-        }
-        for key in ["ca.key", "order/tls.key"] {
-            let mode = fs::metadata(folder.join(key)).unwrap().permissions().mode();
-            assert_eq!(mode & 0o777, 0o600, "{key}");
-        }
-        fs::remove_dir_all(folder).unwrap();
-    }
-}
