@@ -239,7 +239,7 @@ mod tests {
 
     fn scratch(name: &str) -> Layout {
         let dir = std::env::temp_dir().join(format!("dockside-{name}-{}", std::process::id()));
-        Layout { root: dir.clone(), dir, passing: false, measured: false, observed: false }
+        Layout { root: dir.clone(), dir, passing: false, measured: false, observed: false, tls: false }
     }
 
     #[test]
