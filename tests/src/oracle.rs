@@ -245,7 +245,7 @@ async fn stock(shop: &Shop, goods: &Goods, broken: &mut Vec<String>) -> anyhow::
     // Units that refunds have put back.
     let restocked = "SELECT (line->>'product_id')::uuid, sum((line->>'quantity')::bigint)::bigint
                      FROM orders.refunds r JOIN orders.orders o ON o.id = r.order_id, jsonb_array_elements(r.restock) line
-                     WHERE r.answered AND o.status <> 'cancelled' GROUP BY 1";
+                     WHERE r.told AND o.status <> 'cancelled' GROUP BY 1";
     let restocked: Vec<(Uuid, i64)> = sqlx::query_as(restocked).fetch_all(&shop.database).await?;
     let restocked: HashMap<Uuid, i64> = restocked.into_iter().collect();
     let levels = "SELECT s.product_id, s.on_hand::bigint, s.reserved::bigint,

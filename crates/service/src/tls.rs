@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, ensure};
 use rustls_platform_verifier::BuilderVerifierExt;
@@ -30,9 +30,14 @@ struct Held {
 
 struct Loaded {
     files: Stamp,
+    /// When these files, which are others than those in use, could not be read.
+    failed: Option<(Stamp, Instant)>,
     server: Arc<ServerConfig>,
     client: ClientConfig,
 }
+
+/// Files that could not be read are read again after this, as what was wrong may have passed.
+const READ_AGAIN: Duration = Duration::from_secs(10);
 
 /// When each file was written, and which it is.
 type Stamp = [Option<(SystemTime, u64)>; 3];
@@ -61,7 +66,8 @@ impl Identity {
         let Held { folder, now } = &*self.0;
         let mut now = now.lock().unwrap_or_else(PoisonError::into_inner);
         let files = stamp(folder);
-        if files != now.files {
+        let failed_lately = now.failed.is_some_and(|(which, at)| which == files && at.elapsed() < READ_AGAIN);
+        if files != now.files && !failed_lately {
             match Loaded::from(folder) {
                 Ok(loaded) => {
                     *now = loaded;
@@ -69,7 +75,7 @@ impl Identity {
                 }
                 // Of a certificate and its key one may be there before the other.
                 Err(error) => {
-                    now.files = files;
+                    now.failed = Some((files, Instant::now()));
                     tracing::warn!(error = format!("{error:#}"), "tls.reload_failed");
                 }
             }
@@ -107,7 +113,7 @@ impl Loaded {
             .with_single_cert(chain, key)
             .with_context(unfit)?;
         server.alpn_protocols = vec![HTTP_2.to_vec(), HTTP_1.to_vec()];
-        Ok(Self { files, server: Arc::new(server), client })
+        Ok(Self { files, failed: None, server: Arc::new(server), client })
     }
 }
 

@@ -177,7 +177,7 @@ fn up_command() -> Command {
             ),
             flag("tls", "PostgreSQL, RabbitMQ, gRPC and key sets by TLS").conflicts_with("docker").long_help(
                 "PostgreSQL, RabbitMQ, gRPC and key sets by TLS, with a private authority below `tls/` of the instance's folder. \
-                 What the environment names in DATABASE_URL and AMQP_URL is called as it says.",
+                 What the environment names in DATABASE_URL and AMQP_URL has to be encrypted, too.",
             ),
             flag("detached", "The process in the background of --detach").hide(true),
             flag("for-tests", "Servers of test programs, which end when nobody uses them").hide(true).requires("servers"),

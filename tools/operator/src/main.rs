@@ -107,7 +107,7 @@ async fn dlq_command(settings: &Settings, command: Dlq) -> Result<bool> {
             let found = dlq::list(&topology, &dlq::services(of.service.as_deref())?, usize::MAX).await?;
             let mut meant = found.dead_letters;
             meant.retain(|dead_letter| dead_letter.id.eq_ignore_ascii_case(&id));
-            show(settings, &json!(meant), &text::or(text::whole(&meant), "No such dead dead_letter.\n"));
+            show(settings, &json!(meant), &text::or(text::whole(&meant), "No such dead letter.\n"));
             Ok(!meant.is_empty())
         }
         Dlq::Replay { which, force, of } => {
@@ -143,7 +143,7 @@ async fn dlq_command(settings: &Settings, command: Dlq) -> Result<bool> {
         }
         Dlq::Drop { which, yes, of } => {
             if which.all && !yes {
-                usage("dlq drop --all deletes every dead dead_letter for good: say --yes, too");
+                usage("dlq drop --all deletes every dead letter for good: say --yes, too");
             }
             let which = which.id.map_or(Which::All, Which::Id);
             let moved = dlq::drop(&topology, &dlq::services(of.service.as_deref())?, &which).await?;

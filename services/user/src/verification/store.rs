@@ -88,7 +88,8 @@ pub(crate) async fn find(connection: &mut Connection, token: &Token) -> sqlx::Re
     }
 }
 
-/// The newest registrations of the address, but for that of `token`: four, as each costs a hash.
+/// The newest registrations of the address, but for that of `token`: four, as each costs a hash. One that was sent another
+/// token ([`repeat`]) is the same registration.
 pub(crate) async fn others(
     connection: &mut Connection,
     email: &Email,
@@ -97,9 +98,9 @@ pub(crate) async fn others(
     let rows = sqlx::query!(
         r#"SELECT name AS "name!", language AS "language!", password_hash AS "password_hash!"
            FROM users.email_verifications
-           WHERE email_key = $1 AND account_id IS NULL AND token_hash <> $2
-             AND created_at > clock_timestamp() - interval '24 hours'
-           ORDER BY created_at DESC LIMIT 4"#,
+           WHERE email_key = $1 AND account_id IS NULL AND created_at > clock_timestamp() - interval '24 hours'
+             AND password_hash <> (SELECT password_hash FROM users.email_verifications WHERE token_hash = $2)
+           GROUP BY name, language, password_hash ORDER BY max(created_at) DESC LIMIT 4"#,
         email.key(),
         token.hash(),
     );

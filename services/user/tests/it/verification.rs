@@ -172,6 +172,22 @@ async fn a_client_address_has_a_few_mails_an_hour_sent_to_whatever_addresses() {
 }
 
 #[tokio::test]
+async fn a_token_that_is_sent_again_is_good_for_each_registration() {
+    let app = start_required().await;
+    register(&app, "ada@example.com", PASSWORD).await;
+    register(&app, "ada@example.com", "stranger horse 6").await;
+    // Each is a copy of the stranger's registration, which is the newest.
+    for sent in 3..8 {
+        app.sql("UPDATE users.password_reset_callers SET since = since - interval '61 minutes'").await;
+        assert_eq!(app.post(AGAIN, &json!({"email": "ada@example.com"})).await.status, 202);
+        let all = async || (mails(&app, "ada@example.com").await.len() == sent).then_some(());
+        testing::eventually("another mail is made", all).await;
+    }
+    let newest = token(&app, "ada@example.com").await;
+    assert_eq!(confirm(&app, &newest, PASSWORD).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
 async fn a_stranger_does_not_use_up_the_mails_of_an_address() {
     let app = start_required().await;
     let send = |network: &'static str, password: &'static str| {
