@@ -22,7 +22,7 @@ ROOT = HERE.parent
 WORK = Path(os.environ.get("DOCKSIDE_DIR") or ROOT / ".dockside").absolute() / "observability-checks"
 YAML = "PyYAML==6.0.3"
 # Grafana's names: https://github.com/grafana/grafana/blob/main/packages/grafana-data/src/valueFormats/categories.ts
-UNITS = {"none", "percentunit", "s", "bytes", "reqps", "cps", "cpm"}
+UNITS = {"none", "percentunit", "s", "bytes", "Bps", "reqps", "cps", "cpm"}
 # Made by Prometheus itself, and by who is not in every set-up: the collector and Kubernetes.
 ELSEWHERE = re.compile(r"(up|ALERTS|(slo:|reconcile_|kube_).*)")
 # Of servers that a shop may be without; known once one of their metrics is.

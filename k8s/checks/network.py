@@ -22,7 +22,7 @@ OWN = {
     ("postgres-cluster", "in", "postgres", 5432), ("postgres-cluster", "in", "postgres", 8000),
     ("pooler", "out", "*", 443), ("pooler", "out", "*", 6443),
     ("rabbitmq-cluster", "out", "*", 443), ("rabbitmq-cluster", "out", "*", 6443),
-    ("rabbitmq-cluster", "in", "*", 15672),
+    ("rabbitmq-cluster", "in", "*", 15671),
     ("rabbitmq-cluster", "out", "rabbitmq", 4369), ("rabbitmq-cluster", "out", "rabbitmq", 25672),
     ("rabbitmq-cluster", "in", "rabbitmq", 4369), ("rabbitmq-cluster", "in", "rabbitmq", 25672),
     # The log collectors have a namespace of their own.
